@@ -1,0 +1,99 @@
+"""What an agent is, and the pointer policy: one score per unvisited patch, the same weights for every patch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.distributions import Categorical
+
+from envs.episode import Episode, Observation
+
+
+class Agent(Protocol):
+    """Chooses the next patch of every scan; ``episode.observe()`` is what it may see.
+
+    Only oracles look at anything else of the episode.
+    """
+
+    def __call__(
+        self, episode: Episode, generator: torch.Generator | None = None
+    ) -> Int[Tensor, "B"]:
+        """Return one selectable patch per row."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class PolicyConfig:
+    """Sizes of a :class:`PointerPolicy`."""
+
+    hidden_dim: int = 64
+    """Width of the scoring network."""
+
+
+class PointerPolicy(nn.Module):
+    """Score every patch from its decoder query state, the last content state and the remaining budget.
+
+    Works for any grid, since weights are shared over patches. The last layer starts at zero: an untrained policy is
+    the uniform random one.
+
+    Reference: pointer networks (Vinyals et al. 2015, arXiv 1506.03134).
+    """
+
+    def __init__(self, embed_dim: int, config: PolicyConfig) -> None:
+        super().__init__()
+        self.candidate_norm = nn.LayerNorm(embed_dim)
+        self.candidate = nn.Linear(embed_dim, config.hidden_dim)
+        self.context = nn.Linear(2 * embed_dim + 1, config.hidden_dim)
+        self.hidden = nn.Sequential(
+            nn.GELU(), nn.Linear(config.hidden_dim, config.hidden_dim), nn.GELU()
+        )
+        self.score = nn.Linear(config.hidden_dim, 1)
+        nn.init.zeros_(self.score.weight)
+        nn.init.zeros_(self.score.bias)
+
+    def forward(self, observation: Observation) -> Float[Tensor, "B N"]:
+        """Return logits; visited patches get the lowest finite number, so that their probability is 0."""
+        # Detached by contract, and once more here: the policy's gradient must never shape the encoder.
+        candidates = self.candidate_norm(observation.query_states.detach())
+        unseen = observation.selectable.unsqueeze(-1)
+        mean_candidate = (candidates * unseen).sum(1) / unseen.sum(1).clamp_min(1)
+        context = torch.cat(
+            [
+                observation.content_state.detach(),
+                mean_candidate,
+                observation.remaining.unsqueeze(-1),
+            ],
+            dim=-1,
+        )
+        hidden = self.hidden(self.candidate(candidates) + self.context(context).unsqueeze(1))
+        scores = self.score(hidden).squeeze(-1)
+        return scores.masked_fill(~observation.selectable, torch.finfo(scores.dtype).min)
+
+    def distribution(self, observation: Observation) -> Categorical:
+        """Return the distribution that actions are sampled from and whose log-probabilities are used."""
+        return Categorical(logits=self(observation), validate_args=False)
+
+
+def sample(logits: Float[Tensor, "B N"], generator: torch.Generator | None) -> Int[Tensor, "B"]:
+    """Draw one index per row, with a generator (torch.distributions takes none)."""
+    return torch.multinomial(logits.softmax(-1), 1, generator=generator).squeeze(-1)
+
+
+@dataclass(frozen=True)
+class PolicyAgent:
+    """A pointer policy as an agent: its most probable patch, or a sample."""
+
+    policy: PointerPolicy
+    greedy: bool = True
+
+    @torch.no_grad()
+    def __call__(
+        self, episode: Episode, generator: torch.Generator | None = None
+    ) -> Int[Tensor, "B"]:
+        """Return one selectable patch per row."""
+        logits = self.policy(episode.observe())
+        return logits.argmax(-1) if self.greedy else sample(logits, generator)

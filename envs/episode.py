@@ -1,0 +1,148 @@
+"""One batch of image-scanning episodes in plain torch: the world that the environment and the trainers share.
+
+An action is the next patch. The reward compares the raw-pixel reconstruction error of what is still unseen before
+and after the fixation. An episode ends after ``budget`` fixations.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from foveate.model import AnyOrderTransformer, Prediction
+from foveate.scanning import Scan
+
+
+@dataclass(frozen=True)
+class ErrorChange:
+    """Squared raw-pixel errors around one fixation, all over the image's own error before the first fixation."""
+
+    before: Float[Tensor, "B"]
+    """Summed over the patches unseen before the fixation."""
+    after: Float[Tensor, "B"]
+    """Summed over the patches unseen after it."""
+    decoded: Float[Tensor, "B"]
+    """Of the fixated patch, as predicted before it was seen."""
+
+
+REWARDS: dict[str, Callable[[ErrorChange], Tensor]] = {
+    "auc": lambda change: -change.after,
+    "gain": lambda change: change.before - change.after,
+    "surprise": lambda change: change.decoded,
+    "ease": lambda change: -change.decoded,
+}
+"""Reward per fixation, (B,). ``auc`` is the area under the error curve; with ``gain`` and no discount the sum telescopes
+to the final error, so that the order of the same patches carries no signal; ``surprise`` seeks noise and ``ease`` flat sky.
+"""
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What a policy may look at; nothing here depends on an unseen patch, and nothing carries gradients."""
+
+    query_states: Float[Tensor, "B N D"]
+    """Decoder state of every position."""
+    content_state: Float[Tensor, "B D"]
+    """Encoder state of the patch seen last (before the first fixation: of the always-visible tokens)."""
+    log_error: Float[Tensor, "B N"]
+    """The model's expected squared error of every position, log."""
+    selectable: Bool[Tensor, "B N"]
+    """True = not yet visited."""
+    remaining: Float[Tensor, "B"]
+    """Share of the budget that is left, 1 to 0."""
+
+
+class Episode:
+    """B scans under way with their rewards.
+
+    Args:
+        model: frozen here; it is the world.
+        images: pixels in [0, 1].
+        budget: fixations T per episode.
+        reward: a key of REWARDS.
+        group: scans of each image, in succession along the batch.
+
+    Raises:
+        ValueError: unknown reward, or a budget outside 1..N.
+    """
+
+    def __init__(
+        self,
+        model: AnyOrderTransformer,
+        images: Float[Tensor, "B C H W"],
+        *,
+        budget: int,
+        reward: str = "auc",
+        group: int = 1,
+    ) -> None:
+        if reward not in REWARDS:
+            close = difflib.get_close_matches(reward, REWARDS, n=1, cutoff=0.0)
+            raise ValueError(
+                f"unknown reward {reward!r}; did you mean {close[0]!r}? known: {', '.join(REWARDS)}"
+            )
+        self.reward_of = REWARDS[reward]
+        self.budget = budget
+        self.scan = Scan.start(model, images, budget).repeat(group)
+        self.targets = model.patchify(model.normalize(images)).repeat_interleave(group, dim=0)
+        self.visited: list[Int[Tensor, "B"]] = []
+        self.selectable = torch.ones(self.targets.shape[:2], dtype=torch.bool, device=images.device)
+        self.prediction = self.scan.predict()
+        self.initial_error = self.patch_error(self.prediction).sum(1).clamp_min(1e-12)
+        self.error = torch.ones_like(self.initial_error)
+
+    def patch_error(self, prediction: Prediction) -> Float[Tensor, "B N"]:
+        """Mean squared error of each unseen patch; 0 where seen."""
+        error = (prediction.pixels - self.targets).square().mean(-1)
+        return error * self.selectable
+
+    @property
+    def order(self) -> Int[Tensor, "B t"]:
+        """Patches visited so far."""
+        return torch.stack(self.visited, dim=1)
+
+    @property
+    def done(self) -> bool:
+        """Whether the budget is spent."""
+        return len(self.visited) >= self.budget
+
+    def observe(self) -> Observation:
+        """Return what the policy sees now."""
+        return Observation(
+            query_states=self.prediction.states,
+            content_state=self.scan.content,
+            log_error=self.prediction.log_error,
+            selectable=self.selectable,
+            remaining=torch.full_like(self.error, 1 - len(self.visited) / self.budget),
+        )
+
+    def step(self, patch: Int[Tensor, "B"]) -> Float[Tensor, "B"]:
+        """Fixate ``patch`` and return the reward.
+
+        Raises:
+            ValueError: the budget is spent, or a patch has been visited before.
+        """
+        if self.done:
+            raise ValueError(f"the budget of {self.budget} fixations is spent; start a new episode")
+        rows = torch.arange(len(patch), device=patch.device)
+        if not bool(self.selectable[rows, patch].all()):
+            row = int((~self.selectable[rows, patch]).nonzero()[0])
+            raise ValueError(
+                f"patch {int(patch[row])} of row {row} has been visited; choose a selectable one"
+            )
+        before, decoded = (
+            self.error,
+            self.patch_error(self.prediction)[rows, patch] / self.initial_error,
+        )
+        self.selectable = self.selectable.index_put(
+            (rows, patch), torch.tensor(False, device=patch.device)
+        )
+        self.visited.append(patch)
+        self.scan.reveal(patch)
+        self.prediction = self.scan.predict()
+        self.error = self.patch_error(self.prediction).sum(1) / self.initial_error
+        return self.reward_of(ErrorChange(before, self.error, decoded))

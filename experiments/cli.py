@@ -1,0 +1,75 @@
+"""Command lines: typed options by tyro, and every mistake answered by one clear line and exit code 2."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn, TypeVar
+
+import tyro
+
+Config = TypeVar("Config")
+
+
+def fail(message: str) -> NoReturn:
+    """Print one line to standard error and exit with code 2."""
+    sys.stderr.write(f"error: {' '.join(message.split())}\n")
+    raise SystemExit(2)
+
+
+def one_line(complaint: str) -> str:
+    """Strip tyro's box, its headline and its pointers to other subcommands from a complaint."""
+    lines = [re.sub(r"[─-╿]+", " ", line).strip() for line in complaint.splitlines()]
+    lines = [line for line in lines if line][1:]
+    end = next(
+        (i for i, line in enumerate(lines) if line.startswith("For full helptext")), len(lines)
+    )
+    end = next((i for i, line in enumerate(lines[:end]) if line.startswith("in python")), end)
+    return " ".join(lines[:end])
+
+
+def parse(read: Callable[[], Config]) -> Config:
+    """Run a tyro parser; its boxed complaints become one line."""
+    complaint = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaint):
+            return read()
+    except SystemExit as stop:
+        if stop.code in (0, None):
+            raise
+        fail(one_line(complaint.getvalue()))
+
+
+def program() -> str:
+    """The command as the user typed it."""
+    return f"python -m experiments.{Path(sys.argv[0]).stem}"
+
+
+def run(main: Callable[[Config], object], config: Config) -> None:
+    """Call ``main``; what a user can cause (ValueError, OSError) ends in one line instead of a traceback.
+
+    Set FOVEATE_DEBUG=1 to see the traceback all the same.
+    """
+    try:
+        main(config)
+    except (ValueError, OSError) as mistake:
+        if os.environ.get("FOVEATE_DEBUG"):
+            raise
+        fail(str(mistake))
+
+
+def main_with_presets(
+    main: Callable[[Config], object], presets: dict[str, tuple[str, Config]]
+) -> None:
+    """Entry point of a script with presets: ``python -m experiments.SCRIPT PRESET [--option value ...]``."""
+    run(main, parse(lambda: tyro.extras.overridable_config_cli(presets, prog=program())))
+
+
+def main_with_options(main: Callable[[Config], object], config: type[Config]) -> None:
+    """Entry point of a script with options alone."""
+    run(main, parse(lambda: tyro.cli(config, prog=program())))

@@ -1,0 +1,49 @@
+"""Compare orders: reconstruction error versus fixations, for the policy, its controls, and every fixed order.
+
+    python -m experiments.compare --run runs/demo
+
+Writes compare.json and compare.png into the run folder. All orders are evaluated on the same test images by the same
+model (the run's own, or that of ``--judge``, say one trained on random orders alone) with the same budget.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from experiments.cli import main_with_options
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareConfig:
+    """Options of the comparison."""
+
+    run: Path
+    """Run folder made by experiments.train."""
+    judge: Path | None = None
+    """Run whose model measures the errors; None = the run's own. Scanpaths are always chosen with the run's own."""
+    limit: int = 2000
+    """Test images."""
+    oracle_limit: int = 500
+    """Test images of the greedy oracles, the costliest orders, and of the gap."""
+    device: str = "cpu"
+    """Torch device."""
+    threads: int | None = None
+    """CPU threads; None = torch's choice."""
+
+    def __post_init__(self) -> None:
+        if min(self.limit, self.oracle_limit) < 2:
+            raise ValueError(
+                "limit and oracle_limit must be at least 2 images, to have an interval"
+            )
+
+
+def main(config: CompareConfig) -> None:
+    """Compare as configured."""
+    from experiments.evaluation import compare
+
+    compare(config)
+
+
+if __name__ == "__main__":
+    main_with_options(main, CompareConfig)

@@ -1,0 +1,154 @@
+"""What a training run is made of, and the presets. No torch here, so that ``--help`` answers at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """One joint training run of policy and any-order transformer."""
+
+    out: Path = Path("runs/demo")
+    """Run folder: config, manifest, metrics, checkpoint and reports."""
+    resume: bool = False
+    """Continue the checkpoint in the run folder."""
+    stop_after: int | None = None
+    """Stop with a checkpoint after this iteration, to be resumed later; None = run to the end."""
+    report: bool = False
+    """At the end compare orders, probe, and draw scanpaths."""
+    seed: int = 0
+    """Seed of all randomness: weights, batches, orders, actions."""
+    device: str = "cpu"
+    """Torch device."""
+    threads: int | None = None
+    """CPU threads; None = torch's choice."""
+    wandb: Literal["disabled", "offline", "online"] = "disabled"
+    """Weights & Biases beside metrics.jsonl."""
+
+    data: str = "scenes"
+    """scenes, a torchvision name (FashionMNIST, CIFAR10, ...), a parquet file or folder, or an image folder."""
+    data_root: Path = Path("data")
+    """Where torchvision sets lie or are downloaded to."""
+    image_size: int | None = None
+    """Resize and center-crop to this side, pixels; None = as they are."""
+    limit: int | None = None
+    """Use only the first so many training images; None = all."""
+    augment: bool = False
+    """Random flips and shifts of the training images (kornia)."""
+
+    patch_size: int = 4
+    """Side of a patch, pixels."""
+    embed_dim: int = 96
+    """Model width."""
+    depth: int = 4
+    """Encoder blocks."""
+    num_heads: int = 4
+    """Attention heads."""
+    decoder_depth: int = 2
+    """Cross-attention decoder blocks."""
+    periphery: int = 2
+    """Side, in patches, of the always-visible thumbnail; 0 = a blind scanner."""
+    num_targets: int = 4
+    """Random unseen patches predicted from each prefix."""
+
+    budget: int = 12
+    """Fixations per scan, T."""
+    reward: Literal["auc", "gain", "surprise", "ease"] = "auc"
+    """Reward per fixation; see envs/episode.py."""
+    discount: float = 0.7
+    """Discount per fixation."""
+    entropy_weight: float = 0.01
+    """Entropy bonus at the start; it falls with the learning rate."""
+    group: int = 4
+    """Scans of the same image that are one another's baseline."""
+
+    warmup_iterations: int = 1000
+    """Model updates on random orders alone, before the policy starts."""
+    warmup_batch_size: int = 128
+    """Images per warm-up iteration."""
+    iterations: int = 1000
+    """Iterations with the policy, after the warm-up."""
+    batch_size: int = 32
+    """Images scanned by the policy per iteration."""
+    schedule: Literal["joint", "alternating", "policy_only", "frozen"] = "joint"
+    """Who learns after the warm-up. joint: policy and model in every iteration; alternating: each for
+    ``alternate_every`` iterations in turn; policy_only: the model is frozen; frozen: the policy is frozen as it
+    started, uniformly random: the random-order control."""
+    alternate_every: int = 10
+    """Length of a phase of the alternating schedule, iterations."""
+    random_share: float = 0.5
+    """Share of random orders in the model's batches after the warm-up."""
+    prefix_share: float = 0.25
+    """Share of random-order batches that reveal a random number of first patches all at once (tied rank), so that
+    the encoder also learns full attention."""
+    model_lr: float = 3e-3
+    """Peak learning rate of the model."""
+    policy_lr: float = 2e-3
+    """Peak learning rate of the policy."""
+    weight_decay: float = 0.05
+    """AdamW weight decay of the model."""
+
+    log_every: int = 10
+    """Iterations per line of metrics.jsonl."""
+    save_every: int = 200
+    """Iterations per checkpoint."""
+
+    def __post_init__(self) -> None:
+        for name in ("random_share", "prefix_share", "discount"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must lie in 0..1, got {getattr(self, name)}")
+        for name in (
+            "budget",
+            "warmup_batch_size",
+            "batch_size",
+            "alternate_every",
+            "log_every",
+            "save_every",
+        ):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.group < 2:
+            raise ValueError(
+                f"group must be at least 2 (the others are the baseline), got {self.group}"
+            )
+
+    @property
+    def total_iterations(self) -> int:
+        """Warm-up and policy iterations together."""
+        return self.warmup_iterations + self.iterations
+
+
+DEMO = TrainConfig(report=True)
+
+PRESETS: dict[str, tuple[str, TrainConfig]] = {
+    "demo": ("Scenes, periphery: the two-command demo, under 6 minutes on 2 cores.", DEMO),
+    "smoke": (
+        "A few iterations of everything, for tests.",
+        replace(
+            DEMO,
+            out=Path("runs/smoke"),
+            limit=256,
+            embed_dim=32,
+            depth=2,
+            decoder_depth=1,
+            budget=4,
+            warmup_iterations=4,
+            iterations=4,
+            warmup_batch_size=8,
+            batch_size=4,
+            log_every=1,
+            save_every=2,
+        ),
+    ),
+    "fashion_mnist": (
+        "Fashion-MNIST, blind, 10 of 49 patches.",
+        replace(DEMO, out=Path("runs/fashion_mnist"), data="FashionMNIST", budget=10),
+    ),
+    "cifar10": (
+        "CIFAR-10, periphery, 16 of 64 patches.",
+        replace(DEMO, out=Path("runs/cifar10"), data="CIFAR10", budget=16, periphery=2),
+    ),
+}

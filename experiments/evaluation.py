@@ -1,0 +1,285 @@
+"""The measurements behind ``experiments.compare``: scanpaths of every agent, their error curves, and diagnostics."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from scipy import stats
+from torch import Tensor
+
+from agents.baselines import (
+    GreedyOracleAgent,
+    OrderAgent,
+    SaliencyAgent,
+    UncertaintyAgent,
+    error_after,
+    scan_with,
+)
+from agents.policies import Agent, PolicyAgent
+from envs.episode import Episode
+from experiments.run import Run, git_commit, load_run, write_json
+from foveate.drawing import error_curves
+from foveate.model import AnyOrderTransformer
+from foveate.orders import ORDERINGS, mean_rank_order, order_to_rank, ordering, rank_to_order
+
+if TYPE_CHECKING:
+    from experiments.compare import CompareConfig
+
+ORACLE_CANDIDATES = 16
+CHUNK = 250
+ORACLE_CHUNK = 25
+
+
+def in_chunks(
+    measure: Callable[[Tensor, Tensor], Tensor], first: Tensor, second: Tensor, size: int = CHUNK
+) -> Tensor:
+    """Apply a two-argument measure to chunks of rows."""
+    parts = [measure(a, b) for a, b in zip(first.split(size), second.split(size), strict=True)]
+    return torch.cat(parts)
+
+
+def scan_in_chunks(
+    agent: Agent,
+    model: AnyOrderTransformer,
+    images: Float[Tensor, "B C H W"],
+    budget: int,
+    size: int,
+) -> Int[Tensor, "B T"]:
+    """Scan many images, a chunk at a time, with a fixed seed."""
+    generator = torch.Generator().manual_seed(0)
+    return torch.cat(
+        [scan_with(agent, model, part, budget, generator) for part in images.split(size)]
+    )
+
+
+def scanpaths(
+    run: Run,
+    images: Float[Tensor, "B C H W"],
+    validation: Float[Tensor, "V C H W"],
+    oracle_limit: int,
+) -> dict[str, Int[Tensor, "B T"]]:
+    """Let every order and agent scan the images; the oracles scan the first ``oracle_limit`` only.
+
+    ``best_fixed`` is the mean rank of the policy on validation images; ``other_image`` gives each image the scanpath
+    that the policy chose on the next one.
+    """
+    model, budget = run.model, run.config.budget
+    generator = torch.Generator().manual_seed(run.config.seed)
+    paths = {
+        name: rank_to_order(ordering(name, model.grid)(images, generator=generator))[:, :budget]
+        for name in ORDERINGS
+    }
+    policy = PolicyAgent(run.policy)
+    paths["policy"] = scan_in_chunks(policy, model, images, budget, CHUNK)
+    paths["other_image"] = paths["policy"].roll(1, dims=0)
+    chosen = order_to_rank(
+        scan_in_chunks(policy, model, validation, budget, CHUNK), model.num_patches
+    )
+    paths["best_fixed"] = mean_rank_order(chosen)[:budget].expand(len(images), -1)
+    paths["saliency"] = scan_in_chunks(SaliencyAgent(), model, images, budget, CHUNK)
+    paths["uncertainty"] = scan_in_chunks(UncertaintyAgent(), model, images, budget, CHUNK)
+    few = images[:oracle_limit]
+    for name, candidates in ((f"oracle_{ORACLE_CANDIDATES}", ORACLE_CANDIDATES), ("oracle", None)):
+        paths[name] = scan_in_chunks(
+            GreedyOracleAgent(candidates), model, few, budget, ORACLE_CHUNK
+        )
+    return paths
+
+
+def mean_interval(values: Float[np.ndarray, " B"]) -> tuple[float, list[float]]:
+    """Mean and its 95% bootstrap interval over images (percentile, 2,000 resamples, fixed seed)."""
+    if np.ptp(values) == 0:
+        return float(values[0]), [float(values[0])] * 2
+    interval = stats.bootstrap(
+        (values,),
+        np.mean,
+        n_resamples=2000,
+        batch=100,
+        method="percentile",
+        rng=np.random.default_rng(0),
+    ).confidence_interval
+    return float(values.mean()), [float(interval.low), float(interval.high)]
+
+
+def gap_interval(
+    random: Float[np.ndarray, " B"],
+    policy: Float[np.ndarray, " B"],
+    oracle: Float[np.ndarray, " B"],
+) -> tuple[float, list[float]]:
+    """Share of the random-to-oracle gap that the policy closes, with its paired 95% bootstrap interval.
+
+    ``mean(random - policy) / mean(random - oracle)``: 0 = as random, 1 = as the oracle.
+    """
+
+    def share(won: np.ndarray, gap: np.ndarray, axis: int = -1) -> np.ndarray:
+        return np.asarray(won.mean(axis) / gap.mean(axis))
+
+    won, gap = random - policy, random - oracle
+    interval = stats.bootstrap(
+        (won, gap),
+        share,
+        paired=True,
+        n_resamples=2000,
+        batch=100,
+        method="percentile",
+        rng=np.random.default_rng(0),
+    ).confidence_interval
+    return float(share(won, gap)), [float(interval.low), float(interval.high)]
+
+
+@torch.no_grad()
+def diagnose(
+    run: Run,
+    images: Float[Tensor, "B C H W"],
+    paths: dict[str, Tensor],
+    curves: dict[str, Float[np.ndarray, "B S"]],
+) -> dict[str, object]:
+    """Signs of collapse: does the policy look at the image at all?
+
+    fixation_entropy_nats: entropy over images of the patch fixated at each step (0 = the same for all).
+    distinct_orders: different scanpaths over images. own_minus_other: area of the policy's own path minus that of
+    another image's (below 0 = the policy uses the image). chosen_percentile: where the chosen patch stands among all
+    selectable ones by true one-step reward (1 = best, 0.5 = random).
+    """
+    order = paths["policy"]
+    share = torch.nn.functional.one_hot(order, run.model.num_patches).float().mean(0)
+    entropy = torch.special.entr(share).sum(-1)
+    difference = curves["policy"][:, 1:].mean(1) - curves["other_image"][:, 1:].mean(1)
+    mean, interval = mean_interval(difference)
+
+    percentiles = []
+    everywhere = torch.arange(run.model.num_patches, device=order.device)
+    for part, path in zip(
+        images.split(ORACLE_CHUNK), order[: len(images)].split(ORACLE_CHUNK), strict=True
+    ):
+        episode, agent = Episode(run.model, part, budget=run.config.budget), OrderAgent(path)
+        while not episode.done:
+            patch = agent(episode)
+            after = error_after(episode, everywhere.expand(len(part), -1))
+            chosen = after.gather(1, patch.unsqueeze(1))
+            others = (episode.selectable.sum(1) - 1).clamp_min(1)
+            worse = ((after > chosen) & episode.selectable).sum(1)
+            equal = ((after == chosen) & episode.selectable).sum(1) - 1
+            percentiles.append((worse + 0.5 * equal) / others)
+            episode.step(patch)
+    return {
+        "fixation_entropy_nats": [round(float(e), 4) for e in entropy],
+        "distinct_orders": len(torch.unique(order, dim=0)),
+        "images": len(order),
+        "own_minus_other": mean,
+        "own_minus_other_ci95": interval,
+        "chosen_percentile": float(torch.cat(percentiles).mean()),
+    }
+
+
+def compare(config: CompareConfig) -> dict[str, object]:
+    """Run the comparison, print the table, and write compare.json and compare.png."""
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    run = load_run(config.run, config.device)
+    judge = run.model if config.judge is None else load_run(config.judge, config.device).model
+    if judge.config.image_size != run.model.config.image_size or judge.grid != run.model.grid:
+        raise ValueError(f"the judge's grid {judge.grid} differs from the run's {run.model.grid}")
+    test, validation = run.split("test", config.limit), run.split("val", config.limit)
+    images = test.batch(torch.arange(len(test)), device=config.device)
+    looked_at = validation.batch(torch.arange(len(validation)), device=config.device)
+    few = min(config.oracle_limit, len(images))
+
+    paths = scanpaths(run, images, looked_at, few)
+    curves = {
+        name: in_chunks(judge.error_curve, images[: len(path)], path).cpu().numpy()
+        for name, path in paths.items()
+    }
+    area = {name: curve[:, 1:].mean(1) for name, curve in curves.items()}
+    orders: dict[str, dict[str, object]] = {}
+    for name in sorted(area, key=lambda name: float(area[name].mean())):
+        auc, auc_ci95 = mean_interval(area[name])
+        difference, difference_ci95 = mean_interval(area[name] - area["random"][: len(area[name])])
+        orders[name] = {
+            "auc": auc,
+            "auc_ci95": auc_ci95,
+            "final_error": float(curves[name][:, -1].mean()),
+            "minus_random": difference,
+            "minus_random_ci95": difference_ci95,
+            "images": len(area[name]),
+            "curve": [round(float(e), 5) for e in curves[name].mean(0)],
+        }
+    gap, gap_ci95 = gap_interval(area["random"][:few], area["policy"][:few], area["oracle"])
+    few_name = f"oracle_{ORACLE_CANDIDATES}"
+    gap_few, gap_few_ci95 = gap_interval(area["random"][:few], area["policy"][:few], area[few_name])
+    result: dict[str, object] = {
+        "orders": orders,
+        "gap_closed": gap,
+        "gap_closed_ci95": gap_ci95,
+        f"gap_closed_{few_name}": gap_few,
+        f"gap_closed_{few_name}_ci95": gap_few_ci95,
+        "diagnostics": diagnose(run, images[:few], paths, curves),
+        "dataset": run.config.data if run.config.data.isidentifier() else test.name,
+        "split": "test",
+        "seed": run.config.seed,
+        "budget": run.config.budget,
+        "num_patches": run.model.num_patches,
+        "periphery": run.config.periphery,
+        "judge": "own" if config.judge is None else config.judge.name,
+        "commit": git_commit(),
+    }
+    suffix = "" if config.judge is None else f"_judged_by_{config.judge.name}"
+    write_json(config.run / f"compare{suffix}.json", result)
+    bands = {name: mean_bands(curve) for name, curve in curves.items()}
+    error_curves(
+        {name: band[0] for name, band in bands.items()},
+        {name: band[1] for name, band in bands.items()},
+        {name: band[2] for name, band in bands.items()},
+        config.run / f"compare{suffix}.png",
+    )
+    print_table(result)
+    print(f"written: {config.run / f'compare{suffix}.json'} and .png")
+    return result
+
+
+def mean_bands(curve: Float[np.ndarray, "B S"]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean over images with the 95% normal interval, for drawing."""
+    mean, half = curve.mean(0), 1.96 * curve.std(0) / np.sqrt(len(curve))
+    return mean, mean - half, mean + half
+
+
+def print_table(result: dict[str, object]) -> None:
+    """Print the comparison as a table, best order first."""
+    orders, diagnostics = result["orders"], result["diagnostics"]
+    assert isinstance(orders, dict) and isinstance(diagnostics, dict)
+    print(
+        f"\n{result['dataset']}: {result['budget']} of {result['num_patches']} patches, error over the error before"
+    )
+    print(
+        "the first fixation; area = mean over fixations 1..T; differences paired over images, 95% bootstrap interval\n"
+    )
+    print(
+        f"{'order':<16}{'area':>8}{'final':>8}{'minus random':>15}   {'95% interval':<20}{'images':>7}"
+    )
+    for name, row in orders.items():
+        low, high = row["minus_random_ci95"]
+        print(
+            f"{name:<16}{row['auc']:8.4f}{row['final_error']:8.4f}{row['minus_random']:+15.4f}   "
+            f"[{low:+.4f}, {high:+.4f}]  {row['images']:>7}"
+        )
+    for label, key in (
+        ("oracle over all patches", "oracle"),
+        (f"over {ORACLE_CANDIDATES} random ones", f"oracle_{ORACLE_CANDIDATES}"),
+    ):
+        stem = "gap_closed" if key == "oracle" else f"gap_closed_{key}"
+        low, high = result[f"{stem}_ci95"]  # type: ignore[misc]
+        print(
+            f"{'' if key != 'oracle' else chr(10)}random-to-oracle gap closed ({label}): {result[stem]:.1%} [{low:.1%}, {high:.1%}]"
+        )
+    low, high = diagnostics["own_minus_other_ci95"]
+    entropy = diagnostics["fixation_entropy_nats"]
+    print(
+        f"own path minus another image's: {diagnostics['own_minus_other']:+.4f} [{low:+.4f}, {high:+.4f}]; distinct "
+        f"orders {diagnostics['distinct_orders']} of {diagnostics['images']};\nfixation entropy over images, first to "
+        f"last step: {entropy[0]:.2f} to {entropy[-1]:.2f} nats; chosen patch's percentile by true reward: "
+        f"{diagnostics['chosen_percentile']:.2f}"
+    )

@@ -1,0 +1,19 @@
+"""Everything that is said of a finished run: comparison, probe, and pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from experiments.compare import CompareConfig
+from experiments.evaluation import compare
+from experiments.probe import ProbeConfig
+from experiments.probing import probe
+from experiments.scanpaths import ScanpathConfig
+from experiments.sheets import draw
+
+
+def report(run: Path) -> None:
+    """Compare orders on 600 test images, probe with 4,000 and 2,000, and draw: about a minute on 2 cores."""
+    compare(CompareConfig(run=run, limit=600, oracle_limit=100))
+    probe(ProbeConfig(run=run, train_limit=4000, test_limit=2000))
+    draw(ScanpathConfig(run=run))

@@ -1,0 +1,198 @@
+"""A run folder: config.json, manifest.json, metrics.jsonl, checkpoint.pt and the reports made from them."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import platform
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from agents.policies import PointerPolicy, PolicyConfig
+from experiments.config import TrainConfig
+from foveate.config import ModelConfig
+from foveate.data import ImageSet, load_data
+from foveate.model import AnyOrderTransformer
+
+CHECKPOINT = "checkpoint.pt"
+
+
+def git_commit() -> str:
+    """Return the commit of the working tree, with ``-dirty`` where it differs; ``unknown`` outside a checkout."""
+    command = ["git", "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
+    here = Path(__file__).parent
+    result = subprocess.run(command, cwd=here, capture_output=True, text=True, check=False)
+    return result.stdout.strip() or "unknown"
+
+
+def write_json(path: Path, content: object) -> None:
+    """Write JSON atomically."""
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(content, indent=2, default=str) + "\n")
+    os.replace(partial, path)
+
+
+def write_manifest(directory: Path, **facts: object) -> None:
+    """Record what a result depends on beside its config: commit, versions, machine, and given facts."""
+    write_json(
+        directory / "manifest.json",
+        {
+            "commit": git_commit(),
+            "date": time.strftime("%Y-%m-%d"),
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "processor": platform.machine(),
+            "cpu_count": os.cpu_count(),
+            "threads": torch.get_num_threads(),
+            **facts,
+        },
+    )
+
+
+def save_checkpoint(directory: Path, state: dict[str, Any]) -> None:
+    """Write the checkpoint atomically: an interrupted write leaves the old one."""
+    partial = directory / f"{CHECKPOINT}.partial"
+    torch.save(state, partial)
+    os.replace(partial, directory / CHECKPOINT)
+
+
+def read_checkpoint(directory: Path, device: str) -> dict[str, Any]:
+    """Read the checkpoint of a run folder.
+
+    Raises:
+        ValueError: there is none, or it cannot be read.
+    """
+    path = directory / CHECKPOINT
+    if not path.is_file():
+        raise ValueError(
+            f"no checkpoint at {path}; train one with: python -m experiments.train PRESET --out {directory}"
+        )
+    try:
+        state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+    except Exception as reason:
+        raise ValueError(
+            f"{path} is not a readable foveate checkpoint ({type(reason).__name__})"
+        ) from reason
+    return state
+
+
+def read_config(directory: Path) -> TrainConfig:
+    """Read the config of a run folder.
+
+    Raises:
+        ValueError: the folder holds no config, or one of another version.
+    """
+    path = directory / "config.json"
+    if not path.is_file():
+        raise ValueError(
+            f"{directory} is not a run folder (no config.json); train one with: python -m experiments.train"
+        )
+    try:
+        content = json.loads(path.read_text())
+        for name in ("out", "data_root"):
+            content[name] = Path(content[name])
+        return TrainConfig(**content)
+    except (TypeError, KeyError, json.JSONDecodeError) as reason:
+        raise ValueError(f"{path} does not fit this version of foveate: {reason}") from reason
+
+
+def write_config(config: TrainConfig) -> None:
+    """Write the config into its run folder."""
+    write_json(config.out / "config.json", dataclasses.asdict(config))
+
+
+def load_split(config: TrainConfig, split: str, limit: int | None = None) -> ImageSet:
+    """Load one split of a run's data."""
+    return load_data(
+        config.data, split, image_size=config.image_size, limit=limit, root=config.data_root
+    )
+
+
+def check_device(device: str) -> None:
+    """Raise ValueError unless torch can use the device."""
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as reason:
+        line = str(reason).strip().splitlines()[0]
+        raise ValueError(f"device {device!r} cannot be used here: {line}") from reason
+
+
+def build(
+    config: TrainConfig, image_shape: tuple[int, int, int]
+) -> tuple[AnyOrderTransformer, PointerPolicy]:
+    """Build model and policy for images of shape (C, H, W)."""
+    model = AnyOrderTransformer(
+        ModelConfig(
+            image_size=image_shape[1:],
+            in_chans=image_shape[0],
+            patch_size=config.patch_size,
+            embed_dim=config.embed_dim,
+            depth=config.depth,
+            num_heads=config.num_heads,
+            decoder_depth=config.decoder_depth,
+            periphery=config.periphery,
+            num_targets=config.num_targets,
+        )
+    ).to(config.device)
+    if not 1 <= config.budget < model.num_patches:
+        raise ValueError(
+            f"budget must lie in 1..{model.num_patches - 1} fixations for this grid, got {config.budget}"
+        )
+    return model, PointerPolicy(config.embed_dim, PolicyConfig()).to(config.device)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A trained run, ready to evaluate."""
+
+    directory: Path
+    config: TrainConfig
+    model: AnyOrderTransformer
+    policy: PointerPolicy
+    iteration: int
+
+    def split(self, split: str, limit: int | None = None) -> ImageSet:
+        """Load one split of the data that the run was trained on."""
+        return load_split(self.config, split, limit)
+
+
+def load_run(directory: Path, device: str = "cpu") -> Run:
+    """Load model and policy of a run folder, in eval mode.
+
+    Raises:
+        ValueError: no such run, or a checkpoint that does not fit its config.
+    """
+    if not directory.is_dir():
+        raise ValueError(
+            f"no run folder at {directory}; train one with: python -m experiments.train PRESET --out {directory}"
+        )
+    check_device(device)
+    config = dataclasses.replace(read_config(directory), device=device, out=directory)
+    state = read_checkpoint(directory, device)
+    model, policy = build(config, tuple(state["image_shape"]))
+    load_weights(model, policy, state, directory)
+    return Run(directory, config, model.eval(), policy.eval(), state["iteration"])
+
+
+def load_weights(
+    model: AnyOrderTransformer, policy: PointerPolicy, state: dict[str, Any], directory: Path
+) -> None:
+    """Load the weights of a checkpoint.
+
+    Raises:
+        ValueError: the checkpoint is of another shape.
+    """
+    try:
+        model.load_state_dict(state["model"])
+        policy.load_state_dict(state["policy"])
+    except (RuntimeError, KeyError) as reason:
+        line = str(reason).strip().splitlines()[-1].strip()
+        raise ValueError(
+            f"the checkpoint in {directory} is of another shape than its config: {line}"
+        ) from reason

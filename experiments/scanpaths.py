@@ -1,0 +1,44 @@
+"""Draw scanpaths: numbered fixations, what has been seen, the reconstruction after each; a sheet, an animation, heat maps.
+
+    python -m experiments.scanpaths --run runs/demo --index 0 3 7
+
+Writes scanpaths.png, scanpaths.gif and fixations.png into the run folder.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from experiments.cli import main_with_options
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScanpathConfig:
+    """Options of the drawings."""
+
+    run: Path
+    """Run folder made by experiments.train."""
+    index: tuple[int, ...] = (0, 1, 2, 3, 4, 5)
+    """Test images to draw."""
+    order: str = "policy"
+    """policy, or the name of any fixed or random order."""
+    heatmap_limit: int = 1000
+    """Test images behind the heat maps."""
+    device: str = "cpu"
+    """Torch device."""
+
+    def __post_init__(self) -> None:
+        if not self.index or min(self.index) < 0:
+            raise ValueError("index takes one or more test image numbers from 0")
+
+
+def main(config: ScanpathConfig) -> None:
+    """Draw as configured."""
+    from experiments.sheets import draw
+
+    draw(config)
+
+
+if __name__ == "__main__":
+    main_with_options(main, ScanpathConfig)

@@ -1,0 +1,305 @@
+"""The training loop of ``experiments.train``."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from agents.group_relative import policy_step
+from experiments.config import TrainConfig
+from experiments.run import (
+    CHECKPOINT,
+    build,
+    check_device,
+    load_split,
+    load_weights,
+    read_checkpoint,
+    read_config,
+    save_checkpoint,
+    write_config,
+    write_manifest,
+)
+from foveate.data import augment
+from foveate.orders import order_to_rank, ordering, tie_prefix
+
+# May differ between a run and its continuation; all else shapes the result.
+FREE_ON_RESUME = {
+    "out",
+    "resume",
+    "stop_after",
+    "report",
+    "device",
+    "threads",
+    "wandb",
+    "data_root",
+}
+
+
+class Trainer:
+    """Model, policy, their optimizers and all randomness; one :meth:`step` per iteration."""
+
+    def __init__(self, config: TrainConfig) -> None:
+        self.config = config
+        torch.manual_seed(config.seed)
+        self.images = load_split(config, "train", config.limit)
+        self.pixels = self.images.images.to(config.device)
+        self.model, self.policy = build(config, self.images.image_shape)
+        # Muon (Jordan et al. 2024) on the hidden matrices: at equal steps far ahead of AdamW here. The rest is AdamW's,
+        # without decay, which would only pull positions and the start token toward zero.
+        blocks = [*self.model.encoder.blocks.parameters(), *self.model.decoder.parameters()]
+        hidden = [p for p in blocks if p.ndim == 2]
+        others = [p for p in self.model.parameters() if not any(p is matrix for matrix in hidden)]
+        self.model_optimizers: list[torch.optim.Optimizer] = [
+            torch.optim.Muon(
+                hidden,
+                lr=config.model_lr,
+                weight_decay=config.weight_decay,
+                adjust_lr_fn="match_rms_adamw",
+            ),
+            torch.optim.AdamW(others, lr=config.model_lr, betas=(0.9, 0.95), weight_decay=0.0),
+        ]
+        self.policy_optimizer = torch.optim.Adam(self.policy.parameters(), lr=config.policy_lr)
+        self.random_order = ordering("random", self.model.grid)
+        self.generator = torch.Generator().manual_seed(config.seed)
+        self.iteration = 0
+
+    # --- one iteration
+
+    def step(self) -> dict[str, float]:
+        """Run one iteration and return its measurements."""
+        config, at = self.config, self.iteration
+        since_warmup = at - config.warmup_iterations
+        self.iteration += 1
+        self._set_learning_rates(at)
+        if since_warmup < 0:
+            return {"loss": self._update_model(*self._random_batch(config.warmup_batch_size))}
+        model_learns = config.schedule in ("joint", "frozen")
+        policy_learns = config.schedule in ("joint", "policy_only")
+        if config.schedule == "alternating":
+            policy_learns = since_warmup // config.alternate_every % 2 == 0
+            model_learns = not policy_learns
+
+        images = self._batch(config.batch_size)
+        scans = policy_step(
+            self.model,
+            self.policy,
+            images,
+            budget=config.budget,
+            reward=config.reward,
+            group=config.group,
+            discount=config.discount,
+            entropy_weight=config.entropy_weight * max(self._decay(at), 0.1),
+            generator=self.generator,
+        )
+        measured = {"auc": scans.auc, "return": scans.episode_return, "entropy": scans.entropy}
+        if policy_learns:
+            descend(self.policy, [self.policy_optimizer], scans.loss)
+        if model_learns:
+            rank = order_to_rank(scans.order[:: config.group], self.model.num_patches)
+            num_random = round(
+                config.batch_size * config.random_share / max(1 - config.random_share, 1e-9)
+            )
+            if config.random_share == 1:
+                measured["loss"] = self._update_model(*self._random_batch(config.batch_size))
+            elif num_random == 0:
+                measured["loss"] = self._update_model(images, rank)
+            else:
+                measured["loss"] = self._update_model(images, rank, *self._random_batch(num_random))
+        return measured
+
+    def _update_model(self, *batches: Tensor) -> float:
+        """Take one step on (images, rank) pairs, each pair weighted by its images."""
+        pairs = list(zip(batches[::2], batches[1::2], strict=True))
+        total = sum(len(images) for images, _ in pairs)
+        loss = torch.zeros((), device=self.config.device)
+        for images, rank in pairs:
+            num_steps = self.config.budget + 1
+            loss = loss + len(images) / total * self.model(
+                images, rank, num_steps=num_steps, generator=self.generator
+            )
+        descend(self.model, self.model_optimizers, loss)
+        return float(loss.detach())
+
+    # --- batches and orders
+
+    def _batch(self, size: int) -> Float[Tensor, "B C H W"]:
+        index = torch.randint(len(self.pixels), (size,), generator=self.generator)
+        images = self.pixels[index.to(self.pixels.device)].float() / 255
+        return augment(images, generator=self.generator) if self.config.augment else images
+
+    def _random_batch(self, size: int) -> tuple[Float[Tensor, "B C H W"], Int[Tensor, "B N"]]:
+        """Draw images with random scans of the budget's length, now and then with a tied prefix of any size."""
+        images = self._batch(size)
+        rank = self.random_order(images, generator=self.generator)
+        if float(torch.rand((), generator=self.generator)) < self.config.prefix_share:
+            prefix = int(torch.randint(1, self.model.num_patches - 1, (), generator=self.generator))
+            rank = tie_prefix(rank, prefix)
+        return images, rank.clamp(max=self.config.budget)
+
+    # --- schedules
+
+    def _decay(self, at: int) -> float:
+        """Cosine from 1 to 0 over the iterations after the warm-up; 1 before."""
+        progress = max(0, at - self.config.warmup_iterations) / max(1, self.config.iterations)
+        return 0.5 * (1 + math.cos(math.pi * progress))
+
+    def _set_learning_rates(self, at: int) -> None:
+        config = self.config
+        # The model keeps 5% of its rate to the end: the policy's orders go on changing until then.
+        model_lr = config.model_lr * max(self._decay(at), 0.05) * min(1.0, (at + 1) / 100)
+        policy_age = at - config.warmup_iterations + 1
+        policy_lr = (
+            config.policy_lr * max(self._decay(at), 0.05) * min(1.0, max(policy_age, 0) / 10)
+        )
+        for optimizer in self.model_optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = model_lr
+        for group in self.policy_optimizer.param_groups:
+            group["lr"] = policy_lr
+
+    # --- checkpoints
+
+    def state(self) -> dict[str, Any]:
+        """Everything that the next iteration depends on."""
+        return {
+            "iteration": self.iteration,
+            "image_shape": self.images.image_shape,
+            "model": self.model.state_dict(),
+            "policy": self.policy.state_dict(),
+            "model_optimizers": [optimizer.state_dict() for optimizer in self.model_optimizers],
+            "policy_optimizer": self.policy_optimizer.state_dict(),
+            "generator": self.generator.get_state(),
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Continue from a state."""
+        load_weights(self.model, self.policy, state, self.config.out)
+        for optimizer, saved in zip(self.model_optimizers, state["model_optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+        self.policy_optimizer.load_state_dict(state["policy_optimizer"])
+        self.generator.set_state(state["generator"].cpu())
+        self.iteration = state["iteration"]
+
+
+def descend(module: nn.Module, optimizers: list[torch.optim.Optimizer], loss: Tensor) -> None:
+    """Take one step of a module's optimizers, gradients clipped to norm 1."""
+    module.zero_grad()
+    loss.backward()
+    nn.utils.clip_grad_norm_(module.parameters(), 1.0)
+    for optimizer in optimizers:
+        optimizer.step()
+
+
+def train(config: TrainConfig) -> Trainer:
+    """Train as configured, write the run folder, and return the trainer."""
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    check_device(config.device)
+    prepare_folder(config)
+    trainer = Trainer(config)
+    if config.resume:
+        trainer.load(read_checkpoint(config.out, config.device))
+        trim_metrics(config.out / "metrics.jsonl", trainer.iteration)
+    else:
+        write_config(config)
+    seconds_before = seconds_so_far(config.out / "metrics.jsonl")
+    started, end = (
+        time.perf_counter(),
+        min(config.total_iterations, config.stop_after or config.total_iterations),
+    )
+    log = None
+    if config.wandb != "disabled":
+        import wandb
+
+        log = wandb.init(
+            project="foveate", mode=config.wandb, dir=config.out, config=dataclasses.asdict(config)
+        )
+
+    progress = tqdm(
+        total=config.total_iterations, initial=trainer.iteration, desc=config.out.name, unit="it"
+    )
+    with (config.out / "metrics.jsonl").open("a") as metrics, progress:
+        while trainer.iteration < end:
+            measured = trainer.step()
+            at = trainer.iteration
+            progress.update()
+            if at % config.log_every == 0 or at == end:
+                seconds = seconds_before + time.perf_counter() - started
+                line = {"iteration": at, "seconds": round(seconds, 2), **measured}
+                metrics.write(json.dumps(line) + "\n")
+                metrics.flush()
+                images = (
+                    config.warmup_batch_size
+                    if at <= config.warmup_iterations
+                    else config.batch_size
+                )
+                speed = images * (progress.format_dict["rate"] or 0)
+                progress.set_postfix(
+                    {**{k: f"{v:.3f}" for k, v in measured.items()}, "images/s": f"{speed:.0f}"}
+                )
+                if log is not None:
+                    log.log(line, step=at)
+            if at % config.save_every == 0 or at == end:
+                save_checkpoint(config.out, trainer.state())
+    write_manifest(
+        config.out,
+        iterations=trainer.iteration,
+        train_seconds=round(seconds_before + time.perf_counter() - started, 1),
+        parameters={
+            "model": sum(p.numel() for p in trainer.model.parameters()),
+            "policy": sum(p.numel() for p in trainer.policy.parameters()),
+        },
+        data=config.data,
+        train_images=len(trainer.images),
+    )
+    if log is not None:
+        log.finish()
+    if config.report and trainer.iteration == config.total_iterations:
+        from experiments.report import report
+
+        report(config.out)
+    return trainer
+
+
+def prepare_folder(config: TrainConfig) -> None:
+    """Make the run folder, or check that it is the one to continue.
+
+    Raises:
+        ValueError: the folder holds a run that would be lost, or one of another config.
+    """
+    if not config.resume:
+        if (config.out / CHECKPOINT).exists():
+            raise ValueError(
+                f"{config.out} holds a run already; continue it with --resume or choose another --out"
+            )
+        config.out.mkdir(parents=True, exist_ok=True)
+        (config.out / "metrics.jsonl").unlink(missing_ok=True)
+        return
+    before, now = dataclasses.asdict(read_config(config.out)), dataclasses.asdict(config)
+    changed = sorted(
+        name for name in now if now[name] != before[name] and name not in FREE_ON_RESUME
+    )
+    if changed:
+        listed = ", ".join(f"{name} was {before[name]}, is {now[name]}" for name in changed)
+        raise ValueError(f"cannot resume {config.out} with another config: {listed}")
+
+
+def trim_metrics(path: Path, iteration: int) -> None:
+    """Drop lines written after the checkpoint that is being resumed."""
+    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+    path.write_text("".join(line for line in lines if json.loads(line)["iteration"] <= iteration))
+
+
+def seconds_so_far(path: Path) -> float:
+    """Training time that the metrics record, s."""
+    lines = path.read_text().splitlines() if path.exists() else []
+    return float(json.loads(lines[-1])["seconds"]) if lines else 0.0

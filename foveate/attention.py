@@ -1,0 +1,154 @@
+"""Attention over patches sorted by rank: who may attend to whom, and the key/value cache.
+
+Sorting tokens by rank turns every order into the same picture: whatever is visible is a *prefix* of the sequence.
+A mask is therefore a count, and orders without ties need no mask at all, only plain causal attention.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from timm.layers import Mlp
+from timm.models.vision_transformer import Block
+from torch import Tensor, nn
+
+
+def content_may_attend(rank: Int[Tensor, "B N"]) -> Bool[Tensor, "B N N"]:
+    """Whether content i may attend to content j: ``rank_j <= rank_i`` (True = may attend).
+
+    Reference: the content mask of SAIM (Qi et al. 2023, arXiv 2303.07338), with ties as in RandSAC (2203.12054).
+    """
+    return rank.unsqueeze(1) <= rank.unsqueeze(2)
+
+
+def query_may_attend(rank: Int[Tensor, "B N"]) -> Bool[Tensor, "B N N"]:
+    """Whether the query at patch i may attend to content j: ``rank_j < rank_i`` (True = may attend)."""
+    return rank.unsqueeze(1) < rank.unsqueeze(2)
+
+
+def prefix_may_attend(
+    counts: Int[Tensor, "B Q"], num_tokens: int, num_always: int
+) -> Bool[Tensor, "R 1 Q K"]:
+    """Whether a row may attend to a token, where row q sees the first ``counts[q]`` of the sorted patches.
+
+    Args:
+        counts: how many sorted patches each row sees, on top of the always-visible tokens.
+        num_tokens: number of sorted patches that stand in the sequence.
+        num_always: number of always-visible tokens (start and periphery) that come before them.
+
+    Returns:
+        True = may attend. R is 1 when all images agree (no ties, or the same ties), else B.
+    """
+    if bool((counts == counts[:1]).all()):
+        counts = counts[:1]
+    token = torch.arange(num_tokens + num_always, device=counts.device)
+    return (token < counts.unsqueeze(-1) + num_always).unsqueeze(1)
+
+
+@dataclass
+class KeyValueCache:
+    """Keys and values of one attention layer, written in place as tokens arrive.
+
+    keys, values: (B, num_heads, capacity, head_width); the first ``length`` entries are filled.
+    """
+
+    keys: Float[Tensor, "B H L K"]
+    values: Float[Tensor, "B H L K"]
+    length: int = 0
+
+    @classmethod
+    def empty(cls, like: Float[Tensor, "B H S K"], capacity: int) -> KeyValueCache:
+        """Allocate room for ``capacity`` tokens shaped as those in ``like``."""
+        shape = (like.shape[0], like.shape[1], capacity, like.shape[3])
+        return cls(like.new_empty(shape), like.new_empty(shape))
+
+    def append(self, keys: Float[Tensor, "B H S K"], values: Float[Tensor, "B H S K"]) -> None:
+        """Write S further tokens."""
+        end = self.length + keys.shape[2]
+        self.keys[:, :, self.length : end] = keys
+        self.values[:, :, self.length : end] = values
+        self.length = end
+
+    def filled(self) -> tuple[Float[Tensor, "B H S K"], Float[Tensor, "B H S K"]]:
+        """Return the keys and values written so far."""
+        return self.keys[:, :, : self.length], self.values[:, :, : self.length]
+
+    def repeat(self, times: int) -> KeyValueCache:
+        """Return an independent cache in which every row stands ``times`` times in succession."""
+        return KeyValueCache(
+            self.keys.repeat_interleave(times, dim=0),
+            self.values.repeat_interleave(times, dim=0),
+            self.length,
+        )
+
+
+def self_keys_values(
+    block: Block, tokens: Float[Tensor, "B S D"]
+) -> tuple[Float[Tensor, "B H S K"], Float[Tensor, "B H S K"], Float[Tensor, "B H S K"]]:
+    """Project tokens to the queries, keys and values of a timm block's self-attention."""
+    attn = block.attn
+    qkv = attn.qkv(block.norm1(tokens)).unflatten(-1, (3, attn.num_heads, attn.head_dim))
+    queries, keys, values = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+    return attn.q_norm(queries), attn.k_norm(keys), values
+
+
+def append_to_block(
+    block: Block, token: Float[Tensor, "B 1 D"], cache: KeyValueCache
+) -> Float[Tensor, "B 1 D"]:
+    """Run a timm block on one new token that attends to itself and to all that the cache holds.
+
+    One token at a time on purpose: torch aligns ``is_causal`` with the top left corner, which is wrong with a cache.
+    """
+    queries, keys, values = self_keys_values(block, token)
+    cache.append(keys, values)
+    attended = F.scaled_dot_product_attention(queries, *cache.filled())
+    token = token + block.ls1(block.attn.proj(attended.transpose(1, 2).flatten(2)))
+    return token + block.ls2(block.mlp(block.norm2(token)))
+
+
+class CrossAttentionBlock(nn.Module):
+    """Pre-norm decoder block: queries attend to a memory, never to one another, then pass through an MLP.
+
+    Because queries do not interact, any number of positions can be decoded from one prefix in one pass.
+
+    Reference: the query blocks of SAIM (arXiv 2303.07338) and the second stack of ARPG (hp-l33/ARPG). timm has no
+    cross-attention block and torch's TransformerDecoderLayer insists on self-attention, hence by hand.
+    """
+
+    def __init__(self, embed_dim: int, num_heads: int, mlp_ratio: float) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.norm1 = nn.LayerNorm(embed_dim)
+        self.query = nn.Linear(embed_dim, embed_dim)
+        self.key_value = nn.Linear(embed_dim, 2 * embed_dim)
+        self.proj = nn.Linear(embed_dim, embed_dim)
+        self.norm2 = nn.LayerNorm(embed_dim)
+        self.mlp = Mlp(embed_dim, int(embed_dim * mlp_ratio))
+
+    def keys_values(
+        self, memory: Float[Tensor, "B S D"]
+    ) -> tuple[Float[Tensor, "B H S K"], Float[Tensor, "B H S K"]]:
+        """Project memory tokens to keys and values."""
+        projected = self.key_value(memory).unflatten(-1, (2, self.num_heads, -1))
+        keys, values = projected.permute(2, 0, 3, 1, 4).unbind(0)
+        return keys, values
+
+    def forward(
+        self,
+        queries: Float[Tensor, "R Q D"],
+        keys: Float[Tensor, "B H S K"],
+        values: Float[Tensor, "B H S K"],
+        may_attend: Bool[Tensor, "R 1 Q S"] | None = None,
+    ) -> Float[Tensor, "B Q D"]:
+        """Update the queries from the keys and values they may attend to (True = may attend; None = all).
+
+        Queries that are the same for all images may come as one row.
+        """
+        heads = self.query(self.norm1(queries)).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+        heads = heads.expand(len(keys), -1, -1, -1)
+        attended = F.scaled_dot_product_attention(heads, keys, values, attn_mask=may_attend)
+        queries = queries + self.proj(attended.transpose(1, 2).flatten(2))
+        return queries + self.mlp(self.norm2(queries))

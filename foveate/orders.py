@@ -1,0 +1,356 @@
+"""Orders as ranks: ``rank[b, n]`` is the step at which patch n of image b is decoded; ties decode in parallel.
+
+Every order, whatever it depends on, is a function from images to ranks: ``rank = ordering(images)``. Fixed curves are
+computed once per grid; random families draw anew for every image.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+Grid = tuple[int, int]
+
+
+class Ordering(Protocol):
+    """A function from images to ranks."""
+
+    def __call__(
+        self, images: Float[Tensor, "B C H W"], *, generator: torch.Generator | None = None
+    ) -> Int[Tensor, "B N"]:
+        """Return the decoding step of every patch, from 0."""
+        ...
+
+
+# --- ranks and orders
+
+
+def check_rank(rank: Int[Tensor, "B N"], num_patches: int) -> None:
+    """Raise ValueError unless rank holds a step from 0 on for each of N patches."""
+    if rank.ndim != 2 or rank.shape[1] != num_patches:
+        raise ValueError(f"rank must have shape (B, {num_patches}), got {tuple(rank.shape)}")
+    if rank.dtype != torch.int64:
+        raise ValueError(f"rank must be int64, got {rank.dtype}")
+    if bool((rank < 0).any()):
+        raise ValueError(f"rank must not be negative; row {int((rank < 0).any(1).nonzero()[0])} is")
+
+
+def check_order(order: Int[Tensor, "B T"], num_patches: int) -> None:
+    """Raise ValueError unless every row of order holds distinct patches 0..N-1."""
+    if order.ndim != 2 or order.shape[1] > num_patches:
+        raise ValueError(
+            f"order must have shape (B, T) with T <= {num_patches}, got {tuple(order.shape)}"
+        )
+    outside = ((order < 0) | (order >= num_patches)).any(1)
+    if bool(outside.any()):
+        raise ValueError(
+            f"order must hold patches 0..{num_patches - 1}; row {int(outside.nonzero()[0])} does not"
+        )
+    repeats = order.sort(dim=1).values.diff(dim=1) == 0
+    if bool(repeats.any()):
+        row, place = (int(i) for i in repeats.nonzero()[0])
+        raise ValueError(
+            f"an order visits a patch once; row {row} repeats {int(order[row].sort().values[place])}"
+        )
+
+
+def rank_to_order(rank: Int[Tensor, "B N"]) -> Int[Tensor, "B N"]:
+    """Patches in decoding order; ties by patch index."""
+    return rank.argsort(dim=1, stable=True)
+
+
+def order_to_rank(order: Int[Tensor, "B T"], num_patches: int) -> Int[Tensor, "B N"]:
+    """Step of every patch; patches that a scanpath of T < N fixations never visits tie at rank T."""
+    check_order(order, num_patches)
+    num_steps = order.shape[1]
+    rank = order.new_full((len(order), num_patches), num_steps)
+    return rank.scatter(1, order, torch.arange(num_steps, device=order.device).expand_as(order))
+
+
+def tie_prefix(rank: Int[Tensor, "B N"], size: int) -> Int[Tensor, "B N"]:
+    """Reveal the first ``size`` patches at once (rank 0); the rest follow one after another from rank 1.
+
+    Reference: the prefix attention of AIM (El-Nouby et al. 2024, arXiv 2401.08541, Sec. 3.2).
+    """
+    if not 0 <= size <= rank.shape[1]:
+        raise ValueError(f"a prefix holds 0..{rank.shape[1]} patches, got {size}")
+    step = rank_to_order(rank_to_order(rank))
+    return (step - max(size - 1, 0)).clamp_(min=0)
+
+
+def mean_rank_order(rank: Int[Tensor, "B N"]) -> Int[Tensor, " N"]:
+    """The best fixed order in the mean: patches by their mean rank over images."""
+    return rank.double().mean(0).argsort(stable=True)
+
+
+# --- fixed orders: each builder returns the patches of a grid in visiting order
+
+
+def _cells(grid: Grid) -> list[tuple[int, int]]:
+    return [(row, col) for row in range(grid[0]) for col in range(grid[1])]
+
+
+def _sorted_cells(grid: Grid, key: Callable[[tuple[int, int]], Any]) -> list[int]:
+    return [row * grid[1] + col for row, col in sorted(_cells(grid), key=key)]
+
+
+def _raster(grid: Grid) -> list[int]:
+    return _sorted_cells(grid, lambda cell: cell)
+
+
+def _column(grid: Grid) -> list[int]:
+    return _sorted_cells(grid, lambda cell: (cell[1], cell[0]))
+
+
+def _snake(grid: Grid) -> list[int]:
+    return _sorted_cells(grid, lambda cell: (cell[0], -cell[1] if cell[0] % 2 else cell[1]))
+
+
+def _spiral_in(grid: Grid) -> list[int]:
+    """Clockwise from the top left corner inward."""
+    ring = [[row * grid[1] + col for col in range(grid[1])] for row in range(grid[0])]
+    path: list[int] = []
+    while ring:
+        path += ring.pop(0)
+        ring = [list(line) for line in zip(*ring, strict=True)][::-1]
+    return path
+
+
+def _spiral_out(grid: Grid) -> list[int]:
+    return _spiral_in(grid)[::-1]
+
+
+def _center_out(grid: Grid) -> list[int]:
+    """By distance to the center of the grid; equal distances clockwise from the left."""
+    middle = (grid[0] - 1) / 2, (grid[1] - 1) / 2
+
+    def key(cell: tuple[int, int]) -> tuple[float, float]:
+        down, right = cell[0] - middle[0], cell[1] - middle[1]
+        return round(math.hypot(down, right), 9), math.atan2(down, right)
+
+    return _sorted_cells(grid, key)
+
+
+def _checkerboard(grid: Grid) -> list[int]:
+    return _sorted_cells(grid, lambda cell: (sum(cell) % 2, cell))
+
+
+def _farthest_point(grid: Grid) -> list[int]:
+    """From the center, always the patch farthest from all visited ones: blue noise.
+
+    Reference: Eldar et al. 1997, The farthest point strategy for progressive image sampling.
+    """
+    cells = torch.tensor(_cells(grid), dtype=torch.float64)
+    path = [_center_out(grid)[0]]
+    distance = torch.cdist(cells[path], cells)[0]
+    while len(path) < len(cells):
+        path.append(int(distance.argmax()))
+        distance = torch.minimum(distance, torch.cdist(cells[path[-1:]], cells)[0])
+    return path
+
+
+def _z_curve(grid: Grid) -> list[int]:
+    """Morton order: by the interleaved bits of row and column."""
+
+    def key(cell: tuple[int, int]) -> int:
+        return sum(
+            (cell[0] >> bit & 1) << 2 * bit + 1 | (cell[1] >> bit & 1) << 2 * bit
+            for bit in range(16)
+        )
+
+    return _sorted_cells(grid, key)
+
+
+def _hilbert(grid: Grid) -> list[int]:
+    """The Hilbert curve of the smallest power-of-two square around the grid, without the cells outside."""
+    side = 1 << (max(grid) - 1).bit_length()
+
+    def key(cell: tuple[int, int]) -> int:
+        row, col = cell
+        index, half = 0, side // 2
+        while half:
+            down, right = int(row & half > 0), int(col & half > 0)
+            index += half * half * ((3 * right) ^ down)
+            if not down:
+                if right:
+                    row, col = side - 1 - row, side - 1 - col
+                row, col = col, row
+            half //= 2
+        return index
+
+    return _sorted_cells(grid, key)
+
+
+FIXED: dict[str, Callable[[Grid], list[int]]] = {
+    "raster": _raster,
+    "column": _column,
+    "snake": _snake,
+    "spiral_in": _spiral_in,
+    "spiral_out": _spiral_out,
+    "center_out": _center_out,
+    "checkerboard": _checkerboard,
+    "farthest_point": _farthest_point,
+    "hilbert": _hilbert,
+    "z_curve": _z_curve,
+}
+
+
+def fixed_ordering(path: list[int]) -> Ordering:
+    """Turn a list of all patches in visiting order into an ordering that is the same for every image."""
+    step = order_to_rank(torch.tensor([path]), len(path))
+
+    def order(
+        images: Float[Tensor, "B C H W"], *, generator: torch.Generator | None = None
+    ) -> Int[Tensor, "B N"]:
+        return step.to(images.device).repeat(len(images), 1)
+
+    return order
+
+
+# --- random orders: each builder returns a function from (images in the batch, generator) to ranks
+
+
+Draw = Callable[[int, torch.Generator | None], Tensor]
+
+
+def _shuffled_segments(
+    segment: Int[Tensor, "B N"], generator: torch.Generator | None
+) -> Int[Tensor, "B N"]:
+    """Give the segments of each image random consecutive ranks; the patches of a segment tie."""
+    num_segments = int(segment.max()) + 1
+    place = torch.rand(len(segment), num_segments, generator=generator).argsort(1)
+    present = torch.zeros_like(place).scatter_(1, segment, 1)
+    # An empty segment must not leave a gap in the ranks.
+    before = present.gather(1, place.argsort(1)).cumsum(1) - 1
+    return before.gather(1, place).gather(1, segment)
+
+
+def _squares(grid: Grid, side: int) -> Int[Tensor, " N"]:
+    row, col = torch.tensor(_cells(grid)).T
+    return row // side * math.ceil(grid[1] / side) + col // side
+
+
+def _random(grid: Grid) -> Draw:
+    """A uniformly random permutation per image."""
+    return lambda size, generator: torch.rand(size, grid[0] * grid[1], generator=generator).argsort(
+        1
+    )
+
+
+def _random_squares(grid: Grid, side: int | None = None) -> Draw:
+    """Squares of ``side`` x ``side`` patches (None = 2) in random order; narrower ones at the far edges if it does not divide.
+
+    Reference: RandSAC (Hua et al. 2023, arXiv 2203.12054), square segments.
+    """
+    side = min(2, max(grid)) if side is None else side
+    if not 1 <= side <= max(grid):
+        raise ValueError(
+            f"side must lie in 1..{max(grid)} patches for a {grid[0]}x{grid[1]} grid, got {side}"
+        )
+    segment = _squares(grid, side)
+    return lambda size, generator: _shuffled_segments(segment.repeat(size, 1), generator)
+
+
+def _random_blobs(grid: Grid, blobs: int | None = None) -> Draw:
+    """``blobs`` random Gaussians (None = 7, or fewer on a tiny grid) claim patches by distance in
+    standard deviations; the blobs follow in random order.
+
+    Reference: RandSAC, blob segments. Differs: axis-aligned Gaussians, standard deviations uniform in 0.5..1.5 of a
+    blob's fair share, since the paper's appendix was not found.
+    """
+    blobs = min(7, grid[0] * grid[1]) if blobs is None else blobs
+    if not 1 <= blobs <= grid[0] * grid[1]:
+        raise ValueError(f"blobs must lie in 1..{grid[0] * grid[1]}, got {blobs}")
+    cells = torch.tensor(_cells(grid), dtype=torch.float32)
+    extent = torch.tensor(grid, dtype=torch.float32)
+
+    def draw(size: int, generator: torch.Generator | None) -> Tensor:
+        mean = torch.rand(size, blobs, 1, 2, generator=generator) * extent - 0.5
+        deviation = (
+            (0.5 + torch.rand(size, blobs, 1, 2, generator=generator)) * extent / math.sqrt(blobs)
+        )
+        distance = ((cells - mean) / deviation).square().sum(-1)
+        return _shuffled_segments(distance.argmin(1), generator)
+
+    return draw
+
+
+def _hierarchical(grid: Grid, side: int = 2, partition: int = 2) -> Draw:
+    """Squares grouped in larger squares of ``partition`` x ``partition``: partitions in random order, then their squares.
+
+    Reference: RandSAC, hierarchical serialization (16 to 4 on an 8 x 8 grid).
+    """
+    if side < 1 or partition < 1:
+        raise ValueError(f"side and partition must be at least 1, got {side} and {partition}")
+    fine, coarse = _squares(grid, side), _squares(grid, side * partition)
+
+    def draw(size: int, generator: torch.Generator | None) -> Tensor:
+        inner = _shuffled_segments(fine.repeat(size, 1), generator)
+        outer = _shuffled_segments(coarse.repeat(size, 1), generator)
+        joint = outer * (int(fine.max()) + 1) + inner
+        ascending, place = joint.sort(1)
+        step = (ascending.diff(dim=1, prepend=ascending[:, :1]) > 0).long().cumsum(1)
+        return step.gather(1, place.argsort(1))
+
+    return draw
+
+
+RANDOM: dict[str, Callable[..., Draw]] = {
+    "random": _random,
+    "random_squares": _random_squares,
+    "random_blobs": _random_blobs,
+    "hierarchical": _hierarchical,
+}
+
+
+def random_ordering(draw: Draw) -> Ordering:
+    """Turn a function that draws ranks into an ordering; drawn on the CPU, moved to the images."""
+
+    def order(
+        images: Float[Tensor, "B C H W"], *, generator: torch.Generator | None = None
+    ) -> Int[Tensor, "B N"]:
+        return draw(len(images), generator).to(images.device)
+
+    return order
+
+
+# --- by name
+
+
+def _fixed(build: Callable[[Grid], list[int]]) -> Callable[..., Ordering]:
+    return lambda grid: fixed_ordering(build(grid))
+
+
+def _drawn(build: Callable[..., Draw]) -> Callable[..., Ordering]:
+    return lambda grid, **options: random_ordering(build(grid, **options))
+
+
+ORDERINGS: dict[str, Callable[..., Ordering]] = {
+    **{name: _fixed(build) for name, build in FIXED.items()},
+    **{name: _drawn(build) for name, build in RANDOM.items()},
+}
+"""Builders by name, called with the grid and options. Add your own: ``ORDERINGS["mine"] = build``."""
+
+
+def ordering(name: str, grid: Grid, **options: int) -> Ordering:
+    """Build an order by name for a grid of (rows, columns).
+
+    Raises:
+        ValueError: unknown name, or an option that the order does not take.
+    """
+    if name not in ORDERINGS:
+        close = difflib.get_close_matches(name, ORDERINGS, n=1, cutoff=0.0)
+        known = ", ".join(ORDERINGS)
+        raise ValueError(f"unknown order {name!r}; did you mean {close[0]!r}? known: {known}")
+    try:
+        return ORDERINGS[name](grid, **options)
+    except TypeError as reason:
+        raise ValueError(
+            f"order {name!r} does not take these options: {sorted(options)}"
+        ) from reason

@@ -1,0 +1,34 @@
+"""Tiny models and images that every test can afford."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from foveate.config import ModelConfig
+from foveate.model import AnyOrderTransformer
+
+torch.set_num_threads(min(2, torch.get_num_threads()))
+
+
+@pytest.fixture(params=[0, 2], ids=["blind", "periphery"])
+def model(request: pytest.FixtureRequest) -> AnyOrderTransformer:
+    """A 3 x 4 grid of 2 x 2-pixel patches, two channels, so that no two sizes coincide by accident."""
+    torch.manual_seed(0)
+    config = ModelConfig(
+        image_size=(6, 8),
+        in_chans=2,
+        patch_size=2,
+        embed_dim=16,
+        depth=2,
+        num_heads=2,
+        num_targets=5,
+        periphery=request.param,
+    )
+    return AnyOrderTransformer(config).eval()
+
+
+@pytest.fixture
+def images() -> torch.Tensor:
+    """Five random images for :func:`model`."""
+    return torch.rand(5, 2, 6, 8, generator=torch.Generator().manual_seed(1))

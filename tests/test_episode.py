@@ -1,0 +1,82 @@
+"""The scanning episode: masks, budget, rewards by hand, and nothing leaks from unseen patches."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from envs.episode import REWARDS, Episode, ErrorChange
+from foveate.model import AnyOrderTransformer
+
+
+def test_rewards_by_hand() -> None:
+    change = ErrorChange(torch.tensor([0.9]), torch.tensor([0.6]), torch.tensor([0.2]))
+    expected = {"auc": -0.6, "gain": 0.3, "surprise": 0.2, "ease": -0.2}
+    assert {name: round(float(reward(change)), 6) for name, reward in REWARDS.items()} == expected
+
+
+@pytest.mark.parametrize("reward", sorted(REWARDS))
+def test_errors_equal_the_parallel_error_curve(
+    reward: str, model: AnyOrderTransformer, images: Tensor
+) -> None:
+    order = torch.tensor([[3, 0, 11], [1, 2, 3], [5, 11, 0], [7, 4, 1], [9, 8, 2]])
+    episode = Episode(model, images, budget=3, reward=reward)
+    rewards = torch.stack([episode.step(order[:, t]) for t in range(3)], 1)
+    curve = model.error_curve(images, order)
+    torch.testing.assert_close(episode.error, curve[:, -1], atol=1e-5, rtol=1e-4)
+    if reward == "auc":
+        torch.testing.assert_close(rewards, -curve[:, 1:], atol=1e-5, rtol=1e-4)
+    if reward == "gain":
+        torch.testing.assert_close(rewards, curve[:, :-1] - curve[:, 1:], atol=1e-5, rtol=1e-4)
+        # The trap: undiscounted, only the end counts, whatever the way there.
+        torch.testing.assert_close(rewards.sum(1), 1 - curve[:, -1], atol=1e-5, rtol=1e-4)
+
+
+def test_visited_patches_are_not_selectable_and_the_budget_ends_it(
+    model: AnyOrderTransformer, images: Tensor
+) -> None:
+    episode = Episode(model, images, budget=2)
+    first = torch.tensor([0, 1, 2, 3, 4])
+    assert episode.observe().selectable.all()
+    assert episode.observe().remaining.tolist() == [1.0] * 5
+    episode.step(first)
+    assert not episode.observe().selectable[torch.arange(5), first].any()
+    assert int(episode.observe().selectable.sum()) == 5 * 11
+    with pytest.raises(ValueError, match=r"patch 0 of row 0 has been visited"):
+        episode.step(first)
+    episode.step(first + 1)
+    assert episode.done
+    assert episode.order.tolist() == [[n, n + 1] for n in range(5)]
+    with pytest.raises(ValueError, match="budget of 2 fixations is spent"):
+        episode.step(first + 2)
+
+
+def test_observations_do_not_depend_on_unseen_patches(images: Tensor) -> None:
+    torch.manual_seed(0)
+    from foveate.config import ModelConfig
+
+    model = AnyOrderTransformer(
+        ModelConfig(image_size=(6, 8), in_chans=2, patch_size=2, embed_dim=16, depth=2, num_heads=2)
+    ).eval()
+    order = torch.tensor([[3, 0]]).expand(5, -1)
+    seen = torch.zeros(12, 8)
+    seen[[3, 0]] = 1
+    changed = torch.where(
+        model.unpatchify(seen.expand(5, -1, -1)) > 0, images, torch.rand_like(images)
+    )
+    observations = []
+    for world in (images, changed):
+        episode = Episode(model, world, budget=3)
+        for t in range(2):
+            episode.step(order[:, t])
+        observations.append(episode.observe())
+    for field in ("query_states", "content_state", "log_error", "selectable", "remaining"):
+        assert torch.equal(getattr(observations[0], field), getattr(observations[1], field)), field
+
+
+def test_unknown_rewards_are_refused_with_a_suggestion(
+    model: AnyOrderTransformer, images: Tensor
+) -> None:
+    with pytest.raises(ValueError, match="did you mean 'gain'"):
+        Episode(model, images, budget=2, reward="gian")

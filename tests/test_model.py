@@ -1,0 +1,225 @@
+"""Laws of the any-order transformer: who depends on what, timm identity, and the training loss by hand."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor
+
+from foveate.attention import content_may_attend, query_may_attend
+from foveate.config import ModelConfig
+from foveate.model import AnyOrderTransformer
+from foveate.orders import ORDERINGS, order_to_rank, ordering, rank_to_order, tie_prefix
+
+ORDER_KINDS = [*sorted(ORDERINGS), "tied_prefix", "scanpath"]
+
+
+def make_rank(kind: str, model: AnyOrderTransformer, images: Tensor) -> Tensor:
+    generator = torch.Generator().manual_seed(3)
+    random = ordering("random", model.grid)(images, generator=generator)
+    if kind == "tied_prefix":
+        return tie_prefix(random, 5)
+    if kind == "scanpath":
+        return order_to_rank(rank_to_order(random)[:, :4], model.num_patches)
+    return ordering(kind, model.grid)(images, generator=generator)
+
+
+def predictions_after_steps(
+    model: AnyOrderTransformer, images: Tensor, rank: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Every patch predicted after every step, by the parts that the training loss is made of."""
+    order = rank_to_order(rank)
+    sorted_rank = rank.gather(1, order)
+    steps = torch.arange(int(rank.max()) + 1).expand(len(rank), -1)
+    counts = torch.searchsorted(sorted_rank, steps.contiguous())
+    num_visible = int((rank < rank.amax(1, keepdim=True)).sum(1).max())
+    content = torch.searchsorted(sorted_rank, sorted_rank[:, :num_visible].contiguous(), right=True)
+    memory = model.encode(images, order[:, :num_visible], content.clamp(max=num_visible))
+    positions = torch.arange(model.num_patches).repeat(steps.shape[1]).expand(len(rank), -1)
+    counts = counts.clamp(max=num_visible).repeat_interleave(model.num_patches, dim=1)
+    pixels = model.decode(memory, positions, counts).pixels
+    return pixels.unflatten(1, (-1, model.num_patches)), steps
+
+
+@pytest.mark.parametrize("kind", ORDER_KINDS)
+def test_a_prediction_depends_on_exactly_the_patches_of_earlier_rank(kind: str) -> None:
+    torch.manual_seed(0)
+    config = ModelConfig(
+        image_size=(6, 8), in_chans=1, patch_size=2, embed_dim=16, depth=2, num_heads=2
+    )
+    model = AnyOrderTransformer(config).eval()
+    images = torch.rand(2, 1, 6, 8).requires_grad_()
+    rank = make_rank(kind, model, images)
+    predicted, steps = predictions_after_steps(model, images, rank)
+    for row in range(2):
+        for step in range(min(steps.shape[1], int(rank[row].max()) + 1)):
+            for target in (0, 7):
+                (gradient,) = torch.autograd.grad(
+                    predicted[row, step, target].sum(), images, retain_graph=True
+                )
+                depends = model.patchify(gradient).abs().sum(-1) > 0
+                assert torch.equal(depends[row], rank[row] < step), (
+                    f"{kind}: row {row}, step {step}"
+                )
+                assert not depends[1 - row].any()
+
+
+def test_the_training_loss_uses_those_very_predictions(
+    model: AnyOrderTransformer, images: Tensor
+) -> None:
+    """Poison what may not be seen: the loss of step-0 predictions ignores every pixel but the targets."""
+    rank = torch.zeros(5, model.num_patches, dtype=torch.long)  # all tied: nothing is ever visible
+    leaf = images.clone().requires_grad_()
+    prediction_only = model(leaf, rank, generator=torch.Generator().manual_seed(0))
+    (gradient,) = torch.autograd.grad(prediction_only, leaf)
+    moved = (model.patchify(gradient).abs().sum(-1) > 0).sum(1)
+    if model.config.periphery == 0:
+        assert int(moved.max()) <= model.config.num_targets
+
+
+@pytest.mark.parametrize("kind", ["random", "random_squares", "tied_prefix"])
+def test_the_loss_is_the_mean_over_all_unseen_patches(
+    kind: str, model: AnyOrderTransformer, images: Tensor
+) -> None:
+    """With as many targets as patches, systematic sampling visits each unseen patch equally often after step 0."""
+    rank = make_rank(kind, model, images).clamp(max=1) * 0
+    torch.manual_seed(0)
+    full = AnyOrderTransformer(
+        ModelConfig(
+            **{**vars(model.config), "num_targets": model.num_patches, "error_loss_weight": 0.0}
+        )
+    ).eval()
+    loss = full(images, rank)
+    targets = full.patchify(full.normalize(images))
+    expected = (
+        (full.predict_scan(images, torch.empty(5, 0, dtype=torch.long))[:, 0] - targets)
+        .square()
+        .mean()
+    )
+    torch.testing.assert_close(loss, expected)
+
+
+def test_masks_of_ties_and_order() -> None:
+    rank = torch.tensor([[1, 0, 1]])
+    assert content_may_attend(rank).tolist() == [
+        [[True, True, True], [False, True, False], [True, True, True]]
+    ]
+    assert query_may_attend(rank).tolist() == [
+        [[False, True, False], [False, False, False], [False, True, False]]
+    ]
+
+
+def test_the_start_token_sees_only_itself(images: Tensor) -> None:
+    torch.manual_seed(0)
+    model = AnyOrderTransformer(
+        ModelConfig(image_size=(6, 8), in_chans=2, patch_size=2, embed_dim=16, depth=2, num_heads=2)
+    ).eval()
+    order = torch.arange(12).expand(5, -1)
+    tokens = model.encode(images, order, torch.arange(1, 13).expand(5, -1))
+    assert tokens[:, 0].std(0).max() < 1e-6
+    assert tokens[:, 1].std(0).max() > 1e-3
+
+
+def test_encoder_loads_strictly_into_timm_with_identical_features(images: Tensor) -> None:
+    torch.manual_seed(0)
+    model = AnyOrderTransformer(
+        ModelConfig(image_size=(6, 8), in_chans=2, patch_size=2, embed_dim=16, depth=3, num_heads=2)
+    ).eval()
+    vit = VisionTransformer(
+        img_size=(6, 8), patch_size=2, in_chans=2, num_classes=0, embed_dim=16, depth=3, num_heads=2
+    ).eval()
+    vit.load_state_dict(model.encoder.state_dict(), strict=True)
+    expected = vit.forward_features(model.normalize(images))[:, 1:]
+    torch.testing.assert_close(model.features(images)[-1], expected, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("attention", ["full", "causal"])
+def test_features_return_in_raster_order(
+    attention: str, model: AnyOrderTransformer, images: Tensor
+) -> None:
+    """Full attention is blind to the order; causal attention of the first patch in rank sees itself alone."""
+    rank = ordering("random", model.grid)(images, generator=torch.Generator().manual_seed(0))
+    features = model.features(images, attention, rank)  # type: ignore[arg-type]
+    if attention == "full":
+        torch.testing.assert_close(features[-1], model.features(images)[-1], atol=1e-5, rtol=1e-4)
+    else:
+        changed = images.roll(1, 0)
+        other = model.features(changed, "causal", rank)
+        same = (features[0] - other[0]).abs().amax(-1) < 1e-6
+        assert not same.any()
+        leaf = images.clone().requires_grad_()
+        first = rank.argmin(1)
+        state = model.features(leaf, "causal", rank)[-1][torch.arange(5), first, 0].sum()
+        (gradient,) = torch.autograd.grad(state, leaf)
+        depends = model.patchify(gradient).abs().sum(-1) > 0
+        if model.config.periphery == 0:
+            assert torch.equal(depends, rank == 0)
+
+
+def test_patchify_round_trip(model: AnyOrderTransformer, images: Tensor) -> None:
+    patches = model.patchify(images)
+    assert patches.shape == (5, 12, 8)
+    torch.testing.assert_close(model.unpatchify(patches), images)
+    torch.testing.assert_close(
+        patches[:, 5].reshape(5, 2, 2, 2).permute(0, 3, 1, 2), images[:, :, 2:4, 2:4]
+    )
+
+
+def test_error_curve_by_hand(model: AnyOrderTransformer, images: Tensor) -> None:
+    order = torch.tensor([[3, 0], [1, 2], [5, 11], [7, 4], [9, 8]])
+    curve = model.error_curve(images, order)
+    targets = model.patchify(model.normalize(images))
+    predicted = model.predict_scan(images, order)
+    for row in range(5):
+        left = [n for n in range(12) if n not in order[row].tolist()]
+        last = (predicted[row, 2, left] - targets[row, left]).square().mean(-1).sum()
+        first = (predicted[row, 0] - targets[row]).square().mean(-1).sum()
+        torch.testing.assert_close(curve[row, 2], last / first)
+    torch.testing.assert_close(curve[:, 0], torch.ones(5))
+
+
+def test_reconstructions_show_the_truth_where_seen(
+    model: AnyOrderTransformer, images: Tensor
+) -> None:
+    order = torch.tensor([[3, 0]]).expand(5, -1)
+    canvas = model.reconstructions(images, order)
+    truth = model.patchify(images)
+    seen = model.patchify(canvas[:, 2])[:, [0, 3]]
+    torch.testing.assert_close(seen, truth[:, [0, 3]])
+    assert not torch.allclose(model.patchify(canvas[:, 1])[:, 0], truth[:, 0])
+
+
+def test_the_expected_error_is_what_the_second_loss_term_is_smallest_at(
+    model: AnyOrderTransformer,
+) -> None:
+    from foveate.model import Prediction
+
+    targets = torch.zeros(1, 2, 8)
+    pixels = torch.tensor([1.0, 3.0]).view(1, 2, 1).expand(1, 2, 8)
+
+    def loss(log_error: float) -> float:
+        told = torch.full((1, 2), log_error)
+        return float(model.loss(Prediction(pixels, told, pixels), targets))
+
+    best = float(torch.log(torch.tensor(5.0)))  # mean of 1 and 9
+    assert loss(best) < min(loss(best - 0.1), loss(best + 0.1))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"patch_size": 5}, "does not divide"),
+        ({"num_heads": 5}, "no multiple"),
+        ({"periphery": 9}, "periphery must lie in"),
+        ({"embed_dim": 30}, "multiple of 4"),
+    ],
+)
+def test_sizes_that_do_not_fit_are_refused(change: dict[str, int], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        ModelConfig(**change)  # type: ignore[arg-type]
+
+
+def test_images_of_another_shape_are_refused(model: AnyOrderTransformer) -> None:
+    with pytest.raises(ValueError, match="takes images of shape"):
+        model(torch.rand(2, 1, 6, 8), torch.zeros(2, 12, dtype=torch.long))

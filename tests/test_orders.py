@@ -1,0 +1,193 @@
+"""Laws of orders, for every registered one on grids of any shape."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from foveate.orders import (
+    FIXED,
+    ORDERINGS,
+    check_order,
+    check_rank,
+    mean_rank_order,
+    order_to_rank,
+    ordering,
+    rank_to_order,
+    tie_prefix,
+)
+
+GRIDS = st.tuples(st.integers(1, 9), st.integers(1, 9))
+ANY = settings(max_examples=30, deadline=None)
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def images(size: int = 3) -> torch.Tensor:
+    return torch.zeros(size, 1, 2, 2)
+
+
+def path(name: str, grid: tuple[int, int]) -> list[tuple[int, int]]:
+    order = rank_to_order(ordering(name, grid)(images(1)))[0]
+    return [(int(patch) // grid[1], int(patch) % grid[1]) for patch in order]
+
+
+@pytest.mark.parametrize("name", sorted(ORDERINGS))
+@given(grid=GRIDS, seed=st.integers(0, 1000))
+@ANY
+def test_ranks_are_consecutive_from_zero(name: str, grid: tuple[int, int], seed: int) -> None:
+    rank = ordering(name, grid)(images(), generator=generator(seed))
+    check_rank(rank, grid[0] * grid[1])
+    for row in rank.tolist():
+        assert sorted(set(row)) == list(range(max(row) + 1))
+        if name in FIXED or name == "random":
+            assert len(set(row)) == len(row)
+
+
+@given(grid=GRIDS, steps=st.integers(0, 81), seed=st.integers(0, 1000))
+@ANY
+def test_order_and_rank_are_inverse(grid: tuple[int, int], steps: int, seed: int) -> None:
+    num_patches = grid[0] * grid[1]
+    order = rank_to_order(ordering("random", grid)(images(), generator=generator(seed)))
+    assert torch.equal(rank_to_order(order_to_rank(order, num_patches)), order)
+    scanpath = order[:, :steps]
+    rank = order_to_rank(scanpath, num_patches)
+    assert torch.equal(rank_to_order(rank)[:, :steps], scanpath)
+    assert int((rank == scanpath.shape[1]).sum()) == 3 * (num_patches - scanpath.shape[1])
+
+
+@given(size=st.integers(0, 12), seed=st.integers(0, 1000))
+@ANY
+def test_a_tied_prefix_keeps_the_order(size: int, seed: int) -> None:
+    rank = ordering("random", (3, 4))(images(), generator=generator(seed))
+    tied = tie_prefix(rank, size)
+    assert torch.equal((tied == 0).sum(1), torch.full((3,), max(size, 1)))
+    first = rank_to_order(rank)[:, :size]
+    assert (tied.gather(1, first) == 0).all()
+    rest = rank_to_order(rank)[:, size:]
+    if size:
+        assert torch.equal(tied.gather(1, rest), torch.arange(1, 13 - size).expand(3, -1))
+
+
+@pytest.mark.parametrize("name", ["snake", "spiral_in", "spiral_out"])
+@given(grid=GRIDS)
+@ANY
+def test_curves_move_to_a_neighbor(name: str, grid: tuple[int, int]) -> None:
+    cells = path(name, grid)
+    assert all(
+        abs(a - c) + abs(b - d) == 1 for (a, b), (c, d) in zip(cells, cells[1:], strict=False)
+    )
+
+
+@pytest.mark.parametrize("side", [2, 4, 8, 16])
+def test_hilbert_moves_to_a_neighbor_on_powers_of_two(side: int) -> None:
+    cells = path("hilbert", (side, side))
+    assert all(
+        abs(a - c) + abs(b - d) == 1 for (a, b), (c, d) in zip(cells, cells[1:], strict=False)
+    )
+    assert cells[0] == (0, 0)
+    # Each quadrant is finished before the next begins.
+    quarter = [(row * 2 // side, col * 2 // side) for row, col in cells]
+    assert sum(a != b for a, b in zip(quarter, quarter[1:], strict=False)) == 3
+
+
+@given(grid=GRIDS)
+@ANY
+def test_center_out_never_comes_nearer(grid: tuple[int, int]) -> None:
+    middle = (grid[0] - 1) / 2, (grid[1] - 1) / 2
+    distance = [
+        (row - middle[0]) ** 2 + (col - middle[1]) ** 2 for row, col in path("center_out", grid)
+    ]
+    assert all(a <= b + 1e-9 for a, b in zip(distance, distance[1:], strict=False))
+
+
+@given(grid=GRIDS)
+@ANY
+def test_farthest_point_always_takes_a_farthest_patch(grid: tuple[int, int]) -> None:
+    cells = torch.tensor(path("farthest_point", grid), dtype=torch.float64)
+    for step in range(1, len(cells)):
+        nearest = torch.cdist(cells[step:], cells[:step]).amin(1)
+        assert float(nearest[0]) == pytest.approx(float(nearest.max()))
+
+
+def test_curves_by_hand() -> None:
+    assert path("column", (2, 2)) == [(0, 0), (1, 0), (0, 1), (1, 1)]
+    assert path("z_curve", (2, 4)) == [
+        (0, 0),
+        (0, 1),
+        (1, 0),
+        (1, 1),
+        (0, 2),
+        (0, 3),
+        (1, 2),
+        (1, 3),
+    ]
+    assert path("checkerboard", (2, 3)) == [(0, 0), (0, 2), (1, 1), (0, 1), (1, 0), (1, 2)]
+    assert path("spiral_in", (2, 3)) == [(0, 0), (0, 1), (0, 2), (1, 2), (1, 1), (1, 0)]
+
+
+@pytest.mark.parametrize("side", [1, 2, 3])
+def test_squares_tie_within_and_differ_between(side: int) -> None:
+    rank = ordering("random_squares", (5, 7), side=side)(images(), generator=generator())
+    for row in range(5):
+        for col in range(7):
+            for other_row in range(5):
+                for other_col in range(7):
+                    same = (row // side, col // side) == (other_row // side, other_col // side)
+                    tied = rank[:, row * 7 + col] == rank[:, other_row * 7 + other_col]
+                    assert bool(tied.all()) if same else not bool(tied.any())
+
+
+def test_hierarchy_finishes_a_partition_before_the_next() -> None:
+    """16 squares in 4 partitions on an 8 x 8 grid: RandSAC's 16 -> 4."""
+    rank = ordering("hierarchical", (8, 8))(images(20), generator=generator()).view(20, 8, 8)
+    assert int(rank.max()) == 15
+    for quadrant in (rank[:, :4, :4], rank[:, :4, 4:], rank[:, 4:, :4], rank[:, 4:, 4:]):
+        low, high = quadrant.flatten(1).amin(1), quadrant.flatten(1).amax(1)
+        assert torch.equal(high - low, torch.full((20,), 3))
+
+
+@pytest.mark.parametrize("name", sorted(set(ORDERINGS) - set(FIXED)))
+def test_random_orders_follow_the_generator(name: str) -> None:
+    build = ordering(name, (8, 8))
+    first, again = build(images(), generator=generator(1)), build(images(), generator=generator(1))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, build(images(), generator=generator(2)))
+    assert not torch.equal(first[0], first[1])
+
+
+def test_random_orders_are_uniform() -> None:
+    """Chance that a correct sampler fails: below 1e-6 (six standard deviations at 64 cells)."""
+    rank = ordering("random", (2, 4))(images(8000), generator=generator())
+    hits = torch.nn.functional.one_hot(rank, 8).sum(0).float()
+    assert float((hits - 1000).abs().max()) < 6 * (8000 / 8 * 7 / 8) ** 0.5
+
+
+def test_best_fixed_order_is_by_mean_rank() -> None:
+    rank = torch.tensor([[0, 1, 2], [2, 0, 1], [2, 1, 0]])
+    assert mean_rank_order(rank).tolist() == [1, 2, 0]
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: ordering("spiral", (4, 4)), "did you mean 'spiral_"),
+        (lambda: ordering("raster", (4, 4), side=2), "does not take these options"),
+        (lambda: ordering("random_squares", (4, 4), side=9), "side must lie in 1..4"),
+        (lambda: ordering("random_blobs", (2, 2), blobs=9), "blobs must lie in 1..4"),
+        (lambda: ordering("hierarchical", (4, 4), side=0), "at least 1"),
+        (lambda: check_order(torch.tensor([[0, 1], [1, 1]]), 4), "row 1 repeats 1"),
+        (lambda: check_order(torch.tensor([[0, 4]]), 4), "row 0 does not"),
+        (lambda: check_rank(torch.zeros(2, 3), 3), "int64"),
+        (lambda: check_rank(torch.zeros(2, 3, dtype=torch.long), 4), r"shape \(B, 4\)"),
+        (lambda: check_rank(torch.tensor([[0, -1]]), 2), "negative"),
+        (lambda: tie_prefix(torch.zeros(1, 4, dtype=torch.long), 5), "0..4 patches"),
+    ],
+)
+def test_mistakes_are_named(call, message: str) -> None:  # noqa: ANN001
+    with pytest.raises(ValueError, match=message):
+        call()

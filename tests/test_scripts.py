@@ -1,0 +1,150 @@
+"""Each script from its command line: the smoke preset works, and mistakes get one line and exit code 2."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+def call(script: str, *options: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", f"experiments.{script}", *map(str, options)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "smoke"
+    done = call("train", "smoke", "--out", folder, "--no-report")
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def test_training_leaves_a_whole_run_folder(run_folder: Path) -> None:
+    assert {"config.json", "manifest.json", "metrics.jsonl", "checkpoint.pt"} <= {
+        f.name for f in run_folder.iterdir()
+    }
+    lines = [json.loads(line) for line in (run_folder / "metrics.jsonl").read_text().splitlines()]
+    assert len(lines) == 8
+    assert {"loss", "auc", "return", "entropy", "iteration", "seconds"} <= set(lines[-1])
+
+
+def test_compare_writes_the_promised_keys(run_folder: Path) -> None:
+    done = call("compare", "--run", run_folder, "--limit", "30", "--oracle-limit", "10")
+    assert done.returncode == 0, done.stderr
+    result = json.loads((run_folder / "compare.json").read_text())
+    promised = {
+        "orders",
+        "gap_closed",
+        "gap_closed_ci95",
+        "diagnostics",
+        "dataset",
+        "seed",
+        "budget",
+        "num_patches",
+        "commit",
+    }
+    assert promised <= set(result)
+    orders = {
+        "policy",
+        "random",
+        "raster",
+        "center_out",
+        "farthest_point",
+        "best_fixed",
+        "other_image",
+        "saliency",
+        "uncertainty",
+        "oracle",
+    }
+    assert orders <= set(result["orders"])
+    for row in result["orders"].values():
+        assert {"auc", "auc_ci95", "final_error", "minus_random", "minus_random_ci95"} <= set(row)
+        assert row["auc_ci95"][0] <= row["auc"] <= row["auc_ci95"][1]
+        assert row["curve"][0] == 1
+    assert result["orders"]["random"]["minus_random"] == 0
+    assert (run_folder / "compare.png").stat().st_size > 1000
+    assert "random-to-oracle gap closed" in done.stdout
+
+
+def test_a_judge_other_than_the_run_itself(run_folder: Path) -> None:
+    done = call(
+        "compare",
+        "--run",
+        run_folder,
+        "--judge",
+        run_folder,
+        "--limit",
+        "10",
+        "--oracle-limit",
+        "4",
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads((run_folder / "compare_judged_by_smoke.json").read_text())["judge"] == "smoke"
+
+
+def test_probe_writes_the_promised_keys(run_folder: Path) -> None:
+    done = call("probe", "--run", run_folder, "--train-limit", "200", "--test-limit", "100")
+    assert done.returncode == 0, done.stderr
+    result = json.loads((run_folder / "probe.json").read_text())
+    layers = {
+        "layer_1",
+        "layer_2",
+        "causal_layer_1",
+        "causal_layer_2",
+        "random_weights_layer_1",
+        "random_weights_layer_2",
+        "pixels",
+    }
+    assert set(result["linear"]) == layers
+    assert set(result["knn"]) == layers
+    assert result["best"]["layer"] in {"layer_1", "layer_2"}
+
+
+def test_scanpaths_are_drawn(run_folder: Path) -> None:
+    done = call("scanpaths", "--run", run_folder, "--index", "0", "3", "--heatmap-limit", "20")
+    assert done.returncode == 0, done.stderr
+    for name in ("scanpaths.png", "scanpaths.gif", "fixations.png"):
+        assert (run_folder / name).stat().st_size > 1000
+
+
+def test_wandb_works_offline(tmp_path: Path) -> None:
+    done = call("train", "smoke", "--out", tmp_path / "run", "--no-report", "--wandb", "offline")
+    assert done.returncode == 0, done.stderr
+    assert list((tmp_path / "run").rglob("*.wandb"))
+
+
+@pytest.mark.parametrize(
+    ("script", "options", "message"),
+    [
+        ("train", ["smok"], "Available subcommands"),
+        ("train", ["smoke", "--budgt", "3"], "Perhaps you meant"),
+        ("train", ["smoke", "--budget", "x"], "invalid literal"),
+        ("train", ["smoke", "--data", "nowhere.parquet"], "nowhere.parquet"),
+        ("train", ["smoke", "--patch-size", "5"], "does not divide"),
+        ("train", ["smoke", "--device", "toaster"], "toaster"),
+        ("compare", ["--run", "nowhere"], "no run folder at nowhere"),
+        ("compare", [], "--run"),
+        ("probe", ["--run", "nowhere"], "no run folder at nowhere"),
+        ("scanpaths", ["--run", "nowhere"], "no run folder at nowhere"),
+        ("scanpaths", ["--run", "RUN", "--index", "999999"], "image 999999 does not exist"),
+        ("scanpaths", ["--run", "RUN", "--order", "rastr"], "did you mean 'raster'"),
+    ],
+)
+def test_mistakes_get_one_line_and_exit_code_2(
+    script: str, options: list[str], message: str, run_folder: Path, tmp_path: Path
+) -> None:
+    options = [str(run_folder) if option == "RUN" else option for option in options]
+    if script == "train" and options[0] == "smoke":
+        options += ["--out", str(tmp_path / "run")]
+    done = call(script, *options)
+    assert done.returncode == 2, done.stderr
+    complaint = [line for line in done.stderr.splitlines() if line.strip()]
+    assert len(complaint) == 1, complaint
+    assert complaint[0].startswith("error: ")
+    assert message in complaint[0]

@@ -1,0 +1,137 @@
+"""Training: resumed equals uninterrupted, each schedule trains whom it says, nothing is lost by mistake."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from experiments.config import PRESETS, TrainConfig
+from experiments.run import load_run, read_checkpoint
+from experiments.training import train
+
+SMOKE = dataclasses.replace(PRESETS["smoke"][1], report=False, threads=1)
+
+
+@pytest.fixture(autouse=True)
+def keep_thread_count():  # noqa: ANN201
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def weights(directory: Path) -> dict[str, torch.Tensor]:
+    state = read_checkpoint(directory, "cpu")
+    return {f"{part}.{name}": w for part in ("model", "policy") for name, w in state[part].items()}
+
+
+@pytest.mark.parametrize("augment", [False, True])
+@pytest.mark.parametrize("stop", [3, 6])
+def test_resumed_equals_uninterrupted(augment: bool, stop: int, tmp_path: Path) -> None:
+    config = dataclasses.replace(SMOKE, out=tmp_path / "whole", augment=augment)
+    train(config)
+    half = dataclasses.replace(config, out=tmp_path / "half")
+    train(dataclasses.replace(half, stop_after=stop))
+    train(dataclasses.replace(half, resume=True))
+    whole, resumed = weights(tmp_path / "whole"), weights(tmp_path / "half")
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+    def metrics(directory: Path) -> list[dict[str, float]]:
+        lines = [
+            json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()
+        ]
+        return [{k: v for k, v in line.items() if k != "seconds"} for line in lines]
+
+    assert metrics(tmp_path / "whole") == metrics(tmp_path / "half")
+
+
+def test_metrics_after_the_checkpoint_are_written_again_not_twice(tmp_path: Path) -> None:
+    config = dataclasses.replace(SMOKE, out=tmp_path / "run")
+    train(dataclasses.replace(config, stop_after=4))
+    with (config.out / "metrics.jsonl").open("a") as file:
+        file.write('{"iteration": 5, "seconds": 1, "loss": 0}\n')
+    train(dataclasses.replace(config, resume=True))
+    at = [
+        json.loads(line)["iteration"]
+        for line in (config.out / "metrics.jsonl").read_text().splitlines()
+    ]
+    assert at == list(range(1, 9))
+
+
+@pytest.mark.parametrize(
+    ("schedule", "model_moves", "policy_moves"),
+    [
+        ("joint", True, True),
+        ("policy_only", False, True),
+        ("frozen", True, False),
+        ("alternating", True, True),
+    ],
+)
+def test_each_schedule_trains_whom_it_says(
+    schedule: str, model_moves: bool, policy_moves: bool, tmp_path: Path
+) -> None:
+    config = dataclasses.replace(SMOKE, out=tmp_path / "run", schedule=schedule, alternate_every=2)
+    train(dataclasses.replace(config, stop_after=config.warmup_iterations))
+    before = weights(config.out)
+    train(dataclasses.replace(config, resume=True))
+    after = weights(config.out)
+    for part, moves in (("model", model_moves), ("policy", policy_moves)):
+        moved = [
+            not torch.equal(before[name], after[name]) for name in before if name.startswith(part)
+        ]
+        assert any(moved) == moves, part
+
+
+def test_an_alternating_phase_trains_one_of_the_two(tmp_path: Path) -> None:
+    config = dataclasses.replace(
+        SMOKE, out=tmp_path / "run", schedule="alternating", alternate_every=4
+    )
+    train(dataclasses.replace(config, stop_after=config.warmup_iterations))
+    before = weights(config.out)
+    train(dataclasses.replace(config, resume=True))
+    after = weights(config.out)
+    assert all(
+        torch.equal(before[name], after[name]) for name in before if name.startswith("model")
+    )
+    assert any(
+        not torch.equal(before[name], after[name]) for name in before if name.startswith("policy")
+    )
+
+
+def test_a_run_is_not_overwritten_nor_resumed_with_another_config(tmp_path: Path) -> None:
+    config = dataclasses.replace(SMOKE, out=tmp_path / "run")
+    train(config)
+    with pytest.raises(ValueError, match="holds a run already"):
+        train(config)
+    with pytest.raises(ValueError, match="budget was 4, is 5"):
+        train(dataclasses.replace(config, budget=5, resume=True))
+    with pytest.raises(ValueError, match="not a run folder"):
+        train(dataclasses.replace(config, out=tmp_path / "none", resume=True))
+
+
+def test_a_checkpoint_of_another_shape_is_named(tmp_path: Path) -> None:
+    config = dataclasses.replace(SMOKE, out=tmp_path / "run")
+    train(config)
+    content = json.loads((config.out / "config.json").read_text())
+    (config.out / "config.json").write_text(json.dumps({**content, "embed_dim": 64}))
+    with pytest.raises(ValueError, match="another shape than its config"):
+        load_run(config.out)
+    (config.out / "checkpoint.pt").write_bytes(b"nonsense")
+    with pytest.raises(ValueError, match="not a readable foveate checkpoint"):
+        load_run(config.out)
+
+
+@pytest.mark.parametrize(
+    "change", [{"group": 1}, {"discount": 1.5}, {"budget": 0}, {"random_share": -0.1}]
+)
+def test_configs_out_of_range_are_refused(change: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match=r"must"):
+        TrainConfig(**change)  # type: ignore[arg-type]
+
+
+def test_budgets_larger_than_the_grid_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"1\.\.63 fixations"):
+        train(dataclasses.replace(SMOKE, out=tmp_path / "run", budget=64))
