@@ -1,0 +1,193 @@
+"""Keep a run as a record, and regenerate every table that is made from records.
+
+    python -m experiments.record --run runs/demo --slug demo --question "..." --command "python -m experiments.train demo"
+    python -m experiments.record
+
+The first copies what the claim rests on into ``experiments/records/DATE_SLUG``; both rewrite RESULTS.md and the marked
+parts of README.md from the records alone.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from experiments.cli import main_with_options
+
+ROOT = Path(__file__).parent.parent
+RECORDS = ROOT / "experiments" / "records"
+KEPT = (
+    "metrics.jsonl",
+    "compare.json",
+    "compare.png",
+    "probe.json",
+    "scanpaths.png",
+    "scanpaths.gif",
+    "fixations.png",
+)
+SHOWN = (
+    "oracle",
+    "oracle_16",
+    "policy",
+    "uncertainty",
+    "saliency",
+    "best_fixed",
+    "other_image",
+    "random",
+    "center_out",
+    "farthest_point",
+    "raster",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecordConfig:
+    """Options of the record."""
+
+    run: Path | None = None
+    """Run folder to keep; None = only regenerate the tables."""
+    slug: str | None = None
+    """Short name of the record."""
+    question: str = ""
+    """What the run was to find out."""
+    verdict: str = ""
+    """What it found."""
+    command: str = ""
+    """The commands that made it, as a user would type them."""
+
+    def __post_init__(self) -> None:
+        if (self.run is None) != (self.slug is None):
+            raise ValueError("give --run and --slug together, or neither to regenerate the tables")
+
+
+def keep(config: RecordConfig) -> None:
+    """Copy a run into the records; paths shrink to names, so that nothing of the machine is kept."""
+    assert config.run is not None
+    assert config.slug is not None
+    if not (config.run / "compare.json").is_file():
+        raise ValueError(f"{config.run} has no compare.json; run: python -m experiments.compare --run {config.run}")
+    manifest = json.loads((config.run / "manifest.json").read_text())
+    train = json.loads((config.run / "config.json").read_text())
+    folder = RECORDS / f"{manifest['date']}_{config.slug}"
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in KEPT:
+        if (config.run / name).is_file():
+            shutil.copyfile(config.run / name, folder / name)
+    for name, content in (("manifest.json", manifest), ("config.json", train)):
+        kept = {
+            key: Path(value).name if isinstance(value, str) and "/" in value else value
+            for key, value in content.items()
+        }
+        (folder / name).write_text(json.dumps(kept, indent=2) + "\n")
+    text = [f"# {config.slug}", f"**Question.** {config.question}", f"**Commands.**\n\n```\n{config.command}\n```"]
+    text += [f"**Verdict.** {config.verdict}", tables(folder)]
+    (folder / "README.md").write_text("\n\n".join(text) + "\n")
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Read a JSON file of a record; empty if the record has none."""
+    return json.loads(path.read_text()) if path.is_file() else {}
+
+
+def tables(folder: Path) -> str:
+    """Comparison and probe of one record as Markdown, with its compute."""
+    manifest, train, result = (read(folder / f"{name}.json") for name in ("manifest", "config", "compare"))
+    seconds = manifest["train_seconds"]
+    lines = [
+        f"{result['budget']} of {result['num_patches']} patches, "
+        f"{'periphery' if result['periphery'] else 'blind'}, seed {result['seed']}, "
+        f"{manifest['parameters']['model'] / 1e6:.2f} M parameters, trained {seconds / 60:.1f} minutes on "
+        f"{manifest['threads']} CPU thread{'s' * (manifest['threads'] > 1)} ({train['warmup_iterations']} + "
+        f"{train['iterations']} iterations), commit `{manifest['commit'][:10]}`.",
+        "",
+        "| order | area under the error curve | error at the end | area minus random, 95% interval | images |",
+        "|---|---|---|---|---|",
+    ]
+    for name in SHOWN:
+        row = result["orders"][name]
+        low, high = row["minus_random_ci95"]
+        difference = "" if name == "random" else f"{row['minus_random']:+.4f} [{low:+.4f}, {high:+.4f}]"
+        shown = f"**{name}**" if name == "policy" else name
+        lines.append(f"| {shown} | {row['auc']:.4f} | {row['final_error']:.4f} | {difference} | {row['images']} |")
+    gap, few = result["gap_closed"], result["gap_closed_oracle_16"]
+    (low, high), (few_low, few_high) = result["gap_closed_ci95"], result["gap_closed_oracle_16_ci95"]
+    signs = result["diagnostics"]
+    own_low, own_high = signs["own_minus_other_ci95"]
+    lines += [
+        "",
+        f"The policy closes {gap:.1%} [{low:.1%}, {high:.1%}] of the gap from random to the greedy oracle over all patches, "
+        f"and {few:.1%} [{few_low:.1%}, {few_high:.1%}] of that to the oracle over 16 random ones. Its own path minus another "
+        f"image's: {signs['own_minus_other']:+.4f} [{own_low:+.4f}, {own_high:+.4f}]; {signs['distinct_orders']} distinct "
+        f"orders on {signs['images']} images; percentile of the chosen patch by true reward {signs['chosen_percentile']:.2f}.",
+    ]
+    probe = read(folder / "probe.json")
+    if probe:
+        best = probe["best"]["layer"]
+        untrained = max((n for n in probe["linear"] if n.startswith("random_weights")), key=lambda n: probe["linear"][n]["accuracy"])
+        lines += ["", "| features | linear probe, 95% interval | k-NN |", "|---|---|---|"]
+        for label, name in (
+            (f"encoder, {best.replace('_', ' ')}, full attention", best),
+            (f"encoder, {best.replace('_', ' ')}, causal attention", f"causal_{best}"),
+            (f"untrained weights, their best ({untrained.removeprefix('random_weights_').replace('_', ' ')})", untrained),
+            ("raw pixels", "pixels"),
+        ):
+            line = probe["linear"][name]
+            low, high = line["ci95"]
+            lines.append(f"| {label} | {line['accuracy']:.3f} [{low:.3f}, {high:.3f}] | {probe['knn'][name]['accuracy']:.3f} |")
+        lines += ["", f"Probe: {probe['train_images']} training and {probe['test_images']} test images, mean over patches."]
+    return "\n".join(lines)
+
+
+def records() -> dict[str, Path]:
+    """Newest record of every slug."""
+    folders = sorted(folder for folder in RECORDS.iterdir() if (folder / "compare.json").is_file())
+    return {folder.name.split("_", 1)[1]: folder for folder in folders}
+
+
+def with_section(text: str, marker: str, content: str) -> str:
+    """Replace what stands between ``<!-- marker -->`` and ``<!-- /marker -->``."""
+    before, rest = text.split(f"<!-- {marker} -->", 1)
+    after = rest.split(f"<!-- /{marker} -->", 1)[1]
+    return f"{before}<!-- {marker} -->\n{content}\n<!-- /{marker} -->{after}"
+
+
+def render() -> dict[Path, str]:
+    """Text of every file that is made from records."""
+    kept = records()
+    sections = {slug: tables(folder) for slug, folder in kept.items()}
+    results = ["# Results", "Generated by `python -m experiments.record` from `experiments/records`; do not edit."]
+    short = []
+    for slug, folder in kept.items():
+        results += [f"## [{slug}]({folder.relative_to(ROOT).as_posix()}/README.md)", sections[slug]]
+        result = read(folder / "compare.json")
+        orders = result["orders"]
+        cells = [f"{orders[n]['auc']:.3f}" for n in ("random", "best_fixed", "other_image", "uncertainty", "policy", "oracle_16", "oracle")]
+        gaps = f"{result['gap_closed']:.0%} / {result['gap_closed_oracle_16']:.0%}"
+        short.append(f"| [{slug}]({folder.relative_to(ROOT).as_posix()}/README.md) | {' | '.join(cells)} | {gaps} |")
+    head = [
+        "Area under the error curve (lower is better), one seed each; intervals, probes, and commands are in the records.",
+        "",
+        "| record | random | best fixed | other image | uncertainty | **policy** | oracle of 16 | oracle of all | gap closed (all / 16) |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    readme = (ROOT / "README.md").read_text()
+    readme = with_section(readme, "results", "\n".join(head + short))
+    if "demo" in sections:
+        readme = with_section(readme, "demo", sections["demo"])
+    return {ROOT / "README.md": readme, ROOT / "RESULTS.md": "\n\n".join(results) + "\n"}
+
+
+def main(config: RecordConfig) -> None:
+    """Keep a run, if one is given, and regenerate the tables."""
+    if config.run is not None:
+        keep(config)
+    for path, text in render().items():
+        path.write_text(text)
+        print(f"written: {path.relative_to(ROOT)}")
+
+
+if __name__ == "__main__":
+    main_with_options(main, RecordConfig)
