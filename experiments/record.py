@@ -68,7 +68,9 @@ def keep(config: RecordConfig) -> None:
     assert config.run is not None
     assert config.slug is not None
     if not (config.run / "compare.json").is_file():
-        raise ValueError(f"{config.run} has no compare.json; run: python -m experiments.compare --run {config.run}")
+        raise ValueError(
+            f"{config.run} has no compare.json; run: python -m experiments.compare --run {config.run}"
+        )
     manifest = json.loads((config.run / "manifest.json").read_text())
     train = json.loads((config.run / "config.json").read_text())
     folder = RECORDS / f"{manifest['date']}_{config.slug}"
@@ -82,7 +84,11 @@ def keep(config: RecordConfig) -> None:
             for key, value in content.items()
         }
         (folder / name).write_text(json.dumps(kept, indent=2) + "\n")
-    text = [f"# {config.slug}", f"**Question.** {config.question}", f"**Commands.**\n\n```\n{config.command}\n```"]
+    text = [
+        f"# {config.slug}",
+        f"**Question.** {config.question}",
+        f"**Commands.**\n\n```\n{config.command}\n```",
+    ]
     text += [f"**Verdict.** {config.verdict}", tables(folder)]
     (folder / "README.md").write_text("\n\n".join(text) + "\n")
 
@@ -94,7 +100,9 @@ def read(path: Path) -> dict[str, Any]:
 
 def tables(folder: Path) -> str:
     """Comparison and probe of one record as Markdown, with its compute."""
-    manifest, train, result = (read(folder / f"{name}.json") for name in ("manifest", "config", "compare"))
+    manifest, train, result = (
+        read(folder / f"{name}.json") for name in ("manifest", "config", "compare")
+    )
     seconds = manifest["train_seconds"]
     lines = [
         f"{result['budget']} of {result['num_patches']} patches, "
@@ -109,11 +117,18 @@ def tables(folder: Path) -> str:
     for name in SHOWN:
         row = result["orders"][name]
         low, high = row["minus_random_ci95"]
-        difference = "" if name == "random" else f"{row['minus_random']:+.4f} [{low:+.4f}, {high:+.4f}]"
+        difference = (
+            "" if name == "random" else f"{row['minus_random']:+.4f} [{low:+.4f}, {high:+.4f}]"
+        )
         shown = f"**{name}**" if name == "policy" else name
-        lines.append(f"| {shown} | {row['auc']:.4f} | {row['final_error']:.4f} | {difference} | {row['images']} |")
+        lines.append(
+            f"| {shown} | {row['auc']:.4f} | {row['final_error']:.4f} | {difference} | {row['images']} |"
+        )
     gap, few = result["gap_closed"], result["gap_closed_oracle_16"]
-    (low, high), (few_low, few_high) = result["gap_closed_ci95"], result["gap_closed_oracle_16_ci95"]
+    (low, high), (few_low, few_high) = (
+        result["gap_closed_ci95"],
+        result["gap_closed_oracle_16_ci95"],
+    )
     signs = result["diagnostics"]
     own_low, own_high = signs["own_minus_other_ci95"]
     lines += [
@@ -126,24 +141,35 @@ def tables(folder: Path) -> str:
     probe = read(folder / "probe.json")
     if probe:
         best = probe["best"]["layer"]
-        untrained = max((n for n in probe["linear"] if n.startswith("random_weights")), key=lambda n: probe["linear"][n]["accuracy"])
+        untrained = max(
+            (n for n in probe["linear"] if n.startswith("random_weights")),
+            key=lambda n: probe["linear"][n]["accuracy"],
+        )
         lines += ["", "| features | linear probe, 95% interval | k-NN |", "|---|---|---|"]
         for label, name in (
             (f"encoder, {best.replace('_', ' ')}, full attention", best),
             (f"encoder, {best.replace('_', ' ')}, causal attention", f"causal_{best}"),
-            (f"untrained weights, their best ({untrained.removeprefix('random_weights_').replace('_', ' ')})", untrained),
+            (
+                f"untrained weights, their best ({untrained.removeprefix('random_weights_').replace('_', ' ')})",
+                untrained,
+            ),
             ("raw pixels", "pixels"),
         ):
             line = probe["linear"][name]
             low, high = line["ci95"]
-            lines.append(f"| {label} | {line['accuracy']:.3f} [{low:.3f}, {high:.3f}] | {probe['knn'][name]['accuracy']:.3f} |")
-        lines += ["", f"Probe: {probe['train_images']} training and {probe['test_images']} test images, mean over patches."]
+            lines.append(
+                f"| {label} | {line['accuracy']:.3f} [{low:.3f}, {high:.3f}] | {probe['knn'][name]['accuracy']:.3f} |"
+            )
+        lines += [
+            "",
+            f"Probe: {probe['train_images']} training and {probe['test_images']} test images, mean over patches.",
+        ]
     return "\n".join(lines)
 
 
 def records() -> dict[str, Path]:
     """Newest record of every slug."""
-    folders = sorted(folder for folder in RECORDS.iterdir() if (folder / "compare.json").is_file())
+    folders = sorted(path.parent for path in RECORDS.glob("*/compare.json"))
     return {folder.name.split("_", 1)[1]: folder for folder in folders}
 
 
@@ -158,15 +184,31 @@ def render() -> dict[Path, str]:
     """Text of every file that is made from records."""
     kept = records()
     sections = {slug: tables(folder) for slug, folder in kept.items()}
-    results = ["# Results", "Generated by `python -m experiments.record` from `experiments/records`; do not edit."]
+    results = [
+        "# Results",
+        "Generated by `python -m experiments.record` from `experiments/records`; do not edit.",
+    ]
     short = []
     for slug, folder in kept.items():
         results += [f"## [{slug}]({folder.relative_to(ROOT).as_posix()}/README.md)", sections[slug]]
         result = read(folder / "compare.json")
         orders = result["orders"]
-        cells = [f"{orders[n]['auc']:.3f}" for n in ("random", "best_fixed", "other_image", "uncertainty", "policy", "oracle_16", "oracle")]
+        cells = [
+            f"{orders[n]['auc']:.3f}"
+            for n in (
+                "random",
+                "best_fixed",
+                "other_image",
+                "uncertainty",
+                "policy",
+                "oracle_16",
+                "oracle",
+            )
+        ]
         gaps = f"{result['gap_closed']:.0%} / {result['gap_closed_oracle_16']:.0%}"
-        short.append(f"| [{slug}]({folder.relative_to(ROOT).as_posix()}/README.md) | {' | '.join(cells)} | {gaps} |")
+        short.append(
+            f"| [{slug}]({folder.relative_to(ROOT).as_posix()}/README.md) | {' | '.join(cells)} | {gaps} |"
+        )
     head = [
         "Area under the error curve (lower is better), one seed each; intervals, probes, and commands are in the records.",
         "",

@@ -38,12 +38,12 @@ def write_json(path: Path, content: object) -> None:
     os.replace(partial, path)
 
 
-def write_manifest(directory: Path, **facts: object) -> None:
+def write_manifest(directory: Path, commit: str, **facts: object) -> None:
     """Record what a result depends on beside its config: commit, versions, machine, and given facts."""
     write_json(
         directory / "manifest.json",
         {
-            "commit": git_commit(),
+            "commit": commit,
             "date": time.strftime("%Y-%m-%d"),
             "python": platform.python_version(),
             "torch": torch.__version__,

@@ -20,6 +20,7 @@ from experiments.run import (
     CHECKPOINT,
     build,
     check_device,
+    git_commit,
     load_split,
     load_weights,
     read_checkpoint,
@@ -205,6 +206,8 @@ def train(config: TrainConfig) -> Trainer:
         torch.set_num_threads(config.threads)
     check_device(config.device)
     prepare_folder(config)
+    # Asked at the start: by the end of a long run the working tree may hold another commit.
+    commit = git_commit()
     trainer = Trainer(config)
     if config.resume:
         trainer.load(read_checkpoint(config.out, config.device))
@@ -252,6 +255,7 @@ def train(config: TrainConfig) -> Trainer:
                 save_checkpoint(config.out, trainer.state())
     write_manifest(
         config.out,
+        commit,
         iterations=trainer.iteration,
         train_seconds=round(seconds_before + time.perf_counter() - started, 1),
         parameters={

@@ -27,7 +27,9 @@ def test_ci_runs_the_readmes_test_command() -> None:
     makefile = (ROOT / "Makefile").read_text()
     for target, command in (("test", "pytest"), ("demo", "experiments.train demo")):
         assert f"make {target}" in README
-        assert re.search(rf"^{target}: .*\n\t\$\(BIN\)/python -m {command}$", makefile, re.MULTILINE)
+        assert re.search(
+            rf"^{target}: .*\n\t\$\(BIN\)/python -m {command}$", makefile, re.MULTILINE
+        )
         assert f".venv/bin/python -m {command}\n" in README
     assert (ROOT / ".ci" / "run").read_text().splitlines()[-1] == "make test"
 

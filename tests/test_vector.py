@@ -13,7 +13,9 @@ from foveate.model import AnyOrderTransformer
 
 @pytest.fixture
 def data() -> ImageSet:
-    pixels = torch.randint(0, 256, (9, 2, 6, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    pixels = torch.randint(
+        0, 256, (9, 2, 6, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
     return ImageSet(pixels, torch.zeros(9, dtype=torch.long), ("a",), "toy")
 
 
