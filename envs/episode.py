@@ -142,7 +142,7 @@ class Episode:
             (rows, patch), torch.tensor(False, device=patch.device)
         )
         self.visited.append(patch)
-        self.scan.reveal(patch)
+        self.scan.reveal(patch.unsqueeze(1))
         self.prediction = self.scan.predict()
         self.error = self.patch_error(self.prediction).sum(1) / self.initial_error
         return self.reward_of(ErrorChange(before, self.error, decoded))

@@ -66,8 +66,12 @@ class KeyValueCache:
         return cls(like.new_empty(shape), like.new_empty(shape))
 
     def append(self, keys: Float[Tensor, "B H S K"], values: Float[Tensor, "B H S K"]) -> None:
-        """Write S further tokens."""
+        """Write S further tokens; a full cache doubles."""
         end = self.length + keys.shape[2]
+        if end > self.keys.shape[2]:
+            larger = self.empty(keys, 2 * end)
+            larger.append(*self.filled())
+            self.keys, self.values = larger.keys, larger.values
         self.keys[:, :, self.length : end] = keys
         self.values[:, :, self.length : end] = values
         self.length = end
@@ -96,17 +100,27 @@ def self_keys_values(
 
 
 def append_to_block(
-    block: Block, token: Float[Tensor, "B 1 D"], cache: KeyValueCache
-) -> Float[Tensor, "B 1 D"]:
-    """Run a timm block on one new token that attends to itself and to all that the cache holds.
+    block: Block,
+    tokens: Float[Tensor, "B S D"],
+    cache: KeyValueCache,
+    may_attend: Bool[Tensor, "B 1 1 L"] | None = None,
+) -> Float[Tensor, "B S D"]:
+    """Run a timm block on new tokens that attend to one another and to all that the cache holds.
 
-    One token at a time on purpose: torch aligns ``is_causal`` with the top left corner, which is wrong with a cache.
+    Tokens that must not see one another come one at a time: torch aligns ``is_causal`` with the top
+    left corner, which is wrong with a cache.
+
+    Args:
+        block: pre-norm block with self-attention.
+        tokens: what arrives.
+        cache: grows by the new tokens.
+        may_attend: which of the L tokens, old and new, may be attended to; None = all.
     """
-    queries, keys, values = self_keys_values(block, token)
+    queries, keys, values = self_keys_values(block, tokens)
     cache.append(keys, values)
-    attended = F.scaled_dot_product_attention(queries, *cache.filled())
-    token = token + block.ls1(block.attn.proj(attended.transpose(1, 2).flatten(2)))
-    return token + block.ls2(block.mlp(block.norm2(token)))
+    attended = F.scaled_dot_product_attention(queries, *cache.filled(), attn_mask=may_attend)
+    tokens = tokens + block.ls1(block.attn.proj(attended.transpose(1, 2).flatten(2)))
+    return tokens + block.ls2(block.mlp(block.norm2(tokens)))
 
 
 class CrossAttentionBlock(nn.Module):
@@ -138,10 +152,10 @@ class CrossAttentionBlock(nn.Module):
 
     def forward(
         self,
-        queries: Float[Tensor, "R Q D"],
+        queries: Float[Tensor, "#B Q D"],
         keys: Float[Tensor, "B H S K"],
         values: Float[Tensor, "B H S K"],
-        may_attend: Bool[Tensor, "R 1 Q S"] | None = None,
+        may_attend: Bool[Tensor, "#B 1 #Q S"] | None = None,
     ) -> Float[Tensor, "B Q D"]:
         """Update the queries from the keys and values they may attend to (True = may attend; None = all).
 

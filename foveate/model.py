@@ -12,7 +12,7 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from timm.layers import build_sincos2d_pos_embed
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
@@ -219,15 +219,22 @@ class AnyOrderTransformer(nn.Module):
         counts = torch.searchsorted(sorted_rank, torch.minimum(steps, last))
         positions = order.gather(1, self._unseen_places(counts, generator).flatten(1))
 
-        num_visible = int((rank < last).sum(1).max())
-        content_counts = torch.searchsorted(
-            sorted_rank, sorted_rank[:, :num_visible].contiguous(), right=True
-        )
-        memory = self.encode(images, order[:, :num_visible], content_counts.clamp(max=num_visible))
+        memory = self._encode_first(images, order, sorted_rank, int(counts.max()))
         prediction = self.decode(
             memory, positions, counts.repeat_interleave(self.config.num_targets, dim=1)
         )
         return self.loss(prediction, self.targets(images, positions))
+
+    def _encode_first(
+        self,
+        images: Float[Tensor, "B C H W"],
+        order: Int[Tensor, "B N"],
+        sorted_rank: Int[Tensor, "B N"],
+        length: int,
+    ) -> Float[Tensor, "B S D"]:
+        """Encode the first ``length`` patches in rank order, ties seeing one another."""
+        counts = torch.searchsorted(sorted_rank, sorted_rank[:, :length].contiguous(), right=True)
+        return self.encode(images, order[:, :length], counts.clamp(max=length))
 
     def _unseen_places(
         self, counts: Int[Tensor, "B S"], generator: torch.Generator | None
@@ -261,47 +268,63 @@ class AnyOrderTransformer(nn.Module):
 
     # --- evaluation
 
-    @torch.no_grad()
     def predict_scan(
-        self, images: Float[Tensor, "B C H W"], order: Int[Tensor, "B T"]
+        self, images: Float[Tensor, "B C H W"], rank: Int[Tensor, "B N"], num_steps: int
     ) -> Float[Tensor, "B S N P"]:
-        """Predict every patch after every fixation of a scanpath, in one parallel pass; S = T + 1.
+        """Predict every patch after each of the first steps of an order, in one parallel pass.
+
+        Args:
+            images: pixels in [0, 1].
+            rank: decoding step of every patch, from 0.
+            num_steps: steps taken, S = num_steps + 1.
 
         Returns:
-            Normalized pixels; entry t has seen the first t fixations.
+            Normalized pixels; entry t has seen the patches of rank < t.
         """
-        num_steps = order.shape[1]
-        steps = torch.arange(num_steps + 1, device=order.device)
-        memory = self.encode(images, order, steps[1:].expand(len(order), -1))
-        positions = torch.arange(self.num_patches, device=order.device).repeat(num_steps + 1)
-        counts = steps.repeat_interleave(self.num_patches)
-        size = (len(order), -1)
-        pixels = self.decode(memory, positions.expand(*size), counts.expand(*size)).pixels
+        check_rank(rank, self.num_patches)
+        order = rank_to_order(rank)
+        sorted_rank = rank.gather(1, order)
+        steps = torch.arange(num_steps + 1, device=rank.device).repeat(len(rank), 1)
+        counts = torch.searchsorted(sorted_rank, steps)
+        memory = self._encode_first(images, order, sorted_rank, int(counts.max()))
+        positions = torch.arange(self.num_patches, device=rank.device).repeat(num_steps + 1)
+        pixels = self.decode(
+            memory,
+            positions.expand(len(rank), -1),
+            counts.repeat_interleave(self.num_patches, dim=1),
+        ).pixels
         return pixels.unflatten(1, (num_steps + 1, self.num_patches))
 
+    @torch.no_grad()
     def error_curve(
         self, images: Float[Tensor, "B C H W"], order: Int[Tensor, "B T"]
     ) -> Float[Tensor, "B S"]:
-        """Reconstruction error of what is still unseen after 0..T fixations, over the error before the first one.
+        """Error of what is still unseen after 0..T fixations, over that before the first one.
 
-        Squared raw-pixel error summed over the unseen patches: the error of the canvas that shows true pixels where
-        the scan has been and the prediction elsewhere. Entry 0 is 1.
+        Squared raw-pixel error summed over the unseen patches: the error of the canvas that shows
+        true pixels where the scan has been and the prediction elsewhere. Entry 0 is 1.
         """
+        rank, num_steps = order_to_rank(order, self.num_patches), order.shape[1]
         targets = self.patchify(self.normalize(images)).unsqueeze(1)
-        error = (self.predict_scan(images, order) - targets).square().mean(-1)
-        step = order_to_rank(order, self.num_patches).unsqueeze(1)
-        unseen = step >= torch.arange(order.shape[1] + 1, device=order.device).view(1, -1, 1)
-        remaining = (error * unseen).sum(-1)
+        error = (self.predict_scan(images, rank, num_steps) - targets).square().mean(-1)
+        remaining = (error * ~self._seen(rank, num_steps)).sum(-1)
         return remaining / remaining[:, :1]
 
+    @staticmethod
+    def _seen(rank: Int[Tensor, "B N"], num_steps: int) -> Bool[Tensor, "B S N"]:
+        """Which patches have been seen after 0..num_steps steps (True = seen)."""
+        steps = torch.arange(num_steps + 1, device=rank.device).view(1, -1, 1)
+        return rank.unsqueeze(1) < steps
+
+    @torch.no_grad()
     def reconstructions(
         self, images: Float[Tensor, "B C H W"], order: Int[Tensor, "B T"]
     ) -> Float[Tensor, "B S C H W"]:
-        """Draw the canvas after 0..T fixations: true pixels where seen, the prediction elsewhere, in [0, 1]."""
-        predicted = (self.predict_scan(images, order) * PIXEL_STD + PIXEL_MEAN).clamp(0, 1)
-        step = order_to_rank(order, self.num_patches).unsqueeze(1)
-        seen = step < torch.arange(order.shape[1] + 1, device=order.device).view(1, -1, 1)
-        canvas = torch.where(seen.unsqueeze(-1), self.patchify(images).unsqueeze(1), predicted)
+        """Draw the canvas after 0..T fixations, in [0, 1]: true pixels where seen, else predicted."""
+        rank, num_steps = order_to_rank(order, self.num_patches), order.shape[1]
+        predicted = self.predict_scan(images, rank, num_steps) * PIXEL_STD + PIXEL_MEAN
+        seen = self._seen(rank, num_steps).unsqueeze(-1)
+        canvas = torch.where(seen, self.patchify(images).unsqueeze(1), predicted.clamp(0, 1))
         return self.unpatchify(canvas.flatten(0, 1)).unflatten(0, canvas.shape[:2])
 
     def features(

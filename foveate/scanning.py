@@ -1,4 +1,4 @@
-"""Incremental scanning: reveal one patch, predict every position, repeat, with key/value caches.
+"""Incremental scanning: reveal patches, predict every position, repeat, with key/value caches.
 
 The stepwise twin of ``AnyOrderTransformer.predict_scan``; tests hold the two to 1e-5. Nothing here carries gradients:
 a policy that learns from a scan cannot reach the encoder through it.
@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from foveate.attention import KeyValueCache, append_to_block
@@ -27,6 +27,8 @@ class Scan:
     """Encoder state of the token revealed last: the causal summary of all that has been seen."""
     encoder_caches: list[KeyValueCache]
     decoder_caches: list[KeyValueCache]
+    present: Bool[Tensor, "B 1 1 L"] | None = None
+    """Which cached tokens are real and which padding (True = real); None = all are."""
 
     @classmethod
     @torch.no_grad()
@@ -55,17 +57,24 @@ class Scan:
         return scan
 
     @torch.no_grad()
-    def reveal(self, patch: Int[Tensor, "B"]) -> None:
-        """Reveal one patch per image."""
-        rows = torch.arange(len(patch), device=self.patches.device)
-        self._append(self.patches[rows, patch].unsqueeze(1))
+    def reveal(
+        self, patches: Int[Tensor, "B K"], present: Bool[Tensor, "B K"] | None = None
+    ) -> None:
+        """Reveal K patches per image at once: one fixation, or a segment whose patches see one another.
+
+        Args:
+            patches: what is revealed.
+            present: True = real, False = padding, last in its row; None = all are real.
+        """
+        index = patches.unsqueeze(-1).expand(-1, -1, self.patches.shape[-1])
+        self._append(self.patches.gather(1, index), present)
 
     @torch.no_grad()
     def predict(self) -> Prediction:
         """Predict all N positions from what has been revealed."""
         queries = self.model.query_position.unsqueeze(0)
         for block, cache in zip(self.model.decoder, self.decoder_caches, strict=True):
-            queries = block(queries, *cache.filled())
+            queries = block(queries, *cache.filled(), self.present)
         return self.model.read_out(queries)
 
     def repeat(self, times: int) -> Scan:
@@ -76,12 +85,29 @@ class Scan:
             self.content.repeat_interleave(times, dim=0),
             [cache.repeat(times) for cache in self.encoder_caches],
             [cache.repeat(times) for cache in self.decoder_caches],
+            None if self.present is None else self.present.repeat_interleave(times, dim=0),
         )
 
-    def _append(self, token: Float[Tensor, "B 1 D"]) -> None:
+    def _append(
+        self, tokens: Float[Tensor, "B K D"], present: Bool[Tensor, "B K"] | None = None
+    ) -> None:
+        if present is not None or self.present is not None:
+            length = self.encoder_caches[0].length
+            before = tokens.new_ones(len(tokens), 1, 1, length, dtype=torch.bool)
+            now = (
+                tokens.new_ones(tokens.shape[:2], dtype=torch.bool) if present is None else present
+            )
+            earlier = before if self.present is None else self.present
+            self.present = torch.cat([earlier, now[:, None, None]], dim=-1)
         for block, cache in zip(self.model.encoder.blocks, self.encoder_caches, strict=True):
-            token = append_to_block(block, token, cache)
-        token = self.model.encoder.norm(token)
+            tokens = append_to_block(block, tokens, cache, self.present)
+        tokens = self.model.encoder.norm(tokens)
         for block, cache in zip(self.model.decoder, self.decoder_caches, strict=True):
-            cache.append(*block.keys_values(token))
-        self.content = token[:, 0]
+            cache.append(*block.keys_values(tokens))
+        if present is None:
+            self.content = tokens[:, -1]
+        else:
+            last = present.sum(1)
+            rows = torch.arange(len(last), device=last.device)
+            newest = tokens[rows, (last - 1).clamp_min(0)]
+            self.content = torch.where(last.unsqueeze(1) > 0, newest, self.content)

@@ -25,23 +25,6 @@ def make_rank(kind: str, model: AnyOrderTransformer, images: Tensor) -> Tensor:
     return ordering(kind, model.grid)(images, generator=generator)
 
 
-def predictions_after_steps(
-    model: AnyOrderTransformer, images: Tensor, rank: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Every patch predicted after every step, by the parts that the training loss is made of."""
-    order = rank_to_order(rank)
-    sorted_rank = rank.gather(1, order)
-    steps = torch.arange(int(rank.max()) + 1).expand(len(rank), -1)
-    counts = torch.searchsorted(sorted_rank, steps.contiguous())
-    num_visible = int((rank < rank.amax(1, keepdim=True)).sum(1).max())
-    content = torch.searchsorted(sorted_rank, sorted_rank[:, :num_visible].contiguous(), right=True)
-    memory = model.encode(images, order[:, :num_visible], content.clamp(max=num_visible))
-    positions = torch.arange(model.num_patches).repeat(steps.shape[1]).expand(len(rank), -1)
-    counts = counts.clamp(max=num_visible).repeat_interleave(model.num_patches, dim=1)
-    pixels = model.decode(memory, positions, counts).pixels
-    return pixels.unflatten(1, (-1, model.num_patches)), steps
-
-
 @pytest.mark.parametrize("kind", ORDER_KINDS)
 def test_a_prediction_depends_on_exactly_the_patches_of_earlier_rank(kind: str) -> None:
     torch.manual_seed(0)
@@ -51,9 +34,9 @@ def test_a_prediction_depends_on_exactly_the_patches_of_earlier_rank(kind: str) 
     model = AnyOrderTransformer(config).eval()
     images = torch.rand(2, 1, 6, 8).requires_grad_()
     rank = make_rank(kind, model, images)
-    predicted, steps = predictions_after_steps(model, images, rank)
+    predicted = model.predict_scan(images, rank, int(rank.max()))
     for row in range(2):
-        for step in range(min(steps.shape[1], int(rank[row].max()) + 1)):
+        for step in range(int(rank.max()) + 1):
             for target in (0, 7):
                 (gradient,) = torch.autograd.grad(
                     predicted[row, step, target].sum(), images, retain_graph=True
@@ -92,11 +75,7 @@ def test_the_loss_is_the_mean_over_all_unseen_patches(
     ).eval()
     loss = full(images, rank)
     targets = full.patchify(full.normalize(images))
-    expected = (
-        (full.predict_scan(images, torch.empty(5, 0, dtype=torch.long))[:, 0] - targets)
-        .square()
-        .mean()
-    )
+    expected = (full.predict_scan(images, rank, 0)[:, 0] - targets).square().mean()
     torch.testing.assert_close(loss, expected)
 
 
@@ -170,7 +149,7 @@ def test_error_curve_by_hand(model: AnyOrderTransformer, images: Tensor) -> None
     order = torch.tensor([[3, 0], [1, 2], [5, 11], [7, 4], [9, 8]])
     curve = model.error_curve(images, order)
     targets = model.patchify(model.normalize(images))
-    predicted = model.predict_scan(images, order)
+    predicted = model.predict_scan(images, order_to_rank(order, 12), 2)
     for row in range(5):
         left = [n for n in range(12) if n not in order[row].tolist()]
         last = (predicted[row, 2, left] - targets[row, left]).square().mean(-1).sum()

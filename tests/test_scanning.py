@@ -7,32 +7,49 @@ import torch
 from torch import Tensor
 
 from foveate.model import AnyOrderTransformer
-from foveate.orders import ORDERINGS, ordering, rank_to_order
+from foveate.orders import ORDERINGS, ordering
 from foveate.scanning import Scan
 
 
 @pytest.mark.parametrize("kind", sorted(ORDERINGS))
 def test_cached_equals_parallel(kind: str, model: AnyOrderTransformer, images: Tensor) -> None:
+    """Patches of equal rank are revealed at once; rows that reveal fewer than others are padded."""
     rank = ordering(kind, model.grid)(images, generator=torch.Generator().manual_seed(0))
-    order = rank_to_order(rank)[:, :7]
-    parallel = model.predict_scan(images, order)
+    num_steps = int(rank.max()) + 1
+    parallel = model.predict_scan(images, rank, num_steps)
     scan = Scan.start(model, images, budget=7)
-    for t in range(8):
-        torch.testing.assert_close(scan.predict().pixels, parallel[:, t], atol=1e-5, rtol=1e-5)
-        if t < 7:
-            scan.reveal(order[:, t])
+    for step in range(num_steps):
+        torch.testing.assert_close(scan.predict().pixels, parallel[:, step], atol=1e-5, rtol=1e-5)
+        tied = rank == step
+        segment = tied.int().argsort(dim=1, descending=True, stable=True)[
+            :, : int(tied.sum(1).max())
+        ]
+        present = tied.gather(1, segment)
+        scan.reveal(segment, None if bool(present.all()) else present)
+    torch.testing.assert_close(scan.predict().pixels, parallel[:, -1], atol=1e-5, rtol=1e-5)
+
+
+def test_a_scan_summarizes_the_patch_seen_last(model: AnyOrderTransformer, images: Tensor) -> None:
+    """Padding leaves the summary as it was."""
+    scan = Scan.start(model, images, budget=2)
+    nothing_yet = scan.content
+    scan.reveal(torch.arange(5).unsqueeze(1), torch.arange(5).unsqueeze(1) > 0)
+    alone = Scan.start(model, images[1:], budget=2)
+    alone.reveal(torch.arange(1, 5).unsqueeze(1))
+    torch.testing.assert_close(scan.content[0], nothing_yet[0])
+    torch.testing.assert_close(scan.content[1:], alone.content, atol=1e-5, rtol=1e-5)
 
 
 def test_repeated_scans_are_independent(model: AnyOrderTransformer, images: Tensor) -> None:
     scan = Scan.start(model, images, budget=3)
-    scan.reveal(torch.tensor([0, 1, 2, 3, 4]))
+    scan.reveal(torch.tensor([[0], [1], [2], [3], [4]]))
     before = scan.predict().pixels
     twice = scan.repeat(2)
-    twice.reveal(torch.arange(10))
+    twice.reveal(torch.arange(10).unsqueeze(1))
     torch.testing.assert_close(scan.predict().pixels, before)
     alone = Scan.start(model, images, budget=3)
-    alone.reveal(torch.tensor([0, 1, 2, 3, 4]))
-    alone.reveal(torch.tensor([1, 3, 5, 7, 9]))
+    alone.reveal(torch.tensor([[0], [1], [2], [3], [4]]))
+    alone.reveal(torch.tensor([[1], [3], [5], [7], [9]]))
     torch.testing.assert_close(
         twice.predict().pixels[1::2], alone.predict().pixels, atol=1e-5, rtol=1e-5
     )
@@ -40,7 +57,7 @@ def test_repeated_scans_are_independent(model: AnyOrderTransformer, images: Tens
 
 def test_a_scan_carries_no_gradients(model: AnyOrderTransformer, images: Tensor) -> None:
     scan = Scan.start(model, images.requires_grad_(), budget=2)
-    scan.reveal(torch.zeros(5, dtype=torch.long))
+    scan.reveal(torch.zeros(5, 1, dtype=torch.long))
     prediction = scan.predict()
     assert not any(t.requires_grad for t in (prediction.pixels, prediction.states, scan.content))
 
