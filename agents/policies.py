@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -13,6 +13,7 @@ from torch.distributions import Categorical
 from envs.episode import Episode, Observation
 
 
+@runtime_checkable
 class Agent(Protocol):
     """Chooses the next patch of every scan; ``episode.observe()`` is what it may see.
 

@@ -22,7 +22,7 @@ import zipfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import torch
@@ -35,7 +35,6 @@ from foveate import scenes
 if TYPE_CHECKING:
     import pyarrow
 
-Split: TypeAlias = Literal["train", "val", "test"]
 TORCHVISION_SETS = ("FashionMNIST", "CIFAR10", "CIFAR100", "STL10")
 
 _Encoded: TypeAlias = bytes | Path | np.ndarray
@@ -100,7 +99,7 @@ class ImageSet:
 
 def load_data(
     data: str = "scenes",
-    split: Split = "train",
+    split: str = "train",
     *,
     image_size: int | None = None,
     limit: int | None = None,
@@ -114,7 +113,7 @@ def load_data(
         data: "scenes", a torchvision name (FashionMNIST, CIFAR10, CIFAR100, STL10), a parquet file,
             a folder of parquet files, or a folder of class folders, with or without train, val and
             test folders above them.
-        split: Which split.
+        split: train, val or test.
         image_size: Height and width in pixels: the shorter side is resized, the center kept; scenes
             are composed at this size. None: as stored.
         limit: Keep only the first so many images. None: all.
@@ -192,7 +191,7 @@ class _Rows:
     class_names: tuple[str, ...]
 
 
-def _load_scenes(split: Split, image_size: int | None) -> ImageSet:
+def _load_scenes(split: str, image_size: int | None) -> ImageSet:
     """Compose the default scenes; another image_size scales the scene and the object alike."""
     size_px = image_size or 32
     composed = scenes.compose_scenes(
@@ -340,7 +339,7 @@ def _split_name(name: str) -> str:
 # From stored rows to one split's tensors.
 
 
-def _choose_rows(labels: dict[str, np.ndarray], split: Split, name: str) -> tuple[str, np.ndarray]:
+def _choose_rows(labels: dict[str, np.ndarray], split: str, name: str) -> tuple[str, np.ndarray]:
     """Return the stored split to read and which of its rows; the module states the rules."""
     stored_as = {own: own for own in scenes.SPLITS if own in labels}
     if "test" not in stored_as and "val" in stored_as:
@@ -369,7 +368,7 @@ def _choose_rows(labels: dict[str, np.ndarray], split: Split, name: str) -> tupl
     return source, chosen[np.argsort(scenes.turn(labels[source][chosen]), kind="stable")]
 
 
-def _decode(rows: _Rows, split: Split, image_size: int | None) -> ImageSet:
+def _decode(rows: _Rows, split: str, image_size: int | None) -> ImageSet:
     source, chosen = _choose_rows(rows.labels, split, rows.name)
     # Headers of every split are read, so that all splits agree on channels whichever is loaded.
     modes, sizes = set(), set()

@@ -9,15 +9,16 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 Grid = tuple[int, int]
 
 
+@runtime_checkable
 class Ordering(Protocol):
     """A function from images to ranks."""
 
@@ -31,7 +32,7 @@ class Ordering(Protocol):
 # --- ranks and orders
 
 
-def check_rank(rank: Int[Tensor, "B N"], num_patches: int) -> None:
+def check_rank(rank: Shaped[Tensor, "..."], num_patches: int) -> None:
     """Raise ValueError unless rank holds a step from 0 on for each of N patches."""
     if rank.ndim != 2 or rank.shape[1] != num_patches:
         raise ValueError(f"rank must have shape (B, {num_patches}), got {tuple(rank.shape)}")

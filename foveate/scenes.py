@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -42,7 +41,7 @@ class Scenes:
 
 
 def compose_scenes(
-    split: Literal["train", "val", "test"],
+    split: str,
     num_scenes: int,
     *,
     size_px: int = 32,
@@ -56,7 +55,7 @@ def compose_scenes(
     prefix is class-balanced.
 
     Args:
-        split: Which objects and photo regions to draw from.
+        split: train, val or test: which objects and photo regions to draw from.
         num_scenes: How many scenes; there are 4,500 train, 500 val and 1,000 test objects to share.
         size_px: Height and width of a scene.
         object_px: Height and width of the object's box, which lies fully inside the scene.

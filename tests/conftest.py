@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from jaxtyping import install_import_hook
+
+# Before the first import of ours: from here on every annotated shape and dtype is checked.
+install_import_hook(["foveate", "envs", "agents"], "beartype.beartype")
 
 from foveate.config import ModelConfig
 from foveate.model import AnyOrderTransformer
