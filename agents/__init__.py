@@ -1,0 +1,1 @@
+"""Agents that choose fixations: policies, how they learn, and baselines."""

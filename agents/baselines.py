@@ -1,4 +1,7 @@
-"""Agents that learn nothing: fixed and random orders, saliency, model uncertainty, another image's path, and the oracle."""
+"""Agents that learn nothing: given orders, saliency, model uncertainty, and the greedy oracle.
+
+Given orders are fixed ones, random ones, and the paths chosen on another image.
+"""
 
 from __future__ import annotations
 
@@ -29,10 +32,12 @@ class OrderAgent:
 
 
 class UncertaintyAgent:
-    """Fixate where the model expects its own squared error to be largest: active exploration without learning.
+    """Fixate where the model expects its own squared error to be largest.
 
-    Reference: the analogue of attention-map entropy (AME, Pardyl et al. 2023, apardyl/AME). Differs: uncertainty is
-    the predicted error, not the entropy of attention.
+    This is active exploration without learning.
+
+    Reference: the analogue of attention-map entropy (AME, Pardyl et al. 2023, apardyl/AME).
+    Differs: uncertainty is the predicted error, not the entropy of attention.
     """
 
     def __call__(
@@ -44,9 +49,10 @@ class UncertaintyAgent:
 
 
 class SaliencyAgent:
-    """Fixate patches by their mean Sobel gradient, strongest first. It sees the whole image: no blind scanner could.
+    """Fixate patches by their mean Sobel gradient, strongest first.
 
-    A plain bottom-up saliency; the classical models add center bias and scale, which image sets this small lack.
+    It sees the whole image: no blind scanner could. A plain bottom-up saliency; the classical
+    models add center bias and scale, which image sets this small lack.
     """
 
     def __call__(
@@ -60,9 +66,10 @@ class SaliencyAgent:
 
 
 def error_after(episode: Episode, candidates: Int[Tensor, "B K"]) -> Float[Tensor, "B K"]:
-    """Error of what would still be unseen, were each candidate fixated next; normalized as the rewards are.
+    """Error of what would still be unseen, were each candidate fixated next.
 
-    Looks at the true pixels. ``inf`` for candidates that have been visited.
+    Normalized as the rewards are. Looks at the true pixels. ``inf`` for candidates that
+    have been visited.
     """
     num_candidates = candidates.shape[1]
     scan = episode.scan.repeat(num_candidates)
@@ -77,7 +84,9 @@ def error_after(episode: Episode, candidates: Int[Tensor, "B K"]) -> Float[Tenso
 
 @dataclass(frozen=True)
 class GreedyOracleAgent:
-    """Fixate the patch that truly lowers the error most, one step ahead: an upper bound that sees the image.
+    """Fixate the patch that truly lowers the error most, one step ahead.
+
+    It sees the image: trying all candidates, no agent does better in one step.
 
     Args:
         num_candidates: random unvisited patches tried per step; None = all of them.
@@ -114,7 +123,10 @@ def scan_with(
 
 @dataclass(frozen=True)
 class AgentOrdering:
-    """An agent in the interface of every other order: ``rank = ordering(images)``; unvisited patches tie last."""
+    """An agent in the interface of every other order: ``rank = ordering(images)``.
+
+    Unvisited patches tie last.
+    """
 
     agent: Agent
     model: AnyOrderTransformer

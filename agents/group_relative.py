@@ -1,11 +1,12 @@
 """Group-relative policy gradient: G scans of the same image are one another's baseline; no critic.
 
-For scan g of an image, ``A_t = R_t(g) - mean over the others of R_t``, where R_t is the discounted reward to go.
-The image's own difficulty, by far the largest source of variance, cancels.
+For scan g of an image, ``A_t = R_t(g) - mean over the others of R_t``, where R_t is the discounted
+reward to go. The image's own difficulty, by far the largest source of variance, cancels.
 
-Reference: REINFORCE leave-one-out (Kool et al. 2019); GRPO (Shao et al. 2024, arXiv 2402.03300, Eq. 3). Differs: one
-on-policy step, so neither ratio nor clipping; a baseline at every step; advantages scaled by one number per batch,
-not per group, so that an image on which every order does equally well stays without influence.
+Reference: REINFORCE leave-one-out (Kool et al. 2019); GRPO (Shao et al. 2024, arXiv 2402.03300,
+Eq. 3). Differs: one on-policy step, so neither ratio nor clipping; a baseline at every step;
+advantages scaled by one number per batch, not per group, so that an image on which every order
+does equally well stays without influence.
 """
 
 from __future__ import annotations
@@ -32,7 +33,10 @@ def rewards_to_go(rewards: Float[Tensor, "B T"], discount: float) -> Float[Tenso
 
 
 def leave_one_out_advantage(returns: Float[Tensor, "B T"], group: int) -> Float[Tensor, "B T"]:
-    """Return minus the mean return of the other scans of the same image, which stand in succession."""
+    """Return minus the mean return of the other scans of the same image.
+
+    The scans of an image stand in succession.
+    """
     grouped = returns.unflatten(0, (-1, group))
     others = (grouped.sum(1, keepdim=True) - grouped) / (group - 1)
     return (grouped - others).flatten(0, 1)

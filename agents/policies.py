@@ -1,4 +1,4 @@
-"""What an agent is, and the pointer policy: one score per unvisited patch, the same weights for every patch."""
+"""What an agent is, and the pointer policy: a score per unvisited patch, weights shared."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ class PolicyConfig:
 
 
 class PointerPolicy(nn.Module):
-    """Score every patch from its decoder query state, the last content state and the remaining budget.
+    """Score each patch from its decoder query state, the last content state and the budget left.
 
-    Works for any grid, since weights are shared over patches. The last layer starts at zero: an untrained policy is
-    the uniform random one.
+    Works for any grid, since weights are shared over patches. The last layer starts at zero: an
+    untrained policy is the uniform random one.
 
     Reference: pointer networks (Vinyals et al. 2015, arXiv 1506.03134).
     """
@@ -57,8 +57,8 @@ class PointerPolicy(nn.Module):
         nn.init.zeros_(self.score.bias)
 
     def forward(self, observation: Observation) -> Float[Tensor, "B N"]:
-        """Return logits; visited patches get the lowest finite number, so that their probability is 0."""
-        # Detached by contract, and once more here: the policy's gradient must never shape the encoder.
+        """Return logits; visited patches get the lowest finite number, hence probability 0."""
+        # Detached by contract, and again here: the policy's gradient must never shape the encoder.
         candidates = self.candidate_norm(observation.query_states.detach())
         unseen = observation.selectable.unsqueeze(-1)
         mean_candidate = (candidates * unseen).sum(1) / unseen.sum(1).clamp_min(1)
@@ -75,13 +75,18 @@ class PointerPolicy(nn.Module):
         return scores.masked_fill(~observation.selectable, torch.finfo(scores.dtype).min)
 
     def distribution(self, observation: Observation) -> Categorical:
-        """Return the distribution that actions are sampled from and whose log-probabilities are used."""
+        """Return the distribution that actions, their log-probabilities and entropy come from."""
         return Categorical(logits=self(observation), validate_args=False)
 
 
 def sample(logits: Float[Tensor, "B N"], generator: torch.Generator | None) -> Int[Tensor, "B"]:
-    """Draw one index per row, with a generator (torch.distributions takes none)."""
-    return torch.multinomial(logits.softmax(-1), 1, generator=generator).squeeze(-1)
+    """Draw one index per row by the Gumbel trick.
+
+    By hand, since torch.distributions takes no generator and torch.multinomial only one of the
+    logits' device: noise from the CPU makes the same draw on every device.
+    """
+    noise = torch.rand(logits.shape, generator=generator).to(logits.device)
+    return (logits - (-noise.log()).log()).argmax(-1)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""Image-scanning environments and their episodes."""

@@ -1,7 +1,7 @@
-"""One batch of image-scanning episodes in plain torch: the world that the environment and the trainers share.
+"""A batch of image-scanning episodes in plain torch, for the environment and the trainers alike.
 
-An action is the next patch. The reward compares the raw-pixel reconstruction error of what is still unseen before
-and after the fixation. An episode ends after ``budget`` fixations.
+An action is the next patch. The reward compares the raw-pixel reconstruction error of what is still
+unseen before and after the fixation. An episode ends after ``budget`` fixations.
 """
 
 from __future__ import annotations
@@ -20,7 +20,10 @@ from foveate.scanning import Scan
 
 @dataclass(frozen=True)
 class ErrorChange:
-    """Squared raw-pixel errors around one fixation, all over the image's own error before the first fixation."""
+    """Squared raw-pixel errors around one fixation.
+
+    All are divided by the image's own error before the first fixation.
+    """
 
     before: Float[Tensor, "B"]
     """Summed over the patches unseen before the fixation."""
@@ -36,19 +39,25 @@ REWARDS: dict[str, Callable[[ErrorChange], Tensor]] = {
     "surprise": lambda change: change.decoded,
     "ease": lambda change: -change.decoded,
 }
-"""Reward per fixation, (B,). ``auc`` is the area under the error curve; with ``gain`` and no discount the sum telescopes
-to the final error, so that the order of the same patches carries no signal; ``surprise`` seeks noise and ``ease`` flat sky.
+"""Reward per fixation, (B,), by name.
+
+``auc`` is the area under the error curve; with ``gain`` and no discount the sum telescopes to the
+final error, so that the order of the same patches carries no signal; ``surprise`` seeks noise and
+``ease`` flat sky.
 """
 
 
 @dataclass(frozen=True)
 class Observation:
-    """What a policy may look at; nothing here depends on an unseen patch, and nothing carries gradients."""
+    """What a policy may look at; nothing here carries gradients.
+
+    Nothing depends on an unseen patch, unless the model has a periphery.
+    """
 
     query_states: Float[Tensor, "B N D"]
     """Decoder state of every position."""
     content_state: Float[Tensor, "B D"]
-    """Encoder state of the patch seen last (before the first fixation: of the always-visible tokens)."""
+    """Encoder state of the patch seen last; before the first, of the last always-visible token."""
     log_error: Float[Tensor, "B N"]
     """The model's expected squared error of every position, log."""
     selectable: Bool[Tensor, "B N"]

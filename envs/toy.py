@@ -1,9 +1,10 @@
 """A world in which looking is the only way to win: one cue patch tells where everything else is.
 
-Four by four patches of 2 x 2 pixels. Patch 0 is the cue; its four pixels light up one of four places. That place (three
-patches in a row or column) holds noise that nothing predicts; all else is gray. With a budget of four, the area under
-the error curve is 0.5 for cue first, then the place it names; about 0.6 for searching place by place; 0.79 for the best
-order that ignores the image (each patch of a place holds 1/12 of the error in expectation).
+Four by four patches of 2 x 2 pixels. Patch 0 is the cue; its four pixels light up one of four
+places. That place (three patches in a row or column) holds noise that nothing predicts; all else is
+gray. With a budget of four, the area under the error curve is 0.5 for cue first, then the place it
+names; about 0.6 for searching place by place; 0.79 for the best order that ignores the image (each
+patch of a place holds 1/12 of the error in expectation).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The batched image-scanning environment: a gymnasium VectorEnv whose step is one batched transformer forward."""
+"""Batched image scanning: a gymnasium VectorEnv whose step is one batched transformer forward."""
 
 from __future__ import annotations
 
@@ -21,22 +21,26 @@ class ImageScanVectorEnv(VectorEnv[dict[str, NDArray[Any]], NDArray[np.int64], N
     """Scan ``num_envs`` images at once, one fixation per step.
 
     ## Action Space
-    ``Discrete(N)`` per row: the next patch. Visited patches are not selectable: ``info["action_mask"]`` (int8, 1 =
-    selectable) names those that are, and choosing another raises ValueError.
+    ``Discrete(N)`` per row: the next patch. Visited patches are not selectable:
+    ``info["action_mask"]`` (int8, 1 = selectable) names those that are, and choosing
+    another raises ValueError.
 
     ## Observation Space
-    A dict per row: ``query_states`` (N, D), the decoder state of every patch; ``content_state`` (D,), the encoder state
-    of the patch seen last; ``log_error`` (N,), the error that the model expects; ``selectable`` (N,), 1 = unvisited;
-    ``remaining`` (1,), the share of the budget left. Nothing depends on an unseen patch, unless the model has a periphery.
+    A dict per row: ``query_states`` (N, D), the decoder state of every patch; ``content_state``
+    (D,), the encoder state of the patch seen last; ``log_error`` (N,), the error that the model
+    expects; ``selectable`` (N,), 1 = unvisited; ``remaining`` (1,), the share of the budget left.
+    Nothing depends on an unseen patch, unless the model has a periphery.
 
     ## Rewards
-    By name, from the raw-pixel error of what is still unseen; see ``envs.episode.REWARDS``. The first glance is free.
+    By name, from the raw-pixel error of what is still unseen; see ``envs.episode.REWARDS``. The
+    first glance is free.
 
     ## Starting State
     Images drawn at random with the environment's seed, or ``options={"index": array of num_envs}``.
 
     ## Episode Termination
-    After ``budget`` fixations, for all rows at once. The budget is part of the task, so this is no truncation.
+    After ``budget`` fixations, for all rows at once. The budget is part of the task, so this
+    is no truncation.
 
     ## Episode Truncation
     Never.
@@ -58,7 +62,8 @@ class ImageScanVectorEnv(VectorEnv[dict[str, NDArray[Any]], NDArray[np.int64], N
     ) -> None:
         if images.image_shape != (model.config.in_chans, *model.config.image_size):
             raise ValueError(
-                f"the model reads images of shape {(model.config.in_chans, *model.config.image_size)}, "
+                "the model reads images of shape "
+                f"{(model.config.in_chans, *model.config.image_size)}, "
                 f"the data holds {images.image_shape}"
             )
         if num_envs < 1:

@@ -1,0 +1,1 @@
+"""The scripts: train, compare, probe, draw, and keep records."""

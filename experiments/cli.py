@@ -1,4 +1,4 @@
-"""Command lines: typed options by tyro, and every mistake answered by one clear line and exit code 2."""
+"""Command lines: typed options by tyro; every mistake ends in one clear line and exit code 2."""
 
 from __future__ import annotations
 
@@ -51,9 +51,9 @@ def program() -> str:
 
 
 def run(main: Callable[[Config], object], config: Config) -> None:
-    """Call ``main``; what a user can cause (ValueError, OSError) ends in one line instead of a traceback.
+    """Call ``main``; what a user can cause (ValueError, OSError) ends in one line.
 
-    Set FOVEATE_DEBUG=1 to see the traceback all the same.
+    Set FOVEATE_DEBUG=1 to see the traceback instead.
     """
     try:
         main(config)
@@ -66,7 +66,10 @@ def run(main: Callable[[Config], object], config: Config) -> None:
 def main_with_presets(
     main: Callable[[Config], object], presets: dict[str, tuple[str, Config]]
 ) -> None:
-    """Entry point of a script with presets: ``python -m experiments.SCRIPT PRESET [--option value ...]``."""
+    """Entry point of a script with presets.
+
+    Called as ``python -m experiments.SCRIPT PRESET [--option value ...]``.
+    """
     run(main, parse(lambda: tyro.extras.overridable_config_cli(presets, prog=program())))
 
 

@@ -1,9 +1,10 @@
-"""Compare orders: reconstruction error versus fixations, for the policy, its controls, and every fixed order.
+"""Compare orders: error versus fixations, for the policy, its controls, and every other order.
 
     python -m experiments.compare --run runs/demo
 
-Writes compare.json and compare.png into the run folder. All orders are evaluated on the same test images by the same
-model (the run's own, or that of ``--judge``, say one trained on random orders alone) with the same budget.
+The error is that of the reconstruction. Writes compare.json and compare.png into the run folder.
+All orders are evaluated on the same test images by the same model (the run's own, or that of
+``--judge``, say one trained on random orders alone) with the same budget.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ class CompareConfig:
     run: Path
     """Run folder made by experiments.train."""
     judge: Path | None = None
-    """Run whose model measures the errors; None = the run's own. Scanpaths are always chosen with the run's own."""
+    """Run whose model measures errors; None = this run's, which always chooses the scanpaths."""
     limit: int = 2000
     """Test images."""
     oracle_limit: int = 500

@@ -1,4 +1,7 @@
-"""What a training run is made of, and the presets. No torch here, so that ``--help`` answers at once."""
+"""What a training run is made of, and the presets.
+
+No torch here, so that ``--help`` answers at once.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,7 @@ class TrainConfig:
     """Weights & Biases beside metrics.jsonl."""
 
     data: str = "scenes"
-    """scenes, a torchvision name (FashionMNIST, CIFAR10, ...), a parquet file or folder, or an image folder."""
+    """scenes, a torchvision name (FashionMNIST, ...), a parquet file or folder, an image folder."""
     data_root: Path = Path("data")
     """Where torchvision sets lie or are downloaded to."""
     image_size: int | None = None
@@ -71,19 +74,19 @@ class TrainConfig:
     """Images per warm-up iteration."""
     iterations: int = 1000
     """Iterations with the policy, after the warm-up."""
-    batch_size: int = 32
+    batch_size: int = 16
     """Images scanned by the policy per iteration."""
     schedule: Literal["joint", "alternating", "policy_only", "frozen"] = "joint"
-    """Who learns after the warm-up. joint: policy and model in every iteration; alternating: each for
-    ``alternate_every`` iterations in turn; policy_only: the model is frozen; frozen: the policy is frozen as it
-    started, uniformly random: the random-order control."""
+    """Who learns after the warm-up. joint: policy and model in every iteration;
+    alternating: each for ``alternate_every`` iterations in turn; policy_only: the model is frozen;
+    frozen: the policy is frozen as it started, uniformly random: the random-order control."""
     alternate_every: int = 10
     """Length of a phase of the alternating schedule, iterations."""
     random_share: float = 0.5
-    """Share of random orders in the model's batches after the warm-up."""
+    """Share of random orders in the model's batches after warm-up; the rest are the policy's."""
     prefix_share: float = 0.25
-    """Share of random-order batches that reveal a random number of first patches all at once (tied rank), so that
-    the encoder also learns full attention."""
+    """Share of random-order batches that reveal a random number of first patches all at once
+    (tied rank), so that the encoder also learns full attention."""
     model_lr: float = 3e-3
     """Peak learning rate of the model."""
     policy_lr: float = 2e-3
@@ -116,12 +119,20 @@ class TrainConfig:
             )
 
     @property
+    def num_random(self) -> int:
+        """Images with random orders in each of the model's batches after the warm-up."""
+        num_scans = self.batch_size * self.group
+        if self.random_share == 1:
+            return num_scans
+        return round(num_scans * self.random_share / (1 - self.random_share))
+
+    @property
     def total_iterations(self) -> int:
         """Warm-up and policy iterations together."""
         return self.warmup_iterations + self.iterations
 
 
-DEMO = TrainConfig(report=True, embed_dim=64, warmup_iterations=600, iterations=300)
+DEMO = TrainConfig(report=True, embed_dim=64, warmup_iterations=700, iterations=400)
 
 PRESETS: dict[str, tuple[str, TrainConfig]] = {
     "demo": ("Scenes, periphery: the two-command demo, under 6 minutes on 2 cores.", DEMO),
@@ -144,25 +155,25 @@ PRESETS: dict[str, tuple[str, TrainConfig]] = {
         ),
     ),
     "fashion_mnist": (
-        "Fashion-MNIST, blind, 10 of 49 patches; 30 minutes on one core.",
+        "Fashion-MNIST, blind, 10 of 49 patches; 45 minutes on one core.",
         TrainConfig(
             out=Path("runs/fashion_mnist"),
             data="FashionMNIST",
             periphery=0,
             budget=10,
-            warmup_iterations=2000,
-            iterations=2200,
+            warmup_iterations=2500,
+            iterations=4500,
         ),
     ),
     "cifar10": (
-        "CIFAR-10, periphery, 16 of 64 patches; 35 minutes on one core.",
+        "CIFAR-10, periphery, 16 of 64 patches; 45 minutes on one core.",
         TrainConfig(
             out=Path("runs/cifar10"),
             data="CIFAR10",
             depth=6,
             budget=16,
             warmup_iterations=1500,
-            iterations=1100,
+            iterations=2000,
         ),
     ),
 }

@@ -1,9 +1,9 @@
-"""The measurements behind ``experiments.compare``: scanpaths of every agent, their error curves, and diagnostics."""
+"""The measurements behind ``experiments.compare``: scanpaths, error curves, and diagnostics."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -64,8 +64,8 @@ def scanpaths(
 ) -> dict[str, Int[Tensor, "B T"]]:
     """Let every order and agent scan the images; the oracles scan the first ``oracle_limit`` only.
 
-    ``best_fixed`` is the mean rank of the policy on validation images; ``other_image`` gives each image the scanpath
-    that the policy chose on the next one.
+    ``best_fixed`` is the mean rank of the policy on validation images; ``other_image`` gives each
+    image the scanpath that the policy chose on a random other one.
     """
     model, budget = run.model, run.config.budget
     generator = torch.Generator().manual_seed(run.config.seed)
@@ -75,7 +75,10 @@ def scanpaths(
     }
     policy = PolicyAgent(run.policy)
     paths["policy"] = scan_in_chunks(policy, model, images, budget, CHUNK)
-    paths["other_image"] = paths["policy"].roll(1, dims=0)
+    # Not simply the next image: where classes take turns, that one would be of another class.
+    shuffled = torch.randperm(len(images), generator=generator).to(images.device)
+    paths["other_image"] = torch.empty_like(paths["policy"])
+    paths["other_image"][shuffled] = paths["policy"][shuffled.roll(1)]
     chosen = order_to_rank(
         scan_in_chunks(policy, model, validation, budget, CHUNK), model.num_patches
     )
@@ -110,7 +113,7 @@ def gap_interval(
     policy: Float[np.ndarray, " B"],
     oracle: Float[np.ndarray, " B"],
 ) -> tuple[float, list[float]]:
-    """Share of the random-to-oracle gap that the policy closes, with its paired 95% bootstrap interval.
+    """Share of the random-to-oracle gap the policy closes, with its paired 95% bootstrap interval.
 
     ``mean(random - policy) / mean(random - oracle)``: 0 = as random, 1 = as the oracle.
     """
@@ -140,10 +143,11 @@ def diagnose(
 ) -> dict[str, object]:
     """Signs of collapse: does the policy look at the image at all?
 
-    fixation_entropy_nats: entropy over images of the patch fixated at each step (0 = the same for all).
-    distinct_orders: different scanpaths over images. own_minus_other: area of the policy's own path minus that of
-    another image's (below 0 = the policy uses the image). chosen_percentile: where the chosen patch stands among all
-    selectable ones by true one-step reward (1 = best, 0.5 = random).
+    fixation_entropy_nats: entropy over images of the patch fixated at each step (0 = the same for
+    all). distinct_orders: different scanpaths over images. own_minus_other: area of the policy's
+    own path minus that of another image's (below 0 = the policy uses the image).
+    chosen_percentile: where the chosen patch stands among all selectable ones by true one-step
+    reward (1 = best, 0.5 = random).
     """
     order = paths["policy"]
     share = torch.nn.functional.one_hot(order, run.model.num_patches).float().mean(0)
@@ -182,8 +186,17 @@ def compare(config: CompareConfig) -> dict[str, object]:
         torch.set_num_threads(config.threads)
     run = load_run(config.run, config.device)
     judge = run.model if config.judge is None else load_run(config.judge, config.device).model
-    if judge.config.image_size != run.model.config.image_size or judge.grid != run.model.grid:
-        raise ValueError(f"the judge's grid {judge.grid} differs from the run's {run.model.grid}")
+    sizes, judged = run.model.config, judge.config
+    if (judged.in_chans, judged.image_size, judge.grid) != (
+        sizes.in_chans,
+        sizes.image_size,
+        run.model.grid,
+    ):
+        raise ValueError(
+            f"the judge reads {judged.in_chans} x {judged.image_size} pixels on a {judge.grid} "
+            f"grid, the run {sizes.in_chans} x {sizes.image_size} on {run.model.grid}; "
+            "choose a judge that fits"
+        )
     test, validation = run.split("test", config.limit), run.split("val", config.limit)
     images = test.batch(torch.arange(len(test)), device=config.device)
     looked_at = validation.batch(torch.arange(len(validation)), device=config.device)
@@ -247,18 +260,20 @@ def mean_bands(curve: Float[np.ndarray, "B S"]) -> tuple[np.ndarray, np.ndarray,
     return mean, mean - half, mean + half
 
 
-def print_table(result: dict[str, object]) -> None:
+def print_table(result: dict[str, Any]) -> None:
     """Print the comparison as a table, best order first."""
     orders, diagnostics = result["orders"], result["diagnostics"]
-    assert isinstance(orders, dict) and isinstance(diagnostics, dict)
     print(
-        f"\n{result['dataset']}: {result['budget']} of {result['num_patches']} patches, error over the error before"
+        f"\n{result['dataset']}: {result['budget']} of {result['num_patches']} patches, "
+        "error over the error before"
     )
     print(
-        "the first fixation; area = mean over fixations 1..T; differences paired over images, 95% bootstrap interval\n"
+        "the first fixation; area = mean over fixations 1..T; "
+        "differences paired over images, 95% bootstrap interval\n"
     )
     print(
-        f"{'order':<16}{'area':>8}{'final':>8}{'minus random':>15}   {'95% interval':<20}{'images':>7}"
+        f"{'order':<16}{'area':>8}{'final':>8}{'minus random':>15}   "
+        f"{'95% interval':<20}{'images':>7}"
     )
     for name, row in orders.items():
         low, high = row["minus_random_ci95"]
@@ -271,15 +286,17 @@ def print_table(result: dict[str, object]) -> None:
         (f"over {ORACLE_CANDIDATES} random ones", f"oracle_{ORACLE_CANDIDATES}"),
     ):
         stem = "gap_closed" if key == "oracle" else f"gap_closed_{key}"
-        low, high = result[f"{stem}_ci95"]  # type: ignore[misc]
+        low, high = result[f"{stem}_ci95"]
         print(
-            f"{'' if key != 'oracle' else chr(10)}random-to-oracle gap closed ({label}): {result[stem]:.1%} [{low:.1%}, {high:.1%}]"
+            f"{'' if key != 'oracle' else chr(10)}random-to-oracle gap closed ({label}): "
+            f"{result[stem]:.1%} [{low:.1%}, {high:.1%}]"
         )
     low, high = diagnostics["own_minus_other_ci95"]
     entropy = diagnostics["fixation_entropy_nats"]
     print(
-        f"own path minus another image's: {diagnostics['own_minus_other']:+.4f} [{low:+.4f}, {high:+.4f}]; distinct "
-        f"orders {diagnostics['distinct_orders']} of {diagnostics['images']};\nfixation entropy over images, first to "
-        f"last step: {entropy[0]:.2f} to {entropy[-1]:.2f} nats; chosen patch's percentile by true reward: "
+        f"own path minus another image's: {diagnostics['own_minus_other']:+.4f} "
+        f"[{low:+.4f}, {high:+.4f}]; distinct orders {diagnostics['distinct_orders']} "
+        f"of {diagnostics['images']};\nfixation entropy over images, first to last step: "
+        f"{entropy[0]:.2f} to {entropy[-1]:.2f} nats; chosen patch's percentile by true reward: "
         f"{diagnostics['chosen_percentile']:.2f}"
     )

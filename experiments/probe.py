@@ -1,8 +1,9 @@
-"""Probe the frozen encoder: linear probe and k-NN on every layer, beside raw pixels and untrained weights.
+"""Probe the frozen encoder, every layer, beside raw pixels and untrained weights.
 
     python -m experiments.probe --run runs/demo
 
-Features are mean-pooled patch tokens with all patches visible. Writes probe.json into the run folder.
+The probes are linear and k-NN. Features are mean-pooled patch tokens with all patches visible.
+Writes probe.json into the run folder.
 """
 
 from __future__ import annotations

@@ -25,7 +25,8 @@ def probe(config: ProbeConfig) -> dict[str, object]:
     train, test = run.split("train", config.train_limit), run.split("test", config.test_limit)
     if not train.class_names and int(train.labels.min()) < 0:
         raise ValueError(
-            f"{run.config.data} has no labels to probe; give --data with a label column when training"
+            f"{run.config.data} has no labels to probe; "
+            "give --data with a label column when training"
         )
 
     torch.manual_seed(config.seed)
@@ -55,7 +56,8 @@ def probe(config: ProbeConfig) -> dict[str, object]:
             accuracy[name] = (line.validation_accuracy, line.accuracy)
             low, high = line.ci95
             print(f"{name:<24}{line.accuracy:8.3f}    [{low:.3f}, {high:.3f}]{near.accuracy:8.3f}")
-    # The layer is chosen on the held-out part of train: the test set is looked at once per layer, never chosen on.
+    # The layer is chosen on the held-out part of train: the test set is looked at once per layer,
+    # never chosen on.
     layers = [name for name in accuracy if name.startswith("layer_")]
     best = max(layers, key=lambda name: accuracy[name][0])
     result: dict[str, object] = {
@@ -71,7 +73,8 @@ def probe(config: ProbeConfig) -> dict[str, object]:
     }
     write_json(config.run / "probe.json", result)
     print(
-        f"best layer by held-out training images: {best}, linear accuracy {accuracy[best][1]:.3f} on {len(test)} test images"
+        f"best layer by held-out training images: {best}, "
+        f"linear accuracy {accuracy[best][1]:.3f} on {len(test)} test images"
     )
     print(f"written: {config.run / 'probe.json'}")
     return result

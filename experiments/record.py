@@ -1,10 +1,10 @@
 """Keep a run as a record, and regenerate every table that is made from records.
 
-    python -m experiments.record --run runs/demo --slug demo --question "..." --command "python -m experiments.train demo"
+    python -m experiments.record --run runs/demo --slug demo --question "..." --command "..."
     python -m experiments.record
 
-The first copies what the claim rests on into ``experiments/records/DATE_SLUG``; both rewrite RESULTS.md and the marked
-parts of README.md from the records alone.
+The first copies what the claim rests on into ``experiments/records/DATE_SLUG``; both rewrite
+RESULTS.md and the marked parts of README.md from the records alone.
 """
 
 from __future__ import annotations
@@ -64,12 +64,13 @@ class RecordConfig:
 
 
 def keep(config: RecordConfig) -> None:
-    """Copy a run into the records; paths shrink to names, so that nothing of the machine is kept."""
+    """Copy a run into the records; paths shrink to names, so nothing of the machine is kept."""
     assert config.run is not None
     assert config.slug is not None
     if not (config.run / "compare.json").is_file():
         raise ValueError(
-            f"{config.run} has no compare.json; run: python -m experiments.compare --run {config.run}"
+            f"{config.run} has no compare.json; "
+            f"run: python -m experiments.compare --run {config.run}"
         )
     manifest = json.loads((config.run / "manifest.json").read_text())
     train = json.loads((config.run / "config.json").read_text())
@@ -107,11 +108,14 @@ def tables(folder: Path) -> str:
     lines = [
         f"{result['budget']} of {result['num_patches']} patches, "
         f"{'periphery' if result['periphery'] else 'blind'}, seed {result['seed']}, "
-        f"{manifest['parameters']['model'] / 1e6:.2f} M parameters, trained {seconds / 60:.1f} minutes on "
-        f"{manifest['threads']} CPU thread{'s' * (manifest['threads'] > 1)} ({train['warmup_iterations']} + "
-        f"{train['iterations']} iterations), commit `{manifest['commit'][:10]}`.",
+        f"{manifest['parameters']['model'] / 1e6:.2f} M parameters, "
+        f"trained {seconds / 60:.1f} minutes on "
+        f"{manifest['threads']} CPU thread{'s' * (manifest['threads'] > 1)} "
+        f"({train['warmup_iterations']} + {train['iterations']} iterations), "
+        f"commit `{manifest['commit'][:10]}`.",
         "",
-        "| order | area under the error curve | error at the end | area minus random, 95% interval | images |",
+        "| order | area under the error curve | error at the end "
+        "| area minus random, 95% interval | images |",
         "|---|---|---|---|---|",
     ]
     for name in SHOWN:
@@ -122,7 +126,8 @@ def tables(folder: Path) -> str:
         )
         shown = f"**{name}**" if name == "policy" else name
         lines.append(
-            f"| {shown} | {row['auc']:.4f} | {row['final_error']:.4f} | {difference} | {row['images']} |"
+            f"| {shown} | {row['auc']:.4f} | {row['final_error']:.4f} "
+            f"| {difference} | {row['images']} |"
         )
     gap, few = result["gap_closed"], result["gap_closed_oracle_16"]
     (low, high), (few_low, few_high) = (
@@ -133,10 +138,12 @@ def tables(folder: Path) -> str:
     own_low, own_high = signs["own_minus_other_ci95"]
     lines += [
         "",
-        f"The policy closes {gap:.1%} [{low:.1%}, {high:.1%}] of the gap from random to the greedy oracle over all patches, "
-        f"and {few:.1%} [{few_low:.1%}, {few_high:.1%}] of that to the oracle over 16 random ones. Its own path minus another "
-        f"image's: {signs['own_minus_other']:+.4f} [{own_low:+.4f}, {own_high:+.4f}]; {signs['distinct_orders']} distinct "
-        f"orders on {signs['images']} images; percentile of the chosen patch by true reward {signs['chosen_percentile']:.2f}.",
+        f"The policy closes {gap:.1%} [{low:.1%}, {high:.1%}] of the gap from random to the greedy "
+        f"oracle over all patches, and {few:.1%} [{few_low:.1%}, {few_high:.1%}] of that to the "
+        "oracle over 16 random ones. Its own path minus another image's: "
+        f"{signs['own_minus_other']:+.4f} [{own_low:+.4f}, {own_high:+.4f}]; "
+        f"{signs['distinct_orders']} distinct orders on {signs['images']} images; "
+        f"percentile of the chosen patch by true reward {signs['chosen_percentile']:.2f}.",
     ]
     probe = read(folder / "probe.json")
     if probe:
@@ -150,7 +157,8 @@ def tables(folder: Path) -> str:
             (f"encoder, {best.replace('_', ' ')}, full attention", best),
             (f"encoder, {best.replace('_', ' ')}, causal attention", f"causal_{best}"),
             (
-                f"untrained weights, their best ({untrained.removeprefix('random_weights_').replace('_', ' ')})",
+                "untrained weights, their best "
+                f"({untrained.removeprefix('random_weights_').replace('_', ' ')})",
                 untrained,
             ),
             ("raw pixels", "pixels"),
@@ -158,11 +166,13 @@ def tables(folder: Path) -> str:
             line = probe["linear"][name]
             low, high = line["ci95"]
             lines.append(
-                f"| {label} | {line['accuracy']:.3f} [{low:.3f}, {high:.3f}] | {probe['knn'][name]['accuracy']:.3f} |"
+                f"| {label} | {line['accuracy']:.3f} [{low:.3f}, {high:.3f}] "
+                f"| {probe['knn'][name]['accuracy']:.3f} |"
             )
         lines += [
             "",
-            f"Probe: {probe['train_images']} training and {probe['test_images']} test images, mean over patches.",
+            f"Probe: {probe['train_images']} training and {probe['test_images']} test images, "
+            "mean over patches.",
         ]
     return "\n".join(lines)
 
@@ -207,12 +217,15 @@ def render() -> dict[Path, str]:
         ]
         gaps = f"{result['gap_closed']:.0%} / {result['gap_closed_oracle_16']:.0%}"
         short.append(
-            f"| [{slug}]({folder.relative_to(ROOT).as_posix()}/README.md) | {' | '.join(cells)} | {gaps} |"
+            f"| [{slug}]({folder.relative_to(ROOT).as_posix()}/README.md) "
+            f"| {' | '.join(cells)} | {gaps} |"
         )
     head = [
-        "Area under the error curve (lower is better), one seed each; intervals, probes, and commands are in the records.",
+        "Area under the error curve (lower is better), one seed each; "
+        "intervals, probes, and commands are in the records.",
         "",
-        "| record | random | best fixed | other image | uncertainty | **policy** | oracle of 16 | oracle of all | gap closed (all / 16) |",
+        "| record | random | best fixed | other image | uncertainty | **policy** "
+        "| oracle of 16 | oracle of all | gap closed (all / 16) |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     readme = (ROOT / "README.md").read_text()

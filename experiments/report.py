@@ -13,7 +13,10 @@ from experiments.sheets import draw
 
 
 def report(run: Path) -> None:
-    """Compare orders on 600 test images, probe with 4,000 and 2,000, and draw: about a minute on 2 cores."""
+    """Compare orders, probe, and draw: about a minute on 2 cores.
+
+    The comparison takes 600 test images, the probe 4,000 training and 2,000 test images.
+    """
     compare(CompareConfig(run=run, limit=600, oracle_limit=100))
     probe(ProbeConfig(run=run, train_limit=4000, test_limit=2000))
     draw(ScanpathConfig(run=run))

@@ -1,4 +1,4 @@
-"""A run folder: config.json, manifest.json, metrics.jsonl, checkpoint.pt and the reports made from them."""
+"""A run folder: config, manifest, metrics, checkpoint, and the reports made from them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,10 @@ CHECKPOINT = "checkpoint.pt"
 
 
 def git_commit() -> str:
-    """Return the commit of the working tree, with ``-dirty`` where it differs; ``unknown`` outside a checkout."""
+    """Return the commit of the working tree, or ``unknown`` outside a checkout.
+
+    It ends in ``-dirty`` where the tree differs from the commit.
+    """
     command = ["git", "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
     here = Path(__file__).parent
     result = subprocess.run(command, cwd=here, capture_output=True, text=True, check=False)
@@ -39,7 +42,7 @@ def write_json(path: Path, content: object) -> None:
 
 
 def write_manifest(directory: Path, commit: str, **facts: object) -> None:
-    """Record what a result depends on beside its config: commit, versions, machine, and given facts."""
+    """Record what a result depends on beside its config: commit, versions, machine, given facts."""
     write_json(
         directory / "manifest.json",
         {
@@ -71,7 +74,8 @@ def read_checkpoint(directory: Path, device: str) -> dict[str, Any]:
     path = directory / CHECKPOINT
     if not path.is_file():
         raise ValueError(
-            f"no checkpoint at {path}; train one with: python -m experiments.train PRESET --out {directory}"
+            f"no checkpoint at {path}; train one with: "
+            f"python -m experiments.train PRESET --out {directory}"
         )
     try:
         state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
@@ -91,7 +95,8 @@ def read_config(directory: Path) -> TrainConfig:
     path = directory / "config.json"
     if not path.is_file():
         raise ValueError(
-            f"{directory} is not a run folder (no config.json); train one with: python -m experiments.train"
+            f"{directory} is not a run folder (no config.json); "
+            "train one with: python -m experiments.train"
         )
     try:
         content = json.loads(path.read_text())
@@ -142,7 +147,8 @@ def build(
     ).to(config.device)
     if not 1 <= config.budget < model.num_patches:
         raise ValueError(
-            f"budget must lie in 1..{model.num_patches - 1} fixations for this grid, got {config.budget}"
+            f"budget must lie in 1..{model.num_patches - 1} fixations for this grid, "
+            f"got {config.budget}"
         )
     return model, PointerPolicy(config.embed_dim, PolicyConfig()).to(config.device)
 
@@ -170,7 +176,8 @@ def load_run(directory: Path, device: str = "cpu") -> Run:
     """
     if not directory.is_dir():
         raise ValueError(
-            f"no run folder at {directory}; train one with: python -m experiments.train PRESET --out {directory}"
+            f"no run folder at {directory}; train one with: "
+            f"python -m experiments.train PRESET --out {directory}"
         )
     check_device(device)
     config = dataclasses.replace(read_config(directory), device=device, out=directory)

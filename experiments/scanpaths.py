@@ -1,8 +1,9 @@
-"""Draw scanpaths: numbered fixations, what has been seen, the reconstruction after each; a sheet, an animation, heat maps.
+"""Draw scanpaths as a sheet and an animation, and heat maps of the fixations.
 
     python -m experiments.scanpaths --run runs/demo --index 0 3 7
 
-Writes scanpaths.png, scanpaths.gif and fixations.png into the run folder.
+Shown are the numbered fixations, what has been seen, and the reconstruction after each. Writes
+scanpaths.png, scanpaths.gif and fixations.png into the run folder.
 """
 
 from __future__ import annotations

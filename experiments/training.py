@@ -54,8 +54,9 @@ class Trainer:
         self.images = load_split(config, "train", config.limit)
         self.pixels = self.images.images.to(config.device)
         self.model, self.policy = build(config, self.images.image_shape)
-        # Muon (Jordan et al. 2024) on the hidden matrices: at equal steps far ahead of AdamW here. The rest is AdamW's,
-        # without decay, which would only pull positions and the start token toward zero.
+        # Muon (Jordan et al. 2024) on the hidden matrices: at equal steps far ahead of AdamW
+        # here. The rest is AdamW's, without decay, which would only pull positions and the start
+        # token toward zero.
         blocks = [*self.model.encoder.blocks.parameters(), *self.model.decoder.parameters()]
         hidden = [p for p in blocks if p.ndim == 2]
         others = [p for p in self.model.parameters() if not any(p is matrix for matrix in hidden)]
@@ -105,16 +106,13 @@ class Trainer:
         if policy_learns:
             descend(self.policy, [self.policy_optimizer], scans.loss)
         if model_learns:
-            rank = order_to_rank(scans.order[:: config.group], self.model.num_patches)
-            num_random = round(
-                config.batch_size * config.random_share / max(1 - config.random_share, 1e-9)
-            )
-            if config.random_share == 1:
-                measured["loss"] = self._update_model(*self._random_batch(config.batch_size))
-            elif num_random == 0:
-                measured["loss"] = self._update_model(images, rank)
-            else:
-                measured["loss"] = self._update_model(images, rank, *self._random_batch(num_random))
+            batches: list[Tensor] = []
+            if config.random_share < 1:
+                rank = order_to_rank(scans.order, self.model.num_patches)
+                batches += [images.repeat_interleave(config.group, dim=0), rank]
+            if config.num_random:
+                batches += self._random_batch(config.num_random)
+            measured["loss"] = self._update_model(*batches)
         return measured
 
     def _update_model(self, *batches: Tensor) -> float:
@@ -138,11 +136,14 @@ class Trainer:
         return augment(images, generator=self.generator) if self.config.augment else images
 
     def _random_batch(self, size: int) -> tuple[Float[Tensor, "B C H W"], Int[Tensor, "B N"]]:
-        """Draw images with random scans of the budget's length, now and then with a tied prefix of any size."""
+        """Draw images with random scans of the budget's length.
+
+        Now and then the whole batch has a tied prefix of any size.
+        """
         images = self._batch(size)
         rank = self.random_order(images, generator=self.generator)
         if float(torch.rand((), generator=self.generator)) < self.config.prefix_share:
-            prefix = int(torch.randint(1, self.model.num_patches - 1, (), generator=self.generator))
+            prefix = int(torch.randint(1, self.model.num_patches, (), generator=self.generator))
             rank = tie_prefix(rank, prefix)
         return images, rank.clamp(max=self.config.budget)
 
@@ -283,7 +284,8 @@ def prepare_folder(config: TrainConfig) -> None:
     if not config.resume:
         if (config.out / CHECKPOINT).exists():
             raise ValueError(
-                f"{config.out} holds a run already; continue it with --resume or choose another --out"
+                f"{config.out} holds a run already; "
+                "continue it with --resume or choose another --out"
             )
         config.out.mkdir(parents=True, exist_ok=True)
         (config.out / "metrics.jsonl").unlink(missing_ok=True)

@@ -1,0 +1,1 @@
+"""The core: orders, the any-order transformer, data, probes, and drawing."""

@@ -1,17 +1,20 @@
 """Attention over patches sorted by rank: who may attend to whom, and the key/value cache.
 
-Sorting tokens by rank turns every order into the same picture: whatever is visible is a *prefix* of the sequence.
-A mask is therefore a count, and orders without ties need no mask at all, only plain causal attention.
+Sorting tokens by rank turns every order into the same picture: whatever is visible is a *prefix*
+of the sequence. A mask is therefore a count, and orders without ties need no mask at all, only
+plain causal attention.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
-from timm.layers import Mlp
+from timm.layers.attention import Attention
+from timm.layers.mlp import Mlp
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
@@ -19,20 +22,21 @@ from torch import Tensor, nn
 def content_may_attend(rank: Int[Tensor, "B N"]) -> Bool[Tensor, "B N N"]:
     """Whether content i may attend to content j: ``rank_j <= rank_i`` (True = may attend).
 
-    Reference: the content mask of SAIM (Qi et al. 2023, arXiv 2303.07338), with ties as in RandSAC (2203.12054).
+    Reference: the content mask of SAIM (Qi et al. 2023, arXiv 2303.07338), with ties as
+    in RandSAC (2203.12054).
     """
     return rank.unsqueeze(1) <= rank.unsqueeze(2)
 
 
 def query_may_attend(rank: Int[Tensor, "B N"]) -> Bool[Tensor, "B N N"]:
-    """Whether the query at patch i may attend to content j: ``rank_j < rank_i`` (True = may attend)."""
+    """Whether query i may attend to content j: ``rank_j < rank_i`` (True = may attend)."""
     return rank.unsqueeze(1) < rank.unsqueeze(2)
 
 
 def prefix_may_attend(
     counts: Int[Tensor, "B Q"], num_tokens: int, num_always: int
 ) -> Bool[Tensor, "R 1 Q K"]:
-    """Whether a row may attend to a token, where row q sees the first ``counts[q]`` of the sorted patches.
+    """Whether a row may attend to a token: row q sees the first ``counts[q]`` sorted patches.
 
     Args:
         counts: how many sorted patches each row sees, on top of the always-visible tokens.
@@ -89,11 +93,16 @@ class KeyValueCache:
         )
 
 
+def self_attention(block: Block) -> Attention:
+    """Return the self-attention of a timm block, which timm annotates as a plain module."""
+    return cast(Attention, block.attn)
+
+
 def self_keys_values(
     block: Block, tokens: Float[Tensor, "B S D"]
 ) -> tuple[Float[Tensor, "B H S K"], Float[Tensor, "B H S K"], Float[Tensor, "B H S K"]]:
     """Project tokens to the queries, keys and values of a timm block's self-attention."""
-    attn = block.attn
+    attn = self_attention(block)
     qkv = attn.qkv(block.norm1(tokens)).unflatten(-1, (3, attn.num_heads, attn.head_dim))
     queries, keys, values = qkv.permute(2, 0, 3, 1, 4).unbind(0)
     return attn.q_norm(queries), attn.k_norm(keys), values
@@ -119,17 +128,19 @@ def append_to_block(
     queries, keys, values = self_keys_values(block, tokens)
     cache.append(keys, values)
     attended = F.scaled_dot_product_attention(queries, *cache.filled(), attn_mask=may_attend)
-    tokens = tokens + block.ls1(block.attn.proj(attended.transpose(1, 2).flatten(2)))
+    tokens = tokens + block.ls1(self_attention(block).proj(attended.transpose(1, 2).flatten(2)))
     return tokens + block.ls2(block.mlp(block.norm2(tokens)))
 
 
 class CrossAttentionBlock(nn.Module):
-    """Pre-norm decoder block: queries attend to a memory, never to one another, then pass through an MLP.
+    """Pre-norm decoder block: queries attend to a memory, never to one another; then an MLP.
 
-    Because queries do not interact, any number of positions can be decoded from one prefix in one pass.
+    Because queries do not interact, any number of positions can be decoded from one prefix
+    in one pass.
 
-    Reference: the query blocks of SAIM (arXiv 2303.07338) and the second stack of ARPG (hp-l33/ARPG). timm has no
-    cross-attention block and torch's TransformerDecoderLayer insists on self-attention, hence by hand.
+    Reference: the query blocks of SAIM (arXiv 2303.07338) and the second stack of ARPG
+    (hp-l33/ARPG). timm has no cross-attention block and torch's TransformerDecoderLayer insists on
+    self-attention, hence by hand.
     """
 
     def __init__(self, embed_dim: int, num_heads: int, mlp_ratio: float) -> None:
@@ -157,9 +168,10 @@ class CrossAttentionBlock(nn.Module):
         values: Float[Tensor, "B H S K"],
         may_attend: Bool[Tensor, "#B 1 #Q S"] | None = None,
     ) -> Float[Tensor, "B Q D"]:
-        """Update the queries from the keys and values they may attend to (True = may attend; None = all).
+        """Update the queries from the keys and values they may attend to.
 
-        Queries that are the same for all images may come as one row.
+        In ``may_attend`` True = may attend; None = all may. Queries that are the same for all
+        images may come as one row.
         """
         heads = self.query(self.norm1(queries)).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
         heads = heads.expand(len(keys), -1, -1, -1)

@@ -1,4 +1,7 @@
-"""Model sizes as plain data. No torch here, so that scripts can show their help before the heavy imports."""
+"""Model sizes as plain data.
+
+No torch here, so that scripts can show their help before the heavy imports.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,7 @@ class ModelConfig:
     decoder_mlp_ratio: float = 2.0
     """Hidden width of a decoder MLP over D."""
     periphery: int = 0
-    """Side, in patches, of the thumbnail of the whole image that every order sees first; 0 = a blind scanner."""
+    """Side, in patches, of the thumbnail of the image that every order sees first; 0 = blind."""
     num_targets: int = 12
     """Random unseen patches predicted from each prefix in training."""
     error_loss_weight: float = 0.05

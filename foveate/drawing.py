@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -57,7 +58,7 @@ def _show(axis: Axes, image: Float[Tensor, "C H W"]) -> None:
 def draw_scanpath(
     axis: Axes, image: Float[Tensor, "C H W"], order: Int[Tensor, " t"], grid: Grid, budget: int
 ) -> None:
-    """Draw the image, the saccades, and the numbered fixations, from dark (first) to bright (last)."""
+    """Draw the image, the saccades, and the numbered fixations, dark (first) to bright (last)."""
     _show(axis, image)
     height, width = image.shape[1] / grid[0], image.shape[2] / grid[1]
     patch = order.cpu().numpy()
@@ -86,7 +87,7 @@ def draw_scanpath(
 
 
 def shown_steps(budget: int, columns: int = 5) -> list[int]:
-    """Fixation counts that a sheet shows: all of them, or about ``columns`` spaced evenly up to the budget."""
+    """Fixation counts that a sheet shows: all, or about ``columns`` spaced evenly to the budget."""
     return sorted({round(step) for step in np.linspace(1, budget, min(columns, budget))})
 
 
@@ -99,7 +100,9 @@ def scanpath_sheet(
     *,
     errors: Float[Tensor, "B S"],
 ) -> None:
-    """Write a PNG: per image the scanpath, then what is seen (above) and the reconstruction (below) after k fixations.
+    """Write a PNG: per image the scanpath, and what is seen and reconstructed on the way.
+
+    After k fixations, what is seen stands above and the reconstruction below.
 
     Args:
         images: pixels in [0, 1].
@@ -107,7 +110,8 @@ def scanpath_sheet(
         reconstructions: after 0..T fixations, S = T + 1.
         grid: rows and columns of patches.
         path: file to write.
-        errors: error of the unseen over the error before the first fixation, printed under each reconstruction.
+        errors: error of the unseen over the error before the first fixation, printed
+            under each reconstruction.
     """
     budget = order.shape[1]
     steps = shown_steps(budget)
@@ -137,11 +141,14 @@ def scanpath_animation(
     grid: Grid,
     path: Path,
 ) -> None:
-    """Write an animated GIF of T + 1 frames: per image the scanpath so far, what is seen, and the reconstruction."""
+    """Write an animated GIF of T + 1 frames.
+
+    Each shows, per image, the scanpath so far, what is seen, and the reconstruction.
+    """
     budget, frames = order.shape[1], []
     for step in range(budget + 1):
         figure = Figure(figsize=(1.5 * len(images), 4.6), dpi=80)
-        canvas = FigureCanvasAgg(figure)
+        canvas: Any = FigureCanvasAgg(figure)  # matplotlib annotates none of its methods
         axes = figure.subplots(3, len(images), squeeze=False)
         for column in range(len(images)):
             draw_scanpath(axes[0, column], images[column], order[column, :step], grid, budget)
@@ -190,13 +197,17 @@ def error_curves(
     high: Mapping[str, Float[np.ndarray, " S"]],
     path: Path,
 ) -> None:
-    """Write a PNG of error versus fixations: the policy in bold, its controls in color, all other orders in gray."""
+    """Write a PNG of error versus fixations.
+
+    The policy is in bold, its controls are in color, all other orders in gray.
+    """
     figure = Figure(figsize=(6.4, 4.2), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
     axis = figure.add_subplot()
     colors = dict(zip(_CONTROLS, mpl.colormaps["tab10"](np.linspace(0, 1, 10)), strict=False))
     for name in sorted(mean, key=lambda name: -float(mean[name][1:].mean())):
         steps = np.arange(len(mean[name]))
+        style: dict[str, Any]
         if name == "policy":
             style = {"color": "black", "linewidth": 2.6, "zorder": 5}
         elif name in colors:

@@ -1,27 +1,28 @@
 """The any-order autoregressive vision transformer.
 
-A timm VisionTransformer encodes the patches seen so far, causally in rank order. A light decoder of position queries
-cross-attends to what has been revealed and predicts the pixels of any position, so one encoder pass supervises many
-predictions. An order enters only as ``rank``: ``rank = ordering(images); loss = model(images, rank)``.
+A timm VisionTransformer encodes the patches seen so far, causally in rank order. A light decoder of
+position queries cross-attends to what has been revealed and predicts the pixels of any position, so
+one encoder pass supervises many predictions. An order enters only as ``rank``:
+``rank = ordering(images); loss = model(images, rank)``.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
-from timm.layers import build_sincos2d_pos_embed
-from timm.models.vision_transformer import VisionTransformer
+from timm.layers.pos_embed_sincos import build_sincos2d_pos_embed
+from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
 from foveate.attention import CrossAttentionBlock, prefix_may_attend
 from foveate.config import ModelConfig
 from foveate.orders import check_rank, order_to_rank, rank_to_order
 
-# Fixed, not per data set: a checkpoint then needs nothing but its weights to read any image in [0, 1].
+# Fixed, not per data set: a checkpoint needs nothing but its weights to read images in [0, 1].
 PIXEL_MEAN, PIXEL_STD = 0.5, 0.25
 
 
@@ -32,7 +33,7 @@ class Prediction:
     pixels: Float[Tensor, "B Q P"]
     """Predicted pixels, normalized by PIXEL_MEAN and PIXEL_STD."""
     log_error: Float[Tensor, "B Q"]
-    """Log of the mean squared error that the model expects of its own prediction: its uncertainty."""
+    """Log of the mean squared error that the model expects of its prediction: its uncertainty."""
     states: Float[Tensor, "B Q D"]
     """Final decoder states of the queries."""
 
@@ -40,12 +41,13 @@ class Prediction:
 class AnyOrderTransformer(nn.Module):
     """Predict any patch from any set of patches revealed before it.
 
-    ``encoder`` is a plain timm VisionTransformer whose class token serves as the start token: it is visible to every
-    token and sees only itself, so that no attention row is empty. Its weights load strictly into timm.
+    ``encoder`` is a plain timm VisionTransformer whose class token serves as the start token: it is
+    visible to every token and sees only itself, so that no attention row is empty. Its weights load
+    strictly into timm.
 
-    Reference: SAIM (Qi et al. 2023, arXiv 2303.07338) for image prediction in any order; ARPG (hp-l33/ARPG) for
-    queries that attend to content only. Differs: queries read the encoder's last layer, and every prefix predicts
-    several unseen patches instead of the next one alone.
+    Reference: SAIM (Qi et al. 2023, arXiv 2303.07338) for image prediction in any order; ARPG
+    (hp-l33/ARPG) for queries that attend to content only. Differs: queries read the encoder's last
+    layer, and every prefix predicts several unseen patches instead of the next one alone.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -63,9 +65,11 @@ class AnyOrderTransformer(nn.Module):
         self.periphery_position = nn.Parameter(
             0.02 * torch.randn(config.periphery**2, config.embed_dim)
         )
-        # Sine-cosine starts: with timm's own (std 0.02) the first hundred steps go into telling patches apart.
+        # Sine-cosine starts: with timm's own (std 0.02) the first hundred steps go into
+        # telling patches apart.
         position = build_sincos2d_pos_embed(list(config.grid), config.embed_dim, temperature=100.0)
-        self.encoder.pos_embed.data[0, 1:] = position
+        _, learned = self.start_and_position()
+        learned.data[0, 1:] = position
         self.query_position = nn.Parameter(position.clone())
         self.decoder = nn.ModuleList(
             CrossAttentionBlock(config.embed_dim, config.num_heads, config.decoder_mlp_ratio)
@@ -89,6 +93,23 @@ class AnyOrderTransformer(nn.Module):
     def num_always(self) -> int:
         """Always-visible tokens that stand before the patches: start and periphery."""
         return 1 + self.config.periphery**2
+
+    # --- parts of encoder and decoder, typed
+
+    def start_and_position(self) -> tuple[nn.Parameter, nn.Parameter]:
+        """Return the encoder's start token and positions; other encoders of timm may have none."""
+        start, position = self.encoder.cls_token, self.encoder.pos_embed
+        assert start is not None
+        assert position is not None
+        return start, position
+
+    def encoder_blocks(self) -> list[Block]:
+        """Return the encoder's blocks."""
+        return cast("list[Block]", list(self.encoder.blocks))
+
+    def decoder_blocks(self) -> list[CrossAttentionBlock]:
+        """Return the decoder's blocks."""
+        return cast("list[CrossAttentionBlock]", list(self.decoder))
 
     # --- pixels and tokens
 
@@ -122,8 +143,8 @@ class AnyOrderTransformer(nn.Module):
             The always-visible tokens (start, then periphery) and the patches in raster order.
         """
         pixels = self.normalize(images)
-        position = self.encoder.pos_embed
-        start = (self.encoder.cls_token + position[:, :1]).expand(len(images), -1, -1)
+        token, position = self.start_and_position()
+        start = (token + position[:, :1]).expand(len(images), -1, -1)
         patches = self.encoder.patch_embed(pixels) + position[:, 1:]
         if self.config.periphery:
             side = self.config.periphery * self.config.patch_size
@@ -145,7 +166,8 @@ class AnyOrderTransformer(nn.Module):
         Args:
             images: pixels in [0, 1].
             order: the patch at each sorted place.
-            counts: how many sorted patches each of them may attend to, itself and its ties included.
+            counts: how many sorted patches each of them may attend to, itself and
+                its ties included.
         """
         always, patches = self.embed(images)
         index = order.unsqueeze(-1).expand(-1, -1, patches.shape[-1])
@@ -171,10 +193,10 @@ class AnyOrderTransformer(nn.Module):
         positions: Int[Tensor, "B Q"],
         counts: Int[Tensor, "B Q"],
     ) -> Prediction:
-        """Predict the patches at ``positions``, each from the first ``counts`` sorted patches in memory."""
+        """Predict the patches at ``positions``, each from the first ``counts`` sorted patches."""
         may_attend = prefix_may_attend(counts, memory.shape[1] - self.num_always, self.num_always)
         queries = self.query_position[positions]
-        for block in self.decoder:
+        for block in self.decoder_blocks():
             queries = block(queries, *block.keys_values(memory), may_attend)
         return self.read_out(queries)
 
@@ -195,13 +217,14 @@ class AnyOrderTransformer(nn.Module):
     ) -> Float[Tensor, ""]:
         """Mean loss of predicting random unseen patches after every step of the order.
 
-        After step t the patches of rank < t are visible and random others are predicted. Patches of a row's highest
-        rank are never revealed, so ``rank.clamp(max=T)`` makes a scan of T steps.
+        After step t the patches of rank < t are visible and random others are predicted. Patches of
+        a row's highest rank are never revealed, so ``rank.clamp(max=T)`` makes a scan of T steps.
 
         Args:
             images: pixels in [0, 1].
             rank: decoding step of every patch, from 0; patches of equal rank are revealed together.
-            num_steps: steps supervised per image, drawn at random; None = all, from the empty prefix on.
+            num_steps: steps supervised per image, drawn at random; None = all, from the
+                empty prefix on.
             generator: randomness of steps and targets, on the CPU.
 
         Raises:
@@ -215,7 +238,7 @@ class AnyOrderTransformer(nn.Module):
         if num_steps is not None and num_steps < steps.shape[1]:
             noise = torch.rand(steps.shape, generator=generator)
             steps = noise.topk(num_steps, dim=1).indices.to(rank.device)
-        # Whatever the ties, what is visible after t steps is the first so many patches in rank order.
+        # Whatever the ties, what is visible after t steps is a prefix of the patches in rank order.
         counts = torch.searchsorted(sorted_rank, torch.minimum(steps, last))
         positions = order.gather(1, self._unseen_places(counts, generator).flatten(1))
 
@@ -239,7 +262,10 @@ class AnyOrderTransformer(nn.Module):
     def _unseen_places(
         self, counts: Int[Tensor, "B S"], generator: torch.Generator | None
     ) -> Int[Tensor, "B S M"]:
-        """Draw M of the sorted places that follow the first ``counts``, spread evenly with one random shift."""
+        """Draw M of the sorted places that follow the first ``counts``.
+
+        They are spread evenly, with one random shift for all M.
+        """
         shift = torch.rand(*counts.shape, 1, generator=generator).to(counts.device)
         spacing = (
             torch.arange(self.config.num_targets, device=counts.device) / self.config.num_targets
@@ -256,10 +282,11 @@ class AnyOrderTransformer(nn.Module):
         return patches.gather(1, positions.unsqueeze(-1).expand(-1, -1, patches.shape[-1]))
 
     def loss(self, prediction: Prediction, targets: Float[Tensor, "B Q P"]) -> Float[Tensor, ""]:
-        """Squared error of the pixels, and the likelihood of that error under the predicted uncertainty.
+        """Squared error of the pixels, and its likelihood under the predicted uncertainty.
 
-        ``mean(e) + w * mean(e.detach() * exp(-s) + s)``: the second term is smallest at s = log E[e], the expected
-        error itself (an exponential likelihood), and leaves the pixels' gradient alone.
+        ``mean(e) + w * mean(e.detach() * exp(-s) + s)``: the second term is smallest at
+        s = log E[e], the expected error itself (an exponential likelihood), and leaves the pixels'
+        gradient alone.
         """
         error = (prediction.pixels - targets).square().mean(-1)
         log_error = prediction.log_error.clamp(min=-8.0)
@@ -308,7 +335,7 @@ class AnyOrderTransformer(nn.Module):
         targets = self.patchify(self.normalize(images)).unsqueeze(1)
         error = (self.predict_scan(images, rank, num_steps) - targets).square().mean(-1)
         remaining = (error * ~self._seen(rank, num_steps)).sum(-1)
-        return remaining / remaining[:, :1]
+        return remaining / remaining[:, :1].clamp_min(1e-12)
 
     @staticmethod
     def _seen(rank: Int[Tensor, "B N"], num_steps: int) -> Bool[Tensor, "B S N"]:
@@ -320,7 +347,7 @@ class AnyOrderTransformer(nn.Module):
     def reconstructions(
         self, images: Float[Tensor, "B C H W"], order: Int[Tensor, "B T"]
     ) -> Float[Tensor, "B S C H W"]:
-        """Draw the canvas after 0..T fixations, in [0, 1]: true pixels where seen, else predicted."""
+        """Draw the canvas after 0..T fixations, in [0, 1]: the truth where seen, else predicted."""
         rank, num_steps = order_to_rank(order, self.num_patches), order.shape[1]
         predicted = self.predict_scan(images, rank, num_steps) * PIXEL_STD + PIXEL_MEAN
         seen = self._seen(rank, num_steps).unsqueeze(-1)
@@ -333,11 +360,14 @@ class AnyOrderTransformer(nn.Module):
         attention: Literal["full", "causal"] = "full",
         rank: Int[Tensor, "B N"] | None = None,
     ) -> tuple[Float[Tensor, "B N D"], ...]:
-        """Patch tokens after every encoder block, in raster order, all patches visible; the last one normalized.
+        """Patch tokens after every encoder block, in raster order, all patches visible.
+
+        Those of the last block are normalized.
 
         Args:
             images: pixels in [0, 1].
-            attention: ``full`` lets every token see every other, as timm does; ``causal`` follows ``rank``.
+            attention: ``full`` lets every token see every other, as timm does;
+                ``causal`` follows ``rank``.
             rank: the order of causal attention, without ties; raster when None.
         """
         always, tokens = self.embed(images)

@@ -1,7 +1,8 @@
-"""Orders as ranks: ``rank[b, n]`` is the step at which patch n of image b is decoded; ties decode in parallel.
+"""Orders as ranks: ``rank[b, n]`` is the step at which patch n of image b is decoded.
 
-Every order, whatever it depends on, is a function from images to ranks: ``rank = ordering(images)``. Fixed curves are
-computed once per grid; random families draw anew for every image.
+Patches of equal rank are decoded in parallel. Every order, whatever it depends on, is a function
+from images to ranks: ``rank = ordering(images)``. Fixed curves are computed once per grid; random
+families draw anew for every image.
 """
 
 from __future__ import annotations
@@ -51,13 +52,15 @@ def check_order(order: Int[Tensor, "B T"], num_patches: int) -> None:
     outside = ((order < 0) | (order >= num_patches)).any(1)
     if bool(outside.any()):
         raise ValueError(
-            f"order must hold patches 0..{num_patches - 1}; row {int(outside.nonzero()[0])} does not"
+            f"order must hold patches 0..{num_patches - 1}; "
+            f"row {int(outside.nonzero()[0])} does not"
         )
     repeats = order.sort(dim=1).values.diff(dim=1) == 0
     if bool(repeats.any()):
         row, place = (int(i) for i in repeats.nonzero()[0])
         raise ValueError(
-            f"an order visits a patch once; row {row} repeats {int(order[row].sort().values[place])}"
+            "an order visits a patch once; "
+            f"row {row} repeats {int(order[row].sort().values[place])}"
         )
 
 
@@ -67,7 +70,7 @@ def rank_to_order(rank: Int[Tensor, "B N"]) -> Int[Tensor, "B N"]:
 
 
 def order_to_rank(order: Int[Tensor, "B T"], num_patches: int) -> Int[Tensor, "B N"]:
-    """Step of every patch; patches that a scanpath of T < N fixations never visits tie at rank T."""
+    """Step of every patch; patches that a scanpath of T < N fixations leaves out tie at rank T."""
     check_order(order, num_patches)
     num_steps = order.shape[1]
     rank = order.new_full((len(order), num_patches), num_steps)
@@ -75,7 +78,7 @@ def order_to_rank(order: Int[Tensor, "B T"], num_patches: int) -> Int[Tensor, "B
 
 
 def tie_prefix(rank: Int[Tensor, "B N"], size: int) -> Int[Tensor, "B N"]:
-    """Reveal the first ``size`` patches at once (rank 0); the rest follow one after another from rank 1.
+    """Reveal the first ``size`` patches at once (rank 0); the rest follow one by one from rank 1.
 
     Reference: the prefix attention of AIM (El-Nouby et al. 2024, arXiv 2401.08541, Sec. 3.2).
     """
@@ -169,7 +172,10 @@ def _z_curve(grid: Grid) -> list[int]:
 
 
 def _hilbert(grid: Grid) -> list[int]:
-    """The Hilbert curve of the smallest power-of-two square around the grid, without the cells outside."""
+    """The Hilbert curve of the smallest power-of-two square around the grid.
+
+    Cells outside the grid are left out.
+    """
     side = 1 << (max(grid) - 1).bit_length()
 
     def key(cell: tuple[int, int]) -> int:
@@ -203,7 +209,7 @@ FIXED: dict[str, Callable[[Grid], list[int]]] = {
 
 
 def fixed_ordering(path: list[int]) -> Ordering:
-    """Turn a list of all patches in visiting order into an ordering that is the same for every image."""
+    """Turn a list of all patches in visiting order into an ordering, the same for every image."""
     step = order_to_rank(torch.tensor([path]), len(path))
 
     def order(
@@ -245,7 +251,9 @@ def _random(grid: Grid) -> Draw:
 
 
 def _random_squares(grid: Grid, side: int | None = None) -> Draw:
-    """Squares of ``side`` x ``side`` patches (None = 2) in random order; narrower ones at the far edges if it does not divide.
+    """Squares of ``side`` x ``side`` patches (None = 2) in random order.
+
+    Where ``side`` does not divide the grid, those at the far edges are narrower.
 
     Reference: RandSAC (Hua et al. 2023, arXiv 2203.12054), square segments.
     """
@@ -259,11 +267,12 @@ def _random_squares(grid: Grid, side: int | None = None) -> Draw:
 
 
 def _random_blobs(grid: Grid, blobs: int | None = None) -> Draw:
-    """``blobs`` random Gaussians (None = 7, or fewer on a tiny grid) claim patches by distance in
-    standard deviations; the blobs follow in random order.
+    """Patches claimed by ``blobs`` random Gaussians, blob after blob in random order.
 
-    Reference: RandSAC, blob segments. Differs: axis-aligned Gaussians, standard deviations uniform in 0.5..1.5 of a
-    blob's fair share, since the paper's appendix was not found.
+    A patch belongs to the nearest blob in standard deviations. None = 7, or fewer on a tiny grid.
+
+    Reference: RandSAC, blob segments. Differs: axis-aligned Gaussians, standard deviations uniform
+    in 0.5..1.5 of a blob's fair share, since the paper's appendix was not found.
     """
     blobs = min(7, grid[0] * grid[1]) if blobs is None else blobs
     if not 1 <= blobs <= grid[0] * grid[1]:
@@ -283,7 +292,9 @@ def _random_blobs(grid: Grid, blobs: int | None = None) -> Draw:
 
 
 def _hierarchical(grid: Grid, side: int = 2, partition: int = 2) -> Draw:
-    """Squares grouped in larger squares of ``partition`` x ``partition``: partitions in random order, then their squares.
+    """Squares grouped in partitions of ``partition`` x ``partition`` squares.
+
+    Partitions come in random order, and so do the squares within each.
 
     Reference: RandSAC, hierarchical serialization (16 to 4 on an 8 x 8 grid).
     """
@@ -336,7 +347,7 @@ ORDERINGS: dict[str, Callable[..., Ordering]] = {
     **{name: _fixed(build) for name, build in FIXED.items()},
     **{name: _drawn(build) for name, build in RANDOM.items()},
 }
-"""Builders by name, called with the grid and options. Add your own: ``ORDERINGS["mine"] = build``."""
+"""Builders by name, called with grid and options. Add your own: ``ORDERINGS["mine"] = build``."""
 
 
 def ordering(name: str, grid: Grid, **options: int) -> Ordering:

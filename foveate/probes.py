@@ -1,7 +1,7 @@
 """Probes of frozen features: L-BFGS logistic regression and weighted k-NN.
 
-Features are patch tokens averaged over the image with every patch visible. The start token is left out: in training it
-sees nothing but itself, so it holds no summary of the image.
+Features are patch tokens averaged over the image with every patch visible. The start token is left
+out: in training it sees nothing but itself, so it holds no summary of the image.
 """
 
 from __future__ import annotations
@@ -109,9 +109,12 @@ def linear_probe(
     *,
     seed: int,
 ) -> LinearAccuracy:
-    """Logistic regression on standardized features, C chosen on a held-out tenth of train, then refitted on all.
+    """Logistic regression on standardized features, C chosen on a held-out tenth of train.
 
-    Reference: iGPT (Chen et al. 2020), Sec. 2.4 and openai/image-gpt issue 12: scikit-learn's L-BFGS solver.
+    The chosen one is refitted on all of train.
+
+    Reference: iGPT (Chen et al. 2020), Sec. 2.4 and openai/image-gpt issue 12:
+    scikit-learn's L-BFGS solver.
     """
     fit_x, held_x, fit_y, held_y = train_test_split(
         train_x, train_y, test_size=0.1, random_state=seed, stratify=train_y
@@ -121,7 +124,8 @@ def linear_probe(
         return make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=300))
 
     with warnings.catch_warnings():
-        # Three hundred iterations are a budget, not a goal: weak regularization on raw pixels need not converge.
+        # Three hundred iterations are a budget, not a goal: weak regularization on raw pixels
+        # need not converge.
         warnings.simplefilter("ignore", ConvergenceWarning)
         scores = [
             float(classifier(c).fit(fit_x, fit_y).score(held_x, held_y)) for c in REGULARIZATION
@@ -140,10 +144,10 @@ def knn_probe(
     neighbors: int = 20,
     temperature: float = 0.07,
 ) -> Accuracy:
-    """k nearest neighbors by cosine, each voting with weight exp(similarity / temperature).
+    """Vote of the k nearest neighbors by cosine, each with weight exp(similarity / temperature).
 
-    Reference: Wu et al. 2018 (arXiv 1805.01978), Sec. 3.4; k = 20 and temperature 0.07 as in DINO. By hand, since
-    scikit-learn's brute-force search on cosine is slower than one matrix product.
+    Reference: Wu et al. 2018 (arXiv 1805.01978), Sec. 3.4; k = 20 and temperature 0.07 as in DINO.
+    By hand, since scikit-learn's brute-force search on cosine is slower than one matrix product.
     """
     labels = torch.from_numpy(np.asarray(train_y, dtype=np.int64))
     center = train_x.mean(0)

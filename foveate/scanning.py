@@ -1,7 +1,7 @@
 """Incremental scanning: reveal patches, predict every position, repeat, with key/value caches.
 
-The stepwise twin of ``AnyOrderTransformer.predict_scan``; tests hold the two to 1e-5. Nothing here carries gradients:
-a policy that learns from a scan cannot reach the encoder through it.
+The stepwise twin of ``AnyOrderTransformer.predict_scan``; tests hold the two to 1e-5. Nothing here
+carries gradients: a policy that learns from a scan cannot reach the encoder through it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,10 @@ from foveate.model import AnyOrderTransformer, Prediction
 
 @dataclass
 class Scan:
-    """A batch of scans in progress. Start with :meth:`start`, then alternate :meth:`predict` and :meth:`reveal`."""
+    """A batch of scans in progress.
+
+    Start with :meth:`start`, then alternate :meth:`predict` and :meth:`reveal`.
+    """
 
     model: AnyOrderTransformer
     patches: Float[Tensor, "B N D"]
@@ -60,7 +63,9 @@ class Scan:
     def reveal(
         self, patches: Int[Tensor, "B K"], present: Bool[Tensor, "B K"] | None = None
     ) -> None:
-        """Reveal K patches per image at once: one fixation, or a segment whose patches see one another.
+        """Reveal K patches per image at once, which see one another.
+
+        One patch is a fixation, several are a segment.
 
         Args:
             patches: what is revealed.
@@ -73,7 +78,7 @@ class Scan:
     def predict(self) -> Prediction:
         """Predict all N positions from what has been revealed."""
         queries = self.model.query_position.unsqueeze(0)
-        for block, cache in zip(self.model.decoder, self.decoder_caches, strict=True):
+        for block, cache in zip(self.model.decoder_blocks(), self.decoder_caches, strict=True):
             queries = block(queries, *cache.filled(), self.present)
         return self.model.read_out(queries)
 
@@ -99,11 +104,11 @@ class Scan:
             )
             earlier = before if self.present is None else self.present
             self.present = torch.cat([earlier, now[:, None, None]], dim=-1)
-        for block, cache in zip(self.model.encoder.blocks, self.encoder_caches, strict=True):
+        for block, cache in zip(self.model.encoder_blocks(), self.encoder_caches, strict=True):
             tokens = append_to_block(block, tokens, cache, self.present)
         tokens = self.model.encoder.norm(tokens)
-        for block, cache in zip(self.model.decoder, self.decoder_caches, strict=True):
-            cache.append(*block.keys_values(tokens))
+        for layer, cache in zip(self.model.decoder_blocks(), self.decoder_caches, strict=True):
+            cache.append(*layer.keys_values(tokens))
         if present is None:
             self.content = tokens[:, -1]
         else:

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 import torch
 from jaxtyping import install_import_hook
 
+if TYPE_CHECKING:
+    from foveate.model import AnyOrderTransformer
+
 # Before the first import of ours: from here on every annotated shape and dtype is checked.
 install_import_hook(["foveate", "envs", "agents"], "beartype.beartype")
-
-from foveate.config import ModelConfig
-from foveate.model import AnyOrderTransformer
-
 torch.set_num_threads(min(2, torch.get_num_threads()))
 
 
 @pytest.fixture(params=[0, 2], ids=["blind", "periphery"])
 def model(request: pytest.FixtureRequest) -> AnyOrderTransformer:
-    """A 3 x 4 grid of 2 x 2-pixel patches, two channels, so that no two sizes coincide by accident."""
+    """A 3 x 4 grid of 2 x 2-pixel patches, two channels: no two sizes coincide by accident."""
+    from foveate.config import ModelConfig
+    from foveate.model import AnyOrderTransformer
+
     torch.manual_seed(0)
     config = ModelConfig(
         image_size=(6, 8),

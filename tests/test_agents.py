@@ -1,4 +1,4 @@
-"""Agents: returns and advantages by hand, no gradient into the encoder, controls that are what they claim, learning."""
+"""Agents: returns and advantages by hand, no gradient to the encoder, honest controls, learning."""
 
 from __future__ import annotations
 
@@ -15,8 +15,13 @@ from agents.baselines import (
     error_after,
     scan_with,
 )
-from agents.group_relative import leave_one_out_advantage, policy_step, rewards_to_go
-from agents.policies import PointerPolicy, PolicyAgent, PolicyConfig
+from agents.group_relative import (
+    PolicyStep,
+    leave_one_out_advantage,
+    policy_step,
+    rewards_to_go,
+)
+from agents.policies import Agent, PointerPolicy, PolicyAgent, PolicyConfig
 from envs.episode import Episode
 from envs.toy import BUDGET, CUE, PLACES, cue_images
 from foveate.config import ModelConfig
@@ -49,7 +54,7 @@ def test_leave_one_out_advantage_by_hand() -> None:
     ]
 
 
-def step(model: AnyOrderTransformer, policy: PointerPolicy, images: Tensor):  # noqa: ANN201
+def step(model: AnyOrderTransformer, policy: PointerPolicy, images: Tensor) -> PolicyStep:
     return policy_step(
         model,
         policy,
@@ -112,7 +117,7 @@ def test_scanpaths_never_repeat_a_patch(
 def test_the_oracle_is_never_worse_one_step_ahead(
     model: AnyOrderTransformer, images: Tensor
 ) -> None:
-    def error(agent) -> Tensor:  # noqa: ANN001
+    def error(agent: Agent) -> Tensor:
         return model.error_curve(images, scan_with(agent, model, images, 1))[:, 1]
 
     best = error(GreedyOracleAgent())
@@ -148,9 +153,10 @@ def test_a_group_of_one_has_no_baseline(
 
 @pytest.mark.slow
 def test_the_policy_learns_to_read_the_cue() -> None:
-    """Where looking is the only way to win: optimum .5, best image-independent order .79, random about .84.
+    """Where looking is the only way to win.
 
-    Threshold .58: no order that ignores the image, nor a search place by place (.6), comes below it.
+    The optimum is .5, the best image-independent order .79, a random one about .84. Threshold .58:
+    no order that ignores the image, nor a search place by place (.6), comes below it.
     """
     torch.manual_seed(0)
     generator = torch.Generator().manual_seed(0)

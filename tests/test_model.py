@@ -1,4 +1,4 @@
-"""Laws of the any-order transformer: who depends on what, timm identity, and the training loss by hand."""
+"""Laws of the any-order transformer: who depends on what, timm identity, training loss by hand."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_a_prediction_depends_on_exactly_the_patches_of_earlier_rank(kind: str) 
 def test_the_training_loss_uses_those_very_predictions(
     model: AnyOrderTransformer, images: Tensor
 ) -> None:
-    """Poison what may not be seen: the loss of step-0 predictions ignores every pixel but the targets."""
+    """Poison what may not be seen: the loss at step 0 ignores every pixel but the targets."""
     rank = torch.zeros(5, model.num_patches, dtype=torch.long)  # all tied: nothing is ever visible
     leaf = images.clone().requires_grad_()
     prediction_only = model(leaf, rank, generator=torch.Generator().manual_seed(0))
@@ -65,7 +65,7 @@ def test_the_training_loss_uses_those_very_predictions(
 def test_the_loss_is_the_mean_over_all_unseen_patches(
     kind: str, model: AnyOrderTransformer, images: Tensor
 ) -> None:
-    """With as many targets as patches, systematic sampling visits each unseen patch equally often after step 0."""
+    """With as many targets as patches, every unseen patch is drawn equally often at step 0."""
     rank = make_rank(kind, model, images).clamp(max=1) * 0
     torch.manual_seed(0)
     full = AnyOrderTransformer(
@@ -117,7 +117,7 @@ def test_encoder_loads_strictly_into_timm_with_identical_features(images: Tensor
 def test_features_return_in_raster_order(
     attention: str, model: AnyOrderTransformer, images: Tensor
 ) -> None:
-    """Full attention is blind to the order; causal attention of the first patch in rank sees itself alone."""
+    """Full attention is blind to the order; causally, the first patch sees itself alone."""
     rank = ordering("random", model.grid)(images, generator=torch.Generator().manual_seed(0))
     features = model.features(images, attention, rank)  # type: ignore[arg-type]
     if attention == "full":

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from itertools import pairwise
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -78,21 +81,17 @@ def test_a_tied_prefix_keeps_the_order(size: int, seed: int) -> None:
 @ANY
 def test_curves_move_to_a_neighbor(name: str, grid: tuple[int, int]) -> None:
     cells = path(name, grid)
-    assert all(
-        abs(a - c) + abs(b - d) == 1 for (a, b), (c, d) in zip(cells, cells[1:], strict=False)
-    )
+    assert all(abs(a - c) + abs(b - d) == 1 for (a, b), (c, d) in pairwise(cells))
 
 
 @pytest.mark.parametrize("side", [2, 4, 8, 16])
 def test_hilbert_moves_to_a_neighbor_on_powers_of_two(side: int) -> None:
     cells = path("hilbert", (side, side))
-    assert all(
-        abs(a - c) + abs(b - d) == 1 for (a, b), (c, d) in zip(cells, cells[1:], strict=False)
-    )
+    assert all(abs(a - c) + abs(b - d) == 1 for (a, b), (c, d) in pairwise(cells))
     assert cells[0] == (0, 0)
     # Each quadrant is finished before the next begins.
     quarter = [(row * 2 // side, col * 2 // side) for row, col in cells]
-    assert sum(a != b for a, b in zip(quarter, quarter[1:], strict=False)) == 3
+    assert sum(a != b for a, b in pairwise(quarter)) == 3
 
 
 @given(grid=GRIDS)
@@ -102,7 +101,7 @@ def test_center_out_never_comes_nearer(grid: tuple[int, int]) -> None:
     distance = [
         (row - middle[0]) ** 2 + (col - middle[1]) ** 2 for row, col in path("center_out", grid)
     ]
-    assert all(a <= b + 1e-9 for a, b in zip(distance, distance[1:], strict=False))
+    assert all(a <= b + 1e-9 for a, b in pairwise(distance))
 
 
 @given(grid=GRIDS)
@@ -188,6 +187,6 @@ def test_best_fixed_order_is_by_mean_rank() -> None:
         (lambda: tie_prefix(torch.zeros(1, 4, dtype=torch.long), 5), "0..4 patches"),
     ],
 )
-def test_mistakes_are_named(call, message: str) -> None:  # noqa: ANN001
+def test_mistakes_are_named(call: Callable[[], object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         call()

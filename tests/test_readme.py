@@ -1,4 +1,4 @@
-"""What the README says is so: its code runs, its numbers come from records, its commands are those of CI."""
+"""What the README says is so: code runs, numbers come from records, commands are those of CI."""
 
 from __future__ import annotations
 

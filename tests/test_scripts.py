@@ -1,4 +1,4 @@
-"""Each script from its command line: the smoke preset works, and mistakes get one line and exit code 2."""
+"""Each script from its command line: the smoke preset works, mistakes get one line and code 2."""
 
 from __future__ import annotations
 

@@ -1,9 +1,10 @@
-"""Training: resumed equals uninterrupted, each schedule trains whom it says, nothing is lost by mistake."""
+"""Training: resumed equals uninterrupted, schedules train whom they say, no run is overwritten."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ SMOKE = dataclasses.replace(PRESETS["smoke"][1], report=False, threads=1)
 
 
 @pytest.fixture(autouse=True)
-def keep_thread_count():  # noqa: ANN201
+def keep_thread_count() -> Iterator[None]:
     before = torch.get_num_threads()
     yield
     torch.set_num_threads(before)
