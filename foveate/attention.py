@@ -56,41 +56,50 @@ def prefix_may_attend(
 class KeyValueCache:
     """Keys and values of one attention layer, written in place as tokens arrive.
 
-    keys, values: (B, num_heads, capacity, head_width); the first ``length`` entries are filled.
+    keys, values: (B, num_heads, capacity, head_width).
     """
 
     keys: Float[Tensor, "B H L K"]
     values: Float[Tensor, "B H L K"]
-    length: int = 0
 
     @classmethod
     def empty(cls, like: Float[Tensor, "B H S K"], capacity: int) -> KeyValueCache:
         """Allocate room for ``capacity`` tokens shaped as those in ``like``."""
         shape = (like.shape[0], like.shape[1], capacity, like.shape[3])
-        return cls(like.new_empty(shape), like.new_empty(shape))
+        # Zeros, not whatever lies in memory: a masked NaN is still a NaN after the softmax.
+        return cls(like.new_zeros(shape), like.new_zeros(shape))
 
-    def append(self, keys: Float[Tensor, "B H S K"], values: Float[Tensor, "B H S K"]) -> None:
-        """Write S further tokens; a full cache doubles."""
-        end = self.length + keys.shape[2]
-        if end > self.keys.shape[2]:
-            larger = self.empty(keys, 2 * end)
-            larger.append(*self.filled())
-            self.keys, self.values = larger.keys, larger.values
-        self.keys[:, :, self.length : end] = keys
-        self.values[:, :, self.length : end] = values
-        self.length = end
+    def write(
+        self,
+        place: Int[Tensor, "B S"],
+        keys: Float[Tensor, "B H S K"],
+        values: Float[Tensor, "B H S K"],
+    ) -> None:
+        """Write S tokens per row, each at its own place."""
+        rows = torch.arange(len(place), device=place.device).unsqueeze(1)
+        self.keys[rows, :, place] = keys.transpose(1, 2)
+        self.values[rows, :, place] = values.transpose(1, 2)
 
-    def filled(self) -> tuple[Float[Tensor, "B H S K"], Float[Tensor, "B H S K"]]:
-        """Return the keys and values written so far."""
-        return self.keys[:, :, : self.length], self.values[:, :, : self.length]
+    def first(self, length: int) -> tuple[Float[Tensor, "B H S K"], Float[Tensor, "B H S K"]]:
+        """Return the keys and values at the first ``length`` places."""
+        return self.keys[:, :, :length], self.values[:, :, :length]
 
     def repeat(self, times: int) -> KeyValueCache:
         """Return an independent cache in which every row stands ``times`` times in succession."""
         return KeyValueCache(
-            self.keys.repeat_interleave(times, dim=0),
-            self.values.repeat_interleave(times, dim=0),
-            self.length,
+            self.keys.repeat_interleave(times, dim=0), self.values.repeat_interleave(times, dim=0)
         )
+
+
+@dataclass(frozen=True)
+class CachePlace:
+    """Where new tokens are written, and what they and all later queries may attend to."""
+
+    place: Int[Tensor, "B S"]
+    length: int
+    """Filled places of the longest row, the new tokens included."""
+    may_attend: Bool[Tensor, "B 1 1 L"] | None
+    """Which of the first places hold a token of the row (True = may attend); None = all do."""
 
 
 def self_attention(block: Block) -> Attention:
@@ -109,25 +118,18 @@ def self_keys_values(
 
 
 def append_to_block(
-    block: Block,
-    tokens: Float[Tensor, "B S D"],
-    cache: KeyValueCache,
-    may_attend: Bool[Tensor, "B 1 1 L"] | None = None,
+    block: Block, tokens: Float[Tensor, "B S D"], cache: KeyValueCache, at: CachePlace
 ) -> Float[Tensor, "B S D"]:
     """Run a timm block on new tokens that attend to one another and to all that the cache holds.
 
     Tokens that must not see one another come one at a time: torch aligns ``is_causal`` with the top
     left corner, which is wrong with a cache.
-
-    Args:
-        block: pre-norm block with self-attention.
-        tokens: what arrives.
-        cache: grows by the new tokens.
-        may_attend: which of the L tokens, old and new, may be attended to; None = all.
     """
     queries, keys, values = self_keys_values(block, tokens)
-    cache.append(keys, values)
-    attended = F.scaled_dot_product_attention(queries, *cache.filled(), attn_mask=may_attend)
+    cache.write(at.place, keys, values)
+    attended = F.scaled_dot_product_attention(
+        queries, *cache.first(at.length), attn_mask=at.may_attend
+    )
     tokens = tokens + block.ls1(self_attention(block).proj(attended.transpose(1, 2).flatten(2)))
     return tokens + block.ls2(block.mlp(block.norm2(tokens)))
 

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from foveate.attention import KeyValueCache, append_to_block
+from foveate.attention import CachePlace, KeyValueCache, append_to_block
 from foveate.model import AnyOrderTransformer, Prediction
 
 
@@ -30,8 +30,12 @@ class Scan:
     """Encoder state of the token revealed last: the causal summary of all that has been seen."""
     encoder_caches: list[KeyValueCache]
     decoder_caches: list[KeyValueCache]
-    present: Bool[Tensor, "B 1 1 L"] | None = None
-    """Which cached tokens are real and which padding (True = real); None = all are."""
+    lengths: Int[Tensor, "B"]
+    """Cached tokens of each row."""
+    capacity: int
+    """Room for tokens in a row; one more place takes the padding."""
+    at: CachePlace | None = None
+    """Where the newest tokens went; its mask is None as long as all rows are equally long."""
 
     @classmethod
     @torch.no_grad()
@@ -50,14 +54,30 @@ class Scan:
         like = always.unflatten(-1, (num_heads, -1)).transpose(1, 2)
 
         def caches(num_layers: int) -> list[KeyValueCache]:
-            return [KeyValueCache.empty(like, capacity) for _ in range(num_layers)]
+            return [KeyValueCache.empty(like, capacity + 1) for _ in range(num_layers)]
 
         scan = cls(
-            model, patches, always[:, 0], caches(model.config.depth), caches(len(model.decoder))
+            model=model,
+            patches=patches,
+            content=always[:, 0],
+            encoder_caches=caches(model.config.depth),
+            decoder_caches=caches(len(model.decoder)),
+            lengths=torch.zeros(len(images), dtype=torch.long, device=images.device),
+            capacity=capacity,
         )
         for token in always.split(1, dim=1):
-            scan._append(token)
+            scan._append(token, None)
         return scan
+
+    @torch.no_grad()
+    def restart(self, rows: Bool[Tensor, "B"], images: Float[Tensor, "R C H W"]) -> None:
+        """Forget what the chosen rows have seen, and give them new images (True = restart)."""
+        always, patches = self.model.embed(images)
+        self.patches = self.patches.masked_scatter(rows.view(-1, 1, 1), patches)
+        self.lengths = self.lengths.masked_fill(rows, 0)
+        for token in always.split(1, dim=1):
+            tokens = torch.zeros_like(self.patches[:, :1])
+            self._append(tokens.masked_scatter(rows.view(-1, 1, 1), token), rows.unsqueeze(1))
 
     @torch.no_grad()
     def reveal(
@@ -70,6 +90,9 @@ class Scan:
         Args:
             patches: what is revealed.
             present: True = real, False = padding, last in its row; None = all are real.
+
+        Raises:
+            ValueError: more is revealed than :meth:`start` made room for.
         """
         index = patches.unsqueeze(-1).expand(-1, -1, self.patches.shape[-1])
         self._append(self.patches.gather(1, index), present)
@@ -77,42 +100,66 @@ class Scan:
     @torch.no_grad()
     def predict(self) -> Prediction:
         """Predict all N positions from what has been revealed."""
+        assert self.at is not None, "a scan begins with Scan.start"
         queries = self.model.query_position.unsqueeze(0)
         for block, cache in zip(self.model.decoder_blocks(), self.decoder_caches, strict=True):
-            queries = block(queries, *cache.filled(), self.present)
+            queries = block(queries, *cache.first(self.at.length), self.at.may_attend)
         return self.model.read_out(queries)
 
     def repeat(self, times: int) -> Scan:
         """Return an independent scan in which every row stands ``times`` times in succession."""
+        at = self.at
+        if at is not None:
+            mask = at.may_attend
+            at = CachePlace(
+                at.place.repeat_interleave(times, dim=0),
+                at.length,
+                None if mask is None else mask.repeat_interleave(times, dim=0),
+            )
         return Scan(
-            self.model,
-            self.patches.repeat_interleave(times, dim=0),
-            self.content.repeat_interleave(times, dim=0),
-            [cache.repeat(times) for cache in self.encoder_caches],
-            [cache.repeat(times) for cache in self.decoder_caches],
-            None if self.present is None else self.present.repeat_interleave(times, dim=0),
+            model=self.model,
+            patches=self.patches.repeat_interleave(times, dim=0),
+            content=self.content.repeat_interleave(times, dim=0),
+            encoder_caches=[cache.repeat(times) for cache in self.encoder_caches],
+            decoder_caches=[cache.repeat(times) for cache in self.decoder_caches],
+            lengths=self.lengths.repeat_interleave(times, dim=0),
+            capacity=self.capacity,
+            at=at,
         )
 
-    def _append(
-        self, tokens: Float[Tensor, "B K D"], present: Bool[Tensor, "B K"] | None = None
-    ) -> None:
-        if present is not None or self.present is not None:
-            length = self.encoder_caches[0].length
-            before = tokens.new_ones(len(tokens), 1, 1, length, dtype=torch.bool)
-            now = (
-                tokens.new_ones(tokens.shape[:2], dtype=torch.bool) if present is None else present
-            )
-            earlier = before if self.present is None else self.present
-            self.present = torch.cat([earlier, now[:, None, None]], dim=-1)
+    def _append(self, tokens: Float[Tensor, "B K D"], present: Bool[Tensor, "B K"] | None) -> None:
+        self.at = self._place(tokens.shape[1], present)
         for block, cache in zip(self.model.encoder_blocks(), self.encoder_caches, strict=True):
-            tokens = append_to_block(block, tokens, cache, self.present)
+            tokens = append_to_block(block, tokens, cache, self.at)
         tokens = self.model.encoder.norm(tokens)
         for layer, cache in zip(self.model.decoder_blocks(), self.decoder_caches, strict=True):
-            cache.append(*layer.keys_values(tokens))
+            cache.write(self.at.place, *layer.keys_values(tokens))
         if present is None:
             self.content = tokens[:, -1]
         else:
-            last = present.sum(1)
-            rows = torch.arange(len(last), device=last.device)
-            newest = tokens[rows, (last - 1).clamp_min(0)]
-            self.content = torch.where(last.unsqueeze(1) > 0, newest, self.content)
+            num_real = present.sum(1)
+            rows = torch.arange(len(num_real), device=num_real.device)
+            newest = tokens[rows, (num_real - 1).clamp_min(0)]
+            self.content = torch.where(num_real.unsqueeze(1) > 0, newest, self.content)
+
+    def _place(self, num_tokens: int, present: Bool[Tensor, "B K"] | None) -> CachePlace:
+        """Make room for new tokens behind those of each row."""
+        aligned = present is None and (self.at is None or self.at.may_attend is None)
+        place = self.lengths.unsqueeze(1) + torch.arange(num_tokens, device=self.lengths.device)
+        if present is None:
+            self.lengths = self.lengths + num_tokens
+        else:
+            place = place.masked_fill(~present, self.capacity)
+            self.lengths = self.lengths + present.sum(1)
+        # Rows that stay equally long need no look at the lengths, which would wait for the device.
+        before = 0 if self.at is None else self.at.length
+        length = before + num_tokens if aligned else int(self.lengths.max())
+        if length > self.capacity:
+            raise ValueError(
+                f"the scan has room for {self.capacity - self.model.num_always} patches; "
+                "start it with a larger budget"
+            )
+        if aligned:
+            return CachePlace(place, length, None)
+        filled = torch.arange(length, device=place.device) < self.lengths.unsqueeze(1)
+        return CachePlace(place, length, filled[:, None, None])

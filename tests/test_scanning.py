@@ -17,7 +17,7 @@ def test_cached_equals_parallel(kind: str, model: AnyOrderTransformer, images: T
     rank = ordering(kind, model.grid)(images, generator=torch.Generator().manual_seed(0))
     num_steps = int(rank.max()) + 1
     parallel = model.predict_scan(images, rank, num_steps)
-    scan = Scan.start(model, images, budget=7)
+    scan = Scan.start(model, images, budget=12)
     for step in range(num_steps):
         torch.testing.assert_close(scan.predict().pixels, parallel[:, step], atol=1e-5, rtol=1e-5)
         tied = rank == step
@@ -38,6 +38,36 @@ def test_a_scan_summarizes_the_patch_seen_last(model: AnyOrderTransformer, image
     alone.reveal(torch.arange(1, 5).unsqueeze(1))
     torch.testing.assert_close(scan.content[0], nothing_yet[0])
     torch.testing.assert_close(scan.content[1:], alone.content, atol=1e-5, rtol=1e-5)
+
+
+def test_a_row_restarts_while_the_others_go_on(model: AnyOrderTransformer, images: Tensor) -> None:
+    scan = Scan.start(model, images, budget=4)
+    scan.reveal(torch.arange(5).unsqueeze(1))
+    again = torch.tensor([False, True, False, False, True])
+    scan.restart(again, images[:2])
+    alone = Scan.start(model, images[:2], budget=4)
+    for patch in (7, 3):
+        torch.testing.assert_close(
+            scan.predict().pixels[again], alone.predict().pixels, atol=1e-5, rtol=1e-5
+        )
+        torch.testing.assert_close(scan.content[again], alone.content, atol=1e-5, rtol=1e-5)
+        scan.reveal(torch.full((5, 1), patch + 1))
+        alone.reveal(torch.full((2, 1), patch + 1))
+    others = Scan.start(model, images[~again], budget=4)
+    for order in ([[0], [2], [3]], [[8]] * 3, [[4]] * 3):
+        others.reveal(torch.tensor(order))
+    torch.testing.assert_close(
+        scan.predict().pixels[~again], others.predict().pixels, atol=1e-5, rtol=1e-5
+    )
+
+
+def test_revealing_more_than_there_is_room_for_is_refused(
+    model: AnyOrderTransformer, images: Tensor
+) -> None:
+    scan = Scan.start(model, images, budget=1)
+    scan.reveal(torch.zeros(5, 1, dtype=torch.long))
+    with pytest.raises(ValueError, match="room for 1 patches"):
+        scan.reveal(torch.ones(5, 1, dtype=torch.long))
 
 
 def test_repeated_scans_are_independent(model: AnyOrderTransformer, images: Tensor) -> None:
