@@ -1,0 +1,47 @@
+"""Numbered images and parquet files of them: which images a loaded set holds can be read off it."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+
+from foveate.data import ImageSet
+
+NAMES = {"class_names": json.dumps(["cat", "dog"])}
+
+
+def numbered(number: int, mode: str = "L", size: tuple[int, int] = (6, 6)) -> Image.Image:
+    """An image whose top-left pixel tells its number."""
+    pixels = np.full((size[1], size[0]), number, np.uint8)
+    pixels[1:] = 7
+    return Image.fromarray(pixels).convert(mode)
+
+
+def encoded(image: Image.Image) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, "png")
+    return stream.getvalue()
+
+
+def write_parquet(
+    path: Path, images: list[Image.Image], metadata: object = None, **columns: object
+) -> None:
+    cells = [{"bytes": encoded(image), "path": f"{n}.png"} for n, image in enumerate(images)]
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    table = pa.table({"image": pa.array(cells, kind), **columns})
+    if metadata:
+        table = table.replace_schema_metadata(metadata)
+    pq.write_table(table, path)
+
+
+def numbers(loaded: ImageSet) -> set[int]:
+    """The numbers of the images, from their top-left pixels; all must differ."""
+    found = loaded.images[:, 0, 0, 0].tolist()
+    assert len(set(found)) == len(found)
+    return set(found)
