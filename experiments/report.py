@@ -17,6 +17,6 @@ def report(run: Path) -> None:
 
     The comparison takes 600 test images, the probe 4,000 training and 2,000 test images.
     """
-    compare(CompareConfig(run=run, limit=600, oracle_limit=100))
+    compare(CompareConfig(run=run, limit=400, oracle_limit=100))
     probe(ProbeConfig(run=run, train_limit=4000, test_limit=2000))
     draw(ScanpathConfig(run=run))

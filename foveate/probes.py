@@ -18,6 +18,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import train_test_split
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_limits
 
 from foveate.data import ImageSet
 
@@ -123,7 +124,8 @@ def linear_probe(
     def classifier(strength: float) -> Pipeline:
         return make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=300))
 
-    with warnings.catch_warnings():
+    # Matrices this small are many times slower on several BLAS threads, above all on busy cores.
+    with threadpool_limits(1), warnings.catch_warnings():
         # Three hundred iterations are a budget, not a goal: weak regularization on raw pixels
         # need not converge.
         warnings.simplefilter("ignore", ConvergenceWarning)
