@@ -15,7 +15,7 @@ from experiments.sheets import draw
 def report(run: Path) -> None:
     """Compare orders, probe, and draw: about a minute on 2 cores.
 
-    The comparison takes 600 test images, the probe 4,000 training and 2,000 test images.
+    The comparison takes 400 test images, the probe 4,000 training and 2,000 test images.
     """
     compare(CompareConfig(run=run, limit=400, oracle_limit=100))
     probe(ProbeConfig(run=run, train_limit=4000, test_limit=2000))
