@@ -28,7 +28,7 @@ class OrderAgent:
         self, episode: Episode, generator: torch.Generator | None = None
     ) -> Int[Tensor, "B"]:
         """Return the next patch of each scanpath."""
-        return self.order[:, len(episode.visited)]
+        return self.order.gather(1, episode.num_steps.unsqueeze(1)).squeeze(1)
 
 
 class UncertaintyAgent:
@@ -116,7 +116,7 @@ def scan_with(
 ) -> Int[Tensor, "B T"]:
     """Let an agent scan the images and return its scanpaths."""
     episode = Episode(model, images, budget=budget)
-    while not episode.done:
+    for _ in range(budget):
         episode.step(agent(episode, generator))
     return episode.order
 

@@ -75,7 +75,7 @@ def policy_step(
         )
     episode = Episode(model, images, budget=budget, reward=reward, group=group)
     log_probs, entropies, rewards, errors = [], [], [], []
-    while not episode.done:
+    for _ in range(budget):
         distribution = policy.distribution(episode.observe())
         with torch.no_grad():
             patch = sample(distribution.logits, generator)

@@ -66,6 +66,10 @@ class Observation:
     """Share of the budget that is left, 1 to 0."""
 
 
+REVISIT_PENALTY = 0.1
+"""Taken from the reward of a fixation that shows nothing new."""
+
+
 class Episode:
     """B scans under way with their rewards.
 
@@ -98,11 +102,22 @@ class Episode:
         self.budget = budget
         self.scan = Scan.start(model, images, budget).repeat(group)
         self.targets = model.patchify(model.normalize(images)).repeat_interleave(group, dim=0)
-        self.visited: list[Int[Tensor, "B"]] = []
-        self.selectable = torch.ones(self.targets.shape[:2], dtype=torch.bool, device=images.device)
+        num_rows, device = len(self.targets), images.device
+        self.num_steps = torch.zeros(num_rows, dtype=torch.long, device=device)
+        self.order = torch.full((num_rows, budget), -1, device=device)
+        self.selectable = torch.ones(self.targets.shape[:2], dtype=torch.bool, device=device)
         self.prediction = self.scan.predict()
         self.initial_error = self.patch_error(self.prediction).sum(1).clamp_min(1e-12)
         self.error = torch.ones_like(self.initial_error)
+
+    order: Int[Tensor, "B T"]
+    """Patches fixated at each step; -1 = not yet."""
+    num_steps: Int[Tensor, "B"]
+    """Fixations made by each row."""
+    selectable: Bool[Tensor, "B N"]
+    """True = not yet visited."""
+    error: Float[Tensor, "B"]
+    """Error of what is still unseen, over the image's own error before the first fixation."""
 
     def patch_error(self, prediction: Prediction) -> Float[Tensor, "B N"]:
         """Mean squared error of each unseen patch; 0 where seen."""
@@ -110,14 +125,9 @@ class Episode:
         return error * self.selectable
 
     @property
-    def order(self) -> Int[Tensor, "B t"]:
-        """Patches visited so far."""
-        return torch.stack(self.visited, dim=1)
-
-    @property
-    def done(self) -> bool:
-        """Whether the budget is spent."""
-        return len(self.visited) >= self.budget
+    def done(self) -> Bool[Tensor, "B"]:
+        """Whether a row's budget is spent."""
+        return self.num_steps >= self.budget
 
     def observe(self) -> Observation:
         """Return what the policy sees now."""
@@ -126,32 +136,52 @@ class Episode:
             content_state=self.scan.content,
             log_error=self.prediction.log_error,
             selectable=self.selectable,
-            remaining=torch.full_like(self.error, 1 - len(self.visited) / self.budget),
+            remaining=1 - self.num_steps / self.budget,
         )
 
     def step(self, patch: Int[Tensor, "B"]) -> Float[Tensor, "B"]:
-        """Fixate ``patch`` and return the reward.
+        """Fixate one patch per row and return the reward.
+
+        A visited patch shows nothing new: the step is spent, the error stays, and the reward is
+        lower by REVISIT_PENALTY.
 
         Raises:
-            ValueError: the budget is spent, or a patch has been visited before.
+            ValueError: the budget of a row is spent, or a patch is outside 0..N-1.
         """
-        if self.done:
-            raise ValueError(f"the budget of {self.budget} fixations is spent; start a new episode")
-        rows = torch.arange(len(patch), device=patch.device)
-        if not bool(self.selectable[rows, patch].all()):
-            row = int((~self.selectable[rows, patch]).nonzero()[0])
+        if bool(self.done.any()):
+            row = int(self.done.nonzero()[0])
             raise ValueError(
-                f"patch {int(patch[row])} of row {row} has been visited; choose a selectable one"
+                f"the budget of {self.budget} fixations is spent (row {row}); start a new episode"
             )
-        before, decoded = (
-            self.error,
-            self.patch_error(self.prediction)[rows, patch] / self.initial_error,
-        )
-        self.selectable = self.selectable.index_put(
-            (rows, patch), torch.tensor(False, device=patch.device)
-        )
-        self.visited.append(patch)
-        self.scan.reveal(patch.unsqueeze(1))
+        num_patches = self.selectable.shape[1]
+        if bool(((patch < 0) | (patch >= num_patches)).any()):
+            raise ValueError(f"a patch must lie in 0..{num_patches - 1}, got {patch.tolist()}")
+        rows = torch.arange(len(patch), device=patch.device)
+        new = self.selectable[rows, patch]
+        before = self.error
+        decoded = self.patch_error(self.prediction)[rows, patch] / self.initial_error
+        self.selectable = self.selectable.index_put((rows, patch), torch.zeros_like(new))
+        self.order = self.order.index_put((rows, self.num_steps), patch)
+        self.num_steps = self.num_steps + 1
+        self.scan.reveal(patch.unsqueeze(1), None if bool(new.all()) else new.unsqueeze(1))
         self.prediction = self.scan.predict()
         self.error = self.patch_error(self.prediction).sum(1) / self.initial_error
-        return self.reward_of(ErrorChange(before, self.error, decoded))
+        reward = self.reward_of(ErrorChange(before, self.error, decoded))
+        return reward - REVISIT_PENALTY * ~new
+
+    def restart(self, rows: Bool[Tensor, "B"], images: Float[Tensor, "R C H W"]) -> None:
+        """Begin a new episode with new images in the chosen rows (True = restart)."""
+        model = self.scan.model
+        if bool(rows.all()):
+            self.scan = Scan.start(model, images, self.budget)
+        else:
+            self.scan.restart(rows, images)
+        fresh = model.patchify(model.normalize(images))
+        self.targets = self.targets.masked_scatter(rows.view(-1, 1, 1), fresh)
+        self.num_steps = self.num_steps.masked_fill(rows, 0)
+        self.order = self.order.masked_fill(rows.unsqueeze(1), -1)
+        self.selectable = self.selectable | rows.unsqueeze(1)
+        self.prediction = self.scan.predict()
+        initial = self.patch_error(self.prediction).sum(1).clamp_min(1e-12)
+        self.initial_error = torch.where(rows, initial, self.initial_error)
+        self.error = self.error.masked_fill(rows, 1.0)

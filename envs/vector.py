@@ -119,14 +119,14 @@ class ImageScanVectorEnv(VectorEnv[dict[str, NDArray[Any]], NDArray[np.int64], N
         """Fixate one patch per row.
 
         Raises:
-            ValueError: not reset yet, the budget is spent, or a patch has been visited.
+            ValueError: not reset yet, the budget is spent, or there is no such patch.
         """
         if self.episode is None:
             raise ValueError("call reset() before step()")
         patch = torch.as_tensor(np.asarray(actions), device=self.episode.selectable.device).long()
         reward = self.episode.step(patch)
         observation = self._observation(self.episode)
-        terminated = np.full(self.num_envs, self.episode.done)
+        terminated = self.episode.done.cpu().numpy()
         info = {
             "action_mask": observation["selectable"],
             "error": self.episode.error.cpu().numpy(),

@@ -161,7 +161,7 @@ def diagnose(
         images.split(ORACLE_CHUNK), order[: len(images)].split(ORACLE_CHUNK), strict=True
     ):
         episode, agent = Episode(run.model, part, budget=run.config.budget), OrderAgent(path)
-        while not episode.done:
+        for _ in range(run.config.budget):
             patch = agent(episode)
             after = error_after(episode, everywhere.expand(len(part), -1))
             chosen = after.gather(1, patch.unsqueeze(1))

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from envs.episode import REWARDS, Episode, ErrorChange
+from envs.episode import REVISIT_PENALTY, REWARDS, Episode, ErrorChange
 from foveate.model import AnyOrderTransformer
 
 
@@ -43,13 +43,49 @@ def test_visited_patches_are_not_selectable_and_the_budget_ends_it(
     episode.step(first)
     assert not episode.observe().selectable[torch.arange(5), first].any()
     assert int(episode.observe().selectable.sum()) == 5 * 11
-    with pytest.raises(ValueError, match=r"patch 0 of row 0 has been visited"):
-        episode.step(first)
+    with pytest.raises(ValueError, match=r"must lie in 0\.\.11"):
+        episode.step(first + 10)
     episode.step(first + 1)
-    assert episode.done
+    assert episode.done.all()
     assert episode.order.tolist() == [[n, n + 1] for n in range(5)]
     with pytest.raises(ValueError, match="budget of 2 fixations is spent"):
         episode.step(first + 2)
+
+
+def test_a_revisit_spends_a_step_and_shows_nothing(
+    model: AnyOrderTransformer, images: Tensor
+) -> None:
+    """The other rows go on as if nothing had happened."""
+    episode, alone = (Episode(model, images, budget=3) for _ in range(2))
+    for patch in ([0, 1, 2, 3, 4], [5, 6, 7, 8, 9]):
+        alone.step(torch.tensor(patch))
+    episode.step(torch.tensor([0, 1, 2, 3, 4]))
+    error = episode.error
+    reward = episode.step(torch.tensor([5, 1, 7, 8, 9]))
+    others = [0, 2, 3, 4]
+    torch.testing.assert_close(episode.error[others], alone.error[others], atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(episode.error[1], error[1], atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(reward[1], -error[1] - REVISIT_PENALTY, atol=1e-6, rtol=1e-5)
+    assert episode.num_steps.tolist() == [2] * 5
+    assert int(episode.selectable[1].sum()) == 11
+
+
+@pytest.mark.parametrize("rows", [[True] * 5, [False, True, False, False, True]])
+def test_restarted_rows_equal_new_episodes(
+    rows: list[bool], model: AnyOrderTransformer, images: Tensor
+) -> None:
+    again = torch.tensor(rows)
+    fresh = images.flip(0)[: int(again.sum())]
+    episode, alone = Episode(model, images, budget=3), Episode(model, fresh, budget=3)
+    for patch in (2, 6):
+        episode.step(torch.full((5,), patch))
+    before = episode.error
+    episode.restart(again, fresh)
+    for name in ("error", "num_steps", "selectable", "order", "initial_error"):
+        torch.testing.assert_close(getattr(episode, name)[again], getattr(alone, name))
+    torch.testing.assert_close(episode.error[~again], before[~again])
+    reward = episode.step(torch.full((5,), 9))
+    torch.testing.assert_close(reward[again], alone.step(torch.full((len(fresh),), 9)))
 
 
 def test_observations_do_not_depend_on_unseen_patches(images: Tensor) -> None:
