@@ -21,6 +21,7 @@ from agents.baselines import (
 )
 from agents.policies import Agent, PolicyAgent
 from envs.episode import Episode
+from experiments.cli import signed
 from experiments.run import Run, git_commit, load_run, write_json
 from foveate.drawing import error_curves
 from foveate.model import AnyOrderTransformer
@@ -211,13 +212,16 @@ def compare(config: CompareConfig) -> dict[str, object]:
     orders: dict[str, dict[str, object]] = {}
     for name in sorted(area, key=lambda name: float(area[name].mean())):
         auc, auc_ci95 = mean_interval(area[name])
-        difference, difference_ci95 = mean_interval(area[name] - area["random"][: len(area[name])])
+        minus = {
+            f"minus_{other}": mean_interval(area[name] - area[other][: len(area[name])])
+            for other in ("random", "policy")
+        }
         orders[name] = {
             "auc": auc,
             "auc_ci95": auc_ci95,
             "final_error": float(curves[name][:, -1].mean()),
-            "minus_random": difference,
-            "minus_random_ci95": difference_ci95,
+            **{key: mean for key, (mean, _) in minus.items()},
+            **{f"{key}_ci95": interval for key, (_, interval) in minus.items()},
             "images": len(area[name]),
             "curve": [round(float(e), 5) for e in curves[name].mean(0)],
         }
@@ -272,14 +276,17 @@ def print_table(result: dict[str, Any]) -> None:
         "differences paired over images, 95% bootstrap interval\n"
     )
     print(
-        f"{'order':<16}{'area':>8}{'final':>8}{'minus random':>15}   "
-        f"{'95% interval':<20}{'images':>7}"
+        f"{'order':<16}{'area':>7}{'final':>8}   {'minus random, 95% interval':<28}"
+        f"{'minus policy, 95% interval':<28}{'images':>6}"
     )
     for name, row in orders.items():
-        low, high = row["minus_random_ci95"]
+        differences = "".join(
+            f"{signed(row[f'minus_{other}'], row[f'minus_{other}_ci95']):<28}"
+            for other in ("random", "policy")
+        )
         print(
-            f"{name:<16}{row['auc']:8.4f}{row['final_error']:8.4f}{row['minus_random']:+15.4f}   "
-            f"[{low:+.4f}, {high:+.4f}]  {row['images']:>7}"
+            f"{name:<16}{row['auc']:7.4f}{row['final_error']:8.4f}   "
+            f"{differences}{row['images']:>6}"
         )
     for label, key in (
         ("oracle over all patches", "oracle"),

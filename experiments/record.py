@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from experiments.cli import main_with_options
+from experiments.cli import main_with_options, signed
 
 ROOT = Path(__file__).parent.parent
 RECORDS = ROOT / "experiments" / "records"
@@ -115,19 +115,19 @@ def tables(folder: Path) -> str:
         f"commit `{manifest['commit'][:10]}`.",
         "",
         "| order | area under the error curve | error at the end "
-        "| area minus random, 95% interval | images |",
-        "|---|---|---|---|---|",
+        "| minus random, 95% interval | minus policy, 95% interval | images |",
+        "|---|---|---|---|---|---|",
     ]
     for name in SHOWN:
         row = result["orders"][name]
-        low, high = row["minus_random_ci95"]
-        difference = (
-            "" if name == "random" else f"{row['minus_random']:+.4f} [{low:+.4f}, {high:+.4f}]"
+        differences = " | ".join(
+            "" if name == other else signed(row[f"minus_{other}"], row[f"minus_{other}_ci95"])
+            for other in ("random", "policy")
         )
         shown = f"**{name}**" if name == "policy" else name
         lines.append(
             f"| {shown} | {row['auc']:.4f} | {row['final_error']:.4f} "
-            f"| {difference} | {row['images']} |"
+            f"| {differences} | {row['images']} |"
         )
     gap, few = result["gap_closed"], result["gap_closed_oracle_16"]
     (low, high), (few_low, few_high) = (

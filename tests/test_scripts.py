@@ -64,10 +64,14 @@ def test_compare_writes_the_promised_keys(run_folder: Path) -> None:
     }
     assert orders <= set(result["orders"])
     for row in result["orders"].values():
-        assert {"auc", "auc_ci95", "final_error", "minus_random", "minus_random_ci95"} <= set(row)
+        assert {"auc", "auc_ci95", "final_error"} <= set(row)
+        for other in ("random", "policy"):
+            low, high = row[f"minus_{other}_ci95"]
+            assert low <= row[f"minus_{other}"] <= high
         assert row["auc_ci95"][0] <= row["auc"] <= row["auc_ci95"][1]
         assert row["curve"][0] == 1
     assert result["orders"]["random"]["minus_random"] == 0
+    assert result["orders"]["policy"]["minus_policy"] == 0
     assert (run_folder / "compare.png").stat().st_size > 1000
     assert "random-to-oracle gap closed" in done.stdout
 
