@@ -13,6 +13,9 @@ import torch
 from jaxtyping import Int, UInt8
 from torch import Tensor
 
+from foveate.data import ImageSet
+from foveate.scenes import SPLITS
+
 PLACES = ((3, 7, 11), (12, 13, 14), (5, 6, 2), (8, 9, 10))
 """The patches of each place, on the 4 x 4 grid in raster order."""
 CUE = 0
@@ -33,3 +36,16 @@ def cue_images(
     patches.scatter_(1, index, noise.to(torch.uint8))
     tiles = patches.view(num_images, 4, 4, 2, 2).permute(0, 1, 3, 2, 4)
     return tiles.reshape(num_images, 1, 8, 8), place
+
+
+def cue_set(split: str) -> ImageSet:
+    """Return 4,096 training or 500 other images, always the same; labels are the places.
+
+    Raises:
+        ValueError: split is not train, val or test.
+    """
+    if split not in SPLITS:
+        raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
+    generator = torch.Generator().manual_seed(SPLITS.index(split))
+    images, place = cue_images(4096 if split == "train" else 500, generator)
+    return ImageSet(images, place, tuple(f"place {number}" for number in range(4)), "cue")

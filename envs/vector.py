@@ -1,144 +1,299 @@
-"""Batched image scanning: a gymnasium VectorEnv whose step is one batched transformer forward."""
+"""The batched image-scanning environment: each step is one batched transformer forward."""
 
 from __future__ import annotations
 
-from typing import Any
+import difflib
+from typing import Any, TypeAlias
 
 import gymnasium as gym
 import numpy as np
 import torch
 from gymnasium.vector import AutoresetMode, VectorEnv
-from gymnasium.vector.utils import batch_space
-from jaxtyping import Float, Int
+from gymnasium.vector.utils import batch_space, iterate
 from numpy.typing import NDArray
 
-from envs.episode import Episode
-from foveate.data import ImageSet
-from foveate.model import AnyOrderTransformer
+from envs.episode import REWARDS, Episode
+from envs.observations import OBSERVERS, UNSEEN_GRAY, patch_centers, seen_pixels, to_bytes
+from envs.toy import cue_set
+from foveate.checkpoint import load_model
+from foveate.data import ImageSet, load_data
+from foveate.model import PIXEL_MEAN, PIXEL_STD, AnyOrderTransformer
+
+Observations: TypeAlias = NDArray[Any] | dict[str, NDArray[Any]]
+RENDER_PX = 224
+"""Side of the panels that ``render`` draws, at least."""
 
 
-class ImageScanVectorEnv(VectorEnv[dict[str, NDArray[Any]], NDArray[np.int64], NDArray[Any]]):
+class ImageScanVectorEnv(VectorEnv[Observations, NDArray[Any], NDArray[Any]]):
     """Scan ``num_envs`` images at once, one fixation per step.
 
     ## Action Space
-    ``Discrete(N)`` per row: the next patch. Visited patches are not selectable:
-    ``info["action_mask"]`` (int8, 1 = selectable) names those that are, and choosing
-    another raises ValueError.
+    ``action="patch"``: ``Discrete(N)`` per row, the next patch. ``action="gaze"``: ``Box(-1, 1,
+    (2,))``, a point (x, y) that is snapped to the nearest unvisited patch. ``info["action_mask"]``
+    (int8, 1 = selectable) and :meth:`action_masks` (bool) name the unvisited patches. A visited
+    patch never raises: it spends the step, shows nothing, and costs
+    ``envs.episode.REVISIT_PENALTY``. As the budget is below the number of patches, some patch is
+    always selectable.
 
     ## Observation Space
-    A dict per row: ``query_states`` (N, D), the decoder state of every patch; ``content_state``
-    (D,), the encoder state of the patch seen last; ``log_error`` (N,), the error that the model
-    expects; ``selectable`` (N,), 1 = unvisited; ``remaining`` (1,), the share of the budget left.
-    Nothing depends on an unseen patch, unless the model has a periphery.
+    ``obs="latent"``, ``"canvas"`` or ``"retina"``: see ``envs.observations``.
 
     ## Rewards
     By name, from the raw-pixel error of what is still unseen; see ``envs.episode.REWARDS``. The
     first glance is free.
 
     ## Starting State
-    Images drawn at random with the environment's seed, or ``options={"index": array of num_envs}``.
+    Images drawn at random with the environment's seed, or ``options={"index": image numbers}``: one
+    for all rows, or one each.
 
     ## Episode Termination
-    After ``budget`` fixations, for all rows at once. The budget is part of the task, so this
-    is no truncation.
+    After ``budget`` fixations. The budget is part of the task and of every observation, so this is
+    no truncation.
 
     ## Episode Truncation
     Never.
 
+    ## Autoreset
+    ``autoreset="same_step"`` (default): the step that ends an episode returns the first observation
+    of the next, and the last one in ``info["final_obs"]`` with ``info["final_info"]``.
+    ``"disabled"``: call ``reset``, for chosen rows with ``options={"reset_mask": bool array}``.
+
+    ## Arguments
+    Plain values that ``gymnasium.make_vec`` can store in a spec, or objects of ours.
+
     ## Version History
-    - v0: before registration; autoreset is disabled: call ``reset`` after the last step.
+    - v0: first registered version.
     """
 
-    metadata = {"render_modes": [], "autoreset_mode": AutoresetMode.DISABLED}  # noqa: RUF012
+    metadata = {  # noqa: RUF012
+        "render_modes": ["rgb_array"],
+        "render_fps": 2,
+        "autoreset_mode": AutoresetMode.SAME_STEP,
+    }
 
     def __init__(
         self,
-        model: AnyOrderTransformer,
-        images: ImageSet,
+        num_envs: int = 1,
         *,
-        num_envs: int,
-        budget: int,
+        model: str | AnyOrderTransformer = "scenes",
+        data: str | ImageSet = "scenes",
+        split: str = "train",
+        image_size: int | None = None,
+        limit: int | None = None,
+        budget: int = 12,
         reward: str = "auc",
+        obs: str = "latent",
+        action: str = "patch",
+        autoreset: str = "same_step",
+        device: str = "cpu",
+        render_mode: str | None = None,
     ) -> None:
-        if images.image_shape != (model.config.in_chans, *model.config.image_size):
-            raise ValueError(
-                "the model reads images of shape "
-                f"{(model.config.in_chans, *model.config.image_size)}, "
-                f"the data holds {images.image_shape}"
-            )
+        """Set up the world.
+
+        Args:
+            num_envs: rows.
+            model: a packaged model, a run folder or a checkpoint file; see
+                ``foveate.checkpoint.load_model``.
+            data: what ``foveate.data.load_data`` takes, or ``"cue"``, the world of ``envs.toy``.
+            split: train, val or test.
+            image_size: resize to this side, pixels; None = as they are.
+            limit: use only the first so many images; None = all.
+            budget: fixations per episode, below the number of patches.
+            reward: a key of ``envs.episode.REWARDS``.
+            obs: observation mode.
+            action: patch numbers or gaze points.
+            autoreset: what happens after an episode.
+            device: torch device of the model.
+            render_mode: None or rgb_array.
+
+        Raises:
+            ValueError: a name or number outside what is allowed, or images that the model does not
+                read.
+        """
         if num_envs < 1:
             raise ValueError(f"num_envs must be at least 1, got {num_envs}")
-        self.model, self.images, self.budget, self.reward = model, images, budget, reward
-        num_patches, width = model.num_patches, model.config.embed_dim
-        self.num_envs = num_envs
-        self.single_action_space = gym.spaces.Discrete(num_patches)
-        self.single_observation_space = gym.spaces.Dict(
-            {
-                "query_states": gym.spaces.Box(-np.inf, np.inf, (num_patches, width), np.float32),
-                "content_state": gym.spaces.Box(-np.inf, np.inf, (width,), np.float32),
-                "log_error": gym.spaces.Box(-np.inf, np.inf, (num_patches,), np.float32),
-                "selectable": gym.spaces.MultiBinary(num_patches),
-                "remaining": gym.spaces.Box(0, 1, (1,), np.float32),
-            }
+        check_choice("obs", obs, OBSERVERS)
+        check_choice("reward", reward, REWARDS)
+        check_choice("action", action, ("patch", "gaze"))
+        check_choice("autoreset", autoreset, ("same_step", "disabled"))
+        if render_mode not in (None, "rgb_array"):
+            raise ValueError(f"render_mode must be None or 'rgb_array', got {render_mode!r}")
+        self.model = load_model(model, device) if isinstance(model, str) else model
+        if data == "cue":
+            self.images = cue_set(split)
+        elif isinstance(data, str):
+            self.images = load_data(data, split, image_size=image_size, limit=limit)
+        else:
+            self.images = data
+        wanted = (self.model.config.in_chans, *self.model.config.image_size)
+        if self.images.image_shape != wanted:
+            raise ValueError(
+                f"the model reads images of shape {wanted}, the data holds "
+                f"{self.images.image_shape}; choose another data, image_size or model"
+            )
+        if not 1 <= budget < self.model.num_patches:
+            raise ValueError(
+                f"budget must lie in 1..{self.model.num_patches - 1} fixations, got {budget}"
+            )
+        self.num_envs, self.budget, self.reward = num_envs, budget, reward
+        self.autoreset, self.render_mode = autoreset, render_mode
+        mode = AutoresetMode.SAME_STEP if autoreset == "same_step" else AutoresetMode.DISABLED
+        self.metadata = {**self.metadata, "autoreset_mode": mode}
+        self.observer = OBSERVERS[obs](self.model)
+        self.centers = patch_centers(self.model.grid) if action == "gaze" else None
+        self.single_observation_space = self.observer.space
+        self.single_action_space = (
+            gym.spaces.Discrete(self.model.num_patches)
+            if action == "patch"
+            else gym.spaces.Box(-1.0, 1.0, (2,), np.float32)
         )
-        self.action_space = batch_space(self.single_action_space, num_envs)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self.action_space = batch_space(self.single_action_space, num_envs)
         self.episode: Episode | None = None
+        self.index = np.zeros(num_envs, np.int64)
 
     def reset(
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-        """Start a batch of scans.
+    ) -> tuple[Observations, dict[str, Any]]:
+        """Start scans, in all rows or those of ``options["reset_mask"]``.
 
         Raises:
-            ValueError: ``options["index"]`` is not one image number per row.
+            ValueError: ``options`` has an unknown key, ``index`` is no image number for every row,
+                or ``reset_mask`` is no bool array with a True.
         """
         super().reset(seed=seed[0] if isinstance(seed, list) else seed)
-        drawn = self.np_random.integers(len(self.images), size=self.num_envs)
-        index = np.asarray((options or {}).get("index", drawn))
-        if index.shape != (self.num_envs,) or index.min() < 0 or index.max() >= len(self.images):
+        options = dict(options or {})
+        chosen = options.pop("index", None)
+        rows = np.asarray(options.pop("reset_mask", np.ones(self.num_envs, np.bool_)))
+        if options:
             raise ValueError(
-                f"options['index'] takes {self.num_envs} image numbers in 0..{len(self.images) - 1}"
+                f"options takes 'index' and 'reset_mask', got {', '.join(sorted(options))}"
             )
-        batch = self.images.batch(
-            torch.from_numpy(index), device=next(self.model.parameters()).device
-        )
-        self.episode = Episode(self.model, batch, budget=self.budget, reward=self.reward)
-        observation = self._observation(self.episode)
-        return observation, {"index": index, "action_mask": observation["selectable"]}
+        if rows.shape != (self.num_envs,) or rows.dtype != np.bool_ or not rows.any():
+            raise ValueError(
+                f"reset_mask takes {self.num_envs} bools, at least one of them True; "
+                f"got {rows.dtype} {rows.shape}"
+            )
+        self._begin(rows, chosen)
+        return self._observe(), self._info()
 
     def step(
-        self, actions: Int[np.ndarray, " B"]
-    ) -> tuple[
-        dict[str, NDArray[Any]],
-        Float[np.ndarray, " B"],
-        NDArray[np.bool_],
-        NDArray[np.bool_],
-        dict[str, Any],
-    ]:
+        self, actions: NDArray[Any]
+    ) -> tuple[Observations, NDArray[Any], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]:
         """Fixate one patch per row.
 
         Raises:
-            ValueError: not reset yet, the budget is spent, or there is no such patch.
+            ValueError: not reset yet, a row's budget is spent, or there is no such patch.
         """
-        if self.episode is None:
-            raise ValueError("call reset() before step()")
-        patch = torch.as_tensor(np.asarray(actions), device=self.episode.selectable.device).long()
-        reward = self.episode.step(patch)
-        observation = self._observation(self.episode)
-        terminated = self.episode.done.cpu().numpy()
-        info = {
-            "action_mask": observation["selectable"],
-            "error": self.episode.error.cpu().numpy(),
-        }
-        return observation, reward.cpu().numpy(), terminated, np.zeros_like(terminated), info
+        episode = self._under_way()
+        reward = episode.step(self._patches(np.asarray(actions)))
+        terminated = episode.done.cpu().numpy()
+        observation, info = self._observe(), self._info()
+        if self.autoreset == "same_step" and terminated.any():
+            final_obs = np.full(self.num_envs, None, dtype=object)
+            for row, seen in enumerate(iterate(self.observation_space, observation)):
+                if terminated[row]:
+                    final_obs[row] = seen
+            last = info
+            self._begin(terminated, None)
+            observation, info = self._observe(), self._info()
+            info["final_obs"], info["_final_obs"] = final_obs, terminated.copy()
+            info["final_info"], info["_final_info"] = last, terminated.copy()
+        # Returned as float64, as gymnasium's own vector environments do.
+        rewards = reward.double().cpu().numpy()
+        return observation, rewards, terminated, np.zeros_like(terminated), info
 
-    def _observation(self, episode: Episode) -> dict[str, NDArray[Any]]:
-        seen = episode.observe()
-        return {
-            "query_states": seen.query_states.cpu().numpy(),
-            "content_state": seen.content_state.cpu().numpy(),
-            "log_error": seen.log_error.cpu().numpy(),
-            "selectable": seen.selectable.cpu().numpy().astype(np.int8),
-            "remaining": seen.remaining.unsqueeze(1).cpu().numpy(),
+    def action_masks(self) -> NDArray[np.bool_]:
+        """Which patches are unvisited, (num_envs, N); the convention of sb3-contrib."""
+        selectable: NDArray[np.bool_] = self._under_way().selectable.cpu().numpy().copy()
+        return selectable
+
+    def render(self) -> tuple[NDArray[np.uint8], ...]:
+        """Draw each row: the image with its fixations, what has been seen, the reconstruction."""
+        episode = self._under_way()
+        unseen = episode.selectable.unsqueeze(-1)
+        rebuilt = torch.where(unseen, episode.prediction.pixels, episode.targets)
+        truth, rebuilt = (
+            self.model.unpatchify(pixels * PIXEL_STD + PIXEL_MEAN)
+            for pixels in (episode.targets, rebuilt)
+        )
+        panels = torch.stack([truth, seen_pixels(episode), rebuilt], dim=1).flatten(0, 1)
+        factor = -(-RENDER_PX // min(self.model.config.image_size))
+        large = torch.nn.functional.interpolate(panels, scale_factor=factor, mode="nearest")
+        colored = to_bytes(large.expand(-1, 3, -1, -1)).transpose(0, 2, 3, 1)
+        frames = colored.reshape(self.num_envs, 3, *colored.shape[1:])
+        side = self.model.config.patch_size * factor
+        for row, order in enumerate(episode.order.cpu().tolist()):
+            for step, patch in enumerate(n for n in order if n >= 0):
+                top, left = (place * side for place in divmod(patch, self.model.grid[1]))
+                outline(frames[row, 0, top : top + side, left : left + side], step / self.budget)
+        gap = np.full((frames.shape[2], 4, 3), round(255 * UNSEEN_GRAY), np.uint8)
+        return tuple(np.hstack([one[0], gap, one[1], gap, one[2]]) for one in frames)
+
+    def _under_way(self) -> Episode:
+        if self.episode is None:
+            raise ValueError("call reset() first")
+        return self.episode
+
+    def _begin(self, rows: NDArray[np.bool_], chosen: Any) -> None:
+        """Start new episodes in the rows that are True, with the images chosen or drawn ones."""
+        number = int(rows.sum())
+        drawn = self.np_random.integers(len(self.images), size=self.num_envs)[rows]
+        index = drawn if chosen is None else np.asarray(chosen)
+        if index.ndim == 0:
+            index = np.full(number, index)
+        elif chosen is not None and index.shape == (self.num_envs,):
+            index = index[rows]
+        allowed = index.shape == (number,) and np.issubdtype(index.dtype, np.integer)
+        if not allowed or index.min() < 0 or index.max() >= len(self.images):
+            raise ValueError(
+                f"options['index'] takes one image number in 0..{len(self.images) - 1}, "
+                f"or {self.num_envs} of them"
+            )
+        device = next(self.model.parameters()).device
+        batch = self.images.batch(torch.from_numpy(index), device=device)
+        if self.episode is None and not rows.all():
+            raise ValueError("the first reset() starts all rows; leave out reset_mask")
+        if self.episode is None or rows.all():
+            self.episode = Episode(self.model, batch, budget=self.budget, reward=self.reward)
+        else:
+            self.episode.restart(torch.from_numpy(rows).to(device), batch)
+        self.index[rows] = index
+
+    def _patches(self, actions: NDArray[Any]) -> torch.Tensor:
+        """Turn actions into patch numbers."""
+        selectable = self._under_way().selectable
+        if self.centers is None:
+            return torch.as_tensor(actions, device=selectable.device).long()
+        points = torch.as_tensor(actions, dtype=torch.float32, device=selectable.device)
+        distance = (points.unsqueeze(1) - self.centers.to(selectable.device)).square().sum(-1)
+        return distance.masked_fill(~selectable, torch.inf).argmin(1)
+
+    def _observe(self) -> Observations:
+        return self.observer(self._under_way())
+
+    def _info(self) -> dict[str, Any]:
+        episode, every = self._under_way(), np.ones(self.num_envs, np.bool_)
+        facts = {
+            "action_mask": episode.selectable.cpu().numpy().astype(np.int8),
+            "error": episode.error.double().cpu().numpy(),
+            "index": self.index.copy(),
         }
+        return {**facts, **{f"_{name}": every.copy() for name in facts}}
+
+
+def check_choice(name: str, value: str, choices: Any) -> None:
+    """Raise ValueError with a suggestion unless ``value`` is one of the choices."""
+    if value not in choices:
+        close = difflib.get_close_matches(str(value), list(choices), n=1, cutoff=0.0)
+        raise ValueError(
+            f"unknown {name} {value!r}; did you mean {close[0]!r}? known: {', '.join(choices)}"
+        )
+
+
+def outline(pixels: NDArray[np.uint8], share: float) -> None:
+    """Frame a tile in place, from dark red (first fixation) to yellow (last)."""
+    width = max(1, len(pixels) // 12)
+    color = np.array([200 + 55 * share, 40 + 200 * share, 40], np.uint8)
+    for edge in (pixels[:width], pixels[-width:], pixels[:, :width], pixels[:, -width:]):
+        edge[:] = color

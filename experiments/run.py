@@ -16,11 +16,10 @@ import torch
 
 from agents.policies import PointerPolicy, PolicyConfig
 from experiments.config import TrainConfig
+from foveate.checkpoint import CHECKPOINT, read_checkpoint
 from foveate.config import ModelConfig
 from foveate.data import ImageSet, load_data
 from foveate.model import AnyOrderTransformer
-
-CHECKPOINT = "checkpoint.pt"
 
 
 def git_commit() -> str:
@@ -63,27 +62,6 @@ def save_checkpoint(directory: Path, state: dict[str, Any]) -> None:
     partial = directory / f"{CHECKPOINT}.partial"
     torch.save(state, partial)
     os.replace(partial, directory / CHECKPOINT)
-
-
-def read_checkpoint(directory: Path, device: str) -> dict[str, Any]:
-    """Read the checkpoint of a run folder.
-
-    Raises:
-        ValueError: there is none, or it cannot be read.
-    """
-    path = directory / CHECKPOINT
-    if not path.is_file():
-        raise ValueError(
-            f"no checkpoint at {path}; train one with: "
-            f"python -m experiments.train PRESET --out {directory}"
-        )
-    try:
-        state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
-    except Exception as reason:
-        raise ValueError(
-            f"{path} is not a readable foveate checkpoint ({type(reason).__name__})"
-        ) from reason
-    return state
 
 
 def read_config(directory: Path) -> TrainConfig:
@@ -181,7 +159,7 @@ def load_run(directory: Path, device: str = "cpu") -> Run:
         )
     check_device(device)
     config = dataclasses.replace(read_config(directory), device=device, out=directory)
-    state = read_checkpoint(directory, device)
+    state = read_checkpoint(directory / CHECKPOINT, device)
     model, policy = build(config, tuple(state["image_shape"]))
     load_weights(model, policy, state, directory)
     return Run(directory, config, model.eval(), policy.eval(), state["iteration"])

@@ -17,18 +17,17 @@ from tqdm import tqdm
 from agents.group_relative import policy_step
 from experiments.config import TrainConfig
 from experiments.run import (
-    CHECKPOINT,
     build,
     check_device,
     git_commit,
     load_split,
     load_weights,
-    read_checkpoint,
     read_config,
     save_checkpoint,
     write_config,
     write_manifest,
 )
+from foveate.checkpoint import CHECKPOINT, read_checkpoint
 from foveate.data import augment
 from foveate.orders import order_to_rank, ordering, tie_prefix
 
@@ -175,6 +174,7 @@ class Trainer:
         return {
             "iteration": self.iteration,
             "image_shape": self.images.image_shape,
+            "model_config": dataclasses.asdict(self.model.config),
             "model": self.model.state_dict(),
             "policy": self.policy.state_dict(),
             "model_optimizers": [optimizer.state_dict() for optimizer in self.model_optimizers],
@@ -211,7 +211,7 @@ def train(config: TrainConfig) -> Trainer:
     commit = git_commit()
     trainer = Trainer(config)
     if config.resume:
-        trainer.load(read_checkpoint(config.out, config.device))
+        trainer.load(read_checkpoint(config.out / CHECKPOINT, config.device))
         trim_metrics(config.out / "metrics.jsonl", trainer.iteration)
     else:
         write_config(config)

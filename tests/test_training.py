@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from experiments.config import PRESETS, TrainConfig
-from experiments.run import load_run, read_checkpoint
+from experiments.run import load_run
 from experiments.training import train
+from foveate.checkpoint import CHECKPOINT, load_model, read_checkpoint
 
 SMOKE = dataclasses.replace(PRESETS["smoke"][1], report=False, threads=1)
 
@@ -25,7 +26,7 @@ def keep_thread_count() -> Iterator[None]:
 
 
 def weights(directory: Path) -> dict[str, torch.Tensor]:
-    state = read_checkpoint(directory, "cpu")
+    state = read_checkpoint(directory / CHECKPOINT)
     return {f"{part}.{name}": w for part in ("model", "policy") for name, w in state[part].items()}
 
 
@@ -136,3 +137,16 @@ def test_configs_out_of_range_are_refused(change: dict[str, float]) -> None:
 def test_budgets_larger_than_the_grid_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"1\.\.63 fixations"):
         train(dataclasses.replace(SMOKE, out=tmp_path / "run", budget=64))
+
+
+def test_a_run_folder_is_a_model_by_itself(tmp_path: Path) -> None:
+    config = dataclasses.replace(SMOKE, out=tmp_path / "run")
+    trainer = train(config)
+    images = trainer.images.batch(torch.arange(3))
+    loaded = load_model(config.out)
+    rank = trainer.random_order(images).clamp(max=3)
+    with torch.no_grad():
+        expected = trainer.model.eval().predict_scan(images, rank, 3)
+        torch.testing.assert_close(loaded.predict_scan(images, rank, 3), expected)
+    with pytest.raises(ValueError, match="no checkpoint at"):
+        load_model("nowhere")

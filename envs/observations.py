@@ -1,0 +1,211 @@
+"""What an agent sees: the model's states, a picture of what has been seen, or a retina.
+
+Nothing in an observation depends on an unseen patch, unless the model has a periphery: then on the
+thumbnail that every order sees first.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import gymnasium as gym
+import kornia.geometry.transform
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from numpy.typing import NDArray
+from torch import Tensor
+
+from envs.episode import Episode
+from foveate.model import PIXEL_MEAN, PIXEL_STD, AnyOrderTransformer
+
+UNSEEN_GRAY = 0.5
+MIN_SIDE_PX = 36
+"""Smallest side of a picture: what the convolutions of stable-baselines3's NatureCNN need."""
+RETINA_LEVELS = 3
+
+
+class Observer(Protocol):
+    """Turns an episode into a batch of observations that lie in ``space``."""
+
+    @property
+    def space(self) -> gym.Space[Any]:
+        """Space of one observation."""
+        ...
+
+    def __call__(self, episode: Episode) -> NDArray[Any] | dict[str, NDArray[Any]]:
+        """Return one observation per row."""
+        ...
+
+
+class LatentObserver:
+    """The detached states that the native policy reads.
+
+    ``query_states`` (N, D): decoder state of every patch; ``content_state`` (D,): encoder state of
+    the patch seen last; ``log_error`` (N,): the error that the model expects; ``selectable`` (N,):
+    1 = unvisited; ``remaining`` (1,): share of the budget left.
+    """
+
+    def __init__(self, model: AnyOrderTransformer) -> None:
+        num_patches, width = model.num_patches, model.config.embed_dim
+        self.space = gym.spaces.Dict(
+            {
+                "query_states": unbounded(num_patches, width),
+                "content_state": unbounded(width),
+                "log_error": unbounded(num_patches),
+                "selectable": gym.spaces.MultiBinary(num_patches),
+                "remaining": gym.spaces.Box(0, 1, (1,), np.float32),
+            }
+        )
+
+    def __call__(self, episode: Episode) -> dict[str, NDArray[Any]]:
+        """Return one observation per row."""
+        seen = episode.observe()
+        return {
+            "query_states": to_numpy(seen.query_states),
+            "content_state": to_numpy(seen.content_state),
+            "log_error": to_numpy(seen.log_error),
+            "selectable": to_numpy(seen.selectable.to(torch.int8)),
+            "remaining": to_numpy(seen.remaining.unsqueeze(1)),
+        }
+
+
+class CanvasObserver:
+    """A uint8 picture, (2C + 1, H, W), scaled up by the smallest whole factor that NatureCNN takes.
+
+    Channels: what has been seen (gray elsewhere), the reconstruction (the truth where seen), and
+    255 where seen.
+    """
+
+    def __init__(self, model: AnyOrderTransformer) -> None:
+        height, width = model.config.image_size
+        self.factor = math.ceil(MIN_SIDE_PX / min(height, width))
+        self.space = gym.spaces.Box(
+            0,
+            255,
+            (2 * model.config.in_chans + 1, height * self.factor, width * self.factor),
+            np.uint8,
+        )
+
+    def __call__(self, episode: Episode) -> NDArray[np.uint8]:
+        """Return one picture per row."""
+        model = episode.scan.model
+        unseen = episode.selectable.unsqueeze(-1)
+        reconstruction = torch.where(unseen, episode.prediction.pixels, episode.targets)
+        picture = torch.cat(
+            [
+                seen_pixels(episode),
+                model.unpatchify(reconstruction * PIXEL_STD + PIXEL_MEAN),
+                model.unpatchify((~unseen).float().expand_as(reconstruction))[:, :1],
+            ],
+            dim=1,
+        )
+        return to_bytes(F.interpolate(picture, scale_factor=self.factor, mode="nearest"))
+
+
+class RetinaObserver:
+    """A foveated look: crops around the fixation, each twice as wide as the one before.
+
+    ``retina`` (3C, 36, 36) uint8: a quarter of the image, half of it, and all of its width, around
+    the gaze, at one resolution; only what has been seen is drawn, on gray, or on the thumbnail if
+    the model has a periphery. ``gaze`` (2,): x and y in [-1, 1], the center before the first
+    fixation. ``selectable`` and ``remaining`` as in the latent observation.
+    """
+
+    def __init__(self, model: AnyOrderTransformer) -> None:
+        side = MIN_SIDE_PX
+        self.space = gym.spaces.Dict(
+            {
+                "retina": gym.spaces.Box(
+                    0, 255, (RETINA_LEVELS * model.config.in_chans, side, side), np.uint8
+                ),
+                "gaze": gym.spaces.Box(-1, 1, (2,), np.float32),
+                "selectable": gym.spaces.MultiBinary(model.num_patches),
+                "remaining": gym.spaces.Box(0, 1, (1,), np.float32),
+            }
+        )
+
+    def __call__(self, episode: Episode) -> dict[str, NDArray[Any]]:
+        """Return one observation per row."""
+        model, seen = episode.scan.model, episode.observe()
+        gaze = gaze_points(episode)
+        height, width = model.config.image_size
+        size_px = torch.tensor([width, height], device=gaze.device)
+        center = (gaze + 1) / 2 * size_px - 0.5
+        corners = torch.tensor(
+            [[-0.5, -0.5], [0.5, -0.5], [0.5, 0.5], [-0.5, 0.5]], device=gaze.device
+        )
+        # Around gray, so that what lies beyond the border is gray as well.
+        picture = seen_pixels(episode, thumbnail=True) - UNSEEN_GRAY
+        levels = []
+        for level in range(RETINA_LEVELS):
+            side_px = max(height, width) / 2 ** (RETINA_LEVELS - 1 - level)
+            boxes = center.unsqueeze(1) + corners * side_px
+            levels.append(
+                kornia.geometry.transform.crop_and_resize(
+                    picture, boxes, (MIN_SIDE_PX, MIN_SIDE_PX)
+                )
+            )
+        return {
+            "retina": to_bytes(torch.cat(levels, 1) + UNSEEN_GRAY),
+            "gaze": to_numpy(gaze),
+            "selectable": to_numpy(seen.selectable.to(torch.int8)),
+            "remaining": to_numpy(seen.remaining.unsqueeze(1)),
+        }
+
+
+OBSERVERS: dict[str, Callable[[AnyOrderTransformer], Observer]] = {
+    "latent": LatentObserver,
+    "canvas": CanvasObserver,
+    "retina": RetinaObserver,
+}
+"""Observation modes by name."""
+
+
+def patch_centers(grid: tuple[int, int]) -> Float[Tensor, "N 2"]:
+    """Centers of all patches as x and y in [-1, 1], raster order."""
+    rows, cols = grid
+    y, x = torch.meshgrid(
+        (torch.arange(rows) + 0.5) / rows, (torch.arange(cols) + 0.5) / cols, indexing="ij"
+    )
+    return torch.stack([x, y], dim=-1).flatten(0, 1) * 2 - 1
+
+
+def gaze_points(episode: Episode) -> Float[Tensor, "B 2"]:
+    """Where each row looked last, x and y in [-1, 1]; the center before the first fixation."""
+    rows = torch.arange(len(episode.order), device=episode.order.device)
+    last = episode.order[rows, (episode.num_steps - 1).clamp_min(0)]
+    centers = patch_centers(episode.scan.model.grid).to(last.device)
+    return torch.where((last < 0).unsqueeze(1), torch.zeros(2, device=last.device), centers[last])
+
+
+def seen_pixels(episode: Episode, *, thumbnail: bool = False) -> Float[Tensor, "B C H W"]:
+    """Draw what has been seen, in [0, 1]: gray elsewhere, or the model's thumbnail of the image."""
+    model = episode.scan.model
+    truth = episode.targets * PIXEL_STD + PIXEL_MEAN
+    behind = torch.full_like(truth, UNSEEN_GRAY)
+    if thumbnail and model.config.periphery:
+        side = model.config.periphery * model.config.patch_size
+        small = F.interpolate(model.unpatchify(truth), (side, side), mode="area")
+        wide = F.interpolate(small, model.config.image_size, mode="bilinear")
+        behind = model.patchify(wide)
+    return model.unpatchify(torch.where(episode.selectable.unsqueeze(-1), behind, truth))
+
+
+def unbounded(*shape: int) -> gym.spaces.Box:
+    """Return a space of float32 arrays."""
+    return gym.spaces.Box(-np.inf, np.inf, shape, np.float32)
+
+
+def to_numpy(values: Tensor) -> NDArray[Any]:
+    """Copy a tensor to the CPU, as an array of its own."""
+    array: NDArray[Any] = values.detach().cpu().numpy().copy()
+    return array
+
+
+def to_bytes(pixels: Float[Tensor, "B C H W"]) -> NDArray[np.uint8]:
+    """Turn pixels in [0, 1] into uint8."""
+    return to_numpy((pixels.clamp(0, 1) * 255).round().to(torch.uint8))

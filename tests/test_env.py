@@ -1,0 +1,258 @@
+"""Environments: the contracts of gymnasium and stable-baselines3, rows alike, no leaks."""
+
+from __future__ import annotations
+
+import itertools
+import pickle
+import warnings
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from gymnasium.utils.env_checker import check_env
+from stable_baselines3.common.env_checker import check_env as check_env_for_sb3
+from torch import Tensor
+
+import envs
+from envs.episode import REVISIT_PENALTY
+from envs.observations import OBSERVERS
+from foveate.config import ModelConfig
+from foveate.data import ImageSet
+from foveate.model import AnyOrderTransformer
+
+IDS = [f"foveate/{name}-v0" for name in ("ImageScan", "ImageScanContinuous", "CueScan")]
+MODES = sorted(OBSERVERS)
+
+
+@pytest.fixture
+def data() -> ImageSet:
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (9, 2, 6, 8), dtype=torch.uint8, generator=generator)
+    return ImageSet(pixels, torch.zeros(9, dtype=torch.long), ("a",), "toy")
+
+
+def equal(one: Any, other: Any, tolerance: float = 1e-5) -> None:
+    """Compare observations; pictures may round differently by one."""
+    if isinstance(one, dict):
+        assert one.keys() == other.keys()
+        for name in one:
+            equal(one[name], other[name], tolerance)
+    elif np.asarray(one).dtype == np.uint8:
+        assert np.abs(one.astype(int) - other.astype(int)).max() <= 1
+    else:
+        np.testing.assert_allclose(one, other, atol=tolerance)
+
+
+@pytest.mark.parametrize(("name", "mode"), list(itertools.product(IDS, MODES)))
+def test_both_checkers_pass(name: str, mode: str) -> None:
+    with warnings.catch_warnings():
+        # Both warn of unbounded or two-dimensional boxes, which the latent observation has.
+        warnings.simplefilter("ignore", UserWarning)
+        env = gym.make(name, obs=mode, limit=20, render_mode="rgb_array")
+        check_env(env.unwrapped)
+        check_env_for_sb3(env.unwrapped)
+    assert pickle.loads(pickle.dumps(env.spec)) == env.spec
+
+
+@pytest.mark.parametrize(("name", "mode"), list(itertools.product(IDS[:2], MODES)))
+def test_a_row_equals_the_single_environment(name: str, mode: str) -> None:
+    """Over two episodes, so that autoreset is part of it."""
+    many = gym.make_vec(name, num_envs=3, obs=mode, budget=3, limit=20)
+    one = gym.make(name, obs=mode, budget=3, limit=20).unwrapped
+    many.action_space.seed(0)
+    observation, info = many.reset(seed=0, options={"index": [4, 7, 2]})
+    alone, alone_info = one.reset(options={"index": 7})
+    for step in range(6):
+        equal({"obs": alone}, {"obs": row(observation, 1)})
+        np.testing.assert_array_equal(info["action_mask"][1], alone_info["action_mask"])
+        action = many.action_space.sample()
+        observation, reward, terminated, truncated, info = many.step(action)
+        alone, alone_reward, alone_terminated, _, alone_info = one.step(action[1])
+        np.testing.assert_allclose(reward[1], alone_reward, atol=1e-5)
+        assert terminated.tolist() == [alone_terminated] * 3 == [step % 3 == 2] * 3
+        assert not truncated.any()
+        if alone_terminated:
+            equal({"obs": alone}, {"obs": info["final_obs"][1]})
+            np.testing.assert_allclose(
+                info["final_info"]["error"][1], alone_info["error"], atol=1e-5
+            )
+            alone, alone_info = one.reset(options={"index": int(info["index"][1])})
+
+
+def row(observation: Any, number: int) -> Any:
+    if isinstance(observation, dict):
+        return {name: values[number] for name, values in observation.items()}
+    return observation[number]
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("periphery", [0, 2])
+def test_observations_ignore_unseen_patches_unless_there_is_a_periphery(
+    mode: str, periphery: int
+) -> None:
+    torch.manual_seed(0)
+    model = AnyOrderTransformer(
+        ModelConfig(
+            image_size=(8, 8),
+            patch_size=2,
+            embed_dim=16,
+            depth=2,
+            num_heads=2,
+            periphery=periphery,
+        )
+    ).eval()
+    pixels = torch.randint(0, 256, (1, 1, 8, 8), dtype=torch.uint8)
+    changed = 255 - pixels
+    changed[..., :2, :2], changed[..., 4:6, 2:4] = pixels[..., :2, :2], pixels[..., 4:6, 2:4]
+    worlds = ImageSet(torch.cat([pixels, changed]), torch.zeros(2).long(), (), "two")
+    env = envs.ImageScanVectorEnv(2, model=model, data=worlds, budget=4, obs=mode)
+    env.reset(options={"index": [0, 1]})
+    env.step(np.array([0, 0]))
+    observation, *_ = env.step(np.array([9, 9]))
+    if periphery:
+        assert not same(row(observation, 0), row(observation, 1))
+    else:
+        assert same(row(observation, 0), row(observation, 1))
+
+
+def same(one: Any, other: Any) -> bool:
+    if isinstance(one, dict):
+        return all(same(one[name], other[name]) for name in one)
+    return bool(np.allclose(one, other, atol=1e-6))
+
+
+def test_masks_name_the_unvisited_and_are_never_empty(
+    model: AnyOrderTransformer, data: ImageSet
+) -> None:
+    env = envs.ImageScanVectorEnv(3, model=model, data=data, budget=11)
+    env.action_space.seed(0)
+    _, info = env.reset(seed=0)
+    for step in range(11):
+        assert info["action_mask"].dtype == np.int8
+        assert env.action_masks().dtype == np.bool_
+        np.testing.assert_array_equal(info["action_mask"], env.action_masks())
+        assert (info["action_mask"].sum(1) == 12 - step).all()
+        action = env.action_space.sample(tuple(info["action_mask"]))
+        _, reward, terminated, _, info = env.step(action)
+        last = info["final_info"] if terminated.all() else info
+        np.testing.assert_allclose(reward, -last["error"], atol=1e-6)
+        assert (last["action_mask"].sum(1) == 11 - step).all()
+    assert terminated.all()
+    assert (info["action_mask"] == 1).all()
+
+
+def test_a_revisit_is_a_penalized_step_without_effect(
+    model: AnyOrderTransformer, data: ImageSet
+) -> None:
+    env = envs.ImageScanVectorEnv(2, model=model, data=data, budget=3)
+    env.reset(seed=0)
+    _, _, _, _, before = env.step(np.array([0, 1]))
+    _, reward, _, _, info = env.step(np.array([0, 2]))
+    np.testing.assert_allclose(info["error"][0], before["error"][0], atol=1e-6)
+    np.testing.assert_allclose(reward[0], -before["error"][0] - REVISIT_PENALTY, atol=1e-6)
+
+
+def test_chosen_rows_restart_when_autoreset_is_off(
+    model: AnyOrderTransformer, data: ImageSet
+) -> None:
+    env = envs.ImageScanVectorEnv(3, model=model, data=data, budget=2, autoreset="disabled")
+    env.reset(seed=0)
+    env.step(np.array([0, 1, 2]))
+    _, _, terminated, _, info = env.step(np.array([3, 4, 5]))
+    assert terminated.all()
+    with pytest.raises(ValueError, match="is spent"):
+        env.step(np.array([6, 7, 8]))
+    mask = np.array([False, True, False])
+    before = info["error"]
+    observation, info = env.reset(options={"reset_mask": mask, "index": 5})
+    assert info["error"].tolist() == [before[0], 1.0, before[2]]
+    assert int(info["index"][1]) == 5
+    alone = envs.ImageScanVectorEnv(1, model=model, data=data, budget=2)
+    equal(row(observation, 1), row(alone.reset(options={"index": 5})[0], 0))
+
+
+def test_a_gaze_lands_on_the_nearest_unvisited_patch(
+    model: AnyOrderTransformer, data: ImageSet
+) -> None:
+    env = envs.ImageScanVectorEnv(1, model=model, data=data, budget=3, action="gaze")
+    env.reset(seed=0)
+    for _ in range(2):
+        env.step(np.array([[-1.0, -1.0]]))
+    env.step(np.array([[0.9, 1.0]]))
+    env.reset(seed=0)
+    env.step(np.array([[0.9, 1.0]]))
+    assert env.episode is not None
+    assert env.episode.order[0, 0] == 11
+    for _ in range(2):
+        env.episode.step(env._patches(np.array([[0.9, 1.0]])))
+    # The neighbor on the left is nearer (2 of 8 pixels wide) than the one above (2 of 6 high).
+    assert env.episode.order[0].tolist() == [11, 10, 7]
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_the_seed_fixes_the_images(seed: int, model: AnyOrderTransformer, data: ImageSet) -> None:
+    env = envs.ImageScanVectorEnv(5, model=model, data=data, budget=2)
+    first, again, other = (
+        env.reset(seed=number)[1]["index"].tolist() for number in (seed, seed, seed + 7)
+    )
+    assert first == again != other
+
+
+def test_rendering_shows_three_panels(model: AnyOrderTransformer) -> None:
+    env = gym.make("foveate/ImageScan-v0", render_mode="rgb_array", limit=5)
+    env.reset(seed=0)
+    env.step(3)
+    frame = env.render()
+    assert frame.dtype == np.uint8
+    assert frame.shape == (224, 3 * 224 + 8, 3)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"obs": "latnt"}, "did you mean 'latent'"),
+        ({"reward": "auk"}, "did you mean 'auc'"),
+        ({"action": "look"}, "unknown action 'look'"),
+        ({"budget": 64}, "budget must lie in 1..63"),
+        ({"model": "nowhere"}, "no checkpoint at nowhere"),
+        ({"model": "cue"}, "the model reads images of shape"),
+        ({"render_mode": "ansi"}, "render_mode must be"),
+        ({"data": "nowhere"}, "no data 'nowhere'"),
+    ],
+)
+def test_mistakes_are_named(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        envs.ImageScanEnv(**options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"index": [0, 9]}, r"one image number in 0\.\.8"),
+        ({"index": 0.5}, "one image number"),
+        ({"indx": 1}, "takes 'index' and 'reset_mask'"),
+        ({"reset_mask": [1, 0]}, "2 bools"),
+        ({"reset_mask": np.array([False, False])}, "at least one"),
+    ],
+)
+def test_wrong_reset_options_are_named(
+    options: dict[str, Any], message: str, model: AnyOrderTransformer, data: ImageSet
+) -> None:
+    env = envs.ImageScanVectorEnv(2, model=model, data=data, budget=2)
+    with pytest.raises(ValueError, match="reset"):
+        env.step(np.array([0, 1]))
+    env.reset(seed=0)
+    with pytest.raises(ValueError, match=message):
+        env.reset(options=options)
+
+
+def test_observations_carry_no_gradient_to_unseen_pixels(images: Tensor) -> None:
+    """The reward may look at the whole image; what the agent sees is detached."""
+    model = AnyOrderTransformer(
+        ModelConfig(image_size=(6, 8), in_chans=2, patch_size=2, embed_dim=16, depth=2, num_heads=2)
+    )
+    seen = envs.Episode(model, images.requires_grad_(), budget=2).observe()
+    assert not seen.query_states.requires_grad
+    assert not seen.content_state.requires_grad
