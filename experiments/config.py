@@ -76,6 +76,9 @@ class TrainConfig:
     """Iterations with the policy, after the warm-up."""
     batch_size: int = 16
     """Images scanned by the policy per iteration."""
+    agent: Literal["group-relative", "maskable-ppo"] = "group-relative"
+    """Who learns the policy: the native group-relative policy gradient, or MaskablePPO of
+    sb3-contrib (batch_size x group scans of as many images; schedules joint and policy_only)."""
     schedule: Literal["joint", "alternating", "policy_only", "frozen"] = "joint"
     """Who learns after the warm-up. joint: policy and model in every iteration;
     alternating: each for ``alternate_every`` iterations in turn; policy_only: the model is frozen;
@@ -113,6 +116,11 @@ class TrainConfig:
         ):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.agent == "maskable-ppo" and self.schedule not in ("joint", "policy_only"):
+            raise ValueError(
+                f"schedule {self.schedule} needs --agent group-relative; "
+                "maskable-ppo knows joint and policy_only"
+            )
         if self.group < 2:
             raise ValueError(
                 f"group must be at least 2 (the others are the baseline), got {self.group}"

@@ -6,15 +6,21 @@ import dataclasses
 import json
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
+from sb3_contrib import MaskablePPO
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from agents.group_relative import policy_step
+from agents.policies import PointerPolicy, PolicyConfig
+from agents.sb3 import AfterRollout, make_maskable_ppo
+from envs.vector import ImageScanVectorEnv
 from experiments.config import TrainConfig
 from experiments.run import (
     build,
@@ -44,6 +50,9 @@ FREE_ON_RESUME = {
 }
 
 
+Learn = Callable[[Float[Tensor, "B C H W"], Int[Tensor, "B T"]], None]
+
+
 class Trainer:
     """Model, policy, their optimizers and all randomness; one :meth:`step` per iteration."""
 
@@ -68,10 +77,34 @@ class Trainer:
             ),
             torch.optim.AdamW(others, lr=config.model_lr, betas=(0.9, 0.95), weight_decay=0.0),
         ]
-        self.policy_optimizer = torch.optim.Adam(self.policy.parameters(), lr=config.policy_lr)
+        self.ppo: MaskablePPO | None = None
+        if config.agent == "maskable-ppo":
+            self.ppo = self._make_ppo()
+            self.policy = cast(PointerPolicy, self.ppo.policy.mlp_extractor.pointer)
+            self.policy_optimizer = self.ppo.policy.optimizer
+        else:
+            self.policy_optimizer = torch.optim.Adam(self.policy.parameters(), lr=config.policy_lr)
         self.random_order = ordering("random", self.model.grid)
         self.generator = torch.Generator().manual_seed(config.seed)
         self.iteration = 0
+
+    def _make_ppo(self) -> MaskablePPO:
+        config = self.config
+        env = ImageScanVectorEnv(
+            config.batch_size * config.group,
+            model=self.model,
+            data=self.images,
+            budget=config.budget,
+            reward=config.reward,
+        )
+        return make_maskable_ppo(
+            env,
+            learning_rate=config.policy_lr,
+            discount=config.discount,
+            entropy_weight=config.entropy_weight,
+            hidden_dim=PolicyConfig().hidden_dim,
+            seed=config.seed,
+        )
 
     # --- one iteration
 
@@ -89,6 +122,19 @@ class Trainer:
             policy_learns = since_warmup // config.alternate_every % 2 == 0
             model_learns = not policy_learns
 
+        measured: dict[str, float] = {}
+
+        def learn(images: Float[Tensor, "B C H W"], order: Int[Tensor, "B T"]) -> None:
+            if model_learns:
+                measured["loss"] = self._learn_from_scans(images, order)
+
+        if config.agent == "maskable-ppo":
+            return {**self._scan_with_ppo(at, learn), **measured}
+        return {**self._scan_in_groups(at, policy_learns, learn), **measured}
+
+    def _scan_in_groups(self, at: int, policy_learns: bool, learn: Learn) -> dict[str, float]:
+        """Scan with the native policy, update it, and hand the scans to the model."""
+        config = self.config
         images = self._batch(config.batch_size)
         scans = policy_step(
             self.model,
@@ -98,21 +144,48 @@ class Trainer:
             reward=config.reward,
             group=config.group,
             discount=config.discount,
-            entropy_weight=config.entropy_weight * max(self._decay(at), 0.1),
+            entropy_weight=self._entropy_weight(at),
             generator=self.generator,
         )
-        measured = {"auc": scans.auc, "return": scans.episode_return, "entropy": scans.entropy}
         if policy_learns:
             descend(self.policy, [self.policy_optimizer], scans.loss)
-        if model_learns:
-            batches: list[Tensor] = []
-            if config.random_share < 1:
-                rank = order_to_rank(scans.order, self.model.num_patches)
-                batches += [images.repeat_interleave(config.group, dim=0), rank]
-            if config.num_random:
-                batches += self._random_batch(config.num_random)
-            measured["loss"] = self._update_model(*batches)
-        return measured
+        learn(images.repeat_interleave(config.group, dim=0), scans.order)
+        return {"auc": scans.auc, "return": scans.episode_return, "entropy": scans.entropy}
+
+    def _scan_with_ppo(self, at: int, learn: Learn) -> dict[str, float]:
+        """Let MaskablePPO collect one rollout and learn from it; the model learns in between."""
+        assert self.ppo is not None
+        # stable-baselines3 draws from the global generators: seeded anew for every iteration, a
+        # resumed run goes on as if it had never stopped.
+        self.ppo.set_random_seed(self.config.seed * 1_000_003 + at)
+        self.ppo.ent_coef = self._entropy_weight(at)
+        rate = self.policy_optimizer.param_groups[0]["lr"]
+        self.ppo.lr_schedule = lambda _: rate
+        self.ppo._last_obs = None  # Observations of the model as it was before its update.
+        after = AfterRollout(
+            lambda index, order: learn(
+                self.images.batch(index, device=self.config.device), order.to(self.config.device)
+            )
+        )
+        num_steps = self.ppo.n_steps * self.ppo.n_envs
+        # An interval never reached: the measurements stay in the logger, to be read below.
+        self.ppo.learn(num_steps, callback=after, log_interval=2**62, reset_num_timesteps=False)
+        return {
+            "auc": float(np.mean(after.errors)),
+            "return": float(self.ppo.rollout_buffer.rewards.sum(0).mean()),
+            "entropy": -float(self.ppo.logger.name_to_value["train/entropy_loss"]),
+        }
+
+    def _learn_from_scans(
+        self, images: Float[Tensor, "B C H W"], order: Int[Tensor, "B T"]
+    ) -> float:
+        """Update the model on the policy's scans and its share of random orders."""
+        batches: list[Tensor] = []
+        if self.config.random_share < 1:
+            batches += [images, order_to_rank(order, self.model.num_patches)]
+        if self.config.num_random:
+            batches += self._random_batch(self.config.num_random)
+        return self._update_model(*batches)
 
     def _update_model(self, *batches: Tensor) -> float:
         """Take one step on (images, rank) pairs, each pair weighted by its images."""
@@ -153,6 +226,9 @@ class Trainer:
         progress = max(0, at - self.config.warmup_iterations) / max(1, self.config.iterations)
         return 0.5 * (1 + math.cos(math.pi * progress))
 
+    def _entropy_weight(self, at: int) -> float:
+        return self.config.entropy_weight * max(self._decay(at), 0.1)
+
     def _set_learning_rates(self, at: int) -> None:
         config = self.config
         # The model keeps 5% of its rate to the end: the policy's orders go on changing until then.
@@ -179,6 +255,7 @@ class Trainer:
             "policy": self.policy.state_dict(),
             "model_optimizers": [optimizer.state_dict() for optimizer in self.model_optimizers],
             "policy_optimizer": self.policy_optimizer.state_dict(),
+            "actor_critic": None if self.ppo is None else self.ppo.policy.state_dict(),
             "generator": self.generator.get_state(),
         }
 
@@ -187,6 +264,8 @@ class Trainer:
         load_weights(self.model, self.policy, state, self.config.out)
         for optimizer, saved in zip(self.model_optimizers, state["model_optimizers"], strict=True):
             optimizer.load_state_dict(saved)
+        if self.ppo is not None:
+            self.ppo.policy.load_state_dict(state["actor_critic"])
         self.policy_optimizer.load_state_dict(state["policy_optimizer"])
         self.generator.set_state(state["generator"].cpu())
         self.iteration = state["iteration"]

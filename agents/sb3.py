@@ -1,0 +1,268 @@
+"""The scanning environment and the pointer policy for stable-baselines3 and sb3-contrib.
+
+``ScanVecEnv`` is the batched environment as a VecEnv; ``PointerActorCriticPolicy`` gives
+MaskablePPO one logit per patch with shared weights, so that it works for every grid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from numpy.typing import NDArray
+from sb3_contrib import MaskablePPO
+from sb3_contrib.common.maskable.policies import MaskableMultiInputActorCriticPolicy
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from stable_baselines3.common.vec_env import VecEnv
+from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices
+from torch import Tensor, nn
+
+from agents.policies import PointerPolicy, PolicyConfig
+from envs.episode import Observation
+from envs.vector import ImageScanVectorEnv
+
+
+class ScanVecEnv(VecEnv):
+    """The batched environment in stable-baselines3's own interface.
+
+    stable-baselines3 takes no gymnasium VectorEnv; all rows live in one object here, so attributes
+    and methods are asked of that object and answered once per row.
+
+    Args:
+        env: with autoreset in the same step.
+
+    Raises:
+        ValueError: autoreset is off.
+    """
+
+    def __init__(self, env: ImageScanVectorEnv) -> None:
+        if env.autoreset != "same_step":
+            raise ValueError("ScanVecEnv needs autoreset='same_step', as stable-baselines3 does")
+        self.env = env
+        self.actions: NDArray[Any] | None = None
+        super().__init__(env.num_envs, env.single_observation_space, env.single_action_space)
+
+    def reset(self) -> Any:
+        """Start a scan in every row; seeds and options are those set before."""
+        options = self._options[0] or None
+        observation, info = self.env.reset(seed=self._seeds[0], options=options)
+        self.reset_infos = self._infos(info)
+        self._reset_seeds()
+        self._reset_options()
+        return observation
+
+    def step_async(self, actions: NDArray[Any]) -> None:
+        """Keep the actions for :meth:`step_wait`."""
+        self.actions = actions
+
+    def step_wait(self) -> tuple[Any, NDArray[np.float32], NDArray[np.bool_], list[dict[str, Any]]]:
+        """Fixate one patch per row; a row that ends begins anew and keeps its last observation."""
+        assert self.actions is not None, "step_async comes first"
+        observation, reward, terminated, _, info = self.env.step(self.actions)
+        infos = self._infos(info["final_info"] if terminated.all() else info)
+        for row in terminated.nonzero()[0]:
+            infos[row]["terminal_observation"] = info["final_obs"][row]
+            infos[row]["TimeLimit.truncated"] = False
+        return observation, reward.astype(np.float32), terminated, infos
+
+    def close(self) -> None:
+        """Close the environment."""
+        self.env.close()
+
+    def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
+        """Return an attribute of the environment, once per row."""
+        value = getattr(self.env, attr_name)
+        return [value for _ in self._get_indices(indices)]
+
+    def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
+        """Refuse: rows share one environment.
+
+        Raises:
+            AttributeError: always.
+        """
+        raise AttributeError(f"rows of {type(self.env).__name__} have no {attr_name} of their own")
+
+    def env_method(
+        self, method_name: str, *args: Any, indices: VecEnvIndices = None, **kwargs: Any
+    ) -> list[Any]:
+        """Call a method of the environment once and return what it says of each row."""
+        answers = getattr(self.env, method_name)(*args, **kwargs)
+        return [answers[row] for row in self._get_indices(indices)]
+
+    def env_is_wrapped(
+        self, wrapper_class: type[gym.Wrapper[Any, Any, Any, Any]], indices: VecEnvIndices = None
+    ) -> list[bool]:
+        """Return False for every row."""
+        return [False for _ in self._get_indices(indices)]
+
+    def get_images(self) -> Sequence[NDArray[np.uint8] | None]:
+        """Return one rendered frame per row."""
+        return self.env.render()
+
+    def _infos(self, info: dict[str, Any]) -> list[dict[str, Any]]:
+        return [
+            {"error": float(error), "index": int(index)}
+            for error, index in zip(info["error"], info["index"], strict=True)
+        ]
+
+
+class PassThrough(BaseFeaturesExtractor):
+    """Hand the latent observation on as it is: it is features already."""
+
+    def __init__(self, observation_space: gym.Space[Any]) -> None:
+        super().__init__(observation_space, features_dim=1)
+
+    def forward(self, observations: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return the observations."""
+        return observations
+
+
+class PointerActorCritic(nn.Module):
+    """The pointer policy as actor, and a critic of what the actor sees: latents in, values out."""
+
+    def __init__(self, num_patches: int, embed_dim: int, config: PolicyConfig) -> None:
+        super().__init__()
+        self.latent_dim_pi, self.latent_dim_vf = num_patches, config.hidden_dim
+        self.pointer = PointerPolicy(embed_dim, config)
+        self.critic = nn.Sequential(
+            nn.LayerNorm(2 * embed_dim + 1),
+            nn.Linear(2 * embed_dim + 1, config.hidden_dim),
+            nn.GELU(),
+            nn.Linear(config.hidden_dim, config.hidden_dim),
+            nn.GELU(),
+        )
+
+    def forward(self, features: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Return one logit per patch, and the critic's last hidden layer."""
+        return self.forward_actor(features), self.forward_critic(features)
+
+    def forward_actor(self, features: dict[str, Tensor]) -> Float[Tensor, "B N"]:
+        """Return one logit per patch."""
+        return self.pointer(as_observation(features))
+
+    def forward_critic(self, features: dict[str, Tensor]) -> Float[Tensor, "B H"]:
+        """Return the critic's last hidden layer."""
+        pooled = features["query_states"].mean(1)
+        seen = torch.cat([pooled, features["content_state"], features["remaining"]], dim=-1)
+        hidden: Tensor = self.critic(seen)
+        return hidden
+
+
+def as_observation(features: dict[str, Tensor]) -> Observation:
+    """Turn a batch of latent observations into what the native policy reads."""
+    return Observation(
+        query_states=features["query_states"],
+        content_state=features["content_state"],
+        log_error=features["log_error"],
+        selectable=features["selectable"].bool(),
+        remaining=features["remaining"].squeeze(-1),
+    )
+
+
+class PointerActorCriticPolicy(MaskableMultiInputActorCriticPolicy):
+    """MaskablePPO's policy with one logit per patch; for ``obs="latent"``.
+
+    ``MaskablePPO(PointerActorCriticPolicy, env)`` is all it takes.
+    """
+
+    def __init__(
+        self,
+        observation_space: gym.spaces.Dict,
+        action_space: gym.spaces.Discrete,
+        lr_schedule: Callable[[float], float],
+        hidden_dim: int = 64,
+        **kwargs: Any,
+    ) -> None:
+        if "query_states" not in observation_space.spaces:
+            raise ValueError(
+                "PointerActorCriticPolicy reads obs='latent'; "
+                "use MultiInputPolicy or CnnPolicy for the others"
+            )
+        self.config, self.latent_space = PolicyConfig(hidden_dim=hidden_dim), observation_space
+        # Orthogonal layers would undo the zero start that makes the first policy uniform.
+        kwargs = {
+            **kwargs,
+            "features_extractor_class": PassThrough,
+            "ortho_init": False,
+            "normalize_images": False,
+        }
+        super().__init__(observation_space, action_space, lr_schedule, **kwargs)
+
+    def _build_mlp_extractor(self) -> None:
+        num_patches, embed_dim = self.latent_space["query_states"].shape or (0, 0)
+        network = PointerActorCritic(num_patches, embed_dim, self.config).to(self.device)
+        self.mlp_extractor = network  # type: ignore[assignment]  # sb3 asks for the methods alone
+
+    def _build(self, lr_schedule: Callable[[float], float]) -> None:
+        super()._build(lr_schedule)
+        self.action_net = nn.Identity()
+        # Once more, without the parameters of the linear layer that the pointer replaces.
+        self.optimizer = self.optimizer_class(
+            self.parameters(),
+            lr=lr_schedule(1),  # type: ignore[call-arg]  # every optimizer but the base takes it
+            **self.optimizer_kwargs,
+        )
+
+
+class AfterRollout(BaseCallback):
+    """Hand the images and scanpaths of a rollout on before the policy's update.
+
+    This is how the transformer learns between rollouts. The rollout must be one whole episode.
+
+    Args:
+        learn: takes the image numbers and the scanpaths.
+    """
+
+    def __init__(self, learn: Callable[[Int[Tensor, "B"], Int[Tensor, "B T"]], None]) -> None:
+        super().__init__()
+        self.learn = learn
+        self.errors: list[float] = []
+        self.index = np.empty(0, np.int64)
+
+    def _on_rollout_start(self) -> None:
+        # The last step of the rollout already begins the next episode, with other images.
+        self.index = self.training_env.get_attr("index")[0].copy()
+        self.errors = []
+
+    def _on_step(self) -> bool:
+        self.errors.append(float(np.mean([info["error"] for info in self.locals["infos"]])))
+        return True
+
+    def _on_rollout_end(self) -> None:
+        order = torch.from_numpy(self.locals["rollout_buffer"].actions[..., 0]).long().T
+        self.learn(torch.from_numpy(self.index), order.contiguous())
+
+
+def make_maskable_ppo(
+    env: ImageScanVectorEnv,
+    *,
+    learning_rate: float,
+    discount: float,
+    entropy_weight: float,
+    hidden_dim: int,
+    seed: int,
+) -> MaskablePPO:
+    """Set up MaskablePPO so that a rollout is one whole episode of every row.
+
+    Clipping 0.2, GAE 0.95, 4 epochs of 4 minibatches: sb3-contrib's defaults but for the epochs,
+    since the model moves between rollouts.
+    """
+    return MaskablePPO(
+        PointerActorCriticPolicy,
+        ScanVecEnv(env),
+        learning_rate=learning_rate,
+        n_steps=env.budget,
+        batch_size=max(1, env.num_envs * env.budget // 4),
+        n_epochs=4,
+        gamma=discount,
+        gae_lambda=0.95,
+        ent_coef=entropy_weight,
+        policy_kwargs={"hidden_dim": hidden_dim},
+        seed=seed,
+        device=next(env.model.parameters()).device,
+    )
