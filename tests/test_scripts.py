@@ -117,6 +117,15 @@ def test_scanpaths_are_drawn(run_folder: Path) -> None:
         assert (run_folder / name).stat().st_size > 1000
 
 
+def test_the_benchmark_writes_its_ratios(tmp_path: Path) -> None:
+    out = tmp_path / "bench.json"
+    done = call("bench", "env", "--rows", "2", "--repeats", "1", "--out", out)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(out.read_text())
+    assert set(result["steps_per_s"]["2"]) == {"vector", "sb3_adapter", "dummy_vec_env", "uncached"}
+    assert result["vector_over_dummy_env_steps"]["2"] > 0
+
+
 def test_wandb_works_offline(tmp_path: Path) -> None:
     done = call("train", "smoke", "--out", tmp_path / "run", "--no-report", "--wandb", "offline")
     assert done.returncode == 0, done.stderr
@@ -134,6 +143,7 @@ def test_wandb_works_offline(tmp_path: Path) -> None:
         ("train", ["smoke", "--device", "toaster"], "toaster"),
         ("compare", ["--run", "nowhere"], "no run folder at nowhere"),
         ("compare", [], "--run"),
+        ("bench", ["what"], "unknown benchmark 'what'"),
         ("probe", ["--run", "nowhere"], "no run folder at nowhere"),
         ("scanpaths", ["--run", "nowhere"], "no run folder at nowhere"),
         ("scanpaths", ["--run", "RUN", "--index", "999999"], "image 999999 does not exist"),

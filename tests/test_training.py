@@ -6,6 +6,7 @@ import dataclasses
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -30,10 +31,10 @@ def weights(directory: Path) -> dict[str, torch.Tensor]:
     return {f"{part}.{name}": w for part in ("model", "policy") for name, w in state[part].items()}
 
 
-@pytest.mark.parametrize("augment", [False, True])
+@pytest.mark.parametrize("change", [{}, {"augment": True}, {"agent": "maskable-ppo"}])
 @pytest.mark.parametrize("stop", [3, 6])
-def test_resumed_equals_uninterrupted(augment: bool, stop: int, tmp_path: Path) -> None:
-    config = dataclasses.replace(SMOKE, out=tmp_path / "whole", augment=augment)
+def test_resumed_equals_uninterrupted(change: dict[str, Any], stop: int, tmp_path: Path) -> None:
+    config = dataclasses.replace(SMOKE, out=tmp_path / "whole", **change)
     train(config)
     half = dataclasses.replace(config, out=tmp_path / "half")
     train(dataclasses.replace(half, stop_after=stop))
@@ -64,18 +65,22 @@ def test_metrics_after_the_checkpoint_are_written_again_not_twice(tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    ("schedule", "model_moves", "policy_moves"),
+    ("agent", "schedule", "model_moves", "policy_moves"),
     [
-        ("joint", True, True),
-        ("policy_only", False, True),
-        ("frozen", True, False),
-        ("alternating", True, True),
+        ("group-relative", "joint", True, True),
+        ("group-relative", "policy_only", False, True),
+        ("group-relative", "frozen", True, False),
+        ("group-relative", "alternating", True, True),
+        ("maskable-ppo", "joint", True, True),
+        ("maskable-ppo", "policy_only", False, True),
     ],
 )
 def test_each_schedule_trains_whom_it_says(
-    schedule: str, model_moves: bool, policy_moves: bool, tmp_path: Path
+    agent: str, schedule: str, model_moves: bool, policy_moves: bool, tmp_path: Path
 ) -> None:
-    config = dataclasses.replace(SMOKE, out=tmp_path / "run", schedule=schedule, alternate_every=2)
+    config = dataclasses.replace(
+        SMOKE, out=tmp_path / "run", agent=agent, schedule=schedule, alternate_every=2
+    )
     train(dataclasses.replace(config, stop_after=config.warmup_iterations))
     before = weights(config.out)
     train(dataclasses.replace(config, resume=True))
@@ -127,11 +132,18 @@ def test_a_checkpoint_of_another_shape_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"group": 1}, {"discount": 1.5}, {"budget": 0}, {"random_share": -0.1}]
+    "change",
+    [
+        {"group": 1},
+        {"discount": 1.5},
+        {"budget": 0},
+        {"random_share": -0.1},
+        {"agent": "maskable-ppo", "schedule": "frozen"},
+    ],
 )
-def test_configs_out_of_range_are_refused(change: dict[str, float]) -> None:
-    with pytest.raises(ValueError, match=r"must"):
-        TrainConfig(**change)  # type: ignore[arg-type]
+def test_configs_out_of_range_are_refused(change: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"must|needs"):
+        TrainConfig(**change)
 
 
 def test_budgets_larger_than_the_grid_are_refused(tmp_path: Path) -> None:
