@@ -162,6 +162,24 @@ PRESETS: dict[str, tuple[str, TrainConfig]] = {
             save_every=2,
         ),
     ),
+    "cue": (
+        "A toy world in which looking is the only way to win; 20 seconds.",
+        TrainConfig(
+            out=Path("runs/cue"),
+            data="cue",
+            patch_size=2,
+            embed_dim=32,
+            depth=2,
+            num_heads=2,
+            decoder_depth=1,
+            periphery=0,
+            budget=4,
+            discount=0.9,
+            warmup_iterations=500,
+            warmup_batch_size=64,
+            iterations=300,
+        ),
+    ),
     "fashion_mnist": (
         "Fashion-MNIST, blind, 10 of 49 patches; 45 minutes on one core.",
         TrainConfig(

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from agents.policies import PointerPolicy, PolicyConfig
+from envs.toy import cue_set
 from experiments.config import TrainConfig
 from foveate.checkpoint import CHECKPOINT, read_checkpoint
 from foveate.config import ModelConfig
@@ -91,7 +92,10 @@ def write_config(config: TrainConfig) -> None:
 
 
 def load_split(config: TrainConfig, split: str, limit: int | None = None) -> ImageSet:
-    """Load one split of a run's data."""
+    """Load one split of a run's data; ``cue`` is the toy world of ``envs.toy``."""
+    if config.data == "cue":
+        images = cue_set(split)
+        return images if limit is None else images.subset(limit)
     return load_data(
         config.data, split, image_size=config.image_size, limit=limit, root=config.data_root
     )

@@ -126,6 +126,21 @@ def test_the_benchmark_writes_its_ratios(tmp_path: Path) -> None:
     assert result["vector_over_dummy_env_steps"]["2"] > 0
 
 
+def test_the_study_compares_both_agents_and_keeps_finished_runs(tmp_path: Path) -> None:
+    command = ("study", "smoke", "--seeds", "0", "1", "--limit", "20", "--out", tmp_path)
+    done = call(*command)
+    assert done.returncode == 0, done.stderr
+    first = json.loads((tmp_path / "study_smoke.json").read_text())
+    agents = {"group-relative", "maskable-ppo", "random", "center_out", "oracle"}
+    assert set(first["agents"]) == agents
+    for name in ("group-relative", "maskable-ppo"):
+        assert len(first["agents"][name]["seconds_to_target"]) == 2
+    again = call(*command)
+    assert again.returncode == 0, again.stderr
+    assert "it/s" not in again.stderr
+    assert json.loads((tmp_path / "study_smoke.json").read_text()) == first
+
+
 def test_wandb_works_offline(tmp_path: Path) -> None:
     done = call("train", "smoke", "--out", tmp_path / "run", "--no-report", "--wandb", "offline")
     assert done.returncode == 0, done.stderr
