@@ -13,7 +13,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 
 import envs
 from agents.sb3 import ScanVecEnv
-from experiments.run import git_commit, write_json
+from experiments.run import git_commit, set_threads, write_json
 from foveate.data import ImageSet
 from foveate.model import AnyOrderTransformer
 from foveate.orders import order_to_rank, ordering, rank_to_order
@@ -24,8 +24,7 @@ if TYPE_CHECKING:
 
 def bench_env(config: BenchConfig) -> dict[str, object]:
     """Measure environment steps per second on one episode of the default world; print and write."""
-    if config.threads is not None:
-        torch.set_num_threads(config.threads)
+    set_threads(config.threads)
     vector = envs.ImageScanVectorEnv(max(config.rows), limit=1000)
     model, images, budget = vector.model, vector.images, vector.budget
     table: dict[str, dict[str, float]] = {}

@@ -106,16 +106,34 @@ class TrainConfig:
         for name in ("random_share", "prefix_share", "discount"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must lie in 0..1, got {getattr(self, name)}")
-        for name in (
-            "budget",
-            "warmup_batch_size",
-            "batch_size",
-            "alternate_every",
-            "log_every",
-            "save_every",
-        ):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        at_least = {
+            0: (
+                "warmup_iterations",
+                "iterations",
+                "model_lr",
+                "policy_lr",
+                "weight_decay",
+                "seed",
+                "entropy_weight",
+            ),
+            1: (
+                "budget",
+                "warmup_batch_size",
+                "batch_size",
+                "alternate_every",
+                "log_every",
+                "save_every",
+                "threads",
+                "stop_after",
+                "limit",
+                "image_size",
+            ),
+        }
+        for least, names in at_least.items():
+            for name in names:
+                value = getattr(self, name)
+                if value is not None and value < least:
+                    raise ValueError(f"{name} must be at least {least}, got {value}")
         if self.agent == "maskable-ppo" and self.schedule not in ("joint", "policy_only"):
             raise ValueError(
                 f"schedule {self.schedule} needs --agent group-relative; "

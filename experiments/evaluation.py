@@ -22,7 +22,7 @@ from agents.baselines import (
 from agents.policies import Agent, PolicyAgent
 from envs.episode import Episode
 from experiments.cli import signed
-from experiments.run import Run, git_commit, load_run, write_json
+from experiments.run import Run, git_commit, load_run, set_threads, write_json
 from foveate.drawing import error_curves
 from foveate.model import AnyOrderTransformer
 from foveate.orders import ORDERINGS, mean_rank_order, order_to_rank, ordering, rank_to_order
@@ -183,8 +183,7 @@ def diagnose(
 
 def compare(config: CompareConfig) -> dict[str, object]:
     """Run the comparison, print the table, and write compare.json and compare.png."""
-    if config.threads is not None:
-        torch.set_num_threads(config.threads)
+    set_threads(config.threads)
     run = load_run(config.run, config.device)
     judge = run.model if config.judge is None else load_run(config.judge, config.device).model
     sizes, judged = run.model.config, judge.config

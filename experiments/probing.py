@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 import torch
 
-from experiments.run import build, git_commit, load_run, write_json
+from experiments.run import build, git_commit, load_run, set_threads, write_json
 from foveate.data import ImageSet
 from foveate.model import AnyOrderTransformer
 from foveate.probes import extract_features, knn_probe, linear_probe, pixel_features
@@ -19,8 +19,7 @@ if TYPE_CHECKING:
 
 def probe(config: ProbeConfig) -> dict[str, object]:
     """Probe every layer, print the table, and write probe.json."""
-    if config.threads is not None:
-        torch.set_num_threads(config.threads)
+    set_threads(config.threads)
     run = load_run(config.run, config.device)
     train, test = run.split("train", config.train_limit), run.split("test", config.test_limit)
     if not train.class_names and int(train.labels.min()) < 0:

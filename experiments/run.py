@@ -101,6 +101,19 @@ def load_split(config: TrainConfig, split: str, limit: int | None = None) -> Ima
     )
 
 
+def set_threads(threads: int | None) -> None:
+    """Set torch's CPU threads; None leaves them as they are.
+
+    Raises:
+        ValueError: less than one.
+    """
+    if threads is None:
+        return
+    if threads < 1:
+        raise ValueError(f"threads must be at least 1, got {threads}")
+    torch.set_num_threads(threads)
+
+
 def check_device(device: str) -> None:
     """Raise ValueError unless torch can use the device."""
     try:

@@ -30,6 +30,7 @@ from experiments.run import (
     load_weights,
     read_config,
     save_checkpoint,
+    set_threads,
     write_config,
     write_manifest,
 )
@@ -282,8 +283,7 @@ def descend(module: nn.Module, optimizers: list[torch.optim.Optimizer], loss: Te
 
 def train(config: TrainConfig) -> Trainer:
     """Train as configured, write the run folder, and return the trainer."""
-    if config.threads is not None:
-        torch.set_num_threads(config.threads)
+    set_threads(config.threads)
     check_device(config.device)
     prepare_folder(config)
     # Asked at the start: by the end of a long run the working tree may hold another commit.

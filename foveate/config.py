@@ -36,6 +36,16 @@ class ModelConfig:
     """Weight of the loss that teaches the model to predict its own squared error."""
 
     def __post_init__(self) -> None:
+        for name in (
+            "patch_size",
+            "embed_dim",
+            "depth",
+            "num_heads",
+            "decoder_depth",
+            "num_targets",
+        ):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         height, width = self.image_size
         if height % self.patch_size or width % self.patch_size:
             raise ValueError(

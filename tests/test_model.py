@@ -192,6 +192,7 @@ def test_the_expected_error_is_what_the_second_loss_term_is_smallest_at(
         ({"num_heads": 5}, "no multiple"),
         ({"periphery": 9}, "periphery must lie in"),
         ({"embed_dim": 30}, "multiple of 4"),
+        ({"depth": 0}, "depth must be at least 1"),
     ],
 )
 def test_sizes_that_do_not_fit_are_refused(change: dict[str, int], message: str) -> None:

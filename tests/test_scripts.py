@@ -158,6 +158,7 @@ def test_wandb_works_offline(tmp_path: Path) -> None:
         ("train", ["smoke", "--device", "toaster"], "toaster"),
         ("compare", ["--run", "nowhere"], "no run folder at nowhere"),
         ("compare", [], "--run"),
+        ("compare", ["--run", "RUN", "--threads", "0"], "threads must be at least 1"),
         ("bench", ["what"], "unknown benchmark 'what'"),
         ("probe", ["--run", "nowhere"], "no run folder at nowhere"),
         ("scanpaths", ["--run", "nowhere"], "no run folder at nowhere"),

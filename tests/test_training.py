@@ -138,6 +138,10 @@ def test_a_checkpoint_of_another_shape_is_named(tmp_path: Path) -> None:
         {"discount": 1.5},
         {"budget": 0},
         {"random_share": -0.1},
+        {"iterations": -1},
+        {"threads": 0},
+        {"model_lr": -1.0},
+        {"limit": 0},
         {"agent": "maskable-ppo", "schedule": "frozen"},
     ],
 )
