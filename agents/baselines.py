@@ -102,7 +102,8 @@ class GreedyOracleAgent:
             episode.selectable.device
         )
         noise = noise.masked_fill(~episode.selectable, -1.0)
-        candidates = noise.topk(self.num_candidates or noise.shape[1], dim=1).indices
+        num_patches = noise.shape[1]
+        candidates = noise.topk(min(self.num_candidates or num_patches, num_patches), 1).indices
         best = error_after(episode, candidates).argmin(1, keepdim=True)
         return candidates.gather(1, best).squeeze(1)
 

@@ -12,9 +12,8 @@ import torch
 from scipy import stats
 
 from agents.baselines import GreedyOracleAgent
-from agents.policies import PolicyAgent
 from experiments.config import PRESETS, TrainConfig
-from experiments.evaluation import CHUNK, ORACLE_CHUNK, in_chunks, scan_in_chunks
+from experiments.evaluation import error_curves_of, scan_in_chunks
 from experiments.run import Run, git_commit, load_run, write_json
 from experiments.training import train
 from foveate.orders import ordering, rank_to_order
@@ -94,14 +93,12 @@ def evaluate(run: Run, limit: int) -> dict[str, float]:
         name: rank_to_order(ordering(name, run.model.grid)(images, generator=generator))[:, :budget]
         for name in ("random", "center_out")
     }
-    paths["policy"] = scan_in_chunks(PolicyAgent(run.policy), run.model, images, budget, CHUNK)
+    paths["policy"] = scan_in_chunks(run.agent, run.model, images, budget)
     paths["oracle"] = scan_in_chunks(
-        GreedyOracleAgent(), run.model, images[:100], budget, ORACLE_CHUNK
+        GreedyOracleAgent(), run.model, images[:100], budget, run.model.num_patches
     )
     return {
-        name: float(
-            in_chunks(run.model.error_curve, images[: len(path)], path)[:, 1:].mean().item()
-        )
+        name: float(error_curves_of(run.model, images, path)[:, 1:].mean())
         for name, path in paths.items()
     }
 

@@ -30,7 +30,7 @@ def one_line(complaint: str) -> str:
         (i for i, line in enumerate(lines) if line.startswith("For full helptext")), len(lines)
     )
     end = next((i for i, line in enumerate(lines[:end]) if line.startswith("in python")), end)
-    return " ".join(lines[:end])
+    return re.sub(r"^Error parsing \w+: ", "", " ".join(lines[:end]))
 
 
 def parse(read: Callable[[], Config]) -> Config:

@@ -95,7 +95,7 @@ class TrainConfig:
     policy_lr: float = 2e-3
     """Peak learning rate of the policy."""
     weight_decay: float = 0.05
-    """AdamW weight decay of the model."""
+    """Weight decay of the model's hidden matrices, which Muon trains; all else has none."""
 
     log_every: int = 10
     """Iterations per line of metrics.jsonl."""
@@ -138,6 +138,10 @@ class TrainConfig:
             raise ValueError(
                 f"schedule {self.schedule} needs --agent group-relative; "
                 "maskable-ppo knows joint and policy_only"
+            )
+        if self.agent == "maskable-ppo" and self.augment:
+            raise ValueError(
+                "augment needs --agent group-relative; maskable-ppo scans images as they are stored"
             )
         if self.group < 2:
             raise ValueError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,7 +18,7 @@ from agents.baselines import (
     error_after,
     scan_with,
 )
-from agents.policies import Agent, PolicyAgent
+from agents.policies import Agent
 from envs.episode import Episode
 from experiments.cli import signed
 from experiments.run import Run, git_commit, load_run, set_threads, write_json
@@ -31,16 +30,22 @@ if TYPE_CHECKING:
     from experiments.compare import CompareConfig
 
 ORACLE_CANDIDATES = 16
-CHUNK = 250
-ORACLE_CHUNK = 25
+MAX_PREDICTIONS = 200_000
+"""Patches predicted in one pass, so that memory does not grow with the grid."""
 
 
-def in_chunks(
-    measure: Callable[[Tensor, Tensor], Tensor], first: Tensor, second: Tensor, size: int = CHUNK
-) -> Tensor:
-    """Apply a two-argument measure to chunks of rows."""
-    parts = [measure(a, b) for a, b in zip(first.split(size), second.split(size), strict=True)]
-    return torch.cat(parts)
+def split_rows(rows: Tensor, predictions_per_row: int) -> tuple[Tensor, ...]:
+    """Split rows into chunks of at most MAX_PREDICTIONS predictions."""
+    return rows.split(max(1, MAX_PREDICTIONS // predictions_per_row))
+
+
+def error_curves_of(
+    model: AnyOrderTransformer, images: Float[Tensor, "B C H W"], order: Int[Tensor, "B T"]
+) -> Float[np.ndarray, "B S"]:
+    """Error curves of scanpaths of the first images, a chunk at a time."""
+    each = model.num_patches * (order.shape[1] + 1)
+    pairs = zip(split_rows(images[: len(order)], each), split_rows(order, each), strict=True)
+    return torch.cat([model.error_curve(*pair) for pair in pairs]).cpu().numpy()
 
 
 def scan_in_chunks(
@@ -48,13 +53,20 @@ def scan_in_chunks(
     model: AnyOrderTransformer,
     images: Float[Tensor, "B C H W"],
     budget: int,
-    size: int,
+    num_candidates: int = 1,
 ) -> Int[Tensor, "B T"]:
-    """Scan many images, a chunk at a time, with a fixed seed."""
+    """Scan many images, a chunk at a time, with a fixed seed.
+
+    Args:
+        agent: who scans.
+        model: the world.
+        images: pixels in [0, 1].
+        budget: fixations.
+        num_candidates: patches that the agent tries at every step.
+    """
     generator = torch.Generator().manual_seed(0)
-    return torch.cat(
-        [scan_with(agent, model, part, budget, generator) for part in images.split(size)]
-    )
+    chunks = split_rows(images, model.num_patches * num_candidates)
+    return torch.cat([scan_with(agent, model, part, budget, generator) for part in chunks])
 
 
 def scanpaths(
@@ -74,22 +86,19 @@ def scanpaths(
         name: rank_to_order(ordering(name, model.grid)(images, generator=generator))[:, :budget]
         for name in ORDERINGS
     }
-    policy = PolicyAgent(run.policy)
-    paths["policy"] = scan_in_chunks(policy, model, images, budget, CHUNK)
+    paths["policy"] = scan_in_chunks(run.agent, model, images, budget)
     # Not simply the next image: where classes take turns, that one would be of another class.
     shuffled = torch.randperm(len(images), generator=generator).to(images.device)
     paths["other_image"] = torch.empty_like(paths["policy"])
     paths["other_image"][shuffled] = paths["policy"][shuffled.roll(1)]
-    chosen = order_to_rank(
-        scan_in_chunks(policy, model, validation, budget, CHUNK), model.num_patches
-    )
+    chosen = order_to_rank(scan_in_chunks(run.agent, model, validation, budget), model.num_patches)
     paths["best_fixed"] = mean_rank_order(chosen)[:budget].expand(len(images), -1)
-    paths["saliency"] = scan_in_chunks(SaliencyAgent(), model, images, budget, CHUNK)
-    paths["uncertainty"] = scan_in_chunks(UncertaintyAgent(), model, images, budget, CHUNK)
+    paths["saliency"] = scan_in_chunks(SaliencyAgent(), model, images, budget)
+    paths["uncertainty"] = scan_in_chunks(UncertaintyAgent(), model, images, budget)
     few = images[:oracle_limit]
     for name, candidates in ((f"oracle_{ORACLE_CANDIDATES}", ORACLE_CANDIDATES), ("oracle", None)):
         paths[name] = scan_in_chunks(
-            GreedyOracleAgent(candidates), model, few, budget, ORACLE_CHUNK
+            GreedyOracleAgent(candidates), model, few, budget, candidates or model.num_patches
         )
     return paths
 
@@ -158,8 +167,9 @@ def diagnose(
 
     percentiles = []
     everywhere = torch.arange(run.model.num_patches, device=order.device)
+    each = run.model.num_patches**2
     for part, path in zip(
-        images.split(ORACLE_CHUNK), order[: len(images)].split(ORACLE_CHUNK), strict=True
+        split_rows(images, each), split_rows(order[: len(images)], each), strict=True
     ):
         episode, agent = Episode(run.model, part, budget=run.config.budget), OrderAgent(path)
         for _ in range(run.config.budget):
@@ -201,15 +211,19 @@ def compare(config: CompareConfig) -> dict[str, object]:
     images = test.batch(torch.arange(len(test)), device=config.device)
     looked_at = validation.batch(torch.arange(len(validation)), device=config.device)
     few = min(config.oracle_limit, len(images))
+    if min(few, len(looked_at)) < 2:
+        raise ValueError(
+            f"a comparison takes two or more images; {test.name} has {len(test)} in test and "
+            f"{len(validation)} in val"
+        )
 
     paths = scanpaths(run, images, looked_at, few)
-    curves = {
-        name: in_chunks(judge.error_curve, images[: len(path)], path).cpu().numpy()
-        for name, path in paths.items()
-    }
+    curves = {name: error_curves_of(judge, images, path) for name, path in paths.items()}
     area = {name: curve[:, 1:].mean(1) for name, curve in curves.items()}
     orders: dict[str, dict[str, object]] = {}
-    for name in sorted(area, key=lambda name: float(area[name].mean())):
+    # By the paired difference: the oracles scan fewer images than the others.
+    paired = {name: (each - area["policy"][: len(each)]).mean() for name, each in area.items()}
+    for name in sorted(paired, key=lambda name: float(paired[name])):
         auc, auc_ci95 = mean_interval(area[name])
         minus = {
             f"minus_{other}": mean_interval(area[name] - area[other][: len(area[name])])
@@ -240,10 +254,10 @@ def compare(config: CompareConfig) -> dict[str, object]:
         "budget": run.config.budget,
         "num_patches": run.model.num_patches,
         "periphery": run.config.periphery,
-        "judge": "own" if config.judge is None else config.judge.name,
+        "judge": "own" if config.judge is None else config.judge.resolve().name,
         "commit": git_commit(),
     }
-    suffix = "" if config.judge is None else f"_judged_by_{config.judge.name}"
+    suffix = "" if config.judge is None else f"_judged_by_{config.judge.resolve().name}"
     write_json(config.run / f"compare{suffix}.json", result)
     bands = {name: mean_bands(curve) for name, curve in curves.items()}
     error_curves(
@@ -287,6 +301,7 @@ def print_table(result: dict[str, Any]) -> None:
             f"{name:<16}{row['auc']:7.4f}{row['final_error']:8.4f}   "
             f"{differences}{row['images']:>6}"
         )
+    print("(areas of the oracles are over fewer images: compare their differences)")
     for label, key in (
         ("oracle over all patches", "oracle"),
         (f"over {ORACLE_CANDIDATES} random ones", f"oracle_{ORACLE_CANDIDATES}"),

@@ -22,11 +22,12 @@ def probe(config: ProbeConfig) -> dict[str, object]:
     set_threads(config.threads)
     run = load_run(config.run, config.device)
     train, test = run.split("train", config.train_limit), run.split("test", config.test_limit)
-    if not train.class_names and int(train.labels.min()) < 0:
-        raise ValueError(
-            f"{run.config.data} has no labels to probe; "
-            "give --data with a label column when training"
-        )
+    for split, images in (("train", train), ("test", test)):
+        if int(images.labels.min()) < 0:
+            raise ValueError(
+                f"the {split} split of {images.name} has images without a label, so that nothing "
+                "can be probed; train on --data with a label column"
+            )
 
     torch.manual_seed(config.seed)
     untrained, _ = build(run.config, train.image_shape)

@@ -8,6 +8,7 @@ from experiments.compare import CompareConfig
 from experiments.evaluation import compare
 from experiments.probe import ProbeConfig
 from experiments.probing import probe
+from experiments.run import load_run
 from experiments.scanpaths import ScanpathConfig
 from experiments.sheets import draw
 
@@ -18,5 +19,8 @@ def report(run: Path) -> None:
     The comparison takes 400 test images, the probe 4,000 training and 2,000 test images.
     """
     compare(CompareConfig(run=run, limit=400, oracle_limit=100))
-    probe(ProbeConfig(run=run, train_limit=4000, test_limit=2000))
     draw(ScanpathConfig(run=run))
+    if load_run(run).split("test").class_names:
+        probe(ProbeConfig(run=run, train_limit=4000, test_limit=2000))
+    else:
+        print("no labels, no probe")

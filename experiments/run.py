@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from agents.policies import PointerPolicy, PolicyConfig
+from agents.policies import PointerPolicy, PolicyAgent, PolicyConfig
 from envs.toy import cue_set
 from experiments.config import TrainConfig
 from foveate.checkpoint import CHECKPOINT, read_checkpoint
@@ -41,12 +41,11 @@ def write_json(path: Path, content: object) -> None:
     os.replace(partial, path)
 
 
-def write_manifest(directory: Path, commit: str, **facts: object) -> None:
-    """Record what a result depends on beside its config: commit, versions, machine, given facts."""
+def write_manifest(directory: Path, **facts: object) -> None:
+    """Record what a result depends on beside its config: versions, machine, and given facts."""
     write_json(
         directory / "manifest.json",
         {
-            "commit": commit,
             "date": time.strftime("%Y-%m-%d"),
             "python": platform.python_version(),
             "torch": torch.__version__,
@@ -56,6 +55,13 @@ def write_manifest(directory: Path, commit: str, **facts: object) -> None:
             **facts,
         },
     )
+
+
+def read_manifest(directory: Path) -> dict[str, Any]:
+    """Read the manifest of a run folder; empty if none has been written yet."""
+    path = directory / "manifest.json"
+    content: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+    return content
 
 
 def save_checkpoint(directory: Path, state: dict[str, Any]) -> None:
@@ -82,13 +88,84 @@ def read_config(directory: Path) -> TrainConfig:
         for name in ("out", "data_root"):
             content[name] = Path(content[name])
         return TrainConfig(**content)
-    except (TypeError, KeyError, json.JSONDecodeError) as reason:
+    except (AttributeError, TypeError, KeyError, json.JSONDecodeError) as reason:
         raise ValueError(f"{path} does not fit this version of foveate: {reason}") from reason
 
 
 def write_config(config: TrainConfig) -> None:
-    """Write the config into its run folder."""
+    """Make the run folder and write the config into it."""
+    config.out.mkdir(parents=True, exist_ok=True)
     write_json(config.out / "config.json", dataclasses.asdict(config))
+
+
+# May differ between a run and its continuation; all else shapes the result.
+FREE_ON_RESUME = {
+    "out",
+    "resume",
+    "stop_after",
+    "report",
+    "device",
+    "threads",
+    "wandb",
+    "data_root",
+    "log_every",
+    "save_every",
+}
+
+
+def check_folder(config: TrainConfig) -> None:
+    """Check that the run folder is free for a new run, or is the one to continue.
+
+    Raises:
+        ValueError: the folder holds a run that would be lost, or one of another config.
+    """
+    if not config.resume:
+        if config.out.exists() and not config.out.is_dir():
+            raise ValueError(f"{config.out} is a file; choose a folder with --out")
+        if (config.out / CHECKPOINT).exists():
+            raise ValueError(
+                f"{config.out} holds a run already; "
+                "continue it with --resume or choose another --out"
+            )
+        for name in ("config.json", "metrics.jsonl"):
+            if (config.out / name).exists():
+                raise ValueError(
+                    f"{config.out} holds {name} of a run without a checkpoint; "
+                    "remove the folder or choose another --out"
+                )
+        return
+    before, now = dataclasses.asdict(read_config(config.out)), dataclasses.asdict(config)
+    changed = sorted(
+        name for name in now if now[name] != before[name] and name not in FREE_ON_RESUME
+    )
+    if changed:
+        listed = ", ".join(f"{name} was {before[name]}, is {now[name]}" for name in changed)
+        raise ValueError(f"cannot resume {config.out} with another config: {listed}")
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """Read the lines of a metrics file, without a last one that was cut off."""
+    metrics: list[dict[str, Any]] = []
+    for line in path.read_text().splitlines() if path.exists() else []:
+        try:
+            metrics.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return metrics
+
+
+def trim_metrics(path: Path, iteration: int) -> None:
+    """Drop lines written after the checkpoint that is being resumed."""
+    kept = [line for line in read_metrics(path) if line["iteration"] <= iteration]
+    partial = path.with_suffix(".partial")
+    partial.write_text("".join(json.dumps(line) + "\n" for line in kept))
+    os.replace(partial, path)
+
+
+def seconds_so_far(path: Path) -> float:
+    """Training time that the metrics record, s."""
+    metrics = read_metrics(path)
+    return float(metrics[-1]["seconds"]) if metrics else 0.0
 
 
 def load_split(config: TrainConfig, split: str, limit: int | None = None) -> ImageSet:
@@ -117,7 +194,7 @@ def set_threads(threads: int | None) -> None:
 def check_device(device: str) -> None:
     """Raise ValueError unless torch can use the device."""
     try:
-        torch.empty(1, device=device)
+        torch.empty(1, device=device).item()
     except (RuntimeError, AssertionError) as reason:
         line = str(reason).strip().splitlines()[0]
         raise ValueError(f"device {device!r} cannot be used here: {line}") from reason
@@ -158,6 +235,11 @@ class Run:
     policy: PointerPolicy
     iteration: int
 
+    @property
+    def agent(self) -> PolicyAgent:
+        """The policy at its most probable patch; uniform random if it never learned."""
+        return PolicyAgent(self.policy, greedy=self.config.schedule != "frozen")
+
     def split(self, split: str, limit: int | None = None) -> ImageSet:
         """Load one split of the data that the run was trained on."""
         return load_split(self.config, split, limit)
@@ -177,6 +259,8 @@ def load_run(directory: Path, device: str = "cpu") -> Run:
     check_device(device)
     config = dataclasses.replace(read_config(directory), device=device, out=directory)
     state = read_checkpoint(directory / CHECKPOINT, device)
+    if "image_shape" not in state:
+        raise ValueError(f"the checkpoint in {directory} holds no run, only a model; train one")
     model, policy = build(config, tuple(state["image_shape"]))
     load_weights(model, policy, state, directory)
     return Run(directory, config, model.eval(), policy.eval(), state["iteration"])

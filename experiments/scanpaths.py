@@ -28,10 +28,14 @@ class ScanpathConfig:
     """Test images behind the heat maps."""
     device: str = "cpu"
     """Torch device."""
+    threads: int | None = None
+    """CPU threads; None = torch's choice."""
 
     def __post_init__(self) -> None:
         if not self.index or min(self.index) < 0:
             raise ValueError("index takes one or more test image numbers from 0")
+        if self.heatmap_limit < 1:
+            raise ValueError(f"heatmap_limit must be at least 1, got {self.heatmap_limit}")
 
 
 def main(config: ScanpathConfig) -> None:

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from agents.baselines import scan_with
-from agents.policies import PolicyAgent
-from experiments.run import load_run
+from experiments.run import load_run, set_threads
 from foveate.drawing import fixation_heatmaps, scanpath_animation, scanpath_sheet
 from foveate.orders import ordering, rank_to_order
 
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
 
 def draw(config: ScanpathConfig) -> list[Path]:
     """Draw sheet, animation and heat maps; return where they are."""
+    set_threads(config.threads)
     run = load_run(config.run, config.device)
     test = run.split("test", max(config.heatmap_limit, *config.index) + 1)
     if max(config.index) >= len(test):
@@ -29,15 +29,12 @@ def draw(config: ScanpathConfig) -> list[Path]:
     index = torch.cat([torch.tensor(config.index), every])
     images = test.batch(index, device=torch.device(config.device))
     budget = run.config.budget
+    generator = torch.Generator().manual_seed(run.config.seed)
     if config.order == "policy":
         order = torch.cat(
-            [
-                scan_with(PolicyAgent(run.policy), run.model, part, budget)
-                for part in images.split(250)
-            ]
+            [scan_with(run.agent, run.model, part, budget, generator) for part in images.split(250)]
         )
     else:
-        generator = torch.Generator().manual_seed(run.config.seed)
         order = rank_to_order(ordering(config.order, run.model.grid)(images, generator=generator))[
             :, :budget
         ]

@@ -7,7 +7,6 @@ import json
 import math
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -25,31 +24,21 @@ from experiments.config import TrainConfig
 from experiments.run import (
     build,
     check_device,
+    check_folder,
     git_commit,
     load_split,
     load_weights,
-    read_config,
+    read_manifest,
     save_checkpoint,
+    seconds_so_far,
     set_threads,
+    trim_metrics,
     write_config,
     write_manifest,
 )
 from foveate.checkpoint import CHECKPOINT, read_checkpoint
 from foveate.data import augment
 from foveate.orders import order_to_rank, ordering, tie_prefix
-
-# May differ between a run and its continuation; all else shapes the result.
-FREE_ON_RESUME = {
-    "out",
-    "resume",
-    "stop_after",
-    "report",
-    "device",
-    "threads",
-    "wandb",
-    "data_root",
-}
-
 
 Learn = Callable[[Float[Tensor, "B C H W"], Int[Tensor, "B T"]], None]
 
@@ -198,8 +187,14 @@ class Trainer:
             loss = loss + len(images) / total * self.model(
                 images, rank, num_steps=num_steps, generator=self.generator
             )
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise ValueError(
+                f"the loss is {value} at iteration {self.iteration}; lower --model-lr "
+                "(the last checkpoint is kept)"
+            )
         descend(self.model, self.model_optimizers, loss)
-        return float(loss.detach())
+        return value
 
     # --- batches and orders
 
@@ -285,7 +280,7 @@ def train(config: TrainConfig) -> Trainer:
     """Train as configured, write the run folder, and return the trainer."""
     set_threads(config.threads)
     check_device(config.device)
-    prepare_folder(config)
+    check_folder(config)
     # Asked at the start: by the end of a long run the working tree may hold another commit.
     commit = git_commit()
     trainer = Trainer(config)
@@ -294,6 +289,7 @@ def train(config: TrainConfig) -> Trainer:
         trim_metrics(config.out / "metrics.jsonl", trainer.iteration)
     else:
         write_config(config)
+    first = trainer.iteration
     seconds_before = seconds_so_far(config.out / "metrics.jsonl")
     started, end = (
         time.perf_counter(),
@@ -307,6 +303,7 @@ def train(config: TrainConfig) -> Trainer:
             project="foveate", mode=config.wandb, dir=config.out, config=dataclasses.asdict(config)
         )
 
+    logged, logged_at = started, first
     progress = tqdm(
         total=config.total_iterations, initial=trainer.iteration, desc=config.out.name, unit="it"
     )
@@ -320,12 +317,11 @@ def train(config: TrainConfig) -> Trainer:
                 line = {"iteration": at, "seconds": round(seconds, 2), **measured}
                 metrics.write(json.dumps(line) + "\n")
                 metrics.flush()
-                images = (
-                    config.warmup_batch_size
-                    if at <= config.warmup_iterations
-                    else config.batch_size
-                )
-                speed = images * (progress.format_dict["rate"] or 0)
+                warming = at <= config.warmup_iterations
+                images = config.warmup_batch_size if warming else config.batch_size
+                now = time.perf_counter()
+                speed = images * (at - logged_at) / (now - logged)
+                logged, logged_at = now, at
                 progress.set_postfix(
                     {**{k: f"{v:.3f}" for k, v in measured.items()}, "images/s": f"{speed:.0f}"}
                 )
@@ -333,18 +329,8 @@ def train(config: TrainConfig) -> Trainer:
                     log.log(line, step=at)
             if at % config.save_every == 0 or at == end:
                 save_checkpoint(config.out, trainer.state())
-    write_manifest(
-        config.out,
-        commit,
-        iterations=trainer.iteration,
-        train_seconds=round(seconds_before + time.perf_counter() - started, 1),
-        parameters={
-            "model": sum(p.numel() for p in trainer.model.parameters()),
-            "policy": sum(p.numel() for p in trainer.policy.parameters()),
-        },
-        data=config.data,
-        train_images=len(trainer.images),
-    )
+    if trainer.iteration > first:
+        record_run(config, trainer, commit, seconds_before + time.perf_counter() - started)
     if log is not None:
         log.finish()
     if config.report and trainer.iteration == config.total_iterations:
@@ -354,37 +340,19 @@ def train(config: TrainConfig) -> Trainer:
     return trainer
 
 
-def prepare_folder(config: TrainConfig) -> None:
-    """Make the run folder, or check that it is the one to continue.
-
-    Raises:
-        ValueError: the folder holds a run that would be lost, or one of another config.
-    """
-    if not config.resume:
-        if (config.out / CHECKPOINT).exists():
-            raise ValueError(
-                f"{config.out} holds a run already; "
-                "continue it with --resume or choose another --out"
-            )
-        config.out.mkdir(parents=True, exist_ok=True)
-        (config.out / "metrics.jsonl").unlink(missing_ok=True)
-        return
-    before, now = dataclasses.asdict(read_config(config.out)), dataclasses.asdict(config)
-    changed = sorted(
-        name for name in now if now[name] != before[name] and name not in FREE_ON_RESUME
+def record_run(config: TrainConfig, trainer: Trainer, commit: str, seconds: float) -> None:
+    """Write the manifest; a resumed run keeps the commits of its earlier parts."""
+    earlier = read_manifest(config.out).get("commits", []) if config.resume else []
+    write_manifest(
+        config.out,
+        commit=commit,
+        commits=[*earlier, commit],
+        iterations=trainer.iteration,
+        train_seconds=round(seconds, 1),
+        parameters={
+            "model": sum(p.numel() for p in trainer.model.parameters()),
+            "policy": sum(p.numel() for p in trainer.policy.parameters()),
+        },
+        data=config.data,
+        train_images=len(trainer.images),
     )
-    if changed:
-        listed = ", ".join(f"{name} was {before[name]}, is {now[name]}" for name in changed)
-        raise ValueError(f"cannot resume {config.out} with another config: {listed}")
-
-
-def trim_metrics(path: Path, iteration: int) -> None:
-    """Drop lines written after the checkpoint that is being resumed."""
-    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-    path.write_text("".join(line for line in lines if json.loads(line)["iteration"] <= iteration))
-
-
-def seconds_so_far(path: Path) -> float:
-    """Training time that the metrics record, s."""
-    lines = path.read_text().splitlines() if path.exists() else []
-    return float(json.loads(lines[-1])["seconds"]) if lines else 0.0

@@ -291,15 +291,19 @@ def _random_blobs(grid: Grid, blobs: int | None = None) -> Draw:
     return draw
 
 
-def _hierarchical(grid: Grid, side: int = 2, partition: int = 2) -> Draw:
-    """Squares grouped in partitions of ``partition`` x ``partition`` squares.
+def _hierarchical(grid: Grid, side: int | None = None, partition: int = 2) -> Draw:
+    """Squares of ``side`` patches (None = 2), ``partition`` x ``partition`` of them in a partition.
 
     Partitions come in random order, and so do the squares within each.
 
     Reference: RandSAC, hierarchical serialization (16 to 4 on an 8 x 8 grid).
     """
-    if side < 1 or partition < 1:
-        raise ValueError(f"side and partition must be at least 1, got {side} and {partition}")
+    side = min(2, max(grid)) if side is None else side
+    if not 1 <= side <= max(grid) or partition < 1:
+        raise ValueError(
+            f"side must lie in 1..{max(grid)} patches and partition be at least 1, "
+            f"got {side} and {partition}"
+        )
     fine, coarse = _squares(grid, side), _squares(grid, side * partition)
 
     def draw(size: int, generator: torch.Generator | None) -> Tensor:

@@ -36,6 +36,8 @@ _SPLIT_ALIASES = {
 _SPLIT_IN_NAME = re.compile(
     r"(?<![a-z])(train|training|val|valid|validation|dev|test|testing)(?![a-z])"
 )
+_LABEL_COLUMNS = ("label", "labels", "fine_label", "target", "class")
+"""Names of a parquet file's class numbers, the first that is there."""
 _IMAGE_SUFFIXES = frozenset(".bmp .gif .jpeg .jpg .pgm .png .ppm .tif .tiff .webp".split())
 _UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
 
@@ -138,11 +140,13 @@ def _parquet_rows(folder: Path, files: list[Path]) -> Rows:
         try:
             schema = pyarrow.parquet.read_schema(file)
             image = _image_column(file, schema)
-            columns = [image, *(name for name in ("label", "split") if name in schema.names)]
+            label = next((name for name in _LABEL_COLUMNS if name in schema.names), None)
+            split_column = "split" if "split" in schema.names else None
+            columns = [name for name in (image, label, split_column) if name is not None]
             table = pyarrow.parquet.read_table(file, columns=columns, partitioning=None)
         except (pyarrow.ArrowException, OSError) as error:
             raise ValueError(f"cannot read {file} as parquet ({error}); write it again") from error
-        class_names = class_names or _parquet_class_names(schema)
+        class_names = class_names or _parquet_class_names(schema, label)
         contents: list[bytes | None] = []
         for chunk in table[image].chunks:
             contents += chunk.field("bytes").to_pylist()
@@ -150,16 +154,14 @@ def _parquet_rows(folder: Path, files: list[Path]) -> Rows:
             raise ValueError(
                 f"{file}: row {contents.index(None)} has no image bytes; embed the images"
             )
-        if "label" in schema.names and not pyarrow.types.is_integer(schema.field("label").type):
+        if label and not pyarrow.types.is_integer(schema.field(label).type):
             raise ValueError(
-                f"{file}: label must be an integer column, got {schema.field('label').type}"
+                f"{file}: {label} must be an integer column, got {schema.field(label).type}"
             )
-        numbers = table["label"].to_pylist() if "label" in schema.names else [-1] * len(contents)
+        numbers = table[label].to_pylist() if label else [-1] * len(contents)
         named = _SPLIT_IN_NAME.findall(str(file.relative_to(folder)).lower())
         default = _split_name(named[-1]) if named else "train"
-        splits = (
-            table["split"].to_pylist() if "split" in schema.names else [default] * len(contents)
-        )
+        splits = table[split_column].to_pylist() if split_column else [default] * len(contents)
         for content, number, split in zip(contents, numbers, splits, strict=True):
             where = _split_name(str(split))
             encoded.setdefault(where, []).append(content or b"")
@@ -175,22 +177,26 @@ def _parquet_rows(folder: Path, files: list[Path]) -> Rows:
 
 
 def _image_column(file: Path, schema: pyarrow.Schema) -> str:
-    """Return the first column of type struct{bytes, path}."""
+    """Return the first column of structs with bytes in them."""
+    from pyarrow import types
+
     for field in schema:
-        if str(field.type).startswith("struct<bytes: binary"):
-            return str(field.name)
+        if types.is_struct(field.type) and field.type.get_field_index("bytes") >= 0:
+            kind = field.type.field("bytes").type
+            if types.is_binary(kind) or types.is_large_binary(kind):
+                return str(field.name)
     raise ValueError(
         f"{file} has no image column of type struct{{bytes, path}}; its columns: {schema.names}"
     )
 
 
-def _parquet_class_names(schema: pyarrow.Schema) -> tuple[str, ...]:
+def _parquet_class_names(schema: pyarrow.Schema, label: str | None) -> tuple[str, ...]:
     """Return the metadata's ``class_names``, else Hugging Face's ClassLabel names, else none."""
     metadata = schema.metadata or {}
     if b"class_names" in metadata:
         return tuple(json.loads(metadata[b"class_names"]))
     features = json.loads(metadata.get(b"huggingface", b"{}")).get("info", {}).get("features", {})
-    return tuple(features.get("label", {}).get("names") or ())
+    return tuple(features.get(label, {}).get("names") or ())
 
 
 def _split_name(name: str) -> str:

@@ -125,6 +125,14 @@ def test_the_oracle_is_never_worse_one_step_ahead(
         assert (best <= error(OrderAgent(torch.full((5, 1), patch))) + 1e-6).all()
 
 
+def test_the_oracle_tries_all_patches_of_a_small_grid(
+    model: AnyOrderTransformer, images: Tensor
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    many = scan_with(GreedyOracleAgent(16), model, images, 3, generator)
+    assert torch.equal(many, scan_with(GreedyOracleAgent(), model, images, 3, generator))
+
+
 def test_error_after_equals_taking_the_step(model: AnyOrderTransformer, images: Tensor) -> None:
     episode = Episode(model, images, budget=3)
     episode.step(torch.tensor([0, 1, 2, 3, 4]))

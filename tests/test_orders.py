@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from foveate.orders import (
     FIXED,
     ORDERINGS,
+    RANDOM,
     check_order,
     check_rank,
     mean_rank_order,
@@ -150,7 +151,7 @@ def test_hierarchy_finishes_a_partition_before_the_next() -> None:
         assert torch.equal(high - low, torch.full((20,), 3))
 
 
-@pytest.mark.parametrize("name", sorted(set(ORDERINGS) - set(FIXED)))
+@pytest.mark.parametrize("name", sorted(RANDOM))
 def test_random_orders_follow_the_generator(name: str) -> None:
     build = ordering(name, (8, 8))
     first, again = build(images(), generator=generator(1)), build(images(), generator=generator(1))
@@ -178,7 +179,7 @@ def test_best_fixed_order_is_by_mean_rank() -> None:
         (lambda: ordering("raster", (4, 4), side=2), "does not take these options"),
         (lambda: ordering("random_squares", (4, 4), side=9), "side must lie in 1..4"),
         (lambda: ordering("random_blobs", (2, 2), blobs=9), "blobs must lie in 1..4"),
-        (lambda: ordering("hierarchical", (4, 4), side=0), "at least 1"),
+        (lambda: ordering("hierarchical", (4, 4), side=0), r"must lie in 1\.\.4"),
         (lambda: check_order(torch.tensor([[0, 1], [1, 1]]), 4), "row 1 repeats 1"),
         (lambda: check_order(torch.tensor([[0, 4]]), 4), "row 0 does not"),
         (lambda: check_rank(torch.zeros(2, 3), 3), "int64"),

@@ -261,3 +261,17 @@ def test_wrong_files_are_named(tmp_path):
         pa.table({"image": pa.array([{"bytes": cut[:400], "path": ""}] * 9, kind)}), file
     )
     says(r"cannot read image \d of train in set; replace or remove it", file)
+
+
+@pytest.mark.parametrize("kind", [pa.binary(), pa.large_binary()])
+def test_hugging_faces_other_column_names_are_known(kind: pa.DataType, tmp_path: Path) -> None:
+    """CIFAR-100 there has img and fine_label; writers differ in the order of the struct."""
+    cells = [{"path": f"{n}.png", "bytes": encoded(numbered(n))} for n in range(12)]
+    column = pa.array(cells, pa.struct([("path", pa.string()), ("bytes", kind)]))
+    table = pa.table({"img": column, "fine_label": [n % 2 for n in range(12)]})
+    features = {"fine_label": {"names": ["cat", "dog"], "_type": "ClassLabel"}}
+    metadata = {"huggingface": json.dumps({"info": {"features": features}})}
+    pq.write_table(table.replace_schema_metadata(metadata), tmp_path / "set.parquet")
+    loaded = load_data(str(tmp_path / "set.parquet"))
+    assert loaded.class_names == ("cat", "dog")
+    assert set(loaded.labels.tolist()) == {0, 1}

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+from agents.baselines import scan_with
 from experiments.config import PRESETS, TrainConfig
 from experiments.run import load_run
 from experiments.training import train
@@ -117,6 +118,47 @@ def test_a_run_is_not_overwritten_nor_resumed_with_another_config(tmp_path: Path
         train(dataclasses.replace(config, budget=5, resume=True))
     with pytest.raises(ValueError, match="not a run folder"):
         train(dataclasses.replace(config, out=tmp_path / "none", resume=True))
+
+
+def test_a_failed_start_loses_nothing_and_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no data"):
+        train(dataclasses.replace(SMOKE, out=tmp_path / "new", data="nowhere"))
+    assert not (tmp_path / "new").exists()
+    kept = tmp_path / "record" / "metrics.jsonl"
+    kept.parent.mkdir()
+    kept.write_text("precious")
+    with pytest.raises(ValueError, match="without a checkpoint"):
+        train(dataclasses.replace(SMOKE, out=kept.parent))
+    assert kept.read_text() == "precious"
+    with pytest.raises(ValueError, match="is a file"):
+        train(dataclasses.replace(SMOKE, out=kept))
+
+
+def test_a_loss_that_is_not_finite_stops_before_it_is_saved(tmp_path: Path) -> None:
+    config = dataclasses.replace(SMOKE, out=tmp_path / "run", model_lr=1e30, save_every=1)
+    with pytest.raises(ValueError, match="lower --model-lr"):
+        train(config)
+
+
+def test_resuming_keeps_the_commits_and_a_finished_run_keeps_its_manifest(tmp_path: Path) -> None:
+    config = dataclasses.replace(SMOKE, out=tmp_path / "run")
+    train(dataclasses.replace(config, stop_after=3))
+    with (config.out / "metrics.jsonl").open("a") as file:
+        file.write('{"iteration": 4, "sec')
+    train(dataclasses.replace(config, resume=True))
+    manifest = (config.out / "manifest.json").read_text()
+    assert len(json.loads(manifest)["commits"]) == 2
+    train(dataclasses.replace(config, resume=True))
+    assert (config.out / "manifest.json").read_text() == manifest
+
+
+def test_a_policy_that_never_learned_is_random_not_raster(tmp_path: Path) -> None:
+    config = dataclasses.replace(SMOKE, out=tmp_path / "run", schedule="frozen")
+    trainer = train(config)
+    images = trainer.images.batch(torch.arange(6))
+    generator = torch.Generator().manual_seed(0)
+    order = scan_with(load_run(config.out).agent, trainer.model, images, 4, generator)
+    assert len(torch.unique(order, dim=0)) == 6
 
 
 def test_a_checkpoint_of_another_shape_is_named(tmp_path: Path) -> None:
