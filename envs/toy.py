@@ -2,9 +2,10 @@
 
 Four by four patches of 2 x 2 pixels. Patch 0 is the cue; its four pixels light up one of four
 places. That place (three patches in a row or column) holds noise that nothing predicts; all else is
-gray. With a budget of four, the area under the error curve is 0.5 for cue first, then the place it
-names; about 0.6 for searching place by place; 0.79 for the best order that ignores the image (each
-patch of a place holds 1/12 of the error in expectation).
+gray. The noise holds four fifths of the error, the cue's own pixels the rest. With a budget of four
+the error falls to 0.80, 0.53, 0.27, 0 when the cue comes first and the place that it names next: an
+area of 0.40, the best without luck. An oracle that sees the place beforehand learns the cue from it:
+0.53, 0.27, 0, 0, an area of 0.20.
 """
 
 from __future__ import annotations

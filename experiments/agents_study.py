@@ -47,6 +47,7 @@ def study(config: StudyConfig) -> dict[str, object]:
             row["seconds_to_target"] = [seconds_to(curve, target) for curve in curves[name]]
         rows[name] = row
     result: dict[str, object] = {
+        "kind": "study",
         "preset": config.preset,
         "agents": rows,
         "target_train_auc": target + TOLERANCE,

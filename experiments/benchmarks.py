@@ -48,6 +48,7 @@ def bench_env(config: BenchConfig) -> dict[str, object]:
             name: steps / statistics.median(taken) for name, taken in seconds.items()
         }
     result: dict[str, object] = {
+        "kind": "bench_env",
         "steps_per_s": table,
         "vector_over_dummy_env_steps": {
             rows: speed["vector"] / speed["dummy_vec_env"] for rows, speed in table.items()
@@ -70,7 +71,7 @@ def bench_env(config: BenchConfig) -> dict[str, object]:
         ratios = result[key]
         assert isinstance(ratios, dict)
         print(
-            f"{key.replace('_', ' '):<24}" + " ".join(f"{ratio:.1f}x" for ratio in ratios.values())
+            f"{key.replace('_', ' '):<28}" + " ".join(f"{ratio:.1f}x" for ratio in ratios.values())
         )
     print(f"written: {config.out}")
     return result

