@@ -200,6 +200,13 @@ def test_the_seed_fixes_the_images(seed: int, model: AnyOrderTransformer, data: 
     assert first == again != other
 
 
+@pytest.mark.filterwarnings("ignore:.*human")
+def test_human_rendering_is_gymnasiums_window_around_our_frames() -> None:
+    env = gym.make("foveate/CueScan-v0", render_mode="human")
+    assert isinstance(env, gym.wrappers.HumanRendering)
+    assert env.unwrapped.render_mode == "rgb_array"
+
+
 def test_rendering_shows_three_panels(model: AnyOrderTransformer) -> None:
     env = gym.make("foveate/ImageScan-v0", render_mode="rgb_array", limit=5)
     env.reset(seed=0)
