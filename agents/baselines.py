@@ -74,7 +74,7 @@ def error_after(episode: Episode, candidates: Int[Tensor, "B K"]) -> Float[Tenso
     num_candidates = candidates.shape[1]
     scan = episode.scan.repeat(num_candidates)
     scan.reveal(candidates.flatten().unsqueeze(1))
-    pixels = scan.predict().pixels.unflatten(0, (-1, num_candidates))
+    pixels = scan.predict().values.unflatten(0, (-1, num_candidates))
     error = (pixels - episode.targets.unsqueeze(1)).square().mean(-1)
     unseen = episode.selectable.unsqueeze(1).repeat(1, num_candidates, 1)
     unseen.scatter_(2, candidates.unsqueeze(-1), False)

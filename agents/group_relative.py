@@ -44,16 +44,39 @@ def leave_one_out_advantage(returns: Float[Tensor, "B T"], group: int) -> Float[
 
 @dataclass(frozen=True)
 class PolicyStep:
-    """Loss and measurements of one batch of on-policy scans."""
+    """One batch of on-policy scans: its loss and measurements."""
 
-    loss: Float[Tensor, ""]
     order: Int[Tensor, "B T"]
+    log_prob: Float[Tensor, "B T"]
+    """Log-probability of each fixation; carries the policy's gradient."""
+    entropies: Float[Tensor, "B T"]
+    """Entropy of the distribution of each fixation, nats; carries the policy's gradient."""
+    advantage: Float[Tensor, "B T"]
+    """Leave-one-out advantage of each fixation, not yet scaled."""
+    entropy_weight: float
     episode_return: float
     """Mean undiscounted reward per scan."""
     auc: float
     """Mean normalized error over fixations 1..T."""
-    entropy: float
-    """Mean entropy of the action distribution, nats."""
+
+    @property
+    def entropy(self) -> float:
+        """Mean entropy of the action distribution, nats."""
+        return float(self.entropies.detach().mean())
+
+    @property
+    def loss(self) -> Float[Tensor, ""]:
+        """Policy-gradient loss of these scans by themselves."""
+        return self.loss_scaled_by(self.advantage.std())
+
+    def loss_scaled_by(self, scale: Float[Tensor, ""]) -> Float[Tensor, ""]:
+        """Policy-gradient loss with advantages over ``scale``.
+
+        It is the standard deviation of all advantages of the batch that these scans are part of.
+        """
+        advantage = self.advantage / scale.clamp_min(1e-8)
+        entropy = self.entropies.mean()
+        return -(advantage * self.log_prob).mean() - self.entropy_weight * entropy
 
 
 def policy_step(
@@ -68,7 +91,7 @@ def policy_step(
     entropy_weight: float,
     generator: torch.Generator | None = None,
 ) -> PolicyStep:
-    """Scan each image ``group`` times and return the policy-gradient loss."""
+    """Scan each image ``group`` times, for the policy-gradient loss."""
     if group < 2:
         raise ValueError(
             f"group must be at least 2 scans per image to have a baseline, got {group}"
@@ -84,14 +107,12 @@ def policy_step(
         rewards.append(episode.step(patch))
         errors.append(episode.error)
     reward_t = torch.stack(rewards, 1)
-    advantage = leave_one_out_advantage(rewards_to_go(reward_t, discount), group)
-    advantage = advantage / advantage.std().clamp_min(1e-8)
-    entropy = torch.stack(entropies, 1).mean()
-    loss = -(advantage * torch.stack(log_probs, 1)).mean() - entropy_weight * entropy
     return PolicyStep(
-        loss=loss,
         order=episode.order,
+        log_prob=torch.stack(log_probs, 1),
+        entropies=torch.stack(entropies, 1),
+        advantage=leave_one_out_advantage(rewards_to_go(reward_t, discount), group),
+        entropy_weight=entropy_weight,
         episode_return=float(reward_t.sum(1).mean()),
         auc=float(torch.stack(errors, 1).mean()),
-        entropy=float(entropy.detach()),
     )

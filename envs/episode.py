@@ -14,7 +14,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from foveate.model import AnyOrderTransformer, Prediction
+from foveate.decoder import Prediction
+from foveate.model import AnyOrderTransformer
 from foveate.scanning import Scan
 
 
@@ -121,7 +122,7 @@ class Episode:
 
     def patch_error(self, prediction: Prediction) -> Float[Tensor, "B N"]:
         """Mean squared error of each unseen patch; 0 where seen."""
-        error = (prediction.pixels - self.targets).square().mean(-1)
+        error = (prediction.values - self.targets).square().mean(-1)
         return error * self.selectable
 
     @property
@@ -131,6 +132,7 @@ class Episode:
 
     def observe(self) -> Observation:
         """Return what the policy sees now."""
+        assert self.prediction.log_error is not None, "a model that can scan predicts its error"
         return Observation(
             query_states=self.prediction.states,
             content_state=self.scan.content,

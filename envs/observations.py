@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from envs.episode import Episode
-from foveate.model import PIXEL_MEAN, PIXEL_STD, AnyOrderTransformer
+from foveate.encoder import PIXEL_MEAN, PIXEL_STD
+from foveate.model import AnyOrderTransformer
 
 UNSEEN_GRAY = 0.5
 MIN_SIDE_PX = 36
@@ -94,7 +95,7 @@ class CanvasObserver:
         """Return one picture per row."""
         model = episode.scan.model
         unseen = episode.selectable.unsqueeze(-1)
-        reconstruction = torch.where(unseen, episode.prediction.pixels, episode.targets)
+        reconstruction = torch.where(unseen, episode.prediction.values, episode.targets)
         picture = torch.cat(
             [
                 seen_pixels(episode),

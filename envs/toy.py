@@ -4,8 +4,8 @@ Four by four patches of 2 x 2 pixels. Patch 0 is the cue; its four pixels light 
 places. That place (three patches in a row or column) holds noise that nothing predicts; all else is
 gray. The noise holds four fifths of the error, the cue's own pixels the rest. With a budget of four
 the error falls to 0.80, 0.53, 0.27, 0 when the cue comes first and the place that it names next: an
-area of 0.40, the best without luck. An oracle that sees the place beforehand learns the cue from it:
-0.53, 0.27, 0, 0, an area of 0.20.
+area of 0.40, the best without luck. An oracle that sees the place beforehand learns the cue from
+it: 0.53, 0.27, 0, 0, an area of 0.20.
 """
 
 from __future__ import annotations

@@ -17,7 +17,8 @@ from envs.observations import OBSERVERS, UNSEEN_GRAY, patch_centers, seen_pixels
 from envs.toy import cue_set
 from foveate.checkpoint import load_model
 from foveate.data import ImageSet, load_data
-from foveate.model import PIXEL_MEAN, PIXEL_STD, AnyOrderTransformer
+from foveate.encoder import PIXEL_MEAN, PIXEL_STD
+from foveate.model import AnyOrderTransformer
 
 Observations: TypeAlias = NDArray[Any] | dict[str, NDArray[Any]]
 RENDER_PX = 224
@@ -212,7 +213,7 @@ class ImageScanVectorEnv(VectorEnv[Observations, NDArray[Any], NDArray[Any]]):
         """Draw each row: the image with its fixations, what has been seen, the reconstruction."""
         episode = self._under_way()
         unseen = episode.selectable.unsqueeze(-1)
-        rebuilt = torch.where(unseen, episode.prediction.pixels, episode.targets)
+        rebuilt = torch.where(unseen, episode.prediction.values, episode.targets)
         truth, rebuilt = (
             self.model.unpatchify(pixels * PIXEL_STD + PIXEL_MEAN)
             for pixels in (episode.targets, rebuilt)

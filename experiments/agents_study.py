@@ -78,10 +78,15 @@ def trained(config: StudyConfig, agent: Agent, seed: int) -> Run:
     wanted: TrainConfig = dataclasses.replace(
         preset, out=folder, agent=agent, seed=seed, report=False, threads=config.threads
     )
-    begun = (folder / "checkpoint.pt").is_file()
-    if not begun or load_run(folder).iteration < wanted.total_iterations:
+    return finished(wanted)
+
+
+def finished(wanted: TrainConfig) -> Run:
+    """Train a run, or finish or load the one that is there."""
+    begun = (wanted.out / "checkpoint.pt").is_file()
+    if not begun or load_run(wanted.out).iteration < wanted.total_iterations:
         train(dataclasses.replace(wanted, resume=begun))
-    return load_run(folder)
+    return load_run(wanted.out)
 
 
 def evaluate(run: Run, limit: int) -> dict[str, float]:

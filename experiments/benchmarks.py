@@ -147,7 +147,7 @@ def uncached_episode(
             seen = order[:, :step]
             rank = order_to_rank(seen, model.num_patches)
             counts = torch.arange(1, step + 1).expand(len(order), -1)
-            memory = model.encode(batch, rank_to_order(rank)[:, :step], counts)
-            model.decode(memory, positions, torch.full_like(positions, step))
+            layers = model.encode(batch, rank_to_order(rank)[:, :step], counts)
+            model.decode(layers, positions, torch.full_like(positions, step))
 
     return episode

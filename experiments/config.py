@@ -9,6 +9,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from foveate.config import TargetKind
+from foveate.recipes import RECIPES, Recipe, recipe
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
@@ -26,6 +29,8 @@ class TrainConfig:
     """Seed of all randomness: weights, batches, orders, actions."""
     device: str = "cpu"
     """Torch device."""
+    shard: bool = False
+    """Shard the model over the processes of torchrun (FSDP2), if it is too large for each."""
     threads: int | None = None
     """CPU threads; None = torch's choice."""
     wandb: Literal["disabled", "offline", "online"] = "disabled"
@@ -42,6 +47,19 @@ class TrainConfig:
     augment: bool = False
     """Random flips and shifts of the training images (kornia)."""
 
+    recipe: str = "foveate"
+    """Row of foveate.recipes: order, stream, decoder and target of the model."""
+    order: str | None = None
+    """Order that the model learns from, in foveate.orders or foveate.semantic_orders; None = the
+    recipe's."""
+    target: TargetKind | None = None
+    """What the model predicts; None = the recipe's."""
+    teacher: str = "average"
+    """Whose features are predicted (target="features"): ``average``, of the model's own weights
+    over time, or a timm model."""
+    num_colors: int | None = None
+    """Entries of the palette (target="colors"); None = 512, or 64 for gray images."""
+
     patch_size: int = 4
     """Side of a patch, pixels."""
     embed_dim: int = 96
@@ -50,8 +68,8 @@ class TrainConfig:
     """Encoder blocks."""
     num_heads: int = 4
     """Attention heads."""
-    decoder_depth: int = 2
-    """Cross-attention decoder blocks."""
+    decoder_depth: int | None = None
+    """Decoder blocks; None = the recipe's."""
     periphery: int = 2
     """Side, in patches, of the always-visible thumbnail; 0 = a blind scanner."""
     num_targets: int = 4
@@ -69,13 +87,17 @@ class TrainConfig:
     """Scans of the same image that are one another's baseline."""
 
     warmup_iterations: int = 1000
-    """Model updates on random orders alone, before the policy starts."""
+    """Model updates on the recipe's order alone, before the policy starts."""
     warmup_batch_size: int = 128
     """Images per warm-up iteration."""
     iterations: int = 1000
-    """Iterations with the policy, after the warm-up."""
+    """Iterations with the policy, after the warm-up; 0 = no policy."""
     batch_size: int = 16
     """Images scanned by the policy per iteration."""
+    micro_batches: int | None = None
+    """Equal parts of every batch, each with its own randomness, whose gradients are accumulated.
+    The processes of torchrun share them: with as many parts a run is the same, whatever the number
+    of processes. None = one per process, or what the resumed run has."""
     agent: Literal["group-relative", "maskable-ppo"] = "group-relative"
     """Who learns the policy: the native group-relative policy gradient, or MaskablePPO of
     sb3-contrib (batch_size x group scans of as many images; schedules joint and policy_only)."""
@@ -90,12 +112,14 @@ class TrainConfig:
     prefix_share: float = 0.25
     """Share of random-order batches that reveal a random number of first patches all at once
     (tied rank), so that the encoder also learns full attention."""
+    model_optimizer: Literal["muon", "adamw"] = "muon"
+    """Optimizer of the model's hidden matrices; all else is AdamW's. Muon needs them unsharded."""
     model_lr: float = 3e-3
     """Peak learning rate of the model."""
     policy_lr: float = 2e-3
     """Peak learning rate of the policy."""
     weight_decay: float = 0.05
-    """Weight decay of the model's hidden matrices, which Muon trains; all else has none."""
+    """Weight decay of the model's hidden matrices; all else has none."""
 
     log_every: int = 10
     """Iterations per line of metrics.jsonl."""
@@ -103,6 +127,7 @@ class TrainConfig:
     """Iterations per checkpoint."""
 
     def __post_init__(self) -> None:
+        recipe(self.recipe)
         for name in ("random_share", "prefix_share", "discount"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must lie in 0..1, got {getattr(self, name)}")
@@ -120,6 +145,7 @@ class TrainConfig:
                 "budget",
                 "warmup_batch_size",
                 "batch_size",
+                "micro_batches",
                 "alternate_every",
                 "log_every",
                 "save_every",
@@ -143,15 +169,40 @@ class TrainConfig:
             raise ValueError(
                 "augment needs --agent group-relative; maskable-ppo scans images as they are stored"
             )
+        if self.agent == "maskable-ppo" and (self.micro_batches or 1) > 1:
+            raise ValueError(
+                "micro_batches needs --agent group-relative; maskable-ppo takes a batch as a whole"
+            )
+        if self.shard and self.model_optimizer == "muon":
+            raise ValueError("shard needs --model-optimizer adamw; Muon takes matrices as a whole")
+        for name in ("batch_size", "warmup_batch_size"):
+            if getattr(self, name) % (self.micro_batches or 1):
+                raise ValueError(
+                    f"micro_batches (by default one per process) must divide {name} "
+                    f"{getattr(self, name)}, got {self.micro_batches}"
+                )
         if self.group < 2:
             raise ValueError(
                 f"group must be at least 2 (the others are the baseline), got {self.group}"
             )
 
+    def per_micro_batch(self, num_images: int) -> int:
+        """Images of a batch that are in each of its micro-batches."""
+        return num_images // (self.micro_batches or 1)
+
+    @property
+    def parts(self) -> Recipe:
+        """The recipe, with the parts that are swapped."""
+        chosen = {"order": self.order, "target": self.target}
+        swapped = {name: part for name, part in chosen.items() if part is not None}
+        parts = replace(recipe(self.recipe), **swapped)  # type: ignore[arg-type]
+        # Options of the recipe's order are not those of another.
+        return parts if self.order is None else replace(parts, squares_per_side=None)
+
     @property
     def num_random(self) -> int:
-        """Images with random orders in each of the model's batches after the warm-up."""
-        num_scans = self.batch_size * self.group
+        """Images with random orders in each of the model's micro-batches after the warm-up."""
+        num_scans = self.per_micro_batch(self.batch_size) * self.group
         if self.random_share == 1:
             return num_scans
         return round(num_scans * self.random_share / (1 - self.random_share))
@@ -224,4 +275,28 @@ PRESETS: dict[str, tuple[str, TrainConfig]] = {
             iterations=2000,
         ),
     ),
+}
+
+RECIPE_SIZES: dict[str, dict[str, int]] = {
+    name: {"image_size": 16, "patch_size": 1} for name in ("igpt", "igpt_bert", "autonat")
+}
+"""Of the presets whose tokens are pixels: 256 of them."""
+PRESETS |= {
+    name: (
+        f"{row.reference.split('(', 1)[0].split(',')[0].strip()} on scenes; 2 to 6 minutes.",
+        TrainConfig(
+            out=Path("runs") / name,
+            recipe=name,
+            report=True,
+            embed_dim=64,
+            periphery=0,
+            prefix_share=0.0,
+            warmup_iterations=600,
+            warmup_batch_size=64,
+            iterations=0,
+            **RECIPE_SIZES.get(name, {}),  # type: ignore[arg-type]
+        ),
+    )
+    for name, row in RECIPES.items()
+    if name != "foveate"
 }

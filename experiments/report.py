@@ -16,11 +16,14 @@ from experiments.sheets import draw
 def report(run: Path) -> None:
     """Compare orders, probe, and draw: about a minute on 2 cores.
 
-    The comparison takes 400 test images, the probe 4,000 training and 2,000 test images.
+    The comparison takes 400 test images, the probe 4,000 training and 2,000 test images. A model
+    that cannot scan is only probed.
     """
-    compare(CompareConfig(run=run, limit=400, oracle_limit=100))
-    draw(ScanpathConfig(run=run))
-    if load_run(run).split("test").class_names:
+    loaded = load_run(run)
+    if loaded.model.config.scannable:
+        compare(CompareConfig(run=run, limit=400, oracle_limit=100))
+        draw(ScanpathConfig(run=run))
+    if loaded.split("test").class_names:
         probe(ProbeConfig(run=run, train_limit=4000, test_limit=2000))
     else:
         print("no labels, no probe")

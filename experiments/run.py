@@ -18,9 +18,9 @@ from agents.policies import PointerPolicy, PolicyAgent, PolicyConfig
 from envs.toy import cue_set
 from experiments.config import TrainConfig
 from foveate.checkpoint import CHECKPOINT, read_checkpoint
-from foveate.config import ModelConfig
 from foveate.data import ImageSet, load_data
 from foveate.model import AnyOrderTransformer
+from foveate.teachers import teacher_dim
 
 
 def git_commit() -> str:
@@ -87,7 +87,8 @@ def read_config(directory: Path) -> TrainConfig:
         content = json.loads(path.read_text())
         for name in ("out", "data_root"):
             content[name] = Path(content[name])
-        return TrainConfig(**content)
+        # Runs from before micro-batches were one.
+        return TrainConfig(**{"micro_batches": 1, **content})
     except (AttributeError, TypeError, KeyError, json.JSONDecodeError) as reason:
         raise ValueError(f"{path} does not fit this version of foveate: {reason}") from reason
 
@@ -105,6 +106,7 @@ FREE_ON_RESUME = {
     "stop_after",
     "report",
     "device",
+    "shard",
     "threads",
     "wandb",
     "data_root",
@@ -204,25 +206,59 @@ def build(
     config: TrainConfig, image_shape: tuple[int, int, int]
 ) -> tuple[AnyOrderTransformer, PointerPolicy]:
     """Build model and policy for images of shape (C, H, W)."""
+    parts, chans = config.parts, image_shape[0]
+    own_depth = {} if config.decoder_depth is None else {"decoder_depth": config.decoder_depth}
+    feature_dim = None
+    if parts.target == "features":
+        feature_dim = teacher_dim(config.teacher, config.embed_dim)
     model = AnyOrderTransformer(
-        ModelConfig(
+        parts.model_config(
             image_size=image_shape[1:],
-            in_chans=image_shape[0],
+            in_chans=chans,
             patch_size=config.patch_size,
             embed_dim=config.embed_dim,
             depth=config.depth,
             num_heads=config.num_heads,
-            decoder_depth=config.decoder_depth,
             periphery=config.periphery,
             num_targets=config.num_targets,
+            feature_dim=feature_dim,
+            num_colors=config.num_colors or (64 if chans == 1 else 512),
+            **own_depth,
         )
     ).to(config.device)
-    if not 1 <= config.budget < model.num_patches:
+    if config.iterations:
+        model.check_scannable()
+    if config.iterations and not 1 <= config.budget < model.num_patches:
         raise ValueError(
             f"budget must lie in 1..{model.num_patches - 1} fixations for this grid, "
             f"got {config.budget}"
         )
     return model, PointerPolicy(config.embed_dim, PolicyConfig()).to(config.device)
+
+
+def build_optimizers(
+    config: TrainConfig, model: AnyOrderTransformer
+) -> list[torch.optim.Optimizer]:
+    """Build the optimizers of a model: one of its hidden matrices, one of all else."""
+    decoders = [model.decoder, *([model.visible_decoder] if model.config.visible_decoder else [])]
+    stacks = [model.encoder.blocks, *(decoder.blocks for decoder in decoders)]
+    hidden = [p for stack in stacks for p in stack.parameters() if p.ndim == 2]
+    learned = [p for p in model.parameters() if p.requires_grad]
+    others = [p for p in learned if not any(p is matrix for matrix in hidden)]
+    rate, decay, betas = config.model_lr, config.weight_decay, (0.9, 0.95)
+    hidden_optimizer: torch.optim.Optimizer
+    if config.model_optimizer == "muon":
+        # Jordan et al. 2024: at equal steps far ahead of AdamW here.
+        hidden_optimizer = torch.optim.Muon(
+            hidden, lr=rate, weight_decay=decay, adjust_lr_fn="match_rms_adamw"
+        )
+    else:
+        hidden_optimizer = torch.optim.AdamW(hidden, lr=rate, betas=betas, weight_decay=decay)
+    # Decay would only pull positions and the start token toward zero.
+    return [
+        hidden_optimizer,
+        torch.optim.AdamW(others, lr=rate, betas=betas, weight_decay=0.0),
+    ]
 
 
 @dataclass(frozen=True)

@@ -5,15 +5,17 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import resource
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, cast
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from sb3_contrib import MaskablePPO
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
 from agents.group_relative import policy_step
@@ -21,8 +23,18 @@ from agents.policies import PointerPolicy, PolicyConfig
 from agents.sb3 import AfterRollout, make_maskable_ppo
 from envs.vector import ImageScanVectorEnv
 from experiments.config import TrainConfig
+from experiments.distributed import (
+    Processes,
+    descend,
+    load_optimizer,
+    parameters_together,
+    sharded_like,
+    share_batches,
+    whole,
+)
 from experiments.run import (
     build,
+    build_optimizers,
     check_device,
     check_folder,
     git_commit,
@@ -38,35 +50,43 @@ from experiments.run import (
 )
 from foveate.checkpoint import CHECKPOINT, read_checkpoint
 from foveate.data import augment
-from foveate.orders import order_to_rank, ordering, tie_prefix
+from foveate.orders import order_to_rank, tie_prefix
+from foveate.semantic_orders import model_ordering
+from foveate.targets import fit_palette
+from foveate.teachers import Teacher, make_teacher
 
-Learn = Callable[[Float[Tensor, "B C H W"], Int[Tensor, "B T"]], None]
+PALETTE_IMAGES = 5000
+"""Training images whose colors a palette is fitted to."""
+
+Scans = tuple[Float[Tensor, "B C H W"], Int[Tensor, "B T"]]
+"""Images and the scanpaths on them."""
+Ranked = tuple[Float[Tensor, "B C H W"], Int[Tensor, "B N"]]
+"""Images and the ranks of their patches."""
+Learn = Callable[[list[Scans]], None]
+"""Lets the model learn from the scans of each micro-batch."""
 
 
 class Trainer:
     """Model, policy, their optimizers and all randomness; one :meth:`step` per iteration."""
 
-    def __init__(self, config: TrainConfig) -> None:
+    def __init__(self, config: TrainConfig, processes: Processes) -> None:
         self.config = config
+        self.processes = processes
         torch.manual_seed(config.seed)
-        self.images = load_split(config, "train", config.limit)
+        with processes.one_before_the_others():
+            self.images = load_split(config, "train", config.limit)
         self.pixels = self.images.images.to(config.device)
         self.model, self.policy = build(config, self.images.image_shape)
-        # Muon (Jordan et al. 2024) on the hidden matrices: at equal steps far ahead of AdamW
-        # here. The rest is AdamW's, without decay, which would only pull positions and the start
-        # token toward zero.
-        blocks = [*self.model.encoder.blocks.parameters(), *self.model.decoder.parameters()]
-        hidden = [p for p in blocks if p.ndim == 2]
-        others = [p for p in self.model.parameters() if not any(p is matrix for matrix in hidden)]
-        self.model_optimizers: list[torch.optim.Optimizer] = [
-            torch.optim.Muon(
-                hidden,
-                lr=config.model_lr,
-                weight_decay=config.weight_decay,
-                adjust_lr_fn="match_rms_adamw",
-            ),
-            torch.optim.AdamW(others, lr=config.model_lr, betas=(0.9, 0.95), weight_decay=0.0),
-        ]
+        if config.shard:
+            processes.shard(self.model)
+        self.model_optimizers = build_optimizers(config, self.model)
+        self.teacher: Teacher | None = None
+        if self.model.config.target == "features":
+            self.teacher = make_teacher(config.teacher, self.model, config.device)
+        if self.model.config.target == "colors":
+            sample = self.images.images[:PALETTE_IMAGES]
+            palette = fit_palette(sample, self.model.config.num_colors, seed=config.seed)
+            self.model.palette.copy_(palette)
         self.ppo: MaskablePPO | None = None
         if config.agent == "maskable-ppo":
             self.ppo = self._make_ppo()
@@ -74,7 +94,10 @@ class Trainer:
             self.policy_optimizer = self.ppo.policy.optimizer
         else:
             self.policy_optimizer = torch.optim.Adam(self.policy.parameters(), lr=config.policy_lr)
-        self.random_order = ordering("random", self.model.grid)
+        self.num_micro_batches = config.micro_batches or 1
+        self.order = model_ordering(
+            config.parts.order, self.model, **config.parts.options_for(self.model.grid)
+        )
         self.generator = torch.Generator().manual_seed(config.seed)
         self.iteration = 0
 
@@ -104,8 +127,11 @@ class Trainer:
         since_warmup = at - config.warmup_iterations
         self.iteration += 1
         self._set_learning_rates(at)
+        generators = self._generators()
         if since_warmup < 0:
-            return {"loss": self._update_model(*self._random_batch(config.warmup_batch_size))}
+            num_images = config.per_micro_batch(config.warmup_batch_size)
+            batches = ([self._random_batch(num_images, each)] for each in generators)
+            return {"loss": self._update_model(batches, generators)}
         model_learns = config.schedule in ("joint", "frozen")
         policy_learns = config.schedule in ("joint", "policy_only")
         if config.schedule == "alternating":
@@ -114,37 +140,69 @@ class Trainer:
 
         measured: dict[str, float] = {}
 
-        def learn(images: Float[Tensor, "B C H W"], order: Int[Tensor, "B T"]) -> None:
+        def learn(scans: list[Scans]) -> None:
             if model_learns:
-                measured["loss"] = self._learn_from_scans(images, order)
+                measured["loss"] = self._learn_from_scans(scans, generators)
 
         if config.agent == "maskable-ppo":
             return {**self._scan_with_ppo(at, learn), **measured}
-        return {**self._scan_in_groups(at, policy_learns, learn), **measured}
+        return {**self._scan_in_groups(at, policy_learns, generators, learn), **measured}
 
-    def _scan_in_groups(self, at: int, policy_learns: bool, learn: Learn) -> dict[str, float]:
+    def _generators(self) -> list[torch.Generator]:
+        """Randomness of each micro-batch of this process.
+
+        A single micro-batch draws from the trainer's own generator. Several draw from one each,
+        seeded from it, so that whichever process works on a micro-batch draws the same.
+        """
+        if self.num_micro_batches == 1:
+            return [self.generator]
+        seeds = torch.randint(2**62, (self.num_micro_batches,), generator=self.generator)
+        return [torch.Generator().manual_seed(s) for s in self.processes.share(seeds.tolist())]
+
+    def _scan_in_groups(
+        self, at: int, policy_learns: bool, generators: list[torch.Generator], learn: Learn
+    ) -> dict[str, float]:
         """Scan with the native policy, update it, and hand the scans to the model."""
         config = self.config
-        images = self._batch(config.batch_size)
-        scans = policy_step(
-            self.model,
-            self.policy,
-            images,
-            budget=config.budget,
-            reward=config.reward,
-            group=config.group,
-            discount=config.discount,
-            entropy_weight=self._entropy_weight(at),
-            generator=self.generator,
-        )
+        num_images = config.per_micro_batch(config.batch_size)
+        batches = [self._batch(num_images, generator) for generator in generators]
+        with parameters_together(self.model):
+            steps = [
+                policy_step(
+                    self.model,
+                    self.policy,
+                    images,
+                    budget=config.budget,
+                    reward=config.reward,
+                    group=config.group,
+                    discount=config.discount,
+                    entropy_weight=self._entropy_weight(at),
+                    generator=generator,
+                )
+                for images, generator in zip(batches, generators, strict=True)
+            ]
         if policy_learns:
-            descend(self.policy, [self.policy_optimizer], scans.loss)
-        learn(images.repeat_interleave(config.group, dim=0), scans.order)
-        return {"auc": scans.auc, "return": scans.episode_return, "entropy": scans.entropy}
+            # The graphs of all micro-batches are alive until the scale is known.
+            advantage = torch.cat([step.advantage for step in steps])
+            scale = self.processes.gather(advantage).std()
+            for step in steps:
+                (step.loss_scaled_by(scale) / self.num_micro_batches).backward()
+            descend(self.policy, [self.policy_optimizer], self.processes)
+        learn(
+            [
+                (images.repeat_interleave(config.group, dim=0), step.order)
+                for images, step in zip(batches, steps, strict=True)
+            ]
+        )
+        measured = [(step.auc, step.episode_return, step.entropy) for step in steps]
+        sums = self.processes.sum([sum(values) for values in zip(*measured, strict=True)])
+        means = (value / self.num_micro_batches for value in sums)
+        return dict(zip(("auc", "return", "entropy"), means, strict=True))
 
     def _scan_with_ppo(self, at: int, learn: Learn) -> dict[str, float]:
         """Let MaskablePPO collect one rollout and learn from it; the model learns in between."""
         assert self.ppo is not None
+        device = self.config.device
         # stable-baselines3 draws from the global generators: seeded anew for every iteration, a
         # resumed run goes on as if it had never stopped.
         self.ppo.set_random_seed(self.config.seed * 1_000_003 + at)
@@ -154,7 +212,7 @@ class Trainer:
         self.ppo._last_obs = None  # Observations of the model as it was before its update.
         after = AfterRollout(
             lambda index, order: learn(
-                self.images.batch(index, device=self.config.device), order.to(self.config.device)
+                [(self.images.batch(index, device=device), order.to(device))]
             )
         )
         num_steps = self.ppo.n_steps * self.ppo.n_envs
@@ -166,60 +224,76 @@ class Trainer:
             "entropy": -float(self.ppo.logger.name_to_value["train/entropy_loss"]),
         }
 
-    def _learn_from_scans(
-        self, images: Float[Tensor, "B C H W"], order: Int[Tensor, "B T"]
-    ) -> float:
+    def _learn_from_scans(self, scans: list[Scans], generators: list[torch.Generator]) -> float:
         """Update the model on the policy's scans and its share of random orders."""
-        batches: list[Tensor] = []
-        if self.config.random_share < 1:
-            batches += [images, order_to_rank(order, self.model.num_patches)]
-        if self.config.num_random:
-            batches += self._random_batch(self.config.num_random)
-        return self._update_model(*batches)
+        batches: list[list[Ranked]] = []
+        for (images, order), generator in zip(scans, generators, strict=True):
+            pairs: list[Ranked] = []
+            if self.config.random_share < 1:
+                pairs.append((images, order_to_rank(order, self.model.num_patches)))
+            if self.config.num_random:
+                pairs.append(self._random_batch(self.config.num_random, generator))
+            batches.append(pairs)
+        return self._update_model(batches, generators)
 
-    def _update_model(self, *batches: Tensor) -> float:
-        """Take one step on (images, rank) pairs, each pair weighted by its images."""
-        pairs = list(zip(batches[::2], batches[1::2], strict=True))
-        total = sum(len(images) for images, _ in pairs)
-        loss = torch.zeros((), device=self.config.device)
-        for images, rank in pairs:
-            num_steps = self.config.budget + 1
-            loss = loss + len(images) / total * self.model(
-                images, rank, num_steps=num_steps, generator=self.generator
-            )
-        value = float(loss.detach())
+    def _update_model(
+        self, batches: Iterable[list[Ranked]], generators: list[torch.Generator]
+    ) -> float:
+        """Take one step on micro-batches of (images, rank) pairs, each weighted by its images."""
+        total = 0.0
+        for pairs, generator in zip(batches, generators, strict=True):
+            num_images = sum(len(images) for images, _ in pairs)
+            loss = torch.zeros((), device=self.config.device)
+            for images, rank in pairs:
+                features = None if self.teacher is None else self.teacher(images)
+                loss = loss + len(images) / num_images * self.model(
+                    images,
+                    rank,
+                    num_steps=self.config.budget + 1,
+                    generator=generator,
+                    features=features,
+                )
+            (loss / self.num_micro_batches).backward()
+            total += float(loss.detach())
+        value = self.processes.sum([total])[0] / self.num_micro_batches
         if not math.isfinite(value):
             raise ValueError(
                 f"the loss is {value} at iteration {self.iteration}; lower --model-lr "
                 "(the last checkpoint is kept)"
             )
-        descend(self.model, self.model_optimizers, loss)
+        descend(self.model, self.model_optimizers, self.processes)
+        if self.teacher is not None:
+            self.teacher.update(self.model)
         return value
 
     # --- batches and orders
 
-    def _batch(self, size: int) -> Float[Tensor, "B C H W"]:
-        index = torch.randint(len(self.pixels), (size,), generator=self.generator)
+    def _batch(self, size: int, generator: torch.Generator) -> Float[Tensor, "B C H W"]:
+        index = torch.randint(len(self.pixels), (size,), generator=generator)
         images = self.pixels[index.to(self.pixels.device)].float() / 255
-        return augment(images, generator=self.generator) if self.config.augment else images
+        return augment(images, generator=generator) if self.config.augment else images
 
-    def _random_batch(self, size: int) -> tuple[Float[Tensor, "B C H W"], Int[Tensor, "B N"]]:
-        """Draw images with random scans of the budget's length.
+    def _random_batch(self, size: int, generator: torch.Generator) -> Ranked:
+        """Draw images in the recipe's order; of unseen queries, scans of the budget's length.
 
         Now and then the whole batch has a tied prefix of any size.
         """
-        images = self._batch(size)
-        rank = self.random_order(images, generator=self.generator)
-        if float(torch.rand((), generator=self.generator)) < self.config.prefix_share:
-            prefix = int(torch.randint(1, self.model.num_patches, (), generator=self.generator))
+        images = self._batch(size, generator)
+        rank = self.order(images, generator=generator)
+        share = self.config.prefix_share
+        if share > 0 and float(torch.rand((), generator=generator)) < share:
+            prefix = int(torch.randint(1, self.model.num_patches, (), generator=generator))
             rank = tie_prefix(rank, prefix)
-        return images, rank.clamp(max=self.config.budget)
+        if self.model.config.queries == "unseen":
+            rank = rank.clamp(max=self.config.budget)
+        return images, rank
 
     # --- schedules
 
     def _decay(self, at: int) -> float:
-        """Cosine from 1 to 0 over the iterations after the warm-up; 1 before."""
-        progress = max(0, at - self.config.warmup_iterations) / max(1, self.config.iterations)
+        """Cosine from 1 to 0 over the iterations with the policy, or all if there are none."""
+        first = self.config.warmup_iterations if self.config.iterations else 0
+        progress = max(0, at - first) / max(1, self.config.total_iterations - first)
         return 0.5 * (1 + math.cos(math.pi * progress))
 
     def _entropy_weight(self, at: int) -> float:
@@ -242,61 +316,75 @@ class Trainer:
     # --- checkpoints
 
     def state(self) -> dict[str, Any]:
-        """Everything that the next iteration depends on."""
+        """Everything that the next iteration depends on, whether it is sharded or not."""
         return {
             "iteration": self.iteration,
             "image_shape": self.images.image_shape,
             "model_config": dataclasses.asdict(self.model.config),
-            "model": self.model.state_dict(),
+            "model": whole(self.model.state_dict()),
             "policy": self.policy.state_dict(),
-            "model_optimizers": [optimizer.state_dict() for optimizer in self.model_optimizers],
+            "model_optimizers": [whole(each.state_dict()) for each in self.model_optimizers],
             "policy_optimizer": self.policy_optimizer.state_dict(),
             "actor_critic": None if self.ppo is None else self.ppo.policy.state_dict(),
             "generator": self.generator.get_state(),
+            "teacher": None if self.teacher is None else self.teacher.state_dict(),
         }
 
     def load(self, state: dict[str, Any]) -> None:
         """Continue from a state."""
-        load_weights(self.model, self.policy, state, self.config.out)
+        weights = sharded_like(state["model"], self.model.state_dict())
+        load_weights(self.model, self.policy, {**state, "model": weights}, self.config.out)
         for optimizer, saved in zip(self.model_optimizers, state["model_optimizers"], strict=True):
-            optimizer.load_state_dict(saved)
+            load_optimizer(optimizer, saved)
         if self.ppo is not None:
             self.ppo.policy.load_state_dict(state["actor_critic"])
         self.policy_optimizer.load_state_dict(state["policy_optimizer"])
+        if self.teacher is not None:
+            self.teacher.load_state_dict(state["teacher"])
         self.generator.set_state(state["generator"].cpu())
         self.iteration = state["iteration"]
 
 
-def descend(module: nn.Module, optimizers: list[torch.optim.Optimizer], loss: Tensor) -> None:
-    """Take one step of a module's optimizers, gradients clipped to norm 1."""
-    module.zero_grad()
-    loss.backward()
-    nn.utils.clip_grad_norm_(module.parameters(), 1.0)
-    for optimizer in optimizers:
-        optimizer.step()
-
-
 def train(config: TrainConfig) -> Trainer:
-    """Train as configured, write the run folder, and return the trainer."""
+    """Train as configured, write the run folder, and return the trainer.
+
+    All processes that torchrun started call it alike; the first one writes.
+    """
     set_threads(config.threads)
-    check_device(config.device)
+    processes = Processes.started(config.device)
+    config = share_batches(config, processes)
+    check_device(processes.device)
     check_folder(config)
+    with processes.connected():
+        trainer = run_loop(config, processes)
+    if config.report and trainer.iteration == config.total_iterations and processes.rank == 0:
+        from experiments.report import report
+
+        report(config.out)
+    return trainer
+
+
+def run_loop(config: TrainConfig, processes: Processes) -> Trainer:
+    """Build or load the trainer, and take its steps."""
     # Asked at the start: by the end of a long run the working tree may hold another commit.
     commit = git_commit()
-    trainer = Trainer(config)
+    writes = processes.rank == 0
+    trainer = Trainer(dataclasses.replace(config, device=processes.device), processes)
+    metrics = config.out / "metrics.jsonl"
     if config.resume:
-        trainer.load(read_checkpoint(config.out / CHECKPOINT, config.device))
-        trim_metrics(config.out / "metrics.jsonl", trainer.iteration)
-    else:
+        trainer.load(read_checkpoint(config.out / CHECKPOINT))
+        if writes:
+            trim_metrics(metrics, trainer.iteration)
+    elif writes:
         write_config(config)
     first = trainer.iteration
-    seconds_before = seconds_so_far(config.out / "metrics.jsonl")
+    seconds_before = seconds_so_far(metrics)
     started, end = (
         time.perf_counter(),
         min(config.total_iterations, config.stop_after or config.total_iterations),
     )
     log = None
-    if config.wandb != "disabled":
+    if writes and config.wandb != "disabled":
         import wandb
 
         log = wandb.init(
@@ -305,18 +393,22 @@ def train(config: TrainConfig) -> Trainer:
 
     logged, logged_at = started, first
     progress = tqdm(
-        total=config.total_iterations, initial=trainer.iteration, desc=config.out.name, unit="it"
+        total=config.total_iterations,
+        initial=trainer.iteration,
+        desc=config.out.name,
+        unit="it",
+        disable=not writes,
     )
-    with (config.out / "metrics.jsonl").open("a") as metrics, progress:
+    with progress:
         while trainer.iteration < end:
             measured = trainer.step()
             at = trainer.iteration
             progress.update()
-            if at % config.log_every == 0 or at == end:
+            if writes and (at % config.log_every == 0 or at == end):
                 seconds = seconds_before + time.perf_counter() - started
                 line = {"iteration": at, "seconds": round(seconds, 2), **measured}
-                metrics.write(json.dumps(line) + "\n")
-                metrics.flush()
+                with metrics.open("a") as file:
+                    file.write(json.dumps(line) + "\n")
                 warming = at <= config.warmup_iterations
                 images = config.warmup_batch_size if warming else config.batch_size
                 now = time.perf_counter()
@@ -328,16 +420,22 @@ def train(config: TrainConfig) -> Trainer:
                 if log is not None:
                     log.log(line, step=at)
             if at % config.save_every == 0 or at == end:
-                save_checkpoint(config.out, trainer.state())
-    if trainer.iteration > first:
+                state = trainer.state()
+                if writes:
+                    save_checkpoint(config.out, state)
+    if writes and trainer.iteration > first:
         record_run(config, trainer, commit, seconds_before + time.perf_counter() - started)
     if log is not None:
         log.finish()
-    if config.report and trainer.iteration == config.total_iterations:
-        from experiments.report import report
-
-        report(config.out)
     return trainer
+
+
+def peak_memory_mb(device: str) -> float:
+    """Most memory in use so far: of the process on a CPU, of torch's tensors on a GPU."""
+    if torch.device(device).type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return kilobytes / (2**20 if sys.platform == "darwin" else 2**10)
 
 
 def record_run(config: TrainConfig, trainer: Trainer, commit: str, seconds: float) -> None:
@@ -355,4 +453,6 @@ def record_run(config: TrainConfig, trainer: Trainer, commit: str, seconds: floa
         },
         data=config.data,
         train_images=len(trainer.images),
+        world_size=trainer.processes.count,
+        peak_memory_mb=peak_memory_mb(config.device),
     )

@@ -156,18 +156,24 @@ def attend_few(
 
 
 class CrossAttentionBlock(nn.Module):
-    """Pre-norm decoder block: queries attend to a memory, never to one another; then an MLP.
+    """Pre-norm decoder block: queries attend to a memory, then an MLP.
 
-    Because queries do not interact, any number of positions can be decoded from one prefix
-    in one pass.
+    Without lateral attention queries do not interact, so that any number of positions can be
+    decoded from one prefix in one pass. With it they first attend to one another, as in a
+    transformer decoder.
 
     Reference: the query blocks of SAIM (arXiv 2303.07338) and the second stack of ARPG
-    (hp-l33/ARPG). timm has no cross-attention block and torch's TransformerDecoderLayer insists on
-    self-attention, hence by hand.
+    (hp-l33/ARPG); with lateral attention, the decoder of RandSAC (2203.12054). timm has no
+    cross-attention block and torch's TransformerDecoderLayer insists on self-attention, hence
+    by hand.
     """
 
-    def __init__(self, embed_dim: int, num_heads: int, mlp_ratio: float) -> None:
+    def __init__(
+        self, embed_dim: int, num_heads: int, mlp_ratio: float, lateral: bool = False
+    ) -> None:
         super().__init__()
+        self.lateral_norm = nn.LayerNorm(embed_dim) if lateral else None
+        self.lateral = Attention(embed_dim, num_heads, qkv_bias=True) if lateral else None
         self.num_heads = num_heads
         self.norm1 = nn.LayerNorm(embed_dim)
         self.query = nn.Linear(embed_dim, embed_dim)
@@ -190,12 +196,15 @@ class CrossAttentionBlock(nn.Module):
         keys: Float[Tensor, "B H S K"],
         values: Float[Tensor, "B H S K"],
         may_attend: Bool[Tensor, "#B 1 #Q S"] | None = None,
+        lateral: Bool[Tensor, "#B 1 Q Q"] | None = None,
     ) -> Float[Tensor, "B Q D"]:
         """Update the queries from the keys and values they may attend to.
 
-        In ``may_attend`` True = may attend; None = all may. Queries that are the same for all
-        images may come as one row.
+        In ``may_attend`` (to the memory) and ``lateral`` (to other queries) True = may attend; None
+        = all may. Queries that are the same for all images may come as one row.
         """
+        if self.lateral is not None and self.lateral_norm is not None:
+            queries = queries + self.lateral(self.lateral_norm(queries), attn_mask=lateral)
         heads = self.query(self.norm1(queries)).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
         heads = heads.expand(len(keys), -1, -1, -1)
         few = keys.shape[2] <= FEW_KEYS and keys.device.type == "cpu"

@@ -1,4 +1,4 @@
-"""Model sizes as plain data.
+"""The parts of a model as plain data.
 
 No torch here, so that scripts can show their help before the heavy imports.
 """
@@ -6,11 +6,18 @@ No torch here, so that scripts can show their help before the heavy imports.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
+
+Stream = Literal["causal", "masked"]
+Memory = Literal["last", "layers", "mixed", "taps"]
+Lateral = Literal["none", "segment", "joint"]
+Queries = Literal["unseen", "own"]
+TargetKind = Literal["pixels", "patch_norm", "blurred", "colors", "features"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """Sizes of an :class:`foveate.model.AnyOrderTransformer`."""
+    """Sizes and parts of an :class:`foveate.model.AnyOrderTransformer`."""
 
     image_size: tuple[int, int] = (32, 32)
     """Height and width, pixels."""
@@ -24,26 +31,50 @@ class ModelConfig:
     """Encoder blocks."""
     num_heads: int = 4
     """Attention heads, encoder and decoder."""
-    decoder_depth: int = 2
-    """Cross-attention blocks."""
-    decoder_mlp_ratio: float = 2.0
-    """Hidden width of a decoder MLP over D."""
     periphery: int = 0
     """Side, in patches, of the thumbnail of the image that every order sees first; 0 = blind."""
+
+    stream: Stream = "causal"
+    """What the encoder reads. causal: the patches in rank order, each seeing its own and earlier
+    ranks; masked: all places at once, a mask token where the rank is above 0."""
+    decoder_depth: int = 2
+    """Decoder blocks; 0 = the encoder's own outputs predict (the next patch of a causal stream, the
+    hidden ones of a masked stream)."""
+    decoder_mlp_ratio: float = 2.0
+    """Hidden width of a decoder MLP over D."""
+    memory: Memory = "last"
+    """What decoder block l reads. last: the encoder's output; layers: encoder layers at even
+    distances, as the query stream of a two-stream model; mixed: a learned sum of all layers; taps:
+    a projection of the last four at even distances."""
+    lateral: Lateral = "none"
+    """Whom queries attend to beside the memory. none; segment: queries of their own and earlier
+    ranks; joint: one another and the memory, in plain self-attention."""
+    visible_decoder: bool = False
+    """A second decoder that predicts patches that are already visible."""
+
+    queries: Queries = "unseen"
+    """What is predicted in training. unseen: random unseen patches after every step; own: each
+    patch once, from the ranks before its own."""
     num_targets: int = 12
-    """Random unseen patches predicted from each prefix in training."""
+    """Random unseen patches predicted from each prefix (queries="unseen")."""
+    predict_first: bool = True
+    """Whether patches of rank 0, which nothing precedes, are predicted (queries="own")."""
+    target: TargetKind = "pixels"
+    """What is predicted of a patch: raw pixels; pixels normalized per patch; those of a blurred
+    image; the palette entry of every pixel, which the encoder then reads as well; features that are
+    given."""
+    num_colors: int = 512
+    """Entries of the palette (target="colors")."""
+    feature_dim: int | None = None
+    """Width of given features (target="features"); None for all other targets."""
+    label_smoothing: float = 0.0
+    """Of the cross-entropy (target="colors")."""
     error_loss_weight: float = 0.05
-    """Weight of the loss that teaches the model to predict its own squared error."""
+    """Weight of the loss that teaches the model to predict its own squared error
+    (target="pixels")."""
 
     def __post_init__(self) -> None:
-        for name in (
-            "patch_size",
-            "embed_dim",
-            "depth",
-            "num_heads",
-            "decoder_depth",
-            "num_targets",
-        ):
+        for name in ("patch_size", "embed_dim", "depth", "num_heads", "num_targets"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         height, width = self.image_size
@@ -64,6 +95,42 @@ class ModelConfig:
             raise ValueError(
                 f"periphery must lie in 0..{min(self.grid)} patches, got {self.periphery}"
             )
+        if self.decoder_depth < 0:
+            raise ValueError(f"decoder_depth must be at least 0, got {self.decoder_depth}")
+        if self.target == "colors" and not 2 <= self.num_colors <= 2**15:
+            raise ValueError(f"num_colors must lie in 2..{2**15}, got {self.num_colors}")
+        if not 0 <= self.label_smoothing < 1:
+            raise ValueError(f"label_smoothing must lie in [0, 1), got {self.label_smoothing}")
+        if (self.target == "features") != (self.feature_dim is not None):
+            raise ValueError("feature_dim goes with target='features', and only with it")
+        if self.target == "colors" and self.periphery:
+            raise ValueError("a palette has no thumbnail: target='colors' needs periphery=0")
+        self._check_parts()
+
+    def _check_parts(self) -> None:
+        """Refuse combinations of parts that mean nothing."""
+        if self.queries == "unseen" and (
+            self.stream == "masked" or self.decoder_depth == 0 or self.lateral != "none"
+        ):
+            raise ValueError(
+                "queries='unseen' needs a causal stream and a decoder without lateral attention; "
+                "use queries='own'"
+            )
+        if self.stream == "masked" and self.decoder_depth > 0:
+            raise ValueError("a masked stream predicts in place: decoder_depth must be 0")
+        if self.decoder_depth == 0 and (
+            self.memory != "last" or self.lateral != "none" or self.visible_decoder
+        ):
+            raise ValueError(
+                "without a decoder, memory, lateral and visible_decoder have no effect"
+            )
+        if self.memory == "layers" and self.depth % max(1, self.decoder_depth):
+            raise ValueError(
+                f"memory='layers' needs a decoder_depth that divides depth {self.depth}, "
+                f"got {self.decoder_depth}"
+            )
+        if self.lateral == "joint" and self.memory != "last":
+            raise ValueError("lateral='joint' reads the last layer: memory must be 'last'")
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -79,3 +146,21 @@ class ModelConfig:
     def patch_dim(self) -> int:
         """Pixel values per patch, P."""
         return self.patch_size**2 * self.in_chans
+
+    @property
+    def target_dim(self) -> int:
+        """Values predicted per patch: pixel values, a logit per pixel and color, or features."""
+        if self.target == "features":
+            assert self.feature_dim is not None
+            return self.feature_dim
+        return self.patch_size**2 * self.num_colors if self.target == "colors" else self.patch_dim
+
+    @property
+    def scannable(self) -> bool:
+        """Whether any position can be predicted, as raw pixels, after any fixation."""
+        return (
+            self.stream == "causal"
+            and self.decoder_depth > 0
+            and self.lateral == "none"
+            and self.target == "pixels"
+        )

@@ -1,209 +1,152 @@
 """The any-order autoregressive vision transformer.
 
-A timm VisionTransformer encodes the patches seen so far, causally in rank order. A light decoder of
-position queries cross-attends to what has been revealed and predicts the pixels of any position, so
-one encoder pass supervises many predictions. An order enters only as ``rank``:
-``rank = ordering(images); loss = model(images, rank)``.
+An encoder reads the patches seen so far; a decoder of position queries reads what has been revealed
+and predicts the rest. What the stream holds, what the decoder reads, and what it predicts are parts
+of the config (``foveate.recipes`` lists the published combinations). An order enters only as
+``rank``: ``rank = ordering(images); loss = model(images, rank)``.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import cast
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
-from timm.layers.pos_embed_sincos import build_sincos2d_pos_embed
-from timm.models.vision_transformer import Block, VisionTransformer
-from torch import Tensor, nn
+from jaxtyping import Bool, Float, Int, Num
+from torch import Tensor
 
-from foveate.attention import CrossAttentionBlock, prefix_may_attend
+from foveate.attention import CrossAttentionBlock
 from foveate.config import ModelConfig
+from foveate.decoder import Decoder, Prediction
+from foveate.encoder import PIXEL_MEAN, PIXEL_STD, PatchEncoder, take
 from foveate.orders import check_rank, order_to_rank, rank_to_order
-
-# Fixed, not per data set: a checkpoint needs nothing but its weights to read images in [0, 1].
-PIXEL_MEAN, PIXEL_STD = 0.5, 0.25
+from foveate.targets import blur, color_error, cosine_error, normalize_patches, squared_error
 
 
 @dataclass(frozen=True)
-class Prediction:
-    """What the decoder says of Q positions."""
+class InTurn:
+    """Predictions of all patches, in raster order, each from the ranks before its own."""
 
-    pixels: Float[Tensor, "B Q P"]
-    """Predicted pixels, normalized by PIXEL_MEAN and PIXEL_STD."""
-    log_error: Float[Tensor, "B Q"]
-    """Log of the mean squared error that the model expects of its prediction: its uncertainty."""
-    states: Float[Tensor, "B Q D"]
-    """Final decoder states of the queries."""
+    prediction: Prediction
+    predicted: Bool[Tensor, "B N"]
+    """True = there is a prediction; elsewhere its values mean nothing."""
+    seen: Prediction | None
+    """What the second decoder says of each patch from its own rank on; None without one."""
 
 
-class AnyOrderTransformer(nn.Module):
+class AnyOrderTransformer(PatchEncoder):
     """Predict any patch from any set of patches revealed before it.
 
-    ``encoder`` is a plain timm VisionTransformer whose class token serves as the start token: it is
-    visible to every token and sees only itself, so that no attention row is empty. Its weights load
-    strictly into timm.
-
     Reference: SAIM (Qi et al. 2023, arXiv 2303.07338) for image prediction in any order; ARPG
-    (hp-l33/ARPG) for queries that attend to content only. Differs: queries read the encoder's last
-    layer, and every prefix predicts several unseen patches instead of the next one alone.
+    (hp-l33/ARPG) for queries that attend to content only. Differs, by default: queries read the
+    encoder's last layer, and every prefix predicts several unseen patches instead of the next one.
     """
 
     def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.encoder = VisionTransformer(
-            img_size=config.image_size,
-            patch_size=config.patch_size,
-            in_chans=config.in_chans,
-            num_classes=0,
-            embed_dim=config.embed_dim,
-            depth=config.depth,
-            num_heads=config.num_heads,
-        )
-        self.periphery_position = nn.Parameter(
-            0.02 * torch.randn(config.periphery**2, config.embed_dim)
-        )
-        # Sine-cosine starts: with timm's own (std 0.02) the first hundred steps go into
-        # telling patches apart.
-        position = build_sincos2d_pos_embed(list(config.grid), config.embed_dim, temperature=100.0)
-        _, learned = self.start_and_position()
-        learned.data[0, 1:] = position
-        self.query_position = nn.Parameter(position.clone())
-        self.decoder = nn.ModuleList(
-            CrossAttentionBlock(config.embed_dim, config.num_heads, config.decoder_mlp_ratio)
-            for _ in range(config.decoder_depth)
-        )
-        self.decoder_norm = nn.LayerNorm(config.embed_dim)
-        self.pixel_head = nn.Linear(config.embed_dim, config.patch_dim)
-        self.error_head = nn.Linear(config.embed_dim, 1)
-
-    @property
-    def grid(self) -> tuple[int, int]:
-        """Rows and columns of patches."""
-        return self.config.grid
-
-    @property
-    def num_patches(self) -> int:
-        """Patches per image, N."""
-        return self.config.num_patches
-
-    @property
-    def num_always(self) -> int:
-        """Always-visible tokens that stand before the patches: start and periphery."""
-        return 1 + self.config.periphery**2
-
-    # --- parts of encoder and decoder, typed
-
-    def start_and_position(self) -> tuple[nn.Parameter, nn.Parameter]:
-        """Return the encoder's start token and positions; other encoders of timm may have none."""
-        start, position = self.encoder.cls_token, self.encoder.pos_embed
-        assert start is not None
-        assert position is not None
-        return start, position
-
-    def encoder_blocks(self) -> list[Block]:
-        """Return the encoder's blocks."""
-        return cast("list[Block]", list(self.encoder.blocks))
+        super().__init__(config)
+        position = self.start_and_position()[1].detach()[0, 1:]
+        self.decoder = Decoder(config, position)
+        if config.visible_decoder:
+            self.visible_decoder = Decoder(config, position)
 
     def decoder_blocks(self) -> list[CrossAttentionBlock]:
-        """Return the decoder's blocks."""
-        return cast("list[CrossAttentionBlock]", list(self.decoder))
-
-    # --- pixels and tokens
-
-    def patchify(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B N P"]:
-        """Cut images into patches in raster order; a patch lists rows, columns, then channels."""
-        size, (rows, cols) = self.config.patch_size, self.grid
-        tiles = images.unflatten(2, (rows, size)).unflatten(4, (cols, size))
-        return tiles.permute(0, 2, 4, 3, 5, 1).flatten(3).flatten(1, 2)
-
-    def unpatchify(self, patches: Float[Tensor, "B N P"]) -> Float[Tensor, "B C H W"]:
-        """Put patches together again; the inverse of :meth:`patchify`."""
-        size, chans, (rows, cols) = self.config.patch_size, self.config.in_chans, self.grid
-        tiles = patches.reshape(-1, rows, cols, size, size, chans)
-        return tiles.permute(0, 5, 1, 3, 2, 4).reshape(-1, chans, rows * size, cols * size)
-
-    def normalize(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
-        """Scale images in [0, 1] to the units that the model reads and predicts."""
-        if images.shape[1:] != (self.config.in_chans, *self.config.image_size):
-            wanted = (self.config.in_chans, *self.config.image_size)
-            raise ValueError(
-                f"the model takes images of shape {wanted}, got {tuple(images.shape[1:])}"
-            )
-        return (images - PIXEL_MEAN) / PIXEL_STD
-
-    def embed(
-        self, images: Float[Tensor, "B C H W"]
-    ) -> tuple[Float[Tensor, "B A D"], Float[Tensor, "B N D"]]:
-        """Embed each token from its own pixels and position alone.
-
-        Returns:
-            The always-visible tokens (start, then periphery) and the patches in raster order.
-        """
-        pixels = self.normalize(images)
-        token, position = self.start_and_position()
-        start = (token + position[:, :1]).expand(len(images), -1, -1)
-        patches = self.encoder.patch_embed(pixels) + position[:, 1:]
-        if self.config.periphery:
-            side = self.config.periphery * self.config.patch_size
-            thumbnail = F.interpolate(pixels, (side, side), mode="area")
-            glance = self.encoder.patch_embed.proj(thumbnail).flatten(2).transpose(1, 2)
-            start = torch.cat([start, glance + self.periphery_position], dim=1)
-        return start, patches
-
-    # --- encoder and decoder
-
-    def encode(
-        self,
-        images: Float[Tensor, "B C H W"],
-        order: Int[Tensor, "B L"],
-        counts: Int[Tensor, "B L"],
-    ) -> Float[Tensor, "B S D"]:
-        """Encode the always-visible tokens and the first L patches in rank order, S = A + L.
-
-        Args:
-            images: pixels in [0, 1].
-            order: the patch at each sorted place.
-            counts: how many sorted patches each of them may attend to, itself and
-                its ties included.
-        """
-        always, patches = self.embed(images)
-        index = order.unsqueeze(-1).expand(-1, -1, patches.shape[-1])
-        tokens = torch.cat([always, patches.gather(1, index)], dim=1)
-        length = order.shape[1]
-        if bool((counts == torch.arange(1, length + 1, device=counts.device)).all()):
-            for block in self.encoder.blocks:
-                tokens = block(tokens, is_causal=True)
-        else:
-            rows = prefix_may_attend(counts, length, self.num_always)
-            causal = torch.ones(
-                tokens.shape[1], tokens.shape[1], dtype=torch.bool, device=tokens.device
-            )
-            may_attend = causal.tril().repeat(len(rows), 1, 1, 1)
-            may_attend[:, :, self.num_always :] = rows
-            for block in self.encoder.blocks:
-                tokens = block(tokens, attn_mask=may_attend)
-        return self.encoder.norm(tokens)
+        """Return the decoder's blocks, of one that is not joint."""
+        return cast("list[CrossAttentionBlock]", list(self.decoder.blocks))
 
     def decode(
         self,
-        memory: Float[Tensor, "B S D"],
+        layers: tuple[Float[Tensor, "B S D"], ...],
         positions: Int[Tensor, "B Q"],
         counts: Int[Tensor, "B Q"],
     ) -> Prediction:
         """Predict the patches at ``positions``, each from the first ``counts`` sorted patches."""
-        may_attend = prefix_may_attend(counts, memory.shape[1] - self.num_always, self.num_always)
-        queries = self.query_position[positions]
-        for block in self.decoder_blocks():
-            queries = block(queries, *block.keys_values(memory), may_attend)
-        return self.read_out(queries)
+        prediction: Prediction = self.decoder(layers, positions, counts)
+        return prediction
 
-    def read_out(self, queries: Float[Tensor, "B Q D"]) -> Prediction:
-        """Turn decoder states into predicted pixels and expected error."""
-        states = self.decoder_norm(queries)
-        return Prediction(self.pixel_head(states), self.error_head(states).squeeze(-1), states)
+    # --- each patch in turn
+
+    def predict_in_turn(self, images: Float[Tensor, "B C H W"], rank: Int[Tensor, "B N"]) -> InTurn:
+        """Predict each patch once, from the patches of lower rank.
+
+        Raises:
+            ValueError: the parts do not take this order: without a decoder a causal stream decodes
+                one patch per step; a masked stream and a joint decoder know only ranks 0 (visible)
+                and 1 (hidden).
+        """
+        check_rank(rank, self.num_patches)
+        return self.predict_tokens_in_turn(*self.embed(images), rank)
+
+    def predict_tokens_in_turn(
+        self,
+        always: Float[Tensor, "B A D"],
+        patches: Float[Tensor, "B N D"],
+        rank: Int[Tensor, "B N"],
+    ) -> InTurn:
+        """Do as :meth:`predict_in_turn` does, from embedded tokens."""
+        first_is_predicted = self.config.predict_first
+        order = rank_to_order(rank)
+        sorted_rank = rank.gather(1, order)
+        counts = torch.searchsorted(sorted_rank, sorted_rank)
+        seen: Prediction | None = None
+        if self.config.stream == "masked":
+            prediction = self._fill_in(always, patches, rank)
+            return InTurn(prediction, rank > 0, None)
+        if self.config.decoder_depth == 0:
+            if bool((counts != torch.arange(self.num_patches, device=rank.device)).any()):
+                raise ValueError(
+                    "without a decoder patches are decoded one by one: "
+                    "the order must not hold patches of equal rank"
+                )
+            layers = self.encode_tokens(always, patches, order, counts[:, 1:])
+            prediction = self.decoder.read_out(layers[-1][:, self.num_always - 1 :])
+        else:
+            length = int(counts.max())
+            layers = self._encode_first(always, patches, order, sorted_rank, length)
+            # A joint decoder holds the visible patches themselves, not queries for them.
+            num_left_out = length if self.config.lateral == "joint" else 0
+            first_is_predicted = first_is_predicted and not num_left_out
+            prediction = self.decode(layers, order[:, num_left_out:], counts[:, num_left_out:])
+            prediction = pad_queries(prediction, num_left_out)
+            if self.config.visible_decoder:
+                through = torch.searchsorted(sorted_rank, sorted_rank, right=True)
+                seen = self.visible_decoder(layers, order, through.clamp(max=length))
+        place = rank_to_order(order)
+        return InTurn(
+            reorder(prediction, place),
+            torch.ones_like(rank, dtype=torch.bool) if first_is_predicted else rank > 0,
+            None if seen is None else reorder(seen, place),
+        )
+
+    def _fill_in(
+        self,
+        always: Float[Tensor, "B A D"],
+        patches: Float[Tensor, "B N D"],
+        rank: Int[Tensor, "B N"],
+    ) -> Prediction:
+        """Predict in place what a mask token hides."""
+        if bool((rank > 1).any()):
+            raise ValueError(
+                "a masked stream knows ranks 0 (visible) and 1 (hidden) only; "
+                "use an order with two ranks, as random_subset"
+            )
+        _, position = self.start_and_position()
+        hidden = (rank > 0).unsqueeze(-1)
+        tokens = torch.where(hidden, self.mask_token + position[:, 1:], patches)
+        layers = self.run_blocks(torch.cat([always, tokens], dim=1), None)
+        return self.decoder.read_out(layers[-1][:, self.num_always :])
+
+    def _encode_first(
+        self,
+        always: Float[Tensor, "B A D"],
+        patches: Float[Tensor, "B N D"],
+        order: Int[Tensor, "B N"],
+        sorted_rank: Int[Tensor, "B N"],
+        length: int,
+    ) -> tuple[Float[Tensor, "B S D"], ...]:
+        """Encode the first ``length`` patches in rank order, ties seeing one another."""
+        counts = torch.searchsorted(sorted_rank, sorted_rank[:, :length].contiguous(), right=True)
+        return self.encode_tokens(always, patches, order, counts.clamp(max=length))
 
     # --- training
 
@@ -214,23 +157,36 @@ class AnyOrderTransformer(nn.Module):
         *,
         num_steps: int | None = None,
         generator: torch.Generator | None = None,
+        features: Float[Tensor, "B N F"] | None = None,
     ) -> Float[Tensor, ""]:
-        """Mean loss of predicting random unseen patches after every step of the order.
+        """Mean loss of predicting patches from those of lower rank.
 
-        After step t the patches of rank < t are visible and random others are predicted. Patches of
-        a row's highest rank are never revealed, so ``rank.clamp(max=T)`` makes a scan of T steps.
+        With ``queries="own"`` each patch is predicted once, from the ranks before its own. With
+        ``"unseen"``, after step t the patches of rank < t are visible and random others are
+        predicted; patches of a row's highest rank are never revealed, so ``rank.clamp(max=T)``
+        makes a scan of T steps.
 
         Args:
             images: pixels in [0, 1].
             rank: decoding step of every patch, from 0; patches of equal rank are revealed together.
             num_steps: steps supervised per image, drawn at random; None = all, from the
-                empty prefix on.
-            generator: randomness of steps and targets, on the CPU.
+                empty prefix on. Own queries take all.
+            generator: randomness of steps and targets, on the CPU; own queries have none.
+            features: what is predicted of each patch with target="features".
 
         Raises:
-            ValueError: rank has another shape than (B, N) or negative entries.
+            ValueError: rank has another shape than (B, N) or negative entries, or the config's
+                parts do not take this order or need features.
         """
         check_rank(rank, self.num_patches)
+        if self.config.queries == "own":
+            turn = self.predict_in_turn(images, rank)
+            targets = self.all_targets(images, features)
+            loss = self.loss(turn.prediction, targets, turn.predicted)
+            if turn.seen is not None:
+                # The last group is never encoded, hence not visible to anything.
+                loss = loss + self.loss(turn.seen, targets, rank < rank.amax(1, keepdim=True))
+            return loss
         order = rank_to_order(rank)
         sorted_rank = rank.gather(1, order)
         last = sorted_rank[:, -1:]
@@ -242,22 +198,11 @@ class AnyOrderTransformer(nn.Module):
         counts = torch.searchsorted(sorted_rank, torch.minimum(steps, last))
         positions = order.gather(1, self._unseen_places(counts, generator).flatten(1))
 
-        memory = self._encode_first(images, order, sorted_rank, int(counts.max()))
+        layers = self._encode_first(*self.embed(images), order, sorted_rank, int(counts.max()))
         prediction = self.decode(
-            memory, positions, counts.repeat_interleave(self.config.num_targets, dim=1)
+            layers, positions, counts.repeat_interleave(self.config.num_targets, dim=1)
         )
-        return self.loss(prediction, self.targets(images, positions))
-
-    def _encode_first(
-        self,
-        images: Float[Tensor, "B C H W"],
-        order: Int[Tensor, "B N"],
-        sorted_rank: Int[Tensor, "B N"],
-        length: int,
-    ) -> Float[Tensor, "B S D"]:
-        """Encode the first ``length`` patches in rank order, ties seeing one another."""
-        counts = torch.searchsorted(sorted_rank, sorted_rank[:, :length].contiguous(), right=True)
-        return self.encode(images, order[:, :length], counts.clamp(max=length))
+        return self.loss(prediction, take(self.all_targets(images, features), positions))
 
     def _unseen_places(
         self, counts: Int[Tensor, "B S"], generator: torch.Generator | None
@@ -274,24 +219,60 @@ class AnyOrderTransformer(nn.Module):
         offset = ((shift + spacing) % 1 * unseen).long()
         return counts.unsqueeze(-1) + torch.minimum(offset, unseen - 1)
 
-    def targets(
-        self, images: Float[Tensor, "B C H W"], positions: Int[Tensor, "B Q"]
-    ) -> Float[Tensor, "B Q P"]:
-        """Return the true pixels at ``positions``, in normalized units."""
-        patches = self.patchify(self.normalize(images))
-        return patches.gather(1, positions.unsqueeze(-1).expand(-1, -1, patches.shape[-1]))
+    def all_targets(
+        self, images: Float[Tensor, "B C H W"], features: Float[Tensor, "B N F"] | None = None
+    ) -> Num[Tensor, "B N T"]:
+        """Return what is to be predicted of every patch: pixel values, color ids, or features."""
+        kind = self.config.target
+        if (kind == "features") != (features is not None):
+            raise ValueError(
+                f"target={kind!r} {'needs features' if features is None else 'takes no features'}"
+            )
+        if features is not None:
+            return features
+        if kind == "colors":
+            return self.color_ids(images)
+        pixels = self.normalize(images)
+        if kind == "pixels":
+            return self.patchify(pixels)
+        return normalize_patches(self.patchify(blur(pixels) if kind == "blurred" else pixels))
 
-    def loss(self, prediction: Prediction, targets: Float[Tensor, "B Q P"]) -> Float[Tensor, ""]:
-        """Squared error of the pixels, and its likelihood under the predicted uncertainty.
+    def patch_loss(
+        self, values: Float[Tensor, "B Q T"], targets: Num[Tensor, "B Q S"]
+    ) -> Float[Tensor, "B Q"]:
+        """Loss of each prediction: squared error, ``2 - 2 cos``, or cross-entropy in nats."""
+        if self.config.target == "colors":
+            return color_error(values, targets, self.config.label_smoothing)
+        if self.config.target == "features":
+            return cosine_error(values, targets)
+        return squared_error(values, targets)
+
+    def loss(
+        self,
+        prediction: Prediction,
+        targets: Num[Tensor, "B Q S"],
+        predicted: Bool[Tensor, "B Q"] | None = None,
+    ) -> Float[Tensor, ""]:
+        """Mean loss of the predictions, and, of raw pixels, the likelihood of its uncertainty.
 
         ``mean(e) + w * mean(e.detach() * exp(-s) + s)``: the second term is smallest at
         s = log E[e], the expected error itself (an exponential likelihood), and leaves the pixels'
         gradient alone.
+
+        Args:
+            prediction: of Q patches.
+            targets: what they are.
+            predicted: which predictions count (True = counts); None = all.
         """
-        error = (prediction.pixels - targets).square().mean(-1)
+        error = self.patch_loss(prediction.values, targets)
+        weight = torch.ones_like(error) if predicted is None else predicted.to(error.dtype)
+        weight = weight / weight.sum().clamp_min(1)
+        total = (error * weight).sum()
+        if prediction.log_error is None:
+            return total
         log_error = prediction.log_error.clamp(min=-8.0)
-        calibration = (error.detach() * (-log_error).exp() + log_error).mean()
-        return error.mean() + self.config.error_loss_weight * calibration
+        calibration = ((error.detach() * (-log_error).exp() + log_error) * weight).sum()
+        return total + self.config.error_loss_weight * calibration
 
     # --- evaluation
 
@@ -308,19 +289,20 @@ class AnyOrderTransformer(nn.Module):
         Returns:
             Normalized pixels; entry t has seen the patches of rank < t.
         """
+        self.check_scannable()
         check_rank(rank, self.num_patches)
         order = rank_to_order(rank)
         sorted_rank = rank.gather(1, order)
         steps = torch.arange(num_steps + 1, device=rank.device).repeat(len(rank), 1)
         counts = torch.searchsorted(sorted_rank, steps)
-        memory = self._encode_first(images, order, sorted_rank, int(counts.max()))
+        layers = self._encode_first(*self.embed(images), order, sorted_rank, int(counts.max()))
         positions = torch.arange(self.num_patches, device=rank.device).repeat(num_steps + 1)
-        pixels = self.decode(
-            memory,
+        values = self.decode(
+            layers,
             positions.expand(len(rank), -1),
             counts.repeat_interleave(self.num_patches, dim=1),
-        ).pixels
-        return pixels.unflatten(1, (num_steps + 1, self.num_patches))
+        ).values
+        return values.unflatten(1, (num_steps + 1, self.num_patches))
 
     @torch.no_grad()
     def error_curve(
@@ -354,35 +336,32 @@ class AnyOrderTransformer(nn.Module):
         canvas = torch.where(seen, self.patchify(images).unsqueeze(1), predicted.clamp(0, 1))
         return self.unpatchify(canvas.flatten(0, 1)).unflatten(0, canvas.shape[:2])
 
-    def features(
-        self,
-        images: Float[Tensor, "B C H W"],
-        attention: Literal["full", "causal"] = "full",
-        rank: Int[Tensor, "B N"] | None = None,
-    ) -> tuple[Float[Tensor, "B N D"], ...]:
-        """Patch tokens after every encoder block, in raster order, all patches visible.
+    def check_scannable(self) -> None:
+        """Raise ValueError unless any position can be predicted, as pixels, after any fixation."""
+        if not self.config.scannable:
+            raise ValueError(
+                "only a causal stream whose decoder predicts raw pixels, without lateral "
+                "attention, can scan; this model has "
+                f"stream={self.config.stream!r}, decoder_depth={self.config.decoder_depth}, "
+                f"lateral={self.config.lateral!r}, target={self.config.target!r}"
+            )
 
-        Those of the last block are normalized.
 
-        Args:
-            images: pixels in [0, 1].
-            attention: ``full`` lets every token see every other, as timm does;
-                ``causal`` follows ``rank``.
-            rank: the order of causal attention, without ties; raster when None.
-        """
-        always, tokens = self.embed(images)
-        if rank is None:
-            rank = torch.arange(self.num_patches, device=images.device).expand(len(images), -1)
-        check_rank(rank, self.num_patches)
+def reorder(prediction: Prediction, place: Int[Tensor, "B L"]) -> Prediction:
+    """Take the predictions at ``place``."""
+    log_error = prediction.log_error
+    return Prediction(
+        take(prediction.values, place),
+        None if log_error is None else log_error.gather(1, place),
+        take(prediction.states, place),
+    )
 
-        def sort(patches: Tensor, index: Tensor) -> Tensor:
-            return patches.gather(1, index.unsqueeze(-1).expand_as(patches))
 
-        tokens = torch.cat([always, sort(tokens, rank_to_order(rank))], dim=1)
-        outputs = []
-        for block in self.encoder.blocks:
-            tokens = block(tokens, is_causal=attention == "causal")
-            outputs.append(tokens)
-        outputs[-1] = self.encoder.norm(tokens)
-        place = rank_to_order(rank_to_order(rank))
-        return tuple(sort(tokens[:, self.num_always :], place) for tokens in outputs)
+def pad_queries(prediction: Prediction, number: int) -> Prediction:
+    """Put ``number`` empty predictions before the others."""
+    log_error = prediction.log_error
+    return Prediction(
+        F.pad(prediction.values, (0, 0, number, 0)),
+        None if log_error is None else F.pad(log_error, (number, 0)),
+        F.pad(prediction.states, (0, 0, number, 0)),
+    )

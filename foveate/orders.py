@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
@@ -317,6 +318,57 @@ def _hierarchical(grid: Grid, side: int | None = None, partition: int = 2) -> Dr
     return draw
 
 
+def _hide(count: Int[Tensor, "B"], num_patches: int, generator: torch.Generator | None) -> Tensor:
+    """Rank 1 for ``count`` random patches of each image, 0 for the others."""
+    place = torch.rand(len(count), num_patches, generator=generator).argsort(1)
+    return (place < count.unsqueeze(1)).long()
+
+
+def _random_subset(grid: Grid, visible: float = 0.25) -> Draw:
+    """A random share of the patches at rank 0, all others at rank 1; both hold at least one.
+
+    Reference: MAE (He et al. 2022, arXiv 2111.06377): a quarter is visible.
+    """
+    num_patches = grid[0] * grid[1]
+    if not 0 < visible < 1 or num_patches < 2:
+        raise ValueError(f"visible must lie in (0, 1), on a grid of 2 or more, got {visible}")
+    hidden = num_patches - min(max(round(visible * num_patches), 1), num_patches - 1)
+    return lambda size, generator: _hide(torch.full((size,), hidden), num_patches, generator)
+
+
+def _beta_subset(grid: Grid, a: float = 12.0, b: float = 3.0) -> Draw:
+    """Hide a share ~ Beta(a, b) of the patches (rank 1), drawn anew for each image; at least one.
+
+    Reference: AutoNAT (Ni et al. 2024), LeapLabTHU/ImprovedNAT libs/nat_misc.py: Beta(12, 3).
+    """
+    if a <= 0 or b <= 0:
+        raise ValueError(f"a and b of a Beta distribution must be above 0, got {a} and {b}")
+    num_patches = grid[0] * grid[1]
+
+    def draw(size: int, generator: torch.Generator | None) -> Tensor:
+        # By numpy, since torch's Beta takes no generator.
+        seed = int(torch.randint(2**62, (), generator=generator))
+        share = torch.from_numpy(np.random.default_rng(seed).beta(a, b, size))
+        return _hide((share * num_patches).round().long().clamp_min(1), num_patches, generator)
+
+    return draw
+
+
+def _bernoulli_subset(grid: Grid, hidden: float = 0.15) -> Draw:
+    """Hide every patch with the same probability (rank 1), at least one in each image.
+
+    Reference: the BERT objective of iGPT (Chen et al. 2020), Sec. 2.1: 15%.
+    """
+    if not 0 < hidden < 1:
+        raise ValueError(f"hidden must lie in (0, 1), got {hidden}")
+
+    def draw(size: int, generator: torch.Generator | None) -> Tensor:
+        noise = torch.rand(size, grid[0] * grid[1], generator=generator)
+        return ((noise < hidden) | (noise == noise.amin(1, keepdim=True))).long()
+
+    return draw
+
+
 RANDOM: dict[str, Callable[..., Draw]] = {
     "random": _random,
     "random_squares": _random_squares,
@@ -347,6 +399,12 @@ def _drawn(build: Callable[..., Draw]) -> Callable[..., Ordering]:
     return lambda grid, **options: random_ordering(build(grid, **options))
 
 
+SUBSETS: dict[str, Callable[..., Ordering]] = {
+    "random_subset": _drawn(_random_subset),
+    "beta_subset": _drawn(_beta_subset),
+    "bernoulli_subset": _drawn(_bernoulli_subset),
+}
+"""Two ranks alone, visible (0) and hidden (1), for masked modelling: no order to scan in."""
 ORDERINGS: dict[str, Callable[..., Ordering]] = {
     **{name: _fixed(build) for name, build in FIXED.items()},
     **{name: _drawn(build) for name, build in RANDOM.items()},
@@ -354,18 +412,19 @@ ORDERINGS: dict[str, Callable[..., Ordering]] = {
 """Builders by name, called with grid and options. Add your own: ``ORDERINGS["mine"] = build``."""
 
 
-def ordering(name: str, grid: Grid, **options: int) -> Ordering:
+def ordering(name: str, grid: Grid, **options: int | float) -> Ordering:
     """Build an order by name for a grid of (rows, columns).
 
     Raises:
         ValueError: unknown name, or an option that the order does not take.
     """
-    if name not in ORDERINGS:
-        close = difflib.get_close_matches(name, ORDERINGS, n=1, cutoff=0.0)
-        known = ", ".join(ORDERINGS)
+    builders = {**ORDERINGS, **SUBSETS}
+    if name not in builders:
+        close = difflib.get_close_matches(name, builders, n=1, cutoff=0.0)
+        known = ", ".join(builders)
         raise ValueError(f"unknown order {name!r}; did you mean {close[0]!r}? known: {known}")
     try:
-        return ORDERINGS[name](grid, **options)
+        return builders[name](grid, **options)
     except TypeError as reason:
         raise ValueError(
             f"order {name!r} does not take these options: {sorted(options)}"

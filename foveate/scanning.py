@@ -13,7 +13,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from foveate.attention import CachePlace, KeyValueCache, append_to_block
-from foveate.model import AnyOrderTransformer, Prediction
+from foveate.decoder import Prediction
+from foveate.model import AnyOrderTransformer
 
 CACHED_VALUES = 2**18
 """Decoder activations of a layer that a CPU works on at once: 1 MB, so that they stay in its cache
@@ -51,6 +52,7 @@ class Scan:
         Raises:
             ValueError: budget is outside 1..N.
         """
+        model.check_scannable()
         if not 1 <= budget <= model.num_patches:
             raise ValueError(f"budget must lie in 1..{model.num_patches} fixations, got {budget}")
         always, patches = model.embed(images)
@@ -65,7 +67,7 @@ class Scan:
             patches=patches,
             content=always[:, 0],
             encoder_caches=caches(model.config.depth),
-            decoder_caches=caches(len(model.decoder)),
+            decoder_caches=caches(model.config.decoder_depth),
             lengths=torch.zeros(len(images), dtype=torch.long, device=images.device),
             capacity=capacity,
         )
@@ -104,7 +106,7 @@ class Scan:
     @torch.no_grad()
     def predict(self) -> Prediction:
         """Predict all N positions from what has been revealed."""
-        num_rows, queries = len(self.content), self.model.query_position
+        num_rows, queries = len(self.content), self.model.decoder.position
         at_once = max(1, CACHED_VALUES // queries.numel()) if queries.is_cpu else num_rows
         parts = [
             self._predict_rows(slice(first, first + at_once))
@@ -120,11 +122,11 @@ class Scan:
     def _predict_rows(self, rows: slice) -> Prediction:
         assert self.at is not None, "a scan begins with Scan.start"
         mask = None if self.at.may_attend is None else self.at.may_attend[rows]
-        queries = self.model.query_position.unsqueeze(0)
+        queries = self.model.decoder.position.detach().unsqueeze(0)
         for block, cache in zip(self.model.decoder_blocks(), self.decoder_caches, strict=True):
             keys, values = cache.first(self.at.length)
             queries = block(queries, keys[rows], values[rows], mask)
-        return self.model.read_out(queries)
+        return self.model.decoder.read_out(queries)
 
     def repeat(self, times: int) -> Scan:
         """Return an independent scan in which every row stands ``times`` times in succession."""
@@ -149,11 +151,16 @@ class Scan:
 
     def _append(self, tokens: Float[Tensor, "B K D"], present: Bool[Tensor, "B K"] | None) -> None:
         self.at = self._place(tokens.shape[1], present)
+        layers = []
         for block, cache in zip(self.model.encoder_blocks(), self.encoder_caches, strict=True):
             tokens = append_to_block(block, tokens, cache, self.at)
-        tokens = self.model.encoder.norm(tokens)
-        for layer, cache in zip(self.model.decoder_blocks(), self.decoder_caches, strict=True):
-            cache.write(self.at.place, *layer.keys_values(tokens))
+            layers.append(tokens)
+        tokens = layers[-1] = self.model.encoder.norm(tokens)
+        memories = self.model.decoder.memory(tuple(layers))
+        for reader, cache, memory in zip(
+            self.model.decoder_blocks(), self.decoder_caches, memories, strict=True
+        ):
+            cache.write(self.at.place, *reader.keys_values(memory))
         if present is None:
             self.content = tokens[:, -1]
         else:

@@ -14,6 +14,7 @@ from foveate.orders import (
     FIXED,
     ORDERINGS,
     RANDOM,
+    SUBSETS,
     check_order,
     check_rank,
     mean_rank_order,
@@ -38,6 +39,35 @@ def images(size: int = 3) -> torch.Tensor:
 def path(name: str, grid: tuple[int, int]) -> list[tuple[int, int]]:
     order = rank_to_order(ordering(name, grid)(images(1)))[0]
     return [(int(patch) // grid[1], int(patch) % grid[1]) for patch in order]
+
+
+@pytest.mark.parametrize("name", SUBSETS)
+@given(rows=st.integers(1, 9), cols=st.integers(2, 9), seed=st.integers(0, 1000))
+@ANY
+def test_subsets_hide_at_least_one_patch(name: str, rows: int, cols: int, seed: int) -> None:
+    rank = ordering(name, (rows, cols))(images(), generator=generator(seed))
+    check_rank(rank, rows * cols)
+    assert int(rank.max()) == 1
+    assert bool(rank.any(1).all())
+    if name == "random_subset":
+        expected = min(max(round(rows * cols / 4), 1), rows * cols - 1)
+        assert (rank == 0).sum(1).tolist() == [expected] * 3
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "share"),
+    [
+        ("beta_subset", {}, 0.8),
+        ("beta_subset", {"a": 1.0, "b": 3.0}, 0.25),
+        ("bernoulli_subset", {}, 0.15),
+    ],
+)
+def test_subsets_hide_the_share_they_say(
+    name: str, options: dict[str, float], share: float
+) -> None:
+    """4,000 images: a standard error below 0.005; seven of them are allowed."""
+    rank = ordering(name, (8, 8), **options)(images(4000), generator=generator())
+    assert abs(float(rank.float().mean()) - share) < 0.03
 
 
 @pytest.mark.parametrize("name", sorted(ORDERINGS))

@@ -19,14 +19,14 @@ def test_cached_equals_parallel(kind: str, model: AnyOrderTransformer, images: T
     parallel = model.predict_scan(images, rank, num_steps)
     scan = Scan.start(model, images, budget=12)
     for step in range(num_steps):
-        torch.testing.assert_close(scan.predict().pixels, parallel[:, step], atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(scan.predict().values, parallel[:, step], atol=1e-5, rtol=1e-5)
         tied = rank == step
         segment = tied.int().argsort(dim=1, descending=True, stable=True)[
             :, : int(tied.sum(1).max())
         ]
         present = tied.gather(1, segment)
         scan.reveal(segment, None if bool(present.all()) else present)
-    torch.testing.assert_close(scan.predict().pixels, parallel[:, -1], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(scan.predict().values, parallel[:, -1], atol=1e-5, rtol=1e-5)
 
 
 def test_a_scan_summarizes_the_patch_seen_last(model: AnyOrderTransformer, images: Tensor) -> None:
@@ -48,7 +48,7 @@ def test_a_row_restarts_while_the_others_go_on(model: AnyOrderTransformer, image
     alone = Scan.start(model, images[:2], budget=4)
     for patch in (7, 3):
         torch.testing.assert_close(
-            scan.predict().pixels[again], alone.predict().pixels, atol=1e-5, rtol=1e-5
+            scan.predict().values[again], alone.predict().values, atol=1e-5, rtol=1e-5
         )
         torch.testing.assert_close(scan.content[again], alone.content, atol=1e-5, rtol=1e-5)
         scan.reveal(torch.full((5, 1), patch + 1))
@@ -57,7 +57,7 @@ def test_a_row_restarts_while_the_others_go_on(model: AnyOrderTransformer, image
     for order in ([[0], [2], [3]], [[8]] * 3, [[4]] * 3):
         others.reveal(torch.tensor(order))
     torch.testing.assert_close(
-        scan.predict().pixels[~again], others.predict().pixels, atol=1e-5, rtol=1e-5
+        scan.predict().values[~again], others.predict().values, atol=1e-5, rtol=1e-5
     )
 
 
@@ -73,15 +73,15 @@ def test_revealing_more_than_there_is_room_for_is_refused(
 def test_repeated_scans_are_independent(model: AnyOrderTransformer, images: Tensor) -> None:
     scan = Scan.start(model, images, budget=3)
     scan.reveal(torch.tensor([[0], [1], [2], [3], [4]]))
-    before = scan.predict().pixels
+    before = scan.predict().values
     twice = scan.repeat(2)
     twice.reveal(torch.arange(10).unsqueeze(1))
-    torch.testing.assert_close(scan.predict().pixels, before)
+    torch.testing.assert_close(scan.predict().values, before)
     alone = Scan.start(model, images, budget=3)
     alone.reveal(torch.tensor([[0], [1], [2], [3], [4]]))
     alone.reveal(torch.tensor([[1], [3], [5], [7], [9]]))
     torch.testing.assert_close(
-        twice.predict().pixels[1::2], alone.predict().pixels, atol=1e-5, rtol=1e-5
+        twice.predict().values[1::2], alone.predict().values, atol=1e-5, rtol=1e-5
     )
 
 
@@ -89,7 +89,7 @@ def test_a_scan_carries_no_gradients(model: AnyOrderTransformer, images: Tensor)
     scan = Scan.start(model, images.requires_grad_(), budget=2)
     scan.reveal(torch.zeros(5, 1, dtype=torch.long))
     prediction = scan.predict()
-    assert not any(t.requires_grad for t in (prediction.pixels, prediction.states, scan.content))
+    assert not any(t.requires_grad for t in (prediction.values, prediction.states, scan.content))
 
 
 @pytest.mark.parametrize("budget", [0, 13])

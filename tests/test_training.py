@@ -202,7 +202,7 @@ def test_a_run_folder_is_a_model_by_itself(tmp_path: Path) -> None:
     trainer = train(config)
     images = trainer.images.batch(torch.arange(3))
     loaded = load_model(config.out)
-    rank = trainer.random_order(images).clamp(max=3)
+    rank = trainer.order(images).clamp(max=3)
     with torch.no_grad():
         expected = trainer.model.eval().predict_scan(images, rank, 3)
         torch.testing.assert_close(loaded.predict_scan(images, rank, 3), expected)

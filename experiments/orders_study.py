@@ -1,0 +1,180 @@
+"""The measurements behind ``experiments.orders``."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import statistics
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from experiments.agents_study import finished, seed_interval
+from experiments.config import TrainConfig
+from experiments.distributed import Processes
+from experiments.run import Run, git_commit, read_manifest, set_threads, write_json
+from experiments.training import Trainer
+from foveate.probes import extract_features, knn_probe, linear_probe
+
+if TYPE_CHECKING:
+    from experiments.orders import OrdersConfig
+
+POLICY = "policy"
+COUNTED_STEPS = 4
+"""Steps whose operations are counted: with ties they differ from batch to batch."""
+
+
+def compare_orders(config: OrdersConfig) -> dict[str, object]:
+    """Train and probe a model for every order and seed, print the table, write orders.json."""
+    set_threads(config.threads)
+    rows: dict[str, list[dict[str, Any]]] = {name: [] for name in config.orders}
+    for seed in config.seeds:
+        for name in config.orders:
+            rows[name].append(measured(config, name, seed))
+    result: dict[str, object] = {
+        "kind": "orders",
+        "orders": {name: summary(runs) for name, runs in rows.items()},
+        "data": Path(config.data).name,
+        "recipe": config.recipe,
+        "teraflops": config.teraflops,
+        "seeds": config.seeds,
+        "probe_train": config.probe_train,
+        "probe_test": config.probe_test,
+        "threads": torch.get_num_threads(),
+        "commit": git_commit(),
+    }
+    config.out.mkdir(parents=True, exist_ok=True)
+    write_json(config.out / "orders.json", result)
+    print(f"{'order':<28}{'linear':>8}{'95% interval':>18}{'k-NN':>8}{'95% interval':>18}")
+    for name, runs in rows.items():
+        cells = []
+        for probe in ("linear", "knn"):
+            values = [run[probe] for run in runs]
+            low, high = seed_interval(values) if len(values) > 1 else (float("nan"),) * 2
+            cells.append(f"{statistics.mean(values):8.3f}    [{low:.3f}, {high:.3f}]")
+        print(f"{name:<28}{''.join(cells)}")
+    print(f"written: {config.out / 'orders.json'}")
+    return result
+
+
+def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """Means over the seeds' runs, with intervals of the accuracies."""
+    row: dict[str, Any] = {"runs": runs}
+    for key in ("linear", "knn"):
+        values = [run[key] for run in runs]
+        row[key] = statistics.mean(values)
+        row[f"{key}_ci95"] = seed_interval(values) if len(values) > 1 else None
+    return row
+
+
+def measured(config: OrdersConfig, name: str, seed: int) -> dict[str, Any]:
+    """Train one run, or load it, and probe it."""
+    folder = config.out / f"{name}_{seed}"
+    wanted = planned(config, name, seed, folder)
+    run = finished(wanted)
+    path = folder / "probe_orders.json"
+    if path.is_file():
+        stored: dict[str, Any] = json.loads(path.read_text())
+        return stored
+    result = {**probe_best_layer(config, run), **compute(run)}
+    write_json(path, result)
+    return result
+
+
+def planned(config: OrdersConfig, name: str, seed: int, folder: Path) -> TrainConfig:
+    """Return the run's config, its iterations chosen so that its operations are the budget's."""
+    learned = name == POLICY
+    base = TrainConfig(
+        out=folder,
+        seed=seed,
+        threads=config.threads,
+        data=config.data,
+        data_root=config.data_root,
+        image_size=config.image_size,
+        limit=config.limit,
+        recipe=config.recipe,
+        order="random" if learned else name,
+        target="pixels",
+        patch_size=config.patch_size,
+        embed_dim=config.embed_dim,
+        depth=config.depth,
+        decoder_depth=config.decoder_depth,
+        periphery=0,
+        prefix_share=0.0,
+        budget=config.budget,
+        warmup_batch_size=config.batch_size,
+        batch_size=max(1, config.batch_size // 8),
+        warmup_iterations=1,
+        iterations=0,
+    )
+    total = config.teraflops * 1e12
+    plain = flops_per_step(base, joint=False)
+    if not learned:
+        return dataclasses.replace(base, warmup_iterations=max(1, round(total / plain)))
+    joint = flops_per_step(dataclasses.replace(base, iterations=1), joint=True)
+    return dataclasses.replace(
+        base,
+        warmup_iterations=max(1, round(total / 2 / plain)),
+        iterations=max(1, round(total / 2 / joint)),
+    )
+
+
+def flops_per_step(config: TrainConfig, *, joint: bool) -> float:
+    """Count the operations of a training step: model, order, rollouts and policy."""
+    with tempfile.TemporaryDirectory() as folder:
+        plan = dataclasses.replace(
+            config,
+            out=Path(folder),
+            warmup_iterations=0 if joint else COUNTED_STEPS,
+            iterations=COUNTED_STEPS if joint else 0,
+            limit=min(config.limit or 1000, 1000),
+        )
+        trainer = Trainer(plan, Processes.started(plan.device))
+        with FlopCounterMode(display=False) as counter:
+            for _ in range(COUNTED_STEPS):
+                trainer.step()
+    return counter.get_total_flops() / COUNTED_STEPS
+
+
+def probe_best_layer(config: OrdersConfig, run: Run) -> dict[str, Any]:
+    """Probe the layer that is best on held-out training images; linear and k-NN on test images."""
+    train, test = run.split("train", config.probe_train), run.split("test", config.probe_test)
+    seen, unseen = extract_features(run.model, train), extract_features(run.model, test)
+    lines = {
+        layer: linear_probe(
+            seen[layer], train.labels.numpy(), unseen[layer], test.labels.numpy(), seed=0
+        )
+        for layer in seen
+    }
+    best = max(lines, key=lambda layer: lines[layer].validation_accuracy)
+    near = knn_probe(seen[best], train.labels.numpy(), unseen[best], test.labels.numpy())
+    return {
+        "linear": lines[best].accuracy,
+        "knn": near.accuracy,
+        "layer": best + 1,
+        "linear_per_layer": [lines[layer].accuracy for layer in sorted(lines)],
+    }
+
+
+def compute(run: Run) -> dict[str, Any]:
+    """What the run cost, and the speed and peak memory of its last kind of step."""
+    manifest = read_manifest(run.directory)
+    config = dataclasses.replace(run.config, limit=1000)
+    learned = config.iterations > 0
+    plain = flops_per_step(config, joint=False) * config.warmup_iterations
+    joint = flops_per_step(config, joint=True) * config.iterations if learned else 0.0
+    images = config.warmup_batch_size * config.warmup_iterations
+    images += config.iterations * (config.batch_size * config.group + config.num_random)
+    return {
+        "parameters": manifest["parameters"]["model"],
+        "teraflops": (plain + joint) / 1e12,
+        "train_seconds": manifest["train_seconds"],
+        "images": images,
+        "images_per_s": images / manifest["train_seconds"],
+        "peak_memory_mb": manifest["peak_memory_mb"],
+        "iterations": [config.warmup_iterations, config.iterations],
+        "commit": manifest["commit"],
+    }

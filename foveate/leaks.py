@@ -1,0 +1,79 @@
+"""Which patches a prediction depends on, by autograd: the check that no mask or shift leaks."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from foveate.decoder import Prediction
+from foveate.model import AnyOrderTransformer
+
+
+def dependence(
+    model: AnyOrderTransformer, images: Float[Tensor, "B C H W"], rank: Int[Tensor, "B N"]
+) -> tuple[Bool[Tensor, "B N N"], Bool[Tensor, "B N N"] | None]:
+    """Whether the prediction of patch i depends on the content of patch j (True = depends).
+
+    By the gradient of a random mixture of the prediction's values with respect to the embedded
+    patches, each of which holds its own pixels alone.
+
+    Returns:
+        Of the predictions in turn, and of those of the second decoder, if there is one.
+    """
+    always, patches = model.embed(images)
+    leaf = patches.detach().requires_grad_()
+    turn = model.predict_tokens_in_turn(always.detach(), leaf, rank)
+
+    def rows(prediction: Prediction) -> Bool[Tensor, "B N N"]:
+        mixture = torch.randn(
+            prediction.values.shape[-1], generator=torch.Generator().manual_seed(0)
+        )
+        mixed = prediction.values @ mixture.to(prediction.values)
+        gradients = [
+            torch.autograd.grad(mixed[:, i].sum(), leaf, retain_graph=True, allow_unused=True)[0]
+            for i in range(mixed.shape[1])
+        ]
+        return torch.stack(
+            [
+                torch.zeros(leaf.shape[:2], dtype=torch.bool, device=leaf.device)
+                if gradient is None
+                else gradient.abs().sum(-1) > 0
+                for gradient in gradients
+            ],
+            dim=1,
+        )
+
+    return rows(turn.prediction), None if turn.seen is None else rows(turn.seen)
+
+
+def assert_no_leak(
+    model: AnyOrderTransformer, images: Float[Tensor, "B C H W"], rank: Int[Tensor, "B N"]
+) -> None:
+    """Assert that every prediction depends on exactly the patches that its rank allows.
+
+    Those of lower rank; for a decoder of visible patches, those of its own rank as well.
+
+    Raises:
+        AssertionError: a prediction depends on more, or on less; names the first.
+    """
+    with torch.no_grad():
+        turn = model.predict_in_turn(images, rank)
+    in_turn, seen = dependence(model, images, rank)
+    before = rank.unsqueeze(1) < rank.unsqueeze(2)
+    up_to = (rank.unsqueeze(1) <= rank.unsqueeze(2)) & (
+        rank.unsqueeze(1) < rank.amax(1)[:, None, None]
+    )
+    not_last = rank < rank.amax(1, keepdim=True)
+    checks = [("prediction", in_turn, before, turn.predicted)]
+    if seen is not None:
+        checks.append(("visible prediction", seen, up_to, not_last))
+    for what, depends, allowed, counted in checks:
+        wrong = (depends != allowed) & counted.unsqueeze(-1)
+        if bool(wrong.any()):
+            row, i, j = (int(index) for index in wrong.nonzero()[0])
+            verb = "leaks: depends" if bool(depends[row, i, j]) else "misses: does not depend"
+            raise AssertionError(
+                f"image {row}: the {what} of patch {i} (rank {int(rank[row, i])}) {verb} on patch "
+                f"{j} (rank {int(rank[row, j])})"
+            )

@@ -1,0 +1,190 @@
+"""Seven published systems, MAE, and our own, as rows of one machine.
+
+A recipe is an order x a stream x a decoder x a target. Each is a small part that others can be
+swapped for: ``dataclasses.replace(RECIPES["saim"], order="random_blobs")``.
+
+================  =========================  ======  =====================  =======  ==========
+recipe            order                      stream  decoder                queries  target
+================  =========================  ======  =====================  =======  ==========
+foveate           random, then the policy's  causal  2, last layer          unseen   pixels
+igpt              raster                     causal  none                   own      colors
+igpt_patch        raster                     causal  none                   own      patch_norm
+igpt_bert         15% hidden                 masked  none                   own      colors
+randsac           random squares, 16 to 4    causal  2, mixed, segments     own      patch_norm
+saim              random                     causal  every layer            own      blurred
+semaim            outward from most similar  causal  every layer            own      blurred
+digpt             4 random squares           causal  2 x 2, taps, segments  own      features
+autonat           Beta(12, 3) hidden         masked  none                   own      colors
+mae               75% hidden                 causal  2, joint               own      patch_norm
+================  =========================  ======  =====================  =======  ==========
+
+GiT, whose order is over words, is in ``foveate.tracks``.
+"""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass, fields
+
+from foveate.config import Lateral, Memory, ModelConfig, Queries, Stream, TargetKind
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """What makes a system; sizes are the user's. Fields as in ModelConfig, but for the order."""
+
+    reference: str
+    """Paper, repository, and every known difference."""
+    order: str = "random"
+    """Name in foveate.orders or foveate.semantic_orders."""
+    squares_per_side: int | None = None
+    """Sides of square segments are this share of the grid's side; None: the order has its own."""
+    stream: Stream = "causal"
+    decoder_depth: int | None = 2
+    """None = one block per encoder block."""
+    memory: Memory = "last"
+    lateral: Lateral = "none"
+    visible_decoder: bool = False
+    queries: Queries = "own"
+    predict_first: bool = True
+    target: TargetKind = "patch_norm"
+    label_smoothing: float = 0.0
+    num_colors: int = 512
+
+    def model_config(
+        self, *, depth: int, feature_dim: int | None = None, **sizes: object
+    ) -> ModelConfig:
+        """Return the config of a model of this recipe.
+
+        Args:
+            depth: encoder blocks.
+            feature_dim: width of the teacher's features, for target="features".
+            sizes: the other fields of ModelConfig.
+        """
+        own = {
+            each.name: getattr(self, each.name)
+            for each in fields(self)
+            if each.name in {part.name for part in fields(ModelConfig)}
+        }
+        own["decoder_depth"] = depth if self.decoder_depth is None else self.decoder_depth
+        return ModelConfig(**{**own, "depth": depth, "feature_dim": feature_dim, **sizes})
+
+    def options_for(self, grid: tuple[int, int]) -> dict[str, int | float]:
+        """Return the order's options on a grid.
+
+        Raises:
+            ValueError: the grid cannot be cut into the recipe's squares.
+        """
+        if self.squares_per_side is None:
+            return {}
+        if any(side % self.squares_per_side for side in grid):
+            raise ValueError(
+                f"this recipe cuts the grid into {self.squares_per_side} x {self.squares_per_side} "
+                f"squares, which a {grid[0]}x{grid[1]} grid does not allow; choose another patch "
+                "or image size"
+            )
+        return {"side": grid[0] // self.squares_per_side}
+
+
+RECIPES: dict[str, Recipe] = {
+    "foveate": Recipe(
+        reference="This project: any unseen patch from every prefix, in the policy's order.",
+        queries="unseen",
+        target="pixels",
+    ),
+    "igpt": Recipe(
+        reference="iGPT (Chen et al. 2020, openai/image-gpt). One palette entry per pixel: take "
+        "patch_size 1, or larger patches that predict all their pixels at once. Differs: timm's "
+        "pre-norm blocks (LayerNorm, GELU, biases), tokens are told their target's position "
+        "(nothing new in raster order), Muon.",
+        order="raster",
+        decoder_depth=0,
+        target="colors",
+    ),
+    "igpt_patch": Recipe(
+        reference="The raster ViT-iGPT of SAIM and the patch-raster row of RandSAC: iGPT on "
+        "patches, regressing their normalized pixels.",
+        order="raster",
+        decoder_depth=0,
+    ),
+    "igpt_bert": Recipe(
+        reference="iGPT's BERT objective, Sec. 2.1: 15% hidden. Differs: the loss is averaged over "
+        "the hidden patches of the batch, not per image; a learned mask token starts at zero.",
+        order="bernoulli_subset",
+        stream="masked",
+        decoder_depth=0,
+        target="colors",
+    ),
+    "randsac": Recipe(
+        reference="RandSAC (Hua et al. 2023, arXiv 2203.12054), square segments, 16 to 4 on an "
+        "8 x 8 grid. No code is public. Differs: learned query positions that start as "
+        "sine-cosine; skip weights start as the mean of all layers; queries of the first segment "
+        "stay in the decoder, where they hold positions alone.",
+        order="hierarchical",
+        memory="mixed",
+        lateral="segment",
+        predict_first=False,
+    ),
+    "saim": Recipe(
+        reference="SAIM (Qi et al. 2023, arXiv 2303.07338, qiy20/SAIM): a query stream beside "
+        "every encoder layer. Differs: queries start at learned positions, a linear head, "
+        "LayerNorms of its own for the memory.",
+        decoder_depth=None,
+        memory="layers",
+        target="blurred",
+    ),
+    "semaim": Recipe(
+        reference="SemAIM (Song et al. 2024, arXiv 2312.10457, skyoux/SemAIM), its default order. "
+        "As SAIM; similarity to the mean over patches, as its attention_type gap. Its order costs "
+        "one more encoder pass.",
+        order="outward_from_most_similar",
+        decoder_depth=None,
+        memory="layers",
+        target="blurred",
+    ),
+    "digpt": Recipe(
+        reference="D-iGPT (Ren et al. 2024, arXiv 2312.02147, OliverRensu/D-iGPT): next and seen "
+        "clusters. A distillation: compare it with its teacher, not with pixel recipes. Differs: "
+        "the decoder is as wide as the encoder, the start token comes first and predicts nothing, "
+        "the teacher is any timm model or the average of the encoder's own weights.",
+        order="random_squares",
+        squares_per_side=2,
+        memory="taps",
+        lateral="segment",
+        visible_decoder=True,
+        predict_first=False,
+        target="features",
+    ),
+    "autonat": Recipe(
+        reference="AutoNAT (Ni et al. 2024, LeapLabTHU/ImprovedNAT): Beta(12, 3) hidden, label "
+        "smoothing 0.1. Differs: palette entries instead of VQGAN codes, a plain ViT without long "
+        "skips, no class condition. Decoding: foveate.parallel_decoding.",
+        order="beta_subset",
+        stream="masked",
+        decoder_depth=0,
+        target="colors",
+        label_smoothing=0.1,
+    ),
+    "mae": Recipe(
+        reference="MAE (He et al. 2022, arXiv 2111.06377): the outside reference. Differs: the "
+        "decoder is as wide as the encoder, with 2 blocks; visible tokens carry the encoder's "
+        "positions alone.",
+        order="random_subset",
+        lateral="joint",
+    ),
+}
+"""Recipes by name. Add your own: ``RECIPES["mine"] = Recipe(...)``."""
+
+
+def recipe(name: str) -> Recipe:
+    """Return a recipe by name.
+
+    Raises:
+        ValueError: there is none of this name.
+    """
+    if name not in RECIPES:
+        close = difflib.get_close_matches(name, RECIPES, n=1, cutoff=0.0)
+        raise ValueError(
+            f"unknown recipe {name!r}; did you mean {close[0]!r}? known: {', '.join(RECIPES)}"
+        )
+    return RECIPES[name]

@@ -1,0 +1,123 @@
+"""Orders that a model derives from the image: by similarity of patches to the whole.
+
+They cost one more encoder forward pass per image, without gradient: about a quarter of a training
+step's encoder work. Early in training the similarities mean little.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from foveate.encoder import PatchEncoder
+from foveate.orders import ORDERINGS, SUBSETS, Grid, Ordering, ordering, rank_to_order
+
+
+@torch.no_grad()
+def similarity(model: PatchEncoder, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B N"]:
+    """Cosine of each patch's feature with the mean over patches, last layer.
+
+    Reference: SemAIM (Song et al. 2024, arXiv 2312.10457), attention_type gap. Differs: no softmax,
+    which leaves ranks as they are. Its default compares with the class token, which in training
+    sees only itself.
+    """
+    tokens = model.features(images)[-1]
+    return F.cosine_similarity(tokens, tokens.mean(1, keepdim=True), dim=-1)
+
+
+def rings(grid: Grid, row: Float[Tensor, "B"], col: Float[Tensor, "B"]) -> Float[Tensor, "B N"]:
+    """Number of the square ring, two patches wide, around a center that holds each patch."""
+    rows, cols = torch.meshgrid(torch.arange(grid[0]), torch.arange(grid[1]), indexing="ij")
+    down = (rows.flatten().to(row.device) - row.unsqueeze(1)).abs()
+    right = (cols.flatten().to(col.device) - col.unsqueeze(1)).abs()
+    return ((torch.maximum(down, right) + 0.5) / 2).floor()
+
+
+def distances(grid: Grid, row: Float[Tensor, "B"], col: Float[Tensor, "B"]) -> Float[Tensor, "B N"]:
+    """Euclidean distance of each patch from a center, in patches."""
+    rows, cols = torch.meshgrid(torch.arange(grid[0]), torch.arange(grid[1]), indexing="ij")
+    down = rows.flatten().to(row.device) - row.unsqueeze(1)
+    right = cols.flatten().to(col.device) - col.unsqueeze(1)
+    return torch.hypot(down, right)
+
+
+def ranked(key: Float[Tensor, "B N"], generator: torch.Generator | None) -> Int[Tensor, "B N"]:
+    """Rank patches by their key, ascending; equal ones at random."""
+    shuffle = torch.rand(key.shape, generator=generator).argsort(1).to(key.device)
+    order = shuffle.gather(1, key.gather(1, shuffle).argsort(dim=1, stable=True))
+    return rank_to_order(order)
+
+
+Key = Callable[[PatchEncoder, Tensor, torch.Generator | None], Tensor]
+
+
+def _most_similar(
+    model: PatchEncoder, images: Tensor
+) -> tuple[Float[Tensor, "B"], Float[Tensor, "B"]]:
+    best = similarity(model, images).argmax(1)
+    return (best // model.grid[1]).float(), (best % model.grid[1]).float()
+
+
+def _middle(model: PatchEncoder, images: Tensor) -> tuple[Tensor, Tensor]:
+    middle = images.new_tensor([(side - 1) / 2 for side in model.grid])
+    return middle[0].expand(len(images)), middle[1].expand(len(images))
+
+
+def _anywhere(
+    model: PatchEncoder, images: Tensor, generator: torch.Generator | None
+) -> tuple[Tensor, Tensor]:
+    place = torch.rand(2, len(images), generator=generator).to(images.device)
+    sides = images.new_tensor(model.grid).unsqueeze(1)
+    row, col = (place * sides).floor()
+    return row, col
+
+
+SEMANTIC: dict[str, Key] = {
+    "outward_from_most_similar": lambda m, x, g: distances(m.grid, *_most_similar(m, x)),
+    "most_similar_first": lambda m, x, g: -similarity(m, x),
+    "rings_around_most_similar": lambda m, x, g: rings(m.grid, *_most_similar(m, x)),
+    "rings_around_random": lambda m, x, g: rings(m.grid, *_anywhere(m, x, g)),
+    "rings_around_center": lambda m, x, g: rings(m.grid, *_middle(m, x)),
+}
+"""Sort keys by name: SemAIM's attention_center (its default), attention, attention_guided,
+stochastic_center and center2out. Its raster (a snake) and zigzag (a raster) are ``snake`` and
+``raster`` in ``foveate.orders``."""
+
+
+@dataclass(frozen=True)
+class SemanticOrdering:
+    """An order from a model's own features: ``rank = ordering(images)``, no ties."""
+
+    name: str
+    model: PatchEncoder
+
+    def __call__(
+        self, images: Float[Tensor, "B C H W"], *, generator: torch.Generator | None = None
+    ) -> Int[Tensor, "B N"]:
+        """Return the decoding step of every patch, from 0."""
+        return ranked(SEMANTIC[self.name](self.model, images, generator), generator)
+
+
+def model_ordering(name: str, model: PatchEncoder, **options: int | float) -> Ordering:
+    """Build an order by name for a model: of its grid, or of its features.
+
+    Raises:
+        ValueError: unknown name, or an option that the order does not take.
+    """
+    if name in SEMANTIC:
+        if options:
+            raise ValueError(f"order {name!r} does not take these options: {sorted(options)}")
+        return SemanticOrdering(name, model)
+    known = [*ORDERINGS, *SUBSETS, *SEMANTIC]
+    if name not in known:
+        close = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
+        raise ValueError(
+            f"unknown order {name!r}; did you mean {close[0]!r}? known: {', '.join(known)}"
+        )
+    return ordering(name, model.grid, **options)

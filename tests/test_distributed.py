@@ -1,0 +1,219 @@
+"""Processes of torchrun: they compute what one computes, and continue what one has begun."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from agents.group_relative import policy_step
+from experiments import training
+from experiments.config import PRESETS, TrainConfig
+from experiments.distributed import Processes
+from experiments.training import Trainer, train
+from foveate.checkpoint import CHECKPOINT, read_checkpoint
+
+ROOT = Path(__file__).parent.parent
+PLAIN = dataclasses.replace(
+    PRESETS["smoke"][1], report=False, iterations=24, policy_lr=0.03, micro_batches=2, threads=1
+)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def keep_thread_count() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def train_in_two_processes(config: TrainConfig) -> str:
+    """Run the script under torchrun and return what it wrote to standard error."""
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command = [*launcher, "--nproc-per-node", "2", "-m", "experiments.train", "smoke"]
+    for name, value in vars(config).items():
+        option = name.replace("_", "-")
+        if isinstance(value, bool):
+            command.append(f"--{option}" if value else f"--no-{option}")
+        elif value != getattr(PRESETS["smoke"][1], name):
+            command += [f"--{option}", str(value)]
+    with subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as launched:
+        try:
+            _, complaints = launched.communicate(timeout=55)
+        except subprocess.TimeoutExpired:
+            launched.terminate()  # torchrun ends its processes before itself.
+            raise
+    assert launched.returncode == 0, complaints
+    return complaints
+
+
+def metrics(directory: Path) -> list[dict[str, float]]:
+    lines = (directory / "metrics.jsonl").read_text().splitlines()
+    return [{k: v for k, v in json.loads(line).items() if k != "seconds"} for line in lines]
+
+
+def assert_same_metrics(directory: Path, expected: Path, iterations: int) -> None:
+    lines = metrics(directory)
+    assert len(lines) == iterations
+    for line, wanted in zip(lines, metrics(expected), strict=False):
+        assert line == pytest.approx(wanted, abs=1e-4)
+
+
+def assert_same_run(directory: Path, expected: Path) -> None:
+    """Metrics and weights of finished runs."""
+    assert_same_metrics(directory, expected, len(metrics(expected)))
+    state, wanted = (read_checkpoint(d / CHECKPOINT) for d in (directory, expected))
+    # A softmax ignores a shift: this gradient is rounding, which Adam blows up.
+    for each in (state, wanted):
+        del each["policy"]["score.bias"]
+    for part in ("model", "policy", "generator"):
+        torch.testing.assert_close(state[part], wanted[part], atol=1e-4, rtol=1e-4)
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of one process."""
+    config = dataclasses.replace(PLAIN, out=tmp_path_factory.mktemp("alone") / "run")
+    train(config)
+    entropy = [line["entropy"] for line in metrics(config.out) if "entropy" in line]
+    assert len(entropy) == 24
+    assert entropy[-1] < entropy[0] - 0.01, "the policy must have learned, else it says little"
+    return config.out
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one_which_continues(alone: Path, tmp_path: Path) -> None:
+    config = dataclasses.replace(PLAIN, out=tmp_path / "run")
+    complaints = train_in_two_processes(dataclasses.replace(config, stop_after=24))
+    assert "Traceback" not in complaints
+    assert complaints.count("| 0/28") == 1, "one process alone reports progress"
+    assert_same_metrics(config.out, alone, 24)
+    assert json.loads((config.out / "manifest.json").read_text())["world_size"] == 2
+    train(dataclasses.replace(config, micro_batches=None, resume=True))
+    assert_same_run(config.out, alone)
+
+
+@pytest.mark.slow
+def test_two_processes_continue_what_one_began(alone: Path, tmp_path: Path) -> None:
+    config = dataclasses.replace(PLAIN, out=tmp_path / "run")
+    train(dataclasses.replace(config, stop_after=7))
+    train_in_two_processes(dataclasses.replace(config, resume=True))
+    assert_same_run(config.out, alone)
+
+
+@pytest.mark.slow
+def test_a_sharded_model_trains_as_a_whole_one(tmp_path: Path) -> None:
+    """Over few iterations, since rounding differs and might in the end choose another patch."""
+    whole = dataclasses.replace(
+        PLAIN, out=tmp_path / "whole", model_optimizer="adamw", iterations=8, policy_lr=2e-3
+    )
+    train(whole)
+    config = dataclasses.replace(whole, out=tmp_path / "run")
+    train(dataclasses.replace(config, stop_after=3))
+    train_in_two_processes(dataclasses.replace(config, resume=True, shard=True, stop_after=9))
+    train(dataclasses.replace(config, resume=True))
+    assert_same_run(config.out, whole.out)
+
+
+@pytest.mark.parametrize(
+    ("environment", "change", "message"),
+    [
+        ({"WORLD_SIZE": "2"}, {"agent": "maskable-ppo"}, "single process"),
+        ({"WORLD_SIZE": "2"}, {"micro_batches": 1}, "2 processes cannot share 1 micro-batches"),
+        ({"WORLD_SIZE": "3"}, {}, "must divide batch_size 4, got 3"),
+        ({"WORLD_SIZE": "2"}, {"device": "cuda:1"}, "need --device cpu or cuda"),
+        ({}, {"shard": True, "model_optimizer": "adamw"}, "needs several processes"),
+    ],
+)
+def test_processes_that_cannot_train_together_are_refused(
+    environment: dict[str, str],
+    change: dict[str, Any],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    config = dataclasses.replace(PRESETS["smoke"][1], out=tmp_path / "run", **change)
+    with pytest.raises(ValueError, match=message):
+        train(config)
+    assert not config.out.exists()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"shard": True}, {"agent": "maskable-ppo", "micro_batches": 2}, {"micro_batches": 5}],
+)
+def test_options_that_do_not_fit_are_refused(change: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"needs|must divide"):
+        TrainConfig(**change)
+
+
+def test_gradients_are_means_over_the_whole_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = dataclasses.replace(
+        PLAIN, warmup_iterations=1, warmup_batch_size=9, batch_size=6, micro_batches=3
+    )
+    gradients: dict[nn.Module, list[Tensor | None]] = {}
+
+    def keep_gradient(module: nn.Module, *_: object) -> None:
+        gradients[module] = [p.grad for p in module.parameters()]
+
+    monkeypatch.setattr(training, "descend", keep_gradient)
+    trainer = Trainer(config, Processes.started("cpu"))
+    model, policy = trainer.model, trainer.policy
+    before = trainer.generator.get_state()
+    loss = trainer.step()["loss"]
+
+    trainer.generator.set_state(before)
+    losses = []
+    for generator in trainer._generators():
+        images, rank = trainer._random_batch(3, generator)
+        losses.append(model(images, rank, num_steps=config.budget + 1, generator=generator))
+    mean = torch.stack(losses).mean()
+    assert loss == pytest.approx(float(mean.detach()))
+    torch.testing.assert_close(
+        gradients[model], list(torch.autograd.grad(mean, list(model.parameters())))
+    )
+
+    nn.init.normal_(policy.score.weight)
+    before = trainer.generator.get_state()
+    trainer.step()
+
+    trainer.generator.set_state(before)
+    steps = [
+        policy_step(
+            model,
+            policy,
+            trainer._batch(2, generator),
+            budget=config.budget,
+            reward=config.reward,
+            group=config.group,
+            discount=config.discount,
+            entropy_weight=config.entropy_weight,
+            generator=generator,
+        )
+        for generator in trainer._generators()
+    ]
+    advantage, log_prob, entropy = (
+        torch.cat([getattr(step, name) for step in steps])
+        for name in ("advantage", "log_prob", "entropies")
+    )
+    scaled = advantage / advantage.std()
+    expected = -(scaled * log_prob).mean() - config.entropy_weight * entropy.mean()
+    torch.testing.assert_close(
+        gradients[policy], list(torch.autograd.grad(expected, list(policy.parameters())))
+    )
