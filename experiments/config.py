@@ -29,6 +29,9 @@ class TrainConfig:
     """Seed of all randomness: weights, batches, orders, actions."""
     device: str = "cpu"
     """Torch device."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """Of the model's training passes: bf16 multiplies matrices in bfloat16 (autocast), with weights
+    and their updates in float32. Rollouts are float32."""
     shard: bool = False
     """Shard the model over the processes of torchrun (FSDP2), if it is too large for each."""
     threads: int | None = None

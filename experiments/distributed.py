@@ -30,6 +30,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from experiments.config import TrainConfig
 from experiments.run import read_config
 from foveate.model import AnyOrderTransformer
+from foveate.semantic_orders import SEMANTIC
 
 Item = TypeVar("Item")
 
@@ -201,19 +202,31 @@ def descend(
     module.zero_grad()
 
 
+def check_shardable(config: TrainConfig, processes: Processes) -> None:
+    """Raise ValueError unless the model can be sharded: by several, and called as a whole only."""
+    if processes.count == 1:
+        raise ValueError("--shard needs several processes; start them with torchrun")
+    if config.parts.order in SEMANTIC:
+        raise ValueError(
+            f"--shard needs another --order than {config.parts.order}, which looks into the model"
+        )
+    if config.parts.target == "features" and config.teacher == "average":
+        raise ValueError("--shard needs a timm model as --teacher; average copies the model")
+
+
 def share_batches(config: TrainConfig, processes: Processes) -> TrainConfig:
     """Settle the number of micro-batches.
 
     Raises:
-        ValueError: the processes cannot share them equally.
+        ValueError: the processes cannot share them equally, or not train this config together.
     """
     if config.agent == "maskable-ppo" and processes.count > 1:
         raise ValueError(
             f"--agent maskable-ppo trains in a single process, got {processes.count}; "
             "choose --agent group-relative, or start without torchrun"
         )
-    if config.shard and processes.count == 1:
-        raise ValueError("--shard needs several processes; start them with torchrun")
+    if config.shard:
+        check_shardable(config, processes)
     num = config.micro_batches
     if num is None:
         num = (read_config(config.out).micro_batches or 1) if config.resume else processes.count

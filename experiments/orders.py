@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from experiments.cli import main_with_options
 
@@ -39,6 +40,8 @@ class OrdersConfig:
         "policy",
     )
     """Orders to compare; ``policy`` is learned."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """Of the training passes."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """Seeds of training, two or more for a table."""
     teraflops: float = 20.0

@@ -40,6 +40,7 @@ def compare_orders(config: OrdersConfig) -> dict[str, object]:
         "data": Path(config.data).name,
         "recipe": config.recipe,
         "teraflops": config.teraflops,
+        "precision": config.precision,
         "seeds": config.seeds,
         "probe_train": config.probe_train,
         "probe_test": config.probe_test,
@@ -90,6 +91,7 @@ def planned(config: OrdersConfig, name: str, seed: int, folder: Path) -> TrainCo
     base = TrainConfig(
         out=folder,
         seed=seed,
+        precision=config.precision,
         threads=config.threads,
         data=config.data,
         data_root=config.data_root,

@@ -246,13 +246,15 @@ class Trainer:
             loss = torch.zeros((), device=self.config.device)
             for images, rank in pairs:
                 features = None if self.teacher is None else self.teacher(images)
-                loss = loss + len(images) / num_images * self.model(
-                    images,
-                    rank,
-                    num_steps=self.config.budget + 1,
-                    generator=generator,
-                    features=features,
-                )
+                with self._autocast():
+                    part = self.model(
+                        images,
+                        rank,
+                        num_steps=self.config.budget + 1,
+                        generator=generator,
+                        features=features,
+                    )
+                loss = loss + len(images) / num_images * part
             (loss / self.num_micro_batches).backward()
             total += float(loss.detach())
         value = self.processes.sum([total])[0] / self.num_micro_batches
@@ -265,6 +267,10 @@ class Trainer:
         if self.teacher is not None:
             self.teacher.update(self.model)
         return value
+
+    def _autocast(self) -> torch.autocast:
+        device = torch.device(self.config.device).type
+        return torch.autocast(device, torch.bfloat16, enabled=self.config.precision == "bf16")
 
     # --- batches and orders
 

@@ -7,6 +7,8 @@ plain causal attention.
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast
 
@@ -17,6 +19,7 @@ from timm.layers.attention import Attention
 from timm.layers.mlp import Mlp
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
+from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 
 
 def content_may_attend(rank: Int[Tensor, "B N"]) -> Bool[Tensor, "B N N"]:
@@ -50,6 +53,107 @@ def prefix_may_attend(
         counts = counts[:1]
     token = torch.arange(num_tokens + num_always, device=counts.device)
     return (token < counts.unsqueeze(-1) + num_always).unsqueeze(1)
+
+
+def prefix_block_mask(counts: Int[Tensor, "B Q"], num_always: int) -> BlockMask:
+    """Mask of :func:`prefix_may_attend` in a causal stream, for flex attention.
+
+    Rows and columns are the always-visible tokens, themselves causal, and the sorted patches. Its
+    memory grows with the square of the number of *blocks*, where a dense mask has one of tokens.
+    """
+    rows, length = counts.shape[0], counts.shape[1] + num_always
+    seen = torch.arange(1, num_always + 1, device=counts.device).expand(rows, -1)
+    reach = torch.cat([seen, counts + num_always], dim=1)
+
+    return create_block_mask(
+        lambda b, h, q, k: k < reach[b, q], rows, None, length, length, device=str(counts.device)
+    )
+
+
+FEW_KEYS = 32
+"""Up to so many keys, :func:`attend_few` is several times faster than the fused kernel on a CPU."""
+
+
+def attend(
+    queries: Float[Tensor, "B H Q K"],
+    keys: Float[Tensor, "B H S K"],
+    values: Float[Tensor, "B H S K"],
+    may_attend: Bool[Tensor, "#B 1 #Q S"] | BlockMask | None = None,
+    is_causal: bool = False,
+) -> Float[Tensor, "B H Q K"]:
+    """Scaled dot-product attention, by the kernel that suits the device and the mask.
+
+    Args:
+        queries: of each head.
+        keys: of each head.
+        values: of each head.
+        may_attend: True = may attend; a block mask goes to flex attention; None = all may.
+        is_causal: to those of no later place only; without a mask.
+    """
+    if isinstance(may_attend, BlockMask):
+        return flex(queries)(queries, keys, values, block_mask=may_attend)
+    few = queries.is_cpu and keys.shape[2] <= FEW_KEYS and not is_causal
+    if few and not torch.is_grad_enabled():
+        return attend_few(queries, keys, values, may_attend)
+    if queries.is_cpu and queries.dtype == torch.bfloat16:
+        # torch's fused kernel is up to thirty times slower backward in bfloat16 than in float32.
+        with torch.autocast("cpu", enabled=False):
+            attended = F.scaled_dot_product_attention(
+                queries.float(),
+                keys.float(),
+                values.float(),
+                attn_mask=may_attend,
+                is_causal=is_causal,
+            )
+        return attended.to(queries.dtype)
+    return F.scaled_dot_product_attention(
+        queries, keys, values, attn_mask=may_attend, is_causal=is_causal
+    )
+
+
+def flex(like: Tensor) -> Callable[..., Tensor]:
+    """Return flex attention, compiled where there is a GPU: uncompiled it is dense."""
+    return compiled_flex() if like.is_cuda else cast("Callable[..., Tensor]", flex_attention)
+
+
+@functools.cache
+def compiled_flex() -> Callable[..., Tensor]:
+    """Return the compiled flex attention."""
+    compiled: Callable[..., Tensor] = torch.compile(flex_attention)
+    return compiled
+
+
+def attend_few(
+    queries: Float[Tensor, "B H Q K"],
+    keys: Float[Tensor, "B H S K"],
+    values: Float[Tensor, "B H S K"],
+    may_attend: Bool[Tensor, "#B 1 #Q S"] | None = None,
+) -> Float[Tensor, "B H Q K"]:
+    """Scaled dot-product attention for many queries and few keys, keys first.
+
+    By hand, since torch's fused kernel, and its softmax over a last dimension of a dozen, leave a
+    CPU's vector units idle; over the second to last they are full.
+    """
+    scores = (keys * queries.shape[-1] ** -0.5) @ queries.transpose(-1, -2)
+    if may_attend is not None:
+        scores = scores.masked_fill(~may_attend.transpose(-1, -2), -torch.inf)
+    return scores.softmax(2).transpose(-1, -2) @ values
+
+
+class SelfAttention(Attention):
+    """timm's self-attention, its weights and its results, with :func:`attend` inside."""
+
+    def forward(
+        self,
+        x: Float[Tensor, "B S D"],
+        attn_mask: Bool[Tensor, "#B 1 S S"] | BlockMask | None = None,
+        is_causal: bool = False,
+    ) -> Float[Tensor, "B S D"]:
+        """Attend among the tokens; ``attn_mask``: True = may attend."""
+        qkv = self.qkv(x).unflatten(-1, (3, self.num_heads, self.head_dim))
+        queries, keys, values = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+        attended = attend(self.q_norm(queries), self.k_norm(keys), values, attn_mask, is_causal)
+        return self.proj(attended.transpose(1, 2).flatten(2))
 
 
 @dataclass
@@ -134,27 +238,6 @@ def append_to_block(
     return tokens + block.ls2(block.mlp(block.norm2(tokens)))
 
 
-FEW_KEYS = 32
-"""Up to so many keys, :func:`attend_few` is several times faster than the fused kernel on a CPU."""
-
-
-def attend_few(
-    queries: Float[Tensor, "B H Q K"],
-    keys: Float[Tensor, "B H S K"],
-    values: Float[Tensor, "B H S K"],
-    may_attend: Bool[Tensor, "#B 1 #Q S"] | None = None,
-) -> Float[Tensor, "B H Q K"]:
-    """Scaled dot-product attention for many queries and few keys, keys first.
-
-    By hand, since torch's fused kernel, and its softmax over a last dimension of a dozen, leave a
-    CPU's vector units idle; over the second to last they are full.
-    """
-    scores = (keys * queries.shape[-1] ** -0.5) @ queries.transpose(-1, -2)
-    if may_attend is not None:
-        scores = scores.masked_fill(~may_attend.transpose(-1, -2), -torch.inf)
-    return scores.softmax(2).transpose(-1, -2) @ values
-
-
 class CrossAttentionBlock(nn.Module):
     """Pre-norm decoder block: queries attend to a memory, then an MLP.
 
@@ -173,7 +256,7 @@ class CrossAttentionBlock(nn.Module):
     ) -> None:
         super().__init__()
         self.lateral_norm = nn.LayerNorm(embed_dim) if lateral else None
-        self.lateral = Attention(embed_dim, num_heads, qkv_bias=True) if lateral else None
+        self.lateral = SelfAttention(embed_dim, num_heads, qkv_bias=True) if lateral else None
         self.num_heads = num_heads
         self.norm1 = nn.LayerNorm(embed_dim)
         self.query = nn.Linear(embed_dim, embed_dim)
@@ -207,10 +290,6 @@ class CrossAttentionBlock(nn.Module):
             queries = queries + self.lateral(self.lateral_norm(queries), attn_mask=lateral)
         heads = self.query(self.norm1(queries)).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
         heads = heads.expand(len(keys), -1, -1, -1)
-        few = keys.shape[2] <= FEW_KEYS and keys.device.type == "cpu"
-        if few and not torch.is_grad_enabled():
-            attended = attend_few(heads, keys, values, may_attend)
-        else:
-            attended = F.scaled_dot_product_attention(heads, keys, values, attn_mask=may_attend)
+        attended = attend(heads, keys, values, may_attend)
         queries = queries + self.proj(attended.transpose(1, 2).flatten(2))
         return queries + self.mlp(self.norm2(queries))

@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
-from foveate.attention import CrossAttentionBlock, prefix_may_attend
+from foveate.attention import CrossAttentionBlock, SelfAttention, prefix_may_attend
 from foveate.config import ModelConfig
 
 NUM_TAPS = 4
@@ -87,7 +87,7 @@ class Decoder(nn.Module):
             self.position = nn.Parameter(position.clone())
             self.memory = EncoderMemory(config)
         self.blocks = nn.ModuleList(
-            Block(width, heads, ratio, qkv_bias=True)
+            Block(width, heads, ratio, qkv_bias=True, attn_layer=SelfAttention)
             if self.lateral == "joint"
             else CrossAttentionBlock(width, heads, ratio, lateral=self.lateral == "segment")
             for _ in range(config.decoder_depth)

@@ -14,8 +14,9 @@ from jaxtyping import Bool, Float, Int
 from timm.layers.pos_embed_sincos import build_sincos2d_pos_embed
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
+from torch.nn.attention.flex_attention import BlockMask
 
-from foveate.attention import prefix_may_attend
+from foveate.attention import SelfAttention, prefix_block_mask, prefix_may_attend
 from foveate.config import ModelConfig
 from foveate.orders import check_rank, rank_to_order
 from foveate.targets import nearest_color
@@ -48,6 +49,7 @@ class PatchEncoder(nn.Module):
             embed_dim=config.embed_dim,
             depth=config.depth,
             num_heads=config.num_heads,
+            attn_layer=SelfAttention,
         )
         self.periphery_position = nn.Parameter(
             0.02 * torch.randn(config.periphery**2, config.embed_dim)
@@ -208,6 +210,8 @@ class PatchEncoder(nn.Module):
         tokens = self.tell(torch.cat([always, take(patches, order[:, :length])], dim=1), order)
         if bool((counts == torch.arange(1, length + 1, device=counts.device)).all()):
             return self.run_blocks(tokens, None, is_causal=True)
+        if tokens.is_cuda:
+            return self.run_blocks(tokens, prefix_block_mask(counts, self.num_always))
         rows = prefix_may_attend(counts, length, self.num_always)
         causal = torch.ones(
             tokens.shape[1], tokens.shape[1], dtype=torch.bool, device=tokens.device
@@ -219,7 +223,7 @@ class PatchEncoder(nn.Module):
     def run_blocks(
         self,
         tokens: Float[Tensor, "B S D"],
-        may_attend: Bool[Tensor, "#B 1 S S"] | None,
+        may_attend: Bool[Tensor, "#B 1 S S"] | BlockMask | None,
         is_causal: bool = False,
     ) -> tuple[Float[Tensor, "B S D"], ...]:
         """Run all encoder blocks and return their outputs, the last ones normalized."""

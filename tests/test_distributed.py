@@ -26,6 +26,7 @@ ROOT = Path(__file__).parent.parent
 PLAIN = dataclasses.replace(
     PRESETS["smoke"][1], report=False, iterations=24, policy_lr=0.03, micro_batches=2, threads=1
 )
+SHARD: dict[str, Any] = {"shard": True, "model_optimizer": "adamw"}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -136,7 +137,9 @@ def test_a_sharded_model_trains_as_a_whole_one(tmp_path: Path) -> None:
         ({"WORLD_SIZE": "2"}, {"micro_batches": 1}, "2 processes cannot share 1 micro-batches"),
         ({"WORLD_SIZE": "3"}, {}, "must divide batch_size 4, got 3"),
         ({"WORLD_SIZE": "2"}, {"device": "cuda:1"}, "need --device cpu or cuda"),
-        ({}, {"shard": True, "model_optimizer": "adamw"}, "needs several processes"),
+        ({}, SHARD, "needs several processes"),
+        ({"WORLD_SIZE": "2"}, {**SHARD, "recipe": "semaim"}, "needs another --order than"),
+        ({"WORLD_SIZE": "2"}, {**SHARD, "recipe": "digpt"}, "needs a timm model as --teacher"),
     ],
 )
 def test_processes_that_cannot_train_together_are_refused(

@@ -7,7 +7,13 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
-from foveate.attention import content_may_attend, query_may_attend
+from foveate.attention import (
+    attend,
+    content_may_attend,
+    prefix_block_mask,
+    prefix_may_attend,
+    query_may_attend,
+)
 from foveate.config import ModelConfig
 from foveate.model import AnyOrderTransformer
 from foveate.orders import ORDERINGS, order_to_rank, ordering, rank_to_order, tie_prefix
@@ -203,3 +209,31 @@ def test_sizes_that_do_not_fit_are_refused(change: dict[str, int], message: str)
 def test_images_of_another_shape_are_refused(model: AnyOrderTransformer) -> None:
     with pytest.raises(ValueError, match="takes images of shape"):
         model(torch.rand(2, 1, 6, 8), torch.zeros(2, 12, dtype=torch.long))
+
+
+@pytest.mark.filterwarnings("ignore:.*flex_attention")
+def test_flex_attention_agrees_with_the_dense_mask(model: AnyOrderTransformer) -> None:
+    """What a GPU computes for ties, on the CPU: slowly, but the same."""
+    rank = ordering("random_squares", model.grid)(torch.zeros(3, 1, 2, 2))
+    order = rank_to_order(rank)
+    sorted_rank = rank.gather(1, order)
+    counts = torch.searchsorted(sorted_rank, sorted_rank, right=True)
+    length = model.num_always + model.num_patches
+    tokens = torch.randn(3, length, model.config.embed_dim)
+    dense = torch.ones(3, 1, length, length, dtype=torch.bool).tril()
+    dense[:, :, model.num_always :] = prefix_may_attend(counts, model.num_patches, model.num_always)
+    blocks = prefix_block_mask(counts, model.num_always)
+    with torch.no_grad():
+        for attention in (block.attn for block in model.encoder_blocks()):
+            torch.testing.assert_close(
+                attention(tokens, attn_mask=blocks), attention(tokens, attn_mask=dense)
+            )
+
+
+@pytest.mark.parametrize("is_causal", [True, False])
+def test_attention_in_bfloat16_is_that_of_float32(is_causal: bool) -> None:
+    parts = torch.randn(3, 2, 2, 7, 4, generator=torch.Generator().manual_seed(0))
+    expected = attend(*parts, is_causal=is_causal)
+    half = attend(*parts.bfloat16().unbind(), is_causal=is_causal)
+    assert half.dtype == torch.bfloat16
+    torch.testing.assert_close(half.float(), expected, atol=2e-2, rtol=2e-2)
