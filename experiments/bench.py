@@ -1,17 +1,20 @@
 """Benchmarks; ratios within one run are what counts.
 
-    python -m experiments.bench env
+    python -m experiments.bench train      a training step against the machine's matmul peak
+    python -m experiments.bench rollout    joint steps against steps on random orders
+    python -m experiments.bench env        environment steps per second
+    python -m experiments.bench decode     parallel against patch-by-patch decoding, cached scans
+    python -m experiments.bench scale      time and memory over the number of patches; two processes
+    python -m experiments.bench data       streaming: decoded images per second
 
-``env``: environment steps per second of the batched environment, of stable-baselines3's DummyVecEnv
-over the single one, and of a batched re-encoding without a cache. Contenders take turns, medians
-are reported. Writes JSON where ``--out`` says.
+Contenders take turns, medians are reported. Writes JSON where ``--out`` says.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -20,31 +23,69 @@ from experiments.cli import main_with_options
 
 @dataclass(frozen=True, kw_only=True)
 class BenchConfig:
-    """Options of the benchmark."""
+    """Options of the benchmarks."""
 
-    what: Annotated[str, tyro.conf.Positional] = "env"
-    """What to measure: env."""
+    what: Annotated[
+        Literal["train", "rollout", "env", "decode", "scale", "data"], tyro.conf.Positional
+    ] = "env"
+    """What to measure."""
     rows: tuple[int, ...] = (64, 256)
-    """Numbers of environments."""
+    """Numbers of environments (env)."""
+    patches: tuple[int, ...] = (49, 196, 784, 1024)
+    """Numbers of patches, square ones (scale)."""
+    embed_dim: int = 192
+    """Model width (train, scale)."""
+    depth: int = 6
+    """Encoder blocks (train, scale)."""
+    batch_size: int = 64
+    """Images per step (train)."""
+    data: str | None = None
+    """Parquet or tar shards to stream (data)."""
     repeats: int = 5
     """Times that every contender is measured."""
-    out: Path = Path("runs/bench_env.json")
-    """File to write."""
+    out: Path | None = None
+    """File to write; None = runs/bench_WHAT.json."""
     threads: int | None = None
     """CPU threads; None = torch's choice."""
 
     def __post_init__(self) -> None:
-        if self.what != "env":
-            raise ValueError(f"unknown benchmark {self.what!r}; known: env")
-        if min((*self.rows, self.repeats), default=0) < 1:
-            raise ValueError("rows and repeats must be at least 1")
+        numbers = (self.embed_dim, self.depth, self.batch_size, self.repeats)
+        if min((*self.rows, *self.patches, *numbers)) < 1 or not self.rows or not self.patches:
+            raise ValueError("numbers of the benchmark must be at least 1")
+        if any(round(number**0.5) ** 2 != number for number in self.patches):
+            raise ValueError(f"patches takes square numbers, got {self.patches}")
+        if (self.what == "data") != (self.data is not None):
+            raise ValueError("data goes with the benchmark 'data', which needs it")
+
+    @property
+    def path(self) -> Path:
+        """Where the result goes."""
+        return self.out or Path("runs") / f"bench_{self.what}.json"
 
 
 def main(config: BenchConfig) -> None:
     """Measure as configured."""
-    from experiments.benchmarks import bench_env
+    from experiments.run import set_threads
 
-    bench_env(config)
+    set_threads(config.threads)
+    if config.what == "env":
+        from experiments.bench_env import bench_env
+
+        bench_env(config)
+    elif config.what in ("train", "rollout"):
+        from experiments import bench_training
+
+        {"train": bench_training.bench_train, "rollout": bench_training.bench_rollout}[config.what](
+            config
+        )
+    else:
+        from experiments import bench_growth
+
+        {
+            "decode": bench_growth.bench_decode,
+            "scale": bench_growth.bench_scale,
+            "data": bench_growth.bench_data,
+        }[config.what](config)
 
 
 if __name__ == "__main__":

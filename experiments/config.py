@@ -5,6 +5,7 @@ No torch here, so that ``--help`` answers at once.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -47,6 +48,13 @@ class TrainConfig:
     """Resize and center-crop to this side, pixels; None = as they are."""
     limit: int | None = None
     """Use only the first so many training images; None = all."""
+    stream: bool = False
+    """Read training images from parquet or tar shards, or ``hf://NAME``, as they are needed,
+    instead of holding all in memory. Needs image_size."""
+    stream_workers: int = 0
+    """Processes that decode streamed images."""
+    channels: int = 3
+    """Color channels of streamed images, 1 or 3."""
     augment: bool = False
     """Random flips and shifts of the training images (kornia)."""
 
@@ -97,6 +105,9 @@ class TrainConfig:
     """Iterations with the policy, after the warm-up; 0 = no policy."""
     batch_size: int = 16
     """Images scanned by the policy per iteration."""
+    policy_every: int = 1
+    """The policy scans and learns in every so manieth iteration after the warm-up; in the others
+    the model learns from as many images in random order."""
     micro_batches: int | None = None
     """Equal parts of every batch, each with its own randomness, whose gradients are accumulated.
     The processes of torchrun share them: with as many parts a run is the same, whatever the number
@@ -149,6 +160,7 @@ class TrainConfig:
                 "warmup_batch_size",
                 "batch_size",
                 "micro_batches",
+                "policy_every",
                 "alternate_every",
                 "log_every",
                 "save_every",
@@ -184,6 +196,17 @@ class TrainConfig:
                     f"micro_batches (by default one per process) must divide {name} "
                     f"{getattr(self, name)}, got {self.micro_batches}"
                 )
+        if self.policy_every > 1 and self.schedule != "joint":
+            raise ValueError(f"policy_every needs schedule joint, got {self.schedule}")
+        if self.stream and (self.image_size is None or self.agent == "maskable-ppo"):
+            raise ValueError("stream needs --image-size, and --agent group-relative")
+        if self.stream and self.parts.tracks:
+            raise ValueError(
+                f"recipe {self.recipe} writes words, for which it needs all labels; "
+                "leave out --stream"
+            )
+        if self.stream_workers < 0 or (self.stream_workers and not self.stream):
+            raise ValueError("stream_workers goes with --stream, and must be at least 0")
         if self.group < 2:
             raise ValueError(
                 f"group must be at least 2 (the others are the baseline), got {self.group}"
@@ -192,6 +215,16 @@ class TrainConfig:
     def per_micro_batch(self, num_images: int) -> int:
         """Images of a batch that are in each of its micro-batches."""
         return num_images // (self.micro_batches or 1)
+
+    @property
+    def stream_batch(self) -> int:
+        """Images that are streamed at once: the largest number that makes up every micro-batch."""
+        return math.gcd(
+            self.per_micro_batch(self.warmup_batch_size),
+            self.per_micro_batch(self.batch_size),
+            self.num_random,
+            self.num_learned,
+        )
 
     @property
     def parts(self) -> Recipe:
@@ -209,6 +242,12 @@ class TrainConfig:
         if self.random_share == 1:
             return num_scans
         return round(num_scans * self.random_share / (1 - self.random_share))
+
+    @property
+    def num_learned(self) -> int:
+        """Images in each of the model's micro-batches after the warm-up."""
+        scans = self.per_micro_batch(self.batch_size) * self.group
+        return self.num_random + (scans if self.random_share < 1 else 0)
 
     @property
     def total_iterations(self) -> int:
@@ -280,23 +319,30 @@ PRESETS: dict[str, tuple[str, TrainConfig]] = {
     ),
 }
 
+PIXEL_TOKENS = {"image_size": 16, "patch_size": 1}
+"""Sizes of the recipes whose tokens are pixels: 256 of them."""
+SCANNED = {"periphery": 2, "iterations": 400, "warmup_iterations": 700}
 RECIPE_SIZES: dict[str, dict[str, int]] = {
-    name: {"image_size": 16, "patch_size": 1} for name in ("igpt", "igpt_bert", "autonat")
+    "igpt": PIXEL_TOKENS,
+    "igpt_bert": PIXEL_TOKENS,
+    "autonat": PIXEL_TOKENS,
+    "git": SCANNED,
 }
-"""Of the presets whose tokens are pixels: 256 of them."""
 PRESETS |= {
     name: (
-        f"{row.reference.split('(', 1)[0].split(',')[0].strip()} on scenes; 2 to 6 minutes.",
-        TrainConfig(
-            out=Path("runs") / name,
-            recipe=name,
-            report=True,
-            embed_dim=64,
-            periphery=0,
-            prefix_share=0.0,
-            warmup_iterations=600,
-            warmup_batch_size=64,
-            iterations=0,
+        f"{row.reference.split('(', 1)[0].split(',')[0].strip()} on scenes; 1 to 6 minutes.",
+        replace(
+            TrainConfig(
+                out=Path("runs") / name,
+                recipe=name,
+                report=True,
+                embed_dim=64,
+                periphery=0,
+                prefix_share=0.0,
+                warmup_iterations=600,
+                warmup_batch_size=64,
+                iterations=0,
+            ),
             **RECIPE_SIZES.get(name, {}),  # type: ignore[arg-type]
         ),
     )

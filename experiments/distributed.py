@@ -121,6 +121,14 @@ class Processes:
         dist.all_gather(parts, rows)
         return torch.cat(parts)
 
+    def gather_objects(self, item: Item) -> list[Item]:
+        """Join the items of all processes."""
+        if self.count == 1:
+            return [item]
+        items: list[Any] = [None] * self.count
+        dist.all_gather_object(items, item)
+        return items
+
     def sum_gradients(self, module: nn.Module) -> None:
         """Replace a module's gradients by their sums over processes; sharded ones are already."""
         gradients = [p.grad for p in module.parameters() if p.grad is not None]

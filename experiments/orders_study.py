@@ -16,7 +16,7 @@ from experiments.agents_study import finished, seed_interval
 from experiments.config import TrainConfig
 from experiments.distributed import Processes
 from experiments.run import Run, git_commit, read_manifest, set_threads, write_json
-from experiments.training import Trainer
+from experiments.trainer import Trainer
 from foveate.probes import extract_features, knn_probe, linear_probe
 
 if TYPE_CHECKING:

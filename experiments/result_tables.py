@@ -54,8 +54,83 @@ def plural(number: int, noun: str) -> str:
     return f"{number} {noun}{'s' * (number != 1)}"
 
 
+def bench_table(result: dict[str, Any]) -> str:
+    """A benchmark's rows, and the numbers that checks read."""
+
+    def cell(value: str | float) -> str:
+        return value if isinstance(value, str) else f"{value:.4g}"
+
+    lines = [
+        f"{result['caption']}. {plural(result['threads'], 'CPU thread')}, median of "
+        f"{result['repeats']}, commit `{result['commit'][:10]}`.",
+        "",
+        "| " + " | ".join(result["columns"]) + " |",
+        "|---" * len(result["columns"]) + "|",
+        *("| " + " | ".join(map(cell, row)) + " |" for row in result["rows"]),
+        "",
+        ", ".join(f"`{key}` {cell(result[key])}" for key in result["keys"]) + ".",
+    ]
+    return "\n".join(lines)
+
+
+def orders_table(result: dict[str, Any]) -> str:
+    """Orders by linear accuracy, with what their models cost."""
+    orders = dict(sorted(result["orders"].items(), key=lambda item: -item[1]["linear"]))
+    first = next(iter(orders.values()))["runs"][0]
+    lines = [
+        f"{result['data']}, recipe `{result['recipe']}` with pixel targets, "
+        f"{first['parameters'] / 1e6:.2f} M parameters, {result['teraflops']:g} TFLOP a run, "
+        f"{result['precision']}, seeds {', '.join(map(str, result['seeds']))}, "
+        f"{plural(result['threads'], 'CPU thread')}, probed with {result['probe_train']} training "
+        f"and {result['probe_test']} test images at the layer that is best on held-out training "
+        f"images, commit `{first['commit'][:10]}`.",
+        "",
+        "| order | linear, 95% interval over seeds | k-NN, 95% interval | TFLOP | images "
+        "| images/s | MB | by seed |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for name, row in orders.items():
+        runs = row["runs"]
+        cells = [name]
+        for key in ("linear", "knn"):
+            low, high = row[f"{key}_ci95"] or (float("nan"),) * 2
+            cells.append(f"{row[key]:.3f} [{low:.3f}, {high:.3f}]")
+        for key, form in (
+            ("teraflops", ".1f"),
+            ("images", ".0f"),
+            ("images_per_s", ".0f"),
+            ("peak_memory_mb", ".0f"),
+        ):
+            cells.append(format(sum(run[key] for run in runs) / len(runs), form))
+        cells.append(", ".join(f"{run['linear']:.3f}" for run in runs))
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def decode_table(result: dict[str, Any]) -> str:
+    """Decodings by their number of passes."""
+    lines = [
+        f"{result['num_images']} images of {result['num_patches']} pixels, {result['repeats']} "
+        f"repetitions, {plural(result['threads'], 'CPU thread')}, commit "
+        f"`{result['commit'][:10]}`.",
+        "",
+        "| decoding | forward passes | s/image | Frechet distance, 95% interval |",
+        "|---|---|---|---|",
+    ]
+    for name, row in result["decodings"].items():
+        low, high = row["distance_ci95"]
+        lines.append(
+            f"| {name} | {row['passes']} | {row['seconds_per_image']:.4f} "
+            f"| {row['distance']:.3f} [{low:.3f}, {high:.3f}] |"
+        )
+    return "\n".join(lines)
+
+
 TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "study": study_table,
     "bench_env": bench_env_table,
+    "bench": bench_table,
+    "orders": orders_table,
+    "decode": decode_table,
 }
 """Renderers by the ``kind`` of a result file."""

@@ -21,6 +21,7 @@ from foveate.checkpoint import CHECKPOINT, read_checkpoint
 from foveate.data import ImageSet, load_data
 from foveate.model import AnyOrderTransformer
 from foveate.teachers import teacher_dim
+from foveate.tracks import Captions, class_captions, scene_captions
 
 
 def git_commit() -> str:
@@ -180,6 +181,15 @@ def load_split(config: TrainConfig, split: str, limit: int | None = None) -> Ima
     )
 
 
+def load_captions(config: TrainConfig, images: ImageSet, split: str) -> Captions:
+    """Say what is at each patch: of the default scenes object and place, else the image's class."""
+    rows, cols = (side // config.patch_size for side in images.image_shape[1:])
+    if config.data == "scenes":
+        captions = scene_captions(split, images.image_shape[1], (rows, cols))
+        return Captions(captions.sentences, captions.number[: len(images)])
+    return class_captions(images, rows * cols)
+
+
 def set_threads(threads: int | None) -> None:
     """Set torch's CPU threads; None leaves them as they are.
 
@@ -203,9 +213,12 @@ def check_device(device: str) -> None:
 
 
 def build(
-    config: TrainConfig, image_shape: tuple[int, int, int]
+    config: TrainConfig,
+    image_shape: tuple[int, int, int],
+    vocabulary: tuple[str, ...] = (),
+    max_words: int = 0,
 ) -> tuple[AnyOrderTransformer, PointerPolicy]:
-    """Build model and policy for images of shape (C, H, W)."""
+    """Build model and policy for images of shape (C, H, W), and words of a recipe with tracks."""
     parts, chans = config.parts, image_shape[0]
     own_depth = {} if config.decoder_depth is None else {"decoder_depth": config.decoder_depth}
     feature_dim = None
@@ -222,6 +235,8 @@ def build(
             periphery=config.periphery,
             num_targets=config.num_targets,
             feature_dim=feature_dim,
+            vocabulary=vocabulary,
+            max_words=max_words,
             num_colors=config.num_colors or (64 if chans == 1 else 512),
             **own_depth,
         )
@@ -297,7 +312,9 @@ def load_run(directory: Path, device: str = "cpu") -> Run:
     state = read_checkpoint(directory / CHECKPOINT, device)
     if "image_shape" not in state:
         raise ValueError(f"the checkpoint in {directory} holds no run, only a model; train one")
-    model, policy = build(config, tuple(state["image_shape"]))
+    saved = state["model_config"]
+    words = tuple(saved.get("vocabulary", ())), saved.get("max_words", 0)
+    model, policy = build(config, tuple(state["image_shape"]), *words)
     load_weights(model, policy, state, directory)
     return Run(directory, config, model.eval(), policy.eval(), state["iteration"])
 

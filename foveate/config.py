@@ -73,7 +73,14 @@ class ModelConfig:
     """Weight of the loss that teaches the model to predict its own squared error
     (target="pixels")."""
 
+    vocabulary: tuple[str, ...] = ()
+    """Words that tracks at fixation points write (``foveate.tracks``); none = no tracks."""
+    max_words: int = 0
+    """Words of a track, its end included."""
+
     def __post_init__(self) -> None:
+        if bool(self.vocabulary) != (self.max_words > 0):
+            raise ValueError("vocabulary and max_words go together")
         for name in ("patch_size", "embed_dim", "depth", "num_heads", "num_targets"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")

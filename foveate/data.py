@@ -158,7 +158,10 @@ def _load_scenes(split: str, image_size: int | None) -> ImageSet:
     """Compose the default scenes; another image_size scales the scene and the object alike."""
     size_px = image_size or 32
     composed = scenes.compose_scenes(
-        split, scenes.NUM_SCENES[split], size_px=size_px, object_px=max(1, round(size_px * 14 / 32))
+        split,
+        scenes.NUM_SCENES[split],
+        size_px=size_px,
+        object_px=scenes.object_size_px(size_px),
     )
     return ImageSet(composed.images, composed.labels, composed.class_names, "scenes")
 

@@ -120,8 +120,8 @@ class Decoder(nn.Module):
         if self.lateral == "joint":
             if bool((counts != num_sorted).any()):
                 raise ValueError(
-                    "a joint decoder predicts one group of patches from one visible group, of one "
-                    "size in all images; use an order with two ranks, as random_subset"
+                    "a joint decoder predicts one group of patches from one visible group, of "
+                    "one size in all images; use an order with two ranks, as random_subset"
                 )
             tokens = torch.cat([layers[-1], queries], dim=1)
             for block in self.blocks:

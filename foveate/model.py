@@ -22,6 +22,7 @@ from foveate.decoder import Decoder, Prediction
 from foveate.encoder import PIXEL_MEAN, PIXEL_STD, PatchEncoder, take
 from foveate.orders import check_rank, order_to_rank, rank_to_order
 from foveate.targets import blur, color_error, cosine_error, normalize_patches, squared_error
+from foveate.tracks import TrackReader
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,8 @@ class AnyOrderTransformer(PatchEncoder):
         self.decoder = Decoder(config, position)
         if config.visible_decoder:
             self.visible_decoder = Decoder(config, position)
+        if config.vocabulary:
+            self.reader = TrackReader(config.embed_dim, len(config.vocabulary), config.max_words)
 
     def decoder_blocks(self) -> list[CrossAttentionBlock]:
         """Return the decoder's blocks, of one that is not joint."""
@@ -89,6 +92,12 @@ class AnyOrderTransformer(PatchEncoder):
         sorted_rank = rank.gather(1, order)
         counts = torch.searchsorted(sorted_rank, sorted_rank)
         seen: Prediction | None = None
+        two_ranks = self.config.stream == "masked" or self.config.lateral == "joint"
+        if two_ranks and bool((rank > 1).any()):
+            raise ValueError(
+                "a masked stream and a joint decoder know ranks 0 (visible) and 1 (hidden) only; "
+                "use an order with two ranks, as random_subset"
+            )
         if self.config.stream == "masked":
             prediction = self._fill_in(always, patches, rank)
             return InTurn(prediction, rank > 0, None)
@@ -125,11 +134,6 @@ class AnyOrderTransformer(PatchEncoder):
         rank: Int[Tensor, "B N"],
     ) -> Prediction:
         """Predict in place what a mask token hides."""
-        if bool((rank > 1).any()):
-            raise ValueError(
-                "a masked stream knows ranks 0 (visible) and 1 (hidden) only; "
-                "use an order with two ranks, as random_subset"
-            )
         _, position = self.start_and_position()
         hidden = (rank > 0).unsqueeze(-1)
         tokens = torch.where(hidden, self.mask_token + position[:, 1:], patches)
@@ -158,8 +162,10 @@ class AnyOrderTransformer(PatchEncoder):
         num_steps: int | None = None,
         generator: torch.Generator | None = None,
         features: Float[Tensor, "B N F"] | None = None,
+        anchors: Int[Tensor, "B K"] | None = None,
+        words: Int[Tensor, "B K L"] | None = None,
     ) -> Float[Tensor, ""]:
-        """Mean loss of predicting patches from those of lower rank.
+        """Mean loss of predicting patches from those of lower rank, and words at some of them.
 
         With ``queries="own"`` each patch is predicted once, from the ranks before its own. With
         ``"unseen"``, after step t the patches of rank < t are visible and random others are
@@ -173,12 +179,20 @@ class AnyOrderTransformer(PatchEncoder):
                 empty prefix on. Own queries take all.
             generator: randomness of steps and targets, on the CPU; own queries have none.
             features: what is predicted of each patch with target="features".
+            anchors: the patches at which tracks of words start; None = no words.
+            words: the words of each track; -1 = padding.
 
         Raises:
             ValueError: rank has another shape than (B, N) or negative entries, or the config's
                 parts do not take this order or need features.
         """
         check_rank(rank, self.num_patches)
+        if anchors is not None and words is not None:
+            # The sum of a generative and a reading loss, as iGPT's Sec. 2.3 adds its classifier's.
+            reading = self.reader.loss(self, images, anchors, words)
+            return reading + self(
+                images, rank, num_steps=num_steps, generator=generator, features=features
+            )
         if self.config.queries == "own":
             turn = self.predict_in_turn(images, rank)
             targets = self.all_targets(images, features)

@@ -1,12 +1,16 @@
-"""Probes of frozen features: L-BFGS logistic regression and weighted k-NN.
+"""Frozen features, and the probes that need no gradients: logistic regression and weighted k-NN.
 
-Features are patch tokens averaged over the image with every patch visible. The start token is left
-out: in training it sees nothing but itself, so it holds no summary of the image.
+Features are patch tokens with every patch visible, of the encoder (content) or the decoder
+(queries), averaged over the image or left for ``foveate.probe_heads`` to attend to. The start token
+can be probed too but is weak: a causal stream shows it nothing but itself, so that it has not
+learned to summarize the image, and only at probe time does it attend to the patches.
 """
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -19,11 +23,15 @@ from sklearn.model_selection import train_test_split
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
+from torch import Tensor, nn
 
 from foveate.data import ImageSet
 
 if TYPE_CHECKING:
     from foveate.model import AnyOrderTransformer
+
+Attention = Literal["full", "causal"]
+Stream = Literal["content", "query"]
 
 REGULARIZATION = (1e-3, 1e-2, 1e-1, 1.0)
 """Inverse strengths C that the linear probe chooses from."""
@@ -39,13 +47,19 @@ class Accuracy:
 
 
 @dataclass(frozen=True)
-class LinearAccuracy(Accuracy):
+class ChosenAccuracy(Accuracy):
+    """Of a probe with something to choose."""
+
+    validation_accuracy: float
+    """Accuracy on the held-out part of train, of what it chose there."""
+
+
+@dataclass(frozen=True)
+class LinearAccuracy(ChosenAccuracy):
     """Of a linear probe."""
 
     regularization: float
     """The C chosen on the held-out part of train."""
-    validation_accuracy: float
-    """Accuracy there."""
 
 
 def wilson_interval(num_correct: int, num_images: int) -> tuple[float, float]:
@@ -63,36 +77,138 @@ def wilson_interval(num_correct: int, num_images: int) -> tuple[float, float]:
     return middle - half, middle + half
 
 
-def _accuracy(
+def score(
     predicted: Int[np.ndarray, " M"], labels: Int[np.ndarray, " M"]
 ) -> tuple[float, tuple[float, float]]:
+    """Share of correct predictions, and its interval."""
     correct = int((predicted == labels).sum())
     return correct / len(labels), wilson_interval(correct, len(labels))
 
 
-@torch.no_grad()
+def hold_out(
+    labels: Int[np.ndarray, " M"], seed: int
+) -> tuple[Int[np.ndarray, " F"], Int[np.ndarray, " H"]]:
+    """Indices of nine tenths of train to fit on and of a tenth to choose on, stratified by class.
+
+    Raises:
+        ValueError: images without a label, a single class, a class of one image, or too few images.
+    """
+    if labels.min() < 0:
+        raise ValueError(
+            f"{int((labels < 0).sum())} of {len(labels)} training images have no label (-1); "
+            "give the probe labeled images only"
+        )
+    counts = np.bincount(labels)
+    classes = np.flatnonzero(counts)
+    if len(classes) < 2:
+        raise ValueError(
+            f"all {len(labels)} training images are of class {classes[0]}; "
+            "a probe needs at least two classes"
+        )
+    if 1 in counts:
+        raise ValueError(
+            f"class {int(np.flatnonzero(counts == 1)[0])} has a single training image, of which "
+            "nothing can be held out; give the probe more training images or leave the class out"
+        )
+    least = 10 * len(classes) - 9
+    if len(labels) < least:
+        raise ValueError(
+            f"{len(labels)} training images of {len(classes)} classes are too few to hold out a "
+            f"tenth with every class in it; give the probe at least {least}"
+        )
+    fit, held = train_test_split(
+        np.arange(len(labels)), test_size=0.1, random_state=seed, stratify=labels
+    )
+    return fit, held
+
+
+@contextmanager
+def frozen(module: nn.Module) -> Iterator[None]:
+    """Evaluate without gradients; the module's mode is restored."""
+    was_training = module.training
+    module.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        module.train(was_training)
+
+
+def query_features(
+    model: AnyOrderTransformer, images: Float[Tensor, "B C H W"], attention: Attention = "full"
+) -> Float[Tensor, "B N D"]:
+    """Final decoder states of every position, in raster order, all patches visible to each.
+
+    With full attention every patch of the memory sees every other, with causal attention those that
+    precede it in raster order.
+
+    Raises:
+        ValueError: the model has no decoder.
+    """
+    if model.config.decoder_depth == 0:
+        raise ValueError("a model without a decoder has no query stream; probe stream content")
+    place = torch.arange(model.num_patches, device=images.device).expand(len(images), -1)
+    every = torch.full_like(place, model.num_patches)
+    memory = model.encode(images, place, every if attention == "full" else place + 1)
+    return model.decode(memory, place, every).states
+
+
+def start_features(
+    model: AnyOrderTransformer, images: Float[Tensor, "B C H W"]
+) -> tuple[Float[Tensor, "B D"], ...]:
+    """Start token (timm's class token) after every encoder block, with full attention.
+
+    So is SAIM (arXiv 2303.07338) probed, whose class token is as blind in training.
+    """
+    order = torch.arange(model.num_patches, device=images.device).expand(len(images), -1)
+    tokens = model.tell(torch.cat(model.embed(images), dim=1), order)
+    return tuple(layer[:, 0] for layer in model.run_blocks(tokens, None))
+
+
+def patch_features(
+    model: AnyOrderTransformer,
+    images: Float[Tensor, "B C H W"],
+    attention: Attention = "full",
+    stream: Stream = "content",
+) -> tuple[Float[Tensor, "B N D"], ...]:
+    """Patch tokens after every encoder block; the query stream has one layer."""
+    if stream == "query":
+        return (query_features(model, images, attention),)
+    return model.features(images, attention)
+
+
 def extract_features(
     model: AnyOrderTransformer,
     image_set: ImageSet,
     *,
-    attention: Literal["full", "causal"] = "full",
+    attention: Attention = "full",
+    stream: Stream = "content",
+    pooling: Literal["mean", "cls"] = "mean",
     batch_size: int = 500,
 ) -> dict[int, Float[np.ndarray, "M D"]]:
-    """Mean-pooled patch features after every encoder block (keys 0..depth-1), all patches visible.
+    """Features of every layer (keys 0..depth-1; 0 alone for queries), all patches visible.
 
-    With causal attention the order is raster.
+    Patch tokens averaged, or the start token (``cls``). Causal attention is in raster order.
+
+    Raises:
+        ValueError: the start token of causal attention, which sees nothing, or of the query stream.
     """
-    was_training = model.training
-    model.eval()
+    if pooling == "cls" and (attention, stream) != ("full", "content"):
+        raise ValueError(
+            "pooling cls needs full attention and the content stream: with causal attention the "
+            "start token sees only itself, and queries have none"
+        )
     device = next(model.parameters()).device
-    parts = [
-        [
-            tokens.mean(1).cpu()
-            for tokens in model.features(image_set.batch(index, device=device), attention)
-        ]
-        for index in torch.arange(len(image_set)).split(batch_size)
-    ]
-    model.train(was_training)
+    parts = []
+    with frozen(model):
+        for index in torch.arange(len(image_set)).split(batch_size):
+            images = image_set.batch(index, device=device)
+            if pooling == "cls":
+                pooled = start_features(model, images)
+            else:
+                layers = patch_features(model, images, attention, stream)
+                pooled = tuple(tokens.mean(1) for tokens in layers)
+            parts.append([values.cpu() for values in pooled])
     return {layer: torch.cat(rows).numpy() for layer, rows in enumerate(zip(*parts, strict=True))}
 
 
@@ -114,12 +230,12 @@ def linear_probe(
 
     The chosen one is refitted on all of train.
 
-    Reference: iGPT (Chen et al. 2020), Sec. 2.4 and openai/image-gpt issue 12:
-    scikit-learn's L-BFGS solver.
+    Reference: iGPT (Chen et al. 2020), Sec. 2.4, and openai/image-gpt issue 12: scikit-learn's.
+
+    Raises:
+        ValueError: no tenth can be held out, see :func:`hold_out`.
     """
-    fit_x, held_x, fit_y, held_y = train_test_split(
-        train_x, train_y, test_size=0.1, random_state=seed, stratify=train_y
-    )
+    fit, held = hold_out(train_y, seed)
 
     def classifier(strength: float) -> Pipeline:
         return make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=300))
@@ -129,12 +245,11 @@ def linear_probe(
         # Three hundred iterations are a budget, not a goal: weak regularization on raw pixels
         # need not converge.
         warnings.simplefilter("ignore", ConvergenceWarning)
-        scores = [
-            float(classifier(c).fit(fit_x, fit_y).score(held_x, held_y)) for c in REGULARIZATION
-        ]
+        fitted = (classifier(c).fit(train_x[fit], train_y[fit]) for c in REGULARIZATION)
+        scores = [float(each.score(train_x[held], train_y[held])) for each in fitted]
         best = int(np.argmax(scores))
         predicted = classifier(REGULARIZATION[best]).fit(train_x, train_y).predict(test_x)
-    return LinearAccuracy(*_accuracy(predicted, test_y), REGULARIZATION[best], scores[best])
+    return LinearAccuracy(*score(predicted, test_y), scores[best], REGULARIZATION[best])
 
 
 def knn_probe(
@@ -146,19 +261,40 @@ def knn_probe(
     neighbors: int = 20,
     temperature: float = 0.07,
 ) -> Accuracy:
+    """:func:`knn_probes` of one k."""
+    return knn_probes(
+        train_x, train_y, test_x, test_y, neighbors=(neighbors,), temperature=temperature
+    )[neighbors]
+
+
+def knn_probes(
+    train_x: Float[np.ndarray, "M D"],
+    train_y: Int[np.ndarray, " M"],
+    test_x: Float[np.ndarray, "K D"],
+    test_y: Int[np.ndarray, " K"],
+    *,
+    neighbors: Sequence[int] = (20, 10),
+    temperature: float = 0.07,
+) -> dict[int, Accuracy]:
     """Vote of the k nearest neighbors by cosine, each with weight exp(similarity / temperature).
 
-    Reference: Wu et al. 2018 (arXiv 1805.01978), Sec. 3.4; k = 20 and temperature 0.07 as in DINO.
-    By hand, since scikit-learn's brute-force search on cosine is slower than one matrix product.
+    For every k in ``neighbors``. By hand, since scikit-learn's brute-force search on cosine is
+    slower than one matrix product.
+
+    Reference: Wu et al. 2018 (arXiv 1805.01978), Sec. 3.4; temperature and k as in SemAIM.
     """
     labels = torch.from_numpy(np.asarray(train_y, dtype=np.int64))
     center = train_x.mean(0)
     train = torch.nn.functional.normalize(torch.from_numpy(train_x - center), dim=1)
-    predicted = []
+    predicted: dict[int, list[Tensor]] = {k: [] for k in neighbors}
     for part in torch.from_numpy(test_x - center).split(500):
         similarity = torch.nn.functional.normalize(part, dim=1) @ train.T
-        nearest, index = similarity.topk(min(neighbors, len(train)), dim=1)
-        votes = torch.zeros(len(part), int(labels.max()) + 1)
-        votes.scatter_add_(1, labels[index], (nearest / temperature).exp())
-        predicted.append(votes.argmax(1))
-    return Accuracy(*_accuracy(torch.cat(predicted).numpy(), np.asarray(test_y)))
+        nearest, index = similarity.topk(min(max(neighbors), len(train)), dim=1)
+        for k, classes in predicted.items():
+            votes = torch.zeros(len(part), int(labels.max()) + 1)
+            votes.scatter_add_(1, labels[index[:, :k]], (nearest[:, :k] / temperature).exp())
+            classes.append(votes.argmax(1))
+    return {
+        k: Accuracy(*score(torch.cat(classes).numpy(), np.asarray(test_y)))
+        for k, classes in predicted.items()
+    }

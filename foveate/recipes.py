@@ -15,10 +15,9 @@ saim              random                     causal  every layer            own 
 semaim            outward from most similar  causal  every layer            own      blurred
 digpt             4 random squares           causal  2 x 2, taps, segments  own      features
 autonat           Beta(12, 3) hidden         masked  none                   own      colors
+git               as foveate's, then words   causal  2, last layer          unseen   pixels
 mae               75% hidden                 causal  2, joint               own      patch_norm
 ================  =========================  ======  =====================  =======  ==========
-
-GiT, whose order is over words, is in ``foveate.tracks``.
 """
 
 from __future__ import annotations
@@ -48,6 +47,8 @@ class Recipe:
     queries: Queries = "own"
     predict_first: bool = True
     target: TargetKind = "patch_norm"
+    tracks: bool = False
+    """Words at fixation points, from the names of the data's classes (``foveate.tracks``)."""
     label_smoothing: float = 0.0
     num_colors: int = 512
 
@@ -164,6 +165,14 @@ RECIPES: dict[str, Recipe] = {
         decoder_depth=0,
         target="colors",
         label_smoothing=0.1,
+    ),
+    "git": Recipe(
+        reference="GiT (Wang et al. 2024, arXiv 2403.09394, Haiyang-W/GiT): tracks of words at "
+        "points of the image; here the points are the policy's fixations (random before it "
+        "starts), and the image is learned jointly as by foveate. Differences: foveate.tracks.",
+        queries="unseen",
+        target="pixels",
+        tracks=True,
     ),
     "mae": Recipe(
         reference="MAE (He et al. 2022, arXiv 2111.06377): the outside reference. Differs: the "

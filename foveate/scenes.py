@@ -40,6 +40,11 @@ class Scenes:
     class_names: tuple[str, ...]
 
 
+def object_size_px(size_px: int) -> int:
+    """Side of the object's box in the default scenes of a size, pixels."""
+    return max(1, round(size_px * 14 / 32))
+
+
 def compose_scenes(
     split: str,
     num_scenes: int,

@@ -19,7 +19,8 @@ from agents.group_relative import policy_step
 from experiments import training
 from experiments.config import PRESETS, TrainConfig
 from experiments.distributed import Processes
-from experiments.training import Trainer, train
+from experiments.trainer import Trainer
+from experiments.training import train
 from foveate.checkpoint import CHECKPOINT, read_checkpoint
 
 ROOT = Path(__file__).parent.parent

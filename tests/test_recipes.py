@@ -7,8 +7,9 @@ import torch
 
 from foveate.leaks import assert_no_leak
 from foveate.model import AnyOrderTransformer
-from foveate.orders import ORDERINGS, SUBSETS
+from foveate.orders import ORDERINGS, SUBSETS, rank_to_order
 from foveate.recipes import RECIPES, recipe
+from foveate.scanning import Scan
 from foveate.semantic_orders import SEMANTIC, model_ordering
 
 TIED = ("random_squares", "random_blobs", "hierarchical")
@@ -62,3 +63,83 @@ def test_the_leak_check_finds_a_shift_that_is_missing(monkeypatch: pytest.Monkey
     monkeypatch.setattr(type(model), "encode_tokens", shifted)
     with pytest.raises(AssertionError, match="leaks"):
         assert_no_leak(model, images, rank)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_lowers_its_loss(name: str) -> None:
+    """Forty steps on eight fixed images: a loss that stays has no gradient."""
+    model = build(name).train()
+    row = recipe(name)
+    images = torch.rand(8, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+    features = torch.randn(8, 16, 6) if row.target == "features" else None
+    order = model_ordering(row.order, model, **row.options_for(model.grid))
+    optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=3e-3)
+    losses = []
+    for _ in range(40):
+        rank = order(images, generator=torch.Generator().manual_seed(2))
+        loss = model(images, rank, features=features, generator=torch.Generator().manual_seed(3))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    unused = [
+        weight_name
+        for weight_name, p in model.named_parameters()
+        if p.requires_grad and p.grad is None and p.numel()
+    ]
+    assert not unused
+    assert losses[-1] < 0.9 * losses[0]
+
+
+@pytest.mark.parametrize("name", ["foveate", "saim", "semaim"])
+def test_cached_scans_equal_the_parallel_pass_for_every_memory(name: str) -> None:
+    for memory in ("last", "layers", "mixed", "taps"):
+        model = build(name, target="pixels", memory=memory, decoder_depth=2)
+        images = torch.rand(2, 1, 8, 8)
+        rank = model_ordering("random", model)(images)
+        scan = Scan.start(model, images, 16)
+        with torch.no_grad():
+            parallel = model.predict_scan(images, rank, 5)
+        for step, patch in enumerate(rank_to_order(rank)[:, :5].unbind(1)):
+            torch.testing.assert_close(
+                scan.predict().values, parallel[:, step], atol=1e-5, rtol=1e-5
+            )
+            scan.reveal(patch.unsqueeze(1))
+
+
+@pytest.mark.parametrize(
+    ("name", "order", "complaint"),
+    [
+        ("igpt", "random_squares", "patches are decoded one by one"),
+        ("autonat", "random", "ranks 0 .visible. and 1 .hidden. only"),
+        ("mae", "raster", "ranks 0 .visible. and 1 .hidden. only"),
+        ("mae", "beta_subset", "one size in all images"),
+    ],
+)
+def test_an_order_that_the_parts_do_not_take_is_refused(
+    name: str, order: str, complaint: str
+) -> None:
+    model = build(name)
+    images = torch.rand(2, 1, 8, 8)
+    with pytest.raises(ValueError, match=complaint):
+        model(images, model_ordering(order, model)(images))
+
+
+def test_mistakes_are_named() -> None:
+    with pytest.raises(ValueError, match="did you mean 'saim'"):
+        recipe("sam")
+    with pytest.raises(ValueError, match="unknown order 'rastr'; did you mean 'raster'"):
+        model_ordering("rastr", build("saim"))
+    with pytest.raises(ValueError, match="2 x 2 squares, which a 3x4 grid does not allow"):
+        recipe("digpt").options_for((3, 4))
+    with pytest.raises(ValueError, match="decoder_depth that divides depth 4, got 3"):
+        build("saim", decoder_depth=3)
+    with pytest.raises(ValueError, match="only a causal stream"):
+        Scan.start(build("randsac"), torch.rand(1, 1, 8, 8), 3)
+    teachable, images = build("digpt"), torch.rand(2, 1, 8, 8)
+    with pytest.raises(ValueError, match="needs features"):
+        teachable(images, model_ordering("random_squares", teachable)(images))
+    empty = build("igpt")
+    empty.palette.fill_(torch.nan)
+    with pytest.raises(ValueError, match="no palette yet"):
+        empty.color_ids(torch.rand(1, 1, 8, 8))

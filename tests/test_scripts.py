@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
+
+from experiments.config import PRESETS
+from experiments.run import load_run
+from experiments.training import train
+from foveate.recipes import RECIPES
 
 ROOT = Path(__file__).parent.parent
 
@@ -117,6 +124,61 @@ def test_scanpaths_are_drawn(run_folder: Path) -> None:
         assert (run_folder / name).stat().st_size > 1000
 
 
+@pytest.mark.parametrize("name", [name for name in RECIPES if name != "foveate"])
+def test_every_recipe_trains_from_its_one_command(name: str, tmp_path: Path) -> None:
+    out = tmp_path / name
+    sizes = {"limit": 64, "embed_dim": 16, "depth": 4, "num_heads": 2, "log_every": 1}
+    sizes |= {"warmup_iterations": 2, "warmup_batch_size": 4}
+    if name == "git":
+        sizes |= {"iterations": 1, "batch_size": 2, "budget": 3}
+    config = dataclasses.replace(PRESETS[name][1], out=out, report=False, threads=1, **sizes)
+    before = torch.get_num_threads()
+    train(config)
+    torch.set_num_threads(before)
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert len(lines) == config.total_iterations
+    assert load_run(out).model.config.target == RECIPES[name].target
+
+
+def test_orders_are_compared_at_equal_compute(tmp_path: Path) -> None:
+    options = ["--limit", "300", "--teraflops", "0.005", "--embed-dim", "16", "--depth", "2"]
+    options += ["--probe-train", "200", "--probe-test", "100", "--batch-size", "16"]
+    options += ["--orders", "raster", "policy", "--budget", "4"]
+    done = call("orders", "--out", tmp_path, "--seeds", "0", "1", *options)
+    assert done.returncode == 0, done.stderr
+    result = json.loads((tmp_path / "orders.json").read_text())
+    for name, row in result["orders"].items():
+        assert len(row["linear_ci95"]) == 2
+        for run in row["runs"]:
+            assert run["teraflops"] == pytest.approx(0.005, rel=0.25), name
+
+
+def test_reading_needs_a_model_that_writes(run_folder: Path) -> None:
+    done = call("read", "--run", run_folder)
+    assert done.returncode == 2
+    assert "writes no words" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("what", "keys", "options"),
+    [
+        (
+            "train",
+            {"share_of_fp32_peak", "bf16_over_fp32_images_per_s"},
+            ["--embed-dim", "16", "--depth", "1", "--batch-size", "8"],
+        ),
+        ("decode", {"one_by_one_over_8_passes", "re_encoded_over_cached"}, []),
+    ],
+)
+def test_benchmarks_write_what_checks_read(
+    what: str, keys: set[str], options: list[str], tmp_path: Path
+) -> None:
+    out = tmp_path / "bench.json"
+    done = call("bench", what, "--repeats", "1", "--out", out, *options)
+    assert done.returncode == 0, done.stderr
+    assert keys <= set(json.loads(out.read_text()))
+
+
 def test_the_benchmark_writes_its_ratios(tmp_path: Path) -> None:
     out = tmp_path / "bench.json"
     done = call("bench", "env", "--rows", "2", "--repeats", "1", "--out", out)
@@ -159,7 +221,7 @@ def test_wandb_works_offline(tmp_path: Path) -> None:
         ("compare", ["--run", "nowhere"], "no run folder at nowhere"),
         ("compare", [], "--run"),
         ("compare", ["--run", "RUN", "--threads", "0"], "threads must be at least 1"),
-        ("bench", ["what"], "unknown benchmark 'what'"),
+        ("bench", ["what"], "invalid choice"),
         ("probe", ["--run", "nowhere"], "no run folder at nowhere"),
         ("scanpaths", ["--run", "nowhere"], "no run folder at nowhere"),
         ("scanpaths", ["--run", "RUN", "--index", "999999"], "image 999999 does not exist"),

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
+from PIL import Image
 
 from agents.baselines import scan_with
 from experiments.config import PRESETS, TrainConfig
 from experiments.run import load_run
 from experiments.training import train
 from foveate.checkpoint import CHECKPOINT, load_model, read_checkpoint
+from foveate.data import load_data
 
 SMOKE = dataclasses.replace(PRESETS["smoke"][1], report=False, threads=1)
 
@@ -208,3 +213,26 @@ def test_a_run_folder_is_a_model_by_itself(tmp_path: Path) -> None:
         torch.testing.assert_close(loaded.predict_scan(images, rank, 3), expected)
     with pytest.raises(ValueError, match="no checkpoint at"):
         load_model("nowhere")
+
+
+def test_a_streamed_run_resumes_where_it_stopped(tmp_path: Path) -> None:
+    images = load_data("scenes", "train", limit=120).images.squeeze(1).numpy()
+    encoded = []
+    for pixels in images:
+        file = io.BytesIO()
+        Image.fromarray(pixels).save(file, format="PNG")
+        encoded.append({"bytes": file.getvalue(), "path": None})
+    (tmp_path / "shards").mkdir()
+    for part in range(3):
+        table = pa.table({"image": encoded[40 * part : 40 * part + 40]})
+        pq.write_table(table, tmp_path / "shards" / f"train-{part}.parquet", row_group_size=10)
+    streamed = dataclasses.replace(
+        SMOKE, data=str(tmp_path / "shards"), limit=None, stream=True, image_size=32, channels=1
+    )
+    config = dataclasses.replace(streamed, out=tmp_path / "whole")
+    train(config)
+    half = dataclasses.replace(config, out=tmp_path / "half")
+    train(dataclasses.replace(half, stop_after=5))
+    train(dataclasses.replace(half, resume=True))
+    whole, resumed = weights(tmp_path / "whole"), weights(tmp_path / "half")
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)

@@ -1,4 +1,4 @@
-"""The measurements behind ``experiments.bench``."""
+"""Benchmark of the environment."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 
 import envs
 from agents.sb3 import ScanVecEnv
-from experiments.run import git_commit, set_threads, write_json
+from experiments.run import git_commit, write_json
 from foveate.data import ImageSet
 from foveate.model import AnyOrderTransformer
 from foveate.orders import order_to_rank, ordering, rank_to_order
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 def bench_env(config: BenchConfig) -> dict[str, object]:
     """Measure environment steps per second on one episode of the default world; print and write."""
-    set_threads(config.threads)
     vector = envs.ImageScanVectorEnv(max(config.rows), limit=1000)
     model, images, budget = vector.model, vector.images, vector.budget
     table: dict[str, dict[str, float]] = {}
@@ -62,8 +61,8 @@ def bench_env(config: BenchConfig) -> dict[str, object]:
         "repeats": config.repeats,
         "commit": git_commit(),
     }
-    config.out.parent.mkdir(parents=True, exist_ok=True)
-    write_json(config.out, result)
+    config.path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(config.path, result)
     print(f"{'environment steps/s':<24}" + "".join(f"{rows + ' rows':>12}" for rows in table))
     for name in next(iter(table.values())):
         print(f"{name:<24}" + "".join(f"{speed[name]:12.0f}" for speed in table.values()))
@@ -73,7 +72,7 @@ def bench_env(config: BenchConfig) -> dict[str, object]:
         print(
             f"{key.replace('_', ' '):<28}" + " ".join(f"{ratio:.1f}x" for ratio in ratios.values())
         )
-    print(f"written: {config.out}")
+    print(f"written: {config.path}")
     return result
 
 

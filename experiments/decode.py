@@ -1,0 +1,58 @@
+"""Decoding quality against forward passes: parallel by confidence, and one patch per pass.
+
+    python -m experiments.decode --run runs/autonat
+
+Images are generated from nothing by a model with a masked stream over a palette. Quality is the
+Frechet distance of the model's own mean features (all patches visible) to those of test images: a
+number to compare schedules of one model by, no FID. ``--search`` descends it by finite differences
+(AutoNAT) on training images, with the same noise at every call; test images see the result alone.
+Intervals are over repetitions with other noise (Student's t). Writes decode.json.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from experiments.cli import main_with_options
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecodeConfig:
+    """Options of the decoding."""
+
+    run: Path
+    """Run folder of a model with a masked stream and a palette, as of recipe autonat."""
+    passes: tuple[int, ...] = (1, 2, 4, 8, 16)
+    """Numbers of forward passes."""
+    num_images: int = 256
+    """Images generated for each distance."""
+    repeats: int = 3
+    """Times that each is generated, with other noise."""
+    one_by_one: bool = True
+    """Decode one patch per pass as well."""
+    search: int = 0
+    """Updates of the search, for the passes of ``search_passes``; 0 = no search."""
+    search_passes: int = 4
+    """Passes of the schedule that is searched for."""
+    seed: int = 0
+    """Seed of all noise."""
+    threads: int | None = None
+    """CPU threads; None = torch's choice."""
+
+    def __post_init__(self) -> None:
+        if not self.passes or min((*self.passes, self.search_passes, self.num_images)) < 1:
+            raise ValueError("passes, search_passes and num_images must be at least 1")
+        if self.repeats < 2 or self.search < 0:
+            raise ValueError("repeats must be at least 2 (for an interval), search at least 0")
+
+
+def main(config: DecodeConfig) -> None:
+    """Decode as configured."""
+    from experiments.decoding import decode
+
+    decode(config)
+
+
+if __name__ == "__main__":
+    main_with_options(main, DecodeConfig)

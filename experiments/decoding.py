@@ -1,0 +1,158 @@
+"""The measurements behind ``experiments.decode``."""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from experiments.agents_study import seed_interval
+from experiments.run import git_commit, load_run, set_threads, write_json
+from foveate.data import ImageSet
+from foveate.model import AnyOrderTransformer
+from foveate.orders import ordering, rank_to_order
+from foveate.parallel_decoding import (
+    Schedule,
+    decode_in_order,
+    decode_in_parallel,
+    frechet_distance,
+    search_schedule,
+)
+
+if TYPE_CHECKING:
+    from experiments.decode import DecodeConfig
+
+Decode = Callable[[Float[Tensor, "B C H W"], torch.Generator], Float[Tensor, "B C H W"]]
+
+
+def decode(config: DecodeConfig) -> dict[str, object]:
+    """Generate by every schedule, print the table, write decode.json."""
+    set_threads(config.threads)
+    run = load_run(config.run)
+    model = run.model
+    if model.config.stream != "masked" or model.config.target != "colors":
+        raise ValueError(
+            f"the model in {config.run} decodes no palette from a masked stream; "
+            "train one with: python -m experiments.train autonat"
+        )
+    reference = features(model, run.split("test", 2000))
+    contenders: dict[str, tuple[int, Decode]] = {
+        f"parallel, {passes} passes": (passes, parallel(model, Schedule.cosine(passes)))
+        for passes in config.passes
+    }
+    searched: dict[str, object] = {}
+    if config.search:
+        best, distances = searched_schedule(config, model, run.split("train", 2000))
+        contenders[f"parallel, {config.search_passes} passes, searched"] = (
+            config.search_passes,
+            parallel(model, best),
+        )
+        searched = {"schedule": dataclasses.asdict(best), "distances": distances}
+    if config.one_by_one:
+        contenders[f"one by one, {model.num_patches} passes"] = (
+            model.num_patches,
+            one_by_one(model),
+        )
+    rows: dict[str, dict[str, object]] = {}
+    print(f"{'decoding':<34}{'passes':>8}{'s/image':>10}{'distance':>12}{'95% interval':>24}")
+    for name, (passes, run_decoding) in contenders.items():
+        distances_of_run, seconds = [], []
+        for repeat in range(config.repeats):
+            generator = torch.Generator().manual_seed(config.seed + 1 + repeat)
+            started = time.perf_counter()
+            images = generate(model, run_decoding, config.num_images, generator)
+            seconds.append((time.perf_counter() - started) / config.num_images)
+            distances_of_run.append(frechet_distance(pooled(model, images), reference))
+        low, high = seed_interval(distances_of_run)
+        mean = statistics.mean(distances_of_run)
+        rows[name] = {
+            "passes": passes,
+            "seconds_per_image": statistics.median(seconds),
+            "distance": mean,
+            "distance_ci95": [low, high],
+        }
+        print(
+            f"{name:<34}{passes:>8}{statistics.median(seconds):>10.4f}{mean:>12.3f}"
+            f"{f'[{low:.3f}, {high:.3f}]':>24}"
+        )
+    result: dict[str, object] = {
+        "kind": "decode",
+        "decodings": rows,
+        "searched": searched,
+        "num_patches": model.num_patches,
+        "num_images": config.num_images,
+        "repeats": config.repeats,
+        "threads": torch.get_num_threads(),
+        "seed": config.seed,
+        "commit": git_commit(),
+    }
+    write_json(config.run / "decode.json", result)
+    print(f"written: {config.run / 'decode.json'}")
+    return result
+
+
+def parallel(model: AnyOrderTransformer, schedule: Schedule) -> Decode:
+    """Return decoding by a schedule."""
+
+    def run(canvas: Float[Tensor, "B C H W"], generator: torch.Generator) -> Tensor:
+        hidden = torch.ones(len(canvas), model.num_patches, dtype=torch.bool)
+        return decode_in_parallel(model, canvas, hidden, schedule, generator=generator)
+
+    return run
+
+
+def one_by_one(model: AnyOrderTransformer) -> Decode:
+    """Return decoding of one patch per pass, in random order."""
+
+    def run(canvas: Float[Tensor, "B C H W"], generator: torch.Generator) -> Tensor:
+        order = rank_to_order(ordering("random", model.grid)(canvas, generator=generator))
+        return decode_in_order(model, canvas, order, generator=generator)
+
+    return run
+
+
+def generate(
+    model: AnyOrderTransformer, run: Decode, num_images: int, generator: torch.Generator
+) -> Float[Tensor, "B C H W"]:
+    """Generate images from nothing."""
+    shape = (model.config.in_chans, *model.config.image_size)
+    parts = torch.zeros(num_images, *shape).split(64)
+    return torch.cat([run(part, generator) for part in parts])
+
+
+@torch.no_grad()
+def pooled(
+    model: AnyOrderTransformer, images: Float[Tensor, "B C H W"]
+) -> Float[np.ndarray, "B D"]:
+    """Mean features of images, as the model's palette shows them."""
+    parts = [model.features(part)[-1].mean(1) for part in images.split(250)]
+    values: Float[np.ndarray, "B D"] = torch.cat(parts).double().numpy()
+    return values
+
+
+def features(model: AnyOrderTransformer, images: ImageSet) -> Float[np.ndarray, "M D"]:
+    """Mean features of a set."""
+    return pooled(model, images.batch(torch.arange(len(images))))
+
+
+def searched_schedule(
+    config: DecodeConfig, model: AnyOrderTransformer, train: ImageSet
+) -> tuple[Schedule, list[float]]:
+    """Search for a schedule by the distance to training images."""
+    reference = features(model, train)
+
+    def distance(schedule: Schedule) -> float:
+        generator = torch.Generator().manual_seed(config.seed)
+        images = generate(model, parallel(model, schedule), config.num_images, generator)
+        return frechet_distance(pooled(model, images), reference)
+
+    return search_schedule(
+        Schedule.cosine(config.search_passes), distance, num_updates=config.search
+    )

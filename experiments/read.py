@@ -1,0 +1,47 @@
+"""Let a model with tracks write at fixation points: the policy's against random ones.
+
+    python -m experiments.read --run runs/git
+
+Words are right if the whole sentence is. Writes read.json into the run folder, and prints what is
+written on a few images.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from experiments.cli import main_with_options
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadConfig:
+    """Options of the read-out."""
+
+    run: Path
+    """Run folder of a recipe with tracks."""
+    limit: int = 500
+    """Test images."""
+    tracks: int = 8
+    """Fixations of each image that are read."""
+    seed: int = 0
+    """Seed of the random points."""
+    device: str = "cpu"
+    """Torch device."""
+    threads: int | None = None
+    """CPU threads; None = torch's choice."""
+
+    def __post_init__(self) -> None:
+        if min(self.limit, self.tracks) < 1:
+            raise ValueError("limit and tracks must be at least 1")
+
+
+def main(config: ReadConfig) -> None:
+    """Read as configured."""
+    from experiments.reading import read
+
+    read(config)
+
+
+if __name__ == "__main__":
+    main_with_options(main, ReadConfig)

@@ -1,0 +1,95 @@
+"""The measurements behind ``experiments.read``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from agents.baselines import scan_with
+from experiments.run import git_commit, load_captions, load_run, set_threads, write_json
+from foveate.orders import ordering, rank_to_order
+from foveate.probes import wilson_interval
+from foveate.tracks import Vocabulary
+
+if TYPE_CHECKING:
+    from experiments.read import ReadConfig
+
+SHOWN = 3
+"""Images whose sentences are printed."""
+
+
+def read(config: ReadConfig) -> dict[str, object]:
+    """Write sentences at the policy's fixations and at random points; print and write read.json."""
+    set_threads(config.threads)
+    run = load_run(config.run, config.device)
+    model = run.model
+    if not model.config.vocabulary:
+        raise ValueError(
+            f"the model in {config.run} writes no words; train one with: "
+            "python -m experiments.train git"
+        )
+    tracks = min(config.tracks, model.num_patches - 1)
+    test = run.split("test", config.limit)
+    captions = load_captions(run.config, test, "test")
+    vocabulary = Vocabulary(model.config.vocabulary)
+    index = torch.arange(len(test))
+    images = test.batch(index, device=config.device)
+    generator = torch.Generator().manual_seed(config.seed)
+    random = rank_to_order(ordering("random", model.grid)(images, generator=generator))
+    anchors = {
+        "policy": scan_with(run.agent, model, images, tracks),
+        "random": random[:, :tracks],
+    }
+    result: dict[str, object] = {}
+    print(f"{'points':<10}{'sentences right':>32}{'images named':>32}")
+    for name, points in anchors.items():
+        wanted = captions.words(index, points)
+        written = torch.cat(
+            [
+                model.reader.read(model, part, at)
+                for part, at in zip(images.split(100), points.split(100), strict=True)
+            ]
+        )
+        right = same_sentence(written, wanted)
+        named = right_in_most(right, wanted)
+        row: dict[str, object] = {}
+        cells = []
+        for what, hits in (("sentences", right.flatten()), ("images", named)):
+            share, (low, high) = (
+                float(hits.float().mean()),
+                wilson_interval(int(hits.sum()), len(hits)),
+            )
+            row |= {what: share, f"{what}_ci95": (low, high)}
+            cells.append(f"{share:.3f} [{low:.3f}, {high:.3f}]")
+        result[name] = row
+        print(f"{name:<10}{cells[0]:>32}{cells[1]:>32}")
+        for image in range(min(SHOWN, len(test))):
+            pairs = zip(written[image], wanted[image], strict=True)
+            said = [f"{vocabulary.decode(w)} ({vocabulary.decode(t)})" for w, t in pairs]
+            print(f"    image {image}: {'; '.join(said[:4])}")
+    result |= {"tracks": tracks, "test_images": len(test), "commit": git_commit()}
+    write_json(config.run / "read.json", result)
+    print(f"written: {config.run / 'read.json'}")
+    return result
+
+
+def same_sentence(
+    written: Int[Tensor, "B K L"], wanted: Int[Tensor, "B K M"]
+) -> Bool[Tensor, "B K"]:
+    """Whether all words up to the end of the wanted sentence were written."""
+    length = wanted.shape[2]
+    return ((written[:, :, :length] == wanted) | (wanted < 0)).all(-1)
+
+
+def right_in_most(right: Bool[Tensor, "B K"], wanted: Int[Tensor, "B K L"]) -> Bool[Tensor, "B"]:
+    """Whether most tracks are right, of those whose sentence is the longest in their image.
+
+    In scenes these are the tracks on the object; an image none of whose tracks is on it is wrong.
+    """
+    length = (wanted >= 0).sum(-1)
+    longest = int(length.max())
+    counted = length == longest
+    return (right & counted).sum(1) * 2 > counted.sum(1)

@@ -1,0 +1,429 @@
+"""One iteration of joint training: batches, orders, updates, and all that a checkpoint holds."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterable
+from typing import Any, cast
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from sb3_contrib import MaskablePPO
+from torch import Tensor
+
+from agents.group_relative import policy_step
+from agents.policies import PointerPolicy, PolicyConfig
+from agents.sb3 import AfterRollout, make_maskable_ppo
+from envs.vector import ImageScanVectorEnv
+from experiments.config import TrainConfig
+from experiments.distributed import (
+    Processes,
+    descend,
+    load_optimizer,
+    parameters_together,
+    sharded_like,
+    whole,
+)
+from experiments.run import (
+    build,
+    build_optimizers,
+    load_captions,
+    load_split,
+    load_weights,
+)
+from foveate.data import ImageSet, augment
+from foveate.orders import order_to_rank, rank_to_order, tie_prefix
+from foveate.semantic_orders import model_ordering
+from foveate.streaming import ImageStream, StreamState
+from foveate.targets import fit_palette
+from foveate.teachers import Teacher, make_teacher
+from foveate.tracks import Captions, Vocabulary
+
+STREAM_SAMPLE = 256
+"""Images of a stream that are looked at before training."""
+TRACKS = 8
+"""Tracks of words per image, at most."""
+PALETTE_IMAGES = 5000
+"""Training images whose colors a palette is fitted to."""
+
+Drawn = tuple[Float[Tensor, "B C H W"], Int[Tensor, "B"]]
+"""Images and their numbers in the training set."""
+Scans = tuple[Drawn, Int[Tensor, "B T"]]
+"""Images and the scanpaths on them."""
+Ranked = tuple[Drawn, Int[Tensor, "B N"]]
+"""Images and the ranks of their patches."""
+Learn = Callable[[list[Scans]], None]
+"""Lets the model learn from the scans of each micro-batch."""
+
+
+class Trainer:
+    """Model, policy, their optimizers and all randomness; one :meth:`step` per iteration."""
+
+    def __init__(self, config: TrainConfig, processes: Processes) -> None:
+        self.config = config
+        self.processes = processes
+        torch.manual_seed(config.seed)
+        self.stream: ImageStream | None = None
+        if config.stream:
+            self.stream = make_stream(config, processes)
+            self.images = first_images(make_stream(config, processes))
+        else:
+            with processes.one_before_the_others():
+                self.images = load_split(config, "train", config.limit)
+        self.pixels = self.images.images.to(config.device)
+        self.captions: Captions | None = None
+        words: tuple[str, ...] = ()
+        max_words = 0
+        if config.parts.tracks:
+            self.captions = load_captions(config, self.images, "train")
+            words = Vocabulary.of(self.captions.sentences).words
+            max_words = max(len(sentence.split()) for sentence in self.captions.sentences) + 1
+        self.model, self.policy = build(config, self.images.image_shape, words, max_words)
+        if config.shard:
+            processes.shard(self.model)
+        self.model_optimizers = build_optimizers(config, self.model)
+        self.teacher: Teacher | None = None
+        if self.model.config.target == "features":
+            self.teacher = make_teacher(config.teacher, self.model, config.device)
+        if self.model.config.target == "colors":
+            sample = self.images.images[:PALETTE_IMAGES]
+            palette = fit_palette(sample, self.model.config.num_colors, seed=config.seed)
+            self.model.palette.copy_(palette)
+        self.ppo: MaskablePPO | None = None
+        if config.agent == "maskable-ppo":
+            self.ppo = self._make_ppo()
+            self.policy = cast(PointerPolicy, self.ppo.policy.mlp_extractor.pointer)
+            self.policy_optimizer = self.ppo.policy.optimizer
+        else:
+            self.policy_optimizer = torch.optim.Adam(self.policy.parameters(), lr=config.policy_lr)
+        self.num_micro_batches = config.micro_batches or 1
+        self.order = model_ordering(
+            config.parts.order, self.model, **config.parts.options_for(self.model.grid)
+        )
+        self.generator = torch.Generator().manual_seed(config.seed)
+        self.iteration = 0
+
+    def _make_ppo(self) -> MaskablePPO:
+        config = self.config
+        env = ImageScanVectorEnv(
+            config.batch_size * config.group,
+            model=self.model,
+            data=self.images,
+            budget=config.budget,
+            reward=config.reward,
+        )
+        return make_maskable_ppo(
+            env,
+            learning_rate=config.policy_lr,
+            discount=config.discount,
+            entropy_weight=config.entropy_weight,
+            hidden_dim=PolicyConfig().hidden_dim,
+            seed=config.seed,
+        )
+
+    # --- one iteration
+
+    def step(self) -> dict[str, float]:
+        """Run one iteration and return its measurements."""
+        config, at = self.config, self.iteration
+        since_warmup = at - config.warmup_iterations
+        self.iteration += 1
+        self._set_learning_rates(at)
+        generators = self._generators()
+        if since_warmup < 0:
+            num_images = config.per_micro_batch(config.warmup_batch_size)
+            batches = ([self._random_batch(num_images, each)] for each in generators)
+            return {"loss": self._update_model(batches, generators)}
+        if since_warmup % config.policy_every:
+            batches = ([self._random_batch(config.num_learned, each)] for each in generators)
+            return {"loss": self._update_model(batches, generators)}
+        model_learns = config.schedule in ("joint", "frozen")
+        policy_learns = config.schedule in ("joint", "policy_only")
+        if config.schedule == "alternating":
+            policy_learns = since_warmup // config.alternate_every % 2 == 0
+            model_learns = not policy_learns
+
+        measured: dict[str, float] = {}
+
+        def learn(scans: list[Scans]) -> None:
+            if model_learns:
+                measured["loss"] = self._learn_from_scans(scans, generators)
+
+        if config.agent == "maskable-ppo":
+            return {**self._scan_with_ppo(at, learn), **measured}
+        return {**self._scan_in_groups(at, policy_learns, generators, learn), **measured}
+
+    def _generators(self) -> list[torch.Generator]:
+        """Randomness of each micro-batch of this process.
+
+        A single micro-batch draws from the trainer's own generator. Several draw from one each,
+        seeded from it, so that whichever process works on a micro-batch draws the same.
+        """
+        if self.num_micro_batches == 1:
+            return [self.generator]
+        seeds = torch.randint(2**62, (self.num_micro_batches,), generator=self.generator)
+        return [torch.Generator().manual_seed(s) for s in self.processes.share(seeds.tolist())]
+
+    def _scan_in_groups(
+        self, at: int, policy_learns: bool, generators: list[torch.Generator], learn: Learn
+    ) -> dict[str, float]:
+        """Scan with the native policy, update it, and hand the scans to the model."""
+        config = self.config
+        num_images = config.per_micro_batch(config.batch_size)
+        batches = [self._batch(num_images, generator) for generator in generators]
+        with parameters_together(self.model):
+            steps = [
+                policy_step(
+                    self.model,
+                    self.policy,
+                    images,
+                    budget=config.budget,
+                    reward=config.reward,
+                    group=config.group,
+                    discount=config.discount,
+                    entropy_weight=self._entropy_weight(at),
+                    generator=generator,
+                )
+                for (images, _), generator in zip(batches, generators, strict=True)
+            ]
+        if policy_learns:
+            # The graphs of all micro-batches are alive until the scale is known.
+            advantage = torch.cat([step.advantage for step in steps])
+            scale = self.processes.gather(advantage).std()
+            for step in steps:
+                (step.loss_scaled_by(scale) / self.num_micro_batches).backward()
+            descend(self.policy, [self.policy_optimizer], self.processes)
+        learn(
+            [
+                (repeated(drawn, config.group), step.order)
+                for drawn, step in zip(batches, steps, strict=True)
+            ]
+        )
+        measured = [(step.auc, step.episode_return, step.entropy) for step in steps]
+        sums = self.processes.sum([sum(values) for values in zip(*measured, strict=True)])
+        means = (value / self.num_micro_batches for value in sums)
+        return dict(zip(("auc", "return", "entropy"), means, strict=True))
+
+    def _scan_with_ppo(self, at: int, learn: Learn) -> dict[str, float]:
+        """Let MaskablePPO collect one rollout and learn from it; the model learns in between."""
+        assert self.ppo is not None
+        device = self.config.device
+        # stable-baselines3 draws from the global generators: seeded anew for every iteration, a
+        # resumed run goes on as if it had never stopped.
+        self.ppo.set_random_seed(self.config.seed * 1_000_003 + at)
+        self.ppo.ent_coef = self._entropy_weight(at)
+        rate = self.policy_optimizer.param_groups[0]["lr"]
+        self.ppo.lr_schedule = lambda _: rate
+        self.ppo._last_obs = None  # Observations of the model as it was before its update.
+        after = AfterRollout(
+            lambda index, order: learn(
+                [((self.images.batch(index, device=device), index), order.to(device))]
+            )
+        )
+        num_steps = self.ppo.n_steps * self.ppo.n_envs
+        # An interval never reached: the measurements stay in the logger, to be read below.
+        self.ppo.learn(num_steps, callback=after, log_interval=2**62, reset_num_timesteps=False)
+        return {
+            "auc": float(np.mean(after.errors)),
+            "return": float(self.ppo.rollout_buffer.rewards.sum(0).mean()),
+            "entropy": -float(self.ppo.logger.name_to_value["train/entropy_loss"]),
+        }
+
+    def _learn_from_scans(self, scans: list[Scans], generators: list[torch.Generator]) -> float:
+        """Update the model on the policy's scans and its share of random orders."""
+        batches: list[list[Ranked]] = []
+        for (drawn, order), generator in zip(scans, generators, strict=True):
+            pairs: list[Ranked] = []
+            if self.config.random_share < 1:
+                pairs.append((drawn, order_to_rank(order, self.model.num_patches)))
+            if self.config.num_random:
+                pairs.append(self._random_batch(self.config.num_random, generator))
+            batches.append(pairs)
+        return self._update_model(batches, generators)
+
+    def _update_model(
+        self, batches: Iterable[list[Ranked]], generators: list[torch.Generator]
+    ) -> float:
+        """Take one step on micro-batches of (images, rank) pairs, each weighted by its images."""
+        total = 0.0
+        for pairs, generator in zip(batches, generators, strict=True):
+            num_images = sum(len(rank) for _, rank in pairs)
+            loss = torch.zeros((), device=self.config.device)
+            for (images, index), rank in pairs:
+                anchors = self._anchors(rank)
+                features = None if self.teacher is None else self.teacher(images)
+                with self._autocast():
+                    part = self.model(
+                        images,
+                        rank,
+                        num_steps=self.config.budget + 1,
+                        generator=generator,
+                        features=features,
+                        anchors=anchors,
+                        words=self._words(index, anchors),
+                    )
+                loss = loss + len(images) / num_images * part
+            (loss / self.num_micro_batches).backward()
+            total += float(loss.detach())
+        value = self.processes.sum([total])[0] / self.num_micro_batches
+        if not math.isfinite(value):
+            raise ValueError(
+                f"the loss is {value} at iteration {self.iteration}; lower --model-lr "
+                "(the last checkpoint is kept)"
+            )
+        descend(self.model, self.model_optimizers, self.processes)
+        if self.teacher is not None:
+            self.teacher.update(self.model)
+        return value
+
+    def _autocast(self) -> torch.autocast:
+        device = torch.device(self.config.device).type
+        return torch.autocast(device, torch.bfloat16, enabled=self.config.precision == "bf16")
+
+    # --- batches and orders
+
+    def _anchors(self, rank: Int[Tensor, "B N"]) -> Int[Tensor, "B K"] | None:
+        """Start tracks of words at the first patches of the order: a policy's first fixations."""
+        if self.captions is None:
+            return None
+        number = min(TRACKS, self.model.num_patches)
+        return rank_to_order(rank)[:, :number]
+
+    def _words(
+        self, index: Int[Tensor, "B"], anchors: Int[Tensor, "B K"] | None
+    ) -> Int[Tensor, "B K L"] | None:
+        if self.captions is None or anchors is None:
+            return None
+        return self.captions.words(index, anchors)
+
+    def _batch(self, size: int, generator: torch.Generator) -> Drawn:
+        if self.stream is None:
+            index = torch.randint(len(self.pixels), (size,), generator=generator)
+            pixels = self.pixels[index.to(self.pixels.device)]
+        else:
+            index = torch.full((size,), -1)  # Nothing that needs numbers takes a stream.
+            parts = [next(self.stream).images for _ in range(size // self.config.stream_batch)]
+            pixels = torch.cat(parts).to(self.config.device)
+        images = pixels.float() / 255
+        if self.config.augment:
+            images = augment(images, generator=generator)
+        return images, index
+
+    def _random_batch(self, size: int, generator: torch.Generator) -> Ranked:
+        """Draw images in the recipe's order; of unseen queries, scans of the budget's length.
+
+        Now and then the whole batch has a tied prefix of any size.
+        """
+        drawn = self._batch(size, generator)
+        rank = self.order(drawn[0], generator=generator)
+        share = self.config.prefix_share
+        if share > 0 and float(torch.rand((), generator=generator)) < share:
+            prefix = int(torch.randint(1, self.model.num_patches, (), generator=generator))
+            rank = tie_prefix(rank, prefix)
+        if self.model.config.queries == "unseen":
+            rank = rank.clamp(max=self.config.budget)
+        return drawn, rank
+
+    # --- schedules
+
+    def _decay(self, at: int) -> float:
+        """Cosine from 1 to 0 over the iterations with the policy, or all if there are none."""
+        first = self.config.warmup_iterations if self.config.iterations else 0
+        progress = max(0, at - first) / max(1, self.config.total_iterations - first)
+        return 0.5 * (1 + math.cos(math.pi * progress))
+
+    def _entropy_weight(self, at: int) -> float:
+        return self.config.entropy_weight * max(self._decay(at), 0.1)
+
+    def _set_learning_rates(self, at: int) -> None:
+        config = self.config
+        # The model keeps 5% of its rate to the end: the policy's orders go on changing until then.
+        model_lr = config.model_lr * max(self._decay(at), 0.05) * min(1.0, (at + 1) / 100)
+        policy_age = at - config.warmup_iterations + 1
+        policy_lr = (
+            config.policy_lr * max(self._decay(at), 0.05) * min(1.0, max(policy_age, 0) / 10)
+        )
+        for optimizer in self.model_optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = model_lr
+        for group in self.policy_optimizer.param_groups:
+            group["lr"] = policy_lr
+
+    # --- checkpoints
+
+    def state(self) -> dict[str, Any]:
+        """Everything that the next iteration depends on, whether it is sharded or not."""
+        return {
+            "iteration": self.iteration,
+            "image_shape": self.images.image_shape,
+            "model_config": dataclasses.asdict(self.model.config),
+            "model": whole(self.model.state_dict()),
+            "policy": self.policy.state_dict(),
+            "model_optimizers": [whole(each.state_dict()) for each in self.model_optimizers],
+            "policy_optimizer": self.policy_optimizer.state_dict(),
+            "actor_critic": None if self.ppo is None else self.ppo.policy.state_dict(),
+            "generator": self.generator.get_state(),
+            "streams": self.processes.gather_objects(self._stream_state()),
+            "teacher": None if self.teacher is None else self.teacher.state_dict(),
+        }
+
+    def _stream_state(self) -> StreamState | None:
+        return None if self.stream is None else self.stream.state_dict()
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Continue from a state."""
+        weights = sharded_like(state["model"], self.model.state_dict())
+        load_weights(self.model, self.policy, {**state, "model": weights}, self.config.out)
+        for optimizer, saved in zip(self.model_optimizers, state["model_optimizers"], strict=True):
+            load_optimizer(optimizer, saved)
+        if self.ppo is not None:
+            self.ppo.policy.load_state_dict(state["actor_critic"])
+        self.policy_optimizer.load_state_dict(state["policy_optimizer"])
+        if self.teacher is not None:
+            self.teacher.load_state_dict(state["teacher"])
+        self.generator.set_state(state["generator"].cpu())
+        if self.stream is not None:
+            if len(state["streams"]) != self.processes.count:
+                raise ValueError(
+                    f"a streaming run of {len(state['streams'])} processes resumes with as many, "
+                    f"got {self.processes.count}"
+                )
+            self.stream.load_state_dict(state["streams"][self.processes.rank])
+        self.iteration = state["iteration"]
+
+
+def make_stream(config: TrainConfig, processes: Processes) -> ImageStream:
+    """Open the training split as this process's share of a stream."""
+    assert config.image_size is not None
+    return ImageStream(
+        config.data,
+        "train",
+        image_size=config.image_size,
+        batch_size=config.stream_batch,
+        channels=config.channels,
+        seed=config.seed,
+        num_workers=config.stream_workers,
+        rank=processes.rank,
+        world_size=processes.count,
+    )
+
+
+def first_images(stream: ImageStream) -> ImageSet:
+    """Read enough of a stream to know the images' shape and to fit a palette."""
+    parts = [next(stream)]
+    while sum(len(part.images) for part in parts) < STREAM_SAMPLE:
+        parts.append(next(stream))
+    return ImageSet(
+        torch.cat([part.images for part in parts]),
+        torch.cat([part.labels for part in parts]),
+        (),
+        "stream",
+    )
+
+
+def repeated(drawn: Drawn, times: int) -> Drawn:
+    """Repeat each image in succession."""
+    images, index = drawn
+    return images.repeat_interleave(times, dim=0), index.repeat_interleave(times)

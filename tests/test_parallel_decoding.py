@@ -1,0 +1,106 @@
+"""Parallel decoding: each pass decodes something, what is visible stays, schedules are searched."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from foveate.model import AnyOrderTransformer
+from foveate.orders import ordering, rank_to_order
+from foveate.parallel_decoding import (
+    Schedule,
+    decode_in_order,
+    decode_in_parallel,
+    frechet_distance,
+    search_schedule,
+)
+from foveate.recipes import recipe
+
+COLORS = torch.tensor([[0.0], [0.25], [1.0]])
+
+
+def build(name: str) -> AnyOrderTransformer:
+    torch.manual_seed(0)
+    model = AnyOrderTransformer(
+        recipe(name).model_config(
+            depth=2, image_size=(4, 4), patch_size=1, embed_dim=16, num_heads=2, num_colors=3
+        )
+    )
+    model.palette.copy_(COLORS)
+    return model.eval()
+
+
+def generator() -> torch.Generator:
+    return torch.Generator().manual_seed(1)
+
+
+@pytest.mark.parametrize("passes", [1, 2, 5, 16])
+def test_visible_patches_stay_and_hidden_ones_become_colors(passes: int) -> None:
+    model = build("autonat")
+    canvas = COLORS[torch.randint(3, (3, 1, 4, 4))].squeeze(-1)
+    hidden = torch.rand(3, 16, generator=generator()) < 0.7
+    decoded = decode_in_parallel(
+        model, canvas, hidden, Schedule.cosine(passes), generator=generator()
+    )
+    before, after = model.patchify(canvas), model.patchify(decoded)
+    assert torch.equal(before[~hidden], after[~hidden])
+    assert set(after.unique().tolist()) <= set(COLORS.flatten().tolist())
+
+
+def test_every_pass_decodes_and_leaves_something(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, seen = build("autonat"), []
+    predict = model.predict_in_turn
+
+    def watched(images: torch.Tensor, rank: torch.Tensor) -> object:
+        seen.append(int(rank.sum()))
+        return predict(images, rank)
+
+    monkeypatch.setattr(model, "predict_in_turn", watched)
+    canvas, hidden = torch.zeros(1, 1, 4, 4), torch.ones(1, 16, dtype=torch.bool)
+    decode_in_parallel(model, canvas, hidden, Schedule.cosine(4), generator=generator())
+    assert seen == [16, int(16 * 0.92388), int(16 * 0.70711), int(16 * 0.38268)]
+
+
+@pytest.mark.parametrize("name", ["autonat", "igpt"])
+def test_one_patch_per_pass_sees_what_was_sampled(name: str) -> None:
+    """With temperature near 0 the last patch is the most probable given all others."""
+    model = build(name)
+    canvas = torch.zeros(2, 1, 4, 4)
+    order = rank_to_order(ordering("raster", model.grid)(canvas))
+    decoded = decode_in_order(model, canvas, order, temperature=1e-6, generator=generator())
+    rank = torch.zeros(2, 16, dtype=torch.long) if name == "autonat" else order.argsort(1)
+    rank[:, 15] = 1 if name == "autonat" else 15
+    logits = model.predict_in_turn(decoded, rank).prediction.values[:, 15]
+    expected = COLORS[logits.argmax(-1)]
+    assert torch.equal(model.patchify(decoded)[:, 15], expected)
+
+
+def test_frechet_distance_of_gaussians_by_hand() -> None:
+    """Equal covariances: the squared distance of the means. Scaled ones: (s - 1)^2 per axis."""
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(4000, 3))
+    assert frechet_distance(values, values + 2.0) == pytest.approx(12.0, abs=1e-6)
+    scaled = frechet_distance(values - values.mean(0), 3 * (values - values.mean(0)))
+    assert scaled == pytest.approx(4 * np.trace(np.cov(values, rowvar=False)), rel=1e-6)
+
+
+def test_a_search_finds_a_better_schedule() -> None:
+    target = np.array([0.6, 0.3, 2.0, 1.0, 0.5, 0.5, 0.5])
+
+    def distance(schedule: Schedule) -> float:
+        return float(np.square(schedule.to_array() - target).sum())
+
+    best, distances = search_schedule(Schedule.cosine(3), distance, num_updates=20)
+    assert distance(best) == min(distances) < 0.3 * distances[0]
+
+
+def test_schedules_keep_their_lengths() -> None:
+    schedule = Schedule.cosine(5)
+    assert Schedule.from_array(schedule.to_array()) == schedule
+    with pytest.raises(ValueError, match="T - 1 shares"):
+        Schedule((0.5,), (), (1.0, 1.0))
+    with pytest.raises(ValueError, match="needs a model with stream='masked'"):
+        decode_in_parallel(
+            build("igpt"), torch.zeros(1, 1, 4, 4), torch.ones(1, 16, dtype=torch.bool), schedule
+        )

@@ -1,0 +1,59 @@
+"""Teachers: frozen or following, on the student's grid, with clear complaints."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from foveate.config import ModelConfig
+from foveate.model import AnyOrderTransformer
+from foveate.teachers import AverageTeacher, TimmTeacher, make_teacher, teacher_dim
+
+
+def student() -> AnyOrderTransformer:
+    torch.manual_seed(0)
+    return AnyOrderTransformer(
+        ModelConfig(image_size=(8, 8), patch_size=2, embed_dim=16, depth=2, num_heads=2)
+    )
+
+
+def test_the_average_follows_the_student_by_its_decay() -> None:
+    model = student()
+    teacher = AverageTeacher(model, decay=0.75)
+    before = model.encoder.blocks[0].mlp.fc1.weight.detach().clone()
+    teacher.update(model)  # The first update takes the student as it is.
+    with torch.no_grad():
+        model.encoder.blocks[0].mlp.fc1.weight.add_(1.0)
+    teacher.update(model)
+    averaged = teacher.state_dict()["module.encoder.blocks.0.mlp.fc1.weight"]
+    torch.testing.assert_close(averaged, before + 0.25)
+
+
+def test_its_features_are_standardized_and_without_gradient() -> None:
+    features = AverageTeacher(student())(torch.rand(4, 1, 8, 8))
+    assert not features.requires_grad
+    torch.testing.assert_close(features.mean((0, 1)), torch.zeros(16), atol=1e-4, rtol=0)
+    torch.testing.assert_close(features.std((0, 1)), torch.ones(16), atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "resnet18"])
+def test_timm_models_teach_on_the_students_grid(name: str) -> None:
+    teacher = TimmTeacher(name, (4, 4), pretrained=False)
+    features = teacher(torch.rand(2, 1, 8, 8))
+    assert features.shape == (2, 16, teacher_dim(name, 16))
+    assert teacher.feature_dim == teacher_dim(name, 16)
+
+
+def test_an_unknown_teacher_is_named() -> None:
+    with pytest.raises(ValueError, match="timm has no model 'vit_none' to teach with"):
+        make_teacher("vit_none", student())
+    assert teacher_dim("average", 16) == 16
+
+
+def test_weights_that_cannot_be_had_get_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def offline(*args: object, **options: object) -> None:
+        raise OSError("no network")
+
+    monkeypatch.setattr("timm.create_model", offline)
+    with pytest.raises(ValueError, match="no weights for the teacher 'resnet18'"):
+        TimmTeacher("resnet18", (4, 4))
