@@ -37,7 +37,7 @@ class BenchConfig:
     """Model width (train, scale)."""
     depth: int = 6
     """Encoder blocks (train, scale)."""
-    batch_size: int = 64
+    batch_size: int = 128
     """Images per step (train)."""
     data: str | None = None
     """Parquet or tar shards to stream (data)."""
