@@ -134,10 +134,10 @@ class Trainer:
         generators = self._generators()
         if since_warmup < 0:
             num_images = config.per_micro_batch(config.warmup_batch_size)
-            batches = ([self._random_batch(num_images, each)] for each in generators)
+            batches = ([self.draw(num_images, each)] for each in generators)
             return {"loss": self._update_model(batches, generators)}
         if since_warmup % config.policy_every:
-            batches = ([self._random_batch(config.num_learned, each)] for each in generators)
+            batches = ([self.draw(config.num_learned, each)] for each in generators)
             return {"loss": self._update_model(batches, generators)}
         model_learns = config.schedule in ("joint", "frozen")
         policy_learns = config.schedule in ("joint", "policy_only")
@@ -239,7 +239,7 @@ class Trainer:
             if self.config.random_share < 1:
                 pairs.append((drawn, order_to_rank(order, self.model.num_patches)))
             if self.config.num_random:
-                pairs.append(self._random_batch(self.config.num_random, generator))
+                pairs.append(self.draw(self.config.num_random, generator))
             batches.append(pairs)
         return self._update_model(batches, generators)
 
@@ -254,7 +254,7 @@ class Trainer:
             for (images, index), rank in pairs:
                 anchors = self._anchors(rank)
                 features = None if self.teacher is None else self.teacher(images)
-                with self._autocast():
+                with self.autocast():
                     part = self.model(
                         images,
                         rank,
@@ -278,7 +278,8 @@ class Trainer:
             self.teacher.update(self.model)
         return value
 
-    def _autocast(self) -> torch.autocast:
+    def autocast(self) -> torch.autocast:
+        """Return the context of the model's training passes."""
         device = torch.device(self.config.device).type
         return torch.autocast(device, torch.bfloat16, enabled=self.config.precision == "bf16")
 
@@ -311,7 +312,7 @@ class Trainer:
             images = augment(images, generator=generator)
         return images, index
 
-    def _random_batch(self, size: int, generator: torch.Generator) -> Ranked:
+    def draw(self, size: int, generator: torch.Generator) -> Ranked:
         """Draw images in the recipe's order; of unseen queries, scans of the budget's length.
 
         Now and then the whole batch has a tied prefix of any size.
