@@ -19,7 +19,7 @@ import torch
 from image_files import encoded, numbered, write_parquet
 from PIL import Image
 
-from foveate import scenes, streaming
+from foveate import pieces, scenes, streaming
 from foveate.data import load_data
 from foveate.streaming import ImageBatch, ImageStream
 
@@ -258,9 +258,9 @@ def test_one_row_group_and_one_buffer_are_held(
 ) -> None:
     write_numbered(tmp_path, "parquet")
     tables: list[weakref.ref[pa.Table]] = []
-    samples: weakref.WeakSet[streaming._Sample] = weakref.WeakSet()
+    samples: weakref.WeakSet[pieces.Sample] = weakref.WeakSet()
     most_samples = 0
-    read_group, read = pq.ParquetFile.read_row_group, streaming._Parquet.read
+    read_group, read = pq.ParquetFile.read_row_group, pieces._Parquet.read
 
     def counted_group(self: pq.ParquetFile, *arguments: object, **options: object) -> pa.Table:
         assert not any(table() is not None for table in tables)
@@ -268,7 +268,7 @@ def test_one_row_group_and_one_buffer_are_held(
         tables.append(weakref.ref(table))
         return table
 
-    def counted_read(*arguments: object) -> Iterator[streaming._Sample]:
+    def counted_read(*arguments: object) -> Iterator[pieces.Sample]:
         nonlocal most_samples
         for sample in read(*arguments):
             samples.add(sample)
@@ -278,7 +278,7 @@ def test_one_row_group_and_one_buffer_are_held(
 
     stream = make(tmp_path, shuffle_buffer=10)
     monkeypatch.setattr(pq.ParquetFile, "read_row_group", counted_group)
-    monkeypatch.setattr(streaming._Parquet, "read", counted_read)
+    monkeypatch.setattr(pieces._Parquet, "read", counted_read)
     monkeypatch.setattr(pq.ParquetFile, "read", None)
     take(stream, 40)
     assert len(tables) > 12
@@ -392,12 +392,12 @@ def test_wrong_hugging_face_data_sets_are_named(hub: Callable[[], object]) -> No
     with pytest.raises(ValueError, match=r"label must be an integer column, got .*string"):
         make(hub().cast_column("label", datasets.Value("string")))
     with pytest.raises(ValueError, match="got IterableDatasetDict"):
-        streaming._open_source(datasets.IterableDatasetDict(train=hub()), "train")
+        pieces.open_source(datasets.IterableDatasetDict(train=hub()), "train")
     named = datasets.IterableDataset.from_generator(lambda: iter([]), split=datasets.Split.TRAIN)
     with pytest.raises(ValueError, match="the dataset is a train split, not val"):
         make(named, split="val")
     with pytest.raises(ValueError, match=r"got Dataset; .* has to_iterable_dataset"):
-        streaming._open_source(datasets.Dataset.from_dict({"label": [1]}), "train")
+        pieces.open_source(datasets.Dataset.from_dict({"label": [1]}), "train")
 
 
 def test_missing_datasets_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -451,7 +451,7 @@ def test_wrong_sources_are_named(tmp_path: Path) -> None:
     write_parquet(tmp_path / "a.parquet", [numbered(1)], label=["cat"])
     says("label must be an integer column", tmp_path / "a.parquet")
     with pytest.raises(ValueError, match=r"source must be a path, .* got int"):
-        streaming._open_source(5, "train")
+        pieces.open_source(5, "train")
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
