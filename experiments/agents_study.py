@@ -14,7 +14,7 @@ from scipy import stats
 from agents.baselines import GreedyOracleAgent
 from experiments.config import PRESETS, TrainConfig
 from experiments.evaluation import error_curves_of, scan_in_chunks
-from experiments.run import Run, git_commit, load_run, write_json
+from experiments.run import Run, check_folder, git_commit, load_run, write_json
 from experiments.training import train
 from foveate.orders import ordering, rank_to_order
 
@@ -82,8 +82,14 @@ def trained(config: StudyConfig, agent: Agent, seed: int) -> Run:
 
 
 def finished(wanted: TrainConfig) -> Run:
-    """Train a run, or finish or load the one that is there."""
+    """Train a run, or finish or load the one that is there.
+
+    Raises:
+        ValueError: the run that is there has another config.
+    """
     begun = (wanted.out / "checkpoint.pt").is_file()
+    if begun:
+        check_folder(dataclasses.replace(wanted, resume=True))
     if not begun or load_run(wanted.out).iteration < wanted.total_iterations:
         train(dataclasses.replace(wanted, resume=begun))
     return load_run(wanted.out)

@@ -53,8 +53,8 @@ class TrainConfig:
     instead of holding all in memory. Needs image_size."""
     stream_workers: int = 0
     """Processes that decode streamed images."""
-    channels: int = 3
-    """Color channels of streamed images, 1 or 3."""
+    channels: int | None = None
+    """Color channels of streamed images, 1 or 3; None = 3."""
     augment: bool = False
     """Random flips and shifts of the training images (kornia)."""
 
@@ -106,8 +106,8 @@ class TrainConfig:
     batch_size: int = 16
     """Images scanned by the policy per iteration."""
     policy_every: int = 1
-    """The policy scans and learns in every so manieth iteration after the warm-up; in the others
-    the model learns from as many images in random order."""
+    """After the warm-up the policy scans and learns in every n-th iteration; in the others the
+    model learns from as many images in random order."""
     micro_batches: int | None = None
     """Equal parts of every batch, each with its own randomness, whose gradients are accumulated.
     The processes of torchrun share them: with as many parts a run is the same, whatever the number
@@ -196,11 +196,25 @@ class TrainConfig:
                     f"micro_batches (by default one per process) must divide {name} "
                     f"{getattr(self, name)}, got {self.micro_batches}"
                 )
-        if self.policy_every > 1 and self.schedule != "joint":
-            raise ValueError(f"policy_every needs schedule joint, got {self.schedule}")
+        if self.policy_every > 1 and (self.schedule != "joint" or not self.iterations):
+            raise ValueError("policy_every needs schedule joint, and iterations with the policy")
         if self.stream and (self.image_size is None or self.agent == "maskable-ppo"):
             raise ValueError("stream needs --image-size, and --agent group-relative")
-        if self.stream and self.parts.tracks:
+        parts = self.parts
+        if self.augment and parts.tracks:
+            raise ValueError("augment moves what words say the place of; leave it out with tracks")
+        no_ties = parts.stream == "masked" or parts.decoder_depth == 0 or parts.lateral == "joint"
+        if self.prefix_share > 0 and no_ties:
+            raise ValueError(f"recipe {self.recipe} takes no tied prefixes; add --prefix-share 0")
+        if self.teacher != "average" and parts.target != "features":
+            raise ValueError("teacher needs target='features'")
+        if self.num_colors is not None and parts.target != "colors":
+            raise ValueError("num_colors needs target='colors'")
+        if self.stream and self.limit is not None:
+            raise ValueError("limit has no effect on a stream; leave it out")
+        if self.channels is not None and not self.stream:
+            raise ValueError("channels goes with --stream")
+        if self.stream and parts.tracks:
             raise ValueError(
                 f"recipe {self.recipe} writes words, for which it needs all labels; "
                 "leave out --stream"
@@ -233,7 +247,8 @@ class TrainConfig:
         swapped = {name: part for name, part in chosen.items() if part is not None}
         parts = replace(recipe(self.recipe), **swapped)  # type: ignore[arg-type]
         # Options of the recipe's order are not those of another.
-        return parts if self.order is None else replace(parts, squares_per_side=None)
+        swaps_order = self.order not in (None, recipe(self.recipe).order)
+        return replace(parts, squares_per_side=None) if swaps_order else parts
 
     @property
     def num_random(self) -> int:

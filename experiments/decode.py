@@ -41,8 +41,8 @@ class DecodeConfig:
     """CPU threads; None = torch's choice."""
 
     def __post_init__(self) -> None:
-        if not self.passes or min((*self.passes, self.search_passes, self.num_images)) < 1:
-            raise ValueError("passes, search_passes and num_images must be at least 1")
+        if not self.passes or min((*self.passes, self.search_passes)) < 1 or self.num_images < 2:
+            raise ValueError("passes and search_passes must be at least 1, num_images at least 2")
         if self.repeats < 2 or self.search < 0:
             raise ValueError("repeats must be at least 2 (for an interval), search at least 0")
 

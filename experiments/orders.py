@@ -4,7 +4,9 @@
 
 Encoder, decoder, target and floating-point operations (forward and backward, rollouts and the
 passes that orders need, by torch.utils.flop_counter) are the same; the order that the model learns
-from is not. ``policy`` spends half of them on random orders and then learns jointly with its model.
+from is not. ``policy`` spends half of them on random orders and then learns jointly with its model;
+its learning rate falls in the second half, where that of the others falls all along. Optimizers'
+operations count as well.
 Every model is probed (linear, k-NN), with 95% intervals over seeds (Student's t). On CIFAR-10 the
 default takes 6 minutes a run on one core. Finished runs are kept, others resumed: processes with
 different ``--seeds`` may share a folder; the last call, with all of them, writes the table.

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from experiments.agents_study import finished, seed_interval
 from experiments.config import TrainConfig
 from experiments.distributed import Processes
 from experiments.run import Run, git_commit, read_manifest, set_threads, write_json
+from experiments.timing import count_flops, saved_megabytes
 from experiments.trainer import Trainer
 from foveate.probes import extract_features, knn_probe, linear_probe
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from experiments.orders import OrdersConfig
 
 POLICY = "policy"
-COUNTED_STEPS = 4
+NUM_COUNTED = 4
 """Steps whose operations are counted: with ties they differ from batch to batch."""
 
 
@@ -77,10 +77,12 @@ def measured(config: OrdersConfig, name: str, seed: int) -> dict[str, Any]:
     wanted = planned(config, name, seed, folder)
     run = finished(wanted)
     path = folder / "probe_orders.json"
+    probed = {"probe_train": config.probe_train, "probe_test": config.probe_test}
     if path.is_file():
         stored: dict[str, Any] = json.loads(path.read_text())
-        return stored
-    result = {**probe_best_layer(config, run), **compute(run)}
+        if probed.items() <= stored.items():
+            return stored
+    result = {**probe_best_layer(config, run), **compute(run), **probed}
     write_json(path, result)
     return result
 
@@ -130,15 +132,24 @@ def flops_per_step(config: TrainConfig, *, joint: bool) -> float:
         plan = dataclasses.replace(
             config,
             out=Path(folder),
-            warmup_iterations=0 if joint else COUNTED_STEPS,
-            iterations=COUNTED_STEPS if joint else 0,
+            warmup_iterations=0 if joint else NUM_COUNTED,
+            iterations=NUM_COUNTED if joint else 0,
             limit=min(config.limit or 1000, 1000),
         )
         trainer = Trainer(plan, Processes.started(plan.device))
-        with FlopCounterMode(display=False) as counter:
-            for _ in range(COUNTED_STEPS):
+
+        def steps() -> None:
+            for _ in range(NUM_COUNTED):
                 trainer.step()
-    return counter.get_total_flops() / COUNTED_STEPS
+
+        return count_flops(steps) / NUM_COUNTED
+
+
+def saved_mb(config: TrainConfig) -> float:
+    """Memory of the activations that a step on the run's order saves, MB."""
+    with tempfile.TemporaryDirectory() as folder:
+        plan = dataclasses.replace(config, out=Path(folder), warmup_iterations=1, iterations=0)
+        return saved_megabytes(Trainer(plan, Processes.started(plan.device)).step)
 
 
 def probe_best_layer(config: OrdersConfig, run: Run) -> dict[str, Any]:
@@ -162,7 +173,7 @@ def probe_best_layer(config: OrdersConfig, run: Run) -> dict[str, Any]:
 
 
 def compute(run: Run) -> dict[str, Any]:
-    """What the run cost, and the speed and peak memory of its last kind of step."""
+    """What the run cost, its mean speed, and the memory of a step on its order."""
     manifest = read_manifest(run.directory)
     config = dataclasses.replace(run.config, limit=1000)
     learned = config.iterations > 0
@@ -176,7 +187,7 @@ def compute(run: Run) -> dict[str, Any]:
         "train_seconds": manifest["train_seconds"],
         "images": images,
         "images_per_s": images / manifest["train_seconds"],
-        "peak_memory_mb": manifest["peak_memory_mb"],
+        "saved_mb": saved_mb(config),
         "iterations": [config.warmup_iterations, config.iterations],
         "commit": manifest["commit"],
     }

@@ -11,8 +11,7 @@ from torch import Tensor
 from agents.baselines import scan_with
 from experiments.run import git_commit, load_captions, load_run, set_threads, write_json
 from foveate.orders import ordering, rank_to_order
-from foveate.probes import wilson_interval
-from foveate.tracks import Vocabulary
+from foveate.tracks import BACKGROUND, Vocabulary
 
 if TYPE_CHECKING:
     from experiments.read import ReadConfig
@@ -43,6 +42,9 @@ def read(config: ReadConfig) -> dict[str, object]:
         "policy": scan_with(run.agent, model, images, tracks),
         "random": random[:, :tracks],
     }
+    background = None
+    if BACKGROUND in captions.sentences:
+        background = captions.sentences.index(BACKGROUND)
     result: dict[str, object] = {}
     print(f"{'points':<10}{'sentences right':>32}{'images named':>32}")
     for name, points in anchors.items():
@@ -54,14 +56,15 @@ def read(config: ReadConfig) -> dict[str, object]:
             ]
         )
         right = same_sentence(written, wanted)
-        named = right_in_most(right, wanted)
+        number = captions.number.gather(1, points.cpu())
+        about_image = number != background if background is not None else number >= 0
+        named = right_in_most(right, about_image)
         row: dict[str, object] = {}
         cells = []
-        for what, hits in (("sentences", right.flatten()), ("images", named)):
-            share, (low, high) = (
-                float(hits.float().mean()),
-                wilson_interval(int(hits.sum()), len(hits)),
-            )
+        for what, hits in (("sentences", right.float().mean(1)), ("images", named.float())):
+            # Over images: the tracks of one image are not independent.
+            share, half = float(hits.mean()), 1.96 * float(hits.std()) / len(hits) ** 0.5
+            low, high = share - half, share + half
             row |= {what: share, f"{what}_ci95": (low, high)}
             cells.append(f"{share:.3f} [{low:.3f}, {high:.3f}]")
         result[name] = row
@@ -84,12 +87,11 @@ def same_sentence(
     return ((written[:, :, :length] == wanted) | (wanted < 0)).all(-1)
 
 
-def right_in_most(right: Bool[Tensor, "B K"], wanted: Int[Tensor, "B K L"]) -> Bool[Tensor, "B"]:
-    """Whether most tracks are right, of those whose sentence is the longest in their image.
+def right_in_most(
+    right: Bool[Tensor, "B K"], about_image: Bool[Tensor, "B K"]
+) -> Bool[Tensor, "B"]:
+    """Whether most tracks are right, of those that say something of the image (no background).
 
-    In scenes these are the tracks on the object; an image none of whose tracks is on it is wrong.
+    An image none of whose tracks does is wrong.
     """
-    length = (wanted >= 0).sum(-1)
-    longest = int(length.max())
-    counted = length == longest
-    return (right & counted).sum(1) * 2 > counted.sum(1)
+    return (right & about_image).sum(1) * 2 > about_image.sum(1)

@@ -86,7 +86,7 @@ def orders_table(result: dict[str, Any]) -> str:
         f"images, commit `{first['commit'][:10]}`.",
         "",
         "| order | linear, 95% interval over seeds | k-NN, 95% interval | TFLOP | images "
-        "| images/s | MB | by seed |",
+        "| images/s | activations, MB | by seed |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for name, row in orders.items():
@@ -99,7 +99,7 @@ def orders_table(result: dict[str, Any]) -> str:
             ("teraflops", ".1f"),
             ("images", ".0f"),
             ("images_per_s", ".0f"),
-            ("peak_memory_mb", ".0f"),
+            ("saved_mb", ".0f"),
         ):
             cells.append(format(sum(run[key] for run in runs) / len(runs), form))
         cells.append(", ".join(f"{run['linear']:.3f}" for run in runs))

@@ -221,6 +221,7 @@ def build(
     """Build model and policy for images of shape (C, H, W), and words of a recipe with tracks."""
     parts, chans = config.parts, image_shape[0]
     own_depth = {} if config.decoder_depth is None else {"decoder_depth": config.decoder_depth}
+    default_colors = 64 if chans == 1 else 512
     feature_dim = None
     if parts.target == "features":
         feature_dim = teacher_dim(config.teacher, config.embed_dim)
@@ -237,13 +238,13 @@ def build(
             feature_dim=feature_dim,
             vocabulary=vocabulary,
             max_words=max_words,
-            num_colors=config.num_colors or (64 if chans == 1 else 512),
+            num_colors=config.num_colors if config.num_colors is not None else default_colors,
             **own_depth,
         )
     ).to(config.device)
     if config.iterations:
         model.check_scannable()
-    if config.iterations and not 1 <= config.budget < model.num_patches:
+    if model.config.scannable and not 1 <= config.budget < model.num_patches:
         raise ValueError(
             f"budget must lie in 1..{model.num_patches - 1} fixations for this grid, "
             f"got {config.budget}"
@@ -289,7 +290,8 @@ class Run:
     @property
     def agent(self) -> PolicyAgent:
         """The policy at its most probable patch; uniform random if it never learned."""
-        return PolicyAgent(self.policy, greedy=self.config.schedule != "frozen")
+        learned = self.config.schedule != "frozen" and self.config.iterations > 0
+        return PolicyAgent(self.policy, greedy=learned)
 
     def split(self, split: str, limit: int | None = None) -> ImageSet:
         """Load one split of the data that the run was trained on."""

@@ -7,14 +7,20 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import (
+    FlopCounterMode,
+    sdpa_backward_flop_count,
+    sdpa_flop_count,
+)
 
 from experiments.run import git_commit, write_json
 
+Shape: TypeAlias = torch.Size | tuple[int, ...]
 PEAK_SIDE = 1536
 """Side of the square matrices whose product is taken as the machine's peak."""
 
@@ -40,9 +46,29 @@ def matrix_product(dtype: torch.dtype) -> Callable[[], Tensor]:
 PRODUCT_FLOPS = 2 * PEAK_SIDE**3
 
 
+def _attention_flops(query: Shape, key: Shape, value: Shape, *args: Any, **options: Any) -> int:
+    return int(sdpa_flop_count(query, key, value))
+
+
+def _attention_backward_flops(
+    gradient: Shape, query: Shape, key: Shape, value: Shape, *args: Any, **options: Any
+) -> int:
+    return int(sdpa_backward_flop_count(gradient, query, key, value))
+
+
+# torch's counter knows the fused kernels of GPUs alone.
+CPU_ATTENTION: dict[Any, Any] = {
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops,
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward_flops,
+}
+
+
 def count_flops(run: Callable[[], object]) -> int:
-    """Floating-point operations of a call, backward passes included."""
-    with FlopCounterMode(display=False) as counter:
+    """Floating-point operations of a call, backward passes included.
+
+    Attention counts as if nothing were masked, as torch counts it elsewhere.
+    """
+    with FlopCounterMode(display=False, custom_mapping=CPU_ATTENTION) as counter:
         run()
     return int(counter.get_total_flops())
 

@@ -43,7 +43,7 @@ from foveate.tracks import Captions, Vocabulary
 
 STREAM_SAMPLE = 256
 """Images of a stream that are looked at before training."""
-TRACKS = 8
+NUM_TRACKS = 8
 """Tracks of words per image, at most."""
 PALETTE_IMAGES = 5000
 """Training images whose colors a palette is fitted to."""
@@ -68,7 +68,9 @@ class Trainer:
         self.stream: ImageStream | None = None
         if config.stream:
             self.stream = make_stream(config, processes)
-            self.images = first_images(make_stream(config, processes))
+            # The same for all processes, which must agree on a palette.
+            alone = dataclasses.replace(processes, rank=0, count=1)
+            self.images = first_images(make_stream(config, alone))
         else:
             with processes.one_before_the_others():
                 self.images = load_split(config, "train", config.limit)
@@ -102,6 +104,11 @@ class Trainer:
         self.order = model_ordering(
             config.parts.order, self.model, **config.parts.options_for(self.model.grid)
         )
+        if self.model.config.queries == "own" and not config.shard:
+            # An order that the parts do not take is refused before anything is written.
+            with torch.no_grad():
+                images = self.images.batch(torch.arange(2) % len(self.images), config.device)
+                self.model.predict_in_turn(images, self.order(images))
         self.generator = torch.Generator().manual_seed(config.seed)
         self.iteration = 0
 
@@ -289,7 +296,7 @@ class Trainer:
         """Start tracks of words at the first patches of the order: a policy's first fixations."""
         if self.captions is None:
             return None
-        number = min(TRACKS, self.model.num_patches)
+        number = min(NUM_TRACKS, self.config.budget, self.model.num_patches)
         return rank_to_order(rank)[:, :number]
 
     def _words(
@@ -403,7 +410,7 @@ def make_stream(config: TrainConfig, processes: Processes) -> ImageStream:
         "train",
         image_size=config.image_size,
         batch_size=config.stream_batch,
-        channels=config.channels,
+        channels=config.channels or 3,
         seed=config.seed,
         num_workers=config.stream_workers,
         rank=processes.rank,

@@ -75,6 +75,7 @@ def run_loop(config: TrainConfig, processes: Processes) -> Trainer:
             project="foveate", mode=config.wandb, dir=config.out, config=dataclasses.asdict(config)
         )
 
+    measured: dict[str, float] = {}
     logged, logged_at = started, first
     progress = tqdm(
         total=config.total_iterations,
@@ -85,7 +86,8 @@ def run_loop(config: TrainConfig, processes: Processes) -> Trainer:
     )
     with progress:
         while trainer.iteration < end:
-            measured = trainer.step()
+            # With policy_every the policy is not measured in every iteration.
+            measured |= trainer.step()
             at = trainer.iteration
             progress.update()
             if writes and (at % config.log_every == 0 or at == end):
@@ -136,7 +138,7 @@ def record_run(config: TrainConfig, trainer: Trainer, commit: str, seconds: floa
             "policy": sum(p.numel() for p in trainer.policy.parameters()),
         },
         data=config.data,
-        train_images=len(trainer.images),
+        train_images=None if config.stream else len(trainer.images),
         world_size=trainer.processes.count,
         peak_memory_mb=peak_memory_mb(config.device),
     )

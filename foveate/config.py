@@ -45,7 +45,7 @@ class ModelConfig:
     memory: Memory = "last"
     """What decoder block l reads. last: the encoder's output; layers: encoder layers at even
     distances, as the query stream of a two-stream model; mixed: a learned sum of all layers; taps:
-    a projection of the last four at even distances."""
+    a projection of up to four of the upper half, at even distances."""
     lateral: Lateral = "none"
     """Whom queries attend to beside the memory. none; segment: queries of their own and earlier
     ranks; joint: one another and the memory, in plain self-attention."""
@@ -110,6 +110,11 @@ class ModelConfig:
             raise ValueError(f"label_smoothing must lie in [0, 1), got {self.label_smoothing}")
         if (self.target == "features") != (self.feature_dim is not None):
             raise ValueError("feature_dim goes with target='features', and only with it")
+        if self.target in ("patch_norm", "blurred") and self.patch_dim < 2:
+            raise ValueError(
+                f"target={self.target!r} normalizes the values of a patch, of which there is one; "
+                "use larger patches or target='pixels'"
+            )
         if self.target == "colors" and self.periphery:
             raise ValueError("a palette has no thumbnail: target='colors' needs periphery=0")
         self._check_parts()

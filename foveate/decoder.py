@@ -51,7 +51,7 @@ class EncoderMemory(nn.Module):
             step = depth // self.num_blocks
             self.read = tuple(range(step - 1, depth, step))
         elif self.kind == "taps":
-            self.read = tuple(sorted({depth - 1 - i * depth // 8 for i in range(NUM_TAPS)}))
+            self.read = tuple(sorted({depth - 1 - i * depth // 6 for i in range(NUM_TAPS)}))
             self.project = nn.Linear(len(self.read) * width, self.num_blocks * width)
         elif self.kind == "mixed":
             self.read = tuple(range(depth))

@@ -119,7 +119,7 @@ class AnyOrderTransformer(PatchEncoder):
             prediction = pad_queries(prediction, num_left_out)
             if self.config.visible_decoder:
                 through = torch.searchsorted(sorted_rank, sorted_rank, right=True)
-                seen = self.visible_decoder(layers, order, through.clamp(max=length))
+                seen = self.visible_decoder(layers, order, through)
         place = rank_to_order(order)
         return InTurn(
             reorder(prediction, place),
@@ -249,12 +249,15 @@ class AnyOrderTransformer(PatchEncoder):
         pixels = self.normalize(images)
         if kind == "pixels":
             return self.patchify(pixels)
-        return normalize_patches(self.patchify(blur(pixels) if kind == "blurred" else pixels))
+        # A convolution in half precision would be amplified on flat patches.
+        with torch.autocast(images.device.type, enabled=False):
+            return normalize_patches(self.patchify(blur(pixels) if kind == "blurred" else pixels))
 
     def patch_loss(
         self, values: Float[Tensor, "B Q T"], targets: Num[Tensor, "B Q S"]
     ) -> Float[Tensor, "B Q"]:
         """Loss of each prediction: squared error, ``2 - 2 cos``, or cross-entropy in nats."""
+        values = values.float()
         if self.config.target == "colors":
             return color_error(values, targets, self.config.label_smoothing)
         if self.config.target == "features":

@@ -162,7 +162,7 @@ def decode_in_order(
         logits = model.predict_in_turn(canvas, rank).prediction.values[rows, patch]
         scores = logits.unflatten(-1, (-1, model.config.num_colors))
         ids = (scores / temperature + gumbel(scores, generator)).argmax(-1)
-        patches = model.patchify(canvas)
+        patches = model.patchify(canvas).clone()
         patches[rows, patch] = model.palette[ids].flatten(1)
         canvas = model.unpatchify(patches)
         hidden[rows, patch] = False

@@ -18,6 +18,11 @@ autonat           Beta(12, 3) hidden         masked  none                   own 
 git               as foveate's, then words   causal  2, last layer          unseen   pixels
 mae               75% hidden                 causal  2, joint               own      patch_norm
 ================  =========================  ======  =====================  =======  ==========
+
+All rows differ from their papers in this: encoder positions are learned from a sine-cosine start,
+the start token is visible to all and in a causal stream sees only itself, decoder MLPs are twice as
+wide as the model, memories have LayerNorms of their own, hidden matrices are trained by Muon, and
+images are not cropped or flipped unless ``--augment`` says so. What else differs is in the row.
 """
 
 from __future__ import annotations
@@ -78,7 +83,7 @@ class Recipe:
         """
         if self.squares_per_side is None:
             return {}
-        if any(side % self.squares_per_side for side in grid):
+        if grid[0] != grid[1] or grid[0] % self.squares_per_side:
             raise ValueError(
                 f"this recipe cuts the grid into {self.squares_per_side} x {self.squares_per_side} "
                 f"squares, which a {grid[0]}x{grid[1]} grid does not allow; choose another patch "
@@ -97,7 +102,7 @@ RECIPES: dict[str, Recipe] = {
         reference="iGPT (Chen et al. 2020, openai/image-gpt). One palette entry per pixel: take "
         "patch_size 1, or larger patches that predict all their pixels at once. Differs: timm's "
         "pre-norm blocks (LayerNorm, GELU, biases), tokens are told their target's position "
-        "(nothing new in raster order), Muon.",
+        "(nothing new in raster order), the output head does not start at zero.",
         order="raster",
         decoder_depth=0,
         target="colors",
@@ -110,7 +115,8 @@ RECIPES: dict[str, Recipe] = {
     ),
     "igpt_bert": Recipe(
         reference="iGPT's BERT objective, Sec. 2.1: 15% hidden. Differs: the loss is averaged over "
-        "the hidden patches of the batch, not per image; a learned mask token starts at zero.",
+        "the hidden patches of the batch, not per image; a learned mask token starts at zero; "
+        "there is a start token.",
         order="bernoulli_subset",
         stream="masked",
         decoder_depth=0,
@@ -128,8 +134,7 @@ RECIPES: dict[str, Recipe] = {
     ),
     "saim": Recipe(
         reference="SAIM (Qi et al. 2023, arXiv 2303.07338, qiy20/SAIM): a query stream beside "
-        "every encoder layer. Differs: queries start at learned positions, a linear head, "
-        "LayerNorms of its own for the memory.",
+        "every encoder layer. Differs: queries start at learned positions, the head is linear.",
         decoder_depth=None,
         memory="layers",
         target="blurred",
@@ -147,6 +152,7 @@ RECIPES: dict[str, Recipe] = {
         reference="D-iGPT (Ren et al. 2024, arXiv 2312.02147, OliverRensu/D-iGPT): next and seen "
         "clusters. A distillation: compare it with its teacher, not with pixel recipes. Differs: "
         "the decoder is as wide as the encoder, the start token comes first and predicts nothing, "
+        "queries are positions alone, the teacher's map is resized instead of the prediction, and "
         "the teacher is any timm model or the average of the encoder's own weights.",
         order="random_squares",
         squares_per_side=2,
@@ -159,7 +165,8 @@ RECIPES: dict[str, Recipe] = {
     "autonat": Recipe(
         reference="AutoNAT (Ni et al. 2024, LeapLabTHU/ImprovedNAT): Beta(12, 3) hidden, label "
         "smoothing 0.1. Differs: palette entries instead of VQGAN codes, a plain ViT without long "
-        "skips, no class condition. Decoding: foveate.parallel_decoding.",
+        "skips, no class condition (hence no guidance), logits not tied to embeddings, no "
+        "average of weights, a rate that falls. Decoding: foveate.parallel_decoding.",
         order="beta_subset",
         stream="masked",
         decoder_depth=0,
@@ -177,7 +184,7 @@ RECIPES: dict[str, Recipe] = {
     "mae": Recipe(
         reference="MAE (He et al. 2022, arXiv 2111.06377): the outside reference. Differs: the "
         "decoder is as wide as the encoder, with 2 blocks; visible tokens carry the encoder's "
-        "positions alone.",
+        "positions alone, and hidden ones are asked for by learned positions.",
         order="random_subset",
         lateral="joint",
     ),

@@ -5,6 +5,7 @@ A frozen timm model, or the running average of the student's own weights.
 
 from __future__ import annotations
 
+import difflib
 from typing import Any, Protocol, cast, runtime_checkable
 
 import timm
@@ -129,6 +130,8 @@ class TimmTeacher:
         colored = images.expand(-1, 3, -1, -1)
         resized = F.interpolate(colored, self.size_px, mode="bilinear", antialias=True)
         maps = self.model.forward_features((resized - self.mean) / self.std)
+        if getattr(self.model, "output_fmt", "NCHW") == "NHWC":
+            maps = maps.movedim(-1, 1)
         if maps.ndim == 3:
             patches = maps[:, self.model.num_prefix_tokens :]
             rows, cols = self.model.patch_embed.grid_size
@@ -159,10 +162,9 @@ def teacher_dim(name: str, embed_dim: int) -> int:
 def check_timm_name(name: str) -> None:
     """Raise ValueError unless timm has a model of this name."""
     if not timm.is_model(name):
-        close = timm.list_models(f"*{name.split('_')[0]}*")[:3]
+        close = difflib.get_close_matches(name, timm.list_models(), n=3, cutoff=0.0)
         raise ValueError(
-            f"timm has no model {name!r} to teach with; "
-            f"did you mean one of {', '.join(close) or 'timm.list_models()'}?"
+            f"timm has no model {name!r} to teach with; did you mean one of {', '.join(close)}?"
         )
 
 

@@ -6,7 +6,8 @@ policy looked at.
 
 Reference: GiT (Wang et al. 2024, arXiv 2403.09394), Haiyang-W/GiT. Differs: tracks start at patches
 instead of points between them, so that the local feature needs no interpolation; the words are
-learned, not BERT's; one task; full instead of windowed attention.
+learned, not BERT's; one task, so that nothing is matched or prompted; background is a word like any
+other; full instead of windowed attention.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from foveate.encoder import PatchEncoder, take
 if TYPE_CHECKING:
     from foveate.data import ImageSet
 
+BACKGROUND = "background"
+"""What is written where there is no object."""
 END = "."
 """The last word of every sentence."""
 
@@ -105,7 +108,7 @@ def scene_captions(split: str, size_px: int, grid: tuple[int, int]) -> Captions:
     middle = (torch.stack([y, x], -1).flatten(0, 1) + 0.5) * side
     away = middle - world.corner_px.unsqueeze(1)
     inside = ((away >= 0) & (away < object_px)).all(-1)
-    sentences = ["background"]
+    sentences = [BACKGROUND]
     sentences += [
         f"{name.lower()} row {row} column {col}"
         for name in world.class_names

@@ -202,7 +202,7 @@ def test_gradients_are_means_over_the_whole_batch(monkeypatch: pytest.MonkeyPatc
         policy_step(
             model,
             policy,
-            trainer._batch(2, generator),
+            trainer._batch(2, generator)[0],
             budget=config.budget,
             reward=config.reward,
             group=config.group,
