@@ -14,7 +14,7 @@ from scipy import stats
 from agents.baselines import GreedyOracleAgent
 from experiments.config import PRESETS, TrainConfig
 from experiments.evaluation import error_curves_of, scan_in_chunks
-from experiments.run import Run, check_folder, git_commit, load_run, write_json
+from experiments.run import Run, check_folder, git_commit, load_run, read_config, write_json
 from experiments.training import train
 from foveate.orders import ordering, rank_to_order
 
@@ -89,7 +89,8 @@ def finished(wanted: TrainConfig) -> Run:
     """
     begun = (wanted.out / "checkpoint.pt").is_file()
     if begun:
-        check_folder(dataclasses.replace(wanted, resume=True))
+        same = wanted.micro_batches or read_config(wanted.out).micro_batches
+        check_folder(dataclasses.replace(wanted, resume=True, micro_batches=same))
     if not begun or load_run(wanted.out).iteration < wanted.total_iterations:
         train(dataclasses.replace(wanted, resume=begun))
     return load_run(wanted.out)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from agents.group_relative import policy_step
-from experiments import training
+from experiments import trainer as trainer_module
 from experiments.config import PRESETS, TrainConfig
 from experiments.distributed import Processes
 from experiments.trainer import Trainer
@@ -176,7 +176,7 @@ def test_gradients_are_means_over_the_whole_batch(monkeypatch: pytest.MonkeyPatc
     def keep_gradient(module: nn.Module, *_: object) -> None:
         gradients[module] = [p.grad for p in module.parameters()]
 
-    monkeypatch.setattr(training, "descend", keep_gradient)
+    monkeypatch.setattr(trainer_module, "descend", keep_gradient)
     trainer = Trainer(config, Processes.started("cpu"))
     model, policy = trainer.model, trainer.policy
     before = trainer.generator.get_state()
