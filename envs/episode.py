@@ -6,7 +6,6 @@ unseen before and after the fixation. An episode ends after ``budget`` fixations
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -14,6 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from foveate.choices import check_choice
 from foveate.decoder import Prediction
 from foveate.model import AnyOrderTransformer
 from foveate.scanning import Scan
@@ -94,11 +94,7 @@ class Episode:
         reward: str = "auc",
         group: int = 1,
     ) -> None:
-        if reward not in REWARDS:
-            close = difflib.get_close_matches(reward, REWARDS, n=1, cutoff=0.0)
-            raise ValueError(
-                f"unknown reward {reward!r}; did you mean {close[0]!r}? known: {', '.join(REWARDS)}"
-            )
+        check_choice("reward", reward, REWARDS)
         self.reward_of = REWARDS[reward]
         self.budget = budget
         self.scan = Scan.start(model, images, budget).repeat(group)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import Any, TypeAlias
 
 import gymnasium as gym
@@ -16,6 +15,7 @@ from envs.episode import REWARDS, Episode
 from envs.observations import OBSERVERS, UNSEEN_GRAY, patch_centers, seen_pixels, to_bytes
 from envs.toy import cue_set
 from foveate.checkpoint import load_model
+from foveate.choices import check_choice
 from foveate.data import ImageSet, load_data
 from foveate.encoder import PIXEL_MEAN, PIXEL_STD
 from foveate.model import AnyOrderTransformer
@@ -281,15 +281,6 @@ class ImageScanVectorEnv(VectorEnv[Observations, NDArray[Any], NDArray[Any]]):
             "index": self.index.copy(),
         }
         return {**facts, **{f"_{name}": every.copy() for name in facts}}
-
-
-def check_choice(name: str, value: str, choices: Any) -> None:
-    """Raise ValueError with a suggestion unless ``value`` is one of the choices."""
-    if value not in choices:
-        close = difflib.get_close_matches(str(value), list(choices), n=1, cutoff=0.0)
-        raise ValueError(
-            f"unknown {name} {value!r}; did you mean {close[0]!r}? known: {', '.join(choices)}"
-        )
 
 
 def outline(pixels: NDArray[np.uint8], share: float) -> None:

@@ -34,9 +34,10 @@ def compare_orders(config: OrdersConfig) -> dict[str, object]:
     for seed in config.seeds:
         for name in config.orders:
             rows[name].append(measured(config, name, seed))
+    summaries = {name: summary(runs) for name, runs in rows.items()}
     result: dict[str, object] = {
         "kind": "orders",
-        "orders": {name: summary(runs) for name, runs in rows.items()},
+        "orders": summaries,
         "data": Path(config.data).name,
         "recipe": config.recipe,
         "teraflops": config.teraflops,
@@ -50,12 +51,11 @@ def compare_orders(config: OrdersConfig) -> dict[str, object]:
     config.out.mkdir(parents=True, exist_ok=True)
     write_json(config.out / "orders.json", result)
     print(f"{'order':<28}{'linear':>8}{'95% interval':>18}{'k-NN':>8}{'95% interval':>18}")
-    for name, runs in rows.items():
+    for name, row in summaries.items():
         cells = []
         for probe in ("linear", "knn"):
-            values = [run[probe] for run in runs]
-            low, high = seed_interval(values) if len(values) > 1 else (float("nan"),) * 2
-            cells.append(f"{statistics.mean(values):8.3f}    [{low:.3f}, {high:.3f}]")
+            low, high = row[f"{probe}_ci95"] or (float("nan"),) * 2
+            cells.append(f"{row[probe]:8.3f}    [{low:.3f}, {high:.3f}]")
         print(f"{name:<28}{''.join(cells)}")
     print(f"written: {config.out / 'orders.json'}")
     return result

@@ -9,6 +9,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from agents.baselines import scan_with
+from experiments.evaluation import mean_interval
 from experiments.run import git_commit, load_captions, load_run, set_threads, write_json
 from foveate.orders import ordering, rank_to_order
 from foveate.tracks import BACKGROUND, Vocabulary
@@ -63,8 +64,7 @@ def read(config: ReadConfig) -> dict[str, object]:
         cells = []
         for what, hits in (("sentences", right.float().mean(1)), ("images", named.float())):
             # Over images: the tracks of one image are not independent.
-            share, half = float(hits.mean()), 1.96 * float(hits.std()) / len(hits) ** 0.5
-            low, high = share - half, share + half
+            share, (low, high) = mean_interval(hits.numpy())
             row |= {what: share, f"{what}_ci95": (low, high)}
             cells.append(f"{share:.3f} [{low:.3f}, {high:.3f}]")
         result[name] = row

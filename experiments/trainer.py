@@ -39,7 +39,7 @@ from foveate.semantic_orders import model_ordering
 from foveate.streaming import ImageStream, StreamState
 from foveate.targets import fit_palette
 from foveate.teachers import Teacher, make_teacher
-from foveate.tracks import Captions, Vocabulary
+from foveate.tracks import Captions
 
 STREAM_SAMPLE = 256
 """Images of a stream that are looked at before training."""
@@ -80,8 +80,7 @@ class Trainer:
         max_words = 0
         if config.parts.tracks:
             self.captions = load_captions(config, self.images, "train")
-            words = Vocabulary.of(self.captions.sentences).words
-            max_words = max(len(sentence.split()) for sentence in self.captions.sentences) + 1
+            words, max_words = self.captions.vocabulary.words, self.captions.encoded.shape[1]
         self.model, self.policy = build(config, self.images.image_shape, words, max_words)
         if config.shard:
             processes.shard(self.model)
@@ -141,11 +140,9 @@ class Trainer:
         generators = self._generators()
         if since_warmup < 0:
             num_images = config.per_micro_batch(config.warmup_batch_size)
-            batches = ([self.draw(num_images, each)] for each in generators)
-            return {"loss": self._update_model(batches, generators)}
+            return {"loss": self._learn_in_order(num_images, generators)}
         if since_warmup % config.policy_every:
-            batches = ([self.draw(config.num_learned, each)] for each in generators)
-            return {"loss": self._update_model(batches, generators)}
+            return {"loss": self._learn_in_order(config.num_learned, generators)}
         model_learns = config.schedule in ("joint", "frozen")
         policy_learns = config.schedule in ("joint", "policy_only")
         if config.schedule == "alternating":
@@ -237,6 +234,11 @@ class Trainer:
             "return": float(self.ppo.rollout_buffer.rewards.sum(0).mean()),
             "entropy": -float(self.ppo.logger.name_to_value["train/entropy_loss"]),
         }
+
+    def _learn_in_order(self, num_images: int, generators: list[torch.Generator]) -> float:
+        """Update the model on micro-batches in the recipe's order."""
+        batches = ([self.draw(num_images, each)] for each in generators)
+        return self._update_model(batches, generators)
 
     def _learn_from_scans(self, scans: list[Scans], generators: list[torch.Generator]) -> float:
         """Update the model on the policy's scans and its share of random orders."""

@@ -156,13 +156,7 @@ def augment(
 
 def _load_scenes(split: str, image_size: int | None) -> ImageSet:
     """Compose the default scenes; another image_size scales the scene and the object alike."""
-    size_px = image_size or 32
-    composed = scenes.compose_scenes(
-        split,
-        scenes.NUM_SCENES[split],
-        size_px=size_px,
-        object_px=scenes.object_size_px(size_px),
-    )
+    composed = scenes.default_scenes(split, image_size or 32)
     return ImageSet(composed.images, composed.labels, composed.class_names, "scenes")
 
 

@@ -7,7 +7,6 @@ families draw anew for every image.
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
@@ -16,6 +15,8 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
+
+from foveate.choices import check_choice
 
 Grid = tuple[int, int]
 
@@ -419,10 +420,7 @@ def ordering(name: str, grid: Grid, **options: int | float) -> Ordering:
         ValueError: unknown name, or an option that the order does not take.
     """
     builders = {**ORDERINGS, **SUBSETS}
-    if name not in builders:
-        close = difflib.get_close_matches(name, builders, n=1, cutoff=0.0)
-        known = ", ".join(builders)
-        raise ValueError(f"unknown order {name!r}; did you mean {close[0]!r}? known: {known}")
+    check_choice("order", name, builders)
     try:
         return builders[name](grid, **options)
     except TypeError as reason:

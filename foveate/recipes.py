@@ -27,9 +27,9 @@ images are not cropped or flipped unless ``--augment`` says so. What else differ
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass, fields
 
+from foveate.choices import check_choice
 from foveate.config import Lateral, Memory, ModelConfig, Queries, Stream, TargetKind
 
 
@@ -198,9 +198,5 @@ def recipe(name: str) -> Recipe:
     Raises:
         ValueError: there is none of this name.
     """
-    if name not in RECIPES:
-        close = difflib.get_close_matches(name, RECIPES, n=1, cutoff=0.0)
-        raise ValueError(
-            f"unknown recipe {name!r}; did you mean {close[0]!r}? known: {', '.join(RECIPES)}"
-        )
+    check_choice("recipe", name, RECIPES)
     return RECIPES[name]

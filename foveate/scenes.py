@@ -45,6 +45,13 @@ def object_size_px(size_px: int) -> int:
     return max(1, round(size_px * 14 / 32))
 
 
+def default_scenes(split: str, size_px: int) -> Scenes:
+    """Compose the scenes of ``--data scenes`` at a size; the object scales with them."""
+    return compose_scenes(
+        split, NUM_SCENES[split], size_px=size_px, object_px=object_size_px(size_px)
+    )
+
+
 def compose_scenes(
     split: str,
     num_scenes: int,

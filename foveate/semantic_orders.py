@@ -6,7 +6,6 @@ step's encoder work. Early in training the similarities mean little.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -15,6 +14,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from foveate.choices import check_choice
 from foveate.encoder import PatchEncoder
 from foveate.orders import ORDERINGS, SUBSETS, Grid, Ordering, ordering, rank_to_order
 
@@ -31,20 +31,25 @@ def similarity(model: PatchEncoder, images: Float[Tensor, "B C H W"]) -> Float[T
     return F.cosine_similarity(tokens, tokens.mean(1, keepdim=True), dim=-1)
 
 
+def offsets(
+    grid: Grid, row: Float[Tensor, "B"], col: Float[Tensor, "B"]
+) -> tuple[Float[Tensor, "B N"], Float[Tensor, "B N"]]:
+    """Rows down and columns right from a center to each patch."""
+    rows, cols = torch.meshgrid(torch.arange(grid[0]), torch.arange(grid[1]), indexing="ij")
+    down = rows.flatten().to(row.device) - row.unsqueeze(1)
+    right = cols.flatten().to(col.device) - col.unsqueeze(1)
+    return down, right
+
+
 def rings(grid: Grid, row: Float[Tensor, "B"], col: Float[Tensor, "B"]) -> Float[Tensor, "B N"]:
     """Number of the square ring, two patches wide, around a center that holds each patch."""
-    rows, cols = torch.meshgrid(torch.arange(grid[0]), torch.arange(grid[1]), indexing="ij")
-    down = (rows.flatten().to(row.device) - row.unsqueeze(1)).abs()
-    right = (cols.flatten().to(col.device) - col.unsqueeze(1)).abs()
-    return ((torch.maximum(down, right) + 0.5) / 2).floor()
+    down, right = offsets(grid, row, col)
+    return ((torch.maximum(down.abs(), right.abs()) + 0.5) / 2).floor()
 
 
 def distances(grid: Grid, row: Float[Tensor, "B"], col: Float[Tensor, "B"]) -> Float[Tensor, "B N"]:
     """Euclidean distance of each patch from a center, in patches."""
-    rows, cols = torch.meshgrid(torch.arange(grid[0]), torch.arange(grid[1]), indexing="ij")
-    down = rows.flatten().to(row.device) - row.unsqueeze(1)
-    right = cols.flatten().to(col.device) - col.unsqueeze(1)
-    return torch.hypot(down, right)
+    return torch.hypot(*offsets(grid, row, col))
 
 
 def ranked(key: Float[Tensor, "B N"], generator: torch.Generator | None) -> Int[Tensor, "B N"]:
@@ -114,10 +119,5 @@ def model_ordering(name: str, model: PatchEncoder, **options: int | float) -> Or
         if options:
             raise ValueError(f"order {name!r} does not take these options: {sorted(options)}")
         return SemanticOrdering(name, model)
-    known = [*ORDERINGS, *SUBSETS, *SEMANTIC]
-    if name not in known:
-        close = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
-        raise ValueError(
-            f"unknown order {name!r}; did you mean {close[0]!r}? known: {', '.join(known)}"
-        )
+    check_choice("order", name, [*ORDERINGS, *SUBSETS, *SEMANTIC])
     return ordering(name, model.grid, **options)

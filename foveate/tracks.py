@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
@@ -72,11 +73,20 @@ class Captions:
     number: Int[Tensor, "M N"]
     """Which sentence belongs to patch n of image m."""
 
+    @cached_property
+    def vocabulary(self) -> Vocabulary:
+        """Words of all sentences."""
+        return Vocabulary.of(self.sentences)
+
+    @cached_property
+    def encoded(self) -> Int[Tensor, "S L"]:
+        """Word numbers of all sentences."""
+        return self.vocabulary.encode(self.sentences)
+
     def words(self, index: Int[Tensor, "B"], anchors: Int[Tensor, "B K"]) -> Int[Tensor, "B K L"]:
         """Return the words of tracks at ``anchors`` of the images ``index``."""
-        encoded = Vocabulary.of(self.sentences).encode(self.sentences)
         chosen = self.number[index.cpu()].gather(1, anchors.cpu())
-        return encoded[chosen].to(anchors.device)
+        return self.encoded[chosen].to(anchors.device)
 
 
 def class_captions(images: ImageSet, num_patches: int) -> Captions:
@@ -97,10 +107,7 @@ def scene_captions(split: str, size_px: int, grid: tuple[int, int]) -> Captions:
     Row and column are those of the patch that holds the object's center; elsewhere than in the
     object's box there is ``background``.
     """
-    object_px = scenes.object_size_px(size_px)
-    world = scenes.compose_scenes(
-        split, scenes.NUM_SCENES[split], size_px=size_px, object_px=object_px
-    )
+    world, object_px = scenes.default_scenes(split, size_px), scenes.object_size_px(size_px)
     rows, cols = grid
     side = torch.tensor([size_px / rows, size_px / cols])
     center = ((world.corner_px + object_px / 2) / side).long()
