@@ -16,7 +16,7 @@ from agents.sb3 import ScanVecEnv
 from experiments.run import git_commit, write_json
 from foveate.data import ImageSet
 from foveate.model import AnyOrderTransformer
-from foveate.orders import order_to_rank, ordering, rank_to_order
+from foveate.orders import ordering, rank_to_order
 
 if TYPE_CHECKING:
     from experiments.bench import BenchConfig
@@ -141,12 +141,15 @@ def uncached_episode(
 
     @torch.no_grad()
     def episode() -> None:
-        positions = torch.arange(model.num_patches).expand(len(order), -1)
         for step in range(order.shape[1] + 1):
-            seen = order[:, :step]
-            rank = order_to_rank(seen, model.num_patches)
-            counts = torch.arange(1, step + 1).expand(len(order), -1)
-            layers = model.encode(batch, rank_to_order(rank)[:, :step], counts)
-            model.decode(layers, positions, torch.full_like(positions, step))
+            predict_anew(model, batch, order[:, :step])
 
     return episode
+
+
+def predict_anew(model: AnyOrderTransformer, images: torch.Tensor, seen: torch.Tensor) -> None:
+    """Predict every patch from those seen, (B, T), all of which are encoded anew."""
+    positions = torch.arange(model.num_patches).expand(len(seen), -1)
+    counts = torch.arange(1, seen.shape[1] + 1).expand(len(seen), -1)
+    layers = model.encode(images, seen, counts)
+    model.decode(layers, positions, torch.full_like(positions, seen.shape[1]))

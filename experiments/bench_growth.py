@@ -7,17 +7,20 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
+from experiments.bench_env import predict_anew
+from experiments.decoding import one_by_one, parallel
 from experiments.run import read_metrics
 from experiments.timing import Table, alternate, count_flops, saved_megabytes
 from foveate.config import ModelConfig
 from foveate.model import AnyOrderTransformer
 from foveate.orders import ordering, rank_to_order
-from foveate.parallel_decoding import Schedule, decode_in_order, decode_in_parallel
+from foveate.parallel_decoding import Schedule
 from foveate.recipes import RECIPES
 from foveate.scanning import Scan
 
@@ -41,8 +44,7 @@ def bench_decode(config: BenchConfig) -> dict[str, object]:
     masked.palette.copy_(torch.linspace(0, 1, 64).unsqueeze(1))
     scanner = AnyOrderTransformer(ModelConfig(embed_dim=64)).eval()
     canvas, images = torch.rand(DECODED_IMAGES, 1, 16, 16), torch.rand(64, 1, 32, 32)
-    hidden = torch.ones(DECODED_IMAGES, masked.num_patches, dtype=torch.bool)
-    order = rank_to_order(ordering("random", masked.grid)(canvas))
+    generator = torch.Generator().manual_seed(0)
     path = rank_to_order(ordering("random", scanner.grid)(images))[:, :12]
 
     def scan() -> None:
@@ -52,24 +54,23 @@ def bench_decode(config: BenchConfig) -> dict[str, object]:
             under_way.predict()
 
     def uncached() -> None:
-        positions = torch.arange(scanner.num_patches).expand(len(images), -1)
         with torch.no_grad():
             for step in range(1, path.shape[1] + 1):
-                counts = torch.arange(1, step + 1).expand(len(images), -1)
-                layers = scanner.encode(images, path, counts)
-                scanner.decode(layers, positions, torch.full_like(positions, step))
+                predict_anew(scanner, images, path[:, :step])
 
     contenders: dict[str, Callable[[], object]] = {
-        f"parallel, {passes} passes": parallel(masked, canvas, hidden, passes)
+        f"parallel, {passes} passes": partial(
+            parallel(masked, Schedule.cosine(passes)), canvas, generator
+        )
         for passes in (4, 8, 16)
     }
-    contenders[f"one by one, {masked.num_patches} passes"] = lambda: decode_in_order(
-        masked, canvas, order
+    contenders[f"one by one, {masked.num_patches} passes"] = partial(
+        one_by_one(masked), canvas, generator
     )
     contenders["scan, 12 fixations, cached"] = scan
     contenders["scan, 12 fixations, re-encoded"] = uncached
     seconds = alternate(contenders, config.repeats)
-    one_by_one = seconds[f"one by one, {masked.num_patches} passes"]
+    sequential = seconds[f"one by one, {masked.num_patches} passes"]
     return Table(
         what="decode",
         caption=f"Decoding {DECODED_IMAGES} images of {masked.num_patches} pixels, and scanning "
@@ -77,19 +78,11 @@ def bench_decode(config: BenchConfig) -> dict[str, object]:
         columns=("decoding", "s"),
         rows=tuple(seconds.items()),
         keys={
-            "one_by_one_over_8_passes": one_by_one / seconds["parallel, 8 passes"],
+            "one_by_one_over_8_passes": sequential / seconds["parallel, 8 passes"],
             "re_encoded_over_cached": seconds["scan, 12 fixations, re-encoded"]
             / seconds["scan, 12 fixations, cached"],
         },
     ).finish(config.path, torch.get_num_threads(), config.repeats)
-
-
-def parallel(
-    model: AnyOrderTransformer, canvas: torch.Tensor, hidden: torch.Tensor, passes: int
-) -> Callable[[], object]:
-    """Return a decoding in so many passes."""
-    schedule = Schedule.cosine(passes)
-    return lambda: decode_in_parallel(model, canvas, hidden, schedule)
 
 
 def bench_scale(config: BenchConfig) -> dict[str, object]:

@@ -74,7 +74,7 @@ def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
 def measured(config: OrdersConfig, name: str, seed: int) -> dict[str, Any]:
     """Train one run, or load it, and probe it."""
     folder = config.out / f"{name}_{seed}"
-    wanted = planned(config, name, seed, folder)
+    wanted, operations = planned(config, name, seed, folder)
     run = finished(wanted)
     path = folder / "probe_orders.json"
     probed = {"probe_train": config.probe_train, "probe_test": config.probe_test}
@@ -82,13 +82,18 @@ def measured(config: OrdersConfig, name: str, seed: int) -> dict[str, Any]:
         stored: dict[str, Any] = json.loads(path.read_text())
         if probed.items() <= stored.items():
             return stored
-    result = {**probe_best_layer(config, run), **compute(run), **probed}
+    result = {
+        **probe_best_layer(config, run),
+        **compute(run),
+        "teraflops": operations / 1e12,
+        **probed,
+    }
     write_json(path, result)
     return result
 
 
-def planned(config: OrdersConfig, name: str, seed: int, folder: Path) -> TrainConfig:
-    """Return the run's config, its iterations chosen so that its operations are the budget's."""
+def planned(config: OrdersConfig, name: str, seed: int, folder: Path) -> tuple[TrainConfig, float]:
+    """Return the run's config, its iterations chosen to fill the budget, and its operations."""
     learned = name == POLICY
     base = TrainConfig(
         out=folder,
@@ -117,13 +122,12 @@ def planned(config: OrdersConfig, name: str, seed: int, folder: Path) -> TrainCo
     total = config.teraflops * 1e12
     plain = flops_per_step(base, joint=False)
     if not learned:
-        return dataclasses.replace(base, warmup_iterations=max(1, round(total / plain)))
+        warmup = max(1, round(total / plain))
+        return dataclasses.replace(base, warmup_iterations=warmup), warmup * plain
     joint = flops_per_step(dataclasses.replace(base, iterations=1), joint=True)
-    return dataclasses.replace(
-        base,
-        warmup_iterations=max(1, round(total / 2 / plain)),
-        iterations=max(1, round(total / 2 / joint)),
-    )
+    warmup, iterations = max(1, round(total / 2 / plain)), max(1, round(total / 2 / joint))
+    chosen = dataclasses.replace(base, warmup_iterations=warmup, iterations=iterations)
+    return chosen, warmup * plain + iterations * joint
 
 
 def flops_per_step(config: TrainConfig, *, joint: bool) -> float:
@@ -173,17 +177,13 @@ def probe_best_layer(config: OrdersConfig, run: Run) -> dict[str, Any]:
 
 
 def compute(run: Run) -> dict[str, Any]:
-    """What the run cost, its mean speed, and the memory of a step on its order."""
+    """What the run took, its mean speed, and the memory of a step on its order."""
     manifest = read_manifest(run.directory)
     config = dataclasses.replace(run.config, limit=1000)
-    learned = config.iterations > 0
-    plain = flops_per_step(config, joint=False) * config.warmup_iterations
-    joint = flops_per_step(config, joint=True) * config.iterations if learned else 0.0
     images = config.warmup_batch_size * config.warmup_iterations
     images += config.iterations * (config.batch_size * config.group + config.num_random)
     return {
         "parameters": manifest["parameters"]["model"],
-        "teraflops": (plain + joint) / 1e12,
         "train_seconds": manifest["train_seconds"],
         "images": images,
         "images_per_s": images / manifest["train_seconds"],

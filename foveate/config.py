@@ -155,6 +155,11 @@ class ModelConfig:
         return self.grid[0] * self.grid[1]
 
     @property
+    def num_always(self) -> int:
+        """Always-visible tokens that stand before the patches: start and periphery."""
+        return 1 + self.periphery**2
+
+    @property
     def patch_dim(self) -> int:
         """Pixel values per patch, P."""
         return self.patch_size**2 * self.in_chans

@@ -82,7 +82,7 @@ class Decoder(nn.Module):
         super().__init__()
         width, heads, ratio = config.embed_dim, config.num_heads, config.decoder_mlp_ratio
         self.lateral = config.lateral
-        self.num_always = 1 + config.periphery**2
+        self.num_always = config.num_always
         if config.decoder_depth > 0:
             self.position = nn.Parameter(position.clone())
             self.memory = EncoderMemory(config)

@@ -88,7 +88,7 @@ class PatchEncoder(nn.Module):
     @property
     def num_always(self) -> int:
         """Always-visible tokens that stand before the patches: start and periphery."""
-        return 1 + self.config.periphery**2
+        return self.config.num_always
 
     # --- parts of encoder and decoder, typed
 
