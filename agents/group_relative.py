@@ -89,20 +89,34 @@ def policy_step(
     group: int,
     discount: float,
     entropy_weight: float,
+    num_candidates: int | None = None,
     generator: torch.Generator | None = None,
 ) -> PolicyStep:
-    """Scan each image ``group`` times, for the policy-gradient loss."""
+    """Scan each image ``group`` times, for the policy-gradient loss.
+
+    With ``num_candidates`` the policy chooses among so many random unseen patches, and its
+    log-probabilities are those of that choice.
+    """
     if group < 2:
         raise ValueError(
             f"group must be at least 2 scans per image to have a baseline, got {group}"
         )
-    episode = Episode(model, images, budget=budget, reward=reward, group=group)
+    episode = Episode(
+        model,
+        images,
+        budget=budget,
+        reward=reward,
+        group=group,
+        num_candidates=num_candidates,
+        generator=generator,
+    )
     log_probs, entropies, rewards, errors = [], [], [], []
     for _ in range(budget):
         distribution = policy.distribution(episode.observe())
         with torch.no_grad():
-            patch = sample(distribution.logits, generator)
-        log_probs.append(distribution.log_prob(patch))
+            choice = sample(distribution.logits, generator)
+            patch = episode.candidates.gather(1, choice.unsqueeze(1)).squeeze(1)
+        log_probs.append(distribution.log_prob(choice))
         entropies.append(distribution.entropy())
         rewards.append(episode.step(patch))
         errors.append(episode.error)

@@ -36,7 +36,7 @@ class PolicyConfig:
 
 
 class PointerPolicy(nn.Module):
-    """Score each patch from its decoder query state, the last content state and the budget left.
+    """Score each candidate from its query state, the last content state and the budget left.
 
     Works for any grid, since weights are shared over patches. The last layer starts at zero: an
     untrained policy is the uniform random one.
@@ -56,7 +56,7 @@ class PointerPolicy(nn.Module):
         nn.init.zeros_(self.score.weight)
         nn.init.zeros_(self.score.bias)
 
-    def forward(self, observation: Observation) -> Float[Tensor, "B N"]:
+    def forward(self, observation: Observation) -> Float[Tensor, "B K"]:
         """Return logits; visited patches get the lowest finite number, hence probability 0."""
         # Detached by contract, and again here: the policy's gradient must never shape the encoder.
         candidates = self.candidate_norm(observation.query_states.detach())

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from foveate.choices import check_choice
-from foveate.decoder import Prediction
+from foveate.encoder import take
 from foveate.model import AnyOrderTransformer
 from foveate.scanning import Scan
 
@@ -55,14 +55,14 @@ class Observation:
     Nothing depends on an unseen patch, unless the model has a periphery.
     """
 
-    query_states: Float[Tensor, "B N D"]
-    """Decoder state of every position."""
+    query_states: Float[Tensor, "B K D"]
+    """Decoder state of every candidate: of all patches, unless an episode draws some of them."""
     content_state: Float[Tensor, "B D"]
     """Encoder state of the patch seen last; before the first, of the last always-visible token."""
-    log_error: Float[Tensor, "B N"]
-    """The model's expected squared error of every position, log."""
-    selectable: Bool[Tensor, "B N"]
-    """True = not yet visited."""
+    log_error: Float[Tensor, "B K"]
+    """The model's expected squared error of every candidate, log."""
+    selectable: Bool[Tensor, "B K"]
+    """Whether a candidate may be chosen (True = not yet visited)."""
     remaining: Float[Tensor, "B"]
     """Share of the budget that is left, 1 to 0."""
 
@@ -80,9 +80,13 @@ class Episode:
         budget: fixations T per episode.
         reward: a key of REWARDS.
         group: scans of each image, in succession along the batch.
+        num_candidates: if given, only so many random unseen patches are predicted after each
+            fixation, the same for the scans of an image as far as they can be: the next fixation
+            is one of them, and their errors stand for those of all. None = all patches.
+        generator: draws the candidates, on the CPU.
 
     Raises:
-        ValueError: unknown reward, or a budget outside 1..N.
+        ValueError: unknown reward, a budget outside 1..N, or less than one candidate.
     """
 
     def __init__(
@@ -93,19 +97,31 @@ class Episode:
         budget: int,
         reward: str = "auc",
         group: int = 1,
+        num_candidates: int | None = None,
+        generator: torch.Generator | None = None,
     ) -> None:
         check_choice("reward", reward, REWARDS)
         self.reward_of = REWARDS[reward]
-        self.budget = budget
-        self.scan = Scan.start(model, images, budget).repeat(group)
+        if num_candidates is not None and num_candidates < 1:
+            raise ValueError(f"there must be at least 1 candidate, got {num_candidates}")
+        self.budget, self.group = budget, group
+        self.num_candidates, self.generator = num_candidates, generator
+        scan = Scan.start(model, images, budget)
+        # Before the first fixation the scans of an image do not differ.
+        prediction = scan.predict().repeat(group)
+        self.scan = scan.repeat(group)
         self.targets = model.patchify(model.normalize(images)).repeat_interleave(group, dim=0)
         num_rows, device = len(self.targets), images.device
         self.num_steps = torch.zeros(num_rows, dtype=torch.long, device=device)
         self.order = torch.full((num_rows, budget), -1, device=device)
         self.selectable = torch.ones(self.targets.shape[:2], dtype=torch.bool, device=device)
-        self.prediction = self.scan.predict()
-        self.initial_error = self.patch_error(self.prediction).sum(1).clamp_min(1e-12)
+        self.candidates = torch.arange(self.targets.shape[1], device=device).expand(num_rows, -1)
+        self.prediction = prediction
+        self.initial_error = self.remaining_error().clamp_min(1e-12)
         self.error = torch.ones_like(self.initial_error)
+        if num_candidates is not None:
+            self.candidates = self._draw_candidates(num_candidates)
+            self.prediction = prediction.take(self.candidates)
 
     order: Int[Tensor, "B T"]
     """Patches fixated at each step; -1 = not yet."""
@@ -115,11 +131,34 @@ class Episode:
     """True = not yet visited."""
     error: Float[Tensor, "B"]
     """Error of what is still unseen, over the image's own error before the first fixation."""
+    candidates: Int[Tensor, "B K"]
+    """Patches that are predicted, and among which the next fixation is chosen."""
 
-    def patch_error(self, prediction: Prediction) -> Float[Tensor, "B N"]:
-        """Mean squared error of each unseen patch; 0 where seen."""
-        error = (prediction.values - self.targets).square().mean(-1)
-        return error * self.selectable
+    def candidate_errors(self) -> Float[Tensor, "B K"]:
+        """Mean squared error of each candidate; 0 where seen."""
+        error = (self.prediction.values - take(self.targets, self.candidates)).square().mean(-1)
+        return error * self.selectable.gather(1, self.candidates)
+
+    def remaining_error(self) -> Float[Tensor, "B"]:
+        """Squared error summed over the unseen patches, as far as the candidates tell."""
+        number = self.selectable.gather(1, self.candidates).sum(1).clamp_min(1)
+        return self.candidate_errors().sum(1) * (self.selectable.sum(1) / number)
+
+    def _draw_candidates(self, number: int) -> Int[Tensor, "B K"]:
+        """Draw unseen patches, where there are so many."""
+        num_rows, num_patches = self.selectable.shape
+        noise = torch.rand(num_rows // self.group, num_patches, generator=self.generator)
+        noise = noise.to(self.selectable.device).repeat_interleave(self.group, dim=0)
+        fewest = max(1, int(self.selectable.sum(1).min()))
+        unseen = noise.masked_fill(~self.selectable, -1.0)
+        return unseen.topk(min(number, fewest), dim=1).indices
+
+    def _predict(self) -> None:
+        if self.num_candidates is None:
+            self.prediction = self.scan.predict()
+        else:
+            self.candidates = self._draw_candidates(self.num_candidates)
+            self.prediction = self.scan.predict(self.candidates)
 
     @property
     def done(self) -> Bool[Tensor, "B"]:
@@ -133,7 +172,7 @@ class Episode:
             query_states=self.prediction.states,
             content_state=self.scan.content,
             log_error=self.prediction.log_error,
-            selectable=self.selectable,
+            selectable=self.selectable.gather(1, self.candidates),
             remaining=1 - self.num_steps / self.budget,
         )
 
@@ -157,13 +196,14 @@ class Episode:
         rows = torch.arange(len(patch), device=patch.device)
         new = self.selectable[rows, patch]
         before = self.error
-        decoded = self.patch_error(self.prediction)[rows, patch] / self.initial_error
+        is_decoded = self.candidates == patch.unsqueeze(1)
+        decoded = (self.candidate_errors() * is_decoded).sum(1) / self.initial_error
         self.selectable = self.selectable.index_put((rows, patch), torch.zeros_like(new))
         self.order = self.order.index_put((rows, self.num_steps), patch)
         self.num_steps = self.num_steps + 1
         self.scan.reveal(patch.unsqueeze(1), None if bool(new.all()) else new.unsqueeze(1))
-        self.prediction = self.scan.predict()
-        self.error = self.patch_error(self.prediction).sum(1) / self.initial_error
+        self._predict()
+        self.error = self.remaining_error() / self.initial_error
         reward = self.reward_of(ErrorChange(before, self.error, decoded))
         return reward - REVISIT_PENALTY * ~new
 
@@ -179,7 +219,7 @@ class Episode:
         self.num_steps = self.num_steps.masked_fill(rows, 0)
         self.order = self.order.masked_fill(rows.unsqueeze(1), -1)
         self.selectable = self.selectable | rows.unsqueeze(1)
-        self.prediction = self.scan.predict()
-        initial = self.patch_error(self.prediction).sum(1).clamp_min(1e-12)
+        self._predict()
+        initial = self.remaining_error().clamp_min(1e-12)
         self.initial_error = torch.where(rows, initial, self.initial_error)
         self.error = self.error.masked_fill(rows, 1.0)

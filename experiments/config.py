@@ -97,6 +97,10 @@ class TrainConfig:
     group: int = 4
     """Scans of the same image that are one another's baseline."""
 
+    num_candidates: int | None = None
+    """In training the policy chooses among so many random unseen patches, whose errors stand for
+    those of all, and only they are predicted; None = all. Cheaper scans, a noisier reward."""
+
     warmup_iterations: int = 1000
     """Model updates on the recipe's order alone, before the policy starts."""
     warmup_batch_size: int = 128
@@ -157,6 +161,7 @@ class TrainConfig:
             ),
             1: (
                 "budget",
+                "num_candidates",
                 "warmup_batch_size",
                 "batch_size",
                 "micro_batches",
@@ -183,6 +188,10 @@ class TrainConfig:
         if self.agent == "maskable-ppo" and self.augment:
             raise ValueError(
                 "augment needs --agent group-relative; maskable-ppo scans images as they are stored"
+            )
+        if self.agent == "maskable-ppo" and self.num_candidates is not None:
+            raise ValueError(
+                "num_candidates needs --agent group-relative; maskable-ppo chooses among all"
             )
         if self.agent == "maskable-ppo" and (self.micro_batches or 1) > 1:
             raise ValueError(

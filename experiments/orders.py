@@ -6,7 +6,8 @@ Encoder, decoder, target and floating-point operations (forward and backward, ro
 passes that orders need, by torch.utils.flop_counter) are the same; the order that the model learns
 from is not. ``policy`` spends half of them on random orders and then learns jointly with its model;
 its learning rate falls in the second half, where that of the others falls all along. Optimizers'
-operations count as well.
+operations count as well. ``untrained`` is the model as it starts: what a probe owes to the encoder
+alone.
 Every model is probed (linear, k-NN), with 95% intervals over seeds (Student's t). On CIFAR-10 the
 default takes 6 minutes a run on one core. Finished runs are kept, others resumed: processes with
 different ``--seeds`` may share a folder; the last call, with all of them, writes the table.
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Literal
 
 from experiments.cli import main_with_options
+from foveate.config import TargetKind
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,8 +42,9 @@ class OrdersConfig:
         "random_blobs",
         "outward_from_most_similar",
         "policy",
+        "untrained",
     )
-    """Orders to compare; ``policy`` is learned."""
+    """Orders to compare; ``policy`` is learned, ``untrained`` is none."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """Of the training passes."""
     seeds: tuple[int, ...] = (0, 1, 2)
@@ -50,6 +53,8 @@ class OrdersConfig:
     """Floating-point operations of each run, 10^12."""
     recipe: str = "saim"
     """Row of foveate.recipes that gives stream, memory, and lateral attention."""
+    target: TargetKind = "pixels"
+    """What all models predict; ``policy`` needs pixels."""
     patch_size: int = 4
     """Side of a patch, pixels."""
     embed_dim: int = 128

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from experiments.orders import OrdersConfig
 
 POLICY = "policy"
+UNTRAINED = "untrained"
 NUM_COUNTED = 4
 """Steps whose operations are counted: with ties they differ from batch to batch."""
 
@@ -40,6 +41,7 @@ def compare_orders(config: OrdersConfig) -> dict[str, object]:
         "orders": summaries,
         "data": Path(config.data).name,
         "recipe": config.recipe,
+        "target": config.target,
         "teraflops": config.teraflops,
         "precision": config.precision,
         "seeds": config.seeds,
@@ -94,7 +96,7 @@ def measured(config: OrdersConfig, name: str, seed: int) -> dict[str, Any]:
 
 def planned(config: OrdersConfig, name: str, seed: int, folder: Path) -> tuple[TrainConfig, float]:
     """Return the run's config, its iterations chosen to fill the budget, and its operations."""
-    learned = name == POLICY
+    learned, untrained = name == POLICY, name == UNTRAINED
     base = TrainConfig(
         out=folder,
         seed=seed,
@@ -105,8 +107,8 @@ def planned(config: OrdersConfig, name: str, seed: int, folder: Path) -> tuple[T
         image_size=config.image_size,
         limit=config.limit,
         recipe=config.recipe,
-        order="random" if learned else name,
-        target="pixels",
+        order="random" if learned or untrained else name,
+        target=config.target,
         patch_size=config.patch_size,
         embed_dim=config.embed_dim,
         depth=config.depth,
@@ -119,6 +121,8 @@ def planned(config: OrdersConfig, name: str, seed: int, folder: Path) -> tuple[T
         warmup_iterations=1,
         iterations=0,
     )
+    if untrained:
+        return dataclasses.replace(base, model_lr=0.0), 0.0
     total = config.teraflops * 1e12
     plain = flops_per_step(base, joint=False)
     if not learned:

@@ -78,7 +78,7 @@ def orders_table(result: dict[str, Any]) -> str:
     orders = dict(sorted(result["orders"].items(), key=lambda item: -item[1]["linear"]))
     first = next(iter(orders.values()))["runs"][0]
     lines = [
-        f"{result['data']}, recipe `{result['recipe']}` with pixel targets, "
+        f"{result['data']}, recipe `{result['recipe']}` with target {result['target']}, "
         f"{first['parameters'] / 1e6:.2f} M parameters, {result['teraflops']:g} TFLOP a run, "
         f"{result['precision']}, seeds {', '.join(map(str, result['seeds']))}, "
         f"{plural(result['threads'], 'CPU thread')}, probed with {result['probe_train']} training "
@@ -93,8 +93,9 @@ def orders_table(result: dict[str, Any]) -> str:
         runs = row["runs"]
         cells = [name]
         for key in ("linear", "knn"):
-            low, high = row[f"{key}_ci95"] or (float("nan"),) * 2
-            cells.append(f"{row[key]:.3f} [{low:.3f}, {high:.3f}]")
+            interval = row[f"{key}_ci95"]
+            suffix = "" if interval is None else f" [{interval[0]:.3f}, {interval[1]:.3f}]"
+            cells.append(f"{row[key]:.3f}{suffix}")
         for key, form in (
             ("teraflops", ".1f"),
             ("images", ".0f"),

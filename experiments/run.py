@@ -17,6 +17,7 @@ import torch
 from agents.policies import PointerPolicy, PolicyAgent, PolicyConfig
 from envs.toy import cue_set
 from experiments.config import TrainConfig
+from experiments.muon import Muon
 from foveate.checkpoint import CHECKPOINT, read_checkpoint
 from foveate.data import ImageSet, load_data
 from foveate.model import AnyOrderTransformer
@@ -265,9 +266,7 @@ def build_optimizers(
     hidden_optimizer: torch.optim.Optimizer
     if config.model_optimizer == "muon":
         # Jordan et al. 2024: at equal steps far ahead of AdamW here.
-        hidden_optimizer = torch.optim.Muon(
-            hidden, lr=rate, weight_decay=decay, adjust_lr_fn="match_rms_adamw"
-        )
+        hidden_optimizer = Muon(hidden, lr=rate, weight_decay=decay)
     else:
         hidden_optimizer = torch.optim.AdamW(hidden, lr=rate, betas=betas, weight_decay=decay)
     # Decay would only pull positions and the start token toward zero.

@@ -188,6 +188,7 @@ class Trainer:
                     group=config.group,
                     discount=config.discount,
                     entropy_weight=self._entropy_weight(at),
+                    num_candidates=config.num_candidates,
                     generator=generator,
                 )
                 for (images, _), generator in zip(batches, generators, strict=True)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from foveate.attention import CrossAttentionBlock, SelfAttention, prefix_may_attend
 from foveate.config import ModelConfig
+from foveate.encoder import take
 
 NUM_TAPS = 4
 
@@ -31,6 +32,24 @@ class Prediction:
     None where the target is not raw pixels."""
     states: Float[Tensor, "B Q D"]
     """Final decoder states of the queries."""
+
+    def take(self, index: Int[Tensor, "B K"]) -> Prediction:
+        """Return what is said of the queries at ``index``."""
+        log_error = self.log_error
+        return Prediction(
+            take(self.values, index),
+            None if log_error is None else log_error.gather(1, index),
+            take(self.states, index),
+        )
+
+    def repeat(self, times: int) -> Prediction:
+        """Return this with every row ``times`` times in succession."""
+        log_error = self.log_error
+        return Prediction(
+            self.values.repeat_interleave(times, dim=0),
+            None if log_error is None else log_error.repeat_interleave(times, dim=0),
+            self.states.repeat_interleave(times, dim=0),
+        )
 
 
 class EncoderMemory(nn.Module):

@@ -122,9 +122,9 @@ class AnyOrderTransformer(PatchEncoder):
                 seen = self.visible_decoder(layers, order, through)
         place = rank_to_order(order)
         return InTurn(
-            reorder(prediction, place),
+            prediction.take(place),
             torch.ones_like(rank, dtype=torch.bool) if first_is_predicted else rank > 0,
-            None if seen is None else reorder(seen, place),
+            None if seen is None else seen.take(place),
         )
 
     def _fill_in(
@@ -362,16 +362,6 @@ class AnyOrderTransformer(PatchEncoder):
                 f"stream={self.config.stream!r}, decoder_depth={self.config.decoder_depth}, "
                 f"lateral={self.config.lateral!r}, target={self.config.target!r}"
             )
-
-
-def reorder(prediction: Prediction, place: Int[Tensor, "B L"]) -> Prediction:
-    """Take the predictions at ``place``."""
-    log_error = prediction.log_error
-    return Prediction(
-        take(prediction.values, place),
-        None if log_error is None else log_error.gather(1, place),
-        take(prediction.states, place),
-    )
 
 
 def pad_queries(prediction: Prediction, number: int) -> Prediction:

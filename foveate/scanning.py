@@ -104,12 +104,18 @@ class Scan:
         self._append(self.patches.gather(1, index), present)
 
     @torch.no_grad()
-    def predict(self) -> Prediction:
-        """Predict all N positions from what has been revealed."""
-        num_rows, queries = len(self.content), self.model.decoder.position
-        at_once = max(1, CACHED_VALUES // queries.numel()) if queries.is_cpu else num_rows
+    def predict(self, positions: Int[Tensor, "B K"] | None = None) -> Prediction:
+        """Predict patches from what has been revealed.
+
+        Args:
+            positions: what is predicted, K patches of each image; None = all N, in raster order.
+        """
+        num_rows, table = len(self.content), self.model.decoder.position
+        num_values = len(table) if positions is None else positions.shape[1]
+        num_values *= table.shape[1]
+        at_once = max(1, CACHED_VALUES // num_values) if table.is_cpu else num_rows
         parts = [
-            self._predict_rows(slice(first, first + at_once))
+            self._predict_rows(slice(first, first + at_once), positions)
             for first in range(0, num_rows, at_once)
         ]
         return Prediction(
@@ -119,10 +125,12 @@ class Scan:
             )
         )
 
-    def _predict_rows(self, rows: slice) -> Prediction:
+    def _predict_rows(self, rows: slice, positions: Int[Tensor, "B K"] | None) -> Prediction:
         assert self.at is not None, "a scan begins with Scan.start"
         mask = None if self.at.may_attend is None else self.at.may_attend[rows]
-        queries = self.model.decoder.position.detach().unsqueeze(0)
+        table = self.model.decoder.position.detach()
+        # One row of queries serves all images as long as these do not differ.
+        queries = table.unsqueeze(0) if positions is None else table[positions[rows]]
         for block, cache in zip(self.model.decoder_blocks(), self.decoder_caches, strict=True):
             keys, values = cache.first(self.at.length)
             queries = block(queries, keys[rows], values[rows], mask)

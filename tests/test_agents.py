@@ -92,6 +92,27 @@ def test_log_probabilities_are_of_the_distribution_sampled(
     torch.testing.assert_close(probability.sum(1), torch.ones(5))
 
 
+def test_log_probabilities_of_candidates_are_of_the_choice_among_them(
+    model: AnyOrderTransformer, policy: PointerPolicy, images: Tensor
+) -> None:
+    """Chosen among two, uniformly, each has half the probability."""
+    torch.nn.init.zeros_(policy.score.weight)
+    done = policy_step(
+        model,
+        policy,
+        images,
+        budget=3,
+        reward="auc",
+        group=4,
+        discount=0.7,
+        entropy_weight=0.0,
+        num_candidates=2,
+        generator=torch.Generator().manual_seed(0),
+    )
+    torch.testing.assert_close(done.log_prob.exp(), torch.full((20, 3), 0.5))
+    assert all(len(set(row)) == 3 for row in done.order.tolist())
+
+
 def test_an_untrained_policy_is_uniform(model: AnyOrderTransformer, images: Tensor) -> None:
     fresh = PointerPolicy(model.config.embed_dim, PolicyConfig())
     probability = fresh.distribution(Episode(model, images, budget=2).observe()).probs.detach()

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from envs.episode import REVISIT_PENALTY, REWARDS, Episode, ErrorChange
+from foveate.encoder import take
 from foveate.model import AnyOrderTransformer
 
 
@@ -86,6 +87,53 @@ def test_restarted_rows_equal_new_episodes(
     torch.testing.assert_close(episode.error[~again], before[~again])
     reward = episode.step(torch.full((5,), 9))
     torch.testing.assert_close(reward[again], alone.step(torch.full((len(fresh),), 9)))
+
+
+def test_candidates_are_unseen_and_predicted_as_among_all(
+    model: AnyOrderTransformer, images: Tensor
+) -> None:
+    full = Episode(model, images, budget=3, group=2)
+    few = Episode(
+        model,
+        images,
+        budget=3,
+        group=2,
+        num_candidates=4,
+        generator=torch.Generator().manual_seed(0),
+    )
+    torch.testing.assert_close(few.initial_error, full.initial_error)
+    for _ in range(3):
+        seen, everything = few.observe(), full.observe()
+        assert seen.selectable.all()
+        assert few.selectable.gather(1, few.candidates).all()
+        assert few.candidates.shape == (10, 4)
+        assert all(len(set(row)) == 4 for row in few.candidates.tolist())
+        torch.testing.assert_close(
+            seen.query_states, take(everything.query_states, few.candidates), atol=1e-5, rtol=1e-4
+        )
+        patch = few.candidates[:, 1]
+        few.step(patch)
+        full.step(patch)
+    # As scans of an image begin with the same candidates, they have come the same way.
+    assert torch.equal(few.order[0::2], few.order[1::2])
+
+
+def test_candidates_estimate_the_error_without_bias(
+    model: AnyOrderTransformer, images: Tensor
+) -> None:
+    def error(num_candidates: int | None, seed: int = 0) -> Tensor:
+        generator = torch.Generator().manual_seed(seed)
+        episode = Episode(
+            model, images, budget=2, num_candidates=num_candidates, generator=generator
+        )
+        episode.step(torch.arange(5))
+        return episode.error
+
+    torch.testing.assert_close(error(12), error(None), atol=1e-5, rtol=1e-4)
+    drawn = torch.stack([error(3, seed) for seed in range(300)])
+    assert (drawn.std(0) > 0).all()
+    deviation = (drawn.mean(0) - error(None)) / (drawn.std(0) / 300**0.5)
+    assert (deviation.abs() < 4).all()
 
 
 def test_observations_do_not_depend_on_unseen_patches(images: Tensor) -> None:

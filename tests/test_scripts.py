@@ -143,14 +143,15 @@ def test_every_recipe_trains_from_its_one_command(name: str, tmp_path: Path) -> 
 def test_orders_are_compared_at_equal_compute(tmp_path: Path) -> None:
     options = ["--limit", "300", "--teraflops", "0.005", "--embed-dim", "16", "--depth", "2"]
     options += ["--probe-train", "200", "--probe-test", "100", "--batch-size", "16"]
-    options += ["--orders", "raster", "policy", "--budget", "4"]
+    options += ["--orders", "raster", "policy", "untrained", "--budget", "4"]
     done = call("orders", "--out", tmp_path, "--seeds", "0", "1", *options)
     assert done.returncode == 0, done.stderr
     result = json.loads((tmp_path / "orders.json").read_text())
     for name, row in result["orders"].items():
         assert len(row["linear_ci95"]) == 2
         for run in row["runs"]:
-            assert run["teraflops"] == pytest.approx(0.005, rel=0.25), name
+            spent = 0 if name == "untrained" else 0.005
+            assert run["teraflops"] == pytest.approx(spent, rel=0.25), name
 
 
 def test_reading_needs_a_model_that_writes(run_folder: Path) -> None:
