@@ -12,13 +12,23 @@ Contenders take turns, medians are reported. Writes JSON where ``--out`` says.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 
 from experiments.cli import main_with_options
+
+USED_BY = {
+    "rows": ("env",),
+    "patches": ("scale",),
+    "embed_dim": ("train", "scale"),
+    "depth": ("train", "scale"),
+    "batch_size": ("train",),
+    "data": ("data",),
+}
+"""Benchmarks that an option is for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,8 +64,14 @@ class BenchConfig:
             raise ValueError("numbers of the benchmark must be at least 1")
         if any(round(number**0.5) ** 2 != number for number in self.patches):
             raise ValueError(f"patches takes square numbers, got {self.patches}")
-        if (self.what == "data") != (self.data is not None):
-            raise ValueError("data goes with the benchmark 'data', which needs it")
+        for option in fields(self):
+            users = USED_BY.get(option.name, (self.what,))
+            if self.what not in users and getattr(self, option.name) != option.default:
+                raise ValueError(
+                    f"{option.name} has no effect on the benchmark {self.what!r}; leave it out"
+                )
+        if self.what == "data" and self.data is None:
+            raise ValueError("the benchmark 'data' needs --data")
 
     @property
     def path(self) -> Path:

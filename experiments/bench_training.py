@@ -13,6 +13,7 @@ import torch
 
 from experiments.config import PRESETS, TrainConfig
 from experiments.distributed import Processes
+from experiments.run import multiplies_bfloat16
 from experiments.timing import PRODUCT_FLOPS, Table, alternate, count_flops, matrix_product
 from experiments.trainer import Trainer
 from experiments.training import peak_memory_mb
@@ -21,12 +22,21 @@ if TYPE_CHECKING:
     from experiments.bench import BenchConfig
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+GRADIENT, STEP = "gradient", "gradient and update"
+JOINT_STEPS: tuple[tuple[int, int | None], ...] = (
+    (1, None),
+    (1, 32),
+    (2, None),
+    (2, 32),
+    (4, None),
+)
+"""How often the policy scans, and among how many candidates."""
 QUALITY_STEPS = 60
 """Updates after which the losses of both precisions are compared."""
 
 
 def bench_train(config: BenchConfig) -> dict[str, object]:
-    """Measure a training step in both precisions; print and write."""
+    """Measure a training step, in both precisions where there are two; print and write."""
     base = dataclasses.replace(
         PRESETS["cifar10"][1],
         data="scenes",
@@ -37,17 +47,24 @@ def bench_train(config: BenchConfig) -> dict[str, object]:
         depth=config.depth,
         warmup_batch_size=config.batch_size,
     )
-    plans = {"fp32": base, "bf16": dataclasses.replace(base, precision="bf16")}
+    plans = {"fp32": base}
+    if multiplies_bfloat16():
+        plans["bf16"] = dataclasses.replace(base, precision="bf16")
     contenders: dict[str, Callable[[], object]] = {}
-    flops, first, losses = {}, {}, {}
+    flops: dict[str, int] = {}
+    first: dict[str, float] = {}
+    losses: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as folder:
         for name, plan in plans.items():
             started = time.perf_counter()
             trainer = make_trainer(plan, folder)
-            contenders[f"{name}, gradient"] = gradient(trainer)
-            contenders[f"{name}, gradient and update"] = trainer.step
-            flops[name] = count_flops(gradient(trainer))
-            first[name] = time.perf_counter() - started
+            for what, run in (
+                (GRADIENT, gradient(trainer)),
+                (STEP, trainer.step),
+            ):
+                contenders[f"{name}, {what}"] = run
+                flops[f"{name}, {what}"] = count_flops(run)
+                first.setdefault(name, time.perf_counter() - started)
             contenders[f"peak {name}"] = matrix_product(PRECISIONS[name])
         seconds = alternate(contenders, config.repeats)
         for name, plan in plans.items():
@@ -56,31 +73,36 @@ def bench_train(config: BenchConfig) -> dict[str, object]:
                 losses[name] = trainer.step()["loss"]
     peak = {name: PRODUCT_FLOPS / seconds[f"peak {name}"] for name in plans}
     rows = []
-    for name in plans:
-        for what in ("gradient", "gradient and update"):
-            taken = seconds[f"{name}, {what}"]
-            images = config.batch_size / taken
-            rows.append(
-                (
-                    f"{name}, {what}",
-                    images,
-                    images * trainer.model.num_patches,
-                    flops[name] / config.batch_size / 1e9,
-                    flops[name] / taken / 1e9,
-                    flops[name] / taken / peak["fp32"],
-                    first[name],
-                )
+    for step, operations in flops.items():
+        images = config.batch_size / seconds[step]
+        speed = operations / seconds[step]
+        rows.append(
+            (
+                step,
+                images,
+                images * trainer.model.num_patches,
+                operations / config.batch_size / 1e9,
+                speed / 1e9,
+                speed / peak["fp32"],
+                first[step.split(",", 1)[0]],
             )
+        )
 
-    def ratio(what: str) -> float:
+    def ratio(what: str) -> float | None:
+        if "bf16" not in plans:
+            return None
         return seconds[f"fp32, {what}"] / seconds[f"bf16, {what}"]
 
+    def share(what: str) -> float:
+        return flops[f"fp32, {what}"] / seconds[f"fp32, {what}"] / peak["fp32"]
+
+    peaks = " and ".join(f"{peak[name] / 1e9:.0f} GFLOP/s in {name}" for name in plans)
+    missing = "" if "bf16" in plans else "; this processor has no arithmetic for bfloat16"
     return Table(
         what="train",
         caption=f"Training step, foveate recipe, width {config.embed_dim}, depth {config.depth}, "
         f"{config.batch_size} images of {trainer.model.num_patches} patches; matmul peak "
-        f"{peak['fp32'] / 1e9:.0f} GFLOP/s in fp32, {peak['bf16'] / 1e9:.0f} in bf16; operations "
-        "of the gradient alone, since Muon's are in bf16 whatever the precision",
+        f"{peaks}{missing}",
         columns=(
             "step",
             "images/s",
@@ -92,12 +114,12 @@ def bench_train(config: BenchConfig) -> dict[str, object]:
         ),
         rows=tuple(rows),
         keys={
-            "share_of_fp32_peak": flops["fp32"] / seconds["fp32, gradient"] / peak["fp32"],
-            "bf16_over_fp32_images_per_s": ratio("gradient"),
-            "bf16_over_fp32_images_per_s_with_update": ratio("gradient and update"),
-            "bf16_over_fp32_peak": peak["bf16"] / peak["fp32"],
-            f"loss_after_{QUALITY_STEPS}_steps_fp32": losses["fp32"],
-            f"loss_after_{QUALITY_STEPS}_steps_bf16": losses["bf16"],
+            "share_of_fp32_peak": share(GRADIENT),
+            "share_of_fp32_peak_with_update": share(STEP),
+            "bf16_over_fp32_images_per_s": ratio(GRADIENT),
+            "bf16_over_fp32_images_per_s_with_update": ratio(STEP),
+            "bf16_over_fp32_peak": peak["bf16"] / peak["fp32"] if "bf16" in plans else None,
+            **{f"loss_after_{QUALITY_STEPS}_steps_{name}": loss for name, loss in losses.items()},
             "peak_memory_mb": peak_memory_mb("cpu"),
         },
     ).finish(config.path, torch.get_num_threads(), config.repeats)
@@ -106,32 +128,39 @@ def bench_train(config: BenchConfig) -> dict[str, object]:
 def bench_rollout(config: BenchConfig) -> dict[str, object]:
     """Measure joint steps against random-order steps, per image that the model learns from."""
     rows: list[tuple[str | float, ...]] = []
-    keys: dict[str, float] = {}
+    keys: dict[str, float | None] = {}
     with tempfile.TemporaryDirectory() as folder:
         for preset in ("demo", "cifar10"):
             base = dataclasses.replace(PRESETS[preset][1], data="scenes", limit=1000)
-            learned = base.batch_size * base.group + base.num_random
+            learned = base.num_learned
             plain = dataclasses.replace(base, warmup_batch_size=learned, warmup_iterations=10**6)
-            contenders: dict[str, Callable[[], object]] = {
-                "random orders": make_trainer(plain, folder).step
-            }
-            for every in (1, 2, 4):
-                plan = dataclasses.replace(base, warmup_iterations=0, policy_every=every)
-                contenders[f"joint, policy every {every}"] = cycle(
-                    make_trainer(plan, folder), every
+            joint = dataclasses.replace(base, warmup_iterations=0)
+            plans = {
+                f"joint, policy every {every}, {'all' if few is None else few} candidates": (
+                    dataclasses.replace(joint, policy_every=every, num_candidates=few)
                 )
+                for every, few in dict.fromkeys(
+                    [*JOINT_STEPS, (base.policy_every, base.num_candidates)]
+                )
+            }
+            trainers = {name: make_trainer(plan, folder) for name, plan in plans.items()}
+            contenders: dict[str, Callable[[], object]] = {
+                "random orders": make_trainer(plain, folder).step,
+                **{name: cycle(each, each.config.policy_every) for name, each in trainers.items()},
+            }
             seconds = alternate(contenders, config.repeats)
             for name, taken in seconds.items():
-                steps = int(name.rsplit(" ", 1)[-1]) if name.startswith("joint") else 1
-                each = taken / steps / learned
+                plan = plans.get(name)
+                each = taken / learned / (1 if plan is None else plan.policy_every)
                 ratio = each / (seconds["random orders"] / learned)
                 rows.append((f"{preset}: {name}", 1 / each, ratio))
-                if steps == PRESETS[preset][1].policy_every and name.startswith("joint"):
+                if plan == joint:
                     keys[f"joint_over_random_step_{preset}"] = ratio
-    keys["joint_over_random_step"] = max(keys.values())
+    keys["joint_over_random_step"] = max(value for value in keys.values() if value is not None)
     return Table(
         what="rollout",
-        caption="Steps of the presets, per image that the model learns from, on scenes",
+        caption="Steps of the presets, per image that the model learns from, on scenes; "
+        "joint_over_random_step is of the presets' own settings",
         columns=("step", "images/s", "over random orders"),
         rows=tuple(rows),
         keys=keys,

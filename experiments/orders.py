@@ -1,6 +1,7 @@
 """Which order makes the best representation at equal compute? Protocol 2: a model for each order.
 
     python -m experiments.orders --data CIFAR10
+    python -m experiments.orders --data CIFAR10 --recipes igpt_patch randsac saim mae
 
 Encoder, decoder, target and floating-point operations (forward and backward, rollouts and the
 passes that orders need, by torch.utils.flop_counter) are the same; the order that the model learns
@@ -8,6 +9,8 @@ from is not. ``policy`` spends half of them on random orders and then learns joi
 its learning rate falls in the second half, where that of the others falls all along. Optimizers'
 operations count as well. ``untrained`` is the model as it starts: what a probe owes to the encoder
 alone.
+With ``--recipes`` the rows are recipes in orders, decoders and targets of their own, on the same
+encoder; those that a policy can scan learn as ``policy`` does.
 Every model is probed (linear, k-NN), with 95% intervals over seeds (Student's t). On CIFAR-10 the
 default takes 6 minutes a run on one core. Finished runs are kept, others resumed: processes with
 different ``--seeds`` may share a folder; the last call, with all of them, writes the table.
@@ -21,6 +24,7 @@ from typing import Literal
 
 from experiments.cli import main_with_options
 from foveate.config import TargetKind
+from foveate.recipes import recipe
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +55,8 @@ class OrdersConfig:
     """Seeds of training, two or more for a table."""
     teraflops: float = 20.0
     """Floating-point operations of each run, 10^12."""
+    recipes: tuple[str, ...] = ()
+    """Compare recipes instead of orders; pixel recipes see smaller images."""
     recipe: str = "saim"
     """Row of foveate.recipes that gives stream, memory, and lateral attention."""
     target: TargetKind = "pixels"
@@ -62,7 +68,7 @@ class OrdersConfig:
     depth: int = 6
     """Encoder blocks."""
     decoder_depth: int = 2
-    """Decoder blocks."""
+    """Decoder blocks; recipes have their own."""
     batch_size: int = 64
     """Images per update."""
     budget: int = 16
@@ -77,14 +83,21 @@ class OrdersConfig:
     """CPU threads; None = torch's choice."""
 
     def __post_init__(self) -> None:
-        if not self.orders or len(set(self.orders)) < len(self.orders):
-            raise ValueError("orders takes one or more different names")
+        if not self.rows or len(set(self.rows)) < len(self.rows):
+            raise ValueError("orders and recipes take one or more different names")
+        for name in self.recipes:
+            recipe(name)
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise ValueError("seeds takes one or more different numbers")
         if self.teraflops <= 0:
             raise ValueError(f"teraflops must be above 0, got {self.teraflops}")
         if min(self.probe_train, self.probe_test, self.batch_size) < 1:
             raise ValueError("probe_train, probe_test and batch_size must be at least 1")
+
+    @property
+    def rows(self) -> tuple[str, ...]:
+        """What is compared."""
+        return self.recipes or self.orders
 
 
 def main(config: OrdersConfig) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from experiments.agents_study import finished, seed_interval
-from experiments.config import TrainConfig
+from experiments.config import PIXEL_TOKENS, RECIPE_SIZES, TrainConfig
 from experiments.distributed import Processes
 from experiments.run import Run, git_commit, read_manifest, set_threads, write_json
 from experiments.timing import count_flops, saved_megabytes
@@ -31,17 +31,17 @@ NUM_COUNTED = 4
 def compare_orders(config: OrdersConfig) -> dict[str, object]:
     """Train and probe a model for every order and seed, print the table, write orders.json."""
     set_threads(config.threads)
-    rows: dict[str, list[dict[str, Any]]] = {name: [] for name in config.orders}
+    rows: dict[str, list[dict[str, Any]]] = {name: [] for name in config.rows}
     for seed in config.seeds:
-        for name in config.orders:
+        for name in config.rows:
             rows[name].append(measured(config, name, seed))
     summaries = {name: summary(runs) for name, runs in rows.items()}
     result: dict[str, object] = {
         "kind": "orders",
         "orders": summaries,
         "data": Path(config.data).name,
-        "recipe": config.recipe,
-        "target": config.target,
+        "recipe": None if config.recipes else config.recipe,
+        "target": None if config.recipes else config.target,
         "teraflops": config.teraflops,
         "precision": config.precision,
         "seeds": config.seeds,
@@ -52,7 +52,8 @@ def compare_orders(config: OrdersConfig) -> dict[str, object]:
     }
     config.out.mkdir(parents=True, exist_ok=True)
     write_json(config.out / "orders.json", result)
-    print(f"{'order':<28}{'linear':>8}{'95% interval':>18}{'k-NN':>8}{'95% interval':>18}")
+    what = "recipe" if config.recipes else "order"
+    print(f"{what:<28}{'linear':>8}{'95% interval':>18}{'k-NN':>8}{'95% interval':>18}")
     for name, row in summaries.items():
         cells = []
         for probe in ("linear", "knn"):
@@ -96,7 +97,7 @@ def measured(config: OrdersConfig, name: str, seed: int) -> dict[str, Any]:
 
 def planned(config: OrdersConfig, name: str, seed: int, folder: Path) -> tuple[TrainConfig, float]:
     """Return the run's config, its iterations chosen to fill the budget, and its operations."""
-    learned, untrained = name == POLICY, name == UNTRAINED
+    untrained = name == UNTRAINED
     base = TrainConfig(
         out=folder,
         seed=seed,
@@ -106,13 +107,9 @@ def planned(config: OrdersConfig, name: str, seed: int, folder: Path) -> tuple[T
         data_root=config.data_root,
         image_size=config.image_size,
         limit=config.limit,
-        recipe=config.recipe,
-        order="random" if learned or untrained else name,
-        target=config.target,
         patch_size=config.patch_size,
         embed_dim=config.embed_dim,
         depth=config.depth,
-        decoder_depth=config.decoder_depth,
         periphery=0,
         prefix_share=0.0,
         budget=config.budget,
@@ -121,6 +118,20 @@ def planned(config: OrdersConfig, name: str, seed: int, folder: Path) -> tuple[T
         warmup_iterations=1,
         iterations=0,
     )
+    if config.recipes:
+        sizes = RECIPE_SIZES.get(name, {})
+        sizes = {key: sizes[key] for key in PIXEL_TOKENS if key in sizes}
+        base = dataclasses.replace(base, recipe=name, **sizes)  # type: ignore[arg-type]
+        learned = base.parts.queries == "unseen"
+    else:
+        learned = name == POLICY
+        base = dataclasses.replace(
+            base,
+            recipe=config.recipe,
+            order="random" if learned or untrained else name,
+            target=config.target,
+            decoder_depth=config.decoder_depth,
+        )
     if untrained:
         return dataclasses.replace(base, model_lr=0.0), 0.0
     total = config.teraflops * 1e12

@@ -57,7 +57,9 @@ def plural(number: int, noun: str) -> str:
 def bench_table(result: dict[str, Any]) -> str:
     """A benchmark's rows, and the numbers that checks read."""
 
-    def cell(value: str | float) -> str:
+    def cell(value: str | float | None) -> str:
+        if value is None:
+            return "cannot be measured"
         return value if isinstance(value, str) else f"{value:.4g}"
 
     lines = [
@@ -77,15 +79,20 @@ def orders_table(result: dict[str, Any]) -> str:
     """Orders by linear accuracy, with what their models cost."""
     orders = dict(sorted(result["orders"].items(), key=lambda item: -item[1]["linear"]))
     first = next(iter(orders.values()))["runs"][0]
+    millions = [run["parameters"] / 1e6 for row in orders.values() for run in row["runs"]]
+    sizes = dict.fromkeys(f"{size:.2f}" for size in (min(millions), max(millions)))
+    what, model = "recipe", "recipes of their own order, decoder and target"
+    if result["recipe"] is not None:
+        what, model = "order", f"recipe `{result['recipe']}` with target {result['target']}"
     lines = [
-        f"{result['data']}, recipe `{result['recipe']}` with target {result['target']}, "
-        f"{first['parameters'] / 1e6:.2f} M parameters, {result['teraflops']:g} TFLOP a run, "
+        f"{result['data']}, {model}, {' to '.join(sizes)} M parameters, "
+        f"{result['teraflops']:g} TFLOP a run, "
         f"{result['precision']}, seeds {', '.join(map(str, result['seeds']))}, "
         f"{plural(result['threads'], 'CPU thread')}, probed with {result['probe_train']} training "
         f"and {result['probe_test']} test images at the layer that is best on held-out training "
         f"images, commit `{first['commit'][:10]}`.",
         "",
-        "| order | linear, 95% interval over seeds | k-NN, 95% interval | TFLOP | images "
+        f"| {what} | linear, 95% interval over seeds | k-NN, 95% interval | TFLOP | images "
         "| images/s | activations, MB | by seed |",
         "|---|---|---|---|---|---|---|---|",
     ]

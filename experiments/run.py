@@ -8,6 +8,7 @@ import os
 import platform
 import subprocess
 import time
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -211,6 +212,35 @@ def check_device(device: str) -> None:
     except (RuntimeError, AssertionError) as reason:
         line = str(reason).strip().splitlines()[0]
         raise ValueError(f"device {device!r} cannot be used here: {line}") from reason
+
+
+def multiplies_bfloat16(side: int = 256) -> bool:
+    """Measure whether this processor multiplies bfloat16 matrices at the pace of float32.
+
+    Without instructions for it torch does so hundreds of times slower; that it has them, torch
+    tells for some processors only.
+    """
+
+    def fastest(dtype: torch.dtype) -> float:
+        matrix, taken = torch.ones(side, side, dtype=dtype), []
+        for _ in range(3):
+            started = time.perf_counter()
+            matrix @ matrix
+            taken.append(time.perf_counter() - started)
+        return min(taken)
+
+    return fastest(torch.bfloat16) < 4 * fastest(torch.float32)
+
+
+def check_precision(config: TrainConfig) -> None:
+    """Warn if this processor is no good at the precision."""
+    on_cpu = torch.device(config.device).type == "cpu"
+    if config.precision == "bf16" and on_cpu and not multiplies_bfloat16():
+        warnings.warn(
+            "this processor has no arithmetic for bfloat16, which is many times slower than "
+            "--precision fp32 here",
+            stacklevel=2,
+        )
 
 
 def build(

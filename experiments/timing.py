@@ -98,8 +98,8 @@ class Table:
     columns: tuple[str, ...]
     rows: tuple[tuple[str | float, ...], ...]
     """One cell per column; the first is the row's name."""
-    keys: dict[str, float]
-    """The numbers that later checks read."""
+    keys: dict[str, float | None]
+    """The numbers that later checks read; None = cannot be measured here."""
 
     def finish(self, path: Path, threads: int, repeats: int) -> dict[str, object]:
         """Print the table and write it with its compute."""
@@ -122,6 +122,6 @@ class Table:
             cells = [cell if isinstance(cell, str) else f"{cell:.4g}" for cell in row]
             print(f"{cells[0]:<34}" + "".join(f"{cell:>18}" for cell in cells[1:]))
         for key, value in self.keys.items():
-            print(f"{key}: {value:.4g}")
+            print(f"{key}: {'cannot be measured here' if value is None else format(value, '.4g')}")
         print(f"written: {path}")
         return result

@@ -16,6 +16,7 @@ from experiments.distributed import Processes, share_batches
 from experiments.run import (
     check_device,
     check_folder,
+    check_precision,
     git_commit,
     read_manifest,
     save_checkpoint,
@@ -39,6 +40,7 @@ def train(config: TrainConfig) -> Trainer:
     config = share_batches(config, processes)
     check_device(processes.device)
     check_folder(config)
+    check_precision(config)
     with processes.connected():
         trainer = run_loop(config, processes)
     if config.report and trainer.iteration == config.total_iterations and processes.rank == 0:

@@ -140,13 +140,21 @@ def test_every_recipe_trains_from_its_one_command(name: str, tmp_path: Path) -> 
     assert load_run(out).model.config.target == RECIPES[name].target
 
 
-def test_orders_are_compared_at_equal_compute(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "rows",
+    [("--orders", "raster", "policy", "untrained"), ("--recipes", "foveate", "igpt_patch")],
+    ids=["orders", "recipes"],
+)
+def test_orders_and_recipes_are_compared_at_equal_compute(
+    rows: tuple[str, ...], tmp_path: Path
+) -> None:
     options = ["--limit", "300", "--teraflops", "0.005", "--embed-dim", "16", "--depth", "2"]
     options += ["--probe-train", "200", "--probe-test", "100", "--batch-size", "16"]
-    options += ["--orders", "raster", "policy", "untrained", "--budget", "4"]
+    options += ["--budget", "4", *rows]
     done = call("orders", "--out", tmp_path, "--seeds", "0", "1", *options)
     assert done.returncode == 0, done.stderr
     result = json.loads((tmp_path / "orders.json").read_text())
+    assert tuple(result["orders"]) == rows[1:]
     for name, row in result["orders"].items():
         assert len(row["linear_ci95"]) == 2
         for run in row["runs"]:
