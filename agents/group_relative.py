@@ -17,9 +17,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from agents.policies import PointerPolicy, sample
+from agents.policies import PointerPolicy
 from envs.episode import Episode
 from foveate.model import AnyOrderTransformer
+from foveate.sampling import sample
 
 
 def rewards_to_go(rewards: Float[Tensor, "B T"], discount: float) -> Float[Tensor, "B T"]:

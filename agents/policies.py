@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.distributions import Categorical
 
 from envs.episode import Episode, Observation
+from foveate.sampling import sample
 
 
 @runtime_checkable
@@ -77,16 +78,6 @@ class PointerPolicy(nn.Module):
     def distribution(self, observation: Observation) -> Categorical:
         """Return the distribution that actions, their log-probabilities and entropy come from."""
         return Categorical(logits=self(observation), validate_args=False)
-
-
-def sample(logits: Float[Tensor, "B N"], generator: torch.Generator | None) -> Int[Tensor, "B"]:
-    """Draw one index per row by the Gumbel trick.
-
-    By hand, since torch.distributions takes no generator and torch.multinomial only one of the
-    logits' device: noise from the CPU makes the same draw on every device.
-    """
-    noise = torch.rand(logits.shape, generator=generator).to(logits.device)
-    return (logits - (-noise.log()).log()).argmax(-1)
 
 
 @dataclass(frozen=True)

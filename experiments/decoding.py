@@ -6,6 +6,7 @@ import dataclasses
 import statistics
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from experiments.agents_study import seed_interval
-from experiments.run import git_commit, load_run, set_threads, write_json
+from experiments.run import git_commit, load_run, read_manifest, set_threads, write_json
 from foveate.data import ImageSet
 from foveate.model import AnyOrderTransformer
 from foveate.orders import ordering, rank_to_order
@@ -86,6 +87,8 @@ def decode(config: DecodeConfig) -> dict[str, object]:
         "kind": "decode",
         "decodings": rows,
         "searched": searched,
+        "data": Path(run.config.data).name,
+        "train_seconds": read_manifest(config.run)["train_seconds"],
         "num_patches": model.num_patches,
         "num_images": config.num_images,
         "repeats": config.repeats,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -10,7 +11,14 @@ from torch import Tensor
 
 from agents.baselines import scan_with
 from experiments.evaluation import mean_interval
-from experiments.run import git_commit, load_captions, load_run, set_threads, write_json
+from experiments.run import (
+    git_commit,
+    load_captions,
+    load_run,
+    read_manifest,
+    set_threads,
+    write_json,
+)
 from foveate.orders import ordering, rank_to_order
 from foveate.tracks import BACKGROUND, Vocabulary
 
@@ -46,7 +54,7 @@ def read(config: ReadConfig) -> dict[str, object]:
     background = None
     if BACKGROUND in captions.sentences:
         background = captions.sentences.index(BACKGROUND)
-    result: dict[str, object] = {}
+    rows: dict[str, dict[str, object]] = {}
     print(f"{'points':<10}{'sentences right':>32}{'images named':>32}")
     for name, points in anchors.items():
         wanted = captions.words(index, points)
@@ -67,13 +75,22 @@ def read(config: ReadConfig) -> dict[str, object]:
             share, (low, high) = mean_interval(hits.numpy())
             row |= {what: share, f"{what}_ci95": (low, high)}
             cells.append(f"{share:.3f} [{low:.3f}, {high:.3f}]")
-        result[name] = row
+        rows[name] = row
         print(f"{name:<10}{cells[0]:>32}{cells[1]:>32}")
         for image in range(min(SHOWN, len(test))):
             pairs = zip(written[image], wanted[image], strict=True)
             said = [f"{vocabulary.decode(w)} ({vocabulary.decode(t)})" for w, t in pairs]
             print(f"    image {image}: {'; '.join(said[:4])}")
-    result |= {"tracks": tracks, "test_images": len(test), "commit": git_commit()}
+    result: dict[str, object] = {
+        "kind": "read",
+        "points": rows,
+        "tracks": tracks,
+        "test_images": len(test),
+        "train_seconds": read_manifest(config.run)["train_seconds"],
+        "data": Path(run.config.data).name,
+        "seed": run.config.seed,
+        "commit": git_commit(),
+    }
     write_json(config.run / "read.json", result)
     print(f"written: {config.run / 'read.json'}")
     return result

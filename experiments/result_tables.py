@@ -134,11 +134,31 @@ def decode_table(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def read_table(result: dict[str, Any]) -> str:
+    """What a model writes at the policy's fixations, and at random points."""
+    lines = [
+        f"{result['data']}, {result['test_images']} test images, {result['tracks']} points of "
+        f"each, seed {result['seed']}, trained for {result['train_seconds'] / 60:.0f} minutes, "
+        f"commit `{result['commit'][:10]}`; intervals over images.",
+        "",
+        "| points | sentences right, 95% interval | most sentences of an image right |",
+        "|---|---|---|",
+    ]
+    for name, row in result["points"].items():
+        cells = []
+        for what in ("sentences", "images"):
+            low, high = row[f"{what}_ci95"]
+            cells.append(f"{row[what]:.3f} [{low:.3f}, {high:.3f}]")
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "study": study_table,
     "bench_env": bench_env_table,
     "bench": bench_table,
     "orders": orders_table,
     "decode": decode_table,
+    "read": read_table,
 }
 """Renderers by the ``kind`` of a result file."""

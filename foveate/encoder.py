@@ -234,15 +234,15 @@ class PatchEncoder(nn.Module):
         layers[-1] = self.encoder.norm(tokens)
         return tuple(layers)
 
-    def features(
+    def all_layers(
         self,
         images: Float[Tensor, "B C H W"],
         attention: Literal["full", "causal"] = "full",
         rank: Int[Tensor, "B N"] | None = None,
-    ) -> tuple[Float[Tensor, "B N D"], ...]:
-        """Patch tokens after every encoder block, in raster order, all patches visible.
+    ) -> tuple[Float[Tensor, "B S D"], ...]:
+        """Tokens after every encoder block, all patches visible: the always-visible ones first.
 
-        Those of the last block are normalized.
+        Patches follow in raster order. Tokens of the last block are normalized.
 
         Args:
             images: pixels in [0, 1].
@@ -255,7 +255,18 @@ class PatchEncoder(nn.Module):
             rank = torch.arange(self.num_patches, device=images.device).expand(len(images), -1)
         check_rank(rank, self.num_patches)
         order = rank_to_order(rank)
-        tokens = torch.cat([always, take(patches, order)], dim=1)
-        layers = self.run_blocks(self.tell(tokens, order), None, is_causal=attention == "causal")
-        place = rank_to_order(order)
-        return tuple(take(tokens[:, self.num_always :], place) for tokens in layers)
+        tokens = self.tell(torch.cat([always, take(patches, order)], dim=1), order)
+        layers = self.run_blocks(tokens, None, is_causal=attention == "causal")
+        first = torch.arange(self.num_always, device=rank.device).expand(len(rank), -1)
+        place = torch.cat([first, rank_to_order(order) + self.num_always], dim=1)
+        return tuple(take(tokens, place) for tokens in layers)
+
+    def features(
+        self,
+        images: Float[Tensor, "B C H W"],
+        attention: Literal["full", "causal"] = "full",
+        rank: Int[Tensor, "B N"] | None = None,
+    ) -> tuple[Float[Tensor, "B N D"], ...]:
+        """Patch tokens of :meth:`all_layers`."""
+        layers = self.all_layers(images, attention, rank)
+        return tuple(tokens[:, self.num_always :] for tokens in layers)

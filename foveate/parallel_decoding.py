@@ -20,6 +20,7 @@ from scipy.optimize import approx_fprime
 from torch import Tensor
 
 from foveate.model import AnyOrderTransformer
+from foveate.sampling import gumbel, sample
 
 
 @dataclass(frozen=True)
@@ -72,12 +73,6 @@ class Schedule:
         )
 
 
-def gumbel(like: Float[Tensor, "..."], generator: torch.Generator | None) -> Float[Tensor, "..."]:
-    """Draw standard Gumbel noise on the CPU, shaped as a tensor and moved to its device."""
-    uniform = torch.rand(like.shape, generator=generator).clamp_min(1e-20)
-    return (-(-uniform.log()).log()).to(like)
-
-
 def predict_colors(
     model: AnyOrderTransformer,
     canvas: Float[Tensor, "B C H W"],
@@ -92,7 +87,7 @@ def predict_colors(
     """
     turn = model.predict_in_turn(canvas, hidden.long())
     logits = turn.prediction.values.unflatten(-1, (-1, model.config.num_colors))
-    ids = (logits / temperature + gumbel(logits, generator)).argmax(-1)
+    ids = sample(logits / temperature, generator)
     chosen = logits.log_softmax(-1).gather(-1, ids.unsqueeze(-1)).squeeze(-1)
     return model.palette[ids].flatten(2), chosen.sum(-1)
 
@@ -161,7 +156,7 @@ def decode_in_order(
         rank = hidden.long() if model.config.stream == "masked" else order.argsort(1)
         logits = model.predict_in_turn(canvas, rank).prediction.values[rows, patch]
         scores = logits.unflatten(-1, (-1, model.config.num_colors))
-        ids = (scores / temperature + gumbel(scores, generator)).argmax(-1)
+        ids = sample(scores / temperature, generator)
         patches = model.patchify(canvas).clone()
         patches[rows, patch] = model.palette[ids].flatten(1)
         canvas = model.unpatchify(patches)

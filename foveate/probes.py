@@ -160,9 +160,7 @@ def start_features(
 
     So is SAIM (arXiv 2303.07338) probed, whose class token is as blind in training.
     """
-    order = torch.arange(model.num_patches, device=images.device).expand(len(images), -1)
-    tokens = model.tell(torch.cat(model.embed(images), dim=1), order)
-    return tuple(layer[:, 0] for layer in model.run_blocks(tokens, None))
+    return tuple(layer[:, 0] for layer in model.all_layers(images))
 
 
 def patch_features(

@@ -14,13 +14,23 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 
 
-def test_the_python_blocks_run_in_order() -> None:
+def blocks_of(document: Path) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", document.read_text(), re.DOTALL)
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        each
+        for each in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+        if blocks_of(each)
+    ],
+    ids=lambda document: document.name,
+)
+def test_the_python_blocks_run_in_order(document: Path) -> None:
     names: dict[str, object] = {}
-    blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    assert len(blocks) >= 2
-    for block in blocks:
-        exec(compile(block, "README.md", "exec"), names)
-    assert float(names["loss"].detach()) > 0  # type: ignore[attr-defined]
+    for block in blocks_of(document):
+        exec(compile(block, document.name, "exec"), names)
 
 
 def test_ci_runs_the_readmes_test_command() -> None:
@@ -40,9 +50,10 @@ def test_tables_are_what_the_records_say(path: Path) -> None:
     assert path.read_text() == render()[path]
 
 
-def test_links_and_pictures_exist() -> None:
-    for target in re.findall(r"\]\(([^)#]+)\)", README):
-        assert (ROOT / target).exists(), target
+@pytest.mark.parametrize("document", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))])
+def test_links_and_pictures_exist(document: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", document.read_text()):
+        assert (document.parent / target).exists(), target
 
 
 def test_the_scripts_and_presets_named_exist() -> None:

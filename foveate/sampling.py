@@ -1,0 +1,22 @@
+"""Draws by the Gumbel trick, the same on every device."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+def gumbel(like: Float[Tensor, "..."], generator: torch.Generator | None) -> Float[Tensor, "..."]:
+    """Draw standard Gumbel noise on the CPU, shaped as a tensor and moved to its device."""
+    uniform = torch.rand(like.shape, generator=generator).clamp_min(1e-20)
+    return (-(-uniform.log()).log()).to(like)
+
+
+def sample(logits: Float[Tensor, "... K"], generator: torch.Generator | None) -> Int[Tensor, "..."]:
+    """Draw one index per row.
+
+    By hand, since torch.distributions takes no generator and torch.multinomial only one of the
+    logits' device: noise from the CPU makes the same draw on every device.
+    """
+    return (logits + gumbel(logits, generator)).argmax(-1)
