@@ -22,8 +22,12 @@ from experiments.muon import Muon
 from foveate.checkpoint import CHECKPOINT, read_checkpoint
 from foveate.data import ImageSet, load_data
 from foveate.model import AnyOrderTransformer
+from foveate.streaming import first_images
 from foveate.teachers import teacher_dim
 from foveate.tracks import Captions, class_captions, scene_captions
+
+STREAM_EVALUATED = 10_000
+"""Images of a streamed split that are evaluated on, unless fewer are asked for."""
 
 
 def git_commit() -> str:
@@ -174,7 +178,19 @@ def seconds_so_far(path: Path) -> float:
 
 
 def load_split(config: TrainConfig, split: str, limit: int | None = None) -> ImageSet:
-    """Load one split of a run's data; ``cue`` is the toy world of ``envs.toy``."""
+    """Load one split of a run's data; ``cue`` is the toy world of ``envs.toy``.
+
+    Of streamed data it is the first images, at most STREAM_EVALUATED.
+    """
+    if config.stream:
+        assert config.image_size is not None
+        return first_images(
+            config.data,
+            split,
+            image_size=config.image_size,
+            channels=config.channels or 3,
+            limit=limit or STREAM_EVALUATED,
+        )
     if config.data == "cue":
         images = cue_set(split)
         return images if limit is None else images.subset(limit)

@@ -33,7 +33,7 @@ from experiments.run import (
     load_split,
     load_weights,
 )
-from foveate.data import ImageSet, augment
+from foveate.data import augment
 from foveate.orders import order_to_rank, rank_to_order, tie_prefix
 from foveate.semantic_orders import model_ordering
 from foveate.streaming import ImageStream, StreamState
@@ -65,15 +65,11 @@ class Trainer:
         self.config = config
         self.processes = processes
         torch.manual_seed(config.seed)
-        self.stream: ImageStream | None = None
-        if config.stream:
-            self.stream = make_stream(config, processes)
-            # The same for all processes, which must agree on a palette.
-            alone = dataclasses.replace(processes, rank=0, count=1)
-            self.images = first_images(make_stream(config, alone))
-        else:
-            with processes.one_before_the_others():
-                self.images = load_split(config, "train", config.limit)
+        self.stream = make_stream(config, processes) if config.stream else None
+        with processes.one_before_the_others():
+            # Of a stream a sample, the same for all processes, which must agree on a palette.
+            limit = STREAM_SAMPLE if config.stream else config.limit
+            self.images = load_split(config, "train", limit)
         self.pixels = self.images.images.to(config.device)
         self.captions: Captions | None = None
         words: tuple[str, ...] = ()
@@ -418,19 +414,6 @@ def make_stream(config: TrainConfig, processes: Processes) -> ImageStream:
         num_workers=config.stream_workers,
         rank=processes.rank,
         world_size=processes.count,
-    )
-
-
-def first_images(stream: ImageStream) -> ImageSet:
-    """Read enough of a stream to know the images' shape and to fit a palette."""
-    parts = [next(stream)]
-    while sum(len(part.images) for part in parts) < STREAM_SAMPLE:
-        parts.append(next(stream))
-    return ImageSet(
-        torch.cat([part.images for part in parts]),
-        torch.cat([part.labels for part in parts]),
-        (),
-        "stream",
     )
 
 

@@ -28,6 +28,7 @@ from experiments.run import (
 )
 from experiments.trainer import Trainer
 from foveate.checkpoint import CHECKPOINT, read_checkpoint
+from foveate.pieces import open_source
 
 
 def train(config: TrainConfig) -> Trainer:
@@ -41,6 +42,9 @@ def train(config: TrainConfig) -> Trainer:
     check_device(processes.device)
     check_folder(config)
     check_precision(config)
+    if config.report and config.stream:
+        for split in ("val", "test"):
+            open_source(config.data, split)
     with processes.connected():
         trainer = run_loop(config, processes)
     if config.report and trainer.iteration == config.total_iterations and processes.rank == 0:

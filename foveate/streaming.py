@@ -26,6 +26,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from foveate import scenes, sources
+from foveate.data import ImageSet
 from foveate.pieces import HubDataset, Sample, Source, open_source
 
 
@@ -214,6 +215,43 @@ class ImageStream:
             generator=torch.Generator(),
         )
         return iter(loader)
+
+
+def first_images(
+    source: str | Path | Sequence[str | Path] | HubDataset,
+    split: str,
+    *,
+    image_size: int,
+    channels: int = 3,
+    limit: int,
+) -> ImageSet:
+    """Hold the first images of a stream, each once, to evaluate on.
+
+    Pieces come in random order. Of data sorted by class these are a few classes: shuffle it when it
+    is stored.
+
+    Args:
+        source: as of :class:`ImageStream`.
+        split: as of :class:`ImageStream`.
+        image_size: as of :class:`ImageStream`.
+        channels: as of :class:`ImageStream`.
+        limit: the most images; a split that has fewer comes whole.
+
+    Raises:
+        ValueError: as of :class:`ImageStream`.
+    """
+    stream = ImageStream(source, split, image_size=image_size, batch_size=1, channels=channels)
+    batches: list[ImageBatch] = []
+    for batch in stream:
+        if stream.state_dict()["positions"][0]["epoch"] > 0:
+            break
+        batches.append(batch)
+        if len(batches) == limit:
+            break
+    labels = torch.cat([batch.labels for batch in batches])
+    named = int(labels.min()) >= 0
+    names = tuple(str(label) for label in range(int(labels.max()) + 1)) if named else ()
+    return ImageSet(torch.cat([batch.images for batch in batches]), labels, names, "stream")
 
 
 # In the workers.

@@ -21,7 +21,7 @@ from PIL import Image
 
 from foveate import pieces, scenes, streaming
 from foveate.data import load_data
-from foveate.streaming import ImageBatch, ImageStream
+from foveate.streaming import ImageBatch, ImageStream, first_images
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:This DataLoader will create"),
@@ -243,6 +243,17 @@ def test_a_split_of_parquet_holds_what_load_data_says(
             image.numpy().tobytes() for image in expected.images
         }
         assert batch.labels.eq(-1).all()
+
+
+def test_the_first_images_come_once(source: Path) -> None:
+    few = first_images(source, "train", image_size=6, channels=1, limit=9)
+    assert len(few) == len(set(few.images[:, 0, 0, 0].tolist())) == 9
+    every = first_images(source, "train", image_size=6, channels=1, limit=1000)
+    numbers = every.images[:, 0, 0, 0].tolist()
+    assert len(numbers) == len(set(numbers)) < 1000
+    assert set(few.images[:, 0, 0, 0].tolist()) <= set(numbers)
+    assert every.labels.tolist() == [number % 2 for number in numbers]
+    assert every.class_names == ("0", "1")
 
 
 def test_a_list_of_files_is_a_source_in_any_order(tmp_path: Path) -> None:

@@ -236,3 +236,7 @@ def test_a_streamed_run_resumes_where_it_stopped(tmp_path: Path) -> None:
     train(dataclasses.replace(half, resume=True))
     whole, resumed = weights(tmp_path / "whole"), weights(tmp_path / "half")
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    # Evaluated on what the stream holds out.
+    test = load_run(tmp_path / "whole").split("test")
+    assert 0 < len(test) < 120
+    assert torch.equal(test.subset(3).images, load_run(tmp_path / "half").split("test", 3).images)
