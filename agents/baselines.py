@@ -45,7 +45,8 @@ class UncertaintyAgent:
     ) -> Int[Tensor, "B"]:
         """Return the selectable patch of largest expected error."""
         observation = episode.observe()
-        return observation.log_error.masked_fill(~observation.selectable, -torch.inf).argmax(-1)
+        expected = observation.log_error.masked_fill(~observation.selectable, -torch.inf)
+        return episode.patch_of(expected.argmax(-1))
 
 
 class SaliencyAgent:

@@ -49,7 +49,7 @@ class PolicyStep:
 
     order: Int[Tensor, "B T"]
     log_prob: Float[Tensor, "B T"]
-    """Log-probability of each fixation; carries the policy's gradient."""
+    """Log-probability of each fixation among its candidates; carries the policy's gradient."""
     entropies: Float[Tensor, "B T"]
     """Entropy of the distribution of each fixation, nats; carries the policy's gradient."""
     advantage: Float[Tensor, "B T"]
@@ -58,7 +58,7 @@ class PolicyStep:
     episode_return: float
     """Mean undiscounted reward per scan."""
     auc: float
-    """Mean normalized error over fixations 1..T."""
+    """Mean normalized error over fixations 1..T; an estimate where candidates are drawn."""
 
     @property
     def entropy(self) -> float:
@@ -116,10 +116,9 @@ def policy_step(
         distribution = policy.distribution(episode.observe())
         with torch.no_grad():
             choice = sample(distribution.logits, generator)
-            patch = episode.candidates.gather(1, choice.unsqueeze(1)).squeeze(1)
         log_probs.append(distribution.log_prob(choice))
         entropies.append(distribution.entropy())
-        rewards.append(episode.step(patch))
+        rewards.append(episode.step(episode.patch_of(choice)))
         errors.append(episode.error)
     reward_t = torch.stack(rewards, 1)
     return PolicyStep(

@@ -93,4 +93,5 @@ class PolicyAgent:
     ) -> Int[Tensor, "B"]:
         """Return one selectable patch per row."""
         logits = self.policy(episode.observe())
-        return logits.argmax(-1) if self.greedy else sample(logits, generator)
+        choice = logits.argmax(-1) if self.greedy else sample(logits, generator)
+        return episode.patch_of(choice)

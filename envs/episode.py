@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from foveate.choices import check_choice
+from foveate.decoder import Prediction
 from foveate.encoder import take
 from foveate.model import AnyOrderTransformer
 from foveate.scanning import Scan
@@ -83,6 +84,7 @@ class Episode:
         num_candidates: if given, only so many random unseen patches are predicted after each
             fixation, the same for the scans of an image as far as they can be: the next fixation
             is one of them, and their errors stand for those of all. None = all patches.
+            ``error`` and the reward are estimates then.
         generator: draws the candidates, on the CPU.
 
     Raises:
@@ -115,13 +117,8 @@ class Episode:
         self.num_steps = torch.zeros(num_rows, dtype=torch.long, device=device)
         self.order = torch.full((num_rows, budget), -1, device=device)
         self.selectable = torch.ones(self.targets.shape[:2], dtype=torch.bool, device=device)
-        self.candidates = torch.arange(self.targets.shape[1], device=device).expand(num_rows, -1)
-        self.prediction = prediction
-        self.initial_error = self.remaining_error().clamp_min(1e-12)
+        self.initial_error = self._look_at_all(prediction)
         self.error = torch.ones_like(self.initial_error)
-        if num_candidates is not None:
-            self.candidates = self._draw_candidates(num_candidates)
-            self.prediction = prediction.take(self.candidates)
 
     order: Int[Tensor, "B T"]
     """Patches fixated at each step; -1 = not yet."""
@@ -130,7 +127,8 @@ class Episode:
     selectable: Bool[Tensor, "B N"]
     """True = not yet visited."""
     error: Float[Tensor, "B"]
-    """Error of what is still unseen, over the image's own error before the first fixation."""
+    """Error of what is still unseen, over the image's own error before the first fixation; an
+    estimate where candidates are drawn."""
     candidates: Int[Tensor, "B K"]
     """Patches that are predicted, and among which the next fixation is chosen."""
 
@@ -153,12 +151,28 @@ class Episode:
         unseen = noise.masked_fill(~self.selectable, -1.0)
         return unseen.topk(min(number, fewest), dim=1).indices
 
+    def _look_at_all(self, prediction: Prediction) -> Float[Tensor, "B"]:
+        """Take a prediction of all patches, return its error, and draw the first candidates."""
+        num_rows, num_patches = self.selectable.shape
+        self.candidates = torch.arange(num_patches, device=self.selectable.device)
+        self.candidates = self.candidates.expand(num_rows, -1)
+        self.prediction = prediction
+        error = self.remaining_error().clamp_min(1e-12)
+        if self.num_candidates is not None:
+            self.candidates = self._draw_candidates(self.num_candidates)
+            self.prediction = prediction.take(self.candidates)
+        return error
+
     def _predict(self) -> None:
         if self.num_candidates is None:
             self.prediction = self.scan.predict()
         else:
             self.candidates = self._draw_candidates(self.num_candidates)
             self.prediction = self.scan.predict(self.candidates)
+
+    def patch_of(self, choice: Int[Tensor, "B"]) -> Int[Tensor, "B"]:
+        """Return the patch that is each row's chosen candidate."""
+        return self.candidates.gather(1, choice.unsqueeze(1)).squeeze(1)
 
     @property
     def done(self) -> Bool[Tensor, "B"]:
@@ -183,7 +197,8 @@ class Episode:
         lower by REVISIT_PENALTY.
 
         Raises:
-            ValueError: the budget of a row is spent, or a patch is outside 0..N-1.
+            ValueError: the budget of a row is spent, or a patch is outside 0..N-1, or not among
+                the candidates that were drawn.
         """
         if bool(self.done.any()):
             row = int(self.done.nonzero()[0])
@@ -193,10 +208,12 @@ class Episode:
         num_patches = self.selectable.shape[1]
         if bool(((patch < 0) | (patch >= num_patches)).any()):
             raise ValueError(f"a patch must lie in 0..{num_patches - 1}, got {patch.tolist()}")
+        is_decoded = self.candidates == patch.unsqueeze(1)
+        if self.num_candidates is not None and not bool(is_decoded.any(1).all()):
+            raise ValueError("with num_candidates the next patch must be one of the candidates")
         rows = torch.arange(len(patch), device=patch.device)
         new = self.selectable[rows, patch]
         before = self.error
-        is_decoded = self.candidates == patch.unsqueeze(1)
         decoded = (self.candidate_errors() * is_decoded).sum(1) / self.initial_error
         self.selectable = self.selectable.index_put((rows, patch), torch.zeros_like(new))
         self.order = self.order.index_put((rows, self.num_steps), patch)
@@ -219,7 +236,6 @@ class Episode:
         self.num_steps = self.num_steps.masked_fill(rows, 0)
         self.order = self.order.masked_fill(rows.unsqueeze(1), -1)
         self.selectable = self.selectable | rows.unsqueeze(1)
-        self._predict()
-        initial = self.remaining_error().clamp_min(1e-12)
+        initial = self._look_at_all(self.scan.predict())
         self.initial_error = torch.where(rows, initial, self.initial_error)
         self.error = self.error.masked_fill(rows, 1.0)

@@ -19,6 +19,8 @@ from typing import Annotated, Literal
 import tyro
 
 from experiments.cli import main_with_options
+from experiments.config import PRESETS
+from foveate.choices import check_choice
 
 USED_BY = {
     "rows": ("env",),
@@ -26,6 +28,7 @@ USED_BY = {
     "embed_dim": ("train", "scale"),
     "depth": ("train", "scale"),
     "batch_size": ("train",),
+    "presets": ("rollout",),
     "data": ("data",),
 }
 """Benchmarks that an option is for."""
@@ -49,6 +52,8 @@ class BenchConfig:
     """Encoder blocks (train, scale)."""
     batch_size: int = 128
     """Images per step (train)."""
+    presets: tuple[str, ...] = ("demo", "cifar10")
+    """Presets of experiments.train whose steps are measured (rollout)."""
     data: str | None = None
     """Parquet or tar shards to stream (data)."""
     repeats: int = 5
@@ -64,6 +69,8 @@ class BenchConfig:
             raise ValueError("numbers of the benchmark must be at least 1")
         if any(round(number**0.5) ** 2 != number for number in self.patches):
             raise ValueError(f"patches takes square numbers, got {self.patches}")
+        for preset in self.presets:
+            check_choice("preset", preset, PRESETS)
         for option in fields(self):
             users = USED_BY.get(option.name, (self.what,))
             if self.what not in users and getattr(self, option.name) != option.default:

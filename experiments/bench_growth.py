@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from experiments.bench_env import predict_anew
+from experiments.bench_training import make_trainer
+from experiments.config import PRESETS
 from experiments.decoding import one_by_one, parallel
 from experiments.run import read_metrics
 from experiments.timing import Table, alternate, count_flops, saved_megabytes
@@ -31,6 +33,15 @@ DECODED_IMAGES = 2
 SCALE_IMAGES = 4
 STREAMED_BATCHES = 40
 TWO_PROCESS_STEPS = 12
+FEW_POSITIONS = 12
+SCALE_COLUMNS = (
+    "ms/image, train",
+    "GFLOP/image",
+    "MB saved/image",
+    f"ms/fixation, {FEW_POSITIONS} predicted",
+    "ms/fixation, all predicted",
+)
+IN_MEMORY = "training from memory"
 
 
 def bench_decode(config: BenchConfig) -> dict[str, object]:
@@ -103,21 +114,29 @@ def bench_scale(config: BenchConfig) -> dict[str, object]:
             model(torch.rand(SCALE_IMAGES, 1, side, side), rank, num_steps=16).backward()  # noqa: B023
             model.zero_grad()
 
-        def fixate(scan: Scan = scan, last: torch.Tensor = last) -> None:
+        def fixate(
+            positions: torch.Tensor | None, scan: Scan = scan, last: torch.Tensor = last
+        ) -> None:
             # The last place is written again and again: the cost of a fixation when N - 1 are seen.
             again = dataclasses.replace(scan)
             again.reveal(last)
+            again.predict(positions)
 
         flops = count_flops(train)
         saved = saved_megabytes(train)
-        seconds = alternate({"train": train, "fixate": fixate}, config.repeats)
+        few = last.expand(-1, FEW_POSITIONS)
+        seconds = alternate(
+            {"train": train, "all": partial(fixate, None), "few": partial(fixate, few)},
+            config.repeats,
+        )
         rows.append(
             (
                 str(number),
                 1e3 * seconds["train"] / SCALE_IMAGES,
                 flops / SCALE_IMAGES / 1e9,
                 saved / SCALE_IMAGES,
-                1e3 * seconds["fixate"],
+                1e3 * seconds["few"],
+                1e3 * seconds["all"],
             )
         )
     draw_scale(rows, config.path.with_suffix(".png"))
@@ -128,7 +147,7 @@ def bench_scale(config: BenchConfig) -> dict[str, object]:
         caption=f"Over the number of patches, random order (sorted, causal), width "
         f"{config.embed_dim}, depth {config.depth}, 16 prefixes of 12 targets; {SCALE_IMAGES} "
         "images, the fixation of all of them when all other patches have been seen",
-        columns=("patches", "ms/image, train", "GFLOP/image", "MB saved/image", "ms/fixation"),
+        columns=("patches", *SCALE_COLUMNS),
         rows=tuple(rows),
         keys={
             "memory_growth_over_patches_growth": float(last_row[3]) / float(first[3]) / growth,
@@ -144,7 +163,7 @@ def draw_scale(rows: list[tuple[str | float, ...]], path: Path) -> None:
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.subplots()
     patches = [float(row[0]) for row in rows]
-    for column, name in enumerate(("ms/image, train", "GFLOP/image", "MB/image", "ms/fixation")):
+    for column, name in enumerate(SCALE_COLUMNS):
         axes.loglog(patches, [float(row[column + 1]) for row in rows], "o-", label=name)
     axes.set_xlabel("patches")
     axes.legend()
@@ -172,12 +191,26 @@ def two_process_difference() -> float:
 
 
 def bench_data(config: BenchConfig) -> dict[str, object]:
-    """Measure streamed images per second over workers, beside a model's step."""
+    """Measure streamed images per second over workers, and training from a stream and memory."""
     from foveate.streaming import ImageStream
 
     assert config.data is not None
     size = 32
+    plan = dataclasses.replace(
+        PRESETS["cifar10"][1],
+        data=config.data,
+        stream=True,
+        image_size=size,
+        warmup_iterations=10**6,
+        iterations=0,
+    )
     contenders: dict[str, Callable[[], object]] = {}
+    for workers in (0, 1):
+        streamed = dataclasses.replace(plan, stream_workers=workers)
+        contenders[f"training from a stream, {workers} workers"] = make_trainer(streamed, "").step
+    held = make_trainer(plan, "")
+    held.stream = None
+    contenders[IN_MEMORY] = held.step
     for workers in (0, 1, 2):
         stream = ImageStream(
             config.data, "train", image_size=size, batch_size=64, num_workers=workers
@@ -189,11 +222,22 @@ def bench_data(config: BenchConfig) -> dict[str, object]:
 
         contenders[f"{workers} workers"] = read
     seconds = alternate(contenders, config.repeats)
-    speed = {name: 64 * STREAMED_BATCHES / taken for name, taken in seconds.items()}
+    images = {
+        name: plan.warmup_batch_size if name.startswith("training") else 64 * STREAMED_BATCHES
+        for name in seconds
+    }
+    speed = {name: images[name] / taken for name, taken in seconds.items()}
     return Table(
         what="data",
-        caption=f"Streaming {Path(config.data).name}, decoded and resized to {size} pixels",
-        columns=("loader", "images/s"),
+        caption=f"Streaming {Path(config.data).name}, decoded and resized to {size} pixels: read "
+        "alone, and by training steps of the cifar10 preset on random orders",
+        columns=("what", "images/s"),
         rows=tuple(speed.items()),
-        keys={"streamed_images_per_s": max(speed.values())},
+        keys={
+            "streamed_images_per_s": max(
+                value for name, value in speed.items() if not name.startswith("training")
+            ),
+            "streamed_over_memory_images_per_s": speed["training from a stream, 0 workers"]
+            / speed[IN_MEMORY],
+        },
     ).finish(config.path, torch.get_num_threads(), config.repeats)

@@ -53,38 +53,38 @@ def bench_train(config: BenchConfig) -> dict[str, object]:
     contenders: dict[str, Callable[[], object]] = {}
     flops: dict[str, int] = {}
     first: dict[str, float] = {}
-    losses: dict[str, float] = {}
+    losses: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory() as folder:
         for name, plan in plans.items():
             started = time.perf_counter()
             trainer = make_trainer(plan, folder)
-            for what, run in (
-                (GRADIENT, gradient(trainer)),
-                (STEP, trainer.step),
-            ):
+            trainer.step()
+            first[name] = time.perf_counter() - started
+            for what, run in ((GRADIENT, gradient(trainer)), (STEP, trainer.step)):
                 contenders[f"{name}, {what}"] = run
                 flops[f"{name}, {what}"] = count_flops(run)
-                first.setdefault(name, time.perf_counter() - started)
             contenders[f"peak {name}"] = matrix_product(PRECISIONS[name])
         seconds = alternate(contenders, config.repeats)
         for name, plan in plans.items():
             trainer = make_trainer(plan, folder)
-            for _ in range(QUALITY_STEPS):
-                losses[name] = trainer.step()["loss"]
+            losses[name] = [trainer.step()["loss"] for _ in range(QUALITY_STEPS)]
     peak = {name: PRODUCT_FLOPS / seconds[f"peak {name}"] for name in plans}
     rows = []
+    num_tokens = trainer.model.num_always + base.budget
     for step, operations in flops.items():
+        precision = step.split(",", 1)[0]
         images = config.batch_size / seconds[step]
         speed = operations / seconds[step]
         rows.append(
             (
                 step,
                 images,
-                images * trainer.model.num_patches,
+                images * num_tokens,
                 operations / config.batch_size / 1e9,
                 speed / 1e9,
                 speed / peak["fp32"],
-                first[step.split(",", 1)[0]],
+                speed / peak[precision],
+                first[precision],
             )
         )
 
@@ -101,7 +101,8 @@ def bench_train(config: BenchConfig) -> dict[str, object]:
     return Table(
         what="train",
         caption=f"Training step, foveate recipe, width {config.embed_dim}, depth {config.depth}, "
-        f"{config.batch_size} images of {trainer.model.num_patches} patches; matmul peak "
+        f"{config.batch_size} images, {num_tokens} of whose "
+        f"{trainer.model.num_always + trainer.model.num_patches} tokens are encoded; matmul peak "
         f"{peaks}{missing}",
         columns=(
             "step",
@@ -110,6 +111,7 @@ def bench_train(config: BenchConfig) -> dict[str, object]:
             "GFLOP/image",
             "GFLOP/s",
             "share of fp32 peak",
+            "share of own peak",
             "s to first step",
         ),
         rows=tuple(rows),
@@ -119,18 +121,22 @@ def bench_train(config: BenchConfig) -> dict[str, object]:
             "bf16_over_fp32_images_per_s": ratio(GRADIENT),
             "bf16_over_fp32_images_per_s_with_update": ratio(STEP),
             "bf16_over_fp32_peak": peak["bf16"] / peak["fp32"] if "bf16" in plans else None,
-            **{f"loss_after_{QUALITY_STEPS}_steps_{name}": loss for name, loss in losses.items()},
+            **{
+                f"loss_after_{QUALITY_STEPS}_steps_{name}": loss[-1]
+                for name, loss in losses.items()
+            },
             "peak_memory_mb": peak_memory_mb("cpu"),
         },
+        curves=losses,
     ).finish(config.path, torch.get_num_threads(), config.repeats)
 
 
 def bench_rollout(config: BenchConfig) -> dict[str, object]:
     """Measure joint steps against random-order steps, per image that the model learns from."""
     rows: list[tuple[str | float, ...]] = []
-    keys: dict[str, float | None] = {}
+    keys: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as folder:
-        for preset in ("demo", "cifar10"):
+        for preset in config.presets:
             base = dataclasses.replace(PRESETS[preset][1], data="scenes", limit=1000)
             learned = base.num_learned
             plain = dataclasses.replace(base, warmup_batch_size=learned, warmup_iterations=10**6)
@@ -156,14 +162,14 @@ def bench_rollout(config: BenchConfig) -> dict[str, object]:
                 rows.append((f"{preset}: {name}", 1 / each, ratio))
                 if plan == joint:
                     keys[f"joint_over_random_step_{preset}"] = ratio
-    keys["joint_over_random_step"] = max(value for value in keys.values() if value is not None)
+    keys["joint_over_random_step"] = max(keys.values())
     return Table(
         what="rollout",
         caption="Steps of the presets, per image that the model learns from, on scenes; "
         "joint_over_random_step is of the presets' own settings",
         columns=("step", "images/s", "over random orders"),
         rows=tuple(rows),
-        keys=keys,
+        keys={**keys},
     ).finish(config.path, torch.get_num_threads(), config.repeats)
 
 

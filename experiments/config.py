@@ -99,7 +99,8 @@ class TrainConfig:
 
     num_candidates: int | None = None
     """In training the policy chooses among so many random unseen patches, whose errors stand for
-    those of all, and only they are predicted; None = all. Cheaper scans, a noisier reward."""
+    those of all, and only they are predicted; None = all. Cheaper scans, a noisier reward; the
+    metrics auc and entropy are of this choice, and not comparable with those of another."""
 
     warmup_iterations: int = 1000
     """Model updates on the recipe's order alone, before the policy starts."""
@@ -161,7 +162,6 @@ class TrainConfig:
             ),
             1: (
                 "budget",
-                "num_candidates",
                 "warmup_batch_size",
                 "batch_size",
                 "micro_batches",
@@ -207,6 +207,8 @@ class TrainConfig:
                 )
         if self.policy_every > 1 and (self.schedule != "joint" or not self.iterations):
             raise ValueError("policy_every needs schedule joint, and iterations with the policy")
+        if self.num_candidates is not None and (self.num_candidates < 2 or not self.iterations):
+            raise ValueError("num_candidates must be at least 2, with iterations of the policy")
         if self.stream and (self.image_size is None or self.agent == "maskable-ppo"):
             raise ValueError("stream needs --image-size, and --agent group-relative")
         parts = self.parts
@@ -342,6 +344,11 @@ PRESETS: dict[str, tuple[str, TrainConfig]] = {
         ),
     ),
 }
+
+PRESETS["foveate"] = (
+    "As demo: the recipe of this project.",
+    replace(DEMO, out=Path("runs/foveate")),
+)
 
 PIXEL_TOKENS = {"image_size": 16, "patch_size": 1}
 """Sizes of the recipes whose tokens are pixels: 256 of them."""

@@ -36,7 +36,7 @@ Decode = Callable[[Float[Tensor, "B C H W"], torch.Generator], Float[Tensor, "B 
 def decode(config: DecodeConfig) -> dict[str, object]:
     """Generate by every schedule, print the table, write decode.json."""
     set_threads(config.threads)
-    run = load_run(config.run)
+    run, manifest = load_run(config.run), read_manifest(config.run)
     model = run.model
     if model.config.stream != "masked" or model.config.target != "colors":
         raise ValueError(
@@ -88,7 +88,7 @@ def decode(config: DecodeConfig) -> dict[str, object]:
         "decodings": rows,
         "searched": searched,
         "data": Path(run.config.data).name,
-        "train_seconds": read_manifest(config.run)["train_seconds"],
+        "train_seconds": manifest.get("train_seconds"),
         "num_patches": model.num_patches,
         "num_images": config.num_images,
         "repeats": config.repeats,

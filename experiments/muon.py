@@ -1,4 +1,4 @@
-"""Muon that orthogonalizes matrices of one shape together, in a precision the device is good at."""
+"""Muon that orthogonalizes matrices of one shape together, in float32 unless on a GPU."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from torch import Tensor
 class Muon(torch.optim.Muon):
     """torch's Muon, its state and its learning rate ``match_rms_adamw``, with a step of its own.
 
-    By hand, since torch and timm orthogonalize in bfloat16 alone, which a processor without
-    bfloat16 arithmetic takes hundreds of times as long for as for float32, and one matrix at a
-    time, which leaves the small matrices of a narrow model to overhead.
+    By hand, since the optimizers of torch and timm orthogonalize in bfloat16, for which a processor
+    without such arithmetic takes hundreds of times as long as for float32, and one matrix at a
+    time, which leaves the small matrices of a narrow model to overhead. Here it is bfloat16 on
+    CUDA and float32 elsewhere.
 
     Reference: Jordan et al. 2024 (KellerJordan/Muon); the scale of updates is Moonlight's (Liu et
     al. 2025, arXiv 2502.16982). Newton-Schulz iterations are timm's.

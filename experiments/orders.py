@@ -26,6 +26,10 @@ from experiments.cli import main_with_options
 from foveate.config import TargetKind
 from foveate.recipes import recipe
 
+POLICY = "policy"
+UNTRAINED = "untrained"
+"""Rows that are no order."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class OrdersConfig:
@@ -56,7 +60,8 @@ class OrdersConfig:
     teraflops: float = 20.0
     """Floating-point operations of each run, 10^12."""
     recipes: tuple[str, ...] = ()
-    """Compare recipes instead of orders; pixel recipes see smaller images."""
+    """Compare recipes instead of orders; those of pixels see images of 16 x 16. ``untrained`` is
+    the model of ``recipe`` as it starts."""
     recipe: str = "saim"
     """Row of foveate.recipes that gives stream, memory, and lateral attention."""
     target: TargetKind = "pixels"
@@ -78,7 +83,7 @@ class OrdersConfig:
     probe_test: int = 5_000
     """Test images of the probes."""
     out: Path = Path("runs/orders")
-    """Folder of the runs and of orders.json."""
+    """Folder of the runs and of orders.json or recipes.json."""
     threads: int | None = None
     """CPU threads; None = torch's choice."""
 
@@ -86,7 +91,17 @@ class OrdersConfig:
         if not self.rows or len(set(self.rows)) < len(self.rows):
             raise ValueError("orders and recipes take one or more different names")
         for name in self.recipes:
-            recipe(name)
+            if name != UNTRAINED:
+                recipe(name)
+        if self.recipes:
+            own = ("orders", "target", "decoder_depth")
+            changed = [each for each in own if getattr(self, each) != getattr(type(self), each)]
+            if changed:
+                raise ValueError(f"recipes have {changed[0]} of their own; leave it out")
+        elif POLICY in self.orders and self.target != "pixels":
+            raise ValueError(
+                "the policy's order needs --target pixels; or leave it out of --orders"
+            )
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise ValueError("seeds takes one or more different numbers")
         if self.teraflops <= 0:

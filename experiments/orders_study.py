@@ -14,16 +14,18 @@ import torch
 from experiments.agents_study import finished, seed_interval
 from experiments.config import PIXEL_TOKENS, RECIPE_SIZES, TrainConfig
 from experiments.distributed import Processes
+from experiments.orders import POLICY, UNTRAINED
 from experiments.run import Run, git_commit, read_manifest, set_threads, write_json
 from experiments.timing import count_flops, saved_megabytes
 from experiments.trainer import Trainer
+from foveate.choices import check_choice
+from foveate.orders import ORDERINGS
 from foveate.probes import extract_features, knn_probe, linear_probe
+from foveate.semantic_orders import SEMANTIC
 
 if TYPE_CHECKING:
     from experiments.orders import OrdersConfig
 
-POLICY = "policy"
-UNTRAINED = "untrained"
 NUM_COUNTED = 4
 """Steps whose operations are counted: with ties they differ from batch to batch."""
 
@@ -31,6 +33,8 @@ NUM_COUNTED = 4
 def compare_orders(config: OrdersConfig) -> dict[str, object]:
     """Train and probe a model for every order and seed, print the table, write orders.json."""
     set_threads(config.threads)
+    for name in set(config.rows) - {*config.recipes, POLICY, UNTRAINED}:
+        check_choice("order", name, [*ORDERINGS, *SEMANTIC])
     rows: dict[str, list[dict[str, Any]]] = {name: [] for name in config.rows}
     for seed in config.seeds:
         for name in config.rows:
@@ -51,16 +55,18 @@ def compare_orders(config: OrdersConfig) -> dict[str, object]:
         "commit": git_commit(),
     }
     config.out.mkdir(parents=True, exist_ok=True)
-    write_json(config.out / "orders.json", result)
+    path = config.out / ("recipes.json" if config.recipes else "orders.json")
+    write_json(path, result)
     what = "recipe" if config.recipes else "order"
     print(f"{what:<28}{'linear':>8}{'95% interval':>18}{'k-NN':>8}{'95% interval':>18}")
     for name, row in summaries.items():
         cells = []
         for probe in ("linear", "knn"):
-            low, high = row[f"{probe}_ci95"] or (float("nan"),) * 2
-            cells.append(f"{row[probe]:8.3f}    [{low:.3f}, {high:.3f}]")
+            interval = row[f"{probe}_ci95"]
+            between = "" if interval is None else f"[{interval[0]:.3f}, {interval[1]:.3f}]"
+            cells.append(f"{row[probe]:8.3f}{between:>18}")
         print(f"{name:<28}{''.join(cells)}")
-    print(f"written: {config.out / 'orders.json'}")
+    print(f"written: {path}")
     return result
 
 
@@ -118,7 +124,7 @@ def planned(config: OrdersConfig, name: str, seed: int, folder: Path) -> tuple[T
         warmup_iterations=1,
         iterations=0,
     )
-    if config.recipes:
+    if config.recipes and not untrained:
         sizes = RECIPE_SIZES.get(name, {})
         sizes = {key: sizes[key] for key in PIXEL_TOKENS if key in sizes}
         base = dataclasses.replace(base, recipe=name, **sizes)  # type: ignore[arg-type]
@@ -196,9 +202,14 @@ def compute(run: Run) -> dict[str, Any]:
     manifest = read_manifest(run.directory)
     config = dataclasses.replace(run.config, limit=1000)
     images = config.warmup_batch_size * config.warmup_iterations
-    images += config.iterations * (config.batch_size * config.group + config.num_random)
+    images += config.iterations * config.num_learned
+    if config.model_lr == 0:
+        images = 0
+    model = run.model.config
     return {
         "parameters": manifest["parameters"]["model"],
+        "patches": run.model.num_patches,
+        "target": model.target,
         "train_seconds": manifest["train_seconds"],
         "images": images,
         "images_per_s": images / manifest["train_seconds"],

@@ -32,7 +32,7 @@ SHOWN = 3
 def read(config: ReadConfig) -> dict[str, object]:
     """Write sentences at the policy's fixations and at random points; print and write read.json."""
     set_threads(config.threads)
-    run = load_run(config.run, config.device)
+    run, manifest = load_run(config.run, config.device), read_manifest(config.run)
     model = run.model
     if not model.config.vocabulary:
         raise ValueError(
@@ -86,7 +86,7 @@ def read(config: ReadConfig) -> dict[str, object]:
         "points": rows,
         "tracks": tracks,
         "test_images": len(test),
-        "train_seconds": read_manifest(config.run)["train_seconds"],
+        "train_seconds": manifest.get("train_seconds"),
         "data": Path(run.config.data).name,
         "seed": run.config.seed,
         "commit": git_commit(),

@@ -99,6 +99,10 @@ def orders_table(result: dict[str, Any]) -> str:
     for name, row in orders.items():
         runs = row["runs"]
         cells = [name]
+        if what == "recipe":
+            seen = f"{runs[0]['patches']} patches, target {runs[0]['target']}"
+            distilled = "; a distillation" if runs[0]["target"] == "features" else ""
+            cells = [f"{name} ({seen}{distilled})"]
         for key in ("linear", "knn"):
             interval = row[f"{key}_ci95"]
             suffix = "" if interval is None else f" [{interval[0]:.3f}, {interval[1]:.3f}]"
@@ -115,12 +119,18 @@ def orders_table(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def minutes(result: dict[str, Any]) -> str:
+    """How long the model of a result was trained."""
+    seconds = result["train_seconds"]
+    return "an unknown time" if seconds is None else plural(round(seconds / 60), "minute")
+
+
 def decode_table(result: dict[str, Any]) -> str:
     """Decodings by their number of passes."""
     lines = [
-        f"{result['num_images']} images of {result['num_patches']} pixels, {result['repeats']} "
-        f"repetitions, {plural(result['threads'], 'CPU thread')}, commit "
-        f"`{result['commit'][:10]}`.",
+        f"A model of {result['data']}, trained for {minutes(result)}: {result['num_images']} "
+        f"images of {result['num_patches']} pixels, {result['repeats']} repetitions, "
+        f"{plural(result['threads'], 'CPU thread')}, commit `{result['commit'][:10]}`.",
         "",
         "| decoding | forward passes | s/image | Frechet distance, 95% interval |",
         "|---|---|---|---|",
@@ -138,7 +148,7 @@ def read_table(result: dict[str, Any]) -> str:
     """What a model writes at the policy's fixations, and at random points."""
     lines = [
         f"{result['data']}, {result['test_images']} test images, {result['tracks']} points of "
-        f"each, seed {result['seed']}, trained for {result['train_seconds'] / 60:.0f} minutes, "
+        f"each, seed {result['seed']}, trained for {minutes(result)}, "
         f"commit `{result['commit'][:10]}`; intervals over images.",
         "",
         "| points | sentences right, 95% interval | most sentences of an image right |",

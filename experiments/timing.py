@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -100,6 +100,8 @@ class Table:
     """One cell per column; the first is the row's name."""
     keys: dict[str, float | None]
     """The numbers that later checks read; None = cannot be measured here."""
+    curves: dict[str, list[float]] = field(default_factory=dict)
+    """Series that stand behind a number, by name."""
 
     def finish(self, path: Path, threads: int, repeats: int) -> dict[str, object]:
         """Print the table and write it with its compute."""
@@ -111,6 +113,7 @@ class Table:
             "rows": self.rows,
             **self.keys,
             "keys": sorted(self.keys),
+            "curves": self.curves,
             "threads": threads,
             "repeats": repeats,
             "commit": git_commit(),

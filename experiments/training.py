@@ -41,10 +41,6 @@ def train(config: TrainConfig) -> Trainer:
     config = share_batches(config, processes)
     check_device(processes.device)
     check_folder(config)
-    check_precision(config)
-    if config.report and config.stream:
-        for split in ("val", "test"):
-            open_source(config.data, split)
     with processes.connected():
         trainer = run_loop(config, processes)
     if config.report and trainer.iteration == config.total_iterations and processes.rank == 0:
@@ -60,6 +56,11 @@ def run_loop(config: TrainConfig, processes: Processes) -> Trainer:
     commit = git_commit()
     writes = processes.rank == 0
     trainer = Trainer(dataclasses.replace(config, device=processes.device), processes)
+    if writes:
+        check_precision(config)
+    if config.report and config.stream:
+        for split in ("val", "test") if trainer.model.config.scannable else ("test",):
+            open_source(config.data, split)
     metrics = config.out / "metrics.jsonl"
     if config.resume:
         trainer.load(read_checkpoint(config.out / CHECKPOINT))

@@ -356,5 +356,5 @@ def _import_datasets() -> ModuleType:
         return importlib.import_module("datasets")
     except ImportError as error:
         raise ValueError(
-            "Hugging Face streams need the package datasets; install foveate[stream]"
+            "Hugging Face streams need the package datasets; install .[stream]"
         ) from error

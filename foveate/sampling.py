@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def gumbel(like: Float[Tensor, "..."], generator: torch.Generator | None) -> Float[Tensor, "..."]:
-    """Draw standard Gumbel noise on the CPU, shaped as a tensor and moved to its device."""
+    """Draw standard Gumbel noise on the CPU, of a tensor's shape, moved to its device and dtype."""
     uniform = torch.rand(like.shape, generator=generator).clamp_min(1e-20)
     return (-(-uniform.log()).log()).to(like)
 

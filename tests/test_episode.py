@@ -121,19 +121,28 @@ def test_candidates_are_unseen_and_predicted_as_among_all(
 def test_candidates_estimate_the_error_without_bias(
     model: AnyOrderTransformer, images: Tensor
 ) -> None:
-    def error(num_candidates: int | None, seed: int = 0) -> Tensor:
+    def share(num_candidates: int, seed: int = 0) -> Tensor:
         generator = torch.Generator().manual_seed(seed)
         episode = Episode(
             model, images, budget=2, num_candidates=num_candidates, generator=generator
         )
-        episode.step(torch.arange(5))
-        return episode.error
+        return episode.remaining_error() / episode.initial_error
 
-    torch.testing.assert_close(error(12), error(None), atol=1e-5, rtol=1e-4)
-    drawn = torch.stack([error(3, seed) for seed in range(300)])
+    torch.testing.assert_close(share(12), torch.ones(5))
+    drawn = torch.stack([share(3, seed) for seed in range(300)])
     assert (drawn.std(0) > 0).all()
-    deviation = (drawn.mean(0) - error(None)) / (drawn.std(0) / 300**0.5)
+    deviation = (drawn.mean(0) - 1) / (drawn.std(0) / 300**0.5)
     assert (deviation.abs() < 4).all()
+
+
+def test_a_fixation_must_be_a_candidate(model: AnyOrderTransformer, images: Tensor) -> None:
+    generator = torch.Generator().manual_seed(0)
+    episode = Episode(model, images, budget=2, num_candidates=3, generator=generator)
+    other = [min({*range(12)} - set(row)) for row in episode.candidates.tolist()]
+    with pytest.raises(ValueError, match="must be one of the candidates"):
+        episode.step(torch.tensor(other))
+    with pytest.raises(ValueError, match="at least 1 candidate"):
+        Episode(model, images, budget=2, num_candidates=0)
 
 
 def test_observations_do_not_depend_on_unseen_patches(images: Tensor) -> None:

@@ -67,6 +67,44 @@ def test_the_training_loss_uses_those_very_predictions(
         assert int(moved.max()) <= model.config.num_targets
 
 
+@pytest.mark.parametrize("kind", ["random", "random_squares", "tied_prefix", "scanpath"])
+def test_predictions_in_training_depend_on_exactly_their_prefix(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    config = ModelConfig(
+        image_size=(6, 8), in_chans=1, patch_size=2, embed_dim=16, depth=2, num_heads=2
+    )
+    model = AnyOrderTransformer(config).eval()
+    images = torch.rand(2, 1, 6, 8).requires_grad_()
+    rank = make_rank(kind, model, images)
+    captured = []
+    decode = model.decode
+
+    def capture(layers: object, positions: Tensor, counts: Tensor) -> object:
+        captured.append((positions, counts, decode(layers, positions, counts)))
+        return captured[-1][2]
+
+    monkeypatch.setattr(model, "decode", capture)
+    model(images, rank, num_steps=3, generator=torch.Generator().manual_seed(0))
+    ((positions, counts, prediction),) = captured
+    assert positions.shape[1] == 3 * config.num_targets
+    for row in range(2):
+        for query in range(0, positions.shape[1], 5):
+            (gradient,) = torch.autograd.grad(
+                prediction.values[row, query].sum(), images, retain_graph=True
+            )
+            depends = model.patchify(gradient).abs().sum(-1) > 0
+            seen = rank_to_order(rank)[row, : counts[row, query]]
+            expected = torch.zeros(model.num_patches, dtype=torch.bool)
+            expected[seen] = True
+            assert torch.equal(depends[row], expected)
+            assert not expected[positions[row, query]]
+            assert not depends[1 - row].any()
+            # What is visible is all that was revealed at some step, not a part of a tie.
+            assert len(seen) in {int((rank[row] < step).sum()) for step in range(13)}
+
+
 @pytest.mark.parametrize("kind", ["random", "random_squares", "tied_prefix"])
 def test_the_loss_is_the_mean_over_all_unseen_patches(
     kind: str, model: AnyOrderTransformer, images: Tensor

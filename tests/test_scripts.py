@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from experiments import bench_growth
+from experiments.bench import BenchConfig
 from experiments.config import PRESETS
 from experiments.run import load_run
 from experiments.training import train
@@ -177,6 +179,7 @@ def test_reading_needs_a_model_that_writes(run_folder: Path) -> None:
             ["--embed-dim", "16", "--depth", "1", "--batch-size", "8"],
         ),
         ("decode", {"one_by_one_over_8_passes", "re_encoded_over_cached"}, []),
+        ("rollout", {"joint_over_random_step"}, ["--presets", "smoke"]),
     ],
 )
 def test_benchmarks_write_what_checks_read(
@@ -186,6 +189,16 @@ def test_benchmarks_write_what_checks_read(
     done = call("bench", what, "--repeats", "1", "--out", out, *options)
     assert done.returncode == 0, done.stderr
     assert keys <= set(json.loads(out.read_text()))
+
+
+def test_growth_is_measured_and_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench_growth, "two_process_difference", lambda: 0.0)
+    config = BenchConfig(
+        what="scale", patches=(16, 25), embed_dim=16, depth=1, repeats=1, out=tmp_path / "b.json"
+    )
+    result = bench_growth.bench_scale(config)
+    assert 0 < result["memory_growth_over_patches_growth"] < 2
+    assert (tmp_path / "b.png").is_file()
 
 
 def test_the_benchmark_writes_its_ratios(tmp_path: Path) -> None:
