@@ -76,7 +76,13 @@ def trained(config: StudyConfig, agent: Agent, seed: int) -> Run:
     folder = config.out / config.preset / f"{agent}_{seed}"
     preset = PRESETS[config.preset][1]
     wanted: TrainConfig = dataclasses.replace(
-        preset, out=folder, agent=agent, seed=seed, report=False, threads=config.threads
+        preset,
+        out=folder,
+        agent=agent,
+        seed=seed,
+        policy_every=1,
+        report=False,
+        threads=config.threads,
     )
     return finished(wanted)
 

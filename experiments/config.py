@@ -205,8 +205,12 @@ class TrainConfig:
                     f"micro_batches (by default one per process) must divide {name} "
                     f"{getattr(self, name)}, got {self.micro_batches}"
                 )
-        if self.policy_every > 1 and (self.schedule != "joint" or not self.iterations):
-            raise ValueError("policy_every needs schedule joint, and iterations with the policy")
+        goes_on = self.schedule in ("joint", "frozen") and self.iterations > 0
+        if self.policy_every > 1 and not goes_on:
+            raise ValueError(
+                "policy_every needs schedule joint or frozen, and iterations with the policy; "
+                "add --policy-every 1"
+            )
         if self.num_candidates is not None and (self.num_candidates < 2 or not self.iterations):
             raise ValueError("num_candidates must be at least 2, with iterations of the policy")
         if self.stream and (self.image_size is None or self.agent == "maskable-ppo"):

@@ -1,10 +1,11 @@
 """Decoding quality against forward passes: parallel by confidence, and one patch per pass.
 
     python -m experiments.decode --run runs/autonat
+    python -m experiments.decode --run runs/autonat --against runs/igpt
 
 Images are generated from nothing by a model with a masked stream over a palette. Quality is the
 Frechet distance of the model's own mean features (all patches visible) to those of test images: a
-number to compare schedules of one model by, no FID. ``--search`` descends it by finite differences
+number to compare decodings by, no FID. ``--search`` descends it by finite differences
 (AutoNAT) on training images, with the same noise at every call; test images see the result alone.
 Intervals are over repetitions with other noise (Student's t). Writes decode.json.
 """
@@ -31,6 +32,9 @@ class DecodeConfig:
     """Times that each is generated, with other noise."""
     one_by_one: bool = True
     """Decode one patch per pass as well."""
+    against: Path | None = None
+    """Run folder of an autoregressive model of the same images (recipe igpt), which decodes one
+    patch per pass in raster order; None = none."""
     search: int = 0
     """Updates of the search, for the passes of ``search_passes``; 0 = no search."""
     search_passes: int = 4

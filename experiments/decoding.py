@@ -43,6 +43,9 @@ def decode(config: DecodeConfig) -> dict[str, object]:
             f"the model in {config.run} decodes no palette from a masked stream; "
             "train one with: python -m experiments.train autonat"
         )
+    other = None if config.against is None else load_run(config.against).model
+    if other is not None:
+        check_comparable(other, model, config)
     reference = features(model, run.split("test", 2000))
     contenders: dict[str, tuple[int, Decode]] = {
         f"parallel, {passes} passes": (passes, parallel(model, Schedule.cosine(passes)))
@@ -60,6 +63,11 @@ def decode(config: DecodeConfig) -> dict[str, object]:
         contenders[f"one by one, {model.num_patches} passes"] = (
             model.num_patches,
             one_by_one(model),
+        )
+    if other is not None:
+        contenders[f"autoregressive model, {other.num_patches} passes"] = (
+            other.num_patches,
+            in_raster(other),
         )
     rows: dict[str, dict[str, object]] = {}
     print(f"{'decoding':<34}{'passes':>8}{'s/image':>10}{'distance':>12}{'95% interval':>24}")
@@ -119,6 +127,29 @@ def one_by_one(model: AnyOrderTransformer) -> Decode:
         return decode_in_order(model, canvas, order, generator=generator)
 
     return run
+
+
+def in_raster(model: AnyOrderTransformer) -> Decode:
+    """Return decoding of one patch per pass, in raster order."""
+
+    def run(canvas: Float[Tensor, "B C H W"], generator: torch.Generator) -> Tensor:
+        order = torch.arange(model.num_patches).expand(len(canvas), -1)
+        return decode_in_order(model, canvas, order, generator=generator)
+
+    return run
+
+
+def check_comparable(
+    other: AnyOrderTransformer, model: AnyOrderTransformer, config: DecodeConfig
+) -> None:
+    """Raise ValueError unless another model is autoregressive, of a palette and the same images."""
+    kind = other.config.stream == "causal" and other.config.target == "colors"
+    shapes = [(each.config.in_chans, *each.config.image_size) for each in (other, model)]
+    if not kind or shapes[0] != shapes[1]:
+        raise ValueError(
+            f"--against needs a causal model of a palette and images of shape {shapes[1]}, as of "
+            f"recipe igpt; {config.against} holds another"
+        )
 
 
 def generate(

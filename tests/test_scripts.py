@@ -7,13 +7,14 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from experiments import bench_growth
 from experiments.bench import BenchConfig
-from experiments.config import PRESETS
+from experiments.config import PRESETS, TrainConfig
 from experiments.run import load_run
 from experiments.training import train
 from foveate.recipes import RECIPES
@@ -126,17 +127,21 @@ def test_scanpaths_are_drawn(run_folder: Path) -> None:
         assert (run_folder / name).stat().st_size > 1000
 
 
-@pytest.mark.parametrize("name", [name for name in RECIPES if name != "foveate"])
-def test_every_recipe_trains_from_its_one_command(name: str, tmp_path: Path) -> None:
-    out = tmp_path / name
+def train_recipe(name: str, out: Path, **changes: Any) -> TrainConfig:
     sizes = {"limit": 64, "embed_dim": 16, "depth": 4, "num_heads": 2, "log_every": 1}
-    sizes |= {"warmup_iterations": 2, "warmup_batch_size": 4}
-    if name == "git":
-        sizes |= {"iterations": 1, "batch_size": 2, "budget": 3}
+    sizes |= {"warmup_iterations": 2, "warmup_batch_size": 4, **changes}
     config = dataclasses.replace(PRESETS[name][1], out=out, report=False, threads=1, **sizes)
     before = torch.get_num_threads()
     train(config)
     torch.set_num_threads(before)
+    return config
+
+
+@pytest.mark.parametrize("name", [name for name in RECIPES if name != "foveate"])
+def test_every_recipe_trains_from_its_one_command(name: str, tmp_path: Path) -> None:
+    out = tmp_path / name
+    scans = {"iterations": 1, "batch_size": 2, "budget": 3} if name == "git" else {}
+    config = train_recipe(name, out, **scans)
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     assert len(lines) == config.total_iterations
     assert load_run(out).model.config.target == RECIPES[name].target
@@ -162,6 +167,26 @@ def test_orders_and_recipes_are_compared_at_equal_compute(
         for run in row["runs"]:
             spent = 0 if name == "untrained" else 0.005
             assert run["teraflops"] == pytest.approx(spent, rel=0.25), name
+
+
+def test_decodings_are_compared_with_an_autoregressive_model(tmp_path: Path) -> None:
+    for name in ("autonat", "igpt"):
+        train_recipe(name, tmp_path / name, image_size=8)
+    run = tmp_path / "autonat"
+    options = ["--passes", "2", "--num-images", "8", "--repeats", "2", "--no-one-by-one"]
+    options += ["--search", "1", "--search-passes", "2", "--threads", "1"]
+    done = call("decode", "--run", run, "--against", tmp_path / "igpt", *options)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((run / "decode.json").read_text())["decodings"]
+    passes = {name: row["passes"] for name, row in rows.items()}
+    assert passes == {
+        "parallel, 2 passes": 2,
+        "parallel, 2 passes, searched": 2,
+        "autoregressive model, 64 passes": 64,
+    }
+    wrong = call("decode", "--run", run, "--against", run)
+    assert wrong.returncode == 2
+    assert "needs a causal model of a palette" in wrong.stderr
 
 
 def test_reading_needs_a_model_that_writes(run_folder: Path) -> None:

@@ -37,7 +37,15 @@ def weights(directory: Path) -> dict[str, torch.Tensor]:
     return {f"{part}.{name}": w for part in ("model", "policy") for name, w in state[part].items()}
 
 
-@pytest.mark.parametrize("change", [{}, {"augment": True}, {"agent": "maskable-ppo"}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {},
+        {"augment": True},
+        {"agent": "maskable-ppo"},
+        {"num_candidates": 8, "policy_every": 2, "precision": "bf16"},
+    ],
+)
 @pytest.mark.parametrize("stop", [3, 6])
 def test_resumed_equals_uninterrupted(change: dict[str, Any], stop: int, tmp_path: Path) -> None:
     config = dataclasses.replace(SMOKE, out=tmp_path / "whole", **change)
@@ -190,6 +198,11 @@ def test_a_checkpoint_of_another_shape_is_named(tmp_path: Path) -> None:
         {"model_lr": -1.0},
         {"limit": 0},
         {"agent": "maskable-ppo", "schedule": "frozen"},
+        {"agent": "maskable-ppo", "num_candidates": 8},
+        {"num_candidates": 1},
+        {"num_candidates": 8, "iterations": 0},
+        {"policy_every": 2, "schedule": "policy_only"},
+        {"policy_every": 2, "iterations": 0},
     ],
 )
 def test_configs_out_of_range_are_refused(change: dict[str, Any]) -> None:
