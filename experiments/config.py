@@ -285,7 +285,7 @@ class TrainConfig:
         return self.warmup_iterations + self.iterations
 
 
-DEMO = TrainConfig(report=True, embed_dim=64, warmup_iterations=700, iterations=400)
+DEMO = TrainConfig(report=True, embed_dim=64, warmup_iterations=700, iterations=700, policy_every=4)
 
 PRESETS: dict[str, tuple[str, TrainConfig]] = {
     "demo": ("Scenes, periphery: the two-command demo, under 6 minutes on 2 cores.", DEMO),
@@ -303,6 +303,7 @@ PRESETS: dict[str, tuple[str, TrainConfig]] = {
             iterations=4,
             warmup_batch_size=8,
             batch_size=4,
+            policy_every=1,
             log_every=1,
             save_every=2,
         ),
@@ -333,7 +334,8 @@ PRESETS: dict[str, tuple[str, TrainConfig]] = {
             periphery=0,
             budget=10,
             warmup_iterations=2500,
-            iterations=4500,
+            iterations=7500,
+            policy_every=4,
         ),
     ),
     "cifar10": (
@@ -344,7 +346,8 @@ PRESETS: dict[str, tuple[str, TrainConfig]] = {
             depth=6,
             budget=16,
             warmup_iterations=1500,
-            iterations=2000,
+            iterations=3300,
+            policy_every=4,
         ),
     ),
 }
@@ -356,7 +359,7 @@ PRESETS["foveate"] = (
 
 PIXEL_TOKENS = {"image_size": 16, "patch_size": 1}
 """Sizes of the recipes whose tokens are pixels: 256 of them."""
-SCANNED = {"periphery": 2, "iterations": 400, "warmup_iterations": 700}
+SCANNED = {"periphery": 2, "iterations": 700, "policy_every": 4, "warmup_iterations": 700}
 RECIPE_SIZES: dict[str, dict[str, int]] = {
     "igpt": PIXEL_TOKENS,
     "igpt_bert": PIXEL_TOKENS,
