@@ -112,7 +112,7 @@ class TrainConfig:
     """Images scanned by the policy per iteration."""
     policy_every: int = 1
     """After the warm-up the policy scans and learns in every n-th iteration; in the others the
-    model learns from as many images in random order."""
+    model learns from its last scans again, beside new random orders."""
     micro_batches: int | None = None
     """Equal parts of every batch, each with its own randomness, whose gradients are accumulated.
     The processes of torchrun share them: with as many parts a run is the same, whatever the number

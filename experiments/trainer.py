@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Iterable
+from itertools import chain
 from typing import Any, cast
 
 import numpy as np
@@ -50,8 +51,8 @@ PALETTE_IMAGES = 5000
 
 Drawn = tuple[Float[Tensor, "B C H W"], Int[Tensor, "B"]]
 """Images and their numbers in the training set."""
-Scans = tuple[Drawn, Int[Tensor, "B T"]]
-"""Images and the scanpaths on them."""
+Scans = tuple[Drawn, Int[Tensor, "S T"]]
+"""Images and the scanpaths on them, equally many on each, in succession."""
 Ranked = tuple[Drawn, Int[Tensor, "B N"]]
 """Images and the ranks of their patches."""
 Learn = Callable[[list[Scans]], None]
@@ -105,6 +106,7 @@ class Trainer:
                 images = self.images.batch(torch.arange(2) % len(self.images), config.device)
                 self.model.predict_in_turn(images, self.order(images))
         self.generator = torch.Generator().manual_seed(config.seed)
+        self.scans: list[Scans] = []
         self.iteration = 0
 
     def _make_ppo(self) -> MaskablePPO:
@@ -137,8 +139,8 @@ class Trainer:
         if since_warmup < 0:
             num_images = config.per_micro_batch(config.warmup_batch_size)
             return {"loss": self._learn_in_order(num_images, generators)}
-        if since_warmup % config.policy_every:
-            return {"loss": self._learn_in_order(config.num_learned, generators)}
+        if since_warmup % config.policy_every and self.scans:
+            return {"loss": self._learn_from_scans(generators)}
         model_learns = config.schedule in ("joint", "frozen")
         policy_learns = config.schedule in ("joint", "policy_only")
         if config.schedule == "alternating":
@@ -148,8 +150,9 @@ class Trainer:
         measured: dict[str, float] = {}
 
         def learn(scans: list[Scans]) -> None:
+            self.scans = scans
             if model_learns:
-                measured["loss"] = self._learn_from_scans(scans, generators)
+                measured["loss"] = self._learn_from_scans(generators)
 
         if config.agent == "maskable-ppo":
             return {**self._scan_with_ppo(at, learn), **measured}
@@ -196,12 +199,7 @@ class Trainer:
             for step in steps:
                 (step.loss_scaled_by(scale) / self.num_micro_batches).backward()
             descend(self.policy, [self.policy_optimizer], self.processes)
-        learn(
-            [
-                (repeated(drawn, config.group), step.order)
-                for drawn, step in zip(batches, steps, strict=True)
-            ]
-        )
+        learn([(drawn, step.order) for drawn, step in zip(batches, steps, strict=True)])
         measured = [(step.auc, step.episode_return, step.entropy) for step in steps]
         sums = self.processes.sum([sum(values) for values in zip(*measured, strict=True)])
         means = (value / self.num_micro_batches for value in sums)
@@ -237,13 +235,14 @@ class Trainer:
         batches = ([self.draw(num_images, each)] for each in generators)
         return self._update_model(batches, generators)
 
-    def _learn_from_scans(self, scans: list[Scans], generators: list[torch.Generator]) -> float:
-        """Update the model on the policy's scans and its share of random orders."""
+    def _learn_from_scans(self, generators: list[torch.Generator]) -> float:
+        """Update the model on the policy's last scans and its share of random orders."""
         batches: list[list[Ranked]] = []
-        for (drawn, order), generator in zip(scans, generators, strict=True):
+        for (drawn, order), generator in zip(self.scans, generators, strict=True):
             pairs: list[Ranked] = []
             if self.config.random_share < 1:
-                pairs.append((drawn, order_to_rank(order, self.model.num_patches)))
+                scanned = repeated(drawn, len(order) // len(drawn[1]))
+                pairs.append((scanned, order_to_rank(order, self.model.num_patches)))
             if self.config.num_random:
                 pairs.append(self.draw(self.config.num_random, generator))
             batches.append(pairs)
@@ -373,6 +372,7 @@ class Trainer:
             "actor_critic": None if self.ppo is None else self.ppo.policy.state_dict(),
             "generator": self.generator.get_state(),
             "streams": self.processes.gather_objects(self._stream_state()),
+            "scans": list(chain(*self.processes.gather_objects(moved(self.scans, "cpu")))),
             "teacher": None if self.teacher is None else self.teacher.state_dict(),
         }
 
@@ -391,6 +391,8 @@ class Trainer:
         if self.teacher is not None:
             self.teacher.load_state_dict(state["teacher"])
         self.generator.set_state(state["generator"].cpu())
+        scans = self.processes.share(state.get("scans", []))
+        self.scans = moved(scans, self.config.device)
         if self.stream is not None:
             if len(state["streams"]) != self.processes.count:
                 raise ValueError(
@@ -415,6 +417,14 @@ def make_stream(config: TrainConfig, processes: Processes) -> ImageStream:
         rank=processes.rank,
         world_size=processes.count,
     )
+
+
+def moved(scans: Iterable[Scans], device: str) -> list[Scans]:
+    """Move scans to a device."""
+    return [
+        ((images.to(device), index.to(device)), order.to(device))
+        for (images, index), order in scans
+    ]
 
 
 def repeated(drawn: Drawn, times: int) -> Drawn:
