@@ -71,6 +71,8 @@ class BenchConfig:
             raise ValueError(f"patches takes square numbers, got {self.patches}")
         for preset in self.presets:
             check_choice("preset", preset, PRESETS)
+            if not PRESETS[preset][1].iterations:
+                raise ValueError(f"preset {preset} trains no policy; choose demo or cifar10")
         for option in fields(self):
             users = USED_BY.get(option.name, (self.what,))
             if self.what not in users and getattr(self, option.name) != option.default:

@@ -203,6 +203,7 @@ def bench_data(config: BenchConfig) -> dict[str, object]:
         image_size=size,
         warmup_iterations=10**6,
         iterations=0,
+        policy_every=1,
     )
     contenders: dict[str, Callable[[], object]] = {}
     for workers in (0, 1):

@@ -226,7 +226,7 @@ class TrainConfig:
         if self.num_colors is not None and parts.target != "colors":
             raise ValueError("num_colors needs target='colors'")
         if self.stream and self.limit is not None:
-            raise ValueError("limit has no effect on a stream; leave it out")
+            raise ValueError("limit has no effect on a stream; add --limit None")
         if self.channels is not None and not self.stream:
             raise ValueError("channels goes with --stream")
         if self.stream and parts.tracks:

@@ -47,6 +47,8 @@ class DecodeConfig:
     def __post_init__(self) -> None:
         if not self.passes or min((*self.passes, self.search_passes)) < 1 or self.num_images < 2:
             raise ValueError("passes and search_passes must be at least 1, num_images at least 2")
+        if not self.search and self.search_passes != type(self).search_passes:
+            raise ValueError("search_passes has no effect without --search")
         if self.repeats < 2 or self.search < 0:
             raise ValueError("repeats must be at least 2 (for an interval), search at least 0")
 

@@ -43,6 +43,9 @@ def decode(config: DecodeConfig) -> dict[str, object]:
             f"the model in {config.run} decodes no palette from a masked stream; "
             "train one with: python -m experiments.train autonat"
         )
+    most = max(*config.passes, config.search_passes if config.search else 1)
+    if most > model.num_patches:
+        raise ValueError(f"{model.num_patches} patches take at most as many passes, got {most}")
     other = None if config.against is None else load_run(config.against).model
     if other is not None:
         check_comparable(other, model, config)

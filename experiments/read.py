@@ -32,8 +32,8 @@ class ReadConfig:
     """CPU threads; None = torch's choice."""
 
     def __post_init__(self) -> None:
-        if min(self.limit, self.tracks) < 1:
-            raise ValueError("limit and tracks must be at least 1")
+        if self.limit < 2 or self.tracks < 1:
+            raise ValueError("limit must be at least 2 (for an interval), tracks at least 1")
 
 
 def main(config: ReadConfig) -> None:

@@ -74,7 +74,7 @@ def wilson_interval(num_correct: int, num_images: int) -> tuple[float, float]:
         / (1 + z**2 / num_images)
         * (share * (1 - share) / num_images + z**2 / (4 * num_images**2)) ** 0.5
     )
-    return middle - half, middle + half
+    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def score(

@@ -9,8 +9,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from image_files import write_parquet
+from PIL import Image
 
 from experiments import bench_growth
 from experiments.bench import BenchConfig
@@ -224,6 +227,25 @@ def test_growth_is_measured_and_drawn(tmp_path: Path, monkeypatch: pytest.Monkey
     result = bench_growth.bench_scale(config)
     assert 0 < result["memory_growth_over_patches_growth"] < 2
     assert (tmp_path / "b.png").is_file()
+
+
+def test_streaming_is_measured_beside_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = [
+        Image.fromarray(pixels)
+        for pixels in np.random.default_rng(0).integers(0, 255, (80, 32, 32, 3), dtype=np.uint8)
+    ]
+    for part in range(2):
+        chosen = images[40 * part : 40 * part + 40]
+        write_parquet(tmp_path / f"train-{part}.parquet", chosen, label=[n % 2 for n in range(40)])
+    monkeypatch.setattr(bench_growth, "STREAMED_BATCHES", 1)
+    threads = torch.get_num_threads()
+    config = BenchConfig(what="data", data=str(tmp_path), repeats=1, out=tmp_path / "b.json")
+    result = bench_growth.bench_data(config)
+    torch.set_num_threads(threads)
+    assert result["streamed_images_per_s"] > 0
+    assert result["streamed_over_memory_images_per_s"] > 0
 
 
 def test_the_benchmark_writes_its_ratios(tmp_path: Path) -> None:
