@@ -163,7 +163,7 @@ def test_orders_and_recipes_are_compared_at_equal_compute(
     options += ["--budget", "4", *rows]
     done = call("orders", "--out", tmp_path, "--seeds", "0", "1", *options)
     assert done.returncode == 0, done.stderr
-    result = json.loads((tmp_path / "orders.json").read_text())
+    result = json.loads((tmp_path / f"{rows[0][2:]}.json").read_text())
     assert tuple(result["orders"]) == rows[1:]
     for name, row in result["orders"].items():
         assert len(row["linear_ci95"]) == 2
