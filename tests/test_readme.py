@@ -29,8 +29,12 @@ def blocks_of(document: Path) -> list[str]:
 )
 def test_the_python_blocks_run_in_order(document: Path) -> None:
     names: dict[str, object] = {}
-    for block in blocks_of(document):
+    blocks = blocks_of(document)
+    for block in blocks:
         exec(compile(block, document.name, "exec"), names)
+    if document.name == "README.md":
+        assert len(blocks) >= 2
+        assert float(names["loss"].detach()) > 0  # type: ignore[attr-defined]
 
 
 def test_ci_runs_the_readmes_test_command() -> None:
