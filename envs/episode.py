@@ -132,15 +132,19 @@ class Episode:
     candidates: Int[Tensor, "B K"]
     """Patches that are predicted, and among which the next fixation is chosen."""
 
-    def candidate_errors(self) -> Float[Tensor, "B K"]:
-        """Mean squared error of each candidate; 0 where seen."""
-        error = (self.prediction.values - take(self.targets, self.candidates)).square().mean(-1)
-        return error * self.selectable.gather(1, self.candidates)
+    candidate_errors: Float[Tensor, "B K"]
+    """Mean squared error of each candidate; 0 where seen."""
+
+    def _judge(self, prediction: Prediction) -> None:
+        """Keep a prediction of the candidates, and its errors."""
+        self.prediction = prediction
+        error = (prediction.values - take(self.targets, self.candidates)).square().mean(-1)
+        self.candidate_errors = error * self.selectable.gather(1, self.candidates)
 
     def remaining_error(self) -> Float[Tensor, "B"]:
         """Squared error summed over the unseen patches, as far as the candidates tell."""
         number = self.selectable.gather(1, self.candidates).sum(1).clamp_min(1)
-        return self.candidate_errors().sum(1) * (self.selectable.sum(1) / number)
+        return self.candidate_errors.sum(1) * (self.selectable.sum(1) / number)
 
     def _draw_candidates(self, number: int) -> Int[Tensor, "B K"]:
         """Draw unseen patches, where there are so many."""
@@ -156,19 +160,19 @@ class Episode:
         num_rows, num_patches = self.selectable.shape
         self.candidates = torch.arange(num_patches, device=self.selectable.device)
         self.candidates = self.candidates.expand(num_rows, -1)
-        self.prediction = prediction
+        self._judge(prediction)
         error = self.remaining_error().clamp_min(1e-12)
         if self.num_candidates is not None:
             self.candidates = self._draw_candidates(self.num_candidates)
-            self.prediction = prediction.take(self.candidates)
+            self._judge(prediction.take(self.candidates))
         return error
 
     def _predict(self) -> None:
         if self.num_candidates is None:
-            self.prediction = self.scan.predict()
+            self._judge(self.scan.predict())
         else:
             self.candidates = self._draw_candidates(self.num_candidates)
-            self.prediction = self.scan.predict(self.candidates)
+            self._judge(self.scan.predict(self.candidates))
 
     def patch_of(self, choice: Int[Tensor, "B"]) -> Int[Tensor, "B"]:
         """Return the patch that is each row's chosen candidate."""
@@ -214,7 +218,7 @@ class Episode:
         rows = torch.arange(len(patch), device=patch.device)
         new = self.selectable[rows, patch]
         before = self.error
-        decoded = (self.candidate_errors() * is_decoded).sum(1) / self.initial_error
+        decoded = (self.candidate_errors * is_decoded).sum(1) / self.initial_error
         self.selectable = self.selectable.index_put((rows, patch), torch.zeros_like(new))
         self.order = self.order.index_put((rows, self.num_steps), patch)
         self.num_steps = self.num_steps + 1

@@ -70,7 +70,7 @@ def decode(config: DecodeConfig) -> dict[str, object]:
     if other is not None:
         contenders[f"autoregressive model, {other.num_patches} passes"] = (
             other.num_patches,
-            in_raster(other),
+            one_by_one(other, "raster"),
         )
     rows: dict[str, dict[str, object]] = {}
     print(f"{'decoding':<34}{'passes':>8}{'s/image':>10}{'distance':>12}{'95% interval':>24}")
@@ -122,21 +122,11 @@ def parallel(model: AnyOrderTransformer, schedule: Schedule) -> Decode:
     return run
 
 
-def one_by_one(model: AnyOrderTransformer) -> Decode:
-    """Return decoding of one patch per pass, in random order."""
+def one_by_one(model: AnyOrderTransformer, name: str = "random") -> Decode:
+    """Return decoding of one patch per pass, in an order of foveate.orders."""
 
     def run(canvas: Float[Tensor, "B C H W"], generator: torch.Generator) -> Tensor:
-        order = rank_to_order(ordering("random", model.grid)(canvas, generator=generator))
-        return decode_in_order(model, canvas, order, generator=generator)
-
-    return run
-
-
-def in_raster(model: AnyOrderTransformer) -> Decode:
-    """Return decoding of one patch per pass, in raster order."""
-
-    def run(canvas: Float[Tensor, "B C H W"], generator: torch.Generator) -> Tensor:
-        order = torch.arange(model.num_patches).expand(len(canvas), -1)
+        order = rank_to_order(ordering(name, model.grid)(canvas, generator=generator))
         return decode_in_order(model, canvas, order, generator=generator)
 
     return run

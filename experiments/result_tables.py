@@ -54,6 +54,13 @@ def plural(number: int, noun: str) -> str:
     return f"{number} {noun}{'s' * (number != 1)}"
 
 
+def with_interval(row: dict[str, Any], key: str) -> str:
+    """Write a mean and, where it was measured more than once, its 95% interval."""
+    interval = row[f"{key}_ci95"]
+    suffix = "" if interval is None else f" [{interval[0]:.3f}, {interval[1]:.3f}]"
+    return f"{row[key]:.3f}{suffix}"
+
+
 def bench_table(result: dict[str, Any]) -> str:
     """A benchmark's rows, and the numbers that checks read."""
 
@@ -104,9 +111,7 @@ def orders_table(result: dict[str, Any]) -> str:
             distilled = "; a distillation" if runs[0]["target"] == "features" else ""
             cells = [f"{name} ({seen}{distilled})"]
         for key in ("linear", "knn"):
-            interval = row[f"{key}_ci95"]
-            suffix = "" if interval is None else f" [{interval[0]:.3f}, {interval[1]:.3f}]"
-            cells.append(f"{row[key]:.3f}{suffix}")
+            cells.append(with_interval(row, key))
         for key, form in (
             ("teraflops", ".1f"),
             ("images", ".0f"),
@@ -136,10 +141,9 @@ def decode_table(result: dict[str, Any]) -> str:
         "|---|---|---|---|",
     ]
     for name, row in result["decodings"].items():
-        low, high = row["distance_ci95"]
         lines.append(
             f"| {name} | {row['passes']} | {row['seconds_per_image']:.4f} "
-            f"| {row['distance']:.3f} [{low:.3f}, {high:.3f}] |"
+            f"| {with_interval(row, 'distance')} |"
         )
     return "\n".join(lines)
 
@@ -155,10 +159,7 @@ def read_table(result: dict[str, Any]) -> str:
         "|---|---|---|",
     ]
     for name, row in result["points"].items():
-        cells = []
-        for what in ("sentences", "images"):
-            low, high = row[f"{what}_ci95"]
-            cells.append(f"{row[what]:.3f} [{low:.3f}, {high:.3f}]")
+        cells = [with_interval(row, what) for what in ("sentences", "images")]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
 

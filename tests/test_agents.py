@@ -54,7 +54,12 @@ def test_leave_one_out_advantage_by_hand() -> None:
     ]
 
 
-def step(model: AnyOrderTransformer, policy: PointerPolicy, images: Tensor) -> PolicyStep:
+def step(
+    model: AnyOrderTransformer,
+    policy: PointerPolicy,
+    images: Tensor,
+    num_candidates: int | None = None,
+) -> PolicyStep:
     return policy_step(
         model,
         policy,
@@ -64,6 +69,7 @@ def step(model: AnyOrderTransformer, policy: PointerPolicy, images: Tensor) -> P
         group=4,
         discount=0.7,
         entropy_weight=0.0,
+        num_candidates=num_candidates,
         generator=torch.Generator().manual_seed(0),
     )
 
@@ -97,18 +103,7 @@ def test_log_probabilities_of_candidates_are_of_the_choice_among_them(
 ) -> None:
     """Chosen among two, uniformly, each has half the probability."""
     torch.nn.init.zeros_(policy.score.weight)
-    done = policy_step(
-        model,
-        policy,
-        images,
-        budget=3,
-        reward="auc",
-        group=4,
-        discount=0.7,
-        entropy_weight=0.0,
-        num_candidates=2,
-        generator=torch.Generator().manual_seed(0),
-    )
+    done = step(model, policy, images, num_candidates=2)
     torch.testing.assert_close(done.log_prob.exp(), torch.full((20, 3), 0.5))
     assert all(len(set(row)) == 3 for row in done.order.tolist())
 

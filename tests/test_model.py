@@ -31,8 +31,8 @@ def make_rank(kind: str, model: AnyOrderTransformer, images: Tensor) -> Tensor:
     return ordering(kind, model.grid)(images, generator=generator)
 
 
-@pytest.mark.parametrize("kind", ORDER_KINDS)
-def test_a_prediction_depends_on_exactly_the_patches_of_earlier_rank(kind: str) -> None:
+def ranked_leaf(kind: str) -> tuple[AnyOrderTransformer, Tensor, Tensor]:
+    """A blind model, images that take gradients, and their ranks."""
     torch.manual_seed(0)
     config = ModelConfig(
         image_size=(6, 8), in_chans=1, patch_size=2, embed_dim=16, depth=2, num_heads=2
@@ -40,6 +40,12 @@ def test_a_prediction_depends_on_exactly_the_patches_of_earlier_rank(kind: str) 
     model = AnyOrderTransformer(config).eval()
     images = torch.rand(2, 1, 6, 8).requires_grad_()
     rank = make_rank(kind, model, images)
+    return model, images, rank
+
+
+@pytest.mark.parametrize("kind", ORDER_KINDS)
+def test_a_prediction_depends_on_exactly_the_patches_of_earlier_rank(kind: str) -> None:
+    model, images, rank = ranked_leaf(kind)
     predicted = model.predict_scan(images, rank, int(rank.max()))
     for row in range(2):
         for step in range(int(rank.max()) + 1):
@@ -71,13 +77,7 @@ def test_the_training_loss_uses_those_very_predictions(
 def test_predictions_in_training_depend_on_exactly_their_prefix(
     kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    torch.manual_seed(0)
-    config = ModelConfig(
-        image_size=(6, 8), in_chans=1, patch_size=2, embed_dim=16, depth=2, num_heads=2
-    )
-    model = AnyOrderTransformer(config).eval()
-    images = torch.rand(2, 1, 6, 8).requires_grad_()
-    rank = make_rank(kind, model, images)
+    model, images, rank = ranked_leaf(kind)
     captured = []
     decode = model.decode
 
@@ -88,7 +88,7 @@ def test_predictions_in_training_depend_on_exactly_their_prefix(
     monkeypatch.setattr(model, "decode", capture)
     model(images, rank, num_steps=3, generator=torch.Generator().manual_seed(0))
     ((positions, counts, prediction),) = captured
-    assert positions.shape[1] == 3 * config.num_targets
+    assert positions.shape[1] == 3 * model.config.num_targets
     for row in range(2):
         for query in range(0, positions.shape[1], 5):
             (gradient,) = torch.autograd.grad(
