@@ -13,6 +13,20 @@ from typing import Literal
 from foveate.config import TargetKind
 from foveate.recipes import RECIPES, Recipe, recipe
 
+POLICY_OPTIONS = (
+    "reward",
+    "discount",
+    "entropy_weight",
+    "group",
+    "num_candidates",
+    "policy_every",
+    "agent",
+    "schedule",
+    "random_share",
+    "policy_lr",
+)
+"""Options of iterations with a policy, and of nothing else."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
@@ -205,14 +219,11 @@ class TrainConfig:
                     f"micro_batches (by default one per process) must divide {name} "
                     f"{getattr(self, name)}, got {self.micro_batches}"
                 )
-        goes_on = self.schedule in ("joint", "frozen") and self.iterations > 0
-        if self.policy_every > 1 and not goes_on:
-            raise ValueError(
-                "policy_every needs schedule joint or frozen, and iterations with the policy; "
-                "add --policy-every 1"
-            )
-        if self.num_candidates is not None and (self.num_candidates < 2 or not self.iterations):
-            raise ValueError("num_candidates must be at least 2, with iterations of the policy")
+        self._check_effect()
+        if self.policy_every > 1 and self.schedule not in ("joint", "frozen"):
+            raise ValueError("policy_every needs schedule joint or frozen; add --policy-every 1")
+        if self.num_candidates is not None and self.num_candidates < 2:
+            raise ValueError(f"num_candidates must be at least 2, got {self.num_candidates}")
         if self.stream and (self.image_size is None or self.agent == "maskable-ppo"):
             raise ValueError("stream needs --image-size, and --agent group-relative")
         parts = self.parts
@@ -239,6 +250,29 @@ class TrainConfig:
         if self.group < 2:
             raise ValueError(
                 f"group must be at least 2 (the others are the baseline), got {self.group}"
+            )
+
+    def _check_effect(self) -> None:
+        """Refuse options that nothing reads in this run, so that nobody compares their values."""
+        idle: tuple[str, ...] = () if self.iterations else POLICY_OPTIONS
+        why = "without iterations with a policy"
+        if not self.parts.scannable:
+            idle += ("budget", "batch_size")
+            why = f"on recipe {self.recipe}, which no policy scans"
+        for name in idle:
+            default = getattr(type(self), name)
+            if getattr(self, name) != default:
+                raise ValueError(
+                    f"{name} has no effect {why}; add --{name.replace('_', '-')} {default}"
+                )
+        if self.schedule != "alternating" and self.alternate_every != type(self).alternate_every:
+            raise ValueError("alternate_every needs --schedule alternating")
+        if self.data in ("scenes", "cue") and self.data_root != type(self).data_root:
+            raise ValueError(f"data_root has no effect on {self.data}, which need no files")
+        if self.stop_after is not None and self.stop_after > self.total_iterations:
+            raise ValueError(
+                f"stop_after {self.stop_after} lies beyond the end of the run, "
+                f"iteration {self.total_iterations}"
             )
 
     def per_micro_batch(self, num_images: int) -> int:

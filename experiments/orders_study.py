@@ -118,9 +118,7 @@ def planned(config: OrdersConfig, name: str, seed: int, folder: Path) -> tuple[T
         depth=config.depth,
         periphery=0,
         prefix_share=0.0,
-        budget=config.budget,
         warmup_batch_size=config.batch_size,
-        batch_size=max(1, config.batch_size // 8),
         warmup_iterations=1,
         iterations=0,
     )
@@ -140,6 +138,9 @@ def planned(config: OrdersConfig, name: str, seed: int, folder: Path) -> tuple[T
         )
     if untrained:
         return dataclasses.replace(base, model_lr=0.0), 0.0
+    if learned:
+        scans = max(1, config.batch_size // 8)
+        base = dataclasses.replace(base, budget=config.budget, batch_size=scans)
     total = config.teraflops * 1e12
     plain = flops_per_step(base, joint=False)
     if not learned:

@@ -139,7 +139,7 @@ def record_run(config: TrainConfig, trainer: Trainer, commit: str, seconds: floa
         commit=commit,
         commits=[*earlier, commit],
         iterations=trainer.iteration,
-        train_seconds=round(seconds, 1),
+        train_seconds=round(seconds, 3),
         parameters={
             "model": sum(p.numel() for p in trainer.model.parameters()),
             "policy": sum(p.numel() for p in trainer.policy.parameters()),

@@ -75,6 +75,12 @@ class Recipe:
         own["decoder_depth"] = depth if self.decoder_depth is None else self.decoder_depth
         return ModelConfig(**{**own, "depth": depth, "feature_dim": feature_dim, **sizes})
 
+    @property
+    def scannable(self) -> bool:
+        """Whether a policy can scan its models; as of ModelConfig."""
+        feature_dim = 1 if self.target == "features" else None
+        return self.model_config(depth=self.decoder_depth or 1, feature_dim=feature_dim).scannable
+
     def options_for(self, grid: tuple[int, int]) -> dict[str, int | float]:
         """Return the order's options on a grid.
 

@@ -55,7 +55,7 @@ def train_in_two_processes(config: TrainConfig) -> str:
         text=True,
     ) as launched:
         try:
-            _, complaints = launched.communicate(timeout=55)
+            _, complaints = launched.communicate(timeout=300)
         except subprocess.TimeoutExpired:
             launched.terminate()  # torchrun ends its processes before itself.
             raise
