@@ -7,7 +7,7 @@ MaskablePPO one logit per patch with shared weights, so that it works for every 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import gymnasium as gym
 import numpy as np
@@ -266,3 +266,71 @@ def make_maskable_ppo(
         seed=seed,
         device=next(env.model.parameters()).device,
     )
+
+
+class JointPPO:
+    """MaskablePPO as one of two learners: the model learns between its rollout and its update."""
+
+    def __init__(self, env: ImageScanVectorEnv, *, discount: float, hidden_dim: int, seed: int):
+        self.seed = seed
+        self.ppo = make_maskable_ppo(
+            env,
+            learning_rate=0.0,
+            discount=discount,
+            entropy_weight=0.0,
+            hidden_dim=hidden_dim,
+            seed=seed,
+        )
+
+    @property
+    def pointer(self) -> PointerPolicy:
+        """The policy that learns."""
+        return cast(PointerPolicy, self.ppo.policy.mlp_extractor.pointer)
+
+    @property
+    def optimizer(self) -> torch.optim.Optimizer:
+        """The optimizer of policy and critic."""
+        return self.ppo.policy.optimizer
+
+    def step(
+        self,
+        at: int,
+        learn: Callable[[Int[Tensor, "B"], Int[Tensor, "B T"]], None],
+        *,
+        learning_rate: float,
+        entropy_weight: float,
+    ) -> dict[str, float]:
+        """Collect one rollout, call ``learn``, and update the policy.
+
+        Args:
+            at: number of the iteration, which with the seed decides all randomness.
+            learn: called with the images' numbers and the scanpaths on them.
+            learning_rate: of this update.
+            entropy_weight: of this update.
+
+        Returns:
+            Mean error after a fixation (auc) and reward of a scan (return), and entropy, nats.
+        """
+        # stable-baselines3 draws from the global generators: seeded anew for every iteration, a
+        # resumed run goes on as if it had never stopped.
+        self.ppo.set_random_seed(self.seed * 1_000_003 + at)
+        self.ppo.ent_coef = entropy_weight
+        self.ppo.lr_schedule = lambda _: learning_rate
+        self.ppo._last_obs = None  # Observations of the model as it was before its update.
+        after = AfterRollout(learn)
+        num_steps = self.ppo.n_steps * self.ppo.n_envs
+        # An interval never reached: the measurements stay in the logger, to be read below.
+        self.ppo.learn(num_steps, callback=after, log_interval=2**62, reset_num_timesteps=False)
+        return {
+            "auc": float(np.mean(after.errors)),
+            "return": float(self.ppo.rollout_buffer.rewards.sum(0).mean()),
+            "entropy": -float(self.ppo.logger.name_to_value["train/entropy_loss"]),
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the weights of policy and critic."""
+        return self.ppo.policy.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from weights."""
+        self.ppo.policy.load_state_dict(state)

@@ -255,15 +255,14 @@ class TrainConfig:
     def _check_effect(self) -> None:
         """Refuse options that nothing reads in this run, so that nobody compares their values."""
         idle: tuple[str, ...] = () if self.iterations else POLICY_OPTIONS
-        why = "without iterations with a policy"
-        if not self.parts.scannable:
+        if not self.iterations and not self.parts.scannable:
             idle += ("budget", "batch_size")
-            why = f"on recipe {self.recipe}, which no policy scans"
         for name in idle:
             default = getattr(type(self), name)
             if getattr(self, name) != default:
+                option = f"--{name.replace('_', '-')} {default}"
                 raise ValueError(
-                    f"{name} has no effect {why}; add --{name.replace('_', '-')} {default}"
+                    f"{name} has no effect without iterations with a policy; add {option}"
                 )
         if self.schedule != "alternating" and self.alternate_every != type(self).alternate_every:
             raise ValueError("alternate_every needs --schedule alternating")

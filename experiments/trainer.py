@@ -6,17 +6,14 @@ import dataclasses
 import math
 from collections.abc import Callable, Iterable
 from itertools import chain
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int
-from sb3_contrib import MaskablePPO
 from torch import Tensor
 
 from agents.group_relative import policy_step
-from agents.policies import PointerPolicy, PolicyConfig
-from agents.sb3 import AfterRollout, make_maskable_ppo
+from agents.policies import PolicyConfig
 from envs.vector import ImageScanVectorEnv
 from experiments.config import TrainConfig
 from experiments.distributed import (
@@ -41,6 +38,9 @@ from foveate.streaming import ImageStream, StreamState
 from foveate.targets import fit_palette
 from foveate.teachers import Teacher, make_teacher
 from foveate.tracks import Captions
+
+if TYPE_CHECKING:
+    from agents.sb3 import JointPPO
 
 STREAM_SAMPLE = 256
 """Images of a stream that are looked at before training."""
@@ -89,11 +89,10 @@ class Trainer:
             sample = self.images.images[:PALETTE_IMAGES]
             palette = fit_palette(sample, self.model.config.num_colors, seed=config.seed)
             self.model.palette.copy_(palette)
-        self.ppo: MaskablePPO | None = None
+        self.ppo: JointPPO | None = None
         if config.agent == "maskable-ppo":
             self.ppo = self._make_ppo()
-            self.policy = cast(PointerPolicy, self.ppo.policy.mlp_extractor.pointer)
-            self.policy_optimizer = self.ppo.policy.optimizer
+            self.policy, self.policy_optimizer = self.ppo.pointer, self.ppo.optimizer
         else:
             self.policy_optimizer = torch.optim.Adam(self.policy.parameters(), lr=config.policy_lr)
         self.num_micro_batches = config.micro_batches or 1
@@ -109,7 +108,9 @@ class Trainer:
         self.scans: list[Scans] = []
         self.iteration = 0
 
-    def _make_ppo(self) -> MaskablePPO:
+    def _make_ppo(self) -> JointPPO:
+        from agents.sb3 import JointPPO  # Seconds, which runs of the native agent need not wait.
+
         config = self.config
         env = ImageScanVectorEnv(
             config.batch_size * config.group,
@@ -118,11 +119,9 @@ class Trainer:
             budget=config.budget,
             reward=config.reward,
         )
-        return make_maskable_ppo(
+        return JointPPO(
             env,
-            learning_rate=config.policy_lr,
             discount=config.discount,
-            entropy_weight=config.entropy_weight,
             hidden_dim=PolicyConfig().hidden_dim,
             seed=config.seed,
         )
@@ -154,8 +153,8 @@ class Trainer:
             if model_learns:
                 measured["loss"] = self._learn_from_scans(generators)
 
-        if config.agent == "maskable-ppo":
-            return {**self._scan_with_ppo(at, learn), **measured}
+        if self.ppo is not None:
+            return {**self._scan_with_ppo(self.ppo, at, learn), **measured}
         return {**self._scan_in_groups(at, policy_learns, generators, learn), **measured}
 
     def _generators(self) -> list[torch.Generator]:
@@ -205,30 +204,17 @@ class Trainer:
         means = (value / self.num_micro_batches for value in sums)
         return dict(zip(("auc", "return", "entropy"), means, strict=True))
 
-    def _scan_with_ppo(self, at: int, learn: Learn) -> dict[str, float]:
+    def _scan_with_ppo(self, ppo: JointPPO, at: int, learn: Learn) -> dict[str, float]:
         """Let MaskablePPO collect one rollout and learn from it; the model learns in between."""
-        assert self.ppo is not None
         device = self.config.device
-        # stable-baselines3 draws from the global generators: seeded anew for every iteration, a
-        # resumed run goes on as if it had never stopped.
-        self.ppo.set_random_seed(self.config.seed * 1_000_003 + at)
-        self.ppo.ent_coef = self._entropy_weight(at)
-        rate = self.policy_optimizer.param_groups[0]["lr"]
-        self.ppo.lr_schedule = lambda _: rate
-        self.ppo._last_obs = None  # Observations of the model as it was before its update.
-        after = AfterRollout(
+        return ppo.step(
+            at,
             lambda index, order: learn(
                 [((self.images.batch(index, device=device), index), order.to(device))]
-            )
+            ),
+            learning_rate=self.policy_optimizer.param_groups[0]["lr"],
+            entropy_weight=self._entropy_weight(at),
         )
-        num_steps = self.ppo.n_steps * self.ppo.n_envs
-        # An interval never reached: the measurements stay in the logger, to be read below.
-        self.ppo.learn(num_steps, callback=after, log_interval=2**62, reset_num_timesteps=False)
-        return {
-            "auc": float(np.mean(after.errors)),
-            "return": float(self.ppo.rollout_buffer.rewards.sum(0).mean()),
-            "entropy": -float(self.ppo.logger.name_to_value["train/entropy_loss"]),
-        }
 
     def _learn_in_order(self, num_images: int, generators: list[torch.Generator]) -> float:
         """Update the model on micro-batches in the recipe's order."""
@@ -369,7 +355,7 @@ class Trainer:
             "policy": self.policy.state_dict(),
             "model_optimizers": [whole(each.state_dict()) for each in self.model_optimizers],
             "policy_optimizer": self.policy_optimizer.state_dict(),
-            "actor_critic": None if self.ppo is None else self.ppo.policy.state_dict(),
+            "actor_critic": None if self.ppo is None else self.ppo.state_dict(),
             "generator": self.generator.get_state(),
             "streams": self.processes.gather_objects(self._stream_state()),
             "scans": list(chain(*self.processes.gather_objects(moved(self.scans, "cpu")))),
@@ -386,7 +372,7 @@ class Trainer:
         for optimizer, saved in zip(self.model_optimizers, state["model_optimizers"], strict=True):
             load_optimizer(optimizer, saved)
         if self.ppo is not None:
-            self.ppo.policy.load_state_dict(state["actor_critic"])
+            self.ppo.load_state_dict(state["actor_critic"])
         self.policy_optimizer.load_state_dict(state["policy_optimizer"])
         if self.teacher is not None:
             self.teacher.load_state_dict(state["teacher"])

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int, UInt8
-from sklearn.cluster import MiniBatchKMeans
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
@@ -47,6 +46,8 @@ def fit_palette(
 
     Reference: iGPT (Chen et al. 2020), Sec. 3.2: k-means of RGB values, k = 512.
     """
+    from sklearn.cluster import MiniBatchKMeans  # Two seconds, which other targets need not wait.
+
     pixels = images.permute(0, 2, 3, 1).flatten(0, 2)
     if len(pixels) > max_pixels:
         generator = torch.Generator().manual_seed(seed)

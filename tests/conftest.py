@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
 # Before the first import of ours: from here on every annotated shape and dtype is checked.
 install_import_hook(["foveate", "envs", "agents"], "beartype.beartype")
-torch.set_num_threads(min(2, torch.get_num_threads()))
+# These models are too small for two threads, which would wait for each other.
+torch.set_num_threads(1)
 
 
 @pytest.fixture(params=[0, 2], ids=["blind", "periphery"])

@@ -24,9 +24,8 @@ from agents.group_relative import (
 from agents.policies import Agent, PointerPolicy, PolicyAgent, PolicyConfig
 from envs.episode import Episode
 from envs.toy import BUDGET, CUE, PLACES, cue_images
-from foveate.config import ModelConfig
+from foveate.checkpoint import load_model
 from foveate.model import AnyOrderTransformer
-from foveate.orders import ordering
 
 
 @pytest.fixture
@@ -175,38 +174,23 @@ def test_a_group_of_one_has_no_baseline(
         )
 
 
-@pytest.mark.slow
 def test_the_policy_learns_to_read_the_cue() -> None:
     """Where looking is the only way to win.
 
-    The optimum is .5, the best image-independent order .79, a random one about .84. Threshold .58:
-    no order that ignores the image, nor a search place by place (.6), comes below it.
+    The optimum is .40; the cue and then always the same place .70, a search place by place .67.
+    Solved within 20 updates by each of three seeds.
     """
     torch.manual_seed(0)
     generator = torch.Generator().manual_seed(0)
-    config = ModelConfig(
-        image_size=(8, 8), patch_size=2, embed_dim=32, depth=2, num_heads=2, decoder_depth=1
-    )
-    model, policy = AnyOrderTransformer(config), PointerPolicy(32, PolicyConfig(hidden_dim=64))
+    model = load_model("cue")
+    policy = PointerPolicy(model.config.embed_dim, PolicyConfig())
     images = cue_images(4096, generator)[0].float() / 255
-    random = ordering("random", model.grid)
-    model_optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
-    policy_optimizer = torch.optim.Adam(policy.parameters(), lr=5e-3)
-
-    def batch(size: int) -> Tensor:
-        return images[torch.randint(len(images), (size,), generator=generator)]
-
-    for _ in range(400):
-        looked_at = batch(64)
-        rank = random(looked_at, generator=generator).clamp(max=8)
-        model_optimizer.zero_grad()
-        model(looked_at, rank, generator=generator).backward()
-        model_optimizer.step()
-    for _ in range(200):
+    optimizer = torch.optim.Adam(policy.parameters(), lr=5e-3)
+    for _ in range(40):
         scans = policy_step(
             model,
             policy,
-            batch(32),
+            images[torch.randint(len(images), (32,), generator=generator)],
             budget=BUDGET,
             reward="auc",
             group=8,
@@ -214,15 +198,15 @@ def test_the_policy_learns_to_read_the_cue() -> None:
             entropy_weight=0.02,
             generator=generator,
         )
-        policy_optimizer.zero_grad()
+        optimizer.zero_grad()
         scans.loss.backward()
-        policy_optimizer.step()
+        optimizer.step()
     unseen, place = cue_images(500, generator)
     world = unseen.float() / 255
-    order = scan_with(PolicyAgent(policy), model.eval(), world, BUDGET)
+    order = scan_with(PolicyAgent(policy), model, world, BUDGET)
     area = float(model.error_curve(world, order)[:, 1:].mean())
     shuffled = float(model.error_curve(world, order.roll(1, 0))[:, 1:].mean())
-    assert area < 0.58, f"area {area:.3f}"
+    assert area < 0.45, f"area {area:.3f}"
     assert shuffled > area + 0.1, f"another image's path does as well: {shuffled:.3f}"
     named = torch.tensor(PLACES)[place]
     hits = (order.unsqueeze(-1) == named.unsqueeze(1)).any(-1).sum(1).float().mean()

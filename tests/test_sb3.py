@@ -134,9 +134,11 @@ def test_other_observations_are_refused(model: AnyOrderTransformer, data: ImageS
         MaskablePPO(PointerActorCriticPolicy, env, n_steps=2, batch_size=2)
 
 
-@pytest.mark.slow
 def test_maskable_ppo_learns_to_read_the_cue() -> None:
-    """Optimum .5, searching place by place .6, best order that ignores the image .79."""
+    """The optimum is .40; the cue and then always the same place .70.
+
+    Solved after 15 rollouts by both of two seeds.
+    """
     env = gym.make_vec("foveate/CueScan-v0", num_envs=64)
     learner = MaskablePPO(
         PointerActorCriticPolicy,
@@ -149,11 +151,11 @@ def test_maskable_ppo_learns_to_read_the_cue() -> None:
         ent_coef=0.02,
         seed=0,
     )
-    learner.learn(64 * 4 * 150)
+    learner.learn(64 * 4 * 30)
     test = envs.ImageScanVectorEnv(1, model="cue", data="cue", split="test", budget=4)
     world = test.images.batch(torch.arange(500))
     agent = PolicyAgent(learner.policy.mlp_extractor.pointer)
     order = scan_with(agent, test.model, world, 4)
     area = float(test.model.error_curve(world, order)[:, 1:].mean())
-    assert area < 0.58, f"area {area:.3f}"
+    assert area < 0.45, f"area {area:.3f}"
     assert float((order[:, 0] == CUE).float().mean()) > 0.9
