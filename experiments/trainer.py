@@ -9,12 +9,13 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor
 
 from agents.group_relative import policy_step
 from agents.policies import PolicyConfig
 from envs.vector import ImageScanVectorEnv
+from experiments.batches import Drawn, Ranked, Scans, make_stream, moved, repeated
 from experiments.config import TrainConfig
 from experiments.distributed import (
     Processes,
@@ -34,7 +35,7 @@ from experiments.run import (
 from foveate.data import augment
 from foveate.orders import order_to_rank, rank_to_order, tie_prefix
 from foveate.semantic_orders import model_ordering
-from foveate.streaming import ImageStream, StreamState
+from foveate.streaming import StreamState
 from foveate.targets import fit_palette
 from foveate.teachers import Teacher, make_teacher
 from foveate.tracks import Captions
@@ -49,12 +50,6 @@ NUM_TRACKS = 8
 PALETTE_IMAGES = 5000
 """Training images whose colors a palette is fitted to."""
 
-Drawn = tuple[Float[Tensor, "B C H W"], Int[Tensor, "B"]]
-"""Images and their numbers in the training set."""
-Scans = tuple[Drawn, Int[Tensor, "S T"]]
-"""Images and the scanpaths on them, equally many on each, in succession."""
-Ranked = tuple[Drawn, Int[Tensor, "B N"]]
-"""Images and the ranks of their patches."""
 Learn = Callable[[list[Scans]], None]
 """Lets the model learn from the scans of each micro-batch."""
 
@@ -387,33 +382,3 @@ class Trainer:
                 )
             self.stream.load_state_dict(state["streams"][self.processes.rank])
         self.iteration = state["iteration"]
-
-
-def make_stream(config: TrainConfig, processes: Processes) -> ImageStream:
-    """Open the training split as this process's share of a stream."""
-    assert config.image_size is not None
-    return ImageStream(
-        config.data,
-        "train",
-        image_size=config.image_size,
-        batch_size=config.stream_batch,
-        channels=config.channels or 3,
-        seed=config.seed,
-        num_workers=config.stream_workers,
-        rank=processes.rank,
-        world_size=processes.count,
-    )
-
-
-def moved(scans: Iterable[Scans], device: str) -> list[Scans]:
-    """Move scans to a device."""
-    return [
-        ((images.to(device), index.to(device)), order.to(device))
-        for (images, index), order in scans
-    ]
-
-
-def repeated(drawn: Drawn, times: int) -> Drawn:
-    """Repeat each image in succession."""
-    images, index = drawn
-    return images.repeat_interleave(times, dim=0), index.repeat_interleave(times)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -17,8 +17,7 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from foveate.choices import check_choice
-
-Grid = tuple[int, int]
+from foveate.paths import PATHS, Grid, grid_cells
 
 
 @runtime_checkable
@@ -95,119 +94,7 @@ def mean_rank_order(rank: Int[Tensor, "B N"]) -> Int[Tensor, " N"]:
     return rank.double().mean(0).argsort(stable=True)
 
 
-# --- fixed orders: each builder returns the patches of a grid in visiting order
-
-
-def _cells(grid: Grid) -> list[tuple[int, int]]:
-    return [(row, col) for row in range(grid[0]) for col in range(grid[1])]
-
-
-def _sorted_cells(grid: Grid, key: Callable[[tuple[int, int]], Any]) -> list[int]:
-    return [row * grid[1] + col for row, col in sorted(_cells(grid), key=key)]
-
-
-def _raster(grid: Grid) -> list[int]:
-    return _sorted_cells(grid, lambda cell: cell)
-
-
-def _column(grid: Grid) -> list[int]:
-    return _sorted_cells(grid, lambda cell: (cell[1], cell[0]))
-
-
-def _snake(grid: Grid) -> list[int]:
-    return _sorted_cells(grid, lambda cell: (cell[0], -cell[1] if cell[0] % 2 else cell[1]))
-
-
-def _spiral_in(grid: Grid) -> list[int]:
-    """Clockwise from the top left corner inward."""
-    ring = [[row * grid[1] + col for col in range(grid[1])] for row in range(grid[0])]
-    path: list[int] = []
-    while ring:
-        path += ring.pop(0)
-        ring = [list(line) for line in zip(*ring, strict=True)][::-1]
-    return path
-
-
-def _spiral_out(grid: Grid) -> list[int]:
-    return _spiral_in(grid)[::-1]
-
-
-def _center_out(grid: Grid) -> list[int]:
-    """By distance to the center of the grid; equal distances clockwise from the left."""
-    middle = (grid[0] - 1) / 2, (grid[1] - 1) / 2
-
-    def key(cell: tuple[int, int]) -> tuple[float, float]:
-        down, right = cell[0] - middle[0], cell[1] - middle[1]
-        return round(math.hypot(down, right), 9), math.atan2(down, right)
-
-    return _sorted_cells(grid, key)
-
-
-def _checkerboard(grid: Grid) -> list[int]:
-    return _sorted_cells(grid, lambda cell: (sum(cell) % 2, cell))
-
-
-def _farthest_point(grid: Grid) -> list[int]:
-    """From the center, always the patch farthest from all visited ones: blue noise.
-
-    Reference: Eldar et al. 1997, The farthest point strategy for progressive image sampling.
-    """
-    cells = torch.tensor(_cells(grid), dtype=torch.float64)
-    path = [_center_out(grid)[0]]
-    distance = torch.cdist(cells[path], cells)[0]
-    while len(path) < len(cells):
-        path.append(int(distance.argmax()))
-        distance = torch.minimum(distance, torch.cdist(cells[path[-1:]], cells)[0])
-    return path
-
-
-def _z_curve(grid: Grid) -> list[int]:
-    """Morton order: by the interleaved bits of row and column."""
-
-    def key(cell: tuple[int, int]) -> int:
-        return sum(
-            (cell[0] >> bit & 1) << 2 * bit + 1 | (cell[1] >> bit & 1) << 2 * bit
-            for bit in range(16)
-        )
-
-    return _sorted_cells(grid, key)
-
-
-def _hilbert(grid: Grid) -> list[int]:
-    """The Hilbert curve of the smallest power-of-two square around the grid.
-
-    Cells outside the grid are left out.
-    """
-    side = 1 << (max(grid) - 1).bit_length()
-
-    def key(cell: tuple[int, int]) -> int:
-        row, col = cell
-        index, half = 0, side // 2
-        while half:
-            down, right = int(row & half > 0), int(col & half > 0)
-            index += half * half * ((3 * right) ^ down)
-            if not down:
-                if right:
-                    row, col = side - 1 - row, side - 1 - col
-                row, col = col, row
-            half //= 2
-        return index
-
-    return _sorted_cells(grid, key)
-
-
-FIXED: dict[str, Callable[[Grid], list[int]]] = {
-    "raster": _raster,
-    "column": _column,
-    "snake": _snake,
-    "spiral_in": _spiral_in,
-    "spiral_out": _spiral_out,
-    "center_out": _center_out,
-    "checkerboard": _checkerboard,
-    "farthest_point": _farthest_point,
-    "hilbert": _hilbert,
-    "z_curve": _z_curve,
-}
+# --- fixed orders
 
 
 def fixed_ordering(path: list[int]) -> Ordering:
@@ -241,7 +128,7 @@ def _shuffled_segments(
 
 
 def _squares(grid: Grid, side: int) -> Int[Tensor, " N"]:
-    row, col = torch.tensor(_cells(grid)).T
+    row, col = torch.tensor(grid_cells(grid)).T
     return row // side * math.ceil(grid[1] / side) + col // side
 
 
@@ -279,7 +166,7 @@ def _random_blobs(grid: Grid, blobs: int | None = None) -> Draw:
     blobs = min(7, grid[0] * grid[1]) if blobs is None else blobs
     if not 1 <= blobs <= grid[0] * grid[1]:
         raise ValueError(f"blobs must lie in 1..{grid[0] * grid[1]}, got {blobs}")
-    cells = torch.tensor(_cells(grid), dtype=torch.float32)
+    cells = torch.tensor(grid_cells(grid), dtype=torch.float32)
     extent = torch.tensor(grid, dtype=torch.float32)
 
     def draw(size: int, generator: torch.Generator | None) -> Tensor:
@@ -407,7 +294,7 @@ SUBSETS: dict[str, Callable[..., Ordering]] = {
 }
 """Two ranks alone, visible (0) and hidden (1), for masked modelling: no order to scan in."""
 ORDERINGS: dict[str, Callable[..., Ordering]] = {
-    **{name: _fixed(build) for name, build in FIXED.items()},
+    **{name: _fixed(build) for name, build in PATHS.items()},
     **{name: _drawn(build) for name, build in RANDOM.items()},
 }
 """Builders by name, called with grid and options. Add your own: ``ORDERINGS["mine"] = build``."""

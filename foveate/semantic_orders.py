@@ -16,7 +16,8 @@ from torch import Tensor
 
 from foveate.choices import check_choice
 from foveate.encoder import PatchEncoder
-from foveate.orders import ORDERINGS, SUBSETS, Grid, Ordering, ordering, rank_to_order
+from foveate.orders import ORDERINGS, SUBSETS, Ordering, ordering, rank_to_order
+from foveate.paths import Grid
 
 
 @torch.no_grad()

@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from foveate.orders import (
-    FIXED,
     ORDERINGS,
     RANDOM,
     SUBSETS,
@@ -23,6 +22,7 @@ from foveate.orders import (
     rank_to_order,
     tie_prefix,
 )
+from foveate.paths import PATHS
 
 GRIDS = st.tuples(st.integers(1, 9), st.integers(1, 9))
 ANY = settings(max_examples=30, deadline=None)
@@ -78,7 +78,7 @@ def test_ranks_are_consecutive_from_zero(name: str, grid: tuple[int, int], seed:
     check_rank(rank, grid[0] * grid[1])
     for row in rank.tolist():
         assert sorted(set(row)) == list(range(max(row) + 1))
-        if name in FIXED or name == "random":
+        if name in PATHS or name == "random":
             assert len(set(row)) == len(row)
 
 
