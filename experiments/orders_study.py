@@ -44,6 +44,7 @@ def compare_orders(config: OrdersConfig) -> dict[str, object]:
         "kind": "orders",
         "orders": summaries,
         "data": Path(config.data).name,
+        "limit": config.limit,
         "recipe": None if config.recipes else config.recipe,
         "target": None if config.recipes else config.target,
         "teraflops": config.teraflops,

@@ -91,8 +91,10 @@ def orders_table(result: dict[str, Any]) -> str:
     what, model = "recipe", "recipes of their own order, decoder and target"
     if result["recipe"] is not None:
         what, model = "order", f"recipe `{result['recipe']}` with target {result['target']}"
+    limit = result.get("limit")
+    data = result["data"] if limit is None else f"first {limit} images of {result['data']}"
     lines = [
-        f"{result['data']}, {model}, {' to '.join(sizes)} M parameters, "
+        f"{data}, {model}, {' to '.join(sizes)} M parameters, "
         f"{result['teraflops']:g} TFLOP a run, "
         f"{result['precision']}, seeds {', '.join(map(str, result['seeds']))}, "
         f"{plural(result['threads'], 'CPU thread')}, probed with {result['probe_train']} training "
