@@ -36,9 +36,12 @@ def compare_orders(config: OrdersConfig) -> dict[str, object]:
     for name in set(config.rows) - {*config.recipes, POLICY, UNTRAINED}:
         check_choice("order", name, [*ORDERINGS, *SEMANTIC])
     rows: dict[str, list[dict[str, Any]]] = {name: [] for name in config.rows}
+    plans = {name: planned(config, name) for name in config.rows}
     for seed in config.seeds:
-        for name in config.rows:
-            rows[name].append(measured(config, name, seed))
+        for name, (plan, operations) in plans.items():
+            out = config.out / f"{name}_{seed}"
+            plan = dataclasses.replace(plan, out=out, seed=seed)
+            rows[name].append(measured(config, plan, operations))
     summaries = {name: summary(runs) for name, runs in rows.items()}
     result: dict[str, object] = {
         "kind": "orders",
@@ -81,12 +84,10 @@ def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
     return row
 
 
-def measured(config: OrdersConfig, name: str, seed: int) -> dict[str, Any]:
+def measured(config: OrdersConfig, plan: TrainConfig, operations: float) -> dict[str, Any]:
     """Train one run, or load it, and probe it."""
-    folder = config.out / f"{name}_{seed}"
-    wanted, operations = planned(config, name, seed, folder)
-    run = finished(wanted)
-    path = folder / "probe_orders.json"
+    run = finished(plan)
+    path = plan.out / "probe_orders.json"
     probed = {"probe_train": config.probe_train, "probe_test": config.probe_test}
     if path.is_file():
         stored: dict[str, Any] = json.loads(path.read_text())
@@ -102,12 +103,13 @@ def measured(config: OrdersConfig, name: str, seed: int) -> dict[str, Any]:
     return result
 
 
-def planned(config: OrdersConfig, name: str, seed: int, folder: Path) -> tuple[TrainConfig, float]:
-    """Return the run's config, its iterations chosen to fill the budget, and its operations."""
+def planned(config: OrdersConfig, name: str) -> tuple[TrainConfig, float]:
+    """Return a row's config, its iterations chosen to fill the budget, and its operations.
+
+    These are the same for all seeds: counted with seed 0.
+    """
     untrained = name == UNTRAINED
     base = TrainConfig(
-        out=folder,
-        seed=seed,
         precision=config.precision,
         threads=config.threads,
         data=config.data,
