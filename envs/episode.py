@@ -138,7 +138,9 @@ class Episode:
     def _judge(self, prediction: Prediction) -> None:
         """Keep a prediction of the candidates, and its errors."""
         self.prediction = prediction
-        error = (prediction.values - take(self.targets, self.candidates)).square().mean(-1)
+        all_patches = self.num_candidates is None
+        targets = self.targets if all_patches else take(self.targets, self.candidates)
+        error = (prediction.values - targets).square().mean(-1)
         self.candidate_errors = error * self.selectable.gather(1, self.candidates)
 
     def remaining_error(self) -> Float[Tensor, "B"]:

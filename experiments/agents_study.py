@@ -81,6 +81,7 @@ def trained(config: StudyConfig, agent: Agent, seed: int) -> Run:
         agent=agent,
         seed=seed,
         policy_every=1,
+        iterations=config.iterations or preset.iterations,
         report=False,
         threads=config.threads,
     )

@@ -6,7 +6,7 @@ No torch here, so that ``--help`` answers at once.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -77,11 +77,13 @@ class TrainConfig:
     order: str | None = None
     """Order that the model learns from, in foveate.orders or foveate.semantic_orders; None = the
     recipe's."""
+    order_options: dict[str, int] = field(default_factory=dict)
+    """Options of the order, such as ``side 4`` of random_squares."""
     target: TargetKind | None = None
     """What the model predicts; None = the recipe's."""
     teacher: str = "average"
     """Whose features are predicted (target="features"): ``average``, of the model's own weights
-    over time, or a timm model."""
+    over time, ``own``, of these weights as they are, or a timm model."""
     num_colors: int | None = None
     """Entries of the palette (target="colors"); None = 512, or 64 for gray images."""
 
@@ -213,13 +215,12 @@ class TrainConfig:
             )
         if self.shard and self.model_optimizer == "muon":
             raise ValueError("shard needs --model-optimizer adamw; Muon takes matrices as a whole")
-        for name in ("batch_size", "warmup_batch_size"):
+        for name in self._batch_sizes:
             if getattr(self, name) % (self.micro_batches or 1):
                 raise ValueError(
                     f"micro_batches (by default one per process) must divide {name} "
                     f"{getattr(self, name)}, got {self.micro_batches}"
                 )
-        self._check_effect()
         if self.policy_every > 1 and self.schedule not in ("joint", "frozen"):
             raise ValueError("policy_every needs schedule joint or frozen; add --policy-every 1")
         if self.num_candidates is not None and self.num_candidates < 2:
@@ -252,22 +253,31 @@ class TrainConfig:
                 f"group must be at least 2 (the others are the baseline), got {self.group}"
             )
 
-    def _check_effect(self) -> None:
-        """Refuse options that nothing reads in this run, so that nobody compares their values."""
+    def check_effect(self) -> None:
+        """Refuse options that nothing reads in this run, so that nobody compares their values.
+
+        Raises:
+            ValueError: names them all, and what to add.
+        """
+        parts = self.parts
         idle: tuple[str, ...] = () if self.iterations else POLICY_OPTIONS
-        if not self.iterations and not self.parts.scannable:
-            idle += ("budget", "batch_size")
-        for name in idle:
-            default = getattr(type(self), name)
-            if getattr(self, name) != default:
-                option = f"--{name.replace('_', '-')} {default}"
-                raise ValueError(
-                    f"{name} has no effect without iterations with a policy; add {option}"
-                )
+        if not self.iterations and not parts.scannable:
+            idle += ("batch_size",) if parts.queries == "unseen" else ("batch_size", "budget")
+        changed = {
+            name: getattr(type(self), name)
+            for name in idle
+            if getattr(self, name) != getattr(type(self), name)
+        }
+        if changed:
+            options = " ".join(f"--{n.replace('_', '-')} {value}" for n, value in changed.items())
+            raise ValueError(
+                f"{', '.join(changed)}: of no effect without iterations with a policy; "
+                f"add {options}"
+            )
         if self.schedule != "alternating" and self.alternate_every != type(self).alternate_every:
             raise ValueError("alternate_every needs --schedule alternating")
         if self.data in ("scenes", "cue") and self.data_root != type(self).data_root:
-            raise ValueError(f"data_root has no effect on {self.data}, which need no files")
+            raise ValueError(f"data_root has no effect on {self.data}, which needs no files")
         if self.stop_after is not None and self.stop_after > self.total_iterations:
             raise ValueError(
                 f"stop_after {self.stop_after} lies beyond the end of the run, "
@@ -279,24 +289,30 @@ class TrainConfig:
         return num_images // (self.micro_batches or 1)
 
     @property
+    def _batch_sizes(self) -> tuple[str, ...]:
+        return ("batch_size", "warmup_batch_size") if self.iterations else ("warmup_batch_size",)
+
+    @property
     def stream_batch(self) -> int:
         """Images that are streamed at once: the largest number that makes up every micro-batch."""
-        return math.gcd(
-            self.per_micro_batch(self.warmup_batch_size),
-            self.per_micro_batch(self.batch_size),
-            self.num_random,
-            self.num_learned,
-        )
+        sizes = [self.per_micro_batch(getattr(self, name)) for name in self._batch_sizes]
+        return math.gcd(*sizes, *((self.num_random, self.num_learned) if self.iterations else ()))
 
     @property
     def parts(self) -> Recipe:
         """The recipe, with the parts that are swapped."""
-        chosen = {"order": self.order, "target": self.target}
+        chosen = {
+            "order": self.order,
+            "target": self.target,
+            "decoder_depth": self.decoder_depth,
+        }
         swapped = {name: part for name, part in chosen.items() if part is not None}
         parts = replace(recipe(self.recipe), **swapped)  # type: ignore[arg-type]
         # Options of the recipe's order are not those of another.
         swaps_order = self.order not in (None, recipe(self.recipe).order)
-        return replace(parts, squares_per_side=None) if swaps_order else parts
+        if not swaps_order and not self.order_options:
+            return parts
+        return replace(parts, squares_per_side=None, order_options=self.order_options)
 
     @property
     def num_random(self) -> int:

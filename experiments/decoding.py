@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from experiments.agents_study import seed_interval
-from experiments.run import git_commit, load_run, read_manifest, set_threads, write_json
+from experiments.run import Run, git_commit, load_run, read_manifest, set_threads, write_json
 from foveate.data import ImageSet
 from foveate.model import AnyOrderTransformer
 from foveate.orders import ordering, rank_to_order
@@ -46,9 +46,9 @@ def decode(config: DecodeConfig) -> dict[str, object]:
     most = max(*config.passes, config.search_passes if config.search else 1)
     if most > model.num_patches:
         raise ValueError(f"{model.num_patches} patches take at most as many passes, got {most}")
-    other = None if config.against is None else load_run(config.against).model
+    other = None if config.against is None else load_run(config.against)
     if other is not None:
-        check_comparable(other, model, config)
+        check_comparable(other, run)
     reference = features(model, run.split("test", 2000))
     contenders: dict[str, tuple[int, Decode]] = {
         f"parallel, {passes} passes": (passes, parallel(model, Schedule.cosine(passes)))
@@ -68,9 +68,10 @@ def decode(config: DecodeConfig) -> dict[str, object]:
             one_by_one(model),
         )
     if other is not None:
-        contenders[f"autoregressive model, {other.num_patches} passes"] = (
-            other.num_patches,
-            one_by_one(other, "raster"),
+        number = other.model.num_patches
+        contenders[f"autoregressive model, {number} passes"] = (
+            number,
+            one_by_one(other.model, "raster"),
         )
     rows: dict[str, dict[str, object]] = {}
     print(f"{'decoding':<34}{'passes':>8}{'s/image':>10}{'distance':>12}{'95% interval':>24}")
@@ -100,6 +101,9 @@ def decode(config: DecodeConfig) -> dict[str, object]:
         "searched": searched,
         "data": Path(run.config.data).name,
         "train_seconds": manifest.get("train_seconds"),
+        "against_train_seconds": None
+        if other is None
+        else read_manifest(other.directory).get("train_seconds"),
         "num_patches": model.num_patches,
         "num_images": config.num_images,
         "repeats": config.repeats,
@@ -132,16 +136,19 @@ def one_by_one(model: AnyOrderTransformer, name: str = "random") -> Decode:
     return run
 
 
-def check_comparable(
-    other: AnyOrderTransformer, model: AnyOrderTransformer, config: DecodeConfig
-) -> None:
+def check_comparable(other: Run, run: Run) -> None:
     """Raise ValueError unless another model is autoregressive, of a palette and the same images."""
-    kind = other.config.stream == "causal" and other.config.target == "colors"
-    shapes = [(each.config.in_chans, *each.config.image_size) for each in (other, model)]
-    if not kind or shapes[0] != shapes[1]:
+    parts = other.model.config
+    kind = parts.stream == "causal" and parts.target == "colors"
+    images = [
+        (Path(each.config.data).name, each.model.config.in_chans, *each.model.config.image_size)
+        for each in (other, run)
+    ]
+    if not kind or images[0] != images[1]:
+        data, *shape = images[1]
         raise ValueError(
-            f"--against needs a causal model of a palette and images of shape {shapes[1]}, as of "
-            f"recipe igpt; {config.against} holds another"
+            f"--against needs a causal model of a palette, as of recipe igpt, of {data} in shape "
+            f"{tuple(shape)}; {other.directory} holds another"
         )
 
 

@@ -31,6 +31,7 @@ from experiments.config import TrainConfig
 from experiments.run import read_config
 from foveate.model import AnyOrderTransformer
 from foveate.semantic_orders import SEMANTIC
+from foveate.teachers import OWN_DECAY
 
 Item = TypeVar("Item")
 
@@ -218,8 +219,10 @@ def check_shardable(config: TrainConfig, processes: Processes) -> None:
         raise ValueError(
             f"--shard needs another --order than {config.parts.order}, which looks into the model"
         )
-    if config.parts.target == "features" and config.teacher == "average":
-        raise ValueError("--shard needs a timm model as --teacher; average copies the model")
+    if config.parts.target == "features" and config.teacher in OWN_DECAY:
+        raise ValueError(
+            f"--shard needs a timm model as --teacher; {config.teacher} copies the model"
+        )
 
 
 def share_batches(config: TrainConfig, processes: Processes) -> TrainConfig:

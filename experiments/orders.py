@@ -18,13 +18,13 @@ different ``--seeds`` may share a folder; the last call, with all of them, write
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from experiments.cli import main_with_options
 from foveate.config import TargetKind
-from foveate.recipes import recipe
+from foveate.recipes import Recipe, recipe
 
 POLICY = "policy"
 UNTRAINED = "untrained"
@@ -98,9 +98,10 @@ class OrdersConfig:
             changed = [each for each in own if getattr(self, each) != getattr(type(self), each)]
             if changed:
                 raise ValueError(f"recipes have {changed[0]} of their own; leave it out")
-        elif POLICY in self.orders and self.target != "pixels":
+        elif POLICY in self.orders and not self.parts.scannable:
             raise ValueError(
-                "the policy's order needs --target pixels; or leave it out of --orders"
+                "the policy's order needs a causal stream and a decoder of pixels without lateral "
+                "attention (--recipe saim --target pixels); or leave it out of --orders"
             )
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise ValueError("seeds takes one or more different numbers")
@@ -108,6 +109,11 @@ class OrdersConfig:
             raise ValueError(f"teraflops must be above 0, got {self.teraflops}")
         if min(self.probe_train, self.probe_test, self.batch_size) < 1:
             raise ValueError("probe_train, probe_test and batch_size must be at least 1")
+
+    @property
+    def parts(self) -> Recipe:
+        """What the models of all orders are made of."""
+        return replace(recipe(self.recipe), target=self.target, decoder_depth=self.decoder_depth)
 
     @property
     def rows(self) -> tuple[str, ...]:

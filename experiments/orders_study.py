@@ -15,6 +15,7 @@ from experiments.agents_study import finished, seed_interval
 from experiments.config import PIXEL_TOKENS, RECIPE_SIZES, TrainConfig
 from experiments.distributed import Processes
 from experiments.orders import POLICY, UNTRAINED
+from experiments.result_tables import is_distilled
 from experiments.run import Run, git_commit, read_manifest, set_threads, write_json
 from experiments.timing import count_flops, saved_megabytes
 from experiments.trainer import Trainer
@@ -63,7 +64,10 @@ def compare_orders(config: OrdersConfig) -> dict[str, object]:
     write_json(path, result)
     what = "recipe" if config.recipes else "order"
     print(f"{what:<28}{'linear':>8}{'95% interval':>18}{'k-NN':>8}{'95% interval':>18}")
-    for name, row in summaries.items():
+    # Distillations last, which are not to be compared with what sees pixels alone.
+    for name, row in sorted(summaries.items(), key=lambda item: is_distilled(item[1])):
+        if is_distilled(row):
+            name += " (distilled)"
         cells = []
         for probe in ("linear", "knn"):
             interval = row[f"{probe}_ci95"]
@@ -139,11 +143,13 @@ def planned(config: OrdersConfig, name: str) -> tuple[TrainConfig, float]:
             target=config.target,
             decoder_depth=config.decoder_depth,
         )
+    # In all rows that can be scanned scans are equally long.
+    if base.parts.scannable or base.parts.queries == "unseen":
+        base = dataclasses.replace(base, budget=config.budget)
     if untrained:
         return dataclasses.replace(base, model_lr=0.0), 0.0
     if learned:
-        scans = max(1, config.batch_size // 8)
-        base = dataclasses.replace(base, budget=config.budget, batch_size=scans)
+        base = dataclasses.replace(base, batch_size=max(1, config.batch_size // 8))
     total = config.teraflops * 1e12
     plain = flops_per_step(base, joint=False)
     if not learned:

@@ -44,8 +44,8 @@ class ProbeConfig:
     """Peak learning rates of fine-tuning; of several, the held-out images choose one."""
     generative_weight: float = 0.0
     """Weight of the model's own loss in fine-tuning (iGPT takes 1); 0 = off."""
-    generative_order: str = "random"
-    """Order of that loss."""
+    generative_order: str | None = None
+    """Order of that loss; None = the one that the model learned from."""
     train_limit: int = 10000
     """Training images of the probe."""
     test_limit: int | None = None

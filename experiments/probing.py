@@ -13,7 +13,6 @@ from experiments.run import Run, build, git_commit, load_run, set_threads, write
 from foveate.data import ImageSet
 from foveate.finetuning import FineTuneConfig, fine_tune_probe
 from foveate.model import AnyOrderTransformer
-from foveate.orders import ordering
 from foveate.probe_heads import (
     MAX_TOKEN_BYTES,
     attentive_probe,
@@ -32,6 +31,7 @@ from foveate.probes import (
     linear_probe,
     pixel_features,
 )
+from foveate.semantic_orders import model_ordering
 
 if TYPE_CHECKING:
     from experiments.probe import ProbeConfig
@@ -172,7 +172,7 @@ class Bench:
         print("\n" + table_line("accuracy, 95% interval", ["fine-tuned"]))
         results: dict[str, object] = {}
         for source in sources:
-            how = tuning(self.config, source.attention)
+            how = tuning(self.config, self.run, source.attention)
             tuned = fine_tune_probe(source.model, self.train, self.test, how, seed=self.config.seed)
             print(table_line(source.name, [shown(tuned)]))
             results[source.name] = {**vars(tuned), **asdict(how)}
@@ -193,15 +193,30 @@ def concat_layers(chosen: tuple[int, ...], depth: int) -> list[int]:
     return list(range(depth - chosen[0], depth)) if len(chosen) == 1 else [i - 1 for i in chosen]
 
 
-def tuning(config: ProbeConfig, attention: Attention) -> FineTuneConfig:
+def tuning(config: ProbeConfig, run: Run, attention: Attention) -> FineTuneConfig:
     """Return how to fine-tune."""
+    parts = run.config.parts
     return FineTuneConfig(
         epochs=config.finetune_epochs,
         learning_rates=config.finetune_lr,
         generative_weight=config.generative_weight,
-        generative_order=config.generative_order,
+        generative_order=config.generative_order or parts.order,
+        order_options=parts.options_for(run.model.grid) if config.generative_order is None else {},
         attention=attention,
     )
+
+
+def check_generative(how: FineTuneConfig, run: Run, images: ImageSet) -> None:
+    """Raise ValueError unless the model takes the generative loss of a fine-tuning."""
+    if run.model.config.target == "features":
+        raise ValueError(
+            "this model predicts a teacher's features, for which fine-tuning has no teacher; "
+            "leave out --generative-weight"
+        )
+    batch = images.batch(torch.arange(min(2, len(images))), device=run.config.device)
+    order = model_ordering(how.generative_order, run.model, **dict(how.order_options))
+    with torch.no_grad():
+        run.model(batch, order(batch))
 
 
 def table_line(name: str, cells: list[str]) -> str:
@@ -266,8 +281,7 @@ def probe(config: ProbeConfig) -> dict[str, object]:
     set_threads(config.threads)
     run = load_run(config.run, config.device)
     # What fine-tuning would refuse fails now rather than after the frozen features.
-    tuning(config, "full")
-    ordering(config.generative_order, run.model.grid)
+    how = tuning(config, run, "full")
     with_concat = "concat" in config.pooling
     concat = concat_layers(config.concat_layers, run.config.depth) if with_concat else []
     train, test = run.split("train", config.train_limit), run.split("test", config.test_limit)
@@ -277,6 +291,8 @@ def probe(config: ProbeConfig) -> dict[str, object]:
                 f"the {split} split of {images.name} has images without a label, so that nothing "
                 "can be probed; train on --data with a label column"
             )
+    if how.generative_weight > 0:
+        check_generative(how, run, train)
     if {*config.probes} != {"knn"}:
         hold_out(train.labels.numpy(), config.seed)
     bench = Bench(config, run, train, test, concat)

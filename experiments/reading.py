@@ -39,7 +39,11 @@ def read(config: ReadConfig) -> dict[str, object]:
             f"the model in {config.run} writes no words; train one with: "
             "python -m experiments.train git"
         )
-    tracks = min(config.tracks, model.num_patches - 1)
+    tracks = config.tracks
+    if tracks >= model.num_patches:
+        raise ValueError(
+            f"tracks must be less than the {model.num_patches} patches of an image, got {tracks}"
+        )
     test = run.split("test", config.limit)
     captions = load_captions(run.config, test, "test")
     vocabulary = Vocabulary(model.config.vocabulary)

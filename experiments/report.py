@@ -23,7 +23,7 @@ def report(run: Path) -> None:
     if loaded.model.config.scannable:
         compare(CompareConfig(run=run, limit=400, oracle_limit=100))
         draw(ScanpathConfig(run=run))
-    if loaded.split("test").class_names:
+    if loaded.split("test", 1).class_names:
         probe(ProbeConfig(run=run, train_limit=4000, test_limit=2000))
     else:
         print("no labels, no probe")

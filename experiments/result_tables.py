@@ -83,14 +83,14 @@ def bench_table(result: dict[str, Any]) -> str:
 
 
 def orders_table(result: dict[str, Any]) -> str:
-    """Orders by linear accuracy, with what their models cost."""
+    """Orders by linear accuracy, with what their models cost; distillations in a table apart."""
     orders = dict(sorted(result["orders"].items(), key=lambda item: -item[1]["linear"]))
     first = next(iter(orders.values()))["runs"][0]
     millions = [run["parameters"] / 1e6 for row in orders.values() for run in row["runs"]]
     sizes = dict.fromkeys(f"{size:.2f}" for size in (min(millions), max(millions)))
-    what, model = "recipe", "recipes of their own order, decoder and target"
+    model = "recipes of their own order, decoder and target"
     if result["recipe"] is not None:
-        what, model = "order", f"recipe `{result['recipe']}` with target {result['target']}"
+        model = f"recipe `{result['recipe']}` with target {result['target']}"
     limit = result.get("limit")
     data = result["data"] if limit is None else f"first {limit} images of {result['data']}"
     lines = [
@@ -100,18 +100,33 @@ def orders_table(result: dict[str, Any]) -> str:
         f"{plural(result['threads'], 'CPU thread')}, probed with {result['probe_train']} training "
         f"and {result['probe_test']} test images at the layer that is best on held-out training "
         f"images, commit `{first['commit'][:10]}`.",
-        "",
-        f"| {what} | linear, 95% interval over seeds | k-NN, 95% interval | TFLOP | images "
-        "| images/s | activations, MB | by seed |",
+    ]
+    for distilled in (False, True):
+        chosen = {name: row for name, row in orders.items() if is_distilled(row) == distilled}
+        if distilled and chosen:
+            lines += ["", "Distillations, which see features beside pixels:"]
+        if chosen:
+            lines += ["", *order_rows(chosen, of_recipes=result["recipe"] is None)]
+    return "\n".join(lines)
+
+
+def is_distilled(row: dict[str, Any]) -> bool:
+    """Whether a row's models learned from features."""
+    return bool(row["runs"][0].get("target") == "features")
+
+
+def order_rows(orders: dict[str, dict[str, Any]], *, of_recipes: bool) -> list[str]:
+    """Head and rows of a table of orders or recipes."""
+    lines = [
+        f"| {'recipe' if of_recipes else 'order'} | linear, 95% interval over seeds "
+        "| k-NN, 95% interval | TFLOP | images | images/s | activations, MB | by seed |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for name, row in orders.items():
         runs = row["runs"]
         cells = [name]
-        if what == "recipe":
-            seen = f"{runs[0]['patches']} patches, target {runs[0]['target']}"
-            distilled = "; a distillation" if runs[0]["target"] == "features" else ""
-            cells = [f"{name} ({seen}{distilled})"]
+        if of_recipes:
+            cells = [f"{name} ({runs[0]['patches']} patches, target {runs[0]['target']})"]
         for key in ("linear", "knn"):
             cells.append(with_interval(row, key))
         for key, form in (
@@ -123,20 +138,24 @@ def orders_table(result: dict[str, Any]) -> str:
             cells.append(format(sum(run[key] for run in runs) / len(runs), form))
         cells.append(", ".join(f"{run['linear']:.3f}" for run in runs))
         lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+    return lines
 
 
-def minutes(result: dict[str, Any]) -> str:
-    """How long the model of a result was trained."""
-    seconds = result["train_seconds"]
+def minutes(seconds: float | None) -> str:
+    """How long a model was trained."""
     return "an unknown time" if seconds is None else plural(round(seconds / 60), "minute")
 
 
 def decode_table(result: dict[str, Any]) -> str:
     """Decodings by their number of passes."""
+    other = result.get("against_train_seconds")
+    trained = minutes(result["train_seconds"])
+    if other is not None:
+        trained += f" (the autoregressive one for {minutes(other)})"
     lines = [
-        f"A model of {result['data']}, trained for {minutes(result)}: {result['num_images']} "
-        f"images of {result['num_patches']} pixels, {result['repeats']} repetitions, "
+        f"A model of {result['data']}, trained for {trained}: {result['num_images']} "
+        f"images of {result['num_patches']} pixels, {result['repeats']} repetitions, no pass "
+        f"reuses another's keys and values, distances by this model's features, "
         f"{plural(result['threads'], 'CPU thread')}, commit `{result['commit'][:10]}`.",
         "",
         "| decoding | forward passes | s/image | Frechet distance, 95% interval |",
@@ -154,7 +173,7 @@ def read_table(result: dict[str, Any]) -> str:
     """What a model writes at the policy's fixations, and at random points."""
     lines = [
         f"{result['data']}, {result['test_images']} test images, {result['tracks']} points of "
-        f"each, seed {result['seed']}, trained for {minutes(result)}, "
+        f"each, seed {result['seed']}, trained for {minutes(result['train_seconds'])}, "
         f"commit `{result['commit'][:10]}`; intervals over images.",
         "",
         "| points | sentences right, 95% interval | most sentences of an image right |",

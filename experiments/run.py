@@ -27,7 +27,7 @@ from foveate.teachers import teacher_dim
 from foveate.tracks import Captions, class_captions, scene_captions
 
 STREAM_EVALUATED = 10_000
-"""Images of a streamed split that are evaluated on, unless fewer are asked for."""
+"""Images of a streamed split that are evaluated on, unless a number is asked for."""
 
 
 def git_commit() -> str:
@@ -180,7 +180,7 @@ def seconds_so_far(path: Path) -> float:
 def load_split(config: TrainConfig, split: str, limit: int | None = None) -> ImageSet:
     """Load one split of a run's data; ``cue`` is the toy world of ``envs.toy``.
 
-    Of streamed data it is the first images, at most STREAM_EVALUATED.
+    Of streamed data it is the first images: STREAM_EVALUATED of them unless limit says otherwise.
     """
     if config.stream:
         assert config.image_size is not None
@@ -267,7 +267,6 @@ def build(
 ) -> tuple[AnyOrderTransformer, PointerPolicy]:
     """Build model and policy for images of shape (C, H, W), and words of a recipe with tracks."""
     parts, chans = config.parts, image_shape[0]
-    own_depth = {} if config.decoder_depth is None else {"decoder_depth": config.decoder_depth}
     default_colors = 64 if chans == 1 else 512
     feature_dim = None
     if parts.target == "features":
@@ -286,11 +285,15 @@ def build(
             vocabulary=vocabulary,
             max_words=max_words,
             num_colors=config.num_colors if config.num_colors is not None else default_colors,
-            **own_depth,
         )
     ).to(config.device)
     if config.iterations:
         model.check_scannable()
+    if config.num_candidates is not None and config.num_candidates >= model.num_patches:
+        raise ValueError(
+            f"num_candidates must be less than the {model.num_patches} patches of an image, "
+            f"got {config.num_candidates}; leave it out for all"
+        )
     if model.config.scannable and not 1 <= config.budget < model.num_patches:
         raise ValueError(
             f"budget must lie in 1..{model.num_patches - 1} fixations for this grid, "

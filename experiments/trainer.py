@@ -101,7 +101,11 @@ class Trainer:
                 self.model.predict_in_turn(images, self.order(images))
         self.generator = torch.Generator().manual_seed(config.seed)
         self.scans: list[Scans] = []
+        self.measured: dict[str, float] = {}
         self.iteration = 0
+
+    measured: dict[str, float]
+    """Loss of the last iteration; of the last one that scanned auc, return and entropy."""
 
     def _make_ppo(self) -> JointPPO:
         from agents.sb3 import JointPPO  # Seconds, which runs of the native agent need not wait.
@@ -124,7 +128,11 @@ class Trainer:
     # --- one iteration
 
     def step(self) -> dict[str, float]:
-        """Run one iteration and return its measurements."""
+        """Run one iteration and return the latest measurements."""
+        self.measured |= self._iterate()
+        return self.measured
+
+    def _iterate(self) -> dict[str, float]:
         config, at = self.config, self.iteration
         since_warmup = at - config.warmup_iterations
         self.iteration += 1
@@ -327,7 +335,8 @@ class Trainer:
     def _set_learning_rates(self, at: int) -> None:
         config = self.config
         # The model keeps 5% of its rate to the end: the policy's orders go on changing until then.
-        model_lr = config.model_lr * max(self._decay(at), 0.05) * min(1.0, (at + 1) / 100)
+        left = self._decay(at) if config.parts.learning_rate == "cosine" else 1.0
+        model_lr = config.model_lr * max(left, 0.05) * min(1.0, (at + 1) / 100)
         policy_age = at - config.warmup_iterations + 1
         policy_lr = (
             config.policy_lr * max(self._decay(at), 0.05) * min(1.0, max(policy_age, 0) / 10)
@@ -342,6 +351,7 @@ class Trainer:
 
     def state(self) -> dict[str, Any]:
         """Everything that the next iteration depends on, whether it is sharded or not."""
+        kept = self.scans if self.config.policy_every > 1 else []
         return {
             "iteration": self.iteration,
             "image_shape": self.images.image_shape,
@@ -353,7 +363,8 @@ class Trainer:
             "actor_critic": None if self.ppo is None else self.ppo.state_dict(),
             "generator": self.generator.get_state(),
             "streams": self.processes.gather_objects(self._stream_state()),
-            "scans": list(chain(*self.processes.gather_objects(moved(self.scans, "cpu")))),
+            "scans": list(chain(*self.processes.gather_objects(moved(kept, "cpu")))),
+            "measured": self.measured,
             "teacher": None if self.teacher is None else self.teacher.state_dict(),
         }
 
@@ -382,3 +393,4 @@ class Trainer:
                 )
             self.stream.load_state_dict(state["streams"][self.processes.rank])
         self.iteration = state["iteration"]
+        self.measured = dict(state.get("measured", {}))

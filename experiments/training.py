@@ -36,6 +36,7 @@ def train(config: TrainConfig) -> Trainer:
 
     All processes that torchrun started call it alike; the first one writes.
     """
+    config.check_effect()
     set_threads(config.threads)
     processes = Processes.started(config.device)
     config = share_batches(config, processes)
@@ -82,7 +83,6 @@ def run_loop(config: TrainConfig, processes: Processes) -> Trainer:
             project="foveate", mode=config.wandb, dir=config.out, config=dataclasses.asdict(config)
         )
 
-    measured: dict[str, float] = {}
     logged, logged_at = started, first
     progress = tqdm(
         total=config.total_iterations,
@@ -93,9 +93,7 @@ def run_loop(config: TrainConfig, processes: Processes) -> Trainer:
     )
     with progress:
         while trainer.iteration < end:
-            # With policy_every the policy is not measured in every iteration.
-            measured |= trainer.step()
-            at = trainer.iteration
+            measured, at = trainer.step(), trainer.iteration
             progress.update()
             if writes and (at % config.log_every == 0 or at == end):
                 seconds = seconds_before + time.perf_counter() - started
@@ -103,7 +101,8 @@ def run_loop(config: TrainConfig, processes: Processes) -> Trainer:
                 with metrics.open("a") as file:
                     file.write(json.dumps(line) + "\n")
                 warming = at <= config.warmup_iterations
-                images = config.warmup_batch_size if warming else config.batch_size
+                learned = config.num_learned * (config.micro_batches or 1)
+                images = config.warmup_batch_size if warming else learned
                 now = time.perf_counter()
                 speed = images * (at - logged_at) / (now - logged)
                 logged, logged_at = now, at

@@ -25,7 +25,7 @@ from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex
 def content_may_attend(rank: Int[Tensor, "B N"]) -> Bool[Tensor, "B N N"]:
     """Whether content i may attend to content j: ``rank_j <= rank_i`` (True = may attend).
 
-    Reference: the content mask of SAIM (Qi et al. 2023, arXiv 2303.07338), with ties as
+    Reference: the content mask of SAIM (Qi et al. 2023, arXiv 2212.01610), with ties as
     in RandSAC (2203.12054).
     """
     return rank.unsqueeze(1) <= rank.unsqueeze(2)
@@ -245,7 +245,7 @@ class CrossAttentionBlock(nn.Module):
     decoded from one prefix in one pass. With it they first attend to one another, as in a
     transformer decoder.
 
-    Reference: the query blocks of SAIM (arXiv 2303.07338) and the second stack of ARPG
+    Reference: the query blocks of SAIM (arXiv 2212.01610) and the second stack of ARPG
     (hp-l33/ARPG); with lateral attention, the decoder of RandSAC (2203.12054). timm has no
     cross-attention block and torch's TransformerDecoderLayer insists on self-attention, hence
     by hand.

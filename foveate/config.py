@@ -121,6 +121,8 @@ class ModelConfig:
 
     def _check_parts(self) -> None:
         """Refuse combinations of parts that mean nothing."""
+        if self.queries == "unseen" and (self.visible_decoder or not self.predict_first):
+            raise ValueError("visible_decoder and predict_first=False need queries='own'")
         if self.queries == "unseen" and (
             self.stream == "masked" or self.decoder_depth == 0 or self.lateral != "none"
         ):

@@ -6,6 +6,7 @@ A decoder is a choice of memory (which encoder layers its blocks read) and of la
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast
 
@@ -33,29 +34,26 @@ class Prediction:
     states: Float[Tensor, "B Q D"]
     """Final decoder states of the queries."""
 
+    def map(self, change: Callable[[Tensor], Tensor]) -> Prediction:
+        """Return this with every tensor, (B, Q, *), changed alike."""
+        log_error = self.log_error
+        if log_error is not None:
+            log_error = change(log_error.unsqueeze(-1)).squeeze(-1)
+        return Prediction(change(self.values), log_error, change(self.states))
+
     def take(self, index: Int[Tensor, "B K"]) -> Prediction:
         """Return what is said of the queries at ``index``."""
-        log_error = self.log_error
-        return Prediction(
-            take(self.values, index),
-            None if log_error is None else log_error.gather(1, index),
-            take(self.states, index),
-        )
+        return self.map(lambda each: take(each, index))
 
     def repeat(self, times: int) -> Prediction:
         """Return this with every row ``times`` times in succession."""
-        log_error = self.log_error
-        return Prediction(
-            self.values.repeat_interleave(times, dim=0),
-            None if log_error is None else log_error.repeat_interleave(times, dim=0),
-            self.states.repeat_interleave(times, dim=0),
-        )
+        return self.map(lambda each: each.repeat_interleave(times, dim=0))
 
 
 class EncoderMemory(nn.Module):
     """What each decoder block reads: one (B, S, D) memory per block, token by token.
 
-    Reference: ``layers``: the query stream of SAIM (Qi et al. 2023, arXiv 2303.07338), query_depth
+    Reference: ``layers``: the query stream of SAIM (Qi et al. 2023, arXiv 2212.01610), query_depth
     = decoder depth; ``mixed``: the trainable skip connections of RandSAC (Hua et al. 2023, arXiv
     2203.12054), whose start was not found: the mean of all layers here; ``taps``: D-iGPT (Ren et
     al. 2024, arXiv 2312.02147), blocks 6, 8, 10 and 12 of 12. Differs: memory has LayerNorms of its

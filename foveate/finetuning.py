@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import copy
 import re
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,9 +18,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from foveate.data import ImageSet
-from foveate.orders import ordering
 from foveate.probe_heads import HeadAccuracy, descend, predict, seeded
 from foveate.probes import Attention, hold_out, score
+from foveate.semantic_orders import model_ordering
 
 if TYPE_CHECKING:
     from foveate.model import AnyOrderTransformer
@@ -44,7 +45,9 @@ class FineTuneConfig:
     generative_weight: float = 0.0
     """Weight of the model's own loss beside the cross-entropy; 0 = off, iGPT takes 1."""
     generative_order: str = "random"
-    """Order of that loss; a masked stream or a joint decoder needs one of two ranks."""
+    """Order of that loss, by name as of :func:`foveate.semantic_orders.model_ordering`."""
+    order_options: Mapping[str, int] = field(default_factory=dict)
+    """Options of that order."""
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size"):
@@ -127,7 +130,7 @@ def fine_tune(
     classifier.to(device).train()
     # Apart from that of the batches, which are the same with and without the generative loss.
     generator = torch.Generator().manual_seed(seed)
-    order = ordering(config.generative_order, model.grid)
+    order = model_ordering(config.generative_order, classifier.model, **dict(config.order_options))
 
     def loss(index: Tensor) -> Tensor:
         batch = images.batch(index, device=device)

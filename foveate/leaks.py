@@ -8,6 +8,8 @@ from torch import Tensor
 
 from foveate.decoder import Prediction
 from foveate.model import AnyOrderTransformer
+from foveate.recipes import Recipe
+from foveate.semantic_orders import model_ordering
 
 
 def dependence(
@@ -48,15 +50,31 @@ def dependence(
 
 
 def assert_no_leak(
-    model: AnyOrderTransformer, images: Float[Tensor, "B C H W"], rank: Int[Tensor, "B N"]
+    model: AnyOrderTransformer,
+    images: Recipe | Float[Tensor, "B C H W"],
+    rank: Int[Tensor, "B N"] | None = None,
 ) -> None:
     """Assert that every prediction depends on exactly the patches that its rank allows.
 
     Those of lower rank; for a decoder of visible patches, those of its own rank as well.
 
+    Args:
+        model: what predicts.
+        images: pixels in [0, 1]; or a recipe, whose order is drawn on two random images.
+        rank: decoding step of every patch of the images.
+
     Raises:
         AssertionError: a prediction depends on more, or on less; names the first.
+        ValueError: images without a rank.
     """
+    if isinstance(images, Recipe):
+        row, generator = images, torch.Generator().manual_seed(0)
+        shape = (2, model.config.in_chans, *model.config.image_size)
+        images = torch.rand(shape, generator=generator).to(next(model.parameters()))
+        order = model_ordering(row.order, model, **row.options_for(model.grid))
+        rank = order(images, generator=generator)
+    if rank is None:
+        raise ValueError("images need a rank: assert_no_leak(model, images, rank)")
     with torch.no_grad():
         turn = model.predict_in_turn(images, rank)
     in_turn, seen = dependence(model, images, rank)
@@ -71,9 +89,7 @@ def assert_no_leak(
     for what, depends, allowed, counted in checks:
         wrong = (depends != allowed) & counted.unsqueeze(-1)
         if bool(wrong.any()):
-            row, i, j = (int(index) for index in wrong.nonzero()[0])
-            verb = "leaks: depends" if bool(depends[row, i, j]) else "misses: does not depend"
-            raise AssertionError(
-                f"image {row}: the {what} of patch {i} (rank {int(rank[row, i])}) {verb} on patch "
-                f"{j} (rank {int(rank[row, j])})"
-            )
+            number, i, j = (int(index) for index in wrong.nonzero()[0])
+            verb = "leaks: depends" if bool(depends[number, i, j]) else "misses: does not depend"
+            first, second = (f"patch {k} (rank {int(rank[number, k])})" for k in (i, j))
+            raise AssertionError(f"image {number}: the {what} of {first} {verb} on {second}")

@@ -39,7 +39,7 @@ class InTurn:
 class AnyOrderTransformer(PatchEncoder):
     """Predict any patch from any set of patches revealed before it.
 
-    Reference: SAIM (Qi et al. 2023, arXiv 2303.07338) for image prediction in any order; ARPG
+    Reference: SAIM (Qi et al. 2023, arXiv 2212.01610) for image prediction in any order; ARPG
     (hp-l33/ARPG) for queries that attend to content only. Differs, by default: queries read the
     encoder's last layer, and every prefix predicts several unseen patches instead of the next one.
     """
@@ -116,7 +116,8 @@ class AnyOrderTransformer(PatchEncoder):
             num_left_out = length if self.config.lateral == "joint" else 0
             first_is_predicted = first_is_predicted and not num_left_out
             prediction = self.decode(layers, order[:, num_left_out:], counts[:, num_left_out:])
-            prediction = pad_queries(prediction, num_left_out)
+            # Empty predictions stand for those that are left out.
+            prediction = prediction.map(lambda each: F.pad(each, (0, 0, num_left_out, 0)))
             if self.config.visible_decoder:
                 through = torch.searchsorted(sorted_rank, sorted_rank, right=True)
                 seen = self.visible_decoder(layers, order, through)
@@ -363,13 +364,3 @@ class AnyOrderTransformer(PatchEncoder):
                 f"lateral={self.config.lateral!r}, target={self.config.target!r} "
                 "(without a policy: experiments.train --iterations 0)"
             )
-
-
-def pad_queries(prediction: Prediction, number: int) -> Prediction:
-    """Put ``number`` empty predictions before the others."""
-    log_error = prediction.log_error
-    return Prediction(
-        F.pad(prediction.values, (0, 0, number, 0)),
-        None if log_error is None else F.pad(log_error, (number, 0)),
-        F.pad(prediction.states, (0, 0, number, 0)),
-    )

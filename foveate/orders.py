@@ -79,14 +79,18 @@ def order_to_rank(order: Int[Tensor, "B T"], num_patches: int) -> Int[Tensor, "B
 
 
 def tie_prefix(rank: Int[Tensor, "B N"], size: int) -> Int[Tensor, "B N"]:
-    """Reveal the first ``size`` patches at once (rank 0); the rest follow one by one from rank 1.
+    """Reveal the first ``size`` patches at once, at rank 0; the rest follow from rank 1.
+
+    Patches that tie with the last of them are revealed with it, so that segments stay whole.
 
     Reference: the prefix attention of AIM (El-Nouby et al. 2024, arXiv 2401.08541, Sec. 3.2).
     """
     if not 0 <= size <= rank.shape[1]:
         raise ValueError(f"a prefix holds 0..{rank.shape[1]} patches, got {size}")
-    step = rank_to_order(rank_to_order(rank))
-    return (step - max(size - 1, 0)).clamp_(min=0)
+    if size == 0:
+        return rank
+    last = rank.sort(dim=1).values[:, size - 1 : size]
+    return (rank - last).clamp_(min=0)
 
 
 def mean_rank_order(rank: Int[Tensor, "B N"]) -> Int[Tensor, " N"]:
@@ -155,29 +159,43 @@ def _random_squares(grid: Grid, side: int | None = None) -> Draw:
     return lambda size, generator: _shuffled_segments(segment.repeat(size, 1), generator)
 
 
-def _random_blobs(grid: Grid, blobs: int | None = None) -> Draw:
-    """Patches claimed by ``blobs`` random Gaussians, blob after blob in random order.
+def _num_blobs(grid: Grid, blobs: int | None) -> int:
+    """Return ``blobs``; None = 7, or fewer on a tiny grid."""
+    number = min(7, grid[0] * grid[1]) if blobs is None else blobs
+    if not 1 <= number <= grid[0] * grid[1]:
+        raise ValueError(f"blobs must lie in 1..{grid[0] * grid[1]}, got {number}")
+    return number
 
-    A patch belongs to the nearest blob in standard deviations. None = 7, or fewer on a tiny grid.
+
+def _draw_blobs(
+    grid: Grid, number: int, size: int, generator: torch.Generator | None
+) -> tuple[Int[Tensor, "B N"], Float[Tensor, "B K 2"]]:
+    """Draw which of K random Gaussians claims each patch, and their means.
+
+    A patch belongs to the nearest blob in standard deviations.
 
     Reference: RandSAC, blob segments. Differs: axis-aligned Gaussians, standard deviations uniform
     in 0.5..1.5 of a blob's fair share, since the paper's appendix was not found.
     """
-    blobs = min(7, grid[0] * grid[1]) if blobs is None else blobs
-    if not 1 <= blobs <= grid[0] * grid[1]:
-        raise ValueError(f"blobs must lie in 1..{grid[0] * grid[1]}, got {blobs}")
     cells = torch.tensor(grid_cells(grid), dtype=torch.float32)
     extent = torch.tensor(grid, dtype=torch.float32)
+    mean = torch.rand(size, number, 1, 2, generator=generator) * extent - 0.5
+    deviation = (
+        (0.5 + torch.rand(size, number, 1, 2, generator=generator)) * extent / math.sqrt(number)
+    )
+    distance = ((cells - mean) / deviation).square().sum(-1)
+    return distance.argmin(1), mean.squeeze(2)
 
-    def draw(size: int, generator: torch.Generator | None) -> Tensor:
-        mean = torch.rand(size, blobs, 1, 2, generator=generator) * extent - 0.5
-        deviation = (
-            (0.5 + torch.rand(size, blobs, 1, 2, generator=generator)) * extent / math.sqrt(blobs)
-        )
-        distance = ((cells - mean) / deviation).square().sum(-1)
-        return _shuffled_segments(distance.argmin(1), generator)
 
-    return draw
+def _random_blobs(grid: Grid, blobs: int | None = None) -> Draw:
+    """Patches claimed by ``blobs`` random Gaussians (None = 7), blob after blob in random order.
+
+    Reference: RandSAC (Hua et al. 2023, arXiv 2203.12054), blob segments.
+    """
+    number = _num_blobs(grid, blobs)
+    return lambda size, generator: _shuffled_segments(
+        _draw_blobs(grid, number, size, generator)[0], generator
+    )
 
 
 def _hierarchical(grid: Grid, side: int | None = None, partition: int = 2) -> Draw:
@@ -197,13 +215,40 @@ def _hierarchical(grid: Grid, side: int | None = None, partition: int = 2) -> Dr
 
     def draw(size: int, generator: torch.Generator | None) -> Tensor:
         inner = _shuffled_segments(fine.repeat(size, 1), generator)
-        outer = _shuffled_segments(coarse.repeat(size, 1), generator)
-        joint = outer * (int(fine.max()) + 1) + inner
-        ascending, place = joint.sort(1)
-        step = (ascending.diff(dim=1, prepend=ascending[:, :1]) > 0).long().cumsum(1)
-        return step.gather(1, place.argsort(1))
+        return _nested(_shuffled_segments(coarse.repeat(size, 1), generator), inner)
 
     return draw
+
+
+def _hierarchical_blobs(
+    grid: Grid, blobs: int | None = None, partitions: int | None = None
+) -> Draw:
+    """Random blobs (None = 7) in groups of near ones: groups in random order, blobs within each.
+
+    A blob belongs to the nearest of the first ``partitions`` blobs (None = 3).
+
+    Reference: RandSAC, hierarchical serialization of blobs (7 to 3). Differs: how blobs are grouped
+    was not found.
+    """
+    number = _num_blobs(grid, blobs)
+    groups = min(3, number) if partitions is None else partitions
+    if not 1 <= groups <= number:
+        raise ValueError(f"partitions must lie in 1..{number} blobs, got {groups}")
+
+    def draw(size: int, generator: torch.Generator | None) -> Tensor:
+        blob, mean = _draw_blobs(grid, number, size, generator)
+        nearest = torch.cdist(mean, mean[:, :groups]).argmin(2)
+        outer = _shuffled_segments(nearest.gather(1, blob), generator)
+        return _nested(outer, _shuffled_segments(blob, generator))
+
+    return draw
+
+
+def _nested(outer: Int[Tensor, "B N"], inner: Int[Tensor, "B N"]) -> Int[Tensor, "B N"]:
+    """Rank by ``outer``, within it by ``inner``; patches that tie in both tie."""
+    ascending, place = (outer * (int(inner.max()) + 1) + inner).sort(1)
+    step = (ascending.diff(dim=1, prepend=ascending[:, :1]) > 0).long().cumsum(1)
+    return step.gather(1, place.argsort(1))
 
 
 def _hide(count: Int[Tensor, "B"], num_patches: int, generator: torch.Generator | None) -> Tensor:
@@ -262,6 +307,7 @@ RANDOM: dict[str, Callable[..., Draw]] = {
     "random_squares": _random_squares,
     "random_blobs": _random_blobs,
     "hierarchical": _hierarchical,
+    "hierarchical_blobs": _hierarchical_blobs,
 }
 
 

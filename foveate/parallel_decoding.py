@@ -206,7 +206,9 @@ def search_schedule(
         gradient = approx_fprime(scaled, measure, 1.0)
         gradient /= max(float(np.linalg.norm(gradient)), 1e-12)
         velocity = momentum * velocity + gradient
-        scaled = scaled - learning_rate * np.sqrt(len(values)) * velocity
+        moved = scaled - learning_rate * np.sqrt(len(values)) * velocity
+        # Beyond what is allowed all differences would be 0.
+        scaled = Schedule.from_array(moved * scale).to_array() / scale
         distances.append(measure(scaled))
         if distances[-1] == min(distances):
             best = Schedule.from_array(scaled * scale)

@@ -161,7 +161,7 @@ def sgd_probe(
     """Batch normalization without learned scale, then a linear layer, trained by SGD.
 
     Reference: MAE (He et al. 2022, arXiv 2111.06377), App. A.1, with SGD of momentum 0.9 for LARS
-    as in SAIM (arXiv 2303.07338). Differs: batches of 256, no augmentation, learning rate chosen
+    as in SAIM (arXiv 2212.01610). Differs: batches of 256, no augmentation, learning rate chosen
     on held-out images.
 
     Raises:

@@ -158,7 +158,7 @@ def start_features(
 ) -> tuple[Float[Tensor, "B D"], ...]:
     """Start token (timm's class token) after every encoder block, with full attention.
 
-    So is SAIM (arXiv 2303.07338) probed, whose class token is as blind in training.
+    So is SAIM (arXiv 2212.01610) probed, whose class token is as blind in training.
     """
     return tuple(layer[:, 0] for layer in model.all_layers(images))
 

@@ -21,13 +21,16 @@ mae               75% hidden                 causal  2, joint               own 
 
 All rows differ from their papers in this: encoder positions are learned from a sine-cosine start,
 the start token is visible to all and in a causal stream sees only itself, decoder MLPs are twice as
-wide as the model, memories have LayerNorms of their own, hidden matrices are trained by Muon, and
-images are not cropped or flipped unless ``--augment`` says so. What else differs is in the row.
+wide as the model, memories other than the last layer have LayerNorms of their own, hidden matrices
+are trained by Muon, and images are not cropped or flipped unless ``--augment`` says so. What else
+differs is in the row.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Literal
 
 from foveate.choices import check_choice
 from foveate.config import Lateral, Memory, ModelConfig, Queries, Stream, TargetKind
@@ -43,6 +46,8 @@ class Recipe:
     """Name in foveate.orders or foveate.semantic_orders."""
     squares_per_side: int | None = None
     """Sides of square segments are this share of the grid's side; None: the order has its own."""
+    order_options: Mapping[str, int] = field(default_factory=dict)
+    """Options of the order, such as ``side`` of random_squares; see foveate.orders."""
     stream: Stream = "causal"
     decoder_depth: int | None = 2
     """None = one block per encoder block."""
@@ -56,6 +61,8 @@ class Recipe:
     """Words at fixation points, from the names of the data's classes (``foveate.tracks``)."""
     label_smoothing: float = 0.0
     num_colors: int = 512
+    learning_rate: Literal["cosine", "constant"] = "cosine"
+    """How the model's learning rate goes on after its warm-up: down to 5%, or as it is."""
 
     def model_config(
         self, *, depth: int, feature_dim: int | None = None, **sizes: object
@@ -81,14 +88,14 @@ class Recipe:
         feature_dim = 1 if self.target == "features" else None
         return self.model_config(depth=self.decoder_depth or 1, feature_dim=feature_dim).scannable
 
-    def options_for(self, grid: tuple[int, int]) -> dict[str, int | float]:
+    def options_for(self, grid: tuple[int, int]) -> dict[str, int]:
         """Return the order's options on a grid.
 
         Raises:
             ValueError: the grid cannot be cut into the recipe's squares.
         """
         if self.squares_per_side is None:
-            return {}
+            return dict(self.order_options)
         if grid[0] != grid[1] or grid[0] % self.squares_per_side:
             raise ValueError(
                 f"this recipe cuts the grid into {self.squares_per_side} x {self.squares_per_side} "
@@ -108,14 +115,15 @@ RECIPES: dict[str, Recipe] = {
         reference="iGPT (Chen et al. 2020, openai/image-gpt). One palette entry per pixel: take "
         "patch_size 1, or larger patches that predict all their pixels at once. Differs: timm's "
         "pre-norm blocks (LayerNorm, GELU, biases), tokens are told their target's position "
-        "(nothing new in raster order), the output head does not start at zero.",
+        "(nothing new in raster order), the output head does not start at zero, weight decay. The "
+        "preset shrinks images to 16 x 16 (the paper: 32 x 32 and more).",
         order="raster",
         decoder_depth=0,
         target="colors",
     ),
     "igpt_patch": Recipe(
-        reference="The raster ViT-iGPT of SAIM and the patch-raster row of RandSAC: iGPT on "
-        "patches, regressing their normalized pixels.",
+        reference="iGPT on patches, after the patch-raster baselines of SAIM and RandSAC, whose "
+        "architecture was not found: a single stream and normalized pixels are our choice.",
         order="raster",
         decoder_depth=0,
     ),
@@ -131,15 +139,16 @@ RECIPES: dict[str, Recipe] = {
     "randsac": Recipe(
         reference="RandSAC (Hua et al. 2023, arXiv 2203.12054), square segments, 16 to 4 on an "
         "8 x 8 grid. No code is public. Differs: learned query positions that start as "
-        "sine-cosine; skip weights start as the mean of all layers; queries of the first segment "
-        "stay in the decoder, where they hold positions alone.",
+        "sine-cosine; queries of the first segment stay in the decoder, where they hold positions "
+        "alone. Not found, hence ours: 2 decoder blocks, skip weights that start as the mean of "
+        "all layers, of which the last has passed the encoder's final LayerNorm.",
         order="hierarchical",
         memory="mixed",
         lateral="segment",
         predict_first=False,
     ),
     "saim": Recipe(
-        reference="SAIM (Qi et al. 2023, arXiv 2303.07338, qiy20/SAIM): a query stream beside "
+        reference="SAIM (Qi et al. 2023, arXiv 2212.01610, qiy20/SAIM): a query stream beside "
         "every encoder layer. Differs: queries start at learned positions, the head is linear.",
         decoder_depth=None,
         memory="layers",
@@ -148,7 +157,7 @@ RECIPES: dict[str, Recipe] = {
     "semaim": Recipe(
         reference="SemAIM (Song et al. 2024, arXiv 2312.10457, skyoux/SemAIM), its default order. "
         "As SAIM; similarity to the mean over patches, as its attention_type gap. Its order costs "
-        "one more encoder pass.",
+        "one more encoder pass, a third of a training step's encoder work.",
         order="outward_from_most_similar",
         decoder_depth=None,
         memory="layers",
@@ -158,8 +167,10 @@ RECIPES: dict[str, Recipe] = {
         reference="D-iGPT (Ren et al. 2024, arXiv 2312.02147, OliverRensu/D-iGPT): next and seen "
         "clusters. A distillation: compare it with its teacher, not with pixel recipes. Differs: "
         "the decoder is as wide as the encoder, the start token comes first and predicts nothing, "
-        "queries are positions alone, the teacher's map is resized instead of the prediction, and "
-        "the teacher is any timm model or the average of the encoder's own weights.",
+        "queries are positions alone, those of the first cluster stay in the decoder, the "
+        "teacher's map is resized instead of the prediction, and "
+        "the teacher is any timm model or the encoder itself, its weights averaged over time or as "
+        "they are, whose features are standardized over the batch. Taps are four from depth 8 on.",
         order="random_squares",
         squares_per_side=2,
         memory="taps",
@@ -172,12 +183,14 @@ RECIPES: dict[str, Recipe] = {
         reference="AutoNAT (Ni et al. 2024, LeapLabTHU/ImprovedNAT): Beta(12, 3) hidden, label "
         "smoothing 0.1. Differs: palette entries instead of VQGAN codes, a plain ViT without long "
         "skips, no class condition (hence no guidance), logits not tied to embeddings, no "
-        "average of weights, a rate that falls. Decoding: foveate.parallel_decoding.",
+        "average of weights, weight decay 0.05 and Adam's betas (0.9, 0.95) here, no LayerNorm and "
+        "dropout on embeddings, a linear head. Decoding: foveate.parallel_decoding.",
         order="beta_subset",
         stream="masked",
         decoder_depth=0,
         target="colors",
         label_smoothing=0.1,
+        learning_rate="constant",
     ),
     "git": Recipe(
         reference="GiT (Wang et al. 2024, arXiv 2403.09394, Haiyang-W/GiT): tracks of words at "

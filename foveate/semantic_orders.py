@@ -1,7 +1,7 @@
 """Orders that a model derives from the image: by similarity of patches to the whole.
 
-They cost one more encoder forward pass per image, without gradient: about a quarter of a training
-step's encoder work. Early in training the similarities mean little.
+They cost one more encoder forward pass per image, without gradient: a third of a training step's
+encoder work. Early in training the similarities mean little.
 """
 
 from __future__ import annotations

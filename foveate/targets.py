@@ -28,7 +28,7 @@ def normalize_patches(patches: Float[Tensor, "B N P"]) -> Float[Tensor, "B N P"]
 def blur(images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
     """Smooth with a 9 x 9 Gaussian of deviation 1 pixel, zeros around.
 
-    Reference: SAIM (Qi et al. 2023, arXiv 2303.07338), qiy20/SAIM models_saim.py.
+    Reference: SAIM (Qi et al. 2023, arXiv 2212.01610), qiy20/SAIM models_saim.py.
     """
     # kornia takes seconds to import, which other targets need not wait for.
     from kornia.filters import gaussian_blur2d

@@ -1,6 +1,6 @@
 """Teachers: whose features a model predicts with target="features".
 
-A frozen timm model, or the running average of the student's own weights.
+A frozen timm model, or the student's own weights: their running average, or as they are.
 """
 
 from __future__ import annotations
@@ -45,6 +45,10 @@ class Teacher(Protocol):
         ...
 
 
+OWN_DECAY = {"average": 0.996, "own": 0.0}
+"""Teachers of the student's own weights, and how much of their average each step keeps."""
+
+
 class AverageTeacher:
     """The exponential moving average of the student's weights.
 
@@ -52,10 +56,10 @@ class AverageTeacher:
     patches share teaches nothing, and without its removal the cosine is near 1 from the start.
 
     Reference: data2vec (Baevski et al. 2022, arXiv 2202.03555), Sec. 3.3: normalized targets of an
-    averaged teacher.
+    averaged teacher. SemAIM (Song et al. 2024, arXiv 2312.10457) offers both, and decay 0.
     """
 
-    def __init__(self, student: PatchEncoder, decay: float = 0.996) -> None:
+    def __init__(self, student: PatchEncoder, decay: float = OWN_DECAY["average"]) -> None:
         self.average = AveragedModel(student, multi_avg_fn=get_ema_multi_avg_fn(decay))
         self.average.eval().requires_grad_(False)
 
@@ -115,7 +119,7 @@ class TimmTeacher:
         # timm's models share no type that knows their token grid.
         self.model: Any = model.to(device).eval().requires_grad_(False)
         facts = resolve_model_data_config(model)
-        self.grid, self.size_px = grid, facts["input_size"][-2:]
+        self.name, self.grid, self.size_px = name, grid, facts["input_size"][-2:]
         self.mean = torch.tensor(facts["mean"], device=device).view(-1, 1, 1)
         self.std = torch.tensor(facts["std"], device=device).view(-1, 1, 1)
 
@@ -133,6 +137,11 @@ class TimmTeacher:
         if getattr(self.model, "output_fmt", "NCHW") == "NHWC":
             maps = maps.movedim(-1, 1)
         if maps.ndim == 3:
+            if not hasattr(self.model, "num_prefix_tokens"):
+                raise ValueError(
+                    f"the tokens of the teacher {self.name!r} cannot be laid out on a grid; "
+                    "take a ViT or a convolutional network"
+                )
             patches = maps[:, self.model.num_prefix_tokens :]
             rows, cols = self.model.patch_embed.grid_size
             maps = patches.transpose(1, 2).unflatten(2, (rows, cols))
@@ -151,7 +160,7 @@ class TimmTeacher:
 
 def teacher_dim(name: str, embed_dim: int) -> int:
     """Return the width of a teacher's features, without its weights; see :func:`make_teacher`."""
-    if name == "average":
+    if name in OWN_DECAY:
         return embed_dim
     check_timm_name(name)
     with torch.device("meta"):
@@ -169,7 +178,7 @@ def check_timm_name(name: str) -> None:
 
 
 def make_teacher(name: str, student: PatchEncoder, device: str = "cpu") -> Teacher:
-    """Build ``average``, or a timm model by name."""
-    if name == "average":
-        return AverageTeacher(student)
+    """Build ``average``, ``own`` (the weights as they are), or a timm model by name."""
+    if name in OWN_DECAY:
+        return AverageTeacher(student, OWN_DECAY[name])
     return TimmTeacher(name, student.grid, device=device)

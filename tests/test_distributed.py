@@ -25,7 +25,13 @@ from foveate.checkpoint import CHECKPOINT, read_checkpoint
 
 ROOT = Path(__file__).parent.parent
 PLAIN = dataclasses.replace(
-    PRESETS["smoke"][1], report=False, iterations=24, policy_lr=0.03, micro_batches=2, threads=1
+    PRESETS["smoke"][1],
+    report=False,
+    iterations=24,
+    policy_every=2,
+    policy_lr=0.03,
+    micro_batches=2,
+    threads=1,
 )
 SHARD: dict[str, Any] = {"shard": True, "model_optimizer": "adamw"}
 

@@ -107,6 +107,20 @@ def test_a_tied_prefix_keeps_the_order(size: int, seed: int) -> None:
         assert torch.equal(tied.gather(1, rest), torch.arange(1, 13 - size).expand(3, -1))
 
 
+@given(size=st.integers(0, 12), seed=st.integers(0, 1000))
+@ANY
+def test_a_tied_prefix_keeps_segments_whole(size: int, seed: int) -> None:
+    rank = ordering("random_squares", (3, 4), side=2)(images(), generator=generator(seed))
+    tied = tie_prefix(rank, size)
+    same = rank.unsqueeze(1) == rank.unsqueeze(2)
+    assert (tied.unsqueeze(1) == tied.unsqueeze(2))[same].all()
+    first = tied == 0
+    assert (first.sum(1) >= size).all()
+    # The rest follow as they did, only earlier.
+    assert all(len(set((rank - tied)[i][~first[i]].tolist())) <= 1 for i in range(3))
+    assert all((tied[i][~first[i]] > 0).all() for i in range(3))
+
+
 @pytest.mark.parametrize("name", ["snake", "spiral_in", "spiral_out"])
 @given(grid=GRIDS)
 @ANY
@@ -172,6 +186,23 @@ def test_squares_tie_within_and_differ_between(side: int) -> None:
                     assert bool(tied.all()) if same else not bool(tied.any())
 
 
+def test_near_blobs_follow_one_another() -> None:
+    """Steps between blobs are shorter than where all blobs come in any order."""
+
+    def saccade(name: str, **options: int) -> float:
+        rank = ordering(name, (16, 16), **options)(images(200), generator=generator())
+        cells = torch.cartesian_prod(torch.arange(16.0), torch.arange(16.0))
+        lengths = []
+        for row in rank:
+            means = torch.stack([cells[row == step].mean(0) for step in range(int(row.max()) + 1)])
+            lengths.append(means.diff(dim=0).norm(dim=1).mean())
+        return float(torch.stack(lengths).mean())
+
+    assert saccade("hierarchical_blobs", blobs=12, partitions=4) < 0.9 * saccade(
+        "random_blobs", blobs=12
+    )
+
+
 def test_hierarchy_finishes_a_partition_before_the_next() -> None:
     """16 squares in 4 partitions on an 8 x 8 grid: RandSAC's 16 -> 4."""
     rank = ordering("hierarchical", (8, 8))(images(20), generator=generator()).view(20, 8, 8)
@@ -210,6 +241,10 @@ def test_best_fixed_order_is_by_mean_rank() -> None:
         (lambda: ordering("random_squares", (4, 4), side=9), "side must lie in 1..4"),
         (lambda: ordering("random_blobs", (2, 2), blobs=9), "blobs must lie in 1..4"),
         (lambda: ordering("hierarchical", (4, 4), side=0), r"must lie in 1\.\.4"),
+        (
+            lambda: ordering("hierarchical_blobs", (4, 4), blobs=5, partitions=6),
+            r"partitions must lie in 1\.\.5 blobs",
+        ),
         (lambda: check_order(torch.tensor([[0, 1], [1, 1]]), 4), "row 1 repeats 1"),
         (lambda: check_order(torch.tensor([[0, 4]]), 4), "row 0 does not"),
         (lambda: check_rank(torch.zeros(2, 3), 3), "int64"),

@@ -12,7 +12,7 @@ from foveate.recipes import RECIPES, recipe
 from foveate.scanning import Scan
 from foveate.semantic_orders import SEMANTIC, model_ordering
 
-TIED = ("random_squares", "random_blobs", "hierarchical")
+TIED = ("random_squares", "random_blobs", "hierarchical", "hierarchical_blobs")
 
 
 def build(name: str, **changes: object) -> AnyOrderTransformer:
@@ -45,6 +45,7 @@ def allowed_orders(name: str) -> list[str]:
 def test_predictions_depend_on_exactly_the_allowed_patches(name: str) -> None:
     model = build(name)
     images = torch.rand(2, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+    assert_no_leak(model, RECIPES[name])
     for order in allowed_orders(name):
         generator = torch.Generator().manual_seed(2)
         assert_no_leak(model, images, model_ordering(order, model)(images, generator=generator))
@@ -63,6 +64,10 @@ def test_the_leak_check_finds_a_shift_that_is_missing(monkeypatch: pytest.Monkey
     monkeypatch.setattr(type(model), "encode_tokens", shifted)
     with pytest.raises(AssertionError, match="leaks"):
         assert_no_leak(model, images, rank)
+    with pytest.raises(AssertionError, match="leaks"):
+        assert_no_leak(model, RECIPES["igpt"])
+    with pytest.raises(ValueError, match="need a rank"):
+        assert_no_leak(model, images)
 
 
 @pytest.mark.parametrize("name", RECIPES)

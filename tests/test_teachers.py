@@ -29,6 +29,16 @@ def test_the_average_follows_the_student_by_its_decay() -> None:
     torch.testing.assert_close(averaged, before + 0.25)
 
 
+def test_own_features_are_those_of_the_weights_as_they_are() -> None:
+    model, images = student(), torch.rand(4, 1, 8, 8)
+    teacher = make_teacher("own", model)
+    for _ in range(2):
+        with torch.no_grad():
+            model.encoder.blocks[0].mlp.fc1.weight.mul_(2.0)
+        teacher.update(model)
+    torch.testing.assert_close(teacher(images), make_teacher("own", model)(images))
+
+
 def test_its_features_are_standardized_and_without_gradient() -> None:
     features = AverageTeacher(student())(torch.rand(4, 1, 8, 8))
     assert not features.requires_grad
