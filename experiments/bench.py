@@ -5,7 +5,7 @@
     python -m experiments.bench env        environment steps per second
     python -m experiments.bench decode     parallel against patch-by-patch decoding, cached scans
     python -m experiments.bench scale      time and memory over the number of patches; two processes
-    python -m experiments.bench data       streaming: decoded images per second
+    python -m experiments.bench data       streaming: decoded images per second, and trained on
 
 Contenders take turns, medians are reported. Writes JSON where ``--out`` says.
 """

@@ -137,9 +137,10 @@ class TrainConfig:
     """Who learns the policy: the native group-relative policy gradient, or MaskablePPO of
     sb3-contrib (batch_size x group scans of as many images; schedules joint and policy_only)."""
     schedule: Literal["joint", "alternating", "policy_only", "frozen"] = "joint"
-    """Who learns after the warm-up. joint: policy and model in every iteration;
-    alternating: each for ``alternate_every`` iterations in turn; policy_only: the model is frozen;
-    frozen: the policy is frozen as it started, uniformly random: the random-order control."""
+    """Who learns after the warm-up. joint: the policy in every iteration that scans, the model in
+    every one; alternating: each for ``alternate_every`` iterations in turn; policy_only: the model
+    is frozen; frozen: the policy is frozen as it started, uniformly random: the random-order
+    control."""
     alternate_every: int = 10
     """Length of a phase of the alternating schedule, iterations."""
     random_share: float = 0.5

@@ -154,8 +154,8 @@ def decode_table(result: dict[str, Any]) -> str:
         trained += f" (the autoregressive one for {minutes(other)})"
     lines = [
         f"A model of {result['data']}, trained for {trained}: {result['num_images']} "
-        f"images of {result['num_patches']} pixels, {result['repeats']} repetitions, no pass "
-        f"reuses another's keys and values, distances by this model's features, "
+        f"images of {result['num_patches']} pixels, {result['repeats']} repetitions, "
+        f"distances by this model's features, "
         f"{plural(result['threads'], 'CPU thread')}, commit `{result['commit'][:10]}`.",
         "",
         "| decoding | forward passes | s/image | Frechet distance, 95% interval |",

@@ -3,9 +3,9 @@
     python -m experiments.train demo                     scenes, under 6 minutes on 2 CPU cores
     python -m experiments.train fashion_mnist --data PATH
 
-Warm-up on random orders; then each iteration scans a batch of images with the policy (G scans an
-image), updates the policy by the group-relative policy gradient, and updates the model on the
-policy's orders and on random ones.
+Warm-up on random orders; then every ``--policy-every``-th iteration scans a batch of images with
+the policy (G scans an image) and updates it by the group-relative policy gradient; every iteration
+updates the model on the policy's last scans and on random orders.
 """
 
 from __future__ import annotations

@@ -19,6 +19,8 @@ from jaxtyping import Bool, Float, Int
 from scipy.optimize import approx_fprime
 from torch import Tensor
 
+from foveate.attention import CachePlace, KeyValueCache, append_to_block
+from foveate.encoder import take
 from foveate.model import AnyOrderTransformer
 from foveate.sampling import gumbel, sample
 
@@ -140,7 +142,10 @@ def decode_in_order(
     temperature: float = 1.0,
     generator: torch.Generator | None = None,
 ) -> Float[Tensor, "B C H W"]:
-    """Sample patch after patch, one pass each: autoregressive decoding, without a cache.
+    """Sample patch after patch, one pass each: autoregressive decoding.
+
+    A causal stream without a decoder reads one token per pass and keeps its keys and values; all
+    others are encoded anew in every pass.
 
     Args:
         model: target="colors"; a masked stream, or a causal one with an order of all patches.
@@ -152,16 +157,56 @@ def decode_in_order(
     rows = torch.arange(len(order), device=order.device)
     hidden = torch.zeros(len(order), model.num_patches, dtype=torch.bool, device=order.device)
     hidden[rows.unsqueeze(1), order] = True
-    for patch in order.unbind(1):
-        rank = hidden.long() if model.config.stream == "masked" else order.argsort(1)
-        logits = model.predict_in_turn(canvas, rank).prediction.values[rows, patch]
+    is_causal = model.config.stream == "causal"
+    cached = CachedStream(model, canvas) if is_causal and model.config.decoder_depth == 0 else None
+    patches = model.patchify(canvas).clone()
+    for step, patch in enumerate(order.unbind(1)):
+        if cached is None:
+            rank = order.argsort(1) if is_causal else hidden.long()
+            logits = model.predict_in_turn(canvas, rank).prediction.values[rows, patch]
+        else:
+            logits = cached.predict(canvas, order[:, step - 1] if step else None, patch)
         scores = logits.unflatten(-1, (-1, model.config.num_colors))
         ids = sample(scores / temperature, generator)
-        patches = model.patchify(canvas).clone()
         patches[rows, patch] = model.palette[ids].flatten(1)
         canvas = model.unpatchify(patches)
         hidden[rows, patch] = False
     return canvas
+
+
+class CachedStream:
+    """A causal stream without a decoder that reads one patch after another."""
+
+    def __init__(self, model: AnyOrderTransformer, images: Float[Tensor, "B C H W"]) -> None:
+        self.model, self.length = model, 0
+        always, _ = model.embed(images)
+        like = always.unflatten(-1, (model.config.num_heads, -1)).transpose(1, 2)
+        capacity = model.num_always + model.num_patches
+        self.caches = [KeyValueCache.empty(like, capacity) for _ in model.encoder_blocks()]
+
+    def predict(
+        self,
+        images: Float[Tensor, "B C H W"],
+        newest: Int[Tensor, "B"] | None,
+        following: Int[Tensor, "B"],
+    ) -> Float[Tensor, "B T"]:
+        """Read the newest patch and predict the following one.
+
+        Args:
+            images: pixels in [0, 1], of which the newest patch alone is read.
+            newest: the patch decoded last; None at the beginning.
+            following: the patch to predict.
+        """
+        always, patches = self.model.embed(images)
+        tokens = always if newest is None else take(patches, newest.unsqueeze(1))
+        told = self.model.next_position[following]
+        tokens = torch.cat([tokens[:, :-1], tokens[:, -1:] + told.unsqueeze(1)], dim=1)
+        for token in tokens.split(1, dim=1):
+            place = torch.full((len(token), 1), self.length, device=token.device)
+            self.length += 1
+            for block, cache in zip(self.model.encoder_blocks(), self.caches, strict=True):
+                token = append_to_block(block, token, cache, CachePlace(place, self.length, None))
+        return self.model.decoder.read_out(self.model.encoder.norm(token)).values[:, 0]
 
 
 def frechet_distance(first: Float[np.ndarray, "M D"], second: Float[np.ndarray, "K D"]) -> float:

@@ -9,6 +9,7 @@ import torch
 from foveate.model import AnyOrderTransformer
 from foveate.orders import ordering, rank_to_order
 from foveate.parallel_decoding import (
+    CachedStream,
     Schedule,
     decode_in_order,
     decode_in_parallel,
@@ -74,6 +75,18 @@ def test_one_patch_per_pass_sees_what_was_sampled(name: str) -> None:
     logits = model.predict_in_turn(decoded, rank).prediction.values[:, 15]
     expected = COLORS[logits.argmax(-1)]
     assert torch.equal(model.patchify(decoded)[:, 15], expected)
+
+
+def test_a_cached_stream_predicts_as_the_whole_pass() -> None:
+    model, images = build("igpt"), torch.rand(3, 1, 4, 4)
+    rank = ordering("random", model.grid)(images, generator=generator())
+    order, rows = rank_to_order(rank), torch.arange(3)
+    cached = CachedStream(model, images)
+    with torch.no_grad():
+        whole = model.predict_in_turn(images, rank).prediction.values
+        for step, patch in enumerate(order.unbind(1)):
+            one = cached.predict(images, order[:, step - 1] if step else None, patch)
+            torch.testing.assert_close(one, whole[rows, patch], atol=1e-5, rtol=1e-5)
 
 
 def test_frechet_distance_of_gaussians_by_hand() -> None:
