@@ -47,12 +47,16 @@ IN_MEMORY = "training from memory"
 def bench_decode(config: BenchConfig) -> dict[str, object]:
     """Measure decoding in few passes against one patch per pass, and scans with a cache."""
     torch.manual_seed(0)
-    masked = AnyOrderTransformer(
-        RECIPES["autonat"].model_config(
-            depth=4, image_size=(16, 16), patch_size=1, embed_dim=64, num_colors=64
-        )
-    ).eval()
-    masked.palette.copy_(torch.linspace(0, 1, 64).unsqueeze(1))
+    masked, causal = (
+        AnyOrderTransformer(
+            RECIPES[name].model_config(
+                depth=4, image_size=(16, 16), patch_size=1, embed_dim=64, num_colors=64
+            )
+        ).eval()
+        for name in ("autonat", "igpt")
+    )
+    for each in (masked, causal):
+        each.palette.copy_(torch.linspace(0, 1, 64).unsqueeze(1))
     scanner = AnyOrderTransformer(ModelConfig(embed_dim=64)).eval()
     canvas, images = torch.rand(DECODED_IMAGES, 1, 16, 16), torch.rand(64, 1, 32, 32)
     generator = torch.Generator().manual_seed(0)
@@ -78,10 +82,14 @@ def bench_decode(config: BenchConfig) -> dict[str, object]:
     contenders[f"one by one, {masked.num_patches} passes"] = partial(
         one_by_one(masked), canvas, generator
     )
+    contenders[f"autoregressive model, {causal.num_patches} passes"] = partial(
+        one_by_one(causal, "raster"), canvas, generator
+    )
     contenders["scan, 12 fixations, cached"] = scan
     contenders["scan, 12 fixations, re-encoded"] = uncached
     seconds = alternate(contenders, config.repeats)
     sequential = seconds[f"one by one, {masked.num_patches} passes"]
+    autoregressive = seconds[f"autoregressive model, {causal.num_patches} passes"]
     return Table(
         what="decode",
         caption=f"Decoding {DECODED_IMAGES} images of {masked.num_patches} pixels, and scanning "
@@ -90,6 +98,7 @@ def bench_decode(config: BenchConfig) -> dict[str, object]:
         rows=tuple(seconds.items()),
         keys={
             "one_by_one_over_8_passes": sequential / seconds["parallel, 8 passes"],
+            "autoregressive_over_8_passes": autoregressive / seconds["parallel, 8 passes"],
             "re_encoded_over_cached": seconds["scan, 12 fixations, re-encoded"]
             / seconds["scan, 12 fixations, cached"],
         },
