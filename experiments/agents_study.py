@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
 import torch
-from scipy import stats
 
 from agents.baselines import GreedyOracleAgent
 from experiments.config import PRESETS, TrainConfig
 from experiments.evaluation import error_curves_of, scan_in_chunks
+from experiments.intervals import seed_interval
 from experiments.run import Run, check_folder, git_commit, load_run, read_config, write_json
 from experiments.training import train
 from foveate.orders import ordering, rank_to_order
@@ -137,10 +137,3 @@ def learning_curve(folder: Path) -> list[tuple[float, float]]:
 def seconds_to(curve: list[tuple[float, float]], target: float) -> float:
     """First time at which a curve comes within TOLERANCE of the target; inf = never."""
     return next((at for at, auc in curve if auc <= target + TOLERANCE), float("inf"))
-
-
-def seed_interval(values: list[float]) -> list[float]:
-    """95% interval of a mean over seeds: Student's t."""
-    half = float(stats.t.ppf(0.975, len(values) - 1)) * stats.sem(values)
-    mean = statistics.mean(values)
-    return [mean - float(half), mean + float(half)]

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from experiments.agents_study import seed_interval
+from experiments.intervals import seed_interval
 from experiments.run import Run, git_commit, load_run, read_manifest, set_threads, write_json
 from foveate.data import ImageSet
 from foveate.model import AnyOrderTransformer

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from experiments.agents_study import finished, seed_interval
+from experiments.agents_study import finished
 from experiments.config import PIXEL_TOKENS, RECIPE_SIZES, TrainConfig
 from experiments.distributed import Processes
+from experiments.intervals import seed_interval
 from experiments.orders import POLICY, UNTRAINED
 from experiments.result_tables import is_distilled
 from experiments.run import Run, git_commit, read_manifest, set_threads, write_json

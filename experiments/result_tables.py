@@ -6,8 +6,11 @@ marked.
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable
 from typing import Any
+
+from experiments.intervals import seed_interval
 
 
 def study_table(result: dict[str, Any]) -> str:
@@ -107,7 +110,26 @@ def orders_table(result: dict[str, Any]) -> str:
             lines += ["", "Distillations, which see features beside pixels:"]
         if chosen:
             lines += ["", *order_rows(chosen, of_recipes=result["recipe"] is None)]
+    if result["recipe"] is not None and len(result["seeds"]) > 1:
+        reference = next(iter(result["orders"]))
+        differences = [
+            f"{name} {with_difference(row, result['orders'][reference])}"
+            for name, row in orders.items()
+            if name != reference
+        ]
+        lines += ["", f"Minus {reference}, paired over seeds: {'; '.join(differences)}."]
     return "\n".join(lines)
+
+
+def with_difference(row: dict[str, Any], reference: dict[str, Any]) -> str:
+    """Write the differences of both probes from another row's, with 95% intervals over seeds."""
+    cells = []
+    for key, what in (("linear", "linear"), ("knn", "k-NN")):
+        pairs = zip(row["runs"], reference["runs"], strict=True)
+        differences = [one[key] - other[key] for one, other in pairs]
+        low, high = seed_interval(differences)
+        cells.append(f"{what} {statistics.mean(differences):+.3f} [{low:+.3f}, {high:+.3f}]")
+    return ", ".join(cells)
 
 
 def is_distilled(row: dict[str, Any]) -> bool:
