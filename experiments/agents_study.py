@@ -97,7 +97,10 @@ def finished(wanted: TrainConfig) -> Run:
     begun = (wanted.out / "checkpoint.pt").is_file()
     if begun:
         same = wanted.micro_batches or read_config(wanted.out).micro_batches
-        check_folder(dataclasses.replace(wanted, resume=True, micro_batches=same))
+        try:
+            check_folder(dataclasses.replace(wanted, resume=True, micro_batches=same))
+        except ValueError as reason:
+            raise ValueError(f"{reason}; choose another --out for a study of its own") from reason
     if not begun or load_run(wanted.out).iteration < wanted.total_iterations:
         train(dataclasses.replace(wanted, resume=begun))
     return load_run(wanted.out)

@@ -273,7 +273,7 @@ class TrainConfig:
             options = " ".join(f"--{n.replace('_', '-')} {value}" for n, value in changed.items())
             raise ValueError(
                 f"{', '.join(changed)}: of no effect without iterations with a policy; "
-                f"add {options}"
+                f"leave out, or, where the preset says so, add {options}"
             )
         if self.schedule != "alternating" and self.alternate_every != type(self).alternate_every:
             raise ValueError("alternate_every needs --schedule alternating")

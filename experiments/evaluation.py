@@ -21,7 +21,7 @@ from agents.baselines import (
 from agents.policies import Agent
 from envs.episode import Episode
 from experiments.cli import signed
-from experiments.run import Run, git_commit, load_run, set_threads, write_json
+from experiments.run import Run, git_commit, load_run, set_threads, write_result
 from foveate.drawing import error_curves
 from foveate.model import AnyOrderTransformer
 from foveate.orders import ORDERINGS, mean_rank_order, order_to_rank, ordering, rank_to_order
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from experiments.compare import CompareConfig
 
 ORACLE_CANDIDATES = 16
+IMAGE_INDEPENDENT = ("best_fixed", "other_image")
+"""Controls that a policy which looks at the image must beat."""
 MAX_PREDICTIONS = 200_000
 """Patches predicted in one pass, so that memory does not grow with the grid."""
 
@@ -238,6 +240,9 @@ def compare(config: CompareConfig) -> dict[str, object]:
             "images": len(area[name]),
             "curve": [round(float(e), 5) for e in curves[name].mean(0)],
         }
+    not_better_than = [
+        name for name in IMAGE_INDEPENDENT if mean_interval(area[name] - area["policy"])[1][0] <= 0
+    ]
     gap, gap_ci95 = gap_interval(area["random"][:few], area["policy"][:few], area["oracle"])
     few_name = f"oracle_{ORACLE_CANDIDATES}"
     gap_few, gap_few_ci95 = gap_interval(area["random"][:few], area["policy"][:few], area[few_name])
@@ -248,6 +253,7 @@ def compare(config: CompareConfig) -> dict[str, object]:
         f"gap_closed_{few_name}": gap_few,
         f"gap_closed_{few_name}_ci95": gap_few_ci95,
         "diagnostics": diagnose(run, images[:few], paths, curves),
+        "not_better_than": not_better_than,
         "dataset": run.config.data if run.config.data.isidentifier() else test.name,
         "split": "test",
         "seed": run.config.seed,
@@ -258,7 +264,7 @@ def compare(config: CompareConfig) -> dict[str, object]:
         "commit": git_commit(),
     }
     suffix = "" if config.judge is None else f"_judged_by_{config.judge.resolve().name}"
-    write_json(config.run / f"compare{suffix}.json", result)
+    write_result(config.run / f"compare{suffix}.json", result, len(images))
     bands = {name: mean_bands(curve) for name, curve in curves.items()}
     error_curves(
         {name: band[0] for name, band in bands.items()},
@@ -321,3 +327,8 @@ def print_table(result: dict[str, Any]) -> None:
         f"{entropy[0]:.2f} to {entropy[-1]:.2f} nats; chosen patch's percentile by true reward: "
         f"{diagnostics['chosen_percentile']:.2f}"
     )
+    if result["not_better_than"]:
+        print(
+            "COLLAPSED: the policy is not better than "
+            f"{' and '.join(result['not_better_than'])}, which know nothing of the image"
+        )

@@ -17,7 +17,7 @@ from experiments.distributed import Processes
 from experiments.intervals import seed_interval
 from experiments.orders import POLICY, UNTRAINED
 from experiments.result_tables import is_distilled
-from experiments.run import Run, git_commit, read_manifest, set_threads, write_json
+from experiments.run import Run, git_commit, load_split, read_manifest, set_threads, write_json
 from experiments.timing import count_flops, saved_megabytes
 from experiments.trainer import Trainer
 from foveate.choices import check_choice
@@ -28,6 +28,8 @@ from foveate.semantic_orders import SEMANTIC
 if TYPE_CHECKING:
     from experiments.orders import OrdersConfig
 
+FREE_IN_TABLE = ("orders", "commit", "threads")
+"""Parts of a result in which the rows of a table may differ."""
 NUM_COUNTED = 4
 """Steps whose operations are counted: with ties they differ from batch to batch."""
 
@@ -37,6 +39,9 @@ def compare_orders(config: OrdersConfig) -> dict[str, object]:
     set_threads(config.threads)
     for name in set(config.rows) - {*config.recipes, POLICY, UNTRAINED}:
         check_choice("order", name, [*ORDERINGS, *SEMANTIC])
+    for split in ("train", "test"):
+        if int(load_split(base_config(config), split, 100).labels.min()) < 0:
+            raise ValueError(f"the {split} split of {config.data} has images without a label")
     rows: dict[str, list[dict[str, Any]]] = {name: [] for name in config.rows}
     plans = {name: planned(config, name) for name in config.rows}
     for seed in config.seeds:
@@ -60,8 +65,8 @@ def compare_orders(config: OrdersConfig) -> dict[str, object]:
         "threads": torch.get_num_threads(),
         "commit": git_commit(),
     }
-    config.out.mkdir(parents=True, exist_ok=True)
     path = config.out / ("recipes.json" if config.recipes else "orders.json")
+    summaries = result["orders"] = {**other_rows(path, result), **summaries}
     write_json(path, result)
     what = "recipe" if config.recipes else "order"
     print(f"{what:<28}{'linear':>8}{'95% interval':>18}{'k-NN':>8}{'95% interval':>18}")
@@ -77,6 +82,16 @@ def compare_orders(config: OrdersConfig) -> dict[str, object]:
         print(f"{name:<28}{''.join(cells)}")
     print(f"written: {path}")
     return result
+
+
+def other_rows(path: Path, result: dict[str, object]) -> dict[str, dict[str, Any]]:
+    """Rows of an earlier call with the same settings and seeds."""
+    if not path.is_file():
+        return {}
+    earlier = json.loads(path.read_text())
+    settings = json.loads(json.dumps({k: result[k] for k in result if k not in FREE_IN_TABLE}))
+    same = all(earlier.get(key) == value for key, value in settings.items())
+    return earlier["orders"] if same else {}
 
 
 def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
@@ -108,13 +123,9 @@ def measured(config: OrdersConfig, plan: TrainConfig, operations: float) -> dict
     return result
 
 
-def planned(config: OrdersConfig, name: str) -> tuple[TrainConfig, float]:
-    """Return a row's config, its iterations chosen to fill the budget, and its operations.
-
-    These are the same for all seeds: counted with seed 0.
-    """
-    untrained = name == UNTRAINED
-    base = TrainConfig(
+def base_config(config: OrdersConfig) -> TrainConfig:
+    """What the runs of all rows have in common."""
+    return TrainConfig(
         precision=config.precision,
         threads=config.threads,
         data=config.data,
@@ -130,6 +141,15 @@ def planned(config: OrdersConfig, name: str) -> tuple[TrainConfig, float]:
         warmup_iterations=1,
         iterations=0,
     )
+
+
+def planned(config: OrdersConfig, name: str) -> tuple[TrainConfig, float]:
+    """Return a row's config, its iterations chosen to fill the budget, and its operations.
+
+    These are the same for all seeds: counted with seed 0.
+    """
+    untrained = name == UNTRAINED
+    base = base_config(config)
     if config.recipes and not untrained:
         sizes = RECIPE_SIZES.get(name, {})
         sizes = {key: sizes[key] for key in PIXEL_TOKENS if key in sizes}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import torch
 
-from experiments.run import Run, build, git_commit, load_run, set_threads, write_json
+from experiments.run import Run, build, git_commit, load_run, set_threads, write_result
 from foveate.data import ImageSet
 from foveate.finetuning import FineTuneConfig, fine_tune_probe
 from foveate.model import AnyOrderTransformer
@@ -303,12 +303,11 @@ def probe(config: ProbeConfig) -> dict[str, object]:
     result |= {
         "dataset": run.config.data if run.config.data.isidentifier() else test.name,
         "train_images": len(train),
-        "test_images": len(test),
         "pooling": "; ".join(POOLINGS[kind] for kind in config.pooling),
         "seed": config.seed,
         "commit": git_commit(),
         **({"concat_layers": [layer + 1 for layer in concat]} if with_concat else {}),
     }
-    write_json(config.output, result)
+    write_result(config.output, result, len(test))
     print(f"written: {config.output}")
     return result

@@ -48,6 +48,17 @@ def write_json(path: Path, content: object) -> None:
     os.replace(partial, path)
 
 
+def write_result(path: Path, result: dict[str, Any], num_images: int) -> None:
+    """Write a result of so many images; one of more images that is there is kept beside it."""
+    if path.is_file():
+        before = json.loads(path.read_text()).get("test_images", 0)
+        if before > num_images:
+            kept = path.with_stem(f"{path.stem}_{before}_images")
+            os.replace(path, kept)
+            print(f"kept: the result of {before} images as {kept}")
+    write_json(path, {**result, "test_images": num_images})
+
+
 def write_manifest(directory: Path, **facts: object) -> None:
     """Record what a result depends on beside its config: versions, machine, and given facts."""
     write_json(
@@ -287,8 +298,12 @@ def build(
             num_colors=config.num_colors if config.num_colors is not None else default_colors,
         )
     ).to(config.device)
-    if config.iterations:
-        model.check_scannable()
+    if config.iterations and not model.config.scannable:
+        raise ValueError(
+            "the policy needs a causal stream whose decoder predicts raw pixels without lateral "
+            f"attention, which recipe {config.recipe} is not with these options; add --iterations "
+            "0, or for saim and semaim --target pixels"
+        )
     if config.num_candidates is not None and config.num_candidates >= model.num_patches:
         raise ValueError(
             f"num_candidates must be less than the {model.num_patches} patches of an image, "

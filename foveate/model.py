@@ -361,6 +361,5 @@ class AnyOrderTransformer(PatchEncoder):
                 "only a causal stream whose decoder predicts raw pixels, without lateral "
                 "attention, can scan; this model has "
                 f"stream={self.config.stream!r}, decoder_depth={self.config.decoder_depth}, "
-                f"lateral={self.config.lateral!r}, target={self.config.target!r} "
-                "(without a policy: experiments.train --iterations 0)"
+                f"lateral={self.config.lateral!r}, target={self.config.target!r}"
             )

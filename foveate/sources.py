@@ -120,8 +120,10 @@ def _folder_rows(folder: Path, files: list[Path]) -> Rows:
         if below and split in scenes.SPLITS:
             found.append((split, below[0], file))
     if not found:
+        what = "images without class folders" if files else "no images"
         raise ValueError(
-            f"no images in {folder}; expected class/image, split/class/image or parquet files"
+            f"{what} in {folder}; expected class/image, split/class/image or parquet files (tar "
+            "files need --stream)"
         )
     class_names = tuple(sorted({name for _, name, _ in found}))
     number = {name: label for label, name in enumerate(class_names)}

@@ -117,6 +117,12 @@ def test_compare_writes_the_promised_keys(run_folder: Path) -> None:
     assert result["orders"]["policy"]["minus_policy"] == 0
     assert (run_folder / "compare.png").stat().st_size > 1000
     assert "random-to-oracle gap closed" in done.stdout
+    # Four iterations teach nothing, and the comparison says so.
+    assert result["not_better_than"]
+    assert "COLLAPSED" in done.stdout
+    fewer = call("compare", "--run", run_folder, "--limit", "10", "--oracle-limit", "4")
+    assert fewer.returncode == 0, fewer.stderr
+    assert json.loads((run_folder / "compare_30_images.json").read_text()) == result
 
 
 def test_a_judge_other_than_the_run_itself(run_folder: Path) -> None:
@@ -195,6 +201,11 @@ def test_orders_and_recipes_are_compared_at_equal_compute(
     assert done.returncode == 0, done.stderr
     result = json.loads((tmp_path / f"{rows[0][2:]}.json").read_text())
     assert tuple(result["orders"]) == rows[1:]
+    one_row = [*options[: -len(rows) + 1], rows[-1]]
+    again = call("orders", "--out", tmp_path, "--seeds", "0", "1", *one_row)
+    assert again.returncode == 0, again.stderr
+    kept = json.loads((tmp_path / f"{rows[0][2:]}.json").read_text())
+    assert kept["orders"] == result["orders"], "a row that is not asked for again stays"
     for name, row in result["orders"].items():
         assert len(row["linear_ci95"]) == 2
         for run in row["runs"]:
