@@ -263,7 +263,7 @@ class TrainConfig:
         parts = self.parts
         idle: tuple[str, ...] = () if self.iterations else POLICY_OPTIONS
         if not self.iterations and not parts.scannable:
-            idle += ("batch_size",) if parts.queries == "unseen" else ("batch_size", "budget")
+            idle += ("batch_size",) if parts.takes_budget else ("batch_size", "budget")
         changed = {
             name: getattr(type(self), name)
             for name in idle

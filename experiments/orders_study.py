@@ -16,6 +16,7 @@ from experiments.config import PIXEL_TOKENS, RECIPE_SIZES, TrainConfig
 from experiments.distributed import Processes
 from experiments.intervals import seed_interval
 from experiments.orders import POLICY, UNTRAINED
+from experiments.probing import check_labels
 from experiments.result_tables import is_distilled
 from experiments.run import Run, git_commit, load_split, read_manifest, set_threads, write_json
 from experiments.timing import count_flops, saved_megabytes
@@ -40,8 +41,7 @@ def compare_orders(config: OrdersConfig) -> dict[str, object]:
     for name in set(config.rows) - {*config.recipes, POLICY, UNTRAINED}:
         check_choice("order", name, [*ORDERINGS, *SEMANTIC])
     for split in ("train", "test"):
-        if int(load_split(base_config(config), split, 100).labels.min()) < 0:
-            raise ValueError(f"the {split} split of {config.data} has images without a label")
+        check_labels(load_split(base_config(config), split, 100), split)
     rows: dict[str, list[dict[str, Any]]] = {name: [] for name in config.rows}
     plans = {name: planned(config, name) for name in config.rows}
     for seed in config.seeds:
@@ -165,7 +165,7 @@ def planned(config: OrdersConfig, name: str) -> tuple[TrainConfig, float]:
             decoder_depth=config.decoder_depth,
         )
     # In all rows that can be scanned scans are equally long.
-    if base.parts.scannable or base.parts.queries == "unseen":
+    if base.parts.takes_budget:
         base = dataclasses.replace(base, budget=config.budget)
     if untrained:
         return dataclasses.replace(base, model_lr=0.0), 0.0

@@ -206,6 +206,15 @@ def tuning(config: ProbeConfig, run: Run, attention: Attention) -> FineTuneConfi
     )
 
 
+def check_labels(images: ImageSet, split: str) -> None:
+    """Raise ValueError unless all images of a split have a label."""
+    if int(images.labels.min()) < 0:
+        raise ValueError(
+            f"the {split} split of {images.name} has images without a label, so that nothing "
+            "can be probed; train on --data with a label column"
+        )
+
+
 def check_generative(how: FineTuneConfig, run: Run, images: ImageSet) -> None:
     """Raise ValueError unless the model takes the generative loss of a fine-tuning."""
     if run.model.config.target == "features":
@@ -214,7 +223,7 @@ def check_generative(how: FineTuneConfig, run: Run, images: ImageSet) -> None:
             "leave out --generative-weight"
         )
     batch = images.batch(torch.arange(min(2, len(images))), device=run.config.device)
-    order = model_ordering(how.generative_order, run.model, **dict(how.order_options))
+    order = model_ordering(how.generative_order, run.model, **how.order_options)
     with torch.no_grad():
         run.model(batch, order(batch))
 
@@ -286,11 +295,7 @@ def probe(config: ProbeConfig) -> dict[str, object]:
     concat = concat_layers(config.concat_layers, run.config.depth) if with_concat else []
     train, test = run.split("train", config.train_limit), run.split("test", config.test_limit)
     for split, images in (("train", train), ("test", test)):
-        if int(images.labels.min()) < 0:
-            raise ValueError(
-                f"the {split} split of {images.name} has images without a label, so that nothing "
-                "can be probed; train on --data with a label column"
-            )
+        check_labels(images, split)
     if how.generative_weight > 0:
         check_generative(how, run, train)
     if {*config.probes} != {"knn"}:

@@ -130,7 +130,7 @@ def fine_tune(
     classifier.to(device).train()
     # Apart from that of the batches, which are the same with and without the generative loss.
     generator = torch.Generator().manual_seed(seed)
-    order = model_ordering(config.generative_order, classifier.model, **dict(config.order_options))
+    order = model_ordering(config.generative_order, classifier.model, **config.order_options)
 
     def loss(index: Tensor) -> Tensor:
         batch = images.batch(index, device=device)

@@ -88,6 +88,11 @@ class Recipe:
         feature_dim = 1 if self.target == "features" else None
         return self.model_config(depth=self.decoder_depth or 1, feature_dim=feature_dim).scannable
 
+    @property
+    def takes_budget(self) -> bool:
+        """Whether its models learn from scans of a length, or can be scanned."""
+        return self.scannable or self.queries == "unseen"
+
     def options_for(self, grid: tuple[int, int]) -> dict[str, int]:
         """Return the order's options on a grid.
 
