@@ -238,48 +238,26 @@ class AfterRollout(BaseCallback):
         self.learn(torch.from_numpy(self.index), order.contiguous())
 
 
-def make_maskable_ppo(
-    env: ImageScanVectorEnv,
-    *,
-    learning_rate: float,
-    discount: float,
-    entropy_weight: float,
-    hidden_dim: int,
-    seed: int,
-) -> MaskablePPO:
-    """Set up MaskablePPO so that a rollout is one whole episode of every row.
-
-    Clipping 0.2, GAE 0.95, 4 epochs of 4 minibatches: sb3-contrib's defaults but for the epochs,
-    since the model moves between rollouts.
-    """
-    return MaskablePPO(
-        PointerActorCriticPolicy,
-        ScanVecEnv(env),
-        learning_rate=learning_rate,
-        n_steps=env.budget,
-        batch_size=max(1, env.num_envs * env.budget // 4),
-        n_epochs=4,
-        gamma=discount,
-        gae_lambda=0.95,
-        ent_coef=entropy_weight,
-        policy_kwargs={"hidden_dim": hidden_dim},
-        seed=seed,
-        device=next(env.model.parameters()).device,
-    )
-
-
 class JointPPO:
-    """MaskablePPO as one of two learners: the model learns between its rollout and its update."""
+    """MaskablePPO as one of two learners: the model learns between its rollout and its update.
+
+    A rollout is one whole episode of every row. Clipping 0.2, GAE 0.95, 4 epochs of 4 minibatches:
+    sb3-contrib's defaults but for the epochs, since the model moves between rollouts.
+    """
 
     def __init__(self, env: ImageScanVectorEnv, *, discount: float, hidden_dim: int, seed: int):
         self.seed = seed
-        self.ppo = make_maskable_ppo(
-            env,
-            learning_rate=0.0,
-            discount=discount,
-            entropy_weight=0.0,
-            hidden_dim=hidden_dim,
+        self.ppo = MaskablePPO(
+            PointerActorCriticPolicy,
+            ScanVecEnv(env),
+            n_steps=env.budget,
+            batch_size=max(1, env.num_envs * env.budget // 4),
+            n_epochs=4,
+            gamma=discount,
+            gae_lambda=0.95,
+            policy_kwargs={"hidden_dim": hidden_dim},
             seed=seed,
+            device=next(env.model.parameters()).device,
         )
 
     @property
