@@ -44,6 +44,8 @@ class OrdersConfig:
     """Resize and center-crop to this side, pixels; None = as they are."""
     limit: int | None = None
     """Use only the first so many training images; None = all."""
+    augment: bool = False
+    """Random flips and shifts of the training images (kornia)."""
     orders: tuple[str, ...] = (
         "raster",
         "random",

@@ -96,6 +96,10 @@ def orders_table(result: dict[str, Any]) -> str:
         model = f"recipe `{result['recipe']}` with target {result['target']}"
     limit = result.get("limit")
     data = result["data"] if limit is None else f"first {limit} images of {result['data']}"
+    if result.get("augment"):
+        data += ", flipped and shifted at random"
+    if result["recipe"] is not None and "patches" in first:
+        data += f", {first['patches']} patches"
     lines = [
         f"{data}, {model}, {' to '.join(sizes)} M parameters, "
         f"{result['teraflops']:g} TFLOP a run, "
