@@ -7,7 +7,7 @@ import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -50,49 +50,30 @@ def decode(config: DecodeConfig) -> dict[str, object]:
     if other is not None:
         check_comparable(other, run)
     reference = features(model, run.split("test", 2000))
-    contenders: dict[str, tuple[int, Decode]] = {
+    contenders = {
         f"parallel, {passes} passes": (passes, parallel(model, Schedule.cosine(passes)))
         for passes in config.passes
     }
     searched: dict[str, object] = {}
     if config.search:
         best, distances = searched_schedule(config, model, run.split("train", 2000))
-        contenders[f"parallel, {config.search_passes} passes, searched"] = (
-            config.search_passes,
-            parallel(model, best),
-        )
+        name = f"parallel, {config.search_passes} passes, searched"
+        contenders[name] = config.search_passes, parallel(model, best)
         searched = {"schedule": dataclasses.asdict(best), "distances": distances}
     if config.one_by_one:
-        contenders[f"one by one, {model.num_patches} passes"] = (
-            model.num_patches,
-            one_by_one(model),
-        )
+        number = model.num_patches
+        contenders[f"one by one, {number} passes"] = number, one_by_one(model)
     if other is not None:
         number = other.model.num_patches
-        contenders[f"autoregressive model, {number} passes"] = (
-            number,
-            one_by_one(other.model, "raster"),
-        )
-    rows: dict[str, dict[str, object]] = {}
+        name = f"autoregressive model, {number} passes"
+        contenders[name] = number, one_by_one(other.model, "raster")
+    rows: dict[str, dict[str, Any]] = {}
     print(f"{'decoding':<34}{'passes':>8}{'s/image':>10}{'distance':>12}{'95% interval':>24}")
     for name, (passes, run_decoding) in contenders.items():
-        distances_of_run, seconds = [], []
-        for repeat in range(config.repeats):
-            generator = torch.Generator().manual_seed(config.seed + 1 + repeat)
-            started = time.perf_counter()
-            images = generate(model, run_decoding, config.num_images, generator)
-            seconds.append((time.perf_counter() - started) / config.num_images)
-            distances_of_run.append(frechet_distance(pooled(model, images), reference))
-        low, high = seed_interval(distances_of_run)
-        mean = statistics.mean(distances_of_run)
-        rows[name] = {
-            "passes": passes,
-            "seconds_per_image": statistics.median(seconds),
-            "distance": mean,
-            "distance_ci95": [low, high],
-        }
+        row = rows[name] = {"passes": passes, **measured(config, model, run_decoding, reference)}
+        low, high = row["distance_ci95"]
         print(
-            f"{name:<34}{passes:>8}{statistics.median(seconds):>10.4f}{mean:>12.3f}"
+            f"{name:<34}{passes:>8}{row['seconds_per_image']:>10.4f}{row['distance']:>12.3f}"
             f"{f'[{low:.3f}, {high:.3f}]':>24}"
         )
     result: dict[str, object] = {
@@ -114,6 +95,27 @@ def decode(config: DecodeConfig) -> dict[str, object]:
     write_json(config.run / "decode.json", result)
     print(f"written: {config.run / 'decode.json'}")
     return result
+
+
+def measured(
+    config: DecodeConfig,
+    model: AnyOrderTransformer,
+    run_decoding: Decode,
+    reference: Float[np.ndarray, "M D"],
+) -> dict[str, Any]:
+    """Seconds and distance of what a decoding generates, over repetitions."""
+    distances, seconds = [], []
+    for repeat in range(config.repeats):
+        generator = torch.Generator().manual_seed(config.seed + 1 + repeat)
+        started = time.perf_counter()
+        images = generate(model, run_decoding, config.num_images, generator)
+        seconds.append((time.perf_counter() - started) / config.num_images)
+        distances.append(frechet_distance(pooled(model, images), reference))
+    return {
+        "seconds_per_image": statistics.median(seconds),
+        "distance": statistics.mean(distances),
+        "distance_ci95": seed_interval(distances),
+    }
 
 
 def parallel(model: AnyOrderTransformer, schedule: Schedule) -> Decode:

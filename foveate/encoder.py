@@ -138,9 +138,7 @@ class PatchEncoder(nn.Module):
         token, position = self.start_and_position()
         start = (token + position[:, :1]).expand(len(images), -1, -1)
         if self.config.target == "colors":
-            colors = self.color_ids(images)
-            first = self.config.num_colors * torch.arange(colors.shape[-1], device=colors.device)
-            content = self.color_embed(colors + first).sum(2)
+            content = self.embed_colors(self.color_ids(images))
         else:
             content = self.encoder.patch_embed(pixels)
         patches = content + position[:, 1:]
@@ -150,6 +148,12 @@ class PatchEncoder(nn.Module):
             glance = self.encoder.patch_embed.proj(thumbnail).flatten(2).transpose(1, 2)
             start = torch.cat([start, glance + self.periphery_position], dim=1)
         return start, patches
+
+    def embed_colors(self, ids: Int[Tensor, "B M S"]) -> Float[Tensor, "B M D"]:
+        """Embed palette entries of the S pixels of M patches; positions are not added."""
+        first = self.config.num_colors * torch.arange(ids.shape[-1], device=ids.device)
+        embedded: Tensor = self.color_embed(ids + first).sum(2)
+        return embedded
 
     def color_ids(self, images: Float[Tensor, "B C H W"]) -> Int[Tensor, "B N S"]:
         """Return the palette entry of each of the S pixels of every patch."""
@@ -249,12 +253,17 @@ class PatchEncoder(nn.Module):
             attention: ``full`` lets every token see every other, as timm does;
                 ``causal`` follows ``rank``.
             rank: the order of the stream, without ties; raster when None.
+
+        Raises:
+            ValueError: patches tie.
         """
         always, patches = self.embed(images)
         if rank is None:
             rank = torch.arange(self.num_patches, device=images.device).expand(len(images), -1)
         check_rank(rank, self.num_patches)
         order = rank_to_order(rank)
+        if bool((rank.gather(1, order).diff(dim=1) == 0).any()):
+            raise ValueError("rank must not hold ties: these features are of one patch per step")
         tokens = self.tell(torch.cat([always, take(patches, order)], dim=1), order)
         layers = self.run_blocks(tokens, None, is_causal=attention == "causal")
         first = torch.arange(self.num_always, device=rank.device).expand(len(rank), -1)

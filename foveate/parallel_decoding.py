@@ -20,7 +20,6 @@ from scipy.optimize import approx_fprime
 from torch import Tensor
 
 from foveate.attention import CachePlace, KeyValueCache, append_to_block
-from foveate.encoder import take
 from foveate.model import AnyOrderTransformer
 from foveate.sampling import gumbel, sample
 
@@ -113,11 +112,13 @@ def decode_in_parallel(
         generator: randomness, on the CPU.
 
     Raises:
-        ValueError: a model of another stream or target.
+        ValueError: a model of another stream or target, or an image without a hidden patch.
     """
     if model.config.stream != "masked" or model.config.target != "colors":
         raise ValueError("parallel decoding needs a model with stream='masked', target='colors'")
     to_decode = hidden.sum(1)
+    if bool((to_decode == 0).any()):
+        raise ValueError("every image needs a hidden patch to decode")
     for step, temperature in enumerate(schedule.sampling_temperature):
         pixels, confidence = predict_colors(model, canvas, hidden, temperature, generator)
         patches = torch.where(hidden.unsqueeze(-1), pixels, model.patchify(canvas))
@@ -160,53 +161,45 @@ def decode_in_order(
     is_causal = model.config.stream == "causal"
     cached = CachedStream(model, canvas) if is_causal and model.config.decoder_depth == 0 else None
     patches = model.patchify(canvas).clone()
-    for step, patch in enumerate(order.unbind(1)):
+    for patch in order.unbind(1):
         if cached is None:
             rank = order.argsort(1) if is_causal else hidden.long()
+            canvas = model.unpatchify(patches)
             logits = model.predict_in_turn(canvas, rank).prediction.values[rows, patch]
         else:
-            logits = cached.predict(canvas, order[:, step - 1] if step else None, patch)
+            logits = cached.predict(patch)
         scores = logits.unflatten(-1, (-1, model.config.num_colors))
         ids = sample(scores / temperature, generator)
         patches[rows, patch] = model.palette[ids].flatten(1)
-        canvas = model.unpatchify(patches)
         hidden[rows, patch] = False
-    return canvas
+        if cached is not None:
+            cached.read(patch, ids)
+    return model.unpatchify(patches)
 
 
 class CachedStream:
-    """A causal stream without a decoder that reads one patch after another."""
+    """A causal stream of a palette, without a decoder, that reads one patch after another."""
 
     def __init__(self, model: AnyOrderTransformer, images: Float[Tensor, "B C H W"]) -> None:
         self.model, self.length = model, 0
-        always, _ = model.embed(images)
-        like = always.unflatten(-1, (model.config.num_heads, -1)).transpose(1, 2)
+        self.newest, _ = model.embed(images)
+        like = self.newest.unflatten(-1, (model.config.num_heads, -1)).transpose(1, 2)
         capacity = model.num_always + model.num_patches
         self.caches = [KeyValueCache.empty(like, capacity) for _ in model.encoder_blocks()]
 
-    def predict(
-        self,
-        images: Float[Tensor, "B C H W"],
-        newest: Int[Tensor, "B"] | None,
-        following: Int[Tensor, "B"],
-    ) -> Float[Tensor, "B T"]:
-        """Read the newest patch and predict the following one.
-
-        Args:
-            images: pixels in [0, 1], of which the newest patch alone is read.
-            newest: the patch decoded last; None at the beginning.
-            following: the patch to predict.
-        """
-        always, patches = self.model.embed(images)
-        tokens = always if newest is None else take(patches, newest.unsqueeze(1))
-        told = self.model.next_position[following]
-        tokens = torch.cat([tokens[:, :-1], tokens[:, -1:] + told.unsqueeze(1)], dim=1)
-        for token in tokens.split(1, dim=1):
-            place = torch.full((len(token), 1), self.length, device=token.device)
-            self.length += 1
-            for block, cache in zip(self.model.encoder_blocks(), self.caches, strict=True):
-                token = append_to_block(block, token, cache, CachePlace(place, self.length, None))
+    def predict(self, following: Int[Tensor, "B"]) -> Float[Tensor, "B T"]:
+        """Predict a patch from what has been read so far."""
+        token = self.newest + self.model.next_position[following].unsqueeze(1)
+        place = torch.full((len(token), 1), self.length, device=token.device)
+        self.length += 1
+        for block, cache in zip(self.model.encoder_blocks(), self.caches, strict=True):
+            token = append_to_block(block, token, cache, CachePlace(place, self.length, None))
         return self.model.decoder.read_out(self.model.encoder.norm(token)).values[:, 0]
+
+    def read(self, patch: Int[Tensor, "B"], ids: Int[Tensor, "B S"]) -> None:
+        """Let the next prediction see the palette entries of a patch."""
+        position = self.model.start_and_position()[1][0, 1:]
+        self.newest = self.model.embed_colors(ids.unsqueeze(1)) + position[patch].unsqueeze(1)
 
 
 def frechet_distance(first: Float[np.ndarray, "M D"], second: Float[np.ndarray, "K D"]) -> float:

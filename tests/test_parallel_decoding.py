@@ -84,9 +84,10 @@ def test_a_cached_stream_predicts_as_the_whole_pass() -> None:
     cached = CachedStream(model, images)
     with torch.no_grad():
         whole = model.predict_in_turn(images, rank).prediction.values
-        for step, patch in enumerate(order.unbind(1)):
-            one = cached.predict(images, order[:, step - 1] if step else None, patch)
+        for patch in order.unbind(1):
+            one = cached.predict(patch)
             torch.testing.assert_close(one, whole[rows, patch], atol=1e-5, rtol=1e-5)
+            cached.read(patch, model.color_ids(images)[rows, patch])
 
 
 def test_frechet_distance_of_gaussians_by_hand() -> None:
@@ -113,6 +114,10 @@ def test_schedules_keep_their_lengths() -> None:
     assert Schedule.from_array(schedule.to_array()) == schedule
     with pytest.raises(ValueError, match="T - 1 shares"):
         Schedule((0.5,), (), (1.0, 1.0))
+    canvas = torch.rand(2, 1, 4, 4)
+    nothing = torch.tensor([[True], [False]]).expand(2, 16)
+    with pytest.raises(ValueError, match="every image needs a hidden patch"):
+        decode_in_parallel(build("autonat"), canvas, nothing, schedule)
     with pytest.raises(ValueError, match="needs a model with stream='masked'"):
         decode_in_parallel(
             build("igpt"), torch.zeros(1, 1, 4, 4), torch.ones(1, 16, dtype=torch.bool), schedule
