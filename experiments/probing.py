@@ -201,7 +201,8 @@ def tuning(config: ProbeConfig, run: Run, attention: Attention) -> FineTuneConfi
         learning_rates=config.finetune_lr,
         generative_weight=config.generative_weight,
         generative_order=config.generative_order or parts.order,
-        order_options=parts.options_for(run.model.grid) if config.generative_order is None else {},
+        order_options=parts.order_options if config.generative_order is None else {},
+        generative_budget=run.config.budget if parts.queries == "unseen" else None,
         attention=attention,
     )
 

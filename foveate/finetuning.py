@@ -48,6 +48,8 @@ class FineTuneConfig:
     """Order of that loss, by name as of :func:`foveate.semantic_orders.model_ordering`."""
     order_options: Mapping[str, int] = field(default_factory=dict)
     """Options of that order."""
+    generative_budget: int | None = None
+    """Steps of that order, the patches behind them tie, as in training on scans; None = all."""
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size"):
@@ -137,6 +139,8 @@ def fine_tune(
         total = F.cross_entropy(classifier(batch), images.labels[index].to(device))
         if config.generative_weight > 0:
             rank = order(batch, generator=generator)
+            if config.generative_budget is not None:
+                rank = rank.clamp(max=config.generative_budget)
             total = total + config.generative_weight * classifier.model(
                 batch, rank, generator=generator
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -168,6 +169,24 @@ def test_the_generative_loss_takes_part(model: AnyOrderTransformer, stripes: Ima
     decoder = [name for name in without if name.startswith("model.decoder.")]
     assert all(torch.equal(without[name], start[name]) for name in decoder)
     assert any(not torch.equal(with_it[name], start[name]) for name in decoder)
+
+
+def test_the_generative_loss_is_of_scans_as_long_as_in_training(
+    model: AnyOrderTransformer, stripes: ImageSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    longest = []
+    forward = type(model).forward
+
+    def seen(self: AnyOrderTransformer, images: Tensor, rank: Tensor, **options: Any) -> Tensor:
+        longest.append(int(rank.max()))
+        return forward(self, images, rank, **options)
+
+    monkeypatch.setattr(type(model), "forward", seen)
+    for budget in (3, None):
+        config = FineTuneConfig(epochs=1, generative_weight=1.0, generative_budget=budget)
+        fine_tune(model, stripes, config, learning_rate=1e-3, seed=0)
+        assert {*longest} == {model.num_patches - 1 if budget is None else 3}
+        longest.clear()
 
 
 def test_training_follows_from_the_seed_alone(

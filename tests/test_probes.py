@@ -267,6 +267,7 @@ def test_all_that_can_be_probed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     for best in ("best", "best_sgd", "best_attentive"):
         assert result[best]["layer"] in {"layer_1", "layer_2"}
     assert result["concat_layers"] == [1, 2]
+    assert result["finetune"]["full"]["generative_budget"] == train.budget
 
 
 def test_only_what_a_record_shows_is_called_probe_json() -> None:
