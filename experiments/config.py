@@ -85,7 +85,7 @@ class TrainConfig:
     """Whose features are predicted (target="features"): ``average``, of the model's own weights
     over time, ``own``, of these weights as they are, or a timm model."""
     num_colors: int | None = None
-    """Entries of the palette (target="colors"); None = 512, or 64 for gray images."""
+    """Entries of the palette (target="colors"); None = the recipe's."""
 
     patch_size: int = 4
     """Side of a patch, pixels."""
@@ -231,8 +231,7 @@ class TrainConfig:
         parts = self.parts
         if self.augment and parts.tracks:
             raise ValueError("augment moves what words say the place of; leave it out with tracks")
-        no_ties = parts.stream == "masked" or parts.decoder_depth == 0 or parts.lateral == "joint"
-        if self.prefix_share > 0 and no_ties:
+        if self.prefix_share > 0 and parts.ranks != "any":
             raise ValueError(f"recipe {self.recipe} takes no tied prefixes; add --prefix-share 0")
         if self.teacher != "average" and parts.target != "features":
             raise ValueError("teacher needs target='features'")
@@ -306,14 +305,12 @@ class TrainConfig:
             "order": self.order,
             "target": self.target,
             "decoder_depth": self.decoder_depth,
+            "num_colors": self.num_colors,
+            # Options of the recipe's order are not those of another.
+            "order_options": self.order_options if self.order or self.order_options else None,
         }
         swapped = {name: part for name, part in chosen.items() if part is not None}
-        parts = replace(recipe(self.recipe), **swapped)  # type: ignore[arg-type]
-        # Options of the recipe's order are not those of another.
-        swaps_order = self.order not in (None, recipe(self.recipe).order)
-        if not swaps_order and not self.order_options:
-            return parts
-        return replace(parts, squares_per_side=None, order_options=self.order_options)
+        return replace(recipe(self.recipe), **swapped)  # type: ignore[arg-type]
 
     @property
     def num_random(self) -> int:

@@ -47,8 +47,8 @@ def read(config: ReadConfig) -> dict[str, object]:
     test = run.split("test", config.limit)
     captions = load_captions(run.config, test, "test")
     vocabulary = Vocabulary(model.config.vocabulary)
-    index = torch.arange(len(test))
-    images = test.batch(index, device=config.device)
+    sentences = vocabulary.encode(captions.sentences)
+    images = test.batch(torch.arange(len(test)), device=config.device)
     generator = torch.Generator().manual_seed(config.seed)
     random = rank_to_order(ordering("random", model.grid)(images, generator=generator))
     anchors = {
@@ -61,15 +61,11 @@ def read(config: ReadConfig) -> dict[str, object]:
     rows: dict[str, dict[str, object]] = {}
     print(f"{'points':<10}{'sentences right':>32}{'images named':>32}")
     for name, points in anchors.items():
-        wanted = captions.words(index, points)
-        written = torch.cat(
-            [
-                model.reader.read(model, part, at)
-                for part, at in zip(images.split(100), points.split(100), strict=True)
-            ]
-        )
-        right = same_sentence(written, wanted)
         number = captions.number.gather(1, points.cpu())
+        wanted = sentences[number].to(points.device)
+        parts = zip(images.split(100), points.split(100), strict=True)
+        written = torch.cat([model.reader.read(model, part, at) for part, at in parts])
+        right = same_sentence(written, wanted)
         about_image = number != background if background is not None else number >= 0
         named = right_in_most(right, about_image)
         row: dict[str, object] = {}

@@ -277,15 +277,14 @@ def build(
     max_words: int = 0,
 ) -> tuple[AnyOrderTransformer, PointerPolicy]:
     """Build model and policy for images of shape (C, H, W), and words of a recipe with tracks."""
-    parts, chans = config.parts, image_shape[0]
-    default_colors = 64 if chans == 1 else 512
+    parts = config.parts
     feature_dim = None
     if parts.target == "features":
         feature_dim = teacher_dim(config.teacher, config.embed_dim)
     model = AnyOrderTransformer(
         parts.model_config(
             image_size=image_shape[1:],
-            in_chans=chans,
+            in_chans=image_shape[0],
             patch_size=config.patch_size,
             embed_dim=config.embed_dim,
             depth=config.depth,
@@ -295,7 +294,6 @@ def build(
             feature_dim=feature_dim,
             vocabulary=vocabulary,
             max_words=max_words,
-            num_colors=config.num_colors if config.num_colors is not None else default_colors,
         )
     ).to(config.device)
     if config.iterations and not model.config.scannable:

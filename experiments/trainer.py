@@ -33,7 +33,7 @@ from experiments.run import (
     load_weights,
 )
 from foveate.data import augment
-from foveate.orders import order_to_rank, rank_to_order, tie_prefix
+from foveate.orders import first_patches, order_to_rank, tie_prefix
 from foveate.semantic_orders import model_ordering
 from foveate.streaming import StreamState
 from foveate.targets import fit_palette
@@ -91,9 +91,7 @@ class Trainer:
         else:
             self.policy_optimizer = torch.optim.Adam(self.policy.parameters(), lr=config.policy_lr)
         self.num_micro_batches = config.micro_batches or 1
-        self.order = model_ordering(
-            config.parts.order, self.model, **config.parts.options_for(self.model.grid)
-        )
+        self.order = model_ordering(config.parts.order, self.model, **config.parts.order_options)
         if self.model.config.queries == "own" and not config.shard:
             # An order that the parts do not take is refused before anything is written.
             with torch.no_grad():
@@ -246,7 +244,7 @@ class Trainer:
             num_images = sum(len(rank) for _, rank in pairs)
             loss = torch.zeros((), device=self.config.device)
             for (images, index), rank in pairs:
-                anchors = self._anchors(rank)
+                anchors = self._anchors(rank, generator)
                 features = None if self.teacher is None else self.teacher(images)
                 with self.autocast():
                     part = self.model(
@@ -279,12 +277,14 @@ class Trainer:
 
     # --- batches and orders
 
-    def _anchors(self, rank: Int[Tensor, "B N"]) -> Int[Tensor, "B K"] | None:
+    def _anchors(
+        self, rank: Int[Tensor, "B N"], generator: torch.Generator
+    ) -> Int[Tensor, "B K"] | None:
         """Start tracks of words at the first patches of the order: a policy's first fixations."""
         if self.captions is None:
             return None
         number = min(NUM_TRACKS, self.config.budget, self.model.num_patches)
-        return rank_to_order(rank)[:, :number]
+        return first_patches(rank, number, generator)
 
     def _words(
         self, index: Int[Tensor, "B"], anchors: Int[Tensor, "B K"] | None
@@ -335,7 +335,7 @@ class Trainer:
     def _set_learning_rates(self, at: int) -> None:
         config = self.config
         # The model keeps 5% of its rate to the end: the policy's orders go on changing until then.
-        left = self._decay(at) if config.parts.learning_rate == "cosine" else 1.0
+        left = self._decay(at) if config.parts.lr_schedule == "cosine" else 1.0
         model_lr = config.model_lr * max(left, 0.05) * min(1.0, (at + 1) / 100)
         policy_age = at - config.warmup_iterations + 1
         policy_lr = (

@@ -16,7 +16,60 @@ TargetKind = Literal["pixels", "patch_norm", "blurred", "colors", "features"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelConfig:
+class Parts:
+    """What a model is made of, whatever its sizes."""
+
+    stream: Stream = "causal"
+    """What the encoder reads. causal: the patches in rank order, each seeing its own and earlier
+    ranks; masked: all places at once, a mask token where the rank is above 0."""
+    decoder_depth: int | None = 2
+    """Decoder blocks; None = one per encoder block; 0 = the encoder's own outputs predict (the next
+    patch of a causal stream, the hidden ones of a masked stream)."""
+    memory: Memory = "last"
+    """What decoder block l reads. last: the encoder's output; layers: encoder layers at even
+    distances, as the query stream of a two-stream model; mixed: a learned sum of all layers; taps:
+    a projection of up to four of the upper half."""
+    lateral: Lateral = "none"
+    """Whom queries attend to beside the memory. none; segment: queries of their own and earlier
+    ranks; joint: one another and the memory, in plain self-attention."""
+    visible_decoder: bool = False
+    """A second decoder that predicts patches that are already visible."""
+
+    queries: Queries = "unseen"
+    """What is predicted in training. unseen: random unseen patches after every step; own: each
+    patch once, from the ranks before its own."""
+    predict_first: bool = True
+    """Whether patches of rank 0, which nothing precedes, are predicted (queries="own")."""
+    target: TargetKind = "pixels"
+    """What is predicted of a patch: raw pixels; pixels normalized per patch; those of a blurred
+    image; the palette entry of every pixel, which the encoder then reads as well; features that are
+    given."""
+    label_smoothing: float = 0.0
+    """Of the cross-entropy (target="colors")."""
+
+    @property
+    def scannable(self) -> bool:
+        """Whether any position can be predicted, as raw pixels, after any fixation."""
+        return (
+            self.stream == "causal"
+            and self.decoder_depth != 0
+            and self.lateral == "none"
+            and self.target == "pixels"
+        )
+
+    @property
+    def ranks(self) -> Literal["any", "untied", "two"]:
+        """Which orders the parts take.
+
+        Untied: one patch per step; two: of ranks 0 (visible) and 1 (hidden) alone.
+        """
+        if self.stream == "masked" or self.lateral == "joint":
+            return "two"
+        return "untied" if self.decoder_depth == 0 else "any"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig(Parts):
     """Sizes and parts of an :class:`foveate.model.AnyOrderTransformer`."""
 
     image_size: tuple[int, int] = (32, 32)
@@ -34,41 +87,16 @@ class ModelConfig:
     periphery: int = 0
     """Side, in patches, of the thumbnail of the image that every order sees first; 0 = blind."""
 
-    stream: Stream = "causal"
-    """What the encoder reads. causal: the patches in rank order, each seeing its own and earlier
-    ranks; masked: all places at once, a mask token where the rank is above 0."""
     decoder_depth: int = 2
-    """Decoder blocks; 0 = the encoder's own outputs predict (the next patch of a causal stream, the
-    hidden ones of a masked stream)."""
+    """As of all parts, but a number."""
     decoder_mlp_ratio: float = 2.0
     """Hidden width of a decoder MLP over D."""
-    memory: Memory = "last"
-    """What decoder block l reads. last: the encoder's output; layers: encoder layers at even
-    distances, as the query stream of a two-stream model; mixed: a learned sum of all layers; taps:
-    a projection of up to four of the upper half, at even distances."""
-    lateral: Lateral = "none"
-    """Whom queries attend to beside the memory. none; segment: queries of their own and earlier
-    ranks; joint: one another and the memory, in plain self-attention."""
-    visible_decoder: bool = False
-    """A second decoder that predicts patches that are already visible."""
-
-    queries: Queries = "unseen"
-    """What is predicted in training. unseen: random unseen patches after every step; own: each
-    patch once, from the ranks before its own."""
     num_targets: int = 12
     """Random unseen patches predicted from each prefix (queries="unseen")."""
-    predict_first: bool = True
-    """Whether patches of rank 0, which nothing precedes, are predicted (queries="own")."""
-    target: TargetKind = "pixels"
-    """What is predicted of a patch: raw pixels; pixels normalized per patch; those of a blurred
-    image; the palette entry of every pixel, which the encoder then reads as well; features that are
-    given."""
     num_colors: int = 512
     """Entries of the palette (target="colors")."""
     feature_dim: int | None = None
     """Width of given features (target="features"); None for all other targets."""
-    label_smoothing: float = 0.0
-    """Of the cross-entropy (target="colors")."""
     error_loss_weight: float = 0.05
     """Weight of the loss that teaches the model to predict its own squared error
     (target="pixels")."""
@@ -123,9 +151,7 @@ class ModelConfig:
         """Refuse combinations of parts that mean nothing."""
         if self.queries == "unseen" and (self.visible_decoder or not self.predict_first):
             raise ValueError("visible_decoder and predict_first=False need queries='own'")
-        if self.queries == "unseen" and (
-            self.stream == "masked" or self.decoder_depth == 0 or self.lateral != "none"
-        ):
+        if self.queries == "unseen" and (self.ranks != "any" or self.lateral != "none"):
             raise ValueError(
                 "queries='unseen' needs a causal stream and a decoder without lateral attention; "
                 "use queries='own'"
@@ -173,13 +199,3 @@ class ModelConfig:
             assert self.feature_dim is not None
             return self.feature_dim
         return self.patch_size**2 * self.num_colors if self.target == "colors" else self.patch_dim
-
-    @property
-    def scannable(self) -> bool:
-        """Whether any position can be predicted, as raw pixels, after any fixation."""
-        return (
-            self.stream == "causal"
-            and self.decoder_depth > 0
-            and self.lateral == "none"
-            and self.target == "pixels"
-        )

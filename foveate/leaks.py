@@ -17,15 +17,20 @@ def dependence(
 ) -> tuple[Bool[Tensor, "B N N"], Bool[Tensor, "B N N"] | None]:
     """Whether the prediction of patch i depends on the content of patch j (True = depends).
 
-    By the gradient of a random mixture of the prediction's values with respect to the embedded
-    patches, each of which holds its own pixels alone.
+    By the gradient of a random mixture of the prediction's values with respect to the pixels that
+    are embedded as patches (the periphery, which shows all to all, is left out); of a palette,
+    which has none, with respect to the embedded patches, each of which holds its own pixels alone.
 
     Returns:
         Of the predictions in turn, and of those of the second decoder, if there is one.
     """
-    always, patches = model.embed(images)
-    leaf = patches.detach().requires_grad_()
-    turn = model.predict_tokens_in_turn(always.detach(), leaf, rank)
+    leaf = images.detach().requires_grad_()
+    always, patches = model.embed(leaf)
+    by_patch = model.patchify
+    if model.config.target == "colors":
+        leaf = patches = patches.detach().requires_grad_()
+        by_patch = torch.nn.Identity()
+    turn = model.predict_tokens_in_turn(always.detach(), patches, rank)
 
     def rows(prediction: Prediction) -> Bool[Tensor, "B N N"]:
         mixture = torch.randn(
@@ -38,9 +43,9 @@ def dependence(
         ]
         return torch.stack(
             [
-                torch.zeros(leaf.shape[:2], dtype=torch.bool, device=leaf.device)
+                torch.zeros(rank.shape, dtype=torch.bool, device=leaf.device)
                 if gradient is None
-                else gradient.abs().sum(-1) > 0
+                else by_patch(gradient).abs().sum(-1) > 0
                 for gradient in gradients
             ],
             dim=1,
@@ -71,7 +76,7 @@ def assert_no_leak(
         row, generator = images, torch.Generator().manual_seed(0)
         shape = (2, model.config.in_chans, *model.config.image_size)
         images = torch.rand(shape, generator=generator).to(next(model.parameters()))
-        order = model_ordering(row.order, model, **row.options_for(model.grid))
+        order = model_ordering(row.order, model, **row.order_options)
         rank = order(images, generator=generator)
     if rank is None:
         raise ValueError("images need a rank: assert_no_leak(model, images, rank)")

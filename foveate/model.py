@@ -75,7 +75,7 @@ class AnyOrderTransformer(PatchEncoder):
         Raises:
             ValueError: the parts do not take this order: without a decoder a causal stream decodes
                 one patch per step; a masked stream and a joint decoder know only ranks 0 (visible)
-                and 1 (hidden).
+                and 1 (hidden); or they predict nothing of it.
         """
         check_rank(rank, self.num_patches)
         return self.predict_tokens_in_turn(*self.embed(images), rank)
@@ -92,8 +92,12 @@ class AnyOrderTransformer(PatchEncoder):
         sorted_rank = rank.gather(1, order)
         counts = torch.searchsorted(sorted_rank, sorted_rank)
         seen: Prediction | None = None
-        two_ranks = self.config.stream == "masked" or self.config.lateral == "joint"
-        if two_ranks and bool((rank > 1).any()):
+        if not first_is_predicted and not bool((rank > 0).any()):
+            raise ValueError(
+                "there is nothing to predict: all patches come first, and what comes first is not "
+                "predicted; use a finer grid or another order"
+            )
+        if self.config.ranks == "two" and bool((rank > 1).any()):
             raise ValueError(
                 "a masked stream and a joint decoder know ranks 0 (visible) and 1 (hidden) only; "
                 "use an order with two ranks, as random_subset"
@@ -184,10 +188,12 @@ class AnyOrderTransformer(PatchEncoder):
             words: the words of each track; -1 = padding.
 
         Raises:
-            ValueError: rank has another shape than (B, N) or negative entries, or the config's
-                parts do not take this order or need features.
+            ValueError: rank has another shape than (B, N) or negative entries, the config's parts
+                do not take this order or need features, or anchors come without words.
         """
         check_rank(rank, self.num_patches)
+        if (anchors is None) != (words is None):
+            raise ValueError("anchors and words go together")
         if anchors is not None and words is not None:
             # The sum of a generative and a reading loss, as iGPT's Sec. 2.3 adds its classifier's.
             reading = self.reader.loss(self, images, anchors, words)

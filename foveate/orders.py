@@ -70,6 +70,14 @@ def rank_to_order(rank: Int[Tensor, "B N"]) -> Int[Tensor, "B N"]:
     return rank.argsort(dim=1, stable=True)
 
 
+def first_patches(
+    rank: Int[Tensor, "B N"], number: int, generator: torch.Generator | None
+) -> Int[Tensor, "B K"]:
+    """The first ``number`` patches in decoding order; of those that tie, any."""
+    noise = torch.rand(rank.shape, generator=generator).to(rank.device)
+    return (rank + noise).argsort(1)[:, :number]
+
+
 def order_to_rank(order: Int[Tensor, "B T"], num_patches: int) -> Int[Tensor, "B N"]:
     """Step of every patch; patches that a scanpath of T < N fixations leaves out tie at rank T."""
     check_order(order, num_patches)
@@ -136,6 +144,12 @@ def _squares(grid: Grid, side: int) -> Int[Tensor, " N"]:
     return row // side * math.ceil(grid[1] / side) + col // side
 
 
+def _parts(grid: Grid, per_side: int) -> Int[Tensor, " N"]:
+    """Cut the grid into ``per_side`` x ``per_side`` parts whose sides differ by a patch at most."""
+    row, col = torch.tensor(grid_cells(grid)).T
+    return row * per_side // grid[0] * per_side + col * per_side // grid[1]
+
+
 def _random(grid: Grid) -> Draw:
     """A uniformly random permutation per image."""
     return lambda size, generator: torch.rand(size, grid[0] * grid[1], generator=generator).argsort(
@@ -198,20 +212,29 @@ def _random_blobs(grid: Grid, blobs: int | None = None) -> Draw:
     )
 
 
-def _hierarchical(grid: Grid, side: int | None = None, partition: int = 2) -> Draw:
-    """Squares of ``side`` patches (None = 2), ``partition`` x ``partition`` of them in a partition.
+def _random_quadrants(grid: Grid) -> Draw:
+    """The four quarters of the grid in random order.
 
-    Partitions come in random order, and so do the squares within each.
-
-    Reference: RandSAC, hierarchical serialization (16 to 4 on an 8 x 8 grid).
+    Reference: the clusters of D-iGPT (Ren et al. 2024, arXiv 2312.02147), 7 x 7 patches each.
     """
-    side = min(2, max(grid)) if side is None else side
-    if not 1 <= side <= max(grid) or partition < 1:
+    segment = _parts(grid, 2)
+    return lambda size, generator: _shuffled_segments(segment.repeat(size, 1), generator)
+
+
+def _hierarchical(grid: Grid, per_side: int = 4, partitions: int = 2) -> Draw:
+    """``per_side`` squares along each side of the grid, in ``partitions`` x ``partitions`` groups.
+
+    Groups come in random order, and so do the squares within each. Where the grid cannot be cut
+    evenly, the sides of the squares differ by a patch.
+
+    Reference: RandSAC, hierarchical serialization of squares, 16 to 4.
+    """
+    if partitions < 1 or per_side < 1 or per_side % partitions:
         raise ValueError(
-            f"side must lie in 1..{max(grid)} patches and partition be at least 1, "
-            f"got {side} and {partition}"
+            "per_side must be a multiple of partitions, both at least 1, "
+            f"got {per_side} and {partitions}"
         )
-    fine, coarse = _squares(grid, side), _squares(grid, side * partition)
+    fine, coarse = _parts(grid, per_side), _parts(grid, partitions)
 
     def draw(size: int, generator: torch.Generator | None) -> Tensor:
         inner = _shuffled_segments(fine.repeat(size, 1), generator)
@@ -306,6 +329,7 @@ RANDOM: dict[str, Callable[..., Draw]] = {
     "random": _random,
     "random_squares": _random_squares,
     "random_blobs": _random_blobs,
+    "random_quadrants": _random_quadrants,
     "hierarchical": _hierarchical,
     "hierarchical_blobs": _hierarchical_blobs,
 }

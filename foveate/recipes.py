@@ -1,7 +1,8 @@
 """Seven published systems, MAE, and our own, as rows of one machine.
 
-A recipe is an order x a stream x a decoder x a target. Each is a small part that others can be
-swapped for: ``dataclasses.replace(RECIPES["saim"], order="random_blobs")``.
+A recipe is an order x a stream x a decoder x a target x a schedule of the learning rate (a cosine
+to 5%, but for autonat, where it is constant). Each is a small part that others can be swapped for:
+``dataclasses.replace(RECIPES["saim"], order="random_blobs")``.
 
 ================  =========================  ======  =====================  =======  ==========
 recipe            order                      stream  decoder                queries  target
@@ -13,7 +14,7 @@ igpt_bert         15% hidden                 masked  none                   own 
 randsac           random squares, 16 to 4    causal  2, mixed, segments     own      patch_norm
 saim              random                     causal  every layer            own      blurred
 semaim            outward from most similar  causal  every layer            own      blurred
-digpt             4 random squares           causal  2 x 2, taps, segments  own      features
+digpt             4 quarters at random       causal  2 x 2, taps, segments  own      features
 autonat           Beta(12, 3) hidden         masked  none                   own      colors
 git               as foveate's, then words   causal  2, last layer          unseen   pixels
 mae               75% hidden                 causal  2, joint               own      patch_norm
@@ -21,9 +22,10 @@ mae               75% hidden                 causal  2, joint               own 
 
 All rows differ from their papers in this: encoder positions are learned from a sine-cosine start,
 the start token is visible to all and in a causal stream sees only itself, decoder MLPs are twice as
-wide as the model, memories other than the last layer have LayerNorms of their own, hidden matrices
-are trained by Muon, and images are not cropped or flipped unless ``--augment`` says so. What else
-differs is in the row.
+wide as the model, memories other than the last layer have LayerNorms of their own and take the last
+layer as the encoder's final LayerNorm leaves it, hidden matrices are trained by Muon, gradients are
+clipped at norm 1, rates fall to 5% instead of 0, and images are not cropped or flipped unless
+``--augment`` says so. What else differs is in the row.
 """
 
 from __future__ import annotations
@@ -33,81 +35,50 @@ from dataclasses import dataclass, field, fields
 from typing import Literal
 
 from foveate.choices import check_choice
-from foveate.config import Lateral, Memory, ModelConfig, Queries, Stream, TargetKind
+from foveate.config import ModelConfig, Parts, Queries, TargetKind
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe:
-    """What makes a system; sizes are the user's. Fields as in ModelConfig, but for the order."""
+class Recipe(Parts):
+    """What makes a system: the parts of its models, and how they learn; sizes are the user's."""
 
     reference: str
     """Paper, repository, and every known difference."""
     order: str = "random"
     """Name in foveate.orders or foveate.semantic_orders."""
-    squares_per_side: int | None = None
-    """Sides of square segments are this share of the grid's side; None: the order has its own."""
     order_options: Mapping[str, int] = field(default_factory=dict)
     """Options of the order, such as ``side`` of random_squares; see foveate.orders."""
-    stream: Stream = "causal"
-    decoder_depth: int | None = 2
-    """None = one block per encoder block."""
-    memory: Memory = "last"
-    lateral: Lateral = "none"
-    visible_decoder: bool = False
     queries: Queries = "own"
-    predict_first: bool = True
     target: TargetKind = "patch_norm"
     tracks: bool = False
     """Words at fixation points, from the names of the data's classes (``foveate.tracks``)."""
-    label_smoothing: float = 0.0
-    num_colors: int = 512
-    learning_rate: Literal["cosine", "constant"] = "cosine"
+    num_colors: int | None = None
+    """Entries of the palette (target="colors"); None = 512, or 64 for gray images."""
+    lr_schedule: Literal["cosine", "constant"] = "cosine"
     """How the model's learning rate goes on after its warm-up: down to 5%, or as it is."""
 
     def model_config(
-        self, *, depth: int, feature_dim: int | None = None, **sizes: object
+        self, *, depth: int, feature_dim: int | None = None, in_chans: int = 1, **sizes: object
     ) -> ModelConfig:
         """Return the config of a model of this recipe.
 
         Args:
             depth: encoder blocks.
             feature_dim: width of the teacher's features, for target="features".
+            in_chans: color channels.
             sizes: the other fields of ModelConfig.
         """
-        own = {
-            each.name: getattr(self, each.name)
-            for each in fields(self)
-            if each.name in {part.name for part in fields(ModelConfig)}
-        }
-        own["decoder_depth"] = depth if self.decoder_depth is None else self.decoder_depth
-        return ModelConfig(**{**own, "depth": depth, "feature_dim": feature_dim, **sizes})
-
-    @property
-    def scannable(self) -> bool:
-        """Whether a policy can scan its models; as of ModelConfig."""
-        feature_dim = 1 if self.target == "features" else None
-        return self.model_config(depth=self.decoder_depth or 1, feature_dim=feature_dim).scannable
+        parts = {each.name: getattr(self, each.name) for each in fields(Parts)}
+        if self.decoder_depth is None:
+            parts["decoder_depth"] = depth
+        parts["num_colors"] = self.num_colors or (64 if in_chans == 1 else 512)
+        given = {"depth": depth, "feature_dim": feature_dim, "in_chans": in_chans, **sizes}
+        return ModelConfig(**{**parts, **given})
 
     @property
     def takes_budget(self) -> bool:
         """Whether its models learn from scans of a length, or can be scanned."""
         return self.scannable or self.queries == "unseen"
-
-    def options_for(self, grid: tuple[int, int]) -> dict[str, int]:
-        """Return the order's options on a grid.
-
-        Raises:
-            ValueError: the grid cannot be cut into the recipe's squares.
-        """
-        if self.squares_per_side is None:
-            return dict(self.order_options)
-        if grid[0] != grid[1] or grid[0] % self.squares_per_side:
-            raise ValueError(
-                f"this recipe cuts the grid into {self.squares_per_side} x {self.squares_per_side} "
-                f"squares, which a {grid[0]}x{grid[1]} grid does not allow; choose another patch "
-                "or image size"
-            )
-        return {"side": grid[0] // self.squares_per_side}
 
 
 RECIPES: dict[str, Recipe] = {
@@ -133,9 +104,9 @@ RECIPES: dict[str, Recipe] = {
         decoder_depth=0,
     ),
     "igpt_bert": Recipe(
-        reference="iGPT's BERT objective, Sec. 2.1: 15% hidden. Differs: the loss is averaged over "
-        "the hidden patches of the batch, not per image; a learned mask token starts at zero; "
-        "there is a start token.",
+        reference="iGPT's BERT objective, Sec. 2.1: 15% hidden. Differs as igpt does; the loss is "
+        "averaged over the hidden patches of the batch, not per image; a learned mask token starts "
+        "at zero; there is a start token.",
         order="bernoulli_subset",
         stream="masked",
         decoder_depth=0,
@@ -161,8 +132,10 @@ RECIPES: dict[str, Recipe] = {
     ),
     "semaim": Recipe(
         reference="SemAIM (Song et al. 2024, arXiv 2312.10457, skyoux/SemAIM), its default order. "
-        "As SAIM; similarity to the mean over patches, as its attention_type gap. Its order costs "
-        "one more encoder pass, a third of a training step's encoder work.",
+        "As SAIM; similarity to the mean over patches, as its attention_type gap (not cls or "
+        "self), by the weights that are trained (not their average over time). Features as targets "
+        "are standardized over the batch. Its order costs one more encoder pass, a third of a "
+        "training step's encoder work.",
         order="outward_from_most_similar",
         decoder_depth=None,
         memory="layers",
@@ -175,9 +148,8 @@ RECIPES: dict[str, Recipe] = {
         "queries are positions alone, those of the first cluster stay in the decoder, the "
         "teacher's map is resized instead of the prediction, and "
         "the teacher is any timm model or the encoder itself, its weights averaged over time or as "
-        "they are, whose features are standardized over the batch. Taps are four from depth 8 on.",
-        order="random_squares",
-        squares_per_side=2,
+        "they are, whose features are standardized over the batch. Taps are four from depth 6 on.",
+        order="random_quadrants",
         memory="taps",
         lateral="segment",
         visible_decoder=True,
@@ -189,13 +161,14 @@ RECIPES: dict[str, Recipe] = {
         "smoothing 0.1. Differs: palette entries instead of VQGAN codes, a plain ViT without long "
         "skips, no class condition (hence no guidance), logits not tied to embeddings, no "
         "average of weights, weight decay 0.05 and Adam's betas (0.9, 0.95) here, no LayerNorm and "
-        "dropout on embeddings, a linear head. Decoding: foveate.parallel_decoding.",
+        "dropout on embeddings, biases in attention, a linear head; the distribution of what is "
+        "hidden is the published one, and not searched again. Decoding: foveate.parallel_decoding.",
         order="beta_subset",
         stream="masked",
         decoder_depth=0,
         target="colors",
         label_smoothing=0.1,
-        learning_rate="constant",
+        lr_schedule="constant",
     ),
     "git": Recipe(
         reference="GiT (Wang et al. 2024, arXiv 2403.09394, Haiyang-W/GiT): tracks of words at "
@@ -213,7 +186,7 @@ RECIPES: dict[str, Recipe] = {
         lateral="joint",
     ),
 }
-"""Recipes by name. Add your own: ``RECIPES["mine"] = Recipe(...)``."""
+"""Recipes by name; each is a command, ``python -m experiments.train NAME``."""
 
 
 def recipe(name: str) -> Recipe:

@@ -6,8 +6,10 @@ policy looked at.
 
 Reference: GiT (Wang et al. 2024, arXiv 2403.09394), Haiyang-W/GiT. Differs: tracks start at patches
 instead of points between them, so that the local feature needs no interpolation; the words are
-learned, not BERT's; one task, so that nothing is matched or prompted; background is a word like any
-other; full instead of windowed attention.
+learned, not BERT's, and those of a name are not merged; one task, so that nothing is matched or
+prompted; background is a word like any other, and points with objects are not drawn first; the
+start of a track is embedded once, while the local feature, the patch's state in that layer, is
+added again before every block; full instead of windowed attention.
 """
 
 from __future__ import annotations

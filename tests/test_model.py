@@ -178,6 +178,8 @@ def test_features_return_in_raster_order(
         depends = model.patchify(gradient).abs().sum(-1) > 0
         if model.config.periphery == 0:
             assert torch.equal(depends, rank == 0)
+        with pytest.raises(ValueError, match="must not hold ties"):
+            model.features(images, "causal", torch.zeros_like(rank))
 
 
 def test_patchify_round_trip(model: AnyOrderTransformer, images: Tensor) -> None:

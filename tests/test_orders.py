@@ -16,6 +16,7 @@ from foveate.orders import (
     SUBSETS,
     check_order,
     check_rank,
+    first_patches,
     mean_rank_order,
     order_to_rank,
     ordering,
@@ -212,6 +213,17 @@ def test_hierarchy_finishes_a_partition_before_the_next() -> None:
         assert torch.equal(high - low, torch.full((20,), 3))
 
 
+@pytest.mark.parametrize("grid", [(5, 5), (7, 7), (14, 14), (6, 9)])
+def test_squares_by_their_number_are_as_many_on_every_grid(grid: tuple[int, int]) -> None:
+    for name, number in (("hierarchical", 16), ("random_quadrants", 4)):
+        rank = ordering(name, grid)(images(10), generator=generator())
+        assert torch.equal(rank.amax(1), torch.full((10,), number - 1))
+        sizes = [len(row.unique(return_counts=True)[1]) for row in rank]
+        assert sizes == [number] * 10
+    quarters = ordering("random_quadrants", (14, 14))(images(1), generator=generator())
+    assert quarters.unique(return_counts=True)[1].tolist() == [49] * 4
+
+
 @pytest.mark.parametrize("name", sorted(RANDOM))
 def test_random_orders_follow_the_generator(name: str) -> None:
     build = ordering(name, (8, 8))
@@ -219,6 +231,14 @@ def test_random_orders_follow_the_generator(name: str) -> None:
     assert torch.equal(first, again)
     assert not torch.equal(first, build(images(), generator=generator(2)))
     assert not torch.equal(first[0], first[1])
+
+
+def test_the_first_patches_are_any_of_those_that_tie() -> None:
+    """Chance that one of 32 tied patches never comes first: below 1e-6."""
+    rank = tie_prefix(torch.arange(64).repeat(600, 1), 32)
+    first = first_patches(rank, 33, generator())
+    assert torch.equal(first[:, 32], torch.full((600,), 32))
+    assert torch.equal(first[:, 0].unique(), torch.arange(32))
 
 
 def test_random_orders_are_uniform() -> None:
@@ -240,7 +260,7 @@ def test_best_fixed_order_is_by_mean_rank() -> None:
         (lambda: ordering("raster", (4, 4), side=2), "does not take these options"),
         (lambda: ordering("random_squares", (4, 4), side=9), "side must lie in 1..4"),
         (lambda: ordering("random_blobs", (2, 2), blobs=9), "blobs must lie in 1..4"),
-        (lambda: ordering("hierarchical", (4, 4), side=0), r"must lie in 1\.\.4"),
+        (lambda: ordering("hierarchical", (4, 4), per_side=3), "multiple of partitions"),
         (
             lambda: ordering("hierarchical_blobs", (4, 4), blobs=5, partitions=6),
             r"partitions must lie in 1\.\.5 blobs",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -12,7 +14,13 @@ from foveate.recipes import RECIPES, recipe
 from foveate.scanning import Scan
 from foveate.semantic_orders import SEMANTIC, model_ordering
 
-TIED = ("random_squares", "random_blobs", "hierarchical", "hierarchical_blobs")
+TIED = (
+    "random_squares",
+    "random_blobs",
+    "random_quadrants",
+    "hierarchical",
+    "hierarchical_blobs",
+)
 
 
 def build(name: str, **changes: object) -> AnyOrderTransformer:
@@ -36,7 +44,7 @@ def allowed_orders(name: str) -> list[str]:
         return list(SUBSETS)
     if row.lateral == "joint":
         return ["random_subset"]
-    if row.decoder_depth == 0:
+    if row.ranks == "untied":
         return [order for order in [*ORDERINGS, *SEMANTIC] if order not in TIED]
     return [*ORDERINGS, *SEMANTIC]
 
@@ -70,6 +78,21 @@ def test_the_leak_check_finds_a_shift_that_is_missing(monkeypatch: pytest.Monkey
         assert_no_leak(model, images)
 
 
+def test_the_leak_check_finds_patches_that_see_their_neighbors(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = build("saim")
+    embed = type(model).embed
+
+    def mixed(self: AnyOrderTransformer, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        always, patches = embed(self, images)
+        return always, patches + patches.roll(1, dims=1)
+
+    monkeypatch.setattr(type(model), "embed", mixed)
+    with pytest.raises(AssertionError, match="leaks"):
+        assert_no_leak(model, RECIPES["saim"])
+
+
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_recipe_lowers_its_loss(name: str) -> None:
     """Forty steps on eight fixed images: a loss that stays has no gradient."""
@@ -77,7 +100,7 @@ def test_every_recipe_lowers_its_loss(name: str) -> None:
     row = recipe(name)
     images = torch.rand(8, 1, 8, 8, generator=torch.Generator().manual_seed(1))
     features = torch.randn(8, 16, 6) if row.target == "features" else None
-    order = model_ordering(row.order, model, **row.options_for(model.grid))
+    order = model_ordering(row.order, model, **row.order_options)
     optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=3e-3)
     losses = []
     for _ in range(40):
@@ -130,17 +153,31 @@ def test_an_order_that_the_parts_do_not_take_is_refused(
         model(images, model_ordering(order, model)(images))
 
 
+def test_orders_of_recipes_are_swapped_in_one_line() -> None:
+    for row in RECIPES.values():
+        swapped = replace(row, order="random_blobs")
+        order = model_ordering(swapped.order, build("saim"), **swapped.order_options)
+        assert order(torch.rand(2, 1, 8, 8)).shape == (2, 16)
+
+
+def test_a_palette_is_as_large_as_the_recipe_says() -> None:
+    row, sizes = recipe("igpt"), {"depth": 1, "image_size": (8, 8), "embed_dim": 16}
+    assert [row.model_config(in_chans=c, **sizes).num_colors for c in (1, 3)] == [64, 512]
+    assert replace(row, num_colors=16).model_config(in_chans=3, **sizes).num_colors == 16
+
+
 def test_mistakes_are_named() -> None:
     with pytest.raises(ValueError, match="did you mean 'saim'"):
         recipe("sam")
     with pytest.raises(ValueError, match="unknown order 'rastr'; did you mean 'raster'"):
         model_ordering("rastr", build("saim"))
-    with pytest.raises(ValueError, match="2 x 2 squares, which a 3x4 grid does not allow"):
-        recipe("digpt").options_for((3, 4))
     with pytest.raises(ValueError, match="decoder_depth that divides depth 4, got 3"):
         build("saim", decoder_depth=3)
     with pytest.raises(ValueError, match="only a causal stream"):
         Scan.start(build("randsac"), torch.rand(1, 1, 8, 8), 3)
+    single = build("randsac", image_size=(2, 2))
+    with pytest.raises(ValueError, match="nothing to predict"):
+        single(torch.rand(2, 1, 2, 2), torch.zeros(2, 1, dtype=torch.long))
     teachable, images = build("digpt"), torch.rand(2, 1, 8, 8)
     with pytest.raises(ValueError, match="needs features"):
         teachable(images, model_ordering("random_squares", teachable)(images))
