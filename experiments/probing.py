@@ -167,6 +167,11 @@ class Bench:
                 row["attentive"] = self.attentive(view, layer)
             yield name, row
 
+    @property
+    def commonest_class(self) -> float:
+        """Share of the test images that are of the commonest class."""
+        return float(self.test.labels.bincount().max()) / len(self.test)
+
     def fine_tune(self, sources: list[Source]) -> dict[str, object]:
         """Fine-tune a copy of every source, and print how well it does."""
         print("\n" + table_line("accuracy, 95% interval", ["fine-tuned"]))
@@ -175,6 +180,11 @@ class Bench:
             how = tuning(self.config, self.run, source.attention)
             tuned = fine_tune_probe(source.model, self.train, self.test, how, seed=self.config.seed)
             print(table_line(source.name, [shown(tuned)]))
+            if tuned.ci95[0] <= self.commonest_class:
+                print(
+                    f"    no better than the commonest class alone ({self.commonest_class:.3f}): "
+                    "too short; raise --finetune-epochs or --train-limit"
+                )
             results[source.name] = {**vars(tuned), **asdict(how)}
         return results
 

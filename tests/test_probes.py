@@ -233,7 +233,9 @@ def test_concatenated_layers_are_the_last_ones_or_those_named() -> None:
             probing.concat_layers(wrong, 4)
 
 
-def test_all_that_can_be_probed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_that_can_be_probed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     torch.manual_seed(0)
     train = TrainConfig(
         data="cue", patch_size=2, embed_dim=16, depth=2, num_heads=2, decoder_depth=1, budget=4
@@ -268,6 +270,7 @@ def test_all_that_can_be_probed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         assert result[best]["layer"] in {"layer_1", "layer_2"}
     assert result["concat_layers"] == [1, 2]
     assert result["finetune"]["full"]["generative_budget"] == train.budget
+    assert "no better than the commonest class" in capsys.readouterr().out
 
 
 def test_only_what_a_record_shows_is_called_probe_json() -> None:
