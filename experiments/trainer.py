@@ -33,7 +33,7 @@ from experiments.run import (
     load_weights,
 )
 from foveate.data import augment
-from foveate.orders import first_patches, order_to_rank, tie_prefix
+from foveate.orders import order_to_rank, rank_to_order, ranked, tie_prefix
 from foveate.semantic_orders import model_ordering
 from foveate.streaming import StreamState
 from foveate.targets import fit_palette
@@ -284,7 +284,7 @@ class Trainer:
         if self.captions is None:
             return None
         number = min(NUM_TRACKS, self.config.budget, self.model.num_patches)
-        return first_patches(rank, number, generator)
+        return rank_to_order(ranked(rank, generator))[:, :number]
 
     def _words(
         self, index: Int[Tensor, "B"], anchors: Int[Tensor, "B K"] | None

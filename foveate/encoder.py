@@ -259,14 +259,17 @@ class PatchEncoder(nn.Module):
         """
         always, patches = self.embed(images)
         if rank is None:
-            rank = torch.arange(self.num_patches, device=images.device).expand(len(images), -1)
-        check_rank(rank, self.num_patches)
-        order = rank_to_order(rank)
-        if bool((rank.gather(1, order).diff(dim=1) == 0).any()):
-            raise ValueError("rank must not hold ties: these features are of one patch per step")
+            order = torch.arange(self.num_patches, device=images.device).expand(len(images), -1)
+        else:
+            check_rank(rank, self.num_patches)
+            order = rank_to_order(rank)
+            if bool((rank.gather(1, order).diff(dim=1) == 0).any()):
+                raise ValueError(
+                    "rank must not hold ties: these features are of one patch per step"
+                )
         tokens = self.tell(torch.cat([always, take(patches, order)], dim=1), order)
         layers = self.run_blocks(tokens, None, is_causal=attention == "causal")
-        first = torch.arange(self.num_always, device=rank.device).expand(len(rank), -1)
+        first = torch.arange(self.num_always, device=order.device).expand(len(order), -1)
         place = torch.cat([first, rank_to_order(order) + self.num_always], dim=1)
         return tuple(take(tokens, place) for tokens in layers)
 

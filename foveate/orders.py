@@ -13,7 +13,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Float, Int, Num, Shaped
 from torch import Tensor
 
 from foveate.choices import check_choice
@@ -70,12 +70,11 @@ def rank_to_order(rank: Int[Tensor, "B N"]) -> Int[Tensor, "B N"]:
     return rank.argsort(dim=1, stable=True)
 
 
-def first_patches(
-    rank: Int[Tensor, "B N"], number: int, generator: torch.Generator | None
-) -> Int[Tensor, "B K"]:
-    """The first ``number`` patches in decoding order; of those that tie, any."""
-    noise = torch.rand(rank.shape, generator=generator).to(rank.device)
-    return (rank + noise).argsort(1)[:, :number]
+def ranked(key: Num[Tensor, "B N"], generator: torch.Generator | None) -> Int[Tensor, "B N"]:
+    """Rank patches by their key, ascending; equal ones at random."""
+    shuffle = torch.rand(key.shape, generator=generator).argsort(1).to(key.device)
+    order = shuffle.gather(1, key.gather(1, shuffle).argsort(dim=1, stable=True))
+    return rank_to_order(order)
 
 
 def order_to_rank(order: Int[Tensor, "B T"], num_patches: int) -> Int[Tensor, "B N"]:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from foveate.choices import check_choice
 from foveate.encoder import PatchEncoder
-from foveate.orders import ORDERINGS, SUBSETS, Ordering, ordering, rank_to_order
+from foveate.orders import ORDERINGS, SUBSETS, Ordering, ordering, ranked
 from foveate.paths import Grid
 
 
@@ -51,13 +51,6 @@ def rings(grid: Grid, row: Float[Tensor, "B"], col: Float[Tensor, "B"]) -> Float
 def distances(grid: Grid, row: Float[Tensor, "B"], col: Float[Tensor, "B"]) -> Float[Tensor, "B N"]:
     """Euclidean distance of each patch from a center, in patches."""
     return torch.hypot(*offsets(grid, row, col))
-
-
-def ranked(key: Float[Tensor, "B N"], generator: torch.Generator | None) -> Int[Tensor, "B N"]:
-    """Rank patches by their key, ascending; equal ones at random."""
-    shuffle = torch.rand(key.shape, generator=generator).argsort(1).to(key.device)
-    order = shuffle.gather(1, key.gather(1, shuffle).argsort(dim=1, stable=True))
-    return rank_to_order(order)
 
 
 Key = Callable[[PatchEncoder, Tensor, torch.Generator | None], Tensor]
