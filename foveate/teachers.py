@@ -102,7 +102,7 @@ class TimmTeacher:
         device: where it runs.
 
     Raises:
-        ValueError: timm has no such model, or its weights cannot be had.
+        ValueError: timm has no such model, its weights cannot be had, or it has no feature map.
     """
 
     def __init__(
@@ -122,6 +122,7 @@ class TimmTeacher:
         self.name, self.grid, self.size_px = name, grid, facts["input_size"][-2:]
         self.mean = torch.tensor(facts["mean"], device=device).view(-1, 1, 1)
         self.std = torch.tensor(facts["std"], device=device).view(-1, 1, 1)
+        self(torch.zeros(1, 3, *self.size_px, device=device))  # Refuses what has no feature map.
 
     @property
     def feature_dim(self) -> int:
@@ -164,13 +165,21 @@ def teacher_dim(name: str, embed_dim: int) -> int:
         return embed_dim
     check_timm_name(name)
     with torch.device("meta"):
-        model: Any = timm.create_model(name, pretrained=False, num_classes=0)
+        # Not the tag of the weights, which timm checks only when it is to load them.
+        model: Any = timm.create_model(name.partition(".")[0], pretrained=False, num_classes=0)
     return int(model.num_features)
 
 
 def check_timm_name(name: str) -> None:
-    """Raise ValueError unless timm has a model of this name."""
-    if not timm.is_model(name):
+    """Raise ValueError unless timm has a model of this name, and weights of its tag."""
+    architecture, _, tag = name.partition(".")
+    if timm.is_model(architecture) and tag:
+        known = timm.list_pretrained(f"{architecture}.*")
+        if name not in known:
+            raise ValueError(
+                f"timm has no weights {name!r}; there are {', '.join(known) or 'none'}"
+            )
+    if not timm.is_model(architecture):
         close = difflib.get_close_matches(name, timm.list_models(), n=3, cutoff=0.0)
         raise ValueError(
             f"timm has no model {name!r} to teach with; did you mean one of {', '.join(close)}?"

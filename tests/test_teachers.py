@@ -57,6 +57,10 @@ def test_timm_models_teach_on_the_students_grid(name: str) -> None:
 def test_an_unknown_teacher_is_named() -> None:
     with pytest.raises(ValueError, match="timm has no model 'vit_none' to teach with"):
         make_teacher("vit_none", student())
+    with pytest.raises(ValueError, match=r"no weights 'resnet18\.none'; there are"):
+        teacher_dim("resnet18.none", 16)
+    with pytest.raises(ValueError, match="'mixer_s32_224' cannot be laid out on a grid"):
+        TimmTeacher("mixer_s32_224", (4, 4), pretrained=False)
     assert teacher_dim("average", 16) == 16
 
 
