@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from foveate.choices import check_choice
+from foveate.choices import lookup
 from foveate.decoder import Prediction
 from foveate.encoder import take
 from foveate.model import AnyOrderTransformer
@@ -79,7 +79,7 @@ class Episode:
         model: frozen here; it is the world.
         images: pixels in [0, 1].
         budget: fixations T per episode.
-        reward: a key of REWARDS.
+        reward: a key of REWARDS, or a function of your own, ``MODULE:NAME``.
         group: scans of each image, in succession along the batch.
         num_candidates: if given, only so many random unseen patches are predicted after each
             fixation, the same for the scans of an image as far as they can be: the next fixation
@@ -102,8 +102,7 @@ class Episode:
         num_candidates: int | None = None,
         generator: torch.Generator | None = None,
     ) -> None:
-        check_choice("reward", reward, REWARDS)
-        self.reward_of = REWARDS[reward]
+        self.reward_of = lookup("reward", reward, REWARDS)
         if num_candidates is not None and num_candidates < 1:
             raise ValueError(f"there must be at least 1 candidate, got {num_candidates}")
         self.budget, self.group = budget, group

@@ -15,7 +15,7 @@ from envs.episode import REWARDS, Episode
 from envs.observations import OBSERVERS, UNSEEN_GRAY, patch_centers, seen_pixels, to_bytes
 from envs.toy import cue_set
 from foveate.checkpoint import load_model
-from foveate.choices import check_choice
+from foveate.choices import check_choice, lookup
 from foveate.data import ImageSet, load_data
 from foveate.encoder import PIXEL_MEAN, PIXEL_STD
 from foveate.model import AnyOrderTransformer
@@ -100,7 +100,7 @@ class ImageScanVectorEnv(VectorEnv[Observations, NDArray[Any], NDArray[Any]]):
             image_size: resize to this side, pixels; None = as they are.
             limit: use only the first so many images; None = all.
             budget: fixations per episode, below the number of patches.
-            reward: a key of ``envs.episode.REWARDS``.
+            reward: a key of ``envs.episode.REWARDS``, or your own, ``MODULE:NAME``.
             obs: observation mode.
             action: patch numbers or gaze points.
             autoreset: what happens after an episode.
@@ -114,7 +114,7 @@ class ImageScanVectorEnv(VectorEnv[Observations, NDArray[Any], NDArray[Any]]):
         if num_envs < 1:
             raise ValueError(f"num_envs must be at least 1, got {num_envs}")
         check_choice("obs", obs, OBSERVERS)
-        check_choice("reward", reward, REWARDS)
+        lookup("reward", reward, REWARDS)
         check_choice("action", action, ("patch", "gaze"))
         check_choice("autoreset", autoreset, ("same_step", "disabled"))
         if render_mode not in (None, "rgb_array"):

@@ -16,6 +16,7 @@ from experiments.evaluation import error_curves_of, scan_in_chunks
 from experiments.intervals import seed_interval
 from experiments.run import Run, check_folder, git_commit, load_run, read_config, write_json
 from experiments.training import train
+from foveate.checkpoint import CHECKPOINT
 from foveate.orders import ordering, rank_to_order
 
 if TYPE_CHECKING:
@@ -94,14 +95,16 @@ def finished(wanted: TrainConfig) -> Run:
     Raises:
         ValueError: the run that is there has another config.
     """
-    begun = (wanted.out / "checkpoint.pt").is_file()
+    begun = (wanted.out / "config.json").is_file()
     if begun:
         same = wanted.micro_batches or read_config(wanted.out).micro_batches
         try:
             check_folder(dataclasses.replace(wanted, resume=True, micro_batches=same))
         except ValueError as reason:
             raise ValueError(f"{reason}; choose another --out for a study of its own") from reason
-    if not begun or load_run(wanted.out).iteration < wanted.total_iterations:
+    if not (wanted.out / CHECKPOINT).is_file() or (
+        load_run(wanted.out).iteration < wanted.total_iterations
+    ):
         train(dataclasses.replace(wanted, resume=begun))
     return load_run(wanted.out)
 

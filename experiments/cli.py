@@ -56,7 +56,7 @@ def program() -> str:
 
 
 def run(main: Callable[[Config], object], config: Config) -> None:
-    """Call ``main``; what a user can cause (ValueError, OSError) ends in one line.
+    """Call ``main``; what a user can cause (ValueError, OSError, Ctrl-C) ends in one line.
 
     Set FOVEATE_DEBUG=1 to see the traceback instead.
     """
@@ -66,6 +66,9 @@ def run(main: Callable[[Config], object], config: Config) -> None:
         if os.environ.get("FOVEATE_DEBUG"):
             raise
         fail(str(mistake))
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted; a training goes on from its last checkpoint with --resume\n")
+        raise SystemExit(130) from None
 
 
 def main_with_presets(

@@ -23,6 +23,10 @@ class CompareConfig:
     """Run folder made by experiments.train."""
     judge: Path | None = None
     """Run whose model measures errors; None = this run's, which always chooses the scanpaths."""
+    orders: tuple[str, ...] = ()
+    """Orders of your own to compare beside all others, ``MODULE:NAME``."""
+    agents: tuple[str, ...] = ()
+    """Agents of your own, ``MODULE:NAME`` of what makes them when called without arguments."""
     limit: int = 2000
     """Test images."""
     oracle_limit: int = 500

@@ -35,7 +35,7 @@ class TrainConfig:
     out: Path = Path("runs/demo")
     """Run folder: config, manifest, metrics, checkpoint and reports."""
     resume: bool = False
-    """Continue the checkpoint in the run folder."""
+    """Continue the run in the run folder: from its checkpoint, or, before the first, anew."""
     stop_after: int | None = None
     """Stop with a checkpoint after this iteration, to be resumed later; None = run to the end."""
     report: bool = False
@@ -73,11 +73,12 @@ class TrainConfig:
     """Random flips and shifts of the training images (kornia)."""
 
     recipe: str = "foveate"
-    """Row of foveate.recipes: order, stream, decoder and target of the model."""
+    """Row of foveate.recipes: order, stream, decoder and target of the model; or your own,
+    ``MODULE:NAME``."""
     order: str | None = None
-    """Order that the model learns from, in foveate.orders or foveate.semantic_orders; None = the
-    recipe's."""
-    order_options: dict[str, int] = field(default_factory=dict)
+    """Order that the model learns from, in foveate.orders or foveate.semantic_orders, or your own,
+    ``MODULE:NAME``; None = the recipe's."""
+    order_options: dict[str, int | float] = field(default_factory=dict)
     """Options of the order, such as ``side 4`` of random_squares."""
     target: TargetKind | None = None
     """What the model predicts; None = the recipe's."""
@@ -104,8 +105,9 @@ class TrainConfig:
 
     budget: int = 12
     """Fixations per scan, T."""
-    reward: Literal["auc", "gain", "surprise", "ease"] = "auc"
-    """Reward per fixation; see envs/episode.py."""
+    reward: str = "auc"
+    """Reward per fixation: auc, gain, surprise, ease (envs/episode.py), or your own,
+    ``MODULE:NAME``."""
     discount: float = 0.7
     """Discount per fixation."""
     entropy_weight: float = 0.03
@@ -151,9 +153,9 @@ class TrainConfig:
     model_optimizer: Literal["muon", "adamw"] = "muon"
     """Optimizer of the model's hidden matrices; all else is AdamW's. Muon needs them unsharded."""
     model_lr: float = 3e-3
-    """Peak learning rate of the model."""
+    """Peak learning rate of the model, after 100 iterations, or a tenth of a shorter run."""
     policy_lr: float = 2e-3
-    """Peak learning rate of the policy."""
+    """Peak learning rate of the policy, after the first 10 of its iterations."""
     weight_decay: float = 0.05
     """Weight decay of the model's hidden matrices; all else has none."""
 
@@ -260,6 +262,11 @@ class TrainConfig:
             ValueError: names them all, and what to add.
         """
         parts = self.parts
+        if self.total_iterations == 0:
+            raise ValueError(
+                "warmup_iterations and iterations are both 0, which trains nothing; "
+                "--warmup-iterations 1 --model-lr 0 makes a run of the model as it starts"
+            )
         idle: tuple[str, ...] = () if self.iterations else POLICY_OPTIONS
         if not self.iterations and not parts.scannable:
             idle += ("batch_size",) if parts.takes_budget else ("batch_size", "budget")

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from experiments.intervals import seed_interval
-from experiments.run import Run, git_commit, load_run, read_manifest, set_threads, write_json
+from experiments.run import Run, git_commit, load_run, read_manifest, set_threads, write_result
 from foveate.data import ImageSet
 from foveate.model import AnyOrderTransformer
 from foveate.orders import ordering, rank_to_order
@@ -92,7 +92,7 @@ def decode(config: DecodeConfig) -> dict[str, object]:
         "seed": config.seed,
         "commit": git_commit(),
     }
-    write_json(config.run / "decode.json", result)
+    write_result(config.run / "decode.json", result, run, config)
     print(f"written: {config.run / 'decode.json'}")
     return result
 

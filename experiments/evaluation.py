@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,14 +23,21 @@ from agents.policies import Agent
 from envs.episode import Episode
 from experiments.cli import signed
 from experiments.run import Run, git_commit, load_run, set_threads, write_result
+from foveate.choices import lookup
 from foveate.drawing import error_curves
 from foveate.model import AnyOrderTransformer
-from foveate.orders import ORDERINGS, mean_rank_order, order_to_rank, ordering, rank_to_order
+from foveate.orders import ORDERINGS, mean_rank_order, order_to_rank, rank_to_order
+from foveate.semantic_orders import SEMANTIC, model_ordering
 
 if TYPE_CHECKING:
     from experiments.compare import CompareConfig
 
 ORACLE_CANDIDATES = 16
+AGENTS: dict[str, Callable[[], Agent]] = {
+    "saliency": SaliencyAgent,
+    "uncertainty": UncertaintyAgent,
+}
+"""Agents that are compared with the policy, beside the oracles."""
 IMAGE_INDEPENDENT = ("best_fixed", "other_image")
 """Controls that a policy which looks at the image must beat."""
 MAX_PREDICTIONS = 200_000
@@ -71,13 +79,31 @@ def scan_in_chunks(
     return torch.cat([scan_with(agent, model, part, budget, generator) for part in chunks])
 
 
+def ordered_in_chunks(
+    name: str,
+    model: AnyOrderTransformer,
+    images: Float[Tensor, "B C H W"],
+    budget: int,
+    generator: torch.Generator,
+) -> Int[Tensor, "B T"]:
+    """First fixations of an order on many images, a chunk at a time."""
+    order = model_ordering(name, model)
+    ranks = [order(part, generator=generator) for part in split_rows(images, model.num_patches)]
+    return rank_to_order(torch.cat(ranks))[:, :budget]
+
+
 def scanpaths(
     run: Run,
     images: Float[Tensor, "B C H W"],
     validation: Float[Tensor, "V C H W"],
+    *,
     oracle_limit: int,
+    orders: tuple[str, ...] = (),
+    agents: tuple[str, ...] = (),
 ) -> dict[str, Int[Tensor, "B T"]]:
-    """Let every order and agent scan the images; the oracles scan the first ``oracle_limit`` only.
+    """Let every order and agent scan the images, and those of the user's own that are named.
+
+    The oracles scan the first ``oracle_limit`` only.
 
     ``best_fixed`` is the mean rank of the policy on validation images; ``other_image`` gives each
     image the scanpath that the policy chose on a random other one.
@@ -85,8 +111,8 @@ def scanpaths(
     model, budget = run.model, run.config.budget
     generator = torch.Generator().manual_seed(run.config.seed)
     paths = {
-        name: rank_to_order(ordering(name, model.grid)(images, generator=generator))[:, :budget]
-        for name in ORDERINGS
+        name: ordered_in_chunks(name, model, images, budget, generator)
+        for name in (*ORDERINGS, *SEMANTIC, *orders)
     }
     paths["policy"] = scan_in_chunks(run.agent, model, images, budget)
     # Not simply the next image: where classes take turns, that one would be of another class.
@@ -95,8 +121,8 @@ def scanpaths(
     paths["other_image"][shuffled] = paths["policy"][shuffled.roll(1)]
     chosen = order_to_rank(scan_in_chunks(run.agent, model, validation, budget), model.num_patches)
     paths["best_fixed"] = mean_rank_order(chosen)[:budget].expand(len(images), -1)
-    paths["saliency"] = scan_in_chunks(SaliencyAgent(), model, images, budget)
-    paths["uncertainty"] = scan_in_chunks(UncertaintyAgent(), model, images, budget)
+    for name in (*AGENTS, *agents):
+        paths[name] = scan_in_chunks(lookup("agent", name, AGENTS)(), model, images, budget)
     few = images[:oracle_limit]
     for name, candidates in ((f"oracle_{ORACLE_CANDIDATES}", ORACLE_CANDIDATES), ("oracle", None)):
         paths[name] = scan_in_chunks(
@@ -219,7 +245,14 @@ def compare(config: CompareConfig) -> dict[str, object]:
             f"{len(validation)} in val"
         )
 
-    paths = scanpaths(run, images, looked_at, few)
+    paths = scanpaths(
+        run,
+        images,
+        looked_at,
+        oracle_limit=few,
+        orders=config.orders,
+        agents=config.agents,
+    )
     curves = {name: error_curves_of(judge, images, path) for name, path in paths.items()}
     area = {name: curve[:, 1:].mean(1) for name, curve in curves.items()}
     orders: dict[str, dict[str, object]] = {}
@@ -261,10 +294,11 @@ def compare(config: CompareConfig) -> dict[str, object]:
         "num_patches": run.model.num_patches,
         "periphery": run.config.periphery,
         "judge": "own" if config.judge is None else config.judge.resolve().name,
+        "test_images": len(images),
         "commit": git_commit(),
     }
     suffix = "" if config.judge is None else f"_judged_by_{config.judge.resolve().name}"
-    write_result(config.run / f"compare{suffix}.json", result, len(images))
+    write_result(config.run / f"compare{suffix}.json", result, run, config)
     bands = {name: mean_bands(curve) for name, curve in curves.items()}
     error_curves(
         {name: band[0] for name, band in bands.items()},
@@ -286,6 +320,7 @@ def mean_bands(curve: Float[np.ndarray, "B S"]) -> tuple[np.ndarray, np.ndarray,
 def print_table(result: dict[str, Any]) -> None:
     """Print the comparison as a table, best order first."""
     orders, diagnostics = result["orders"], result["diagnostics"]
+    width = max(map(len, orders)) + 1
     print(
         f"\n{result['dataset']}: {result['budget']} of {result['num_patches']} patches, "
         "error over the error before"
@@ -295,7 +330,7 @@ def print_table(result: dict[str, Any]) -> None:
         "differences paired over images, 95% bootstrap interval\n"
     )
     print(
-        f"{'order':<16}{'area':>7}{'final':>8}   {'minus random, 95% interval':<28}"
+        f"{'order':<{width}}{'area':>7}{'final':>8}   {'minus random, 95% interval':<28}"
         f"{'minus policy, 95% interval':<28}{'images':>6}"
     )
     for name, row in orders.items():
@@ -304,7 +339,7 @@ def print_table(result: dict[str, Any]) -> None:
             for other in ("random", "policy")
         )
         print(
-            f"{name:<16}{row['auc']:7.4f}{row['final_error']:8.4f}   "
+            f"{name:<{width}}{row['auc']:7.4f}{row['final_error']:8.4f}   "
             f"{differences}{row['images']:>6}"
         )
     print("(areas of the oracles are over fewer images: compare their differences)")

@@ -319,11 +319,12 @@ def probe(config: ProbeConfig) -> dict[str, object]:
     result |= {
         "dataset": run.config.data if run.config.data.isidentifier() else test.name,
         "train_images": len(train),
+        "test_images": len(test),
         "pooling": "; ".join(POOLINGS[kind] for kind in config.pooling),
         "seed": config.seed,
         "commit": git_commit(),
         **({"concat_layers": [layer + 1 for layer in concat]} if with_concat else {}),
     }
-    write_result(config.output, result, len(test))
+    write_result(config.output, result, run, config)
     print(f"written: {config.output}")
     return result

@@ -17,7 +17,7 @@ from experiments.run import (
     load_run,
     read_manifest,
     set_threads,
-    write_json,
+    write_result,
 )
 from foveate.orders import ordering, rank_to_order
 from foveate.tracks import BACKGROUND, Vocabulary
@@ -59,7 +59,7 @@ def read(config: ReadConfig) -> dict[str, object]:
     if BACKGROUND in captions.sentences:
         background = captions.sentences.index(BACKGROUND)
     rows: dict[str, dict[str, object]] = {}
-    print(f"{'points':<10}{'sentences right':>32}{'images named':>32}")
+    print(f"{'points':<10}{'sentences right':>32}{'most of an image right':>32}")
     for name, points in anchors.items():
         number = captions.number.gather(1, points.cpu())
         wanted = sentences[number].to(points.device)
@@ -91,7 +91,7 @@ def read(config: ReadConfig) -> dict[str, object]:
         "seed": run.config.seed,
         "commit": git_commit(),
     }
-    write_json(config.run / "read.json", result)
+    write_result(config.run / "read.json", result, run, config)
     print(f"written: {config.run / 'read.json'}")
     return result
 

@@ -10,8 +10,9 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -26,6 +27,10 @@ from foveate.streaming import first_images
 from foveate.teachers import teacher_dim
 from foveate.tracks import Captions, class_captions, scene_captions
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+MANIFEST = "manifest.json"
 STREAM_EVALUATED = 10_000
 """Images of a streamed split that are evaluated on, unless a number is asked for."""
 
@@ -48,21 +53,36 @@ def write_json(path: Path, content: object) -> None:
     os.replace(partial, path)
 
 
-def write_result(path: Path, result: dict[str, Any], num_images: int) -> None:
-    """Write a result of so many images; one of more images that is there is kept beside it."""
+FREE_IN_RESULT = ("run", "device", "threads")
+"""Options of a measurement that do not shape its result."""
+
+
+def write_result(path: Path, result: dict[str, Any], run: Run, config: DataclassInstance) -> None:
+    """Write what a script measured of a run, and its options.
+
+    A result of other options, or of an earlier iteration, is kept beside it, under a number.
+    """
+    options = {
+        name: value.name if isinstance(value, Path) else value
+        for name, value in dataclasses.asdict(config).items()
+        if name not in FREE_IN_RESULT
+    }
+    result = {**result, "options": options, "iteration": run.iteration}
     if path.is_file():
-        before = json.loads(path.read_text()).get("test_images", 0)
-        if before > num_images:
-            kept = path.with_stem(f"{path.stem}_{before}_images")
-            os.replace(path, kept)
-            print(f"kept: the result of {before} images as {kept}")
-    write_json(path, {**result, "test_images": num_images})
+        before, now = json.loads(path.read_text()), json.loads(json.dumps(result, default=str))
+        if any(before.get(key) != now[key] for key in ("options", "iteration")):
+            number = next(n for n in count(1) if not path.with_stem(f"{path.stem}_{n}").exists())
+            for each in (path, path.with_suffix(".png")):
+                if each.exists():
+                    os.replace(each, each.with_stem(f"{each.stem}_{number}"))
+            print(f"kept: what was there, of other options, as {path.stem}_{number}{path.suffix}")
+    write_json(path, result)
 
 
 def write_manifest(directory: Path, **facts: object) -> None:
     """Record what a result depends on beside its config: versions, machine, and given facts."""
     write_json(
-        directory / "manifest.json",
+        directory / MANIFEST,
         {
             "date": time.strftime("%Y-%m-%d"),
             "python": platform.python_version(),
@@ -77,7 +97,7 @@ def write_manifest(directory: Path, **facts: object) -> None:
 
 def read_manifest(directory: Path) -> dict[str, Any]:
     """Read the manifest of a run folder; empty if none has been written yet."""
-    path = directory / "manifest.json"
+    path = directory / MANIFEST
     content: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
     return content
 
@@ -136,6 +156,9 @@ FREE_ON_RESUME = {
 def check_folder(config: TrainConfig) -> None:
     """Check that the run folder is free for a new run, or is the one to continue.
 
+    One that was cut off before its first checkpoint, hence before its manifest, is continued from
+    its start.
+
     Raises:
         ValueError: the folder holds a run that would be lost, or one of another config.
     """
@@ -150,10 +173,14 @@ def check_folder(config: TrainConfig) -> None:
         for name in ("config.json", "metrics.jsonl"):
             if (config.out / name).exists():
                 raise ValueError(
-                    f"{config.out} holds {name} of a run without a checkpoint; "
-                    "remove the folder or choose another --out"
+                    f"{config.out} holds {name} of a run without a checkpoint; start one that was "
+                    "cut off before its first anew with --resume, or choose another --out"
                 )
         return
+    if (config.out / MANIFEST).exists() and not (config.out / CHECKPOINT).exists():
+        raise ValueError(
+            f"{config.out} holds results of a run whose checkpoint is gone; choose another --out"
+        )
     before, now = dataclasses.asdict(read_config(config.out)), dataclasses.asdict(config)
     changed = sorted(
         name for name in now if now[name] != before[name] and name not in FREE_ON_RESUME
@@ -359,12 +386,13 @@ class Run:
         return load_split(self.config, split, limit)
 
 
-def load_run(directory: Path, device: str = "cpu") -> Run:
+def load_run(directory: Path | str, device: str = "cpu") -> Run:
     """Load model and policy of a run folder, in eval mode.
 
     Raises:
         ValueError: no such run, or a checkpoint that does not fit its config.
     """
+    directory = Path(directory)
     if not directory.is_dir():
         raise ValueError(
             f"no run folder at {directory}; train one with: "

@@ -23,7 +23,7 @@ class ScanpathConfig:
     index: tuple[int, ...] = (0, 1, 2, 3, 4, 5)
     """Test images to draw."""
     order: str = "policy"
-    """policy, or the name of any fixed or random order."""
+    """policy, or the name of any order, as experiments.train takes it."""
     heatmap_limit: int = 1000
     """Test images behind the heat maps."""
     device: str = "cpu"

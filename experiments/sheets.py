@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from agents.baselines import scan_with
+from experiments.evaluation import ordered_in_chunks, scan_in_chunks
 from experiments.run import load_run, set_threads
 from foveate.drawing import fixation_heatmaps, scanpath_animation, scanpath_sheet
-from foveate.orders import ordering, rank_to_order
 
 if TYPE_CHECKING:
     from experiments.scanpaths import ScanpathConfig
@@ -31,18 +30,14 @@ def draw(config: ScanpathConfig) -> list[Path]:
     budget = run.config.budget
     generator = torch.Generator().manual_seed(run.config.seed)
     if config.order == "policy":
-        order = torch.cat(
-            [scan_with(run.agent, run.model, part, budget, generator) for part in images.split(250)]
-        )
+        order = scan_in_chunks(run.agent, run.model, images, budget)
     else:
-        order = rank_to_order(ordering(config.order, run.model.grid)(images, generator=generator))[
-            :, :budget
-        ]
+        order = ordered_in_chunks(config.order, run.model, images, budget, generator)
     chosen = len(config.index)
     picked, path = images[:chosen], order[:chosen]
     canvas = run.model.reconstructions(picked, path)
     error = run.model.error_curve(picked, path)
-    suffix = "" if config.order == "policy" else f"_{config.order}"
+    suffix = "" if config.order == "policy" else f"_{config.order.replace(':', '_')}"
     files = [
         run.directory / f"{name}{suffix}.{kind}"
         for name, kind in (("scanpaths", "png"), ("scanpaths", "gif"), ("fixations", "png"))

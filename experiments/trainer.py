@@ -14,6 +14,7 @@ from torch import Tensor
 
 from agents.group_relative import policy_step
 from agents.policies import PolicyConfig
+from envs.episode import REWARDS
 from envs.vector import ImageScanVectorEnv
 from experiments.batches import Drawn, Ranked, Scans, make_stream, moved, repeated
 from experiments.config import TrainConfig
@@ -32,6 +33,7 @@ from experiments.run import (
     load_split,
     load_weights,
 )
+from foveate.choices import lookup
 from foveate.data import augment
 from foveate.orders import order_to_rank, rank_to_order, ranked, tie_prefix
 from foveate.semantic_orders import model_ordering
@@ -73,6 +75,7 @@ class Trainer:
         if config.parts.tracks:
             self.captions = load_captions(config, self.images, "train")
             words, max_words = self.captions.vocabulary.words, self.captions.encoded.shape[1]
+        lookup("reward", config.reward, REWARDS)
         self.model, self.policy = build(config, self.images.image_shape, words, max_words)
         if config.shard:
             processes.shard(self.model)
@@ -336,7 +339,8 @@ class Trainer:
         config = self.config
         # The model keeps 5% of its rate to the end: the policy's orders go on changing until then.
         left = self._decay(at) if config.parts.lr_schedule == "cosine" else 1.0
-        model_lr = config.model_lr * max(left, 0.05) * min(1.0, (at + 1) / 100)
+        ramp = min(100, math.ceil(config.total_iterations / 10))
+        model_lr = config.model_lr * max(left, 0.05) * min(1.0, (at + 1) / ramp)
         policy_age = at - config.warmup_iterations + 1
         policy_lr = (
             config.policy_lr * max(self._decay(at), 0.05) * min(1.0, max(policy_age, 0) / 10)

@@ -44,6 +44,8 @@ def train(config: TrainConfig) -> Trainer:
     check_folder(config)
     with processes.connected():
         trainer = run_loop(config, processes)
+    if processes.rank == 0:
+        print(f"written: {config.out}, {trainer.iteration} of {config.total_iterations} iterations")
     if config.report and trainer.iteration == config.total_iterations and processes.rank == 0:
         from experiments.report import report
 
@@ -64,7 +66,9 @@ def run_loop(config: TrainConfig, processes: Processes) -> Trainer:
             open_source(config.data, split)
     metrics = config.out / "metrics.jsonl"
     if config.resume:
-        trainer.load(read_checkpoint(config.out / CHECKPOINT))
+        # Without a checkpoint yet the run starts anew.
+        if (config.out / CHECKPOINT).exists():
+            trainer.load(read_checkpoint(config.out / CHECKPOINT))
         if writes:
             trim_metrics(metrics, trainer.iteration)
     elif writes:

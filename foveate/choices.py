@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import importlib
+from collections.abc import Iterable, Mapping
+from typing import TypeVar
+
+T = TypeVar("T")
 
 
 def check_choice(kind: str, name: str, choices: Iterable[str]) -> None:
@@ -14,3 +18,25 @@ def check_choice(kind: str, name: str, choices: Iterable[str]) -> None:
         raise ValueError(
             f"unknown {kind} {name!r}; did you mean {close[0]!r}? known: {', '.join(known)}"
         )
+
+
+def lookup(kind: str, name: str, registry: Mapping[str, T]) -> T:
+    """Return what is registered under a name, or the object that ``MODULE:NAME`` points to.
+
+    The module is imported as Python does, from the working directory as well under ``python -m``.
+
+    Raises:
+        ValueError: nothing of this name.
+    """
+    if ":" not in name:
+        check_choice(kind, name, registry)
+        return registry[name]
+    module, _, attribute = name.partition(":")
+    try:
+        imported = importlib.import_module(module)
+    except ModuleNotFoundError as reason:
+        raise ValueError(f"{kind} {name!r}: {reason}") from reason
+    if not hasattr(imported, attribute):
+        raise ValueError(f"{kind} {name!r}: module {module} has no {attribute!r}")
+    found: T = getattr(imported, attribute)
+    return found

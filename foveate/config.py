@@ -6,13 +6,23 @@ No torch here, so that scripts can show their help before the heavy imports.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
+
+from foveate.choices import check_choice
 
 Stream = Literal["causal", "masked"]
 Memory = Literal["last", "layers", "mixed", "taps"]
 Lateral = Literal["none", "segment", "joint"]
 Queries = Literal["unseen", "own"]
 TargetKind = Literal["pixels", "patch_norm", "blurred", "colors", "features"]
+CHOICES = {
+    "stream": Stream,
+    "memory": Memory,
+    "lateral": Lateral,
+    "queries": Queries,
+    "target": TargetKind,
+}
+"""What each part may be."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +56,10 @@ class Parts:
     given."""
     label_smoothing: float = 0.0
     """Of the cross-entropy (target="colors")."""
+
+    def __post_init__(self) -> None:
+        for name, kind in CHOICES.items():
+            check_choice(name, getattr(self, name), get_args(kind))
 
     @property
     def scannable(self) -> bool:
@@ -107,6 +121,7 @@ class ModelConfig(Parts):
     """Words of a track, its end included."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if bool(self.vocabulary) != (self.max_words > 0):
             raise ValueError("vocabulary and max_words go together")
         for name in ("patch_size", "embed_dim", "depth", "num_heads", "num_targets"):

@@ -201,7 +201,9 @@ def error_curves(
 
     The policy is in bold, its controls are in color, all other orders in gray.
     """
-    figure = Figure(figsize=(6.4, 4.2), dpi=120, layout="constrained")
+    # As high as the legend, which has a line for every order.
+    height = max(4.2, 0.16 * len(mean) + 0.5)
+    figure = Figure(figsize=(7.0, height), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
     axis = figure.add_subplot()
     colors = dict(zip(_CONTROLS, mpl.colormaps["tab10"](np.linspace(0, 1, 10)), strict=False))

@@ -124,6 +124,8 @@ class PatchEncoder(nn.Module):
             raise ValueError(
                 f"the model takes images of shape {wanted}, got {tuple(images.shape[1:])}"
             )
+        if not images.is_floating_point():
+            raise ValueError(f"the model takes floats in [0, 1], got {images.dtype}; divide by 255")
         return (images - PIXEL_MEAN) / PIXEL_STD
 
     def embed(

@@ -46,7 +46,7 @@ class FineTuneConfig:
     """Weight of the model's own loss beside the cross-entropy; 0 = off, iGPT takes 1."""
     generative_order: str = "random"
     """Order of that loss, by name as of :func:`foveate.semantic_orders.model_ordering`."""
-    order_options: Mapping[str, int] = field(default_factory=dict)
+    order_options: Mapping[str, int | float] = field(default_factory=dict)
     """Options of that order."""
     generative_budget: int | None = None
     """Steps of that order, the patches behind them tie, as in training on scans; None = all."""

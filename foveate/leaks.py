@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from unittest import mock
+
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -17,20 +20,28 @@ def dependence(
 ) -> tuple[Bool[Tensor, "B N N"], Bool[Tensor, "B N N"] | None]:
     """Whether the prediction of patch i depends on the content of patch j (True = depends).
 
-    By the gradient of a random mixture of the prediction's values with respect to the pixels that
-    are embedded as patches (the periphery, which shows all to all, is left out); of a palette,
-    which has none, with respect to the embedded patches, each of which holds its own pixels alone.
+    By the gradient of a random mixture of what ``model.predict_in_turn`` says, with respect to the
+    pixels; the periphery, which shows all to all, is left out. Of a palette, whose ids have no
+    gradient, with respect to the embedded patches, each of which holds its own pixels alone.
 
     Returns:
         Of the predictions in turn, and of those of the second decoder, if there is one.
+
+    Raises:
+        AssertionError: the start token depends on the images (of a palette).
     """
-    leaf = images.detach().requires_grad_()
-    always, patches = model.embed(leaf)
-    by_patch = model.patchify
+    images = images.detach().requires_grad_()
+    always, patches = model.embed(images)
     if model.config.target == "colors":
+        if not torch.equal(always, model.embed(1 - images)[0]):
+            raise AssertionError("the start token leaks: depends on the image")
         leaf = patches = patches.detach().requires_grad_()
-        by_patch = torch.nn.Identity()
-    turn = model.predict_tokens_in_turn(always.detach(), patches, rank)
+        by_patch: Callable[[Tensor], Tensor] = torch.nn.Identity()
+    else:
+        leaf, by_patch = images, model.patchify
+    always = torch.cat([always[:, :1], always[:, 1:].detach()], dim=1)
+    with mock.patch.object(model, "embed", return_value=(always, patches)):
+        turn = model.predict_in_turn(images, rank)
 
     def rows(prediction: Prediction) -> Bool[Tensor, "B N N"]:
         mixture = torch.randn(

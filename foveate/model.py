@@ -78,15 +78,7 @@ class AnyOrderTransformer(PatchEncoder):
                 and 1 (hidden); or they predict nothing of it.
         """
         check_rank(rank, self.num_patches)
-        return self.predict_tokens_in_turn(*self.embed(images), rank)
-
-    def predict_tokens_in_turn(
-        self,
-        always: Float[Tensor, "B A D"],
-        patches: Float[Tensor, "B N D"],
-        rank: Int[Tensor, "B N"],
-    ) -> InTurn:
-        """Do as :meth:`predict_in_turn` does, from embedded tokens."""
+        always, patches = self.embed(images)
         first_is_predicted = self.config.predict_first
         order = rank_to_order(rank)
         sorted_rank = rank.gather(1, order)

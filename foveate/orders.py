@@ -7,8 +7,10 @@ families draw anew for every image.
 
 from __future__ import annotations
 
+import functools
+import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -16,7 +18,7 @@ import torch
 from jaxtyping import Float, Int, Num, Shaped
 from torch import Tensor
 
-from foveate.choices import check_choice
+from foveate.choices import lookup
 from foveate.paths import PATHS, Grid, grid_cells
 
 
@@ -348,21 +350,28 @@ def random_ordering(draw: Draw) -> Ordering:
 # --- by name
 
 
-def _fixed(build: Callable[[Grid], list[int]]) -> Callable[..., Ordering]:
+Builder = Callable[..., Ordering]
+
+
+def _fixed(build: Callable[[Grid], list[int]]) -> Builder:
     return lambda grid: fixed_ordering(build(grid))
 
 
-def _drawn(build: Callable[..., Draw]) -> Callable[..., Ordering]:
-    return lambda grid, **options: random_ordering(build(grid, **options))
+def _drawn(build: Callable[..., Draw]) -> Builder:
+    @functools.wraps(build)
+    def built(grid: Grid, **options: int | float) -> Ordering:
+        return random_ordering(build(grid, **options))
+
+    return built
 
 
-SUBSETS: dict[str, Callable[..., Ordering]] = {
+SUBSETS: dict[str, Builder] = {
     "random_subset": _drawn(_random_subset),
     "beta_subset": _drawn(_beta_subset),
     "bernoulli_subset": _drawn(_bernoulli_subset),
 }
 """Two ranks alone, visible (0) and hidden (1), for masked modelling: no order to scan in."""
-ORDERINGS: dict[str, Callable[..., Ordering]] = {
+ORDERINGS: dict[str, Builder] = {
     **{name: _fixed(build) for name, build in PATHS.items()},
     **{name: _drawn(build) for name, build in RANDOM.items()},
 }
@@ -372,14 +381,30 @@ ORDERINGS: dict[str, Callable[..., Ordering]] = {
 def ordering(name: str, grid: Grid, **options: int | float) -> Ordering:
     """Build an order by name for a grid of (rows, columns).
 
+    Args:
+        name: of ORDERINGS or SUBSETS, or a builder of your own, ``MODULE:NAME``. Those that look
+            at a model's features are built by :func:`foveate.semantic_orders.model_ordering`.
+        grid: rows and columns of patches.
+        options: of the builder.
+
     Raises:
         ValueError: unknown name, or an option that the order does not take.
     """
-    builders = {**ORDERINGS, **SUBSETS}
-    check_choice("order", name, builders)
-    try:
-        return builders[name](grid, **options)
-    except TypeError as reason:
+    build = lookup("order", name, {**ORDERINGS, **SUBSETS})
+    check_options(name, build, options)
+    return build(grid, **options)
+
+
+def check_options(name: str, build: Builder, options: Mapping[str, int | float]) -> None:
+    """Raise ValueError, which says what there is, unless a builder takes these options."""
+    _, *taken = inspect.signature(build).parameters.values()
+    unknown = sorted({*options} - {each.name for each in taken})
+    if unknown and not any(each.kind is each.VAR_KEYWORD for each in taken):
+        known = ", ".join(f"{each.name} (default {each.default})" for each in taken)
         raise ValueError(
-            f"order {name!r} does not take these options: {sorted(options)}"
-        ) from reason
+            f"order {name!r} has no option {' or '.join(unknown)}; it takes {known or 'none'}"
+        )
+    for each in taken:
+        value = options.get(each.name)
+        if "int" in str(each.annotation) and value is not None and value != int(value):
+            raise ValueError(f"{each.name} of order {name!r} must be a whole number, got {value}")

@@ -32,10 +32,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Literal
+from typing import Literal, get_args
 
-from foveate.choices import check_choice
+from foveate.choices import check_choice, lookup
 from foveate.config import ModelConfig, Parts, Queries, TargetKind
+
+LearningRateSchedule = Literal["cosine", "constant"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,8 +47,8 @@ class Recipe(Parts):
     reference: str
     """Paper, repository, and every known difference."""
     order: str = "random"
-    """Name in foveate.orders or foveate.semantic_orders."""
-    order_options: Mapping[str, int] = field(default_factory=dict)
+    """Name in foveate.orders or foveate.semantic_orders, or ``MODULE:NAME``."""
+    order_options: Mapping[str, int | float] = field(default_factory=dict)
     """Options of the order, such as ``side`` of random_squares; see foveate.orders."""
     queries: Queries = "own"
     target: TargetKind = "patch_norm"
@@ -54,8 +56,12 @@ class Recipe(Parts):
     """Words at fixation points, from the names of the data's classes (``foveate.tracks``)."""
     num_colors: int | None = None
     """Entries of the palette (target="colors"); None = 512, or 64 for gray images."""
-    lr_schedule: Literal["cosine", "constant"] = "cosine"
+    lr_schedule: LearningRateSchedule = "cosine"
     """How the model's learning rate goes on after its warm-up: down to 5%, or as it is."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice("lr_schedule", self.lr_schedule, get_args(LearningRateSchedule))
 
     def model_config(
         self, *, depth: int, feature_dim: int | None = None, in_chans: int = 1, **sizes: object
@@ -190,10 +196,9 @@ RECIPES: dict[str, Recipe] = {
 
 
 def recipe(name: str) -> Recipe:
-    """Return a recipe by name.
+    """Return a recipe by name, or one of your own, ``MODULE:NAME``.
 
     Raises:
         ValueError: there is none of this name.
     """
-    check_choice("recipe", name, RECIPES)
-    return RECIPES[name]
+    return lookup("recipe", name, RECIPES)

@@ -104,14 +104,15 @@ class SemanticOrdering:
 
 
 def model_ordering(name: str, model: PatchEncoder, **options: int | float) -> Ordering:
-    """Build an order by name for a model: of its grid, or of its features.
+    """Build an order by name for a model: of its grid, or of its features, or ``MODULE:NAME``.
 
     Raises:
         ValueError: unknown name, or an option that the order does not take.
     """
-    if name in SEMANTIC:
-        if options:
-            raise ValueError(f"order {name!r} does not take these options: {sorted(options)}")
-        return SemanticOrdering(name, model)
-    check_choice("order", name, [*ORDERINGS, *SUBSETS, *SEMANTIC])
-    return ordering(name, model.grid, **options)
+    if name not in SEMANTIC:
+        if ":" not in name:
+            check_choice("order", name, [*ORDERINGS, *SUBSETS, *SEMANTIC])
+        return ordering(name, model.grid, **options)
+    if options:
+        raise ValueError(f"order {name!r} takes no options, got {', '.join(sorted(options))}")
+    return SemanticOrdering(name, model)

@@ -257,7 +257,14 @@ def test_best_fixed_order_is_by_mean_rank() -> None:
     ("call", "message"),
     [
         (lambda: ordering("spiral", (4, 4)), "did you mean 'spiral_"),
-        (lambda: ordering("raster", (4, 4), side=2), "does not take these options"),
+        (lambda: ordering("raster", (4, 4), side=2), "no option side; it takes none"),
+        (
+            lambda: ordering("hierarchical", (4, 4), side=2),
+            r"no option side; it takes per_side \(default 4\), partitions \(default 2\)",
+        ),
+        (lambda: ordering("random_squares", (4, 4), side=1.5), "side .* whole number, got 1.5"),
+        (lambda: ordering("no_such_module:mine", (4, 4)), "No module named 'no_such_module'"),
+        (lambda: ordering("math:mine", (4, 4)), "module math has no 'mine'"),
         (lambda: ordering("random_squares", (4, 4), side=9), "side must lie in 1..4"),
         (lambda: ordering("random_blobs", (2, 2), blobs=9), "blobs must lie in 1..4"),
         (lambda: ordering("hierarchical", (4, 4), per_side=3), "multiple of partitions"),

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
+from copy import copy
 from dataclasses import replace
 
 import pytest
 import torch
 
 from foveate.leaks import assert_no_leak
-from foveate.model import AnyOrderTransformer
+from foveate.model import AnyOrderTransformer, InTurn
 from foveate.orders import ORDERINGS, SUBSETS, rank_to_order
 from foveate.recipes import RECIPES, recipe
 from foveate.scanning import Scan
@@ -93,6 +95,38 @@ def test_the_leak_check_finds_patches_that_see_their_neighbors(
         assert_no_leak(model, RECIPES["saim"])
 
 
+@pytest.mark.parametrize("name", ["saim", "igpt"])
+def test_the_leak_check_finds_a_start_token_that_looks(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = build(name)
+    embed = type(model).embed
+
+    def looking(
+        self: AnyOrderTransformer, images: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        always, patches = embed(self, images)
+        return always + patches[:, -1:], patches
+
+    monkeypatch.setattr(type(model), "embed", looking)
+    with pytest.raises(AssertionError, match="leaks"):
+        assert_no_leak(model, RECIPES[name])
+
+
+def test_the_leak_check_finds_what_a_subclass_adds(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = build("saim")
+    predict = type(model).predict_in_turn
+
+    def peeking(self: AnyOrderTransformer, images: torch.Tensor, rank: torch.Tensor) -> InTurn:
+        turn = predict(self, images, rank)
+        peek = self.patchify(images).mean()
+        return replace(turn, prediction=turn.prediction.map(lambda each: each + peek))
+
+    monkeypatch.setattr(type(model), "predict_in_turn", peeking)
+    with pytest.raises(AssertionError, match="leaks"):
+        assert_no_leak(model, RECIPES["saim"])
+
+
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_recipe_lowers_its_loss(name: str) -> None:
     """Forty steps on eight fixed images: a loss that stays has no gradient."""
@@ -167,6 +201,16 @@ def test_a_palette_is_as_large_as_the_recipe_says() -> None:
 
 
 def test_mistakes_are_named() -> None:
+    for part in ("stream", "memory", "lateral", "queries", "target", "lr_schedule"):
+        row = copy(recipe("saim"))
+        object.__setattr__(row, part, "nonsense")  # The tests' type checks would refuse replace().
+        with pytest.raises(ValueError, match=f"unknown {part} 'nonsense'; did you mean"):
+            row.__post_init__()
+    with pytest.raises(ValueError, match="uint8; divide by 255"):
+        # Without the tests' own type checks, which would complain first.
+        inspect.unwrap(AnyOrderTransformer.normalize)(
+            build("saim"), torch.zeros(1, 1, 8, 8, dtype=torch.uint8)
+        )
     with pytest.raises(ValueError, match="did you mean 'saim'"):
         recipe("sam")
     with pytest.raises(ValueError, match="unknown order 'rastr'; did you mean 'raster'"):

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import io
 import json
+import re
 import runpy
 import subprocess
 import sys
@@ -23,7 +24,7 @@ from PIL import Image
 from experiments import bench_growth
 from experiments.bench import BenchConfig
 from experiments.config import PRESETS, TrainConfig
-from experiments.run import load_run
+from experiments.run import load_run, read_metrics
 from experiments.training import train
 from foveate.recipes import RECIPES
 
@@ -122,7 +123,36 @@ def test_compare_writes_the_promised_keys(run_folder: Path) -> None:
     assert "COLLAPSED" in done.stdout
     fewer = call("compare", "--run", run_folder, "--limit", "10", "--oracle-limit", "4")
     assert fewer.returncode == 0, fewer.stderr
-    assert json.loads((run_folder / "compare_30_images.json").read_text()) == result
+    assert "kept: what was there, of other options, as compare_1.json" in fewer.stdout
+    assert json.loads((run_folder / "compare_1.json").read_text()) == result
+    assert json.loads((run_folder / "compare.json").read_text())["test_images"] == 10
+    assert {"compare.png", "compare_1.png"} <= {file.name for file in run_folder.iterdir()}
+
+
+def test_parts_of_ones_own_are_named_by_their_module(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What CONTRIBUTING says: its code as modules, used by the scripts."""
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.DOTALL)
+    (tmp_path / "my_parts.py").write_text("\n".join(blocks))
+    monkeypatch.syspath_prepend(tmp_path)
+    run = tmp_path / "run"
+    own = ["--order", "my_parts:reverse", "--reward", "my_parts:relative"]
+    done = call("train", "smoke", *own, "--out", run, "--no-report", "--threads", "1")
+    assert done.returncode == 0, done.stderr
+    lines = read_metrics(run / "metrics.jsonl")
+    # Four fixations, each of which takes less than a tenth of the error: a sum of relative gains.
+    assert abs(lines[-1]["return"]) < 0.4
+    own = ["--orders", "my_parts:reverse", "--agents", "my_parts:LeftmostAgent"]
+    done = call("compare", "--run", run, *own, "--limit", "10", "--oracle-limit", "4")
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((run / "compare.json").read_text())["orders"]
+    assert rows["my_parts:LeftmostAgent"]["auc"] == pytest.approx(rows["raster"]["auc"])
+    assert rows["my_parts:reverse"]["auc"] != rows["raster"]["auc"]
+    done = call("train", "smoke", "--reward", "my_parts:none", "--out", tmp_path / "none")
+    assert done.returncode == 2
+    assert "module my_parts has no 'none'" in done.stderr
+    assert not (tmp_path / "none").exists()
 
 
 def test_a_judge_other_than_the_run_itself(run_folder: Path) -> None:

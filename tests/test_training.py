@@ -17,7 +17,8 @@ from PIL import Image
 
 from agents.baselines import scan_with
 from experiments.config import PRESETS, TrainConfig
-from experiments.run import load_run
+from experiments.run import MANIFEST, load_run, read_metrics, write_config
+from experiments.trainer import Trainer
 from experiments.training import train
 from foveate.checkpoint import CHECKPOINT, load_model, read_checkpoint
 from foveate.data import load_data
@@ -142,9 +143,44 @@ def test_a_failed_start_loses_nothing_and_leaves_nothing(tmp_path: Path) -> None
     kept.write_text("precious")
     with pytest.raises(ValueError, match="without a checkpoint"):
         train(dataclasses.replace(SMOKE, out=kept.parent))
+    write_config(dataclasses.replace(SMOKE, out=kept.parent))
+    (kept.parent / MANIFEST).write_text("{}")
+    with pytest.raises(ValueError, match="checkpoint is gone"):
+        train(dataclasses.replace(SMOKE, out=kept.parent, resume=True))
     assert kept.read_text() == "precious"
     with pytest.raises(ValueError, match="is a file"):
         train(dataclasses.replace(SMOKE, out=kept))
+
+
+def test_a_run_cut_off_before_its_first_checkpoint_starts_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = dataclasses.replace(SMOKE, out=tmp_path / "whole", save_every=100)
+    train(whole)
+    config = dataclasses.replace(whole, out=tmp_path / "cut")
+    step = Trainer.step
+
+    def interrupted(self: Trainer) -> dict[str, float]:
+        if self.iteration == 3:
+            raise KeyboardInterrupt
+        return step(self)
+
+    monkeypatch.setattr(Trainer, "step", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train(config)
+    monkeypatch.undo()
+    with pytest.raises(ValueError, match="anew with --resume"):
+        train(config)
+    train(dataclasses.replace(config, resume=True))
+    assert all(torch.equal(w, weights(whole.out)[name]) for name, w in weights(config.out).items())
+    assert len(read_metrics(config.out / "metrics.jsonl")) == SMOKE.total_iterations
+
+
+def test_a_run_of_no_iterations_is_refused(tmp_path: Path) -> None:
+    config = dataclasses.replace(SMOKE, out=tmp_path / "run", iterations=0, warmup_iterations=0)
+    with pytest.raises(ValueError, match="trains nothing"):
+        train(config)
+    assert not config.out.exists()
 
 
 def test_a_loss_that_is_not_finite_stops_before_it_is_saved(tmp_path: Path) -> None:
