@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from foveate.config import TargetKind
+from foveate.config import Memory, TargetKind
 from foveate.recipes import RECIPES, Recipe, recipe
 
 POLICY_OPTIONS = (
@@ -82,6 +82,8 @@ class TrainConfig:
     """Options of the order, such as ``side 4`` of random_squares."""
     target: TargetKind | None = None
     """What the model predicts; None = the recipe's."""
+    memory: Memory | None = None
+    """What the decoder reads of the encoder (foveate/config.py); None = the recipe's."""
     teacher: str = "average"
     """Whose features are predicted (target="features"): ``average``, of the model's own weights
     over time, ``own``, of these weights as they are, or a timm model."""
@@ -311,6 +313,7 @@ class TrainConfig:
         chosen = {
             "order": self.order,
             "target": self.target,
+            "memory": self.memory,
             "decoder_depth": self.decoder_depth,
             "num_colors": self.num_colors,
             # Options of the recipe's order are not those of another.

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Literal
 
 from experiments.cli import main_with_options
-from foveate.config import TargetKind
+from foveate.config import Memory, TargetKind
 from foveate.recipes import Recipe, recipe
 
 POLICY = "policy"
@@ -69,6 +69,8 @@ class OrdersConfig:
     """Row of foveate.recipes that gives stream, memory, and lateral attention."""
     target: TargetKind = "pixels"
     """What all models predict; ``policy`` needs pixels."""
+    memory: Memory | None = None
+    """What their decoders read of the encoder (foveate/config.py); None = the recipe's."""
     patch_size: int = 4
     """Side of a patch, pixels."""
     embed_dim: int = 128
@@ -97,7 +99,7 @@ class OrdersConfig:
             if name != UNTRAINED:
                 recipe(name)
         if self.recipes:
-            own = ("orders", "target", "decoder_depth")
+            own = ("orders", "target", "memory", "decoder_depth")
             changed = [each for each in own if getattr(self, each) != getattr(type(self), each)]
             if changed:
                 raise ValueError(f"recipes have {changed[0]} of their own; leave it out")
@@ -116,7 +118,13 @@ class OrdersConfig:
     @property
     def parts(self) -> Recipe:
         """What the models of all orders are made of."""
-        return replace(recipe(self.recipe), target=self.target, decoder_depth=self.decoder_depth)
+        row = recipe(self.recipe)
+        return replace(
+            row,
+            target=self.target,
+            memory=self.memory or row.memory,
+            decoder_depth=self.decoder_depth,
+        )
 
     @property
     def rows(self) -> tuple[str, ...]:

@@ -21,13 +21,17 @@ from experiments.result_tables import is_distilled
 from experiments.run import Run, git_commit, load_split, read_manifest, set_threads, write_json
 from experiments.timing import count_flops, saved_megabytes
 from experiments.trainer import Trainer
-from foveate.probes import extract_features, knn_probe, linear_probe
+from foveate.probes import Attention, extract_features, knn_probe, linear_probe
 
 if TYPE_CHECKING:
     from experiments.orders import OrdersConfig
 
 FREE_IN_TABLE = ("orders", "commit", "threads")
 """Parts of a result in which the rows of a table may differ."""
+ATTENTIONS: dict[Attention, str] = {"full": "", "causal": "_causal"}
+"""Attentions that are probed, and how their results are marked."""
+MEASURED = ("linear", "linear_causal", "knn")
+"""Accuracies of a row."""
 NUM_COUNTED = 4
 """Steps whose operations are counted: with ties they differ from batch to batch."""
 
@@ -53,6 +57,7 @@ def compare_orders(config: OrdersConfig) -> dict[str, object]:
         "augment": config.augment,
         "recipe": None if config.recipes else config.recipe,
         "target": None if config.recipes else config.target,
+        "memory": None if config.recipes else config.parts.memory,
         "teraflops": config.teraflops,
         "precision": config.precision,
         "seeds": config.seeds,
@@ -65,16 +70,16 @@ def compare_orders(config: OrdersConfig) -> dict[str, object]:
     summaries = result["orders"] = {**other_rows(path, result), **summaries}
     write_json(path, result)
     what = "recipe" if config.recipes else "order"
-    print(f"{what:<28}{'linear':>8}{'95% interval':>18}{'k-NN':>8}{'95% interval':>18}")
+    print(f"{what:<28}" + "".join(f"{each:>15}{'95%':>11}" for each in MEASURED))
     # Distillations last, which are not to be compared with what sees pixels alone.
     for name, row in sorted(summaries.items(), key=lambda item: is_distilled(item[1])):
         if is_distilled(row):
             name += " (distilled)"
         cells = []
-        for probe in ("linear", "knn"):
+        for probe in MEASURED:
             interval = row[f"{probe}_ci95"]
             between = "" if interval is None else f"[{interval[0]:.3f}, {interval[1]:.3f}]"
-            cells.append(f"{row[probe]:8.3f}{between:>18}")
+            cells.append(f"{row[probe]:10.3f}{between:>16}")
         print(f"{name:<28}{''.join(cells)}")
     print(f"written: {path}")
     return result
@@ -87,13 +92,14 @@ def other_rows(path: Path, result: dict[str, object]) -> dict[str, dict[str, Any
     earlier = json.loads(path.read_text())
     settings = json.loads(json.dumps({k: result[k] for k in result if k not in FREE_IN_TABLE}))
     same = all(earlier.get(key) == value for key, value in settings.items())
-    return earlier["orders"] if same else {}
+    rows = earlier["orders"] if same else {}
+    return {name: row for name, row in rows.items() if {*MEASURED} <= {*row}}
 
 
 def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
     """Means over the seeds' runs, with intervals of the accuracies."""
     row: dict[str, Any] = {"runs": runs}
-    for key in ("linear", "knn"):
+    for key in MEASURED:
         values = [run[key] for run in runs]
         row[key] = statistics.mean(values)
         row[f"{key}_ci95"] = seed_interval(values) if len(values) > 1 else None
@@ -107,7 +113,7 @@ def measured(config: OrdersConfig, plan: TrainConfig, operations: float) -> dict
     probed = {"probe_train": config.probe_train, "probe_test": config.probe_test}
     if path.is_file():
         stored: dict[str, Any] = json.loads(path.read_text())
-        if probed.items() <= stored.items():
+        if probed.items() <= stored.items() and "linear_causal" in stored:
             return stored
     result = {
         **probe_best_layer(config, run),
@@ -159,6 +165,7 @@ def planned(config: OrdersConfig, name: str) -> tuple[TrainConfig, float]:
             recipe=config.recipe,
             order="random" if learned or untrained else name,
             target=config.target,
+            memory=config.memory,
             decoder_depth=config.decoder_depth,
         )
     # In all rows that can be scanned scans are equally long.
@@ -220,23 +227,30 @@ def saved_mb(config: TrainConfig) -> float:
 
 
 def probe_best_layer(config: OrdersConfig, run: Run) -> dict[str, Any]:
-    """Probe the layer that is best on held-out training images; linear and k-NN on test images."""
+    """Probe the layer that is best on held-out training images; linear and k-NN on test images.
+
+    With full attention, and (keys ``_causal``) with the mask of raster order.
+    """
     train, test = run.split("train", config.probe_train), run.split("test", config.probe_test)
-    seen, unseen = extract_features(run.model, train), extract_features(run.model, test)
-    lines = {
-        layer: linear_probe(
-            seen[layer], train.labels.numpy(), unseen[layer], test.labels.numpy(), seed=0
-        )
-        for layer in seen
-    }
-    best = max(lines, key=lambda layer: lines[layer].validation_accuracy)
-    near = knn_probe(seen[best], train.labels.numpy(), unseen[best], test.labels.numpy())
-    return {
-        "linear": lines[best].accuracy,
-        "knn": near.accuracy,
-        "layer": best + 1,
-        "linear_per_layer": [lines[layer].accuracy for layer in sorted(lines)],
-    }
+    result: dict[str, Any] = {}
+    for attention, suffix in ATTENTIONS.items():
+        seen = extract_features(run.model, train, attention=attention)
+        unseen = extract_features(run.model, test, attention=attention)
+        lines = {
+            layer: linear_probe(
+                seen[layer], train.labels.numpy(), unseen[layer], test.labels.numpy(), seed=0
+            )
+            for layer in seen
+        }
+        best = max(lines, key=lambda layer: lines[layer].validation_accuracy)
+        near = knn_probe(seen[best], train.labels.numpy(), unseen[best], test.labels.numpy())
+        result |= {
+            f"linear{suffix}": lines[best].accuracy,
+            f"knn{suffix}": near.accuracy,
+            f"layer{suffix}": best + 1,
+            f"linear_per_layer{suffix}": [lines[layer].accuracy for layer in sorted(lines)],
+        }
+    return result
 
 
 def compute(run: Run) -> dict[str, Any]:

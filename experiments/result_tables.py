@@ -93,7 +93,8 @@ def orders_table(result: dict[str, Any]) -> str:
     sizes = dict.fromkeys(f"{size:.2f}" for size in (min(millions), max(millions)))
     model = "recipes of their own order, decoder and target"
     if result["recipe"] is not None:
-        model = f"recipe `{result['recipe']}` with target {result['target']}"
+        memory = f", memory {result['memory']}" if "memory" in result else ""
+        model = f"recipe `{result['recipe']}` with target {result['target']}{memory}"
     limit = result.get("limit")
     data = result["data"] if limit is None else f"first {limit} images of {result['data']}"
     if result.get("augment"):
@@ -128,7 +129,7 @@ def orders_table(result: dict[str, Any]) -> str:
 def with_difference(row: dict[str, Any], reference: dict[str, Any]) -> str:
     """Write the differences of both probes from another row's, with 95% intervals over seeds."""
     cells = []
-    for key, what in (("linear", "linear"), ("knn", "k-NN")):
+    for key, what in measured(row):
         pairs = zip(row["runs"], reference["runs"], strict=True)
         differences = [one[key] - other[key] for one, other in pairs]
         low, high = seed_interval(differences)
@@ -141,20 +142,32 @@ def is_distilled(row: dict[str, Any]) -> bool:
     return bool(row["runs"][0].get("target") == "features")
 
 
+def measured(row: dict[str, Any]) -> list[tuple[str, str]]:
+    """Accuracies that a row has, and what tables call them; older ones lack the causal mask."""
+    names = {"linear": "linear", "linear_causal": "linear, causal mask", "knn": "k-NN"}
+    return [(key, name) for key, name in names.items() if key in row]
+
+
 def order_rows(orders: dict[str, dict[str, Any]], *, of_recipes: bool) -> list[str]:
     """Head and rows of a table of orders or recipes."""
-    lines = [
-        f"| {'recipe' if of_recipes else 'order'} | linear, 95% interval over seeds "
-        "| k-NN, 95% interval | TFLOP | images | images/s | activations, MB | by seed |",
-        "|---|---|---|---|---|---|---|---|",
+    accuracies = measured(next(iter(orders.values())))
+    heads = [
+        "recipe" if of_recipes else "order",
+        *(f"{name}, 95% interval" for _, name in accuracies),
+        "TFLOP",
+        "images",
+        "images/s",
+        "activations, MB",
+        "by seed",
     ]
+    heads[1] += " over seeds"
+    lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
     for name, row in orders.items():
         runs = row["runs"]
         cells = [name]
         if of_recipes:
             cells = [f"{name} ({runs[0]['patches']} patches, target {runs[0]['target']})"]
-        for key in ("linear", "knn"):
-            cells.append(with_interval(row, key))
+        cells += [with_interval(row, key) for key, _ in accuracies]
         for key, form in (
             ("teraflops", ".1f"),
             ("images", ".0f"),

@@ -226,7 +226,7 @@ def test_orders_and_recipes_are_compared_at_equal_compute(
 ) -> None:
     options = ["--limit", "300", "--teraflops", "0.002", "--embed-dim", "16", "--depth", "2"]
     options += ["--probe-train", "200", "--probe-test", "100", "--batch-size", "16"]
-    options += ["--budget", "4", *rows]
+    options += ["--budget", "4", *(["--memory", "last"] if rows[0] == "--orders" else []), *rows]
     done = call("orders", "--out", tmp_path, "--seeds", "0", "1", *options)
     assert done.returncode == 0, done.stderr
     result = json.loads((tmp_path / f"{rows[0][2:]}.json").read_text())
@@ -241,6 +241,8 @@ def test_orders_and_recipes_are_compared_at_equal_compute(
         for run in row["runs"]:
             spent = 0 if name == "untrained" else 0.002
             assert run["teraflops"] == pytest.approx(spent, rel=0.25), name
+    runs = [run for row in result["orders"].values() for run in row["runs"]]
+    assert any(run["linear_per_layer"] != run["linear_per_layer_causal"] for run in runs)
 
 
 def test_decodings_are_compared_with_an_autoregressive_model(tmp_path: Path) -> None:
