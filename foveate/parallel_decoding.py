@@ -68,7 +68,7 @@ class Schedule:
         cuts = (len(values) + 2) // 3 - 1
         hidden, choice, sampling = np.split(values, [cuts, 2 * cuts])
         return cls(
-            tuple(hidden.clip(0, 0.99).tolist()),
+            tuple(hidden.clip(0, 1).tolist()),
             tuple(choice.clip(1e-4).tolist()),
             tuple(sampling.clip(1e-4).tolist()),
         )
@@ -229,7 +229,8 @@ def search_schedule(
 
     Reference: AutoNAT's train.py: steps of 0.01 (shares) and 0.1 (temperatures), momentum 0.5.
     Differs: the gradient is scaled, since distances have no common unit: an update moves a number
-    by ``learning_rate`` such steps on average.
+    by ``learning_rate`` such steps on average. AutoNAT starts its choice temperatures at 1, and
+    not, as MaskGIT and the default here, at 4.5.
     """
     values = start.to_array()
     num_shares = len(start.hidden)
@@ -238,15 +239,20 @@ def search_schedule(
     def measure(scaled: Float[np.ndarray, " K"]) -> float:
         return distance(Schedule.from_array(scaled * scale))
 
-    scaled, velocity = values / scale, np.zeros_like(values)
+    def allowed(values: Float[np.ndarray, " K"]) -> Float[np.ndarray, " K"]:
+        """Stay where a step of a difference changes something."""
+        clipped = Schedule.from_array(values).to_array()
+        clipped[:num_shares] = clipped[:num_shares].clip(max=0.99)
+        return clipped
+
+    scaled, velocity = allowed(values) / scale, np.zeros_like(values)
     best, distances = start, [distance(start)]
     for _ in range(num_updates):
         gradient = approx_fprime(scaled, measure, 1.0)
         gradient /= max(float(np.linalg.norm(gradient)), 1e-12)
         velocity = momentum * velocity + gradient
         moved = scaled - learning_rate * np.sqrt(len(values)) * velocity
-        # Beyond what is allowed all differences would be 0.
-        scaled = Schedule.from_array(moved * scale).to_array() / scale
+        scaled = allowed(moved * scale) / scale
         distances.append(measure(scaled))
         if distances[-1] == min(distances):
             best = Schedule.from_array(scaled * scale)

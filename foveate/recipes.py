@@ -20,12 +20,13 @@ git               as foveate's, then words   causal  2, last layer          unse
 mae               75% hidden                 causal  2, joint               own      patch_norm
 ================  =========================  ======  =====================  =======  ==========
 
-All rows differ from their papers in this: encoder positions are learned from a sine-cosine start,
-the start token is visible to all and in a causal stream sees only itself, decoder MLPs are twice as
-wide as the model, memories other than the last layer have LayerNorms of their own and take the last
-layer as the encoder's final LayerNorm leaves it, hidden matrices are trained by Muon, gradients are
-clipped at norm 1, rates fall to 5% instead of 0, and images are not cropped or flipped unless
-``--augment`` says so. What else differs is in the row.
+All rows differ from their papers in this: weights start as timm's (normal, std 0.02; most papers:
+Xavier), encoder positions are learned from a sine-cosine start of temperature 100, the start token
+is visible to all and in a causal stream sees only itself, decoder MLPs are twice as wide as the
+model, memories other than the last layer have LayerNorms of their own and take the last layer as
+the encoder's final LayerNorm leaves it, hidden matrices are trained by Muon, gradients are clipped
+at norm 1, rates fall to 5% instead of 0, and images are not cropped or flipped unless ``--augment``
+says so. What else differs is in the row.
 """
 
 from __future__ import annotations
@@ -96,16 +97,17 @@ RECIPES: dict[str, Recipe] = {
     "igpt": Recipe(
         reference="iGPT (Chen et al. 2020, openai/image-gpt). One palette entry per pixel: take "
         "patch_size 1, or larger patches that predict all their pixels at once. Differs: timm's "
-        "pre-norm blocks (LayerNorm, GELU, biases), tokens are told their target's position "
-        "(nothing new in raster order), the output head does not start at zero, weight decay. The "
-        "preset shrinks images to 16 x 16 (the paper: 32 x 32 and more).",
+        "pre-norm blocks (LayerNorm, GELU, biases), k-means by mini-batches, tokens are told their "
+        "target's position (nothing new in raster order), the output head does not start at zero, "
+        "weight decay. The preset shrinks images to 16 x 16 (the paper: 32 x 32 and more).",
         order="raster",
         decoder_depth=0,
         target="colors",
     ),
     "igpt_patch": Recipe(
-        reference="iGPT on patches, after the patch-raster baselines of SAIM and RandSAC, whose "
-        "architecture was not found: a single stream and normalized pixels are our choice.",
+        reference="iGPT on patches, after the patch-raster baseline of SAIM, whose architecture "
+        "was not found: a single stream and normalized pixels are our choice. RandSAC's is its own "
+        "encoder and decoder in raster order.",
         order="raster",
         decoder_depth=0,
     ),
@@ -123,7 +125,9 @@ RECIPES: dict[str, Recipe] = {
         "8 x 8 grid. No code is public. Differs: learned query positions that start as "
         "sine-cosine; queries of the first segment stay in the decoder, where they hold positions "
         "alone. Not found, hence ours: 2 decoder blocks, skip weights that start as the mean of "
-        "all layers, of which the last has passed the encoder's final LayerNorm.",
+        "all layers, of which the last has passed the encoder's final LayerNorm. The paper's "
+        "ablation of orders (Sec. 3) has no skips and predicts raw pixels: memory='last', "
+        "target='pixels'.",
         order="hierarchical",
         memory="mixed",
         lateral="segment",
@@ -152,7 +156,8 @@ RECIPES: dict[str, Recipe] = {
         "clusters. A distillation: compare it with its teacher, not with pixel recipes. Differs: "
         "the decoder is as wide as the encoder, the start token comes first and predicts nothing, "
         "queries are positions alone, those of the first cluster stay in the decoder, the "
-        "teacher's map is resized instead of the prediction, and "
+        "teacher's map is resized instead of the prediction, no LayerNorm follows the projection "
+        "of a tap, and "
         "the teacher is any timm model or the encoder itself, its weights averaged over time or as "
         "they are, whose features are standardized over the batch. Taps are four from depth 6 on.",
         order="random_quadrants",

@@ -32,57 +32,67 @@ def similarity(model: PatchEncoder, images: Float[Tensor, "B C H W"]) -> Float[T
     return F.cosine_similarity(tokens, tokens.mean(1, keepdim=True), dim=-1)
 
 
-def offsets(
-    grid: Grid, row: Float[Tensor, "B"], col: Float[Tensor, "B"]
-) -> tuple[Float[Tensor, "B N"], Float[Tensor, "B N"]]:
-    """Rows down and columns right from a center to each patch."""
-    rows, cols = torch.meshgrid(torch.arange(grid[0]), torch.arange(grid[1]), indexing="ij")
-    down = rows.flatten().to(row.device) - row.unsqueeze(1)
-    right = cols.flatten().to(col.device) - col.unsqueeze(1)
-    return down, right
+def _axes(grid: Grid, device: torch.device) -> list[Int[Tensor, " N"]]:
+    """Row and column of every patch."""
+    each = torch.meshgrid(*(torch.arange(side, device=device) for side in grid), indexing="ij")
+    return [axis.flatten() for axis in each]
 
 
-def rings(grid: Grid, row: Float[Tensor, "B"], col: Float[Tensor, "B"]) -> Float[Tensor, "B N"]:
-    """Number of the square ring, two patches wide, around a center that holds each patch."""
-    down, right = offsets(grid, row, col)
-    return ((torch.maximum(down.abs(), right.abs()) + 0.5) / 2).floor()
+def rings(grid: Grid, center: Int[Tensor, "2 B"]) -> Int[Tensor, "B N"]:
+    """Count the square windows around a center that each patch lies outside of.
+
+    They are 2, 6, 10, ... patches wide, from ``center - width / 2`` on, and shifted to stay inside
+    the grid.
+
+    Reference: SemAIM's models_semaim.py, whose table for 14 x 14 patches this is, for all grids.
+    Differs: that table leaves centers 2 and 13 out of their own innermost window, and the last row
+    and column out of all.
+    """
+    outside = torch.zeros(center.shape[1], grid[0] * grid[1], dtype=torch.long).to(center.device)
+    for width in range(2, max(grid), 4):
+        inside = torch.ones_like(outside, dtype=torch.bool)
+        for place, middle, side in zip(_axes(grid, center.device), center, grid, strict=True):
+            first = (middle - width // 2).clamp(0, max(side - width, 0)).unsqueeze(1)
+            inside &= (place >= first) & (place < first + width)
+        outside += ~inside
+    return outside
 
 
-def distances(grid: Grid, row: Float[Tensor, "B"], col: Float[Tensor, "B"]) -> Float[Tensor, "B N"]:
+def distances(grid: Grid, center: Int[Tensor, "2 B"]) -> Float[Tensor, "B N"]:
     """Euclidean distance of each patch from a center, in patches."""
-    return torch.hypot(*offsets(grid, row, col))
+    offsets = [
+        (place - middle.unsqueeze(1)).float()
+        for place, middle in zip(_axes(grid, center.device), center, strict=True)
+    ]
+    return torch.hypot(*offsets)
 
 
 Key = Callable[[PatchEncoder, Tensor, torch.Generator | None], Tensor]
 
 
-def _most_similar(
-    model: PatchEncoder, images: Tensor
-) -> tuple[Float[Tensor, "B"], Float[Tensor, "B"]]:
+def _most_similar(model: PatchEncoder, images: Tensor) -> Int[Tensor, "2 B"]:
     best = similarity(model, images).argmax(1)
-    return (best // model.grid[1]).float(), (best % model.grid[1]).float()
+    return torch.stack([best // model.grid[1], best % model.grid[1]])
 
 
-def _middle(model: PatchEncoder, images: Tensor) -> tuple[Tensor, Tensor]:
-    middle = images.new_tensor([(side - 1) / 2 for side in model.grid])
-    return middle[0].expand(len(images)), middle[1].expand(len(images))
+def _middle(model: PatchEncoder, images: Tensor) -> Int[Tensor, "2 B"]:
+    middle = torch.tensor(model.grid, device=images.device) // 2
+    return middle.unsqueeze(1).expand(2, len(images))
 
 
 def _anywhere(
     model: PatchEncoder, images: Tensor, generator: torch.Generator | None
-) -> tuple[Tensor, Tensor]:
-    place = torch.rand(2, len(images), generator=generator).to(images.device)
-    sides = images.new_tensor(model.grid).unsqueeze(1)
-    row, col = (place * sides).floor()
-    return row, col
+) -> Int[Tensor, "2 B"]:
+    place = torch.rand(2, len(images), generator=generator) * torch.tensor(model.grid).unsqueeze(1)
+    return place.long().to(images.device)
 
 
 SEMANTIC: dict[str, Key] = {
-    "outward_from_most_similar": lambda m, x, g: distances(m.grid, *_most_similar(m, x)),
+    "outward_from_most_similar": lambda m, x, g: distances(m.grid, _most_similar(m, x)),
     "most_similar_first": lambda m, x, g: -similarity(m, x),
-    "rings_around_most_similar": lambda m, x, g: rings(m.grid, *_most_similar(m, x)),
-    "rings_around_random": lambda m, x, g: rings(m.grid, *_anywhere(m, x, g)),
-    "rings_around_center": lambda m, x, g: rings(m.grid, *_middle(m, x)),
+    "rings_around_most_similar": lambda m, x, g: rings(m.grid, _most_similar(m, x)),
+    "rings_around_random": lambda m, x, g: rings(m.grid, _anywhere(m, x, g)),
+    "rings_around_center": lambda m, x, g: rings(m.grid, _middle(m, x)),
 }
 """Sort keys by name: SemAIM's attention_center (its default), attention, attention_guided,
 stochastic_center and center2out. Its raster (a snake) and zigzag (a raster) are ``snake`` and

@@ -9,7 +9,10 @@ instead of points between them, so that the local feature needs no interpolation
 learned, not BERT's, and those of a name are not merged; one task, so that nothing is matched or
 prompted; background is a word like any other, and points with objects are not drawn first; the
 start of a track is embedded once, while the local feature, the patch's state in that layer, is
-added again before every block; full instead of windowed attention.
+added again before every block, and its token, not one of the task, writes the first word; a
+LayerNorm before the product with the word embeddings, none on the embeddings themselves; all words
+can be written at every place; tracks read the image in every layer; full instead of windowed
+attention. GiT's captions (one track, no local feature, beam search) are not here.
 """
 
 from __future__ import annotations
