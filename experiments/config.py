@@ -155,7 +155,7 @@ class TrainConfig:
     model_optimizer: Literal["muon", "adamw"] = "muon"
     """Optimizer of the model's hidden matrices; all else is AdamW's. Muon needs them unsharded."""
     model_lr: float = 3e-3
-    """Peak learning rate of the model, after 100 iterations, or a tenth of a shorter run."""
+    """Peak learning rate of the model, after 100 iterations, or a tenth of a run below 1000."""
     policy_lr: float = 2e-3
     """Peak learning rate of the policy, after the first 10 of its iterations."""
     weight_decay: float = 0.05

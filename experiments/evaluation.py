@@ -110,19 +110,22 @@ def scanpaths(
     """
     model, budget = run.model, run.config.budget
     generator = torch.Generator().manual_seed(run.config.seed)
+    chosen_agents = {name: lookup("agent", name, AGENTS)() for name in (*AGENTS, *agents)}
     paths = {
         name: ordered_in_chunks(name, model, images, budget, generator)
         for name in (*ORDERINGS, *SEMANTIC, *orders)
     }
     paths["policy"] = scan_in_chunks(run.agent, model, images, budget)
-    # Not simply the next image: where classes take turns, that one would be of another class.
-    shuffled = torch.randperm(len(images), generator=generator).to(images.device)
+    # Not simply the next image: where classes take turns, that one would be of another class. Drawn
+    # apart, so that it does not depend on which orders are compared.
+    others = torch.Generator().manual_seed(run.config.seed)
+    shuffled = torch.randperm(len(images), generator=others).to(images.device)
     paths["other_image"] = torch.empty_like(paths["policy"])
     paths["other_image"][shuffled] = paths["policy"][shuffled.roll(1)]
     chosen = order_to_rank(scan_in_chunks(run.agent, model, validation, budget), model.num_patches)
     paths["best_fixed"] = mean_rank_order(chosen)[:budget].expand(len(images), -1)
-    for name in (*AGENTS, *agents):
-        paths[name] = scan_in_chunks(lookup("agent", name, AGENTS)(), model, images, budget)
+    for name, agent in chosen_agents.items():
+        paths[name] = scan_in_chunks(agent, model, images, budget)
     few = images[:oracle_limit]
     for name, candidates in ((f"oracle_{ORACLE_CANDIDATES}", ORACLE_CANDIDATES), ("oracle", None)):
         paths[name] = scan_in_chunks(

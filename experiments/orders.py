@@ -11,8 +11,9 @@ operations count as well. ``untrained`` is the model as it starts: what a probe 
 alone.
 With ``--recipes`` the rows are recipes in orders, decoders and targets of their own, on the same
 encoder; those that a policy can scan learn as ``policy`` does.
-Every model is probed (linear, k-NN), with 95% intervals over seeds (Student's t). On CIFAR-10 the
-default takes 6 minutes a run on one core. Finished runs are kept, others resumed: processes with
+Every model is probed (linear, k-NN), with all patches visible to one another, and with the causal
+mask of raster order; with 95% intervals over seeds (Student's t). On CIFAR-10 the default takes 8
+minutes a run on one core. Finished runs are kept, others resumed: processes with
 different ``--seeds`` may share a folder; the last call, with all of them, writes the table, in
 which rows of an earlier call with the same settings stay.
 """

@@ -17,8 +17,16 @@ from experiments.distributed import Processes
 from experiments.intervals import seed_interval
 from experiments.orders import POLICY, UNTRAINED
 from experiments.probing import check_labels
-from experiments.result_tables import is_distilled
-from experiments.run import Run, git_commit, load_split, read_manifest, set_threads, write_json
+from experiments.result_tables import ACCURACIES, is_distilled
+from experiments.run import (
+    Run,
+    git_commit,
+    load_split,
+    read_manifest,
+    set_aside,
+    set_threads,
+    write_json,
+)
 from experiments.timing import count_flops, saved_megabytes
 from experiments.trainer import Trainer
 from foveate.probes import Attention, extract_features, knn_probe, linear_probe
@@ -30,8 +38,6 @@ FREE_IN_TABLE = ("orders", "commit", "threads")
 """Parts of a result in which the rows of a table may differ."""
 ATTENTIONS: dict[Attention, str] = {"full": "", "causal": "_causal"}
 """Attentions that are probed, and how their results are marked."""
-MEASURED = ("linear", "linear_causal", "knn")
-"""Accuracies of a row."""
 NUM_COUNTED = 4
 """Steps whose operations are counted: with ties they differ from batch to batch."""
 
@@ -67,16 +73,19 @@ def compare_orders(config: OrdersConfig) -> dict[str, object]:
         "commit": git_commit(),
     }
     path = config.out / ("recipes.json" if config.recipes else "orders.json")
-    summaries = result["orders"] = {**other_rows(path, result), **summaries}
+    others = other_rows(path, result)
+    if path.is_file() and {*others} != {*json.loads(path.read_text())["orders"]}:
+        set_aside(path)
+    summaries = result["orders"] = {**others, **summaries}
     write_json(path, result)
     what = "recipe" if config.recipes else "order"
-    print(f"{what:<28}" + "".join(f"{each:>15}{'95%':>11}" for each in MEASURED))
+    print(f"{what:<28}" + "".join(f"{each:>15}{'95%':>11}" for each in ACCURACIES))
     # Distillations last, which are not to be compared with what sees pixels alone.
     for name, row in sorted(summaries.items(), key=lambda item: is_distilled(item[1])):
         if is_distilled(row):
             name += " (distilled)"
         cells = []
-        for probe in MEASURED:
+        for probe in ACCURACIES:
             interval = row[f"{probe}_ci95"]
             between = "" if interval is None else f"[{interval[0]:.3f}, {interval[1]:.3f}]"
             cells.append(f"{row[probe]:10.3f}{between:>16}")
@@ -93,13 +102,13 @@ def other_rows(path: Path, result: dict[str, object]) -> dict[str, dict[str, Any
     settings = json.loads(json.dumps({k: result[k] for k in result if k not in FREE_IN_TABLE}))
     same = all(earlier.get(key) == value for key, value in settings.items())
     rows = earlier["orders"] if same else {}
-    return {name: row for name, row in rows.items() if {*MEASURED} <= {*row}}
+    return {name: row for name, row in rows.items() if {*ACCURACIES} <= {*row}}
 
 
 def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
     """Means over the seeds' runs, with intervals of the accuracies."""
     row: dict[str, Any] = {"runs": runs}
-    for key in MEASURED:
+    for key in ACCURACIES:
         values = [run[key] for run in runs]
         row[key] = statistics.mean(values)
         row[f"{key}_ci95"] = seed_interval(values) if len(values) > 1 else None
@@ -194,8 +203,8 @@ def steps_within(operations: float, per_step: float, name: str) -> int:
     """
     if operations < per_step:
         raise ValueError(
-            f"teraflops pay for no training step of {name}, which takes {per_step / 1e12:.2g}; "
-            "raise them"
+            f"{operations / 1e12:.2g} teraflops pay for no training step of {name}, which takes "
+            f"{per_step / 1e12:.2g}; raise --teraflops"
         )
     return round(operations / per_step)
 

@@ -126,13 +126,21 @@ def keep(config: RecordConfig) -> None:
     for name in KEPT:
         if (config.run / name).is_file():
             shutil.copyfile(config.run / name, folder / name)
-    for name, content in (("manifest.json", manifest), ("config.json", train)):
-        kept = {
-            key: Path(value).name if isinstance(value, str) and "/" in value else value
-            for key, value in content.items()
-        }
-        (folder / name).write_text(json.dumps(kept, indent=2) + "\n")
+    contents = {"manifest.json": shrunk(manifest), "config.json": shrunk(train)}
+    for name in ("compare.json", "probe.json"):
+        if result := read(config.run / name):
+            contents[name] = {**result, "options": shrunk(result.get("options", {}))}
+    for name, content in contents.items():
+        (folder / name).write_text(json.dumps(content, indent=2) + "\n")
     write_story(config, folder, tables(folder))
+
+
+def shrunk(content: dict[str, Any]) -> dict[str, Any]:
+    """Shrink paths to names."""
+    return {
+        key: Path(value).name if isinstance(value, str) and "/" in value else value
+        for key, value in content.items()
+    }
 
 
 def read(path: Path) -> dict[str, Any]:

@@ -95,7 +95,7 @@ def orders_table(result: dict[str, Any]) -> str:
     if result["recipe"] is not None:
         memory = f", memory {result['memory']}" if "memory" in result else ""
         model = f"recipe `{result['recipe']}` with target {result['target']}{memory}"
-    limit = result.get("limit")
+    limit, probed = result.get("limit"), result["commit"]
     data = result["data"] if limit is None else f"first {limit} images of {result['data']}"
     if result.get("augment"):
         data += ", flipped and shifted at random"
@@ -107,7 +107,8 @@ def orders_table(result: dict[str, Any]) -> str:
         f"{result['precision']}, seeds {', '.join(map(str, result['seeds']))}, "
         f"{plural(result['threads'], 'CPU thread')}, probed with {result['probe_train']} training "
         f"and {result['probe_test']} test images at the layer that is best on held-out training "
-        f"images, commit `{first['commit'][:10]}`.",
+        f"images, commit `{first['commit'][:10]}`"
+        + (f", probed at `{probed[:10]}`." if probed != first["commit"] else "."),
     ]
     for distilled in (False, True):
         chosen = {name: row for name, row in orders.items() if is_distilled(row) == distilled}
@@ -127,9 +128,9 @@ def orders_table(result: dict[str, Any]) -> str:
 
 
 def with_difference(row: dict[str, Any], reference: dict[str, Any]) -> str:
-    """Write the differences of both probes from another row's, with 95% intervals over seeds."""
+    """Write the differences of all probes from another row's, with 95% intervals over seeds."""
     cells = []
-    for key, what in measured(row):
+    for key, what in accuracies_of(row).items():
         pairs = zip(row["runs"], reference["runs"], strict=True)
         differences = [one[key] - other[key] for one, other in pairs]
         low, high = seed_interval(differences)
@@ -142,18 +143,26 @@ def is_distilled(row: dict[str, Any]) -> bool:
     return bool(row["runs"][0].get("target") == "features")
 
 
-def measured(row: dict[str, Any]) -> list[tuple[str, str]]:
-    """Accuracies that a row has, and what tables call them; older ones lack the causal mask."""
-    names = {"linear": "linear", "linear_causal": "linear, causal mask", "knn": "k-NN"}
-    return [(key, name) for key, name in names.items() if key in row]
+ACCURACIES = {
+    "linear": "linear",
+    "linear_causal": "linear, causal mask",
+    "knn": "k-NN",
+    "knn_causal": "k-NN, causal mask",
+}
+"""What is measured of a row of orders or recipes, and what tables call it."""
+
+
+def accuracies_of(row: dict[str, Any]) -> dict[str, str]:
+    """Accuracies that a row has: older ones lack the causal mask."""
+    return {key: name for key, name in ACCURACIES.items() if key in row}
 
 
 def order_rows(orders: dict[str, dict[str, Any]], *, of_recipes: bool) -> list[str]:
     """Head and rows of a table of orders or recipes."""
-    accuracies = measured(next(iter(orders.values())))
+    accuracies = accuracies_of(next(iter(orders.values())))
     heads = [
         "recipe" if of_recipes else "order",
-        *(f"{name}, 95% interval" for _, name in accuracies),
+        *(f"{name}, 95% interval" for name in accuracies.values()),
         "TFLOP",
         "images",
         "images/s",
@@ -167,7 +176,7 @@ def order_rows(orders: dict[str, dict[str, Any]], *, of_recipes: bool) -> list[s
         cells = [name]
         if of_recipes:
             cells = [f"{name} ({runs[0]['patches']} patches, target {runs[0]['target']})"]
-        cells += [with_interval(row, key) for key, _ in accuracies]
+        cells += [with_interval(row, key) for key in accuracies]
         for key, form in (
             ("teraflops", ".1f"),
             ("images", ".0f"),

@@ -53,8 +53,17 @@ def write_json(path: Path, content: object) -> None:
     os.replace(partial, path)
 
 
-FREE_IN_RESULT = ("run", "device", "threads")
+FREE_IN_RESULT = ("run", "device")
 """Options of a measurement that do not shape its result."""
+
+
+def set_aside(path: Path) -> None:
+    """Keep a result, and the picture of it, under a number."""
+    number = next(n for n in count(1) if not path.with_stem(f"{path.stem}_{n}").exists())
+    for each in (path, path.with_suffix(".png")):
+        if each.exists():
+            os.replace(each, each.with_stem(f"{each.stem}_{number}"))
+    print(f"kept: what was there, of other options, as {path.stem}_{number}{path.suffix}")
 
 
 def write_result(path: Path, result: dict[str, Any], run: Run, config: DataclassInstance) -> None:
@@ -62,20 +71,12 @@ def write_result(path: Path, result: dict[str, Any], run: Run, config: Dataclass
 
     A result of other options, or of an earlier iteration, is kept beside it, under a number.
     """
-    options = {
-        name: value.name if isinstance(value, Path) else value
-        for name, value in dataclasses.asdict(config).items()
-        if name not in FREE_IN_RESULT
-    }
+    options = {k: v for k, v in dataclasses.asdict(config).items() if k not in FREE_IN_RESULT}
     result = {**result, "options": options, "iteration": run.iteration}
     if path.is_file():
         before, now = json.loads(path.read_text()), json.loads(json.dumps(result, default=str))
         if any(before.get(key) != now[key] for key in ("options", "iteration")):
-            number = next(n for n in count(1) if not path.with_stem(f"{path.stem}_{n}").exists())
-            for each in (path, path.with_suffix(".png")):
-                if each.exists():
-                    os.replace(each, each.with_stem(f"{each.stem}_{number}"))
-            print(f"kept: what was there, of other options, as {path.stem}_{number}{path.suffix}")
+            set_aside(path)
     write_json(path, result)
 
 
@@ -177,11 +178,15 @@ def check_folder(config: TrainConfig) -> None:
                     "cut off before its first anew with --resume, or choose another --out"
                 )
         return
-    if (config.out / MANIFEST).exists() and not (config.out / CHECKPOINT).exists():
+    before, now = dataclasses.asdict(read_config(config.out)), dataclasses.asdict(config)
+    metrics = read_metrics(config.out / "metrics.jsonl")
+    was_saved = (config.out / MANIFEST).exists() or (
+        bool(metrics) and metrics[-1]["iteration"] > before["save_every"]
+    )
+    if was_saved and not (config.out / CHECKPOINT).exists():
         raise ValueError(
             f"{config.out} holds results of a run whose checkpoint is gone; choose another --out"
         )
-    before, now = dataclasses.asdict(read_config(config.out)), dataclasses.asdict(config)
     changed = sorted(
         name for name in now if now[name] != before[name] and name not in FREE_ON_RESUME
     )

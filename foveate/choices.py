@@ -20,18 +20,26 @@ def check_choice(kind: str, name: str, choices: Iterable[str]) -> None:
         )
 
 
-def lookup(kind: str, name: str, registry: Mapping[str, T]) -> T:
+def lookup(kind: str, name: str, registry: Mapping[str, T], form: type | None = None) -> T:
     """Return what is registered under a name, or the object that ``MODULE:NAME`` points to.
 
     The module is imported as Python does, from the working directory as well under ``python -m``.
 
+    Args:
+        kind: what an error calls it.
+        name: of the registry, or the user's.
+        registry: objects by name.
+        form: class that an object of the user's must be of; None = anything that can be called.
+
     Raises:
-        ValueError: nothing of this name.
+        ValueError: nothing of this name, or of another form.
     """
     if ":" not in name:
         check_choice(kind, name, registry)
         return registry[name]
     module, _, attribute = name.partition(":")
+    if not module or module.startswith("."):
+        raise ValueError(f"{kind} {name!r} must be MODULE:NAME, the module as import takes it")
     try:
         imported = importlib.import_module(module)
     except ModuleNotFoundError as reason:
@@ -39,4 +47,7 @@ def lookup(kind: str, name: str, registry: Mapping[str, T]) -> T:
     if not hasattr(imported, attribute):
         raise ValueError(f"{kind} {name!r}: module {module} has no {attribute!r}")
     found: T = getattr(imported, attribute)
+    if not (callable(found) if form is None else isinstance(found, form)):
+        wanted = "can be called" if form is None else f"is a {form.__name__}"
+        raise ValueError(f"{kind} {name!r} must be something that {wanted}, got {found!r}")
     return found

@@ -1,68 +1,83 @@
-"""Which patches a prediction depends on, by autograd: the check that no mask or shift leaks."""
+"""Which patches a prediction depends on: the check that no mask or shift leaks."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from unittest import mock
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from foveate.decoder import Prediction
-from foveate.model import AnyOrderTransformer
+from foveate.model import AnyOrderTransformer, InTurn
 from foveate.recipes import Recipe
 from foveate.semantic_orders import model_ordering
+
+Dependence = tuple[Bool[Tensor, "B N N"], Bool[Tensor, "B N N"] | None]
 
 
 def dependence(
     model: AnyOrderTransformer, images: Float[Tensor, "B C H W"], rank: Int[Tensor, "B N"]
-) -> tuple[Bool[Tensor, "B N N"], Bool[Tensor, "B N N"] | None]:
-    """Whether the prediction of patch i depends on the content of patch j (True = depends).
+) -> Dependence:
+    """Whether the prediction of patch i depends on the pixels of patch j (True = depends).
 
-    By the gradient of a random mixture of what ``model.predict_in_turn`` says, with respect to the
-    pixels; the periphery, which shows all to all, is left out. Of a palette, whose ids have no
-    gradient, with respect to the embedded patches, each of which holds its own pixels alone.
+    By the gradient of a random mixture of what ``model.predict_in_turn`` says; the periphery, which
+    shows all to all, is left out. Of a palette, whose ids have no gradient, by replacing the pixels
+    of each patch.
 
     Returns:
         Of the predictions in turn, and of those of the second decoder, if there is one.
-
-    Raises:
-        AssertionError: the start token depends on the images (of a palette).
     """
+    by = _by_replacement if model.config.target == "colors" else _by_gradient
+    return by(model, images, rank)
+
+
+def _values(turn: InTurn) -> list[Float[Tensor, "B N T"]]:
+    return [each.values for each in (turn.prediction, turn.seen) if each is not None]
+
+
+def _as_pair(found: list[Bool[Tensor, "B N N"]]) -> Dependence:
+    return found[0], found[1] if len(found) > 1 else None
+
+
+def _by_gradient(model: AnyOrderTransformer, images: Tensor, rank: Tensor) -> Dependence:
     images = images.detach().requires_grad_()
-    always, patches = model.embed(images)
-    if model.config.target == "colors":
-        if not torch.equal(always, model.embed(1 - images)[0]):
-            raise AssertionError("the start token leaks: depends on the image")
-        leaf = patches = patches.detach().requires_grad_()
-        by_patch: Callable[[Tensor], Tensor] = torch.nn.Identity()
-    else:
-        leaf, by_patch = images, model.patchify
-    always = torch.cat([always[:, :1], always[:, 1:].detach()], dim=1)
-    with mock.patch.object(model, "embed", return_value=(always, patches)):
+    embed = model.embed
+
+    def without_periphery(seen: Tensor) -> tuple[Tensor, Tensor]:
+        always, patches = embed(seen)
+        return torch.cat([always[:, :1], always[:, 1:].detach()], dim=1), patches
+
+    with mock.patch.object(model, "embed", without_periphery):
         turn = model.predict_in_turn(images, rank)
+    found = []
+    for values in _values(turn):
+        mixture = torch.randn(values.shape[-1], generator=torch.Generator().manual_seed(0))
+        mixed = values @ mixture.to(values)
+        rows = []
+        for i in range(mixed.shape[1]):
+            (gradient,) = torch.autograd.grad(
+                mixed[:, i].sum(), images, retain_graph=True, materialize_grads=True
+            )
+            rows.append(model.patchify(gradient).abs().sum(-1) > 0)
+        found.append(torch.stack(rows, dim=1))
+    return _as_pair(found)
 
-    def rows(prediction: Prediction) -> Bool[Tensor, "B N N"]:
-        mixture = torch.randn(
-            prediction.values.shape[-1], generator=torch.Generator().manual_seed(0)
-        )
-        mixed = prediction.values @ mixture.to(prediction.values)
-        gradients = [
-            torch.autograd.grad(mixed[:, i].sum(), leaf, retain_graph=True, allow_unused=True)[0]
-            for i in range(mixed.shape[1])
-        ]
-        return torch.stack(
-            [
-                torch.zeros(rank.shape, dtype=torch.bool, device=leaf.device)
-                if gradient is None
-                else by_patch(gradient).abs().sum(-1) > 0
-                for gradient in gradients
-            ],
-            dim=1,
-        )
 
-    return rows(turn.prediction), None if turn.seen is None else rows(turn.seen)
+@torch.no_grad()
+def _by_replacement(model: AnyOrderTransformer, images: Tensor, rank: Tensor) -> Dependence:
+    pixels = model.patchify(images)
+    colors = pixels.unflatten(-1, (-1, model.config.in_chans))
+    # The farthest color is another one, whatever the palette repeats.
+    other = model.palette[torch.cdist(colors, model.palette).argmax(-1)].flatten(2)
+    before = _values(model.predict_in_turn(images, rank))
+    columns: list[list[Tensor]] = [[] for _ in before]
+    for j in range(model.num_patches):
+        replaced = pixels.clone()
+        replaced[:, j] = other[:, j]
+        after = _values(model.predict_in_turn(model.unpatchify(replaced), rank))
+        for column, one, two in zip(columns, before, after, strict=True):
+            column.append((one != two).any(-1))
+    return _as_pair([torch.stack(column, dim=2) for column in columns])
 
 
 def assert_no_leak(

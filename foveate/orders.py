@@ -391,20 +391,31 @@ def ordering(name: str, grid: Grid, **options: int | float) -> Ordering:
         ValueError: unknown name, or an option that the order does not take.
     """
     build = lookup("order", name, {**ORDERINGS, **SUBSETS})
-    check_options(name, build, options)
-    return build(grid, **options)
+    return build(grid, **checked_options(name, build, grid, options))
 
 
-def check_options(name: str, build: Builder, options: Mapping[str, int | float]) -> None:
-    """Raise ValueError, which says what there is, unless a builder takes these options."""
-    _, *taken = inspect.signature(build).parameters.values()
-    unknown = sorted({*options} - {each.name for each in taken})
-    if unknown and not any(each.kind is each.VAR_KEYWORD for each in taken):
-        known = ", ".join(f"{each.name} (default {each.default})" for each in taken)
+def checked_options(
+    name: str, build: Builder, grid: Grid, options: Mapping[str, int | float]
+) -> dict[str, int | float]:
+    """Return a builder's options, those that count something as whole numbers.
+
+    Raises:
+        ValueError: the builder takes no such options, or not this number.
+    """
+    signature = inspect.signature(build)
+    try:
+        signature.bind(grid, **options)
+    except TypeError as reason:
+        known = ", ".join(list(signature.parameters)[1:])
         raise ValueError(
-            f"order {name!r} has no option {' or '.join(unknown)}; it takes {known or 'none'}"
-        )
-    for each in taken:
-        value = options.get(each.name)
-        if "int" in str(each.annotation) and value is not None and value != int(value):
-            raise ValueError(f"{each.name} of order {name!r} must be a whole number, got {value}")
+            f"order {name!r} takes the options {known or '(none)'}, got "
+            f"{', '.join(sorted(options)) or 'none'} ({reason})"
+        ) from reason
+    checked = dict(options)
+    for option, value in options.items():
+        each = signature.parameters.get(option)
+        if each is not None and each.annotation in ("int", "int | None", int):
+            if not float(value).is_integer():
+                raise ValueError(f"{option} of order {name!r} must be a whole number, got {value}")
+            checked[option] = int(value)
+    return checked

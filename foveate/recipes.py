@@ -206,4 +206,4 @@ def recipe(name: str) -> Recipe:
     Raises:
         ValueError: there is none of this name.
     """
-    return lookup("recipe", name, RECIPES)
+    return lookup("recipe", name, RECIPES, Recipe)

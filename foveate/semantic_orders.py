@@ -45,8 +45,8 @@ def rings(grid: Grid, center: Int[Tensor, "2 B"]) -> Int[Tensor, "B N"]:
     the grid.
 
     Reference: SemAIM's models_semaim.py, whose table for 14 x 14 patches this is, for all grids.
-    Differs: that table leaves centers 2 and 13 out of their own innermost window, and the last row
-    and column out of all.
+    Differs: that table leaves centers 2 and 13 out of their own innermost window, 11 at its edge,
+    and the last row and column out of all.
     """
     outside = torch.zeros(center.shape[1], grid[0] * grid[1], dtype=torch.long).to(center.device)
     for width in range(2, max(grid), 4):

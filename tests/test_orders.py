@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from itertools import pairwise
 
@@ -24,6 +25,7 @@ from foveate.orders import (
     tie_prefix,
 )
 from foveate.paths import PATHS
+from foveate.recipes import recipe
 
 GRIDS = st.tuples(st.integers(1, 9), st.integers(1, 9))
 ANY = settings(max_examples=30, deadline=None)
@@ -233,6 +235,12 @@ def test_random_orders_follow_the_generator(name: str) -> None:
     assert not torch.equal(first[0], first[1])
 
 
+def test_whole_numbers_may_come_as_floats() -> None:
+    for blobs in (4, 4.0):
+        rank = ordering("random_blobs", (8, 8), blobs=blobs)(images(), generator=generator())
+        assert int(rank.max()) == 3
+
+
 def test_the_first_patches_are_any_of_those_that_tie() -> None:
     """Chance that one of 32 tied patches never comes first: below 1e-6."""
     rank = tie_prefix(torch.arange(64).repeat(600, 1), 32)
@@ -257,14 +265,19 @@ def test_best_fixed_order_is_by_mean_rank() -> None:
     ("call", "message"),
     [
         (lambda: ordering("spiral", (4, 4)), "did you mean 'spiral_"),
-        (lambda: ordering("raster", (4, 4), side=2), "no option side; it takes none"),
+        (lambda: ordering("raster", (4, 4), side=2), r"takes the options \(none\), got side"),
         (
             lambda: ordering("hierarchical", (4, 4), side=2),
-            r"no option side; it takes per_side \(default 4\), partitions \(default 2\)",
+            "takes the options per_side, partitions, got side",
         ),
         (lambda: ordering("random_squares", (4, 4), side=1.5), "side .* whole number, got 1.5"),
         (lambda: ordering("no_such_module:mine", (4, 4)), "No module named 'no_such_module'"),
+        (lambda: ordering("random_blobs", (4, 4), blobs=math.inf), "whole number, got inf"),
         (lambda: ordering("math:mine", (4, 4)), "module math has no 'mine'"),
+        (lambda: ordering("math:pi", (4, 4)), "must be something that can be called, got 3.14"),
+        (lambda: ordering(".math:pi", (4, 4)), "must be MODULE:NAME"),
+        (lambda: ordering("os:getcwd", (4, 4)), r"takes the options \(none\), got none"),
+        (lambda: recipe("math:pi"), "must be something that is a Recipe, got 3.14"),
         (lambda: ordering("random_squares", (4, 4), side=9), "side must lie in 1..4"),
         (lambda: ordering("random_blobs", (2, 2), blobs=9), "blobs must lie in 1..4"),
         (lambda: ordering("hierarchical", (4, 4), per_side=3), "multiple of partitions"),

@@ -113,8 +113,11 @@ def test_the_leak_check_finds_a_start_token_that_looks(
         assert_no_leak(model, RECIPES[name])
 
 
-def test_the_leak_check_finds_what_a_subclass_adds(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = build("saim")
+@pytest.mark.parametrize("name", ["saim", "igpt"])
+def test_the_leak_check_finds_what_a_subclass_adds(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = build(name)
     predict = type(model).predict_in_turn
 
     def peeking(self: AnyOrderTransformer, images: torch.Tensor, rank: torch.Tensor) -> InTurn:
@@ -124,7 +127,7 @@ def test_the_leak_check_finds_what_a_subclass_adds(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(type(model), "predict_in_turn", peeking)
     with pytest.raises(AssertionError, match="leaks"):
-        assert_no_leak(model, RECIPES["saim"])
+        assert_no_leak(model, RECIPES[name])
 
 
 @pytest.mark.parametrize("name", RECIPES)

@@ -236,11 +236,17 @@ def test_orders_and_recipes_are_compared_at_equal_compute(
     assert again.returncode == 0, again.stderr
     kept = json.loads((tmp_path / f"{rows[0][2:]}.json").read_text())
     assert kept["orders"] == result["orders"], "a row that is not asked for again stays"
+    other = call("orders", "--out", tmp_path, "--seeds", "0", *one_row)
+    assert other.returncode == 0, other.stderr
+    assert json.loads((tmp_path / f"{rows[0][2:]}_1.json").read_text()) == kept
     for name, row in result["orders"].items():
         assert len(row["linear_ci95"]) == 2
         for run in row["runs"]:
             spent = 0 if name == "untrained" else 0.002
             assert run["teraflops"] == pytest.approx(spent, rel=0.25), name
+        if rows[0] == "--orders":
+            parts = [load_run(tmp_path / f"{name}_{seed}").model.config for seed in (0, 1)]
+            assert {each.memory for each in parts} == {"last"}
     runs = [run for row in result["orders"].values() for run in row["runs"]]
     assert any(run["linear_per_layer"] != run["linear_per_layer_causal"] for run in runs)
 

@@ -17,6 +17,7 @@ from PIL import Image
 
 from agents.baselines import scan_with
 from experiments.config import PRESETS, TrainConfig
+from experiments.distributed import Processes
 from experiments.run import MANIFEST, load_run, read_metrics, write_config
 from experiments.trainer import Trainer
 from experiments.training import train
@@ -174,6 +175,20 @@ def test_a_run_cut_off_before_its_first_checkpoint_starts_anew(
     train(dataclasses.replace(config, resume=True))
     assert all(torch.equal(w, weights(whole.out)[name]) for name, w in weights(config.out).items())
     assert len(read_metrics(config.out / "metrics.jsonl")) == SMOKE.total_iterations
+
+
+@pytest.mark.parametrize(("length", "ramp"), [(50, 5), (3000, 100)])
+def test_the_learning_rate_rises_over_a_hundred_iterations_or_a_tenth(
+    length: int, ramp: int, tmp_path: Path
+) -> None:
+    config = dataclasses.replace(SMOKE, out=tmp_path, iterations=0, warmup_iterations=length)
+    trainer = Trainer(config, Processes.started("cpu"))
+    rates = []
+    for at in range(ramp + 1):
+        trainer._set_learning_rates(at)
+        rates.append(trainer.model_optimizers[0].param_groups[0]["lr"])
+    assert rates.index(max(rates)) == ramp - 1
+    assert rates[0] == pytest.approx(config.model_lr / ramp, rel=1e-3)
 
 
 def test_a_run_of_no_iterations_is_refused(tmp_path: Path) -> None:
