@@ -7,7 +7,7 @@ unseen before and after the fixation. An episode ends after ``budget`` fixations
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -47,6 +47,23 @@ REWARDS: dict[str, Callable[[ErrorChange], Tensor]] = {
 final error, so that the order of the same patches carries no signal; ``surprise`` seeks noise and
 ``ease`` flat sky.
 """
+
+
+def reward_named(name: str) -> Callable[[ErrorChange], Tensor]:
+    """Return a reward of REWARDS, or one of the user's own, ``MODULE:NAME``.
+
+    Raises:
+        ValueError: unknown, or no function from an ErrorChange to one reward per row.
+    """
+    reward = lookup("reward", name, REWARDS)
+    ones = torch.ones(2)
+    try:
+        value = reward(ErrorChange(**{each.name: ones for each in fields(ErrorChange)}))
+    except Exception as reason:
+        raise ValueError(f"reward {name!r}: {type(reason).__name__}: {reason}") from reason
+    if not isinstance(value, Tensor) or value.shape != ones.shape:
+        raise ValueError(f"reward {name!r} must return a reward per row, got {value!r} for 2")
+    return reward
 
 
 @dataclass(frozen=True)
@@ -102,7 +119,7 @@ class Episode:
         num_candidates: int | None = None,
         generator: torch.Generator | None = None,
     ) -> None:
-        self.reward_of = lookup("reward", reward, REWARDS)
+        self.reward_of = reward_named(reward)
         if num_candidates is not None and num_candidates < 1:
             raise ValueError(f"there must be at least 1 candidate, got {num_candidates}")
         self.budget, self.group = budget, group

@@ -11,11 +11,11 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space, iterate
 from numpy.typing import NDArray
 
-from envs.episode import REWARDS, Episode
+from envs.episode import Episode, reward_named
 from envs.observations import OBSERVERS, UNSEEN_GRAY, patch_centers, seen_pixels, to_bytes
 from envs.toy import cue_set
 from foveate.checkpoint import load_model
-from foveate.choices import check_choice, lookup
+from foveate.choices import check_choice
 from foveate.data import ImageSet, load_data
 from foveate.encoder import PIXEL_MEAN, PIXEL_STD
 from foveate.model import AnyOrderTransformer
@@ -114,7 +114,7 @@ class ImageScanVectorEnv(VectorEnv[Observations, NDArray[Any], NDArray[Any]]):
         if num_envs < 1:
             raise ValueError(f"num_envs must be at least 1, got {num_envs}")
         check_choice("obs", obs, OBSERVERS)
-        lookup("reward", reward, REWARDS)
+        reward_named(reward)
         check_choice("action", action, ("patch", "gaze"))
         check_choice("autoreset", autoreset, ("same_step", "disabled"))
         if render_mode not in (None, "rgb_array"):

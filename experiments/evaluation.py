@@ -79,6 +79,15 @@ def scan_in_chunks(
     return torch.cat([scan_with(agent, model, part, budget, generator) for part in chunks])
 
 
+def make_agent(name: str) -> Agent:
+    """Make an agent of AGENTS, or one of the user's own, ``MODULE:NAME``."""
+    make = lookup("agent", name, AGENTS)
+    try:
+        return make()
+    except TypeError as reason:
+        raise ValueError(f"agent {name!r}, called without arguments: {reason}") from reason
+
+
 def ordered_in_chunks(
     name: str,
     model: AnyOrderTransformer,
@@ -110,7 +119,7 @@ def scanpaths(
     """
     model, budget = run.model, run.config.budget
     generator = torch.Generator().manual_seed(run.config.seed)
-    chosen_agents = {name: lookup("agent", name, AGENTS)() for name in (*AGENTS, *agents)}
+    chosen_agents = {name: make_agent(name) for name in (*AGENTS, *agents)}
     paths = {
         name: ordered_in_chunks(name, model, images, budget, generator)
         for name in (*ORDERINGS, *SEMANTIC, *orders)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from agents.group_relative import policy_step
 from agents.policies import PolicyConfig
-from envs.episode import REWARDS
+from envs.episode import reward_named
 from envs.vector import ImageScanVectorEnv
 from experiments.batches import Drawn, Ranked, Scans, make_stream, moved, repeated
 from experiments.config import TrainConfig
@@ -33,9 +33,8 @@ from experiments.run import (
     load_split,
     load_weights,
 )
-from foveate.choices import lookup
 from foveate.data import augment
-from foveate.orders import order_to_rank, rank_to_order, ranked, tie_prefix
+from foveate.orders import check_rank, order_to_rank, rank_to_order, ranked, tie_prefix
 from foveate.semantic_orders import model_ordering
 from foveate.streaming import StreamState
 from foveate.targets import fit_palette
@@ -75,7 +74,7 @@ class Trainer:
         if config.parts.tracks:
             self.captions = load_captions(config, self.images, "train")
             words, max_words = self.captions.vocabulary.words, self.captions.encoded.shape[1]
-        lookup("reward", config.reward, REWARDS)
+        reward_named(config.reward)
         self.model, self.policy = build(config, self.images.image_shape, words, max_words)
         if config.shard:
             processes.shard(self.model)
@@ -95,11 +94,13 @@ class Trainer:
             self.policy_optimizer = torch.optim.Adam(self.policy.parameters(), lr=config.policy_lr)
         self.num_micro_batches = config.micro_batches or 1
         self.order = model_ordering(config.parts.order, self.model, **config.parts.order_options)
-        if self.model.config.queries == "own" and not config.shard:
-            # An order that the parts do not take is refused before anything is written.
-            with torch.no_grad():
-                images = self.images.batch(torch.arange(2) % len(self.images), config.device)
-                self.model.predict_in_turn(images, self.order(images))
+        # An order that the parts do not take, or that is none, is refused before files are written.
+        with torch.no_grad():
+            images = self.images.batch(torch.arange(2) % len(self.images), config.device)
+            rank = self.order(images)
+            check_rank(rank, self.model.num_patches)
+            if self.model.config.queries == "own" and not config.shard:
+                self.model.predict_in_turn(images, rank)
         self.generator = torch.Generator().manual_seed(config.seed)
         self.scans: list[Scans] = []
         self.measured: dict[str, float] = {}

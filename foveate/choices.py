@@ -42,8 +42,9 @@ def lookup(kind: str, name: str, registry: Mapping[str, T], form: type | None = 
         raise ValueError(f"{kind} {name!r} must be MODULE:NAME, the module as import takes it")
     try:
         imported = importlib.import_module(module)
-    except ModuleNotFoundError as reason:
-        raise ValueError(f"{kind} {name!r}: {reason}") from reason
+    except Exception as reason:
+        # Whatever the user's module raises: the line must say whose it is.
+        raise ValueError(f"{kind} {name!r}, importing {module}: {reason}") from reason
     if not hasattr(imported, attribute):
         raise ValueError(f"{kind} {name!r}: module {module} has no {attribute!r}")
     found: T = getattr(imported, attribute)

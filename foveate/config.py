@@ -151,8 +151,10 @@ class ModelConfig(Parts):
             raise ValueError(f"num_colors must lie in 2..{2**15}, got {self.num_colors}")
         if not 0 <= self.label_smoothing < 1:
             raise ValueError(f"label_smoothing must lie in [0, 1), got {self.label_smoothing}")
-        if (self.target == "features") != (self.feature_dim is not None):
-            raise ValueError("feature_dim goes with target='features', and only with it")
+        if self.target == "features" and self.feature_dim is None:
+            raise ValueError("target='features' needs feature_dim, the width of its teacher's")
+        if self.target != "features" and self.feature_dim is not None:
+            raise ValueError("feature_dim goes with target='features' alone")
         if self.target in ("patch_norm", "blurred") and self.patch_dim < 2:
             raise ValueError(
                 f"target={self.target!r} normalizes the values of a patch, of which there is one; "

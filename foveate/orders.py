@@ -391,7 +391,10 @@ def ordering(name: str, grid: Grid, **options: int | float) -> Ordering:
         ValueError: unknown name, or an option that the order does not take.
     """
     build = lookup("order", name, {**ORDERINGS, **SUBSETS})
-    return build(grid, **checked_options(name, build, grid, options))
+    built = build(grid, **checked_options(name, build, grid, options))
+    if not isinstance(built, Ordering):
+        raise ValueError(f"order {name!r} must return a function of images, got {built!r}")
+    return built
 
 
 def checked_options(
@@ -408,8 +411,8 @@ def checked_options(
     except TypeError as reason:
         known = ", ".join(list(signature.parameters)[1:])
         raise ValueError(
-            f"order {name!r} takes the options {known or '(none)'}, got "
-            f"{', '.join(sorted(options)) or 'none'} ({reason})"
+            f"order {name!r}, called with a grid and its options: {reason}; "
+            f"the options are {known or 'none'}"
         ) from reason
     checked = dict(options)
     for option, value in options.items():

@@ -134,7 +134,8 @@ def test_parts_of_ones_own_are_named_by_their_module(
 ) -> None:
     """What CONTRIBUTING says: its code as modules, used by the scripts."""
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.DOTALL)
-    (tmp_path / "my_parts.py").write_text("\n".join(blocks))
+    short = "def short(grid):\n    return fixed_ordering([2, 1, 0])\n"
+    (tmp_path / "my_parts.py").write_text("\n".join([*blocks, short]))
     monkeypatch.syspath_prepend(tmp_path)
     run = tmp_path / "run"
     own = ["--order", "my_parts:reverse", "--reward", "my_parts:relative"]
@@ -149,10 +150,15 @@ def test_parts_of_ones_own_are_named_by_their_module(
     rows = json.loads((run / "compare.json").read_text())["orders"]
     assert rows["my_parts:LeftmostAgent"]["auc"] == pytest.approx(rows["raster"]["auc"])
     assert rows["my_parts:reverse"]["auc"] != rows["raster"]["auc"]
-    done = call("train", "smoke", "--reward", "my_parts:none", "--out", tmp_path / "none")
-    assert done.returncode == 2
-    assert "module my_parts has no 'none'" in done.stderr
-    assert not (tmp_path / "none").exists()
+    for options, complaint in (
+        (["--reward", "my_parts:none"], "module my_parts has no 'none'"),
+        (["--reward", "builtins:id"], "must return a reward per row"),
+        (["--order", "my_parts:short"], r"rank must have shape \(B, 64\), got \(2, 3\)"),
+    ):
+        done = call("train", "smoke", *options, "--out", tmp_path / "none")
+        assert done.returncode == 2
+        assert re.search(complaint, done.stderr), done.stderr
+        assert not (tmp_path / "none").exists()
 
 
 def test_a_judge_other_than_the_run_itself(run_folder: Path) -> None:
