@@ -97,7 +97,7 @@ class Trainer:
         # An order that the parts do not take, or that is none, is refused before files are written.
         with torch.no_grad():
             images = self.images.batch(torch.arange(2) % len(self.images), config.device)
-            rank = self.order(images)
+            rank = self.order(images, generator=torch.Generator().manual_seed(config.seed))
             check_rank(rank, self.model.num_patches)
             if self.model.config.queries == "own" and not config.shard:
                 self.model.predict_in_turn(images, rank)
