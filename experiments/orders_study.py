@@ -73,10 +73,7 @@ def compare_orders(config: OrdersConfig) -> dict[str, object]:
         "commit": git_commit(),
     }
     path = config.out / ("recipes.json" if config.recipes else "orders.json")
-    others = other_rows(path, result)
-    if path.is_file() and {*others} != {*json.loads(path.read_text())["orders"]}:
-        set_aside(path)
-    summaries = result["orders"] = {**others, **summaries}
+    summaries = result["orders"] = {**other_rows(path, result), **summaries}
     write_json(path, result)
     what = "recipe" if config.recipes else "order"
     print(f"{what:<28}" + "".join(f"{each:>15}{'95%':>11}" for each in ACCURACIES))
@@ -95,14 +92,18 @@ def compare_orders(config: OrdersConfig) -> dict[str, object]:
 
 
 def other_rows(path: Path, result: dict[str, object]) -> dict[str, dict[str, Any]]:
-    """Rows of an earlier call with the same settings and seeds."""
+    """Rows of an earlier call with the same settings and seeds; a file of others is kept apart."""
     if not path.is_file():
         return {}
     earlier = json.loads(path.read_text())
     settings = json.loads(json.dumps({k: result[k] for k in result if k not in FREE_IN_TABLE}))
     same = all(earlier.get(key) == value for key, value in settings.items())
-    rows = earlier["orders"] if same else {}
-    return {name: row for name, row in rows.items() if {*ACCURACIES} <= {*row}}
+    rows: dict[str, dict[str, Any]] = earlier["orders"]
+    # Rows from before the causal mask was probed do not fit beside new ones.
+    if not same or any(not {*ACCURACIES} <= {*row} for row in rows.values()):
+        set_aside(path)
+        return {}
+    return rows
 
 
 def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:

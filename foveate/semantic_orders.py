@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from foveate.choices import check_choice
+from foveate.choices import lookup
 from foveate.encoder import PatchEncoder
 from foveate.orders import ORDERINGS, SUBSETS, Ordering, ordering, ranked
 from foveate.paths import Grid
@@ -119,9 +119,8 @@ def model_ordering(name: str, model: PatchEncoder, **options: int | float) -> Or
     Raises:
         ValueError: unknown name, or an option that the order does not take.
     """
+    lookup("order", name, {**ORDERINGS, **SUBSETS, **SEMANTIC})
     if name not in SEMANTIC:
-        if ":" not in name:
-            check_choice("order", name, [*ORDERINGS, *SUBSETS, *SEMANTIC])
         return ordering(name, model.grid, **options)
     if options:
         raise ValueError(f"order {name!r} takes no options, got {', '.join(sorted(options))}")
