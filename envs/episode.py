@@ -14,10 +14,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from foveate.choices import lookup
-from foveate.decoder import Prediction
-from foveate.encoder import take
 from foveate.model import AnyOrderTransformer
-from foveate.scanning import Scan
+from foveate.model.decoder import Prediction
+from foveate.model.encoder import take
+from foveate.model.scanning import Scan
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from envs.episode import Episode
-from foveate.encoder import PIXEL_MEAN, PIXEL_STD
 from foveate.model import AnyOrderTransformer
+from foveate.model.encoder import PIXEL_MEAN, PIXEL_STD
 
 UNSEEN_GRAY = 0.5
 MIN_SIDE_PX = 36

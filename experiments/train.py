@@ -11,12 +11,13 @@ updates the model on the policy's last scans and on random orders.
 from __future__ import annotations
 
 from experiments.cli import main_with_presets
-from experiments.config import PRESETS, TrainConfig
+from experiments.training.config import TrainConfig
+from experiments.training.presets import PRESETS
 
 
 def main(config: TrainConfig) -> None:
     """Train as configured (the heavy imports wait until the command line is known to be good)."""
-    from experiments.training import train
+    from experiments.training.loop import train
 
     train(config)
 

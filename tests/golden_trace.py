@@ -15,9 +15,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from experiments.config import PRESETS, TrainConfig
-from experiments.distributed import Processes
-from experiments.trainer import Trainer
+from experiments.training.config import TrainConfig
+from experiments.training.distributed import Processes
+from experiments.training.presets import PRESETS
+from experiments.training.trainer import Trainer
 
 GOLDEN = Path(__file__).parent / "golden"
 STEPS = 20

@@ -16,11 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from agents.group_relative import policy_step
-from experiments import trainer as trainer_module
-from experiments.config import PRESETS, TrainConfig
-from experiments.distributed import Processes
-from experiments.trainer import Trainer
-from experiments.training import train
+from experiments.training import trainer as trainer_module
+from experiments.training.config import TrainConfig
+from experiments.training.distributed import Processes
+from experiments.training.loop import train
+from experiments.training.presets import PRESETS
+from experiments.training.trainer import Trainer
 from foveate.checkpoint import CHECKPOINT, read_checkpoint
 
 ROOT = Path(__file__).parent.parent

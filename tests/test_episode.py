@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from envs.episode import REVISIT_PENALTY, REWARDS, Episode, ErrorChange
-from foveate.encoder import take
 from foveate.model import AnyOrderTransformer
+from foveate.model.encoder import take
 
 
 def test_rewards_by_hand() -> None:

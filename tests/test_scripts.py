@@ -21,11 +21,12 @@ import torch
 from image_files import write_parquet
 from PIL import Image
 
-from experiments import bench_growth
 from experiments.bench import BenchConfig
-from experiments.config import PRESETS, TrainConfig
-from experiments.run import load_run, read_metrics
-from experiments.training import train
+from experiments.benchmarks import growth as bench_growth
+from experiments.runs import load_run, read_metrics
+from experiments.training.config import TrainConfig
+from experiments.training.loop import train
+from experiments.training.presets import PRESETS
 from foveate.recipes import RECIPES
 
 ROOT = Path(__file__).parent.parent

@@ -16,11 +16,12 @@ import torch
 from PIL import Image
 
 from agents.baselines import scan_with
-from experiments.config import PRESETS, TrainConfig
-from experiments.distributed import Processes
-from experiments.run import MANIFEST, load_run, read_metrics, write_config
-from experiments.trainer import Trainer
-from experiments.training import train
+from experiments.runs import MANIFEST, load_run, read_metrics, write_config
+from experiments.training.config import TrainConfig
+from experiments.training.distributed import Processes
+from experiments.training.loop import train
+from experiments.training.presets import PRESETS
+from experiments.training.trainer import Trainer
 from foveate.checkpoint import CHECKPOINT, load_model, read_checkpoint
 from foveate.data import load_data
 
