@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
 
-from envs.episode import REVISIT_PENALTY, REWARDS, Episode, ErrorChange
+from envs.episode import Episode
+from envs.rewards import REVISIT_PENALTY, REWARDS
 from foveate.model import AnyOrderTransformer
 from foveate.model.encoder import take
 
 
 def test_rewards_by_hand() -> None:
-    change = ErrorChange(torch.tensor([0.9]), torch.tensor([0.6]), torch.tensor([0.2]))
+    fixation: Any = SimpleNamespace(
+        before=torch.tensor([0.9]), after=torch.tensor([0.6]), decoded=torch.tensor([0.2])
+    )
     expected = {"auc": -0.6, "gain": 0.3, "surprise": 0.2, "ease": -0.2}
-    assert {name: round(float(reward(change)), 6) for name, reward in REWARDS.items()} == expected
+    assert {name: round(float(reward(fixation)), 6) for name, reward in REWARDS.items()} == expected
 
 
 @pytest.mark.parametrize("reward", sorted(REWARDS))

@@ -14,8 +14,9 @@ from stable_baselines3 import DQN, PPO, SAC
 
 import envs
 from agents.baselines import scan_with
+from agents.joint_ppo import AfterRollout
 from agents.policies import PolicyAgent
-from agents.sb3 import AfterRollout, PointerActorCriticPolicy, ScanVecEnv
+from agents.sb3 import PointerActorCriticPolicy, ScanVecEnv
 from envs.toy import CUE
 from foveate.data import ImageSet
 from foveate.model import AnyOrderTransformer

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from agents.group_relative import policy_step
 from agents.policies import PolicyConfig
-from envs.episode import reward_named
+from envs.rewards import reward_named
 from envs.vector import ImageScanVectorEnv
 from experiments.training.batches import Drawn, Ranked, Scans, make_stream, moved, repeated
 from experiments.training.build import (
@@ -42,7 +42,7 @@ from foveate.orders.semantic import model_ordering
 from foveate.targets import fit_palette
 
 if TYPE_CHECKING:
-    from agents.sb3 import JointPPO
+    from agents.joint_ppo import JointPPO
 
 STREAM_SAMPLE = 256
 """Images of a stream that are looked at before training."""
@@ -110,7 +110,9 @@ class Trainer:
     """Loss of the last iteration; of the last one that scanned auc, return and entropy."""
 
     def _make_ppo(self) -> JointPPO:
-        from agents.sb3 import JointPPO  # Seconds, which runs of the native agent need not wait.
+        from agents.joint_ppo import (
+            JointPPO,  # Seconds, which runs of the native agent need not wait.
+        )
 
         config = self.config
         env = ImageScanVectorEnv(
