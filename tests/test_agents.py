@@ -38,6 +38,19 @@ def policy(model: AnyOrderTransformer) -> PointerPolicy:
     return policy
 
 
+@pytest.fixture
+def observation() -> Observation:
+    """Patches 4 and 5 of six have been visited."""
+    generator = torch.Generator().manual_seed(4)
+    return Observation(
+        query_states=torch.randn(3, 6, 16, generator=generator),
+        content_state=torch.randn(3, 16, generator=generator),
+        log_error=torch.zeros(3, 6),
+        selectable=(torch.arange(6) < 4).expand(3, -1),
+        remaining=torch.full((3,), 0.5),
+    )
+
+
 def test_rewards_to_go_by_hand() -> None:
     returns = rewards_to_go(torch.tensor([[1.0, 2.0, 4.0]]), discount=0.5)
     assert returns.tolist() == [[3.0, 4.0, 4.0]]
@@ -88,6 +101,50 @@ def test_the_policy_gradient_never_reaches_the_encoder(
     )
 
 
+def test_the_policy_detaches_what_it_is_given(
+    policy: PointerPolicy, observation: Observation
+) -> None:
+    """Even where an observation carries gradients."""
+    given = [observation.query_states, observation.content_state]
+    for tensor in given:
+        tensor.requires_grad_()
+    policy(observation)[:, :4].sum().backward()
+    assert all(tensor.grad is None for tensor in given)
+    assert policy.candidate.weight.grad is not None
+
+
+def test_the_policy_loss_by_hand() -> None:
+    """Advantages over their scale, times log-probabilities; entropy is rewarded."""
+    scans = PolicyStep(
+        order=torch.zeros(2, 2, dtype=torch.long),
+        log_prob=torch.tensor([[-1.0, -2.0], [-3.0, -0.5]], requires_grad=True),
+        entropies=torch.tensor([[1.0, 2.0], [0.5, 0.5]]),
+        advantage=torch.tensor([[2.0, -4.0], [0.0, 2.0]]),
+        entropy_weight=0.1,
+        episode_return=0.0,
+        auc=0.0,
+    )
+    assert scans.entropy == 1.0
+    loss = scans.loss_scaled_by(torch.tensor(2.0))
+    assert float(loss.detach()) == pytest.approx(-(-1.0 + 4.0 + 0.0 - 0.5) / 4 - 0.1)
+    (gradient,) = torch.autograd.grad(loss, scans.log_prob)
+    assert gradient.tolist() == [[-0.25, 0.5], [0.0, -0.25]], "good fixations grow more probable"
+    torch.testing.assert_close(scans.loss, scans.loss_scaled_by(scans.advantage.std()))
+
+
+def test_measurements_of_a_step_are_those_of_its_scans(
+    model: AnyOrderTransformer, policy: PointerPolicy, images: Tensor
+) -> None:
+    """With the reward auc the return is minus the area, times the budget."""
+    done = step(model, policy, images)
+    curve = model.error_curve(images.repeat_interleave(4, dim=0), done.order)[:, 1:]
+    assert done.auc == pytest.approx(float(curve.mean()), rel=1e-4)
+    assert done.episode_return == pytest.approx(-float(curve.sum(1).mean()), rel=1e-4)
+    returns = rewards_to_go(-curve, 0.7)
+    expected = leave_one_out_advantage(returns, 4)
+    torch.testing.assert_close(done.advantage, expected, atol=1e-5, rtol=1e-3)
+
+
 def test_log_probabilities_are_of_the_distribution_sampled(
     model: AnyOrderTransformer, policy: PointerPolicy, images: Tensor
 ) -> None:
@@ -113,19 +170,6 @@ def test_an_untrained_policy_is_uniform(model: AnyOrderTransformer, images: Tens
     fresh = PointerPolicy(model.config.embed_dim, PolicyConfig())
     probability = fresh.distribution(Episode(model, images, budget=2).observe()).probs.detach()
     torch.testing.assert_close(probability, torch.full((5, 12), 1 / 12))
-
-
-@pytest.fixture
-def observation() -> Observation:
-    """Patches 4 and 5 of six have been visited."""
-    generator = torch.Generator().manual_seed(4)
-    return Observation(
-        query_states=torch.randn(3, 6, 16, generator=generator),
-        content_state=torch.randn(3, 16, generator=generator),
-        log_error=torch.zeros(3, 6),
-        selectable=(torch.arange(6) < 4).expand(3, -1),
-        remaining=torch.full((3,), 0.5),
-    )
 
 
 @pytest.mark.parametrize(

@@ -369,3 +369,15 @@ def test_an_averaging_teacher_follows_the_model() -> None:
     assert moved, "the teacher never moved"
     assert isinstance(trainer.model, AnyOrderTransformer)
     assert any(not torch.equal(start[n], v) for n, v in trainer.model.state_dict().items())
+
+
+@pytest.mark.parametrize("recipe", ["mae", "igpt_patch"])
+def test_an_order_that_the_parts_do_not_take_is_refused_at_once(recipe: str) -> None:
+    """Both know no random squares: one takes two ranks, the other no ties."""
+    config = dataclasses.replace(
+        BEFORE_POLICY, recipe=recipe, order="random_squares", prefix_share=0, periphery=0
+    )
+    if recipe == "igpt_patch":
+        config = dataclasses.replace(config, decoder_depth=0)
+    with pytest.raises(ValueError, match=r"ranks 0|equal rank"):
+        trainer_of(config)
