@@ -16,19 +16,29 @@ from experiments.distributed import Processes
 from experiments.trainer import Trainer
 
 WARMUP, POLICY = 250, 150
-"""Half of the preset's iterations; 10 seconds on one core."""
+"""Half of the preset's iterations: 17 seconds of one core, shapes checked."""
 
 
 @pytest.mark.slow
 def test_joint_training_learns_to_predict_and_to_look() -> None:
     """Model loss and return improve, and the policy beats random orders on held-out images.
 
-    Measured over seeds 0 to 8, mean and standard deviation (s.d.) over seeds:
-    loss of the first ten iterations MEASURED_A, after the warm-up MEASURED_B, of the last ten
-    MEASURED_C; return of the first ten with the policy MEASURED_D, of the last ten MEASURED_E;
-    held-out area of the policy MEASURED_F (the optimum is .40), of random orders MEASURED_G.
-    Every threshold lies ten or more s.d. from its mean: a false alarm is out of the question on
-    any seed, rounding and machine included.
+    Mean and standard deviation (s.d.) over nine seeds, and the threshold:
+
+    ==================================  =====  =====  ====================
+    quantity                            mean   s.d.   threshold
+    ==================================  =====  =====  ====================
+    loss, end of the warm-up            0.895  0.022  1.05, 7 s.d. away
+    loss, last ten iterations           0.584  0.018  0.75, 9 s.d. away
+    return, first ten with the policy   -3.27  0.021  -3.0, 12 s.d. away
+    return, last ten                    -1.60  0.003  -2.0, 100 s.d. away
+    area, policy (the optimum is 0.40)  0.401  0.001  0.45, 50 s.d. away
+    area, random orders                 0.803  0.009  0.70, 11 s.d. away
+    ==================================  =====  =====  ====================
+
+    By Student's t over nine seeds, a new seed would fail one of them about once in 9,000 runs. The
+    seed is fixed, so that only the rounding of another machine differs. Another image's path has an
+    area of 0.70: its place is the image's own in a quarter of the cases.
     """
     config = dataclasses.replace(
         PRESETS["cue"][1], warmup_iterations=WARMUP, iterations=POLICY, threads=1
@@ -39,9 +49,8 @@ def test_joint_training_learns_to_predict_and_to_look() -> None:
     def mean(name: str, first: int) -> float:
         return sum(line[name] for line in lines[first : first + 10]) / 10
 
-    assert mean("loss", 0) > 1.1
     assert mean("loss", WARMUP - 10) < 1.05
-    assert mean("loss", WARMUP + POLICY - 10) < 0.78
+    assert mean("loss", WARMUP + POLICY - 10) < 0.75
     assert mean("return", WARMUP) < -3.0
     assert mean("return", WARMUP + POLICY - 10) > -2.0
 
