@@ -16,10 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from agents.group_relative import policy_step
-from experiments.training import trainer as trainer_module
 from experiments.training.config import TrainConfig
 from experiments.training.distributed import Processes
 from experiments.training.loop import train
+from experiments.training.loop import trainer as trainer_module
 from experiments.training.presets import PRESETS
 from experiments.training.trainer import Trainer
 from foveate.checkpoint import CHECKPOINT, read_checkpoint
