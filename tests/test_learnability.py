@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import pytest
 import torch
 from torch import Tensor
@@ -40,9 +38,7 @@ def test_joint_training_learns_to_predict_and_to_look() -> None:
     seed is fixed, so that only the rounding of another machine differs. Another image's path has an
     area of 0.70: its place is the image's own in a quarter of the cases.
     """
-    config = dataclasses.replace(
-        PRESETS["cue"][1], warmup_iterations=WARMUP, iterations=POLICY, threads=1
-    )
+    config = PRESETS["cue"][1].replace(warmup_iterations=WARMUP, iterations=POLICY, threads=1)
     trainer = Trainer(config, Processes.started("cpu"))
     lines = [dict(trainer.step()) for _ in range(WARMUP + POLICY)]
 
@@ -60,9 +56,9 @@ def test_joint_training_learns_to_predict_and_to_look() -> None:
     def area(order: Tensor) -> float:
         return float(model.error_curve(images, order)[:, 1:].mean())
 
-    order = scan_with(PolicyAgent(trainer.policy), model, images, config.budget)
+    order = scan_with(PolicyAgent(trainer.policy), model, images, config.scan.budget)
     noise = torch.rand(500, model.num_patches, generator=torch.Generator().manual_seed(0))
     assert area(order) < 0.45
-    assert area(noise.argsort(1)[:, : config.budget]) > 0.7
+    assert area(noise.argsort(1)[:, : config.scan.budget]) > 0.7
     assert area(order.roll(1, 0)) > 0.6, "another image's path does not do"
     assert float((order[:, 0] == CUE).float().mean()) > 0.9

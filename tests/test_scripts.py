@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import io
 import json
 import re
@@ -255,7 +254,7 @@ def test_scanpaths_are_drawn(run_folder: Path) -> None:
 def train_recipe(name: str, out: Path, **changes: Any) -> TrainConfig:
     sizes = {"limit": 64, "embed_dim": 16, "depth": 4, "num_heads": 2, "log_every": 1}
     sizes |= {"warmup_iterations": 2, "warmup_batch_size": 4, **changes}
-    config = dataclasses.replace(PRESETS[name][1], out=out, report=False, threads=1, **sizes)
+    config = PRESETS[name][1].replace(out=out, report=False, threads=1, **sizes)
     before = torch.get_num_threads()
     train(config)
     torch.set_num_threads(before)

@@ -18,14 +18,14 @@ from experiments.training.presets import PRESETS
 from experiments.training.trainer import Trainer
 from foveate.model import AnyOrderTransformer
 
-TINY = dataclasses.replace(
-    PRESETS["smoke"][1], embed_dim=16, num_heads=2, depth=1, limit=32, warmup_batch_size=2
+TINY = PRESETS["smoke"][1].replace(
+    embed_dim=16, num_heads=2, depth=1, limit=32, warmup_batch_size=2
 )
 WARMUP, POLICY = 20, 40
-WITH_POLICY = dataclasses.replace(
-    TINY, warmup_iterations=WARMUP, iterations=POLICY, batch_size=1, group=2, budget=2
+WITH_POLICY = TINY.replace(
+    warmup_iterations=WARMUP, iterations=POLICY, batch_size=1, group=2, budget=2
 )
-BEFORE_POLICY = dataclasses.replace(TINY, warmup_iterations=40, iterations=0)
+BEFORE_POLICY = TINY.replace(warmup_iterations=40, iterations=0)
 AUTONAT = {"recipe": "autonat", "decoder_depth": None, "prefix_share": 0, "periphery": 0}
 
 
@@ -65,7 +65,7 @@ def schedules(request: pytest.FixtureRequest) -> Schedules:
 
 def schedules_of(agent: str, monkeypatch: pytest.MonkeyPatch) -> Schedules:
     seen = Schedules([], [], [])
-    trainer = trainer_of(dataclasses.replace(WITH_POLICY, agent=agent))
+    trainer = trainer_of(WITH_POLICY.replace(agent=agent))
     patch_collaborator(monkeypatch, "descend", lambda *_: None)
     if trainer.ppo is None:
         policy_step = collaborator("policy_step")
@@ -134,12 +134,14 @@ def test_the_entropy_bonus_falls_to_a_tenth(schedules: Schedules) -> None:
 def test_without_a_policy_the_rate_falls_over_the_whole_run_unless_the_recipe_keeps_it(
     change: dict[str, Any], middle: float, last: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trainer = trainer_of(config := dataclasses.replace(BEFORE_POLICY, **change))
+    trainer = trainer_of(config := BEFORE_POLICY.replace(**change))
     patch_collaborator(monkeypatch, "descend", lambda *_: None)
     rates = []
     for _ in range(config.total_iterations):
         trainer.step()
-        rates.append(trainer.model_optimizers[0].param_groups[0]["lr"] / config.model_lr)
+        rates.append(
+            trainer.model_optimizers[0].param_groups[0]["lr"] / config.optimization.model_lr
+        )
     assert rates[20] == pytest.approx(middle)
     assert rates[-1] == pytest.approx(last)
 
@@ -166,7 +168,7 @@ def test_a_gradient_longer_than_one_is_cut_to_one(norm: float, taken: float) -> 
 
 def test_model_and_policy_are_updated_by_the_same_descent(monkeypatch: pytest.MonkeyPatch) -> None:
     """Hence both are clipped."""
-    trainer = trainer_of(dataclasses.replace(WITH_POLICY, warmup_iterations=0))
+    trainer = trainer_of(WITH_POLICY.replace(warmup_iterations=0))
     updated: list[nn.Module] = []
     patch_collaborator(monkeypatch, "descend", lambda module, *_: updated.append(module))
     trainer.step()
@@ -181,8 +183,7 @@ def is_hidden_matrix(name: str, parameter: Tensor) -> bool:
 @pytest.mark.parametrize("recipe", ["foveate", "randsac", "mae"])
 def test_hidden_matrices_decay_and_nothing_else_does(optimizer: str, recipe: str) -> None:
     """Without a gradient a step shrinks them by rate times decay."""
-    config = dataclasses.replace(
-        BEFORE_POLICY,
+    config = BEFORE_POLICY.replace(
         recipe=recipe,
         prefix_share=0,
         model_optimizer=optimizer,
@@ -243,8 +244,8 @@ def test_random_orders_have_their_share_of_the_models_batch(
     share: float, num_scans: int, num_random: int
 ) -> None:
     """Three images are scanned twice each; the loss is the mean over scans and random orders."""
-    config = dataclasses.replace(
-        TINY, warmup_iterations=0, batch_size=3, group=2, random_share=share, prefix_share=0
+    config = TINY.replace(
+        warmup_iterations=0, batch_size=3, group=2, random_share=share, prefix_share=0
     )
     trainer = trainer_of(config)
     calls = calls_of(trainer)
@@ -253,20 +254,20 @@ def test_random_orders_have_their_share_of_the_models_batch(
     assert config.num_learned == num_scans + num_random
     weighted = sum(len(call.rank) * call.loss for call in calls)
     assert loss == pytest.approx(weighted / config.num_learned, rel=1e-5)
-    assert {call.num_steps for call in calls} == {config.budget + 1}
+    assert {call.num_steps for call in calls} == {config.scan.budget + 1}
     if num_scans:
         # Each image stands beside itself, once per scan, with the policy's fixations first.
         images = calls[0].images
         assert torch.equal(images[0::2], images[1::2])
         assert not torch.equal(images[0], images[2])
         scanned = torch.cat([order for _, order in trainer.scans])
-        first = calls[0].rank.argsort(dim=1, stable=True)[:, : config.budget]
+        first = calls[0].rank.argsort(dim=1, stable=True)[:, : config.scan.budget]
         assert torch.equal(first, scanned)
-        assert (calls[0].rank.amax(1) == config.budget).all()
+        assert (calls[0].rank.amax(1) == config.scan.budget).all()
 
 
 def test_the_model_learns_again_from_the_last_scans_beside_new_random_orders() -> None:
-    config = dataclasses.replace(TINY, warmup_iterations=0, batch_size=2, group=2, policy_every=3)
+    config = TINY.replace(warmup_iterations=0, batch_size=2, group=2, policy_every=3)
     trainer = trainer_of(config)
     calls = calls_of(trainer)
     policies = []
@@ -290,7 +291,7 @@ def test_the_model_learns_again_from_the_last_scans_beside_new_random_orders() -
 
 
 def test_the_warm_up_learns_from_batches_of_its_own_size_in_the_recipes_order() -> None:
-    config = dataclasses.replace(TINY, warmup_iterations=2, warmup_batch_size=6, iterations=1)
+    config = TINY.replace(warmup_iterations=2, warmup_batch_size=6, iterations=1)
     trainer = trainer_of(config)
     calls = calls_of(trainer)
     policy = [p.detach().clone() for p in trainer.policy.parameters()]
@@ -304,7 +305,7 @@ def test_the_warm_up_learns_from_batches_of_its_own_size_in_the_recipes_order() 
 
 def prefixes(share: float, draws: int) -> list[int]:
     """Draw batches, and count the patches of rank 0 of each."""
-    trainer = trainer_of(dataclasses.replace(BEFORE_POLICY, prefix_share=share))
+    trainer = trainer_of(BEFORE_POLICY.replace(prefix_share=share))
     generator = torch.Generator().manual_seed(0)
     sizes = []
     for _ in range(draws):
@@ -326,7 +327,7 @@ def test_tied_prefixes_of_any_size_have_their_share_of_batches() -> None:
 
 
 def test_scans_of_unseen_queries_end_with_the_budget() -> None:
-    config = dataclasses.replace(BEFORE_POLICY, prefix_share=0)
+    config = BEFORE_POLICY.replace(prefix_share=0)
     _, rank = trainer_of(config).draw(4, torch.Generator().manual_seed(0))
     assert (rank.amax(1) == BEFORE_POLICY.budget).all()
     assert ((rank == BEFORE_POLICY.budget).sum(1) == 64 - BEFORE_POLICY.budget).all()
@@ -334,7 +335,7 @@ def test_scans_of_unseen_queries_end_with_the_budget() -> None:
 
 @pytest.mark.parametrize("augment", [False, True])
 def test_images_are_the_training_sets_unless_they_are_augmented(augment: bool) -> None:
-    trainer = trainer_of(dataclasses.replace(BEFORE_POLICY, augment=augment))
+    trainer = trainer_of(BEFORE_POLICY.replace(augment=augment))
     (images, index), _ = trainer.draw(16, torch.Generator().manual_seed(0))
     assert len(set(index.tolist())) > 1
     assert 0 <= float(images.min()) < float(images.max()) <= 1
@@ -344,7 +345,7 @@ def test_images_are_the_training_sets_unless_they_are_augmented(augment: bool) -
 
 def test_bfloat16_is_for_the_training_passes_alone() -> None:
     dtypes: set[torch.dtype] = set()
-    trainer = trainer_of(dataclasses.replace(TINY, warmup_iterations=1, precision="bf16"))
+    trainer = trainer_of(TINY.replace(warmup_iterations=1, precision="bf16"))
     linear = trainer.model.encoder_blocks()[0].attn.qkv
     linear.register_forward_hook(lambda _, __, output: dtypes.add(output.dtype))
     trainer.step()
@@ -356,9 +357,7 @@ def test_bfloat16_is_for_the_training_passes_alone() -> None:
 
 
 def test_an_averaging_teacher_follows_the_model() -> None:
-    config = dataclasses.replace(
-        BEFORE_POLICY, recipe="digpt", prefix_share=0, model_lr=0.05, depth=2
-    )
+    config = BEFORE_POLICY.replace(recipe="digpt", prefix_share=0, model_lr=0.05, depth=2)
     trainer = trainer_of(config)
     assert trainer.teacher is not None
     before = {name: value.clone() for name, value in trainer.teacher.state_dict().items()}
@@ -375,10 +374,10 @@ def test_an_averaging_teacher_follows_the_model() -> None:
 @pytest.mark.parametrize("recipe", ["mae", "igpt_patch"])
 def test_an_order_that_the_parts_do_not_take_is_refused_at_once(recipe: str) -> None:
     """Both know no random squares: one takes two ranks, the other no ties."""
-    config = dataclasses.replace(
-        BEFORE_POLICY, recipe=recipe, order="random_squares", prefix_share=0, periphery=0
+    config = BEFORE_POLICY.replace(
+        recipe=recipe, order="random_squares", prefix_share=0, periphery=0
     )
     if recipe == "igpt_patch":
-        config = dataclasses.replace(config, decoder_depth=0)
+        config = config.replace(decoder_depth=0)
     with pytest.raises(ValueError, match=r"ranks 0|equal rank"):
         trainer_of(config)
