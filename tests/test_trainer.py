@@ -26,7 +26,13 @@ WITH_POLICY = TINY.replace(
     warmup_iterations=WARMUP, iterations=POLICY, batch_size=1, group=2, budget=2
 )
 BEFORE_POLICY = TINY.replace(warmup_iterations=40, iterations=0)
-AUTONAT = {"recipe": "autonat", "decoder_depth": None, "prefix_share": 0, "periphery": 0}
+AUTONAT = {
+    "recipe": "autonat",
+    "decoder_depth": None,
+    "prefix_share": 0,
+    "periphery": 0,
+    "budget": 12,
+}
 
 
 def trainer_of(config: TrainConfig) -> Trainer:
@@ -99,7 +105,7 @@ def cosine(progress: float) -> float:
 
 
 def test_the_models_rate_falls_from_its_peak_to_five_percent(schedules: Schedules) -> None:
-    peak, rates = WITH_POLICY.model_lr, schedules.model_lr
+    peak, rates = WITH_POLICY.optimization.model_lr, schedules.model_lr
     ramp = 6  # a tenth of all iterations
     assert rates[:WARMUP] == pytest.approx([peak * min(1, (at + 1) / ramp) for at in range(WARMUP)])
     after = [peak * max(0.05, cosine(at / POLICY)) for at in range(POLICY)]
@@ -111,7 +117,7 @@ def test_the_models_rate_falls_from_its_peak_to_five_percent(schedules: Schedule
 def test_the_policys_rate_rises_over_its_first_ten_iterations_and_falls_to_five_percent(
     schedules: Schedules,
 ) -> None:
-    peak, rates = WITH_POLICY.policy_lr, schedules.policy_lr
+    peak, rates = WITH_POLICY.policy.policy_lr, schedules.policy_lr
     assert rates[:WARMUP] == [0] * WARMUP
     after = [peak * max(0.05, cosine(at / POLICY)) * min(1, (at + 1) / 10) for at in range(POLICY)]
     assert rates[WARMUP:] == pytest.approx(after)
@@ -119,7 +125,7 @@ def test_the_policys_rate_rises_over_its_first_ten_iterations_and_falls_to_five_
 
 
 def test_the_entropy_bonus_falls_to_a_tenth(schedules: Schedules) -> None:
-    start, weights = WITH_POLICY.entropy_weight, schedules.entropy_weight
+    start, weights = WITH_POLICY.policy.entropy_weight, schedules.entropy_weight
     assert weights == pytest.approx([start * max(0.1, cosine(at / POLICY)) for at in range(POLICY)])
     assert weights[-1] == pytest.approx(start / 10)
 
@@ -185,6 +191,7 @@ def test_hidden_matrices_decay_and_nothing_else_does(optimizer: str, recipe: str
     """Without a gradient a step shrinks them by rate times decay."""
     config = BEFORE_POLICY.replace(
         recipe=recipe,
+        budget=12,  # Its default: most recipes are not scanned.
         prefix_share=0,
         model_optimizer=optimizer,
         weight_decay=0.2,
@@ -329,8 +336,8 @@ def test_tied_prefixes_of_any_size_have_their_share_of_batches() -> None:
 def test_scans_of_unseen_queries_end_with_the_budget() -> None:
     config = BEFORE_POLICY.replace(prefix_share=0)
     _, rank = trainer_of(config).draw(4, torch.Generator().manual_seed(0))
-    assert (rank.amax(1) == BEFORE_POLICY.budget).all()
-    assert ((rank == BEFORE_POLICY.budget).sum(1) == 64 - BEFORE_POLICY.budget).all()
+    assert (rank.amax(1) == BEFORE_POLICY.scan.budget).all()
+    assert ((rank == BEFORE_POLICY.scan.budget).sum(1) == 64 - BEFORE_POLICY.scan.budget).all()
 
 
 @pytest.mark.parametrize("augment", [False, True])
@@ -357,7 +364,9 @@ def test_bfloat16_is_for_the_training_passes_alone() -> None:
 
 
 def test_an_averaging_teacher_follows_the_model() -> None:
-    config = BEFORE_POLICY.replace(recipe="digpt", prefix_share=0, model_lr=0.05, depth=2)
+    config = BEFORE_POLICY.replace(
+        recipe="digpt", prefix_share=0, budget=12, model_lr=0.05, depth=2
+    )
     trainer = trainer_of(config)
     assert trainer.teacher is not None
     before = {name: value.clone() for name, value in trainer.teacher.state_dict().items()}
@@ -375,7 +384,7 @@ def test_an_averaging_teacher_follows_the_model() -> None:
 def test_an_order_that_the_parts_do_not_take_is_refused_at_once(recipe: str) -> None:
     """Both know no random squares: one takes two ranks, the other no ties."""
     config = BEFORE_POLICY.replace(
-        recipe=recipe, order="random_squares", prefix_share=0, periphery=0
+        recipe=recipe, order="random_squares", prefix_share=0, periphery=0, budget=12
     )
     if recipe == "igpt_patch":
         config = config.replace(decoder_depth=0)
