@@ -26,7 +26,8 @@
 # On Linux, pip installs PyTorch with CUDA by default, about 5 GB. If you have no GPU, install
 # PyTorch's CPU version first ([troubleshooting](troubleshooting.md) shows the command).
 #
-# Then start `python docs/tutorial.py`, or open the notebook with Jupyter, or type along.
+# Then start `python docs/tutorial.py`, or type along, or open the notebook with Jupyter
+# (`python -m pip install notebook`).
 
 # %%
 import json

@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 
 from experiments.config import PRESETS
+from experiments.probe import ProbeConfig
+from experiments.probe import main as probe
 from experiments.record import RECORDS
 from experiments.train import main as train
 
@@ -90,6 +92,7 @@ def test_the_tutorial_learns_an_order(
     # What the page says; the numbers there are 0.813, 0.646, 0.357 and 0.317.
     assert area["random"] > area["best_fixed"] > area["policy"] + 0.1 > area["oracle"]
     assert result["not_better_than"] == []
+    assert keys_of(result) <= explained()
 
 
 # --- the glossary
@@ -100,7 +103,9 @@ def test_every_key_of_a_run_is_in_the_glossary(tmp_path: Path) -> None:
     lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
     manifest = json.loads((tmp_path / "run/manifest.json").read_text())
     keys = keys_of(lines) | keys_of(manifest)
-    assert {"loss", "auc", "train_seconds"} <= keys
+    probe(ProbeConfig(run=tmp_path / "run", train_limit=200, test_limit=100))
+    keys |= keys_of(json.loads((tmp_path / "run/probe.json").read_text()))
+    assert {"loss", "auc", "train_seconds", "validation_accuracy"} <= keys
     assert keys <= explained()
 
 
@@ -137,6 +142,4 @@ def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     pages = [page.read_text() for page in (tmp_path / "api").glob("*/index.html")]
     for name in ("load_data", "ImageScanEnv", "PointerPolicy", "CompareConfig"):
-        assert any(name in page.read_text() for page in (tmp_path / "api").glob("*/index.html")), (
-            name
-        )
+        assert any(name in page for page in pages), name
