@@ -89,8 +89,9 @@ def test_the_tutorial_learns_an_order(
     assert (folder / "scanpaths.png").is_file()
     result = json.loads((folder / "compare.json").read_text())
     area = {name: row["auc"] for name, row in result["orders"].items()}
-    # What the page says; the numbers there are 0.813, 0.646, 0.357 and 0.317.
-    assert area["random"] > area["best_fixed"] > area["policy"] + 0.1 > area["oracle"]
+    # What the page says; the numbers there are 0.814, 0.669, 0.368 and 0.302.
+    assert area["random"] > area["best_fixed"] > area["policy"] > area["oracle"]
+    assert area["policy"] < area["best_fixed"] - 0.1
     assert result["not_better_than"] == []
     assert keys_of(result) <= explained()
 
