@@ -15,7 +15,7 @@ from jaxtyping import Int, UInt8
 from torch import Tensor
 
 from foveate.data import ImageSet
-from foveate.scenes import SPLITS
+from foveate.data.scenes import SPLITS
 
 PLACES = ((3, 7, 11), (12, 13, 14), (5, 6, 2), (8, 9, 10))
 """The patches of each place, on the 4 x 4 grid in raster order."""

@@ -19,7 +19,7 @@ from typing import Annotated, Literal
 import tyro
 
 from experiments.cli import main_with_options
-from experiments.config import PRESETS
+from experiments.training.presets import PRESETS
 from foveate.choices import check_choice
 
 USED_BY = {
@@ -90,21 +90,21 @@ class BenchConfig:
 
 def main(config: BenchConfig) -> None:
     """Measure as configured."""
-    from experiments.run import set_threads
+    from experiments.training.build import set_threads
 
     set_threads(config.threads)
     if config.what == "env":
-        from experiments.bench_env import bench_env
+        from experiments.benchmarks.env import bench_env
 
         bench_env(config)
     elif config.what in ("train", "rollout"):
-        from experiments import bench_training
+        from experiments.benchmarks import training as bench_training
 
         {"train": bench_training.bench_train, "rollout": bench_training.bench_rollout}[config.what](
             config
         )
     else:
-        from experiments import bench_growth
+        from experiments.benchmarks import growth as bench_growth
 
         {
             "decode": bench_growth.bench_decode,

@@ -45,7 +45,7 @@ class CompareConfig:
 
 def main(config: CompareConfig) -> None:
     """Compare as configured."""
-    from experiments.evaluation import compare
+    from experiments.evaluation.compare import compare
 
     compare(config)
 

@@ -55,7 +55,7 @@ class DecodeConfig:
 
 def main(config: DecodeConfig) -> None:
     """Decode as configured."""
-    from experiments.decoding import decode
+    from experiments.evaluation.decode import decode
 
     decode(config)
 

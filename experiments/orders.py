@@ -135,7 +135,7 @@ class OrdersConfig:
 
 def main(config: OrdersConfig) -> None:
     """Compare as configured."""
-    from experiments.orders_study import compare_orders
+    from experiments.evaluation.orders import compare_orders
 
     compare_orders(config)
 

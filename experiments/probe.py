@@ -96,7 +96,7 @@ class ProbeConfig:
 
 def main(config: ProbeConfig) -> None:
     """Probe as configured."""
-    from experiments.probing import probe
+    from experiments.evaluation.probe import probe
 
     probe(config)
 

@@ -38,7 +38,7 @@ class ReadConfig:
 
 def main(config: ReadConfig) -> None:
     """Read as configured."""
-    from experiments.reading import read
+    from experiments.evaluation.read import read
 
     read(config)
 

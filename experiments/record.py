@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.cli import main_with_options, signed
-from experiments.result_tables import TABLES
+from experiments.evaluation.result_tables import TABLES
 
 ROOT = Path(__file__).parent.parent
 RECORDS = ROOT / "experiments" / "records"

@@ -40,7 +40,7 @@ class ScanpathConfig:
 
 def main(config: ScanpathConfig) -> None:
     """Draw as configured."""
-    from experiments.sheets import draw
+    from experiments.evaluation.draw import draw
 
     draw(config)
 

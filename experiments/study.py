@@ -46,7 +46,7 @@ class StudyConfig:
 
 def main(config: StudyConfig) -> None:
     """Run the study as configured."""
-    from experiments.agents_study import study
+    from experiments.evaluation.agents import study
 
     study(config)
 

@@ -1,1 +1,48 @@
-"""The core: orders, the any-order transformer, data, probes, and drawing."""
+"""foveate: orders, the any-order transformer, data and probes.
+
+The public names below are imported when they are first used, so that ``import foveate`` needs no
+torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from foveate.checkpoint import load_model
+    from foveate.config import ModelConfig
+    from foveate.data import ImageSet, load_data
+    from foveate.model import AnyOrderTransformer
+    from foveate.orders import Ordering, ordering
+    from foveate.recipes import RECIPES
+
+__all__ = [
+    "RECIPES",
+    "AnyOrderTransformer",
+    "ImageSet",
+    "ModelConfig",
+    "Ordering",
+    "load_data",
+    "load_model",
+    "ordering",
+]
+
+HOMES = {
+    "RECIPES": "foveate.recipes",
+    "AnyOrderTransformer": "foveate.model",
+    "ImageSet": "foveate.data",
+    "ModelConfig": "foveate.config",
+    "Ordering": "foveate.orders",
+    "load_data": "foveate.data",
+    "load_model": "foveate.checkpoint",
+    "ordering": "foveate.orders",
+}
+"""The module of each public name."""
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name."""
+    if name not in HOMES:
+        raise AttributeError(f"module 'foveate' has no attribute {name!r}")
+    return getattr(importlib.import_module(HOMES[name]), name)

@@ -116,7 +116,7 @@ class ModelConfig(Parts):
     (target="pixels")."""
 
     vocabulary: tuple[str, ...] = ()
-    """Words that tracks at fixation points write (``foveate.tracks``); none = no tracks."""
+    """Words that tracks at fixation points write (``foveate.model.tracks``); none = no tracks."""
     max_words: int = 0
     """Words of a track, its end included."""
 

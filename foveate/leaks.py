@@ -9,8 +9,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from foveate.model import AnyOrderTransformer, InTurn
+from foveate.orders.semantic import model_ordering
 from foveate.recipes import Recipe
-from foveate.semantic_orders import model_ordering
 
 Dependence = tuple[Bool[Tensor, "B N N"], Bool[Tensor, "B N N"] | None]
 

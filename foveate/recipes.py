@@ -48,13 +48,13 @@ class Recipe(Parts):
     reference: str
     """Paper, repository, and every known difference."""
     order: str = "random"
-    """Name in foveate.orders or foveate.semantic_orders, or ``MODULE:NAME``."""
+    """Name in foveate.orders or foveate.orders.semantic, or ``MODULE:NAME``."""
     order_options: Mapping[str, int | float] = field(default_factory=dict)
     """Options of the order, such as ``side`` of random_squares; see foveate.orders."""
     queries: Queries = "own"
     target: TargetKind = "patch_norm"
     tracks: bool = False
-    """Words at fixation points, from the names of the data's classes (``foveate.tracks``)."""
+    """Words at fixation points, from the names of the data's classes (``foveate.model.tracks``)."""
     num_colors: int | None = None
     """Entries of the palette (target="colors"); None = 512, or 64 for gray images."""
     lr_schedule: LearningRateSchedule = "cosine"
@@ -173,7 +173,8 @@ RECIPES: dict[str, Recipe] = {
         "skips, no class condition (hence no guidance), logits not tied to embeddings, no "
         "average of weights, weight decay 0.05 and Adam's betas (0.9, 0.95) here, no LayerNorm and "
         "dropout on embeddings, biases in attention, a linear head; the distribution of what is "
-        "hidden is the published one, and not searched again. Decoding: foveate.parallel_decoding.",
+        "hidden is the published one, and not searched again. "
+        "Decoding: foveate.model.parallel_decoding.",
         order="beta_subset",
         stream="masked",
         decoder_depth=0,
@@ -184,7 +185,8 @@ RECIPES: dict[str, Recipe] = {
     "git": Recipe(
         reference="GiT (Wang et al. 2024, arXiv 2403.09394, Haiyang-W/GiT): tracks of words at "
         "points of the image; here the points are the policy's fixations (random before it "
-        "starts), and the image is learned jointly as by foveate. Differences: foveate.tracks.",
+        "starts), and the image is learned jointly as by foveate. "
+        "Differences: foveate.model.tracks.",
         queries="unseen",
         target="pixels",
         tracks=True,

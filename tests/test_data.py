@@ -10,10 +10,9 @@ import skimage.data
 import torch
 from image_files import NAMES, numbered, numbers, write_parquet
 
-from foveate import data as data_module
-from foveate import scenes, sources
-from foveate.data import ImageSet, augment, load_data
-from foveate.scenes import compose_scenes
+from foveate.data import ImageSet, augment, load_data, scenes, sources
+from foveate.data import loading as data_module
+from foveate.data.scenes import compose_scenes
 
 
 @pytest.fixture(autouse=True)

@@ -7,15 +7,15 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
-from foveate.attention import (
+from foveate.config import ModelConfig
+from foveate.model import AnyOrderTransformer
+from foveate.model.attention import (
     attend,
     content_may_attend,
     prefix_block_mask,
     prefix_may_attend,
     query_may_attend,
 )
-from foveate.config import ModelConfig
-from foveate.model import AnyOrderTransformer
 from foveate.orders import ORDERINGS, order_to_rank, ordering, rank_to_order, tie_prefix
 
 ORDER_KINDS = [*sorted(ORDERINGS), "tied_prefix", "scanpath"]
@@ -218,7 +218,7 @@ def test_reconstructions_show_the_truth_where_seen(
 def test_the_expected_error_is_what_the_second_loss_term_is_smallest_at(
     model: AnyOrderTransformer,
 ) -> None:
-    from foveate.model import Prediction
+    from foveate.model.transformer import Prediction
 
     targets = torch.zeros(1, 2, 8)
     pixels = torch.tensor([1.0, 3.0]).view(1, 2, 1).expand(1, 2, 8)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from experiments.muon import Muon
+from foveate.optim import Muon
 
 
 def test_muon_takes_the_steps_of_torch() -> None:

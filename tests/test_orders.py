@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 from foveate.orders import (
     ORDERINGS,
-    RANDOM,
     SUBSETS,
     check_order,
     check_rank,
@@ -24,7 +23,8 @@ from foveate.orders import (
     ranked,
     tie_prefix,
 )
-from foveate.paths import PATHS
+from foveate.orders.paths import PATHS
+from foveate.orders.random import RANDOM
 from foveate.recipes import recipe
 
 GRIDS = st.tuples(st.integers(1, 9), st.integers(1, 9))

@@ -7,8 +7,7 @@ import pytest
 import torch
 
 from foveate.model import AnyOrderTransformer
-from foveate.orders import ordering, rank_to_order
-from foveate.parallel_decoding import (
+from foveate.model.parallel_decoding import (
     CachedStream,
     Schedule,
     decode_in_order,
@@ -16,6 +15,7 @@ from foveate.parallel_decoding import (
     frechet_distance,
     search_schedule,
 )
+from foveate.orders import ordering, rank_to_order
 from foveate.recipes import recipe
 
 COLORS = torch.tensor([[0.0], [0.25], [1.0]])

@@ -12,24 +12,22 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from foveate.data import ImageSet
-from foveate.finetuning import (
+from foveate.model import AnyOrderTransformer
+from foveate.probes import linear_probe
+from foveate.probes.finetuning import (
     Classifier,
     FineTuneConfig,
     fine_tune,
     fine_tune_probe,
     layer_decay_groups,
 )
-from foveate.model import AnyOrderTransformer
-from foveate.probe_heads import (
+from foveate.probes.heads import (
     AttentiveHead,
     attentive_probe,
     descend,
     frozen_tokens,
     sgd_probe,
     token_bytes,
-)
-from foveate.probes import (
-    linear_probe,
 )
 
 

@@ -12,22 +12,14 @@ import torch
 from sklearn.neighbors import KNeighborsClassifier
 from torch import Tensor
 
-from experiments import probing
-from experiments.config import TrainConfig
+from experiments.evaluation.compare import probe as probing
 from experiments.probe import ProbeConfig
-from experiments.run import Run, build
-from foveate import probe_heads
+from experiments.runs import Run
+from experiments.training.build import build
+from experiments.training.config import TrainConfig
 from foveate.config import ModelConfig
 from foveate.data import ImageSet
-from foveate.finetuning import (
-    FineTuneConfig,
-)
 from foveate.model import AnyOrderTransformer
-from foveate.probe_heads import (
-    AttentiveHead,
-    attentive_probe,
-    sgd_probe,
-)
 from foveate.probes import (
     extract_features,
     hold_out,
@@ -39,6 +31,9 @@ from foveate.probes import (
     start_features,
     wilson_interval,
 )
+from foveate.probes import heads as probe_heads
+from foveate.probes.finetuning import FineTuneConfig
+from foveate.probes.heads import AttentiveHead, attentive_probe, sgd_probe
 
 
 @pytest.fixture
@@ -237,7 +232,7 @@ def test_all_that_can_be_probed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     torch.manual_seed(0)
-    train = TrainConfig(
+    train = TrainConfig().replace(
         data="cue", patch_size=2, embed_dim=16, depth=2, num_heads=2, decoder_depth=1, budget=4
     )
     model, policy = build(train, (1, 8, 8))

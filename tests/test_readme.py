@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from experiments.config import PRESETS
 from experiments.record import RECORDS, render
+from experiments.training.presets import PRESETS
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()

@@ -11,10 +11,10 @@ import torch
 
 from foveate.leaks import assert_no_leak
 from foveate.model import AnyOrderTransformer, InTurn
+from foveate.model.scanning import Scan
 from foveate.orders import ORDERINGS, SUBSETS, rank_to_order
+from foveate.orders.semantic import SEMANTIC, model_ordering
 from foveate.recipes import RECIPES, recipe
-from foveate.scanning import Scan
-from foveate.semantic_orders import SEMANTIC, model_ordering
 
 TIED = (
     "random_squares",

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from foveate.model import AnyOrderTransformer
+from foveate.model.scanning import Scan
 from foveate.orders import ORDERINGS, ordering
-from foveate.scanning import Scan
 
 
 @pytest.mark.parametrize("kind", sorted(ORDERINGS))

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from foveate.config import ModelConfig
 from foveate.model import AnyOrderTransformer
-from foveate.semantic_orders import distances, model_ordering, rings
+from foveate.orders.semantic import distances, model_ordering, rings
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,7 @@ from image_files import NAMES, encoded, numbered, numbers, write_parquet
 from PIL import Image
 from torchvision import datasets
 
-from foveate import scenes
-from foveate.data import load_data
+from foveate.data import load_data, scenes
 
 
 @pytest.fixture(autouse=True)

@@ -19,9 +19,8 @@ import torch
 from image_files import encoded, numbered, write_parquet
 from PIL import Image
 
-from foveate import pieces, scenes, streaming
-from foveate.data import load_data
-from foveate.streaming import ImageBatch, ImageStream, first_images
+from foveate.data import load_data, pieces, scenes, streaming
+from foveate.data.streaming import ImageBatch, ImageStream, first_images
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:This DataLoader will create"),

@@ -7,7 +7,7 @@ import torch
 
 from foveate.config import ModelConfig
 from foveate.model import AnyOrderTransformer
-from foveate.teachers import AverageTeacher, TimmTeacher, make_teacher, teacher_dim
+from foveate.model.teachers import AverageTeacher, TimmTeacher, make_teacher, teacher_dim
 
 
 def student() -> AnyOrderTransformer:

@@ -9,8 +9,9 @@ import torch
 
 from foveate.config import ModelConfig
 from foveate.data import load_data
+from foveate.data.captions import Vocabulary, class_captions, scene_captions
 from foveate.model import AnyOrderTransformer
-from foveate.tracks import TrackReader, Vocabulary, class_captions, scene_captions
+from foveate.model.tracks import TrackReader
 
 NAMES = ("a photo of a cat", "a photo of a dog")
 

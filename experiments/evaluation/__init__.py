@@ -1,0 +1,1 @@
+"""What is measured of runs: orders, probes, agents, decodings, readings, and their pictures."""

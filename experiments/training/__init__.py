@@ -1,0 +1,1 @@
+"""How a run is trained: config, presets, what is built, iterations, processes, the loop."""

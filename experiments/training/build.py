@@ -1,0 +1,194 @@
+"""What a training run needs before its first step: data, device, model, policy, optimizers."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from agents.policies import PointerPolicy, PolicyConfig
+from envs.toy import cue_set
+from experiments.training.config import TrainConfig
+from foveate.data import ImageSet, load_data
+from foveate.data.captions import Captions, class_captions, scene_captions
+from foveate.data.streaming import first_images
+from foveate.model import AnyOrderTransformer
+from foveate.model.teachers import teacher_dim
+from foveate.optim import Muon
+
+STREAM_EVALUATED = 10_000
+"""Images of a streamed split that are evaluated on, unless a number is asked for."""
+
+
+def load_split(config: TrainConfig, split: str, limit: int | None = None) -> ImageSet:
+    """Load one split of a run's data; ``cue`` is the toy world of ``envs.toy``.
+
+    Of streamed data it is the first images: STREAM_EVALUATED of them unless limit says otherwise.
+    """
+    options = config.data
+    if options.stream:
+        assert options.image_size is not None
+        return first_images(
+            options.data,
+            split,
+            image_size=options.image_size,
+            channels=options.channels or 3,
+            limit=limit or STREAM_EVALUATED,
+        )
+    if options.data == "cue":
+        images = cue_set(split)
+        return images if limit is None else images.subset(limit)
+    return load_data(
+        options.data, split, image_size=options.image_size, limit=limit, root=options.data_root
+    )
+
+
+def load_captions(config: TrainConfig, images: ImageSet, split: str) -> Captions:
+    """Say what is at each patch: of the default scenes object and place, else the image's class."""
+    rows, cols = (side // config.model.patch_size for side in images.image_shape[1:])
+    if config.data.data == "scenes":
+        captions = scene_captions(split, images.image_shape[1], (rows, cols))
+        return Captions(captions.sentences, captions.number[: len(images)])
+    return class_captions(images, rows * cols)
+
+
+def set_threads(threads: int | None) -> None:
+    """Set torch's CPU threads; None leaves them as they are.
+
+    Raises:
+        ValueError: less than one.
+    """
+    if threads is None:
+        return
+    if threads < 1:
+        raise ValueError(f"threads must be at least 1, got {threads}")
+    torch.set_num_threads(threads)
+
+
+def check_device(device: str) -> None:
+    """Raise ValueError unless torch can use the device."""
+    try:
+        torch.empty(1, device=device).item()
+    except (RuntimeError, AssertionError) as reason:
+        line = str(reason).strip().splitlines()[0]
+        raise ValueError(f"device {device!r} cannot be used here: {line}") from reason
+
+
+def multiplies_bfloat16(side: int = 256) -> bool:
+    """Measure whether this processor is less than four times slower in bfloat16 than in float32.
+
+    Without instructions for it torch is hundreds of times slower, with them faster; that there are
+    some, torch tells of few processors.
+    """
+
+    def fastest(dtype: torch.dtype) -> float:
+        matrix, taken = torch.ones(side, side, dtype=dtype), []
+        for _ in range(6):
+            started = time.perf_counter()
+            matrix @ matrix
+            taken.append(time.perf_counter() - started)
+        return min(taken)
+
+    return fastest(torch.bfloat16) < 4 * fastest(torch.float32)
+
+
+def check_precision(config: TrainConfig) -> None:
+    """Warn if this processor is no good at the precision."""
+    on_cpu = torch.device(config.run.device).type == "cpu"
+    if config.optimization.precision == "bf16" and on_cpu and not multiplies_bfloat16():
+        print(
+            "warning: this processor has no arithmetic for bfloat16; --precision fp32 is many "
+            "times faster here",
+            file=sys.stderr,
+        )
+
+
+def build(
+    config: TrainConfig,
+    image_shape: tuple[int, int, int],
+    vocabulary: tuple[str, ...] = (),
+    max_words: int = 0,
+) -> tuple[AnyOrderTransformer, PointerPolicy]:
+    """Build model and policy for images of shape (C, H, W), and words of a recipe with tracks."""
+    parts = config.parts
+    feature_dim = None
+    if parts.target == "features":
+        feature_dim = teacher_dim(config.model.teacher, config.model.embed_dim)
+    model = AnyOrderTransformer(
+        parts.model_config(
+            image_size=image_shape[1:],
+            in_chans=image_shape[0],
+            patch_size=config.model.patch_size,
+            embed_dim=config.model.embed_dim,
+            depth=config.model.depth,
+            num_heads=config.model.num_heads,
+            periphery=config.model.periphery,
+            num_targets=config.model.num_targets,
+            feature_dim=feature_dim,
+            vocabulary=vocabulary,
+            max_words=max_words,
+        )
+    ).to(config.run.device)
+    if config.policy is not None and not model.config.scannable:
+        raise ValueError(
+            "the policy needs a causal stream whose decoder predicts raw pixels without lateral "
+            f"attention, which recipe {config.model.recipe} is not with these options; "
+            "add --iterations 0, or for saim and semaim --target pixels"
+        )
+    candidates = None if config.policy is None else config.policy.num_candidates
+    if candidates is not None and candidates >= model.num_patches:
+        raise ValueError(
+            f"num_candidates must be less than the {model.num_patches} patches of an image, "
+            f"got {candidates}; leave it out for all"
+        )
+    if model.config.scannable and not 1 <= config.scan.budget < model.num_patches:
+        raise ValueError(
+            f"budget must lie in 1..{model.num_patches - 1} fixations for this grid, "
+            f"got {config.scan.budget}"
+        )
+    return model, PointerPolicy(config.model.embed_dim, PolicyConfig()).to(config.run.device)
+
+
+def build_optimizers(
+    config: TrainConfig, model: AnyOrderTransformer
+) -> list[torch.optim.Optimizer]:
+    """Build the optimizers of a model: one of its hidden matrices, one of all else."""
+    decoders = [model.decoder, *([model.visible_decoder] if model.config.visible_decoder else [])]
+    stacks = [model.encoder.blocks, *(decoder.blocks for decoder in decoders)]
+    hidden = [p for stack in stacks for p in stack.parameters() if p.ndim == 2]
+    learned = [p for p in model.parameters() if p.requires_grad]
+    others = [p for p in learned if not any(p is matrix for matrix in hidden)]
+    options = config.optimization
+    rate, decay, betas = options.model_lr, options.weight_decay, (0.9, 0.95)
+    hidden_optimizer: torch.optim.Optimizer
+    if options.model_optimizer == "muon":
+        # Jordan et al. 2024: at equal steps far ahead of AdamW here.
+        hidden_optimizer = Muon(hidden, lr=rate, weight_decay=decay)
+    else:
+        hidden_optimizer = torch.optim.AdamW(hidden, lr=rate, betas=betas, weight_decay=decay)
+    # Decay would only pull positions and the start token toward zero.
+    return [
+        hidden_optimizer,
+        torch.optim.AdamW(others, lr=rate, betas=betas, weight_decay=0.0),
+    ]
+
+
+def load_weights(
+    model: AnyOrderTransformer, policy: PointerPolicy, state: dict[str, Any], directory: Path
+) -> None:
+    """Load the weights of a checkpoint.
+
+    Raises:
+        ValueError: the checkpoint is of another shape.
+    """
+    try:
+        model.load_state_dict(state["model"])
+        policy.load_state_dict(state["policy"])
+    except (RuntimeError, KeyError) as reason:
+        line = str(reason).strip().splitlines()[-1].strip()
+        raise ValueError(
+            f"the checkpoint in {directory} is of another shape than its config: {line}"
+        ) from reason

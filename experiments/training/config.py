@@ -1,0 +1,228 @@
+"""A training run: six groups of options, the rules between groups, and the flat form on disk.
+
+No torch here, so that ``--help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from experiments.training.groups import (
+    DataConfig,
+    ModelOptions,
+    Optimization,
+    PolicyTraining,
+    RunOptions,
+    ScanOptions,
+    default_of,
+)
+from foveate.recipes import Recipe
+
+GROUPS: dict[str, type] = {
+    "run": RunOptions,
+    "data": DataConfig,
+    "model": ModelOptions,
+    "scan": ScanOptions,
+    "policy": PolicyTraining,
+    "optimization": Optimization,
+}
+GROUP_OF: dict[str, str] = {
+    option.name: name for name, group in GROUPS.items() for option in dataclasses.fields(group)
+}
+"""Group of each option: names are unique across groups, which makes the flat form possible."""
+PATHS = ("out", "data_root")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """One training run of an any-order transformer, and of a fixation policy jointly with it."""
+
+    run: RunOptions = field(default_factory=RunOptions)
+    """Where and how the run is carried out."""
+    data: DataConfig = field(default_factory=DataConfig)
+    """The training images."""
+    model: ModelOptions = field(default_factory=ModelOptions)
+    """The model: a recipe, what is swapped of it, and sizes."""
+    scan: ScanOptions = field(default_factory=ScanOptions)
+    """A scan of an image. Models learn from such scans without a policy, too."""
+    policy: PolicyTraining | None = field(default_factory=PolicyTraining)
+    """The policy, which scans and learns after the warm-up; None trains the model alone."""
+    optimization: Optimization = field(default_factory=Optimization)
+    """How the model learns."""
+
+    def __post_init__(self) -> None:
+        self._check_length()
+        self._check_parts()
+        self._check_micro_batches()
+        if self.run.shard and self.optimization.model_optimizer == "muon":
+            raise ValueError("shard needs --model-optimizer adamw; Muon takes matrices as a whole")
+        if self.policy is None or self.policy.agent != "maskable-ppo":
+            return
+        if self.data.augment:
+            raise ValueError(
+                "augment needs --agent group-relative; maskable-ppo scans images as they are stored"
+            )
+        if (self.optimization.micro_batches or 1) > 1:
+            raise ValueError(
+                "micro_batches needs --agent group-relative; maskable-ppo takes a batch as a whole"
+            )
+        if self.data.stream:
+            raise ValueError("stream needs --image-size, and --agent group-relative")
+
+    def _check_length(self) -> None:
+        total, stop_after = self.total_iterations, self.run.stop_after
+        if total == 0:
+            raise ValueError(
+                "warmup_iterations and iterations are both 0, which trains nothing; "
+                "--warmup-iterations 1 --model-lr 0 makes a run of the model as it starts"
+            )
+        if stop_after is not None and stop_after > total:
+            raise ValueError(
+                f"stop_after {stop_after} lies beyond the end of the run, iteration {total}"
+            )
+
+    def _check_parts(self) -> None:
+        parts, recipe = self.parts, self.model.recipe
+        if self.data.augment and parts.tracks:
+            raise ValueError("augment moves what words say the place of; leave it out with tracks")
+        if self.data.stream and parts.tracks:
+            raise ValueError(
+                f"recipe {recipe} writes words, for which it needs all labels; leave out --stream"
+            )
+        if self.optimization.prefix_share > 0 and parts.ranks != "any":
+            raise ValueError(f"recipe {recipe} takes no tied prefixes; add --prefix-share 0")
+        usual = default_of(ScanOptions, "budget")
+        if self.policy is None and not parts.takes_budget and self.scan.budget != usual:
+            raise ValueError(
+                f"budget has no effect on recipe {recipe}, which nothing scans; leave it out, or, "
+                f"where the preset has one, add --budget {usual}"
+            )
+
+    def _check_micro_batches(self) -> None:
+        for name, size in self._batch_sizes.items():
+            if size % (self.optimization.micro_batches or 1):
+                raise ValueError(
+                    f"micro_batches (by default one per process) must divide {name} "
+                    f"{size}, got {self.optimization.micro_batches}"
+                )
+
+    # --- the flat form
+
+    def replace(self, **options: object) -> TrainConfig:
+        """Return a config with some options changed, by their names alone.
+
+        ``iterations=0`` leaves out the policy; any other number gives one to a run without.
+
+        Raises:
+            ValueError: an option that does not exist, or that this run has no policy for.
+        """
+        for name in options:
+            if name not in GROUP_OF:
+                close = difflib.get_close_matches(name, GROUP_OF, n=1, cutoff=0.0)
+                raise ValueError(f"unknown option {name!r}; did you mean {close[0]!r}?")
+        groups: dict[str, Any] = {name: getattr(self, name) for name in GROUPS}
+        if options.get("iterations", self.iterations) == 0:
+            check_without_policy([name for name in options if name != "iterations"])
+            groups["policy"] = None
+            options = {name: value for name, value in options.items() if name != "iterations"}
+        elif groups["policy"] is None:
+            groups["policy"] = PolicyTraining()
+        for group in {GROUP_OF[name]: None for name in options}:
+            changes = {name: value for name, value in options.items() if GROUP_OF[name] == group}
+            groups[group] = dataclasses.replace(groups[group], **changes)
+        return TrainConfig(**groups)
+
+    def flat(self) -> dict[str, Any]:
+        """Return the options by name, as config.json holds them; of no policy ``iterations: 0``."""
+        options: dict[str, Any] = {}
+        for name in GROUPS:
+            group = getattr(self, name)
+            options |= {"iterations": 0} if group is None else dataclasses.asdict(group)
+        return options
+
+    @classmethod
+    def from_flat(cls, content: Mapping[str, Any]) -> TrainConfig:
+        """Return the config of a flat form; what it lacks has its default.
+
+        Earlier versions wrote the policy's options for runs without one as well.
+
+        Raises:
+            ValueError: an option that does not exist, or a value that is not allowed.
+        """
+        options = {
+            name: Path(value) if name in PATHS else value
+            for name, value in content.items()
+            if content.get("iterations") != 0
+            or name == "iterations"
+            or GROUP_OF.get(name) != "policy"
+        }
+        return cls().replace(**options)
+
+    # --- derived
+
+    @property
+    def parts(self) -> Recipe:
+        """The recipe, with the parts that are swapped."""
+        return self.model.parts
+
+    @property
+    def iterations(self) -> int:
+        """Iterations with the policy, after the warm-up."""
+        return 0 if self.policy is None else self.policy.iterations
+
+    @property
+    def total_iterations(self) -> int:
+        """Warm-up and policy iterations together."""
+        return self.optimization.warmup_iterations + self.iterations
+
+    @property
+    def _batch_sizes(self) -> dict[str, int]:
+        sizes = {} if self.policy is None else {"batch_size": self.policy.batch_size}
+        return {**sizes, "warmup_batch_size": self.optimization.warmup_batch_size}
+
+    def per_micro_batch(self, num_images: int) -> int:
+        """Images of a batch that are in each of its micro-batches."""
+        return num_images // (self.optimization.micro_batches or 1)
+
+    @property
+    def stream_batch(self) -> int:
+        """Images that are streamed at once: the largest number that makes up every micro-batch."""
+        sizes = [self.per_micro_batch(size) for size in self._batch_sizes.values()]
+        return math.gcd(*sizes, self.num_random, self.num_learned)
+
+    @property
+    def num_random(self) -> int:
+        """Images with random orders in each of the model's micro-batches after the warm-up."""
+        if self.policy is None:
+            return 0
+        share, num_scans = self.policy.random_share, self._num_scans
+        return num_scans if share == 1 else round(num_scans * share / (1 - share))
+
+    @property
+    def num_learned(self) -> int:
+        """Images in each of the model's micro-batches after the warm-up."""
+        if self.policy is None:
+            return 0
+        return self.num_random + (self._num_scans if self.policy.random_share < 1 else 0)
+
+    @property
+    def _num_scans(self) -> int:
+        assert self.policy is not None
+        return self.per_micro_batch(self.policy.batch_size) * self.policy.group
+
+
+def check_without_policy(names: list[str]) -> None:
+    """Raise ValueError if one of the named options belongs to a policy."""
+    idle = [name for name in names if GROUP_OF.get(name) == "policy"]
+    if idle:
+        options = ", ".join(f"--{name.replace('_', '-')}" for name in idle)
+        raise ValueError(
+            f"{options}: of no effect without iterations with a policy; leave out, or give the "
+            "run a policy by --iterations 1000"
+        )

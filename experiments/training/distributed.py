@@ -1,0 +1,252 @@
+"""Data-parallel training: the processes that torchrun started, or one by itself.
+
+A batch is a number of micro-batches, each with its own randomness; a process works on its share of
+them. Gradient, scale of the advantages and measurements are of the whole batch, so that a run is
+the same whatever the number of processes. By hand, since DistributedDataParallel expects one call
+of a module before each backward; here the policy is called at every fixation and the model on
+several batches. One flat gradient per update, summed, is exact and small. A model too large for
+each process is sharded instead.
+
+Reference: fully sharded data parallelism (Zhao et al. 2023, arXiv 2304.11277), as torch's FSDP2.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+from collections.abc import Iterator, Sequence
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+from experiments.runs import read_config
+from experiments.training.config import TrainConfig
+from foveate.model import AnyOrderTransformer
+from foveate.model.teachers import OWN_DECAY
+from foveate.orders.semantic import SEMANTIC
+
+Item = TypeVar("Item")
+
+# The others wait as long as the first decodes a large data set.
+PATIENCE = timedelta(hours=2)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Processes:
+    """This process among those that train together."""
+
+    rank: int
+    """Number of this process, from 0; the first one writes."""
+    local_rank: int
+    """Number of this process among those of its machine, from 0."""
+    count: int
+    """How many processes there are."""
+    device: str
+    """Where this process computes."""
+
+    @classmethod
+    def started(cls, device: str) -> Processes:
+        """Read what torchrun left in the environment; without it there is one process.
+
+        Args:
+            device: of several processes on ``cuda`` each takes its own GPU.
+
+        Raises:
+            ValueError: several processes on one device that they cannot share.
+        """
+        rank, local_rank, count = (
+            int(os.environ.get(name, default))
+            for name, default in (("RANK", "0"), ("LOCAL_RANK", "0"), ("WORLD_SIZE", "1"))
+        )
+        if count > 1 and device not in ("cpu", "cuda"):
+            raise ValueError(
+                f"{count} processes need --device cpu or cuda (a GPU for each), got {device!r}"
+            )
+        if count > 1 and device == "cuda":
+            device = f"cuda:{local_rank}"
+        return cls(rank=rank, local_rank=local_rank, count=count, device=device)
+
+    @contextlib.contextmanager
+    def connected(self) -> Iterator[None]:
+        """Connect the processes; each must enter, and leaves when all have come to the end."""
+        if self.count == 1:
+            yield
+            return
+        gpu = None if self.device == "cpu" else torch.device(self.device)
+        if gpu is not None:
+            torch.cuda.set_device(gpu)
+        dist.init_process_group("gloo" if gpu is None else "nccl", timeout=PATIENCE, device_id=gpu)
+        try:
+            yield
+            dist.barrier()
+        finally:
+            dist.destroy_process_group()
+
+    @contextlib.contextmanager
+    def one_before_the_others(self) -> Iterator[None]:
+        """Let one process of each machine go first, say to fill a cache; the others follow."""
+        if self.count > 1 and self.local_rank > 0:
+            dist.barrier()
+        try:
+            yield
+        finally:
+            if self.count > 1 and self.local_rank == 0:
+                dist.barrier()
+
+    def share(self, items: Sequence[Item]) -> Sequence[Item]:
+        """Return this process's items, as many successive ones as every other's."""
+        size = len(items) // self.count
+        return items[self.rank * size : (self.rank + 1) * size]
+
+    def sum(self, values: list[float]) -> list[float]:
+        """Sum each value over processes."""
+        if self.count == 1:
+            return values
+        summed = torch.tensor(values, dtype=torch.float64, device=self.device)
+        dist.all_reduce(summed)
+        return summed.tolist()
+
+    def gather(self, rows: Float[Tensor, "B T"]) -> Float[Tensor, "A T"]:
+        """Join the rows of all processes, of which each has equally many."""
+        if self.count == 1:
+            return rows
+        parts = [torch.empty_like(rows) for _ in range(self.count)]
+        dist.all_gather(parts, rows)
+        return torch.cat(parts)
+
+    def gather_objects(self, item: Item) -> list[Item]:
+        """Join the items of all processes."""
+        if self.count == 1:
+            return [item]
+        items: list[Any] = [None] * self.count
+        dist.all_gather_object(items, item)
+        return items
+
+    def sum_gradients(self, module: nn.Module) -> None:
+        """Replace a module's gradients by their sums over processes; sharded ones are already."""
+        gradients = [p.grad for p in module.parameters() if p.grad is not None]
+        if self.count == 1 or any(isinstance(gradient, DTensor) for gradient in gradients):
+            return
+        flat = torch.cat([gradient.flatten() for gradient in gradients])
+        dist.all_reduce(flat)
+        sizes = [gradient.numel() for gradient in gradients]
+        for gradient, summed in zip(gradients, flat.split(sizes), strict=True):
+            gradient.copy_(summed.view_as(gradient))
+
+    def shard(self, model: AnyOrderTransformer) -> None:
+        """Leave to each process its part of every parameter, and of its gradient.
+
+        An encoder block is put together when it is used; the rest of the model all at once.
+        """
+        mesh = init_device_mesh(torch.device(self.device).type, (self.count,))
+        for module in (*model.encoder_blocks(), model):
+            sharded = fully_shard(module, mesh=mesh)
+            # Sums instead of means over processes, also where gloo knows no scaled ones.
+            sharded.set_force_sum_reduction_for_comms(True)
+            sharded.set_gradient_divide_factor(1.0)
+
+
+@contextlib.contextmanager
+def parameters_together(model: nn.Module) -> Iterator[None]:
+    """Keep a sharded model's parameters whole, for who uses its parts without calling it."""
+    parts = [module for module in model.modules() if isinstance(module, FSDPModule)]
+    for part in parts:
+        part.unshard()
+    try:
+        yield
+    finally:
+        for part in parts:
+            part.reshard()
+
+
+def whole(state: Any) -> Any:
+    """Put the sharded tensors of a state dict together for the first process; all must call it."""
+    if isinstance(state, dict):
+        return {key: whole(value) for key, value in state.items()}
+    if not isinstance(state, DTensor):
+        return state
+    full = state.full_tensor()
+    return full.cpu() if dist.get_rank() == 0 else state
+
+
+def sharded_like(state: dict[str, Any], targets: dict[str, Tensor]) -> dict[str, Any]:
+    """Shard the tensors of a state dict as the parameters are that they belong to."""
+    sharded = dict(state)
+    for name, target in targets.items():
+        value = state.get(name)
+        if isinstance(target, DTensor) and value is not None and value.shape == target.shape:
+            sharded[name] = distribute_tensor(value, target.device_mesh, target.placements)
+    return sharded
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Load an optimizer's state, sharded as its parameters are."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    moments = {
+        at: sharded_like(each, dict.fromkeys(each, parameters[at]))
+        for at, each in state["state"].items()
+    }
+    optimizer.load_state_dict({**state, "state": moments})
+
+
+def descend(
+    module: nn.Module, optimizers: list[torch.optim.Optimizer], processes: Processes
+) -> None:
+    """Take one step of a module's optimizers, then forget its gradient.
+
+    The gradient is summed over processes and clipped to norm 1.
+    """
+    processes.sum_gradients(module)
+    nn.utils.clip_grad_norm_(module.parameters(), 1.0)
+    for optimizer in optimizers:
+        optimizer.step()
+    module.zero_grad()
+
+
+def check_shardable(config: TrainConfig, processes: Processes) -> None:
+    """Raise ValueError unless the model can be sharded: by several, and called as a whole only."""
+    if processes.count == 1:
+        raise ValueError("--shard needs several processes; start them with torchrun")
+    if config.parts.order in SEMANTIC:
+        raise ValueError(
+            f"--shard needs another --order than {config.parts.order}, which looks into the model"
+        )
+    if config.parts.target == "features" and config.model.teacher in OWN_DECAY:
+        raise ValueError(
+            f"--shard needs a timm model as --teacher; {config.model.teacher} copies the model"
+        )
+
+
+def share_batches(config: TrainConfig, processes: Processes) -> TrainConfig:
+    """Settle the number of micro-batches.
+
+    Raises:
+        ValueError: the processes cannot share them equally, or not train this config together.
+    """
+    agent = None if config.policy is None else config.policy.agent
+    if agent == "maskable-ppo" and processes.count > 1:
+        raise ValueError(
+            f"--agent maskable-ppo trains in a single process, got {processes.count}; "
+            "choose --agent group-relative, or start without torchrun"
+        )
+    if config.run.shard:
+        check_shardable(config, processes)
+    num = config.optimization.micro_batches
+    if num is None:
+        num = processes.count
+        if config.run.resume:
+            num = read_config(config.run.out).optimization.micro_batches or 1
+    if num % processes.count:
+        raise ValueError(
+            f"{processes.count} processes cannot share {num} micro-batches equally; "
+            "choose another --nproc-per-node or --micro-batches"
+        )
+    return config.replace(micro_batches=num)

@@ -1,0 +1,132 @@
+"""Data sets as uint8 tensors in memory: embedded scenes, torchvision's sets, folders, parquet.
+
+Whatever the source, split rules, decoding and the cache are the same. Batches become float images
+in [0, 1] only when asked for.
+
+Splits never overlap. A set's own splits are used where it has them. Without a val split, a tenth of
+train, drawn by a fixed shuffle, is val and no longer train. Without a test split, the set's val
+split is the test split (and val is held out of train); with neither, another tenth of train is.
+Rows are dealt round-robin over the classes, so that any prefix is class-balanced.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import os
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from foveate.data import scenes, sources
+from foveate.data.images import ImageSet
+
+TORCHVISION_SETS = ("FashionMNIST", "CIFAR10", "CIFAR100", "STL10")
+
+
+def load_data(
+    data: str = "scenes",
+    split: str = "train",
+    *,
+    image_size: int | None = None,
+    limit: int | None = None,
+    root: Path = Path("data"),
+) -> ImageSet:
+    """Load one split of a data set; see the module for the split rules.
+
+    Decoded sets are cached in ``$FOVEATE_CACHE`` (else ``~/.cache/foveate``) until a file changes.
+
+    Args:
+        data: "scenes", a torchvision name (FashionMNIST, CIFAR10, CIFAR100, STL10), a parquet file,
+            a folder of parquet files, or a folder of class folders, with or without train, val and
+            test folders above them.
+        split: train, val or test.
+        image_size: Height and width in pixels: the shorter side is resized, the center kept; scenes
+            are composed at this size. None: as stored.
+        limit: Keep only the first so many images. None: all.
+        root: Where torchvision keeps its files, and downloads them to if they are missing.
+
+    Raises:
+        ValueError: Unknown data or split, no rows for the split, an image that is unreadable or of
+            another size than the rest, or an option out of range.
+    """
+    if split not in scenes.SPLITS:
+        raise ValueError(f"split must be one of {', '.join(scenes.SPLITS)}, got {split!r}")
+    if image_size is not None and image_size < 1:
+        raise ValueError(f"image_size must be at least 1 pixel, got {image_size}")
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit must be at least 1 image, got {limit}")
+    path = Path(data).expanduser()
+    if data == "scenes":
+        loaded = _cached(["scenes", split, image_size], lambda: _load_scenes(split, image_size))
+    elif data in TORCHVISION_SETS:
+        loaded = _load_rows(sources.torchvision_rows(data, Path(root)), split, image_size)
+    elif path.exists():
+        rows, files = sources.find_rows(path.resolve())
+        state = [(str(file), file.stat().st_mtime_ns, file.stat().st_size) for file in files]
+        loaded = _cached(
+            [data, split, image_size, *state], lambda: _load_rows(rows(), split, image_size)
+        )
+    else:
+        close = difflib.get_close_matches(data, ["scenes", *TORCHVISION_SETS], n=1, cutoff=0.6)
+        hint = f"did you mean {close[0]!r}? " if close else ""
+        raise ValueError(
+            f"no data {data!r}: {hint}give 'scenes', one of {', '.join(TORCHVISION_SETS)}, "
+            "or the path of a parquet file or image folder that exists"
+        )
+    return loaded if limit is None else loaded.subset(limit)
+
+
+def _load_scenes(split: str, image_size: int | None) -> ImageSet:
+    """Compose the default scenes; another image_size scales the scene and the object alike."""
+    composed = scenes.default_scenes(split, image_size or 32)
+    return ImageSet(composed.images, composed.labels, composed.class_names, "scenes")
+
+
+def _load_rows(rows: sources.Rows, split: str, image_size: int | None) -> ImageSet:
+    pixels, labels = sources.decode(rows, split, image_size)
+    return ImageSet(torch.from_numpy(pixels), torch.from_numpy(labels), rows.class_names, rows.name)
+
+
+def _cached(key: Iterable[object], build: Callable[[], ImageSet]) -> ImageSet:
+    """Return the set stored under ``key``; if none can be read, build and store it."""
+    digest = hashlib.sha256(repr(list(key)).encode())
+    for code in (__file__, sources.__file__, scenes.__file__):
+        digest.update(Path(code).read_bytes())
+    folder = Path(os.environ.get("FOVEATE_CACHE") or "~/.cache/foveate").expanduser()
+    path = folder / f"{digest.hexdigest()[:32]}.npz"
+    try:
+        # Opened here, since np.load leaves a damaged file open.
+        with path.open("rb") as file, np.load(file) as stored:
+            return ImageSet(
+                torch.from_numpy(stored["images"]),
+                torch.from_numpy(stored["labels"]),
+                tuple(stored["class_names"].tolist()),
+                str(stored["name"]),
+            )
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        built = build()
+    try:
+        _store(path, built)
+    except OSError:
+        pass  # A read-only or full disk costs the next call its time, not this one its result.
+    return built
+
+
+def _store(path: Path, built: ImageSet) -> None:
+    """Write the set beside its final place, then move it there in one step."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        partial = Path(folder) / path.name
+        np.savez(
+            partial,
+            images=built.images.numpy(),
+            labels=built.labels.numpy(),
+            class_names=np.array(built.class_names, dtype=np.str_),
+            name=np.array(built.name),
+        )
+        partial.replace(path)

@@ -1,0 +1,348 @@
+"""Where the rows of a data set come from, and how the rows of one split become pixels.
+
+Every source (torchvision's sets, image folders, parquet files) answers the same questions: rows,
+labels and class names of each stored split. Choosing a split's rows and decoding them are shared.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+from jaxtyping import Int64, UInt8
+from PIL import Image, ImageOps
+
+from foveate.data import scenes
+
+if TYPE_CHECKING:
+    import pyarrow
+
+Encoded: TypeAlias = bytes | Path | np.ndarray | Image.Image
+"""File contents, a file, pixels (H, W) or (H, W, 3), or an image that is open already."""
+
+_SPLIT_ALIASES = {
+    "training": "train",
+    "valid": "val",
+    "validation": "val",
+    "dev": "val",
+    "testing": "test",
+}
+_SPLIT_IN_NAME = re.compile(
+    r"(?<![a-z])(train|training|val|valid|validation|dev|test|testing)(?![a-z])"
+)
+LABEL_COLUMNS = ("label", "labels", "fine_label", "target", "class")
+"""Names of a parquet file's class numbers, the first that is there."""
+_IMAGE_SUFFIXES = frozenset(".bmp .gif .jpeg .jpg .pgm .png .ppm .tif .tiff .webp".split())
+_UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What a source holds, before any image is decoded."""
+
+    name: str
+    encoded: dict[str, list[Encoded]]
+    labels: dict[str, np.ndarray]
+    class_names: tuple[str, ...]
+
+
+def torchvision_rows(name: str, root: Path) -> Rows:
+    """Read a torchvision set from ``root``, downloading it if it is missing.
+
+    Raises:
+        ValueError: The set is not in ``root`` and cannot be downloaded.
+    """
+    from torchvision import datasets
+
+    encoded, labels, class_names = {}, {}, ()
+    for split in ("train", "test"):
+        chosen = {"split": split} if name == "STL10" else {"train": split == "train"}
+        try:
+            try:
+                source = getattr(datasets, name)(root, **chosen)
+            except RuntimeError:
+                source = getattr(datasets, name)(root, download=True, **chosen)
+        except (RuntimeError, OSError) as error:
+            reason = " ".join(str(error).split())
+            raise ValueError(
+                f"{name} is not in {root} and cannot be downloaded ({reason}); run "
+                f"torchvision.datasets.{name}({str(root)!r}, download=True) where there is a "
+                "network, or give its root, a parquet file or an image folder"
+            ) from error
+        pixels = np.asarray(source.data)
+        encoded[split] = list(pixels.transpose(0, 2, 3, 1) if name == "STL10" else pixels)
+        labels[split] = np.asarray(source.labels if name == "STL10" else source.targets, np.int64)
+        class_names = tuple(source.classes)
+    return Rows(name, encoded, labels, class_names)
+
+
+def find_rows(path: Path) -> tuple[Callable[[], Rows], list[Path]]:
+    """Return how to read the rows under ``path`` and the files they come from.
+
+    Nothing is read yet: whether the files changed decides whether they need to be.
+
+    Raises:
+        ValueError: ``path`` is a file, but not a parquet file.
+    """
+    if path.is_file():
+        if path.suffix != ".parquet":
+            raise ValueError(f"{path} is neither a parquet file nor a folder; give one of these")
+        return lambda: _parquet_rows(path.parent, [path]), [path]
+    files = files_under(path)
+    parquet = [file for file in files if file.suffix == ".parquet"]
+    if parquet:
+        return lambda: _parquet_rows(path, parquet), parquet
+    images = [file for file in files if file.suffix.lower() in _IMAGE_SUFFIXES]
+    return lambda: _folder_rows(path, images), images
+
+
+def files_under(folder: Path) -> list[Path]:
+    """Return the files in ``folder`` and below, sorted, without hidden ones."""
+    files = sorted(file for file in folder.rglob("*") if file.is_file())
+    return [file for file in files if "/." not in f"/{file.relative_to(folder).as_posix()}"]
+
+
+def _folder_rows(folder: Path, files: list[Path]) -> Rows:
+    """Sort files by the class folder, and where there is one the split folder, they lie in."""
+    parents = [file.relative_to(folder).parts[:-1] for file in files]
+    # A folder "train" that holds images itself is a class of vehicles, not a split.
+    has_splits = any(len(parts) > 1 and split_name(parts[0]) in scenes.SPLITS for parts in parents)
+    found: list[tuple[str, str, Path]] = []
+    for file, parts in zip(files, parents, strict=True):
+        split = split_name(parts[0]) if has_splits and parts else "train"
+        below = parts[1:] if has_splits else parts
+        if below and split in scenes.SPLITS:
+            found.append((split, below[0], file))
+    if not found:
+        what = "images without class folders" if files else "no images"
+        raise ValueError(
+            f"{what} in {folder}; expected class/image, split/class/image or parquet files (tar "
+            "files need --stream)"
+        )
+    class_names = tuple(sorted({name for _, name, _ in found}))
+    number = {name: label for label, name in enumerate(class_names)}
+    encoded: dict[str, list[Encoded]] = {}
+    labels: dict[str, list[int]] = {}
+    for split, name, file in found:
+        encoded.setdefault(split, []).append(file)
+        labels.setdefault(split, []).append(number[name])
+    arrays = {split: np.array(values, np.int64) for split, values in labels.items()}
+    return Rows(folder.name, encoded, arrays, class_names)
+
+
+def _parquet_rows(folder: Path, files: list[Path]) -> Rows:
+    """Read image bytes, labels and splits; a split column wins over a split in the file's name."""
+    import pyarrow.parquet
+
+    encoded: dict[str, list[Encoded]] = {}
+    labels: dict[str, list[int]] = {}
+    class_names: tuple[str, ...] = ()
+    for file in files:
+        try:
+            schema = pyarrow.parquet.read_schema(file)
+            image, label, split_column = parquet_columns(file, schema)
+            columns = [name for name in (image, label, split_column) if name is not None]
+            table = pyarrow.parquet.read_table(file, columns=columns, partitioning=None)
+        except (pyarrow.ArrowException, OSError) as error:
+            raise ValueError(f"cannot read {file} as parquet ({error}); write it again") from error
+        class_names = class_names or _parquet_class_names(schema, label)
+        contents: list[bytes | None] = []
+        for chunk in table[image].chunks:
+            contents += chunk.field("bytes").to_pylist()
+        if None in contents:
+            raise ValueError(
+                f"{file}: row {contents.index(None)} has no image bytes; embed the images"
+            )
+        numbers = table[label].to_pylist() if label else [-1] * len(contents)
+        default = split_in_name(file, folder)
+        splits = table[split_column].to_pylist() if split_column else [default] * len(contents)
+        for content, number, split in zip(contents, numbers, splits, strict=True):
+            where = split_name(str(split))
+            encoded.setdefault(where, []).append(content or b"")
+            labels.setdefault(where, []).append(-1 if number is None else number)
+    arrays = {split: np.array(values, np.int64) for split, values in labels.items()}
+    highest = max((int(values.max()) for values in arrays.values()), default=-1)
+    if class_names and highest >= len(class_names):
+        raise ValueError(
+            f"{files[0]}: label {highest} has no name; class_names lists {len(class_names)}"
+        )
+    names = () if highest < 0 else class_names or tuple(str(label) for label in range(highest + 1))
+    return Rows(files[0].stem if len(files) == 1 else folder.name, encoded, arrays, names)
+
+
+def parquet_columns(file: Path, schema: pyarrow.Schema) -> tuple[str, str | None, str | None]:
+    """Return the names of the columns with images, labels and splits; None where there is none.
+
+    Raises:
+        ValueError: No image column, or labels that are no integers.
+    """
+    from pyarrow import types
+
+    image = _image_column(file, schema)
+    label = next((name for name in LABEL_COLUMNS if name in schema.names), None)
+    if label and not types.is_integer(schema.field(label).type):
+        raise ValueError(
+            f"{file}: {label} must be an integer column, got {schema.field(label).type}"
+        )
+    return image, label, "split" if "split" in schema.names else None
+
+
+def _image_column(file: Path, schema: pyarrow.Schema) -> str:
+    """Return the first column of structs with bytes in them."""
+    from pyarrow import types
+
+    for field in schema:
+        if types.is_struct(field.type) and field.type.get_field_index("bytes") >= 0:
+            kind = field.type.field("bytes").type
+            if types.is_binary(kind) or types.is_large_binary(kind):
+                return str(field.name)
+    raise ValueError(
+        f"{file} has no image column of type struct{{bytes, path}}; its columns: {schema.names}"
+    )
+
+
+def _parquet_class_names(schema: pyarrow.Schema, label: str | None) -> tuple[str, ...]:
+    """Return the metadata's ``class_names``, else Hugging Face's ClassLabel names, else none."""
+    metadata = schema.metadata or {}
+    if b"class_names" in metadata:
+        return tuple(json.loads(metadata[b"class_names"]))
+    features = json.loads(metadata.get(b"huggingface", b"{}")).get("info", {}).get("features", {})
+    return tuple(features.get(label, {}).get("names") or ())
+
+
+def split_in_name(file: Path, folder: Path) -> str:
+    """Return the split that the file's path below ``folder`` names last, else train."""
+    named = _SPLIT_IN_NAME.findall(str(file.relative_to(folder)).lower())
+    return split_name(named[-1]) if named else "train"
+
+
+def split_name(name: str) -> str:
+    """Return train, val or test for their other usual names, any other name in lower case."""
+    return _SPLIT_ALIASES.get(name.lower(), name.lower())
+
+
+# From stored rows to one split's pixels.
+
+
+def choose_rows(
+    num_rows: dict[str, int], split: str, name: str
+) -> tuple[str, Int64[np.ndarray, " M"]]:
+    """Return the stored split to read and which of its rows, by the rules of ``foveate.data``.
+
+    Raises:
+        ValueError: The set called ``name`` has no rows for the split.
+    """
+    stored_as = {own: own for own in scenes.SPLITS if own in num_rows}
+    if "test" not in stored_as and "val" in stored_as:
+        stored_as["test"] = stored_as.pop("val")
+    source = stored_as.get(split, "train")
+    if source not in num_rows:
+        raise ValueError(
+            f"{name} has no {split} split, nor train to hold it out of; it has {sorted(num_rows)}"
+        )
+    chosen = np.arange(num_rows[source])
+    if source == "train":
+        num_held_out = max(1, round(len(chosen) / 10))
+        shuffled = np.random.default_rng(0).permutation(len(chosen))
+        for part in ("val", "test"):
+            if part in stored_as:
+                continue
+            shuffled, held_out = shuffled[:-num_held_out], shuffled[-num_held_out:]
+            if part == split:
+                chosen = np.sort(held_out)
+        if split == "train":
+            chosen = np.sort(shuffled)
+    if len(chosen) == 0:
+        raise ValueError(
+            f"{name} has too few images for its {split} split: {num_rows[source]} in {source}"
+        )
+    return source, chosen
+
+
+def decode(
+    rows: Rows, split: str, image_size: int | None
+) -> tuple[UInt8[np.ndarray, "M C H W"], Int64[np.ndarray, " M"]]:
+    """Return the pixels and labels of one split; see :func:`foveate.data.load_data`.
+
+    Raises:
+        ValueError: No rows for the split, or an image that is unreadable, of more than 8 bits or,
+            without an image_size, of another size than the rest.
+    """
+    num_rows = {stored: len(labels) for stored, labels in rows.labels.items()}
+    source, chosen = choose_rows(num_rows, split, rows.name)
+    chosen = chosen[np.argsort(scenes.turn(rows.labels[source][chosen]), kind="stable")]
+    # Headers of every split are read, so that all splits agree on channels whichever is loaded.
+    modes, sizes = set(), set()
+    for stored, encoded in rows.encoded.items():
+        for number, item in enumerate(encoded):
+            with _open(item, f"image {number} of {stored} in {rows.name}") as image:
+                modes.add(image.mode)
+                sizes.add(image.size)
+    if image_size is None and len(sizes) > 1:
+        smallest, largest = (f"{width}x{height}" for width, height in (min(sizes), max(sizes)))
+        raise ValueError(
+            f"{rows.name} has images of {len(sizes)} sizes, {smallest} to {largest} pixels; "
+            "pass image_size to bring them to one"
+        )
+    mode = "L" if modes == {"L"} else "RGB"
+    width, height = (image_size, image_size) if image_size else sizes.pop()
+    pixels = np.empty((len(chosen), 1 if mode == "L" else 3, height, width), np.uint8)
+    for row, number in enumerate(chosen):
+        where = f"image {number} of {source} in {rows.name}"
+        pixels[row] = decode_image(rows.encoded[source][number], where, mode, (width, height))
+    return pixels, rows.labels[source][chosen]
+
+
+def decode_image(
+    item: Encoded, where: str, mode: str, size: tuple[int, int]
+) -> UInt8[np.ndarray, "C H W"]:
+    """Return the pixels of one image, its shorter side resized and the center kept.
+
+    Args:
+        item: The image as stored.
+        where: What an error calls it.
+        mode: "L" for one channel, "RGB" for three.
+        size: Width and height in pixels.
+
+    Raises:
+        ValueError: The image is unreadable or of more than 8 bits.
+    """
+    with _open(item, where) as image:
+        try:
+            converted = image.convert(mode)
+        except _UNREADABLE as error:
+            raise _unreadable(item, where, error) from error
+    if converted.size != size:
+        converted = ImageOps.fit(converted, size, Image.Resampling.BICUBIC)
+    pixels: np.ndarray = np.asarray(converted).reshape(size[1], size[0], -1).transpose(2, 0, 1)
+    return pixels
+
+
+def _open(item: Encoded, where: str) -> Image.Image:
+    if isinstance(item, np.ndarray):
+        return Image.fromarray(item)
+    try:
+        image = (
+            item
+            if isinstance(item, Image.Image)
+            else Image.open(item if isinstance(item, Path) else io.BytesIO(item))
+        )
+    except _UNREADABLE as error:
+        raise _unreadable(item, where, error) from error
+    if image.mode[0] in "IF":
+        image.close()
+        raise ValueError(
+            f"{where} has more than 8 bits a channel (mode {image.mode}); convert it to 8 bits"
+        )
+    return image
+
+
+def _unreadable(item: Encoded, where: str, error: Exception) -> ValueError:
+    place = f" ({item})" if isinstance(item, Path) else ""
+    return ValueError(f"cannot read {where}{place}; replace or remove it [{type(error).__name__}]")

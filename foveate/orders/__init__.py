@@ -1,0 +1,116 @@
+"""Orders as ranks: ``rank[b, n]`` is the step at which patch n of image b is decoded.
+
+Patches of equal rank are decoded in parallel. Every order, whatever it depends on, is a function
+from images to ranks: ``rank = ordering(images)``. Fixed curves are computed once per grid; random
+families draw anew for every image.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+
+from foveate.choices import lookup
+from foveate.orders.paths import PATHS, Grid
+from foveate.orders.random import RANDOM, RANDOM_SUBSETS, Draw, random_ordering
+from foveate.orders.ranks import (
+    Ordering,
+    check_order,
+    check_rank,
+    fixed_ordering,
+    mean_rank_order,
+    order_to_rank,
+    rank_to_order,
+    ranked,
+    tie_prefix,
+)
+
+__all__ = [
+    "ORDERINGS",
+    "SUBSETS",
+    "Builder",
+    "Ordering",
+    "check_order",
+    "check_rank",
+    "checked_options",
+    "fixed_ordering",
+    "mean_rank_order",
+    "order_to_rank",
+    "ordering",
+    "rank_to_order",
+    "ranked",
+    "tie_prefix",
+]
+
+
+Builder = Callable[..., Ordering]
+
+
+def _fixed(build: Callable[[Grid], list[int]]) -> Builder:
+    return lambda grid: fixed_ordering(build(grid))
+
+
+def _drawn(build: Callable[..., Draw]) -> Builder:
+    @functools.wraps(build)
+    def built(grid: Grid, **options: int | float) -> Ordering:
+        return random_ordering(build(grid, **options))
+
+    return built
+
+
+SUBSETS: dict[str, Builder] = {name: _drawn(build) for name, build in RANDOM_SUBSETS.items()}
+"""Two ranks alone, visible (0) and hidden (1), for masked modelling: no order to scan in."""
+
+
+ORDERINGS: dict[str, Builder] = {
+    **{name: _fixed(build) for name, build in PATHS.items()},
+    **{name: _drawn(build) for name, build in RANDOM.items()},
+}
+"""Builders by name, called with grid and options. Add your own: ``ORDERINGS["mine"] = build``."""
+
+
+def ordering(name: str, grid: Grid, **options: int | float) -> Ordering:
+    """Build an order by name for a grid of (rows, columns).
+
+    Args:
+        name: of ORDERINGS or SUBSETS, or a builder of your own, ``MODULE:NAME``. Those that look
+            at a model's features are built by :func:`foveate.orders.semantic.model_ordering`.
+        grid: rows and columns of patches.
+        options: of the builder.
+
+    Raises:
+        ValueError: unknown name, or an option that the order does not take.
+    """
+    build = lookup("order", name, {**ORDERINGS, **SUBSETS})
+    built = build(grid, **checked_options(name, build, grid, options))
+    if not isinstance(built, Ordering):
+        raise ValueError(f"order {name!r} must return a function of images, got {built!r}")
+    return built
+
+
+def checked_options(
+    name: str, build: Builder, grid: Grid, options: Mapping[str, int | float]
+) -> dict[str, int | float]:
+    """Return a builder's options, those that count something as whole numbers.
+
+    Raises:
+        ValueError: the builder takes no such options, or not this number.
+    """
+    signature = inspect.signature(build)
+    try:
+        signature.bind(grid, **options)
+    except TypeError as reason:
+        known = ", ".join(list(signature.parameters)[1:])
+        raise ValueError(
+            f"order {name!r}, called with a grid and its options: {reason}; "
+            f"the options are {known or 'none'}"
+        ) from reason
+    checked = dict(options)
+    for option, value in options.items():
+        each = signature.parameters.get(option)
+        if each is not None and each.annotation in ("int", "int | None", int):
+            if not float(value).is_integer():
+                raise ValueError(f"{option} of order {name!r} must be a whole number, got {value}")
+            checked[option] = int(value)
+    return checked

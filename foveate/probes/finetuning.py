@@ -1,0 +1,201 @@
+"""Fine-tuning: a copy of the model learns to classify, all its weights included.
+
+The probe that says most of a starting point and least of frozen features. Optionally the model's
+own generative loss stays on (iGPT's joint objective).
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from foveate.data import ImageSet
+from foveate.orders.semantic import model_ordering
+from foveate.probes.features import Attention
+from foveate.probes.heads import HeadAccuracy, descend, predict, seeded
+from foveate.probes.linear import hold_out, score
+
+if TYPE_CHECKING:
+    from foveate.model import AnyOrderTransformer
+
+
+@dataclass(frozen=True, kw_only=True)
+class FineTuneConfig:
+    """How a model is fine-tuned."""
+
+    epochs: int = 5
+    """Passes over the training images; MAE takes 100."""
+    learning_rates: tuple[float, ...] = (1e-3, 3e-3)
+    """Peak learning rates of the last layers; of several, the held-out tenth chooses one."""
+    layer_decay: float = 0.65
+    """Learning rate of each encoder block over that of the next one."""
+    weight_decay: float = 0.05
+    """Of the encoder's matrices."""
+    batch_size: int = 64
+    """Images per step."""
+    attention: Attention = "full"
+    """Attention of the encoder where it classifies; causal is in raster order."""
+    generative_weight: float = 0.0
+    """Weight of the model's own loss beside the cross-entropy; 0 = off, iGPT takes 1."""
+    generative_order: str = "random"
+    """Order of that loss, by name as of :func:`foveate.orders.semantic.model_ordering`."""
+    order_options: Mapping[str, int | float] = field(default_factory=dict)
+    """Options of that order."""
+    generative_budget: int | None = None
+    """Steps of that order, the patches behind them tie, as in training on scans; None = all."""
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if not self.learning_rates or min(self.learning_rates) <= 0:
+            raise ValueError(f"learning_rates must be above 0, got {self.learning_rates}")
+        if not 0 < self.layer_decay <= 1:
+            raise ValueError(f"layer_decay must lie in (0, 1], got {self.layer_decay}")
+        for name in ("weight_decay", "generative_weight"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
+
+
+class Classifier(nn.Module):
+    """A model and a linear layer on the mean of its last layer's patch tokens."""
+
+    def __init__(self, model: AnyOrderTransformer, num_classes: int, attention: Attention) -> None:
+        super().__init__()
+        self.model, self.attention = model, attention
+        self.head = nn.Linear(model.config.embed_dim, num_classes)
+
+    def forward(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B K"]:
+        """Logits of every class."""
+        return self.head(self.model.features(images, self.attention)[-1].mean(1))
+
+
+def layer_decay_groups(
+    classifier: Classifier, *, learning_rate: float, layer_decay: float, weight_decay: float
+) -> list[dict[str, Any]]:
+    """Parameter groups whose learning rates fall from the last layer to the first.
+
+    With L blocks: r for the head, the final norm and decoders; ``r * d ** (L + 1 - l)`` for block
+    l of 1..L; ``r * d ** (L + 1)`` for embeddings and positions. Only matrices decay.
+
+    Reference: BEiT (Bao et al. 2022, arXiv 2106.08254), as MAE fine-tunes. By hand, since timm
+    (1.0.31) gives the last block the rate of the final norm.
+    """
+    depth = len(classifier.model.encoder_blocks())
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in classifier.named_parameters():
+        block = re.match(r"model\.encoder\.blocks\.(\d+)\.", name)
+        if block:
+            level = depth - int(block[1])
+        elif "decoder" in name or name.startswith(("head.", "model.encoder.norm.")):
+            level = 0
+        else:
+            level = depth + 1
+        is_matrix = name.endswith(".weight") and parameter.ndim > 1
+        key = learning_rate * layer_decay**level, weight_decay if is_matrix else 0.0
+        groups.setdefault(key, []).append(parameter)
+    return [
+        {"params": parameters, "lr": rate, "weight_decay": decay}
+        for (rate, decay), parameters in groups.items()
+    ]
+
+
+def fine_tune(
+    model: AnyOrderTransformer,
+    images: ImageSet,
+    config: FineTuneConfig,
+    *,
+    learning_rate: float,
+    seed: int,
+) -> Classifier:
+    """Train a copy of the model to classify labeled images; the model itself stays as it is.
+
+    The loss is ``cross-entropy + generative_weight * model(images, rank)``, with an order drawn
+    anew for each batch.
+
+    Reference: MAE (He et al. 2022, arXiv 2111.06377), App. A.1: AdamW, layer decay, cosine; iGPT
+    (Chen et al. 2020), Sec. 2.3: L_GEN + L_CLF. Differs: no augmentation, mixing, smoothing or
+    drop path; the two losses take one encoder pass each, of different attention.
+    """
+    device = next(model.parameters()).device
+    classifier = seeded(
+        lambda: Classifier(copy.deepcopy(model), int(images.labels.max()) + 1, config.attention),
+        seed,
+    )
+    classifier.to(device).train()
+    # Apart from that of the batches, which are the same with and without the generative loss.
+    generator = torch.Generator().manual_seed(seed)
+    order = model_ordering(config.generative_order, classifier.model, **config.order_options)
+
+    def loss(index: Tensor) -> Tensor:
+        batch = images.batch(index, device=device)
+        total = F.cross_entropy(classifier(batch), images.labels[index].to(device))
+        if config.generative_weight > 0:
+            rank = order(batch, generator=generator)
+            if config.generative_budget is not None:
+                rank = rank.clamp(max=config.generative_budget)
+            total = total + config.generative_weight * classifier.model(
+                batch, rank, generator=generator
+            )
+        return total
+
+    optimizer = torch.optim.AdamW(
+        layer_decay_groups(
+            classifier,
+            learning_rate=learning_rate,
+            layer_decay=config.layer_decay,
+            weight_decay=config.weight_decay,
+        )
+    )
+    descend(
+        optimizer,
+        loss,
+        torch.arange(len(images)),
+        epochs=config.epochs,
+        batch_size=config.batch_size,
+        generator=torch.Generator().manual_seed(seed),
+    )
+    return classifier.eval()
+
+
+def fine_tune_probe(
+    model: AnyOrderTransformer,
+    train: ImageSet,
+    test: ImageSet,
+    config: FineTuneConfig,
+    *,
+    seed: int,
+) -> HeadAccuracy:
+    """Fine-tune on nine tenths of train, choose a learning rate on the rest, and test once.
+
+    Differs from the other probes: there is no refit on all of train, which would cost as much again
+    as a learning rate.
+
+    Raises:
+        ValueError: no tenth can be held out, see :func:`foveate.probes.hold_out`; or the model
+            cannot take the generative order.
+    """
+    fit, held = (torch.from_numpy(part) for part in hold_out(train.labels.numpy(), seed))
+    device = next(model.parameters()).device
+    fit_images = replace(train, images=train.images[fit], labels=train.labels[fit])
+    best: tuple[float, float, Classifier] | None = None
+    for rate in config.learning_rates:
+        tuned = fine_tune(model, fit_images, config, learning_rate=rate, seed=seed)
+        predicted = predict(tuned, lambda index: train.batch(index, device=device), held)
+        reached = score(predicted, train.labels[held].numpy())[0]
+        if best is None or reached > best[0]:
+            best = reached, rate, tuned
+    assert best is not None, "FineTuneConfig has at least one learning rate"
+    reached, rate, tuned = best
+    predicted = predict(
+        tuned, lambda index: test.batch(index, device=device), torch.arange(len(test))
+    )
+    return HeadAccuracy(*score(predicted, test.labels.numpy()), reached, rate)

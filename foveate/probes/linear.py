@@ -1,0 +1,193 @@
+"""Probes that need no gradients: logistic regression and weighted k-NN."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import train_test_split
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_limits
+from torch import Tensor
+
+if TYPE_CHECKING:
+    pass
+
+
+REGULARIZATION = (1e-3, 1e-2, 1e-1, 1.0)
+"""Inverse strengths C that the linear probe chooses from."""
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Share of test images classified correctly."""
+
+    accuracy: float
+    ci95: tuple[float, float]
+    """Wilson interval over test images."""
+
+
+@dataclass(frozen=True)
+class ChosenAccuracy(Accuracy):
+    """Of a probe with something to choose."""
+
+    validation_accuracy: float
+    """Accuracy on the held-out part of train, of what it chose there."""
+
+
+@dataclass(frozen=True)
+class LinearAccuracy(ChosenAccuracy):
+    """Of a linear probe."""
+
+    regularization: float
+    """The C chosen on the held-out part of train."""
+
+
+def wilson_interval(num_correct: int, num_images: int) -> tuple[float, float]:
+    """95% interval of a share.
+
+    Reference: Wilson 1927, Probable inference, the law of succession, and statistical inference.
+    """
+    z, share = 1.959964, num_correct / num_images
+    middle = (share + z**2 / (2 * num_images)) / (1 + z**2 / num_images)
+    half = (
+        z
+        / (1 + z**2 / num_images)
+        * (share * (1 - share) / num_images + z**2 / (4 * num_images**2)) ** 0.5
+    )
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def score(
+    predicted: Int[np.ndarray, " M"], labels: Int[np.ndarray, " M"]
+) -> tuple[float, tuple[float, float]]:
+    """Share of correct predictions, and its interval."""
+    correct = int((predicted == labels).sum())
+    return correct / len(labels), wilson_interval(correct, len(labels))
+
+
+def hold_out(
+    labels: Int[np.ndarray, " M"], seed: int
+) -> tuple[Int[np.ndarray, " F"], Int[np.ndarray, " H"]]:
+    """Indices of nine tenths of train to fit on and of a tenth to choose on, stratified by class.
+
+    Raises:
+        ValueError: images without a label, a single class, a class of one image, or too few images.
+    """
+    if labels.min() < 0:
+        raise ValueError(
+            f"{int((labels < 0).sum())} of {len(labels)} training images have no label (-1); "
+            "give the probe labeled images only"
+        )
+    counts = np.bincount(labels)
+    classes = np.flatnonzero(counts)
+    if len(classes) < 2:
+        raise ValueError(
+            f"all {len(labels)} training images are of class {classes[0]}; "
+            "a probe needs at least two classes"
+        )
+    if 1 in counts:
+        raise ValueError(
+            f"class {int(np.flatnonzero(counts == 1)[0])} has a single training image, of which "
+            "nothing can be held out; give the probe more training images or leave the class out"
+        )
+    least = 10 * len(classes) - 9
+    if len(labels) < least:
+        raise ValueError(
+            f"{len(labels)} training images of {len(classes)} classes are too few to hold out a "
+            f"tenth with every class in it; give the probe at least {least}"
+        )
+    fit, held = train_test_split(
+        np.arange(len(labels)), test_size=0.1, random_state=seed, stratify=labels
+    )
+    return fit, held
+
+
+def linear_probe(
+    train_x: Float[np.ndarray, "M D"],
+    train_y: Int[np.ndarray, " M"],
+    test_x: Float[np.ndarray, "K D"],
+    test_y: Int[np.ndarray, " K"],
+    *,
+    seed: int,
+) -> LinearAccuracy:
+    """Logistic regression on standardized features, C chosen on a held-out tenth of train.
+
+    The chosen one is refitted on all of train.
+
+    Reference: iGPT (Chen et al. 2020), Sec. 2.4, and openai/image-gpt issue 12: scikit-learn's.
+
+    Raises:
+        ValueError: no tenth can be held out, see :func:`hold_out`.
+    """
+    fit, held = hold_out(train_y, seed)
+
+    def classifier(strength: float) -> Pipeline:
+        return make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=300))
+
+    # Matrices this small are many times slower on several BLAS threads, above all on busy cores.
+    with threadpool_limits(1), warnings.catch_warnings():
+        # Three hundred iterations are a budget, not a goal: weak regularization on raw pixels
+        # need not converge.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        fitted = (classifier(c).fit(train_x[fit], train_y[fit]) for c in REGULARIZATION)
+        scores = [float(each.score(train_x[held], train_y[held])) for each in fitted]
+        best = int(np.argmax(scores))
+        predicted = classifier(REGULARIZATION[best]).fit(train_x, train_y).predict(test_x)
+    return LinearAccuracy(*score(predicted, test_y), scores[best], REGULARIZATION[best])
+
+
+def knn_probe(
+    train_x: Float[np.ndarray, "M D"],
+    train_y: Int[np.ndarray, " M"],
+    test_x: Float[np.ndarray, "K D"],
+    test_y: Int[np.ndarray, " K"],
+    *,
+    neighbors: int = 20,
+    temperature: float = 0.07,
+) -> Accuracy:
+    """:func:`knn_probes` of one k."""
+    return knn_probes(
+        train_x, train_y, test_x, test_y, neighbors=(neighbors,), temperature=temperature
+    )[neighbors]
+
+
+def knn_probes(
+    train_x: Float[np.ndarray, "M D"],
+    train_y: Int[np.ndarray, " M"],
+    test_x: Float[np.ndarray, "K D"],
+    test_y: Int[np.ndarray, " K"],
+    *,
+    neighbors: Sequence[int] = (20, 10),
+    temperature: float = 0.07,
+) -> dict[int, Accuracy]:
+    """Vote of the k nearest neighbors by cosine, each with weight exp(similarity / temperature).
+
+    For every k in ``neighbors``. By hand, since scikit-learn's brute-force search on cosine is
+    slower than one matrix product.
+
+    Reference: Wu et al. 2018 (arXiv 1805.01978), Sec. 3.4; temperature and k as in SemAIM.
+    """
+    labels = torch.from_numpy(np.asarray(train_y, dtype=np.int64))
+    center = train_x.mean(0)
+    train = torch.nn.functional.normalize(torch.from_numpy(train_x - center), dim=1)
+    predicted: dict[int, list[Tensor]] = {k: [] for k in neighbors}
+    for part in torch.from_numpy(test_x - center).split(500):
+        similarity = torch.nn.functional.normalize(part, dim=1) @ train.T
+        nearest, index = similarity.topk(min(max(neighbors), len(train)), dim=1)
+        for k, classes in predicted.items():
+            votes = torch.zeros(len(part), int(labels.max()) + 1)
+            votes.scatter_add_(1, labels[index[:, :k]], (nearest[:, :k] / temperature).exp())
+            classes.append(votes.argmax(1))
+    return {
+        k: Accuracy(*score(torch.cat(classes).numpy(), np.asarray(test_y)))
+        for k, classes in predicted.items()
+    }
