@@ -9,16 +9,15 @@ import re
 import runpy
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from experiments.config import PRESETS
 from experiments.probe import ProbeConfig
 from experiments.probe import main as probe
 from experiments.record import RECORDS
 from experiments.train import main as train
+from experiments.training.presets import PRESETS
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -100,7 +99,7 @@ def test_the_tutorial_learns_an_order(
 
 
 def test_every_key_of_a_run_is_in_the_glossary(tmp_path: Path) -> None:
-    train(replace(PRESETS["smoke"][1], out=tmp_path / "run", report=False))
+    train(PRESETS["smoke"][1].replace(out=tmp_path / "run", report=False))
     lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
     manifest = json.loads((tmp_path / "run/manifest.json").read_text())
     keys = keys_of(lines) | keys_of(manifest)
