@@ -12,7 +12,7 @@ import torch
 from sklearn.neighbors import KNeighborsClassifier
 from torch import Tensor
 
-from experiments.evaluation import probe as probing
+from experiments.evaluation.compare import probe as probing
 from experiments.probe import ProbeConfig
 from experiments.runs import Run
 from experiments.training.build import build

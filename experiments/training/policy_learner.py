@@ -22,7 +22,7 @@ from foveate.model import AnyOrderTransformer
 from foveate.optim import CosineDecay, set_rate
 
 if TYPE_CHECKING:
-    from agents.sb3 import JointPPO
+    from agents.joint_ppo import JointPPO
 
 LEAST_RATE = 0.05
 """Share of the peak learning rate that is left at the end."""
@@ -145,7 +145,8 @@ class MaskablePPOLearner:
         model: AnyOrderTransformer,
         images: TrainingImages,
     ) -> None:
-        from agents.sb3 import JointPPO  # Seconds, which runs of the native agent need not wait.
+        # Seconds, which runs of the native agent need not wait.
+        from agents.joint_ppo import JointPPO
 
         self.images = images
         self.device = config.run.device

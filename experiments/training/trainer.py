@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from agents.policies import PointerPolicy
-from envs.episode import reward_named
+from envs.rewards import reward_named
 from experiments.training.batches import Ranked, Scans, TrainingImages, moved, repeated
 from experiments.training.build import build, load_weights
 from experiments.training.config import TrainConfig
