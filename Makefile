@@ -1,4 +1,4 @@
-# The two commands of the README. PYTHON picks the interpreter (3.11 or newer) that makes the environment.
+# The two commands of the README, and the four checks of CONTRIBUTING. PYTHON picks the interpreter (3.11 or newer) that makes the environment.
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready

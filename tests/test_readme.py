@@ -57,15 +57,27 @@ def test_the_python_blocks_run_in_order(document: Path) -> None:
         assert float(names["loss"].detach()) > 0  # type: ignore[attr-defined]
 
 
-def test_ci_runs_the_readmes_test_command() -> None:
+def recipe_of(target: str) -> list[str]:
+    """Commands of a target of the Makefile, without the folder that they lie in."""
     makefile = (ROOT / "Makefile").read_text()
+    found = re.search(rf"^{target}: .*\n((?:\t.*\n)+)", makefile, re.MULTILINE)
+    assert found, target
+    return [line.strip().removeprefix("$(BIN)/") for line in found[1].splitlines()]
+
+
+def test_make_runs_the_commands_that_the_readme_shows() -> None:
     for target, command in (("test", "pytest"), ("demo", "experiments.train demo")):
         assert f"make {target}" in README
-        assert re.search(
-            rf"^{target}: .*\n\t\$\(BIN\)/python -m {command}$", makefile, re.MULTILINE
-        )
+        assert recipe_of(target) == [f"python -m {command}"]
         assert f".venv/bin/python -m {command}\n" in README
-    assert (ROOT / ".ci" / "run").read_text().splitlines()[-1] == "make test"
+
+
+def test_ci_runs_the_four_checks_that_contributing_promises() -> None:
+    promised = re.findall(r"```\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.DOTALL)[0]
+    checks = [command.removeprefix("python -m ") for command in recipe_of("check")]
+    assert checks == promised.split("\n")[:-1]
+    assert recipe_of("check")[-1:] == recipe_of("test")
+    assert (ROOT / ".ci" / "run").read_text().splitlines()[-1] == "make check"
 
 
 @pytest.mark.parametrize("path", sorted(render()), ids=name_of)
