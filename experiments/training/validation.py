@@ -21,7 +21,9 @@ from experiments.training.build import load_split
 from experiments.training.distributed import parameters_together
 from experiments.training.trainer import Trainer
 from foveate.model import AnyOrderTransformer
-from foveate.orders import ordering, rank_to_order
+from foveate.orders import rank_to_order
+from foveate.orders.random import RANDOM
+from foveate.orders.segments import Fixations
 
 NUM_IMAGES = 64
 """Held-out images, the first ones of the val split."""
@@ -47,6 +49,7 @@ class Validation:
         with trainer.processes.one_before_the_others():
             held_out = load_split(config, "val", NUM_IMAGES)
         index = torch.arange(min(NUM_IMAGES, len(held_out)))
+        self.fixations = Fixations.squares(trainer.model.grid, config.scan.fixation_size)
         self.images: Float[Tensor, "B C H W"] = held_out.batch(index, config.run.device)
 
     @torch.no_grad()
@@ -61,7 +64,7 @@ class Validation:
                 return measured
             with parameters_together(model):
                 areas = {
-                    f"validation_auc_{name}": error_area(agent, model, self.images, budget)
+                    f"validation_auc_{name}": self._area(agent, model, budget)
                     for name, agent in self._agents(trainer).items()
                 }
         return {**measured, **areas}
@@ -82,22 +85,20 @@ class Validation:
 
     def _agents(self, trainer: Trainer) -> dict[str, Agent]:
         generator = torch.Generator().manual_seed(SEED)
-        rank = ordering("random", trainer.model.grid)(self.images, generator=generator)
-        order = rank_to_order(rank)[:, : trainer.config.scan.budget]
+        draw = RANDOM["random"]((1, len(self.fixations)))
+        chosen = rank_to_order(draw(len(self.images), generator))[:, : trainer.config.scan.budget]
+        order = self.fixations.scanpath(chosen).to(self.images.device)
         agents: dict[str, Agent] = {"random": OrderAgent(order), "uncertainty": UncertaintyAgent()}
         if trainer.policy_has_learned:
             agents["policy"] = PolicyAgent(trainer.policy, greedy=True)
         return agents
 
-
-def error_area(
-    agent: Agent, model: AnyOrderTransformer, images: Float[Tensor, "B C H W"], budget: int
-) -> float:
-    """Mean over images and fixations 1..T of the normalized error that an agent leaves."""
-    generator = torch.Generator().manual_seed(SEED)
-    episode = Episode(model, images, budget=budget)
-    errors = []
-    for _ in range(budget):
-        episode.step(agent(episode, generator))
-        errors.append(episode.error)
-    return float(torch.stack(errors).mean())
+    def _area(self, agent: Agent, model: AnyOrderTransformer, budget: int) -> float:
+        """Mean over images and fixations 1..T of the normalized error that an agent leaves."""
+        generator = torch.Generator().manual_seed(SEED)
+        episode = Episode(model, self.images, budget=budget, fixations=self.fixations)
+        errors = []
+        for _ in range(budget):
+            episode.step(agent(episode, generator))
+            errors.append(episode.error)
+        return float(torch.stack(errors).mean())
