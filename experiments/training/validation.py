@@ -10,6 +10,8 @@ time at the default of 200 iterations.
 
 from __future__ import annotations
 
+import sys
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -20,8 +22,9 @@ from envs.episode import Episode
 from experiments.training.build import load_split
 from experiments.training.distributed import parameters_together
 from experiments.training.trainer import Trainer
+from foveate.data.pieces import open_source
 from foveate.model import AnyOrderTransformer
-from foveate.orders import ordering, rank_to_order
+from foveate.orders.segments import Fixations, fixations_of_size
 
 NUM_IMAGES = 64
 """Held-out images, the first ones of the val split."""
@@ -52,7 +55,8 @@ class Validation:
     @torch.no_grad()
     def measure(self, trainer: Trainer) -> dict[str, float]:
         """Measure the trainer's model and policy; all processes call it alike."""
-        model, budget = trainer.model, trainer.config.scan.budget
+        model, scan = trainer.model, trainer.config.scan
+        fixations = fixations_of_size(model.grid, scan.fixation_size)
         devices = [self.images.device] if self.images.is_cuda else []
         # Orders and models of one's own might draw from the global generators.
         with torch.random.fork_rng(devices):
@@ -61,8 +65,10 @@ class Validation:
                 return measured
             with parameters_together(model):
                 areas = {
-                    f"validation_auc_{name}": error_area(agent, model, self.images, budget)
-                    for name, agent in self._agents(trainer).items()
+                    f"validation_auc_{name}": error_area(
+                        agent, model, self.images, scan.budget, fixations
+                    )
+                    for name, agent in self._agents(trainer, fixations).items()
                 }
         return {**measured, **areas}
 
@@ -80,22 +86,47 @@ class Validation:
             )
         return float(loss)
 
-    def _agents(self, trainer: Trainer) -> dict[str, Agent]:
+    def _agents(self, trainer: Trainer, fixations: Fixations | None) -> dict[str, Agent]:
+        number = trainer.model.num_patches if fixations is None else len(fixations)
         generator = torch.Generator().manual_seed(SEED)
-        rank = ordering("random", trainer.model.grid)(self.images, generator=generator)
-        order = rank_to_order(rank)[:, : trainer.config.scan.budget]
+        noise = torch.rand(len(self.images), number, generator=generator)
+        order = noise.argsort(dim=1)[:, : trainer.config.scan.budget]
+        order = (order if fixations is None else fixations.patches[order]).to(self.images.device)
         agents: dict[str, Agent] = {"random": OrderAgent(order), "uncertainty": UncertaintyAgent()}
         if trainer.policy_has_learned:
             agents["policy"] = PolicyAgent(trainer.policy, greedy=True)
         return agents
 
 
+def validation_of(trainer: Trainer) -> Validation | None:
+    """Return the validation of a run; None if it asks for none.
+
+    Tar files and Hugging Face datasets may have no val split, since nothing can be held out of
+    them. Such a run gets a warning, and no validation.
+    """
+    config = trainer.config
+    if config.run.evaluate_every is None:
+        return None
+    if config.data.stream:
+        try:
+            open_source(config.data.data, "val")
+        except ValueError as reason:
+            if trainer.processes.is_first:
+                sys.stderr.write(f"warning: no validation while training: {reason}\n")
+            return None
+    return Validation(trainer)
+
+
 def error_area(
-    agent: Agent, model: AnyOrderTransformer, images: Float[Tensor, "B C H W"], budget: int
+    agent: Agent,
+    model: AnyOrderTransformer,
+    images: Float[Tensor, "B C H W"],
+    budget: int,
+    fixations: Fixations | None,
 ) -> float:
     """Mean over images and fixations 1..T of the normalized error that an agent leaves."""
     generator = torch.Generator().manual_seed(SEED)
-    episode = Episode(model, images, budget=budget)
+    episode = Episode(model, images, budget=budget, fixations=fixations)
     errors = []
     for _ in range(budget):
         episode.step(agent(episode, generator))
