@@ -18,6 +18,7 @@ from foveate.data.streaming import first_images
 from foveate.model import AnyOrderTransformer
 from foveate.model.teachers import teacher_dim
 from foveate.optim import Muon
+from foveate.orders.segments import fixations_of_size
 
 STREAM_EVALUATED = 10_000
 """Images of a streamed split that are evaluated on, unless a number is asked for."""
@@ -138,18 +139,26 @@ def build(
             f"attention, which recipe {config.model.recipe} is not with these options; "
             "add --iterations 0, or for saim and semaim --target pixels"
         )
+    check_scans(config, model)
+    return model, PointerPolicy(config.model.embed_dim, PolicyConfig()).to(config.run.device)
+
+
+def check_scans(config: TrainConfig, model: AnyOrderTransformer) -> None:
+    """Raise ValueError unless an image has enough fixations for the budget and the candidates."""
+    fixations = fixations_of_size(model.grid, config.scan.fixation_size)
+    available = model.num_patches if fixations is None else len(fixations)
     candidates = None if config.policy is None else config.policy.num_candidates
-    if candidates is not None and candidates >= model.num_patches:
+    if candidates is not None and candidates >= available:
+        what = "patches" if fixations is None else "fixations"
         raise ValueError(
-            f"num_candidates must be less than the {model.num_patches} patches of an image, "
+            f"num_candidates must be less than the {available} {what} of an image, "
             f"got {candidates}; leave it out for all"
         )
-    if model.config.scannable and not 1 <= config.scan.budget < model.num_patches:
+    if model.config.scannable and not 1 <= config.scan.budget < available:
         raise ValueError(
-            f"budget must lie in 1..{model.num_patches - 1} fixations for this grid, "
+            f"budget must lie in 1..{available - 1} fixations for this grid, "
             f"got {config.scan.budget}"
         )
-    return model, PointerPolicy(config.model.embed_dim, PolicyConfig()).to(config.run.device)
 
 
 def build_optimizers(

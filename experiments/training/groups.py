@@ -177,8 +177,11 @@ class ScanOptions:
     budget: int = 12
     """Fixations per scan, T."""
 
+    fixation_size: int = 1
+    """Side of the square that a fixation opens, patches; 1 = one patch at a time."""
+
     def __post_init__(self) -> None:
-        check_at_least(self, 1, "budget")
+        check_at_least(self, 1, "budget", "fixation_size")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,6 +20,7 @@ from experiments.training.distributed import Processes, clip_and_step, parameter
 from experiments.training.groups import PolicyTraining
 from foveate.model import AnyOrderTransformer
 from foveate.optim import CosineDecay, set_rate
+from foveate.orders.segments import fixations_of_size
 
 if TYPE_CHECKING:
     from agents.joint_ppo import JointPPO
@@ -87,6 +88,7 @@ class GroupRelativeLearner:
         )
         self.rate = policy_rate(config, options)
         self.entropy_weight = entropy_bonus(config, options)
+        self.fixations = fixations_of_size(model.grid, config.scan.fixation_size)
 
     def iterate(
         self, at: int, generators: list[torch.Generator], learn: Learn, *, updates: bool
@@ -107,6 +109,7 @@ class GroupRelativeLearner:
                     group=options.group,
                     discount=options.discount,
                     entropy_weight=self.entropy_weight(at),
+                    fixations=self.fixations,
                     num_candidates=options.num_candidates,
                     generator=generator,
                 )
@@ -156,6 +159,7 @@ class MaskablePPOLearner:
             data=images.held,
             budget=config.scan.budget,
             reward=options.reward,
+            fixation_size=config.scan.fixation_size,
         )
         self.ppo: JointPPO = JointPPO(
             env,

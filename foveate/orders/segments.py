@@ -68,7 +68,7 @@ class Fixations:
         rows = [square + [-1] * (size - len(square)) for square in squares.values()]
         return cls(torch.tensor(rows), grid[0] * grid[1])
 
-    def members(self, of_patches: Tensor, fill: float | bool) -> Tensor:
+    def members(self, of_patches: Tensor, fill: int | float | bool) -> Tensor:
         """Lay what belongs to patches, (B, N), out by fixation, (B, A, S).
 
         Args:
@@ -86,6 +86,27 @@ class Fixations:
     def sum(self, of_patches: Float[Tensor, "B N"]) -> Float[Tensor, "B A"]:
         """Sum a value over the patches of each fixation."""
         return self.members(of_patches, 0.0).sum(2)
+
+    def merged(self, rank: Int[Tensor, "B N"]) -> Int[Tensor, "B N"]:
+        """Open whole fixations: each at the step at which the order comes to its first patch.
+
+        Every patch must be in one fixation. A random order becomes a random order of fixations.
+        """
+        first, place = self.members(rank, self.num_patches).amin(2).sort(dim=1)
+        # Steps without gaps; fixations whose first patches tie are opened together.
+        later = torch.zeros_like(first)
+        later[:, 1:] = (first.diff(dim=1) > 0).cumsum(1)
+        step = torch.empty_like(first).scatter_(1, place, later)
+        return step[:, self.fixation_of.to(rank.device)]
+
+    @cached_property
+    def fixation_of(self) -> Int[Tensor, " N"]:
+        """The fixation that each patch is in, the last one if several."""
+        fixation = torch.arange(len(self)).unsqueeze(1).expand_as(self.patches)
+        inside = self.patches >= 0
+        return torch.zeros(self.num_patches, dtype=torch.long).index_put_(
+            (self.patches[inside],), fixation[inside]
+        )
 
 
 def fixations_of_size(grid: Grid, size: int) -> Fixations | None:
