@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test check
+.PHONY: demo test check docs
 demo: $(READY)
 	$(BIN)/python -m experiments.train demo
 
@@ -15,6 +15,9 @@ check: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest
+
+docs: $(READY)
+	$(BIN)/python -m mkdocs build --strict
 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv .venv

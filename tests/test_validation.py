@@ -21,7 +21,7 @@ from experiments.training.trainer import Trainer
 from experiments.training.validation import NUM_IMAGES, Validation
 from foveate.checkpoint import CHECKPOINT, read_checkpoint
 from foveate.orders import ordering
-from foveate.orders.segments import fixations_of_size
+from foveate.orders.segments import Fixations
 
 SMOKE = PRESETS["smoke"][1].replace(report=False, threads=1)
 AREAS = {f"validation_auc_{name}" for name in ("policy", "random", "uncertainty")}
@@ -43,11 +43,9 @@ def test_the_areas_are_those_of_scans_by_the_same_agents(
     run = load_run(config.run.out)
     images = run.split("val", NUM_IMAGES).batch(torch.arange(NUM_IMAGES))
     generator = torch.Generator().manual_seed(0)
-    fixations = fixations_of_size(run.model.grid, fixation_size)
-    number = 64 if fixations is None else 16
-    random = torch.rand(NUM_IMAGES, number, generator=generator).argsort(1)[:, :4]
-    if fixations is not None:
-        random = fixations.patches[random]
+    fixations = Fixations.squares(run.model.grid, fixation_size)
+    noise = torch.rand(NUM_IMAGES, len(fixations), generator=generator)
+    random = fixations.scanpath(noise.argsort(1)[:, :4])
     agents = {
         "policy": PolicyAgent(run.policy, greedy=True),
         "random": OrderAgent(random),
@@ -61,7 +59,7 @@ def test_the_areas_are_those_of_scans_by_the_same_agents(
     with torch.no_grad():
         generator.manual_seed(0)
         rank = ordering("random", run.model.grid)(images, generator=generator)
-        rank = (rank if fixations is None else fixations.merged(rank)).clamp(max=4)
+        rank = fixations.merged(rank).clamp(max=4)
         loss = run.model(images, rank, num_steps=5, generator=generator)
     assert line["validation_loss"] == pytest.approx(float(loss), rel=1e-5)
 

@@ -18,7 +18,7 @@ from foveate.data.streaming import first_images
 from foveate.model import AnyOrderTransformer
 from foveate.model.teachers import teacher_dim
 from foveate.optim import Muon
-from foveate.orders.segments import fixations_of_size
+from foveate.orders.segments import Fixations
 
 STREAM_EVALUATED = 10_000
 """Images of a streamed split that are evaluated on, unless a number is asked for."""
@@ -145,11 +145,11 @@ def build(
 
 def check_scans(config: TrainConfig, model: AnyOrderTransformer) -> None:
     """Raise ValueError unless an image has enough fixations for the budget and the candidates."""
-    fixations = fixations_of_size(model.grid, config.scan.fixation_size)
-    available = model.num_patches if fixations is None else len(fixations)
+    fixations = Fixations.squares(model.grid, config.scan.fixation_size)
+    available = len(fixations)
     candidates = None if config.policy is None else config.policy.num_candidates
     if candidates is not None and candidates >= available:
-        what = "patches" if fixations is None else "fixations"
+        what = "patches" if fixations.is_single else "fixations"
         raise ValueError(
             f"num_candidates must be less than the {available} {what} of an image, "
             f"got {candidates}; leave it out for all"

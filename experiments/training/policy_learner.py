@@ -20,7 +20,7 @@ from experiments.training.distributed import Processes, clip_and_step, parameter
 from experiments.training.groups import PolicyTraining
 from foveate.model import AnyOrderTransformer
 from foveate.optim import CosineDecay, set_rate
-from foveate.orders.segments import fixations_of_size
+from foveate.orders.segments import Fixations
 
 if TYPE_CHECKING:
     from agents.joint_ppo import JointPPO
@@ -88,7 +88,7 @@ class GroupRelativeLearner:
         )
         self.rate = policy_rate(config, options)
         self.entropy_weight = entropy_bonus(config, options)
-        self.fixations = fixations_of_size(model.grid, config.scan.fixation_size)
+        self.fixations = Fixations.squares(model.grid, config.scan.fixation_size)
 
     def iterate(
         self, at: int, generators: list[torch.Generator], learn: Learn, *, updates: bool

@@ -24,7 +24,7 @@ from experiments.training.distributed import parameters_together
 from experiments.training.trainer import Trainer
 from foveate.data.pieces import open_source
 from foveate.model import AnyOrderTransformer
-from foveate.orders.segments import Fixations, fixations_of_size
+from foveate.orders.segments import Fixations
 
 NUM_IMAGES = 64
 """Held-out images, the first ones of the val split."""
@@ -56,7 +56,7 @@ class Validation:
     def measure(self, trainer: Trainer) -> dict[str, float]:
         """Measure the trainer's model and policy; all processes call it alike."""
         model, scan = trainer.model, trainer.config.scan
-        fixations = fixations_of_size(model.grid, scan.fixation_size)
+        fixations = Fixations.squares(model.grid, scan.fixation_size)
         devices = [self.images.device] if self.images.is_cuda else []
         # Orders and models of one's own might draw from the global generators.
         with torch.random.fork_rng(devices):
@@ -86,12 +86,11 @@ class Validation:
             )
         return float(loss)
 
-    def _agents(self, trainer: Trainer, fixations: Fixations | None) -> dict[str, Agent]:
-        number = trainer.model.num_patches if fixations is None else len(fixations)
+    def _agents(self, trainer: Trainer, fixations: Fixations) -> dict[str, Agent]:
         generator = torch.Generator().manual_seed(SEED)
-        noise = torch.rand(len(self.images), number, generator=generator)
-        order = noise.argsort(dim=1)[:, : trainer.config.scan.budget]
-        order = (order if fixations is None else fixations.patches[order]).to(self.images.device)
+        noise = torch.rand(len(self.images), len(fixations), generator=generator)
+        chosen = noise.argsort(dim=1)[:, : trainer.config.scan.budget]
+        order = fixations.scanpath(chosen).to(self.images.device)
         agents: dict[str, Agent] = {"random": OrderAgent(order), "uncertainty": UncertaintyAgent()}
         if trainer.policy_has_learned:
             agents["policy"] = PolicyAgent(trainer.policy, greedy=True)
@@ -122,7 +121,7 @@ def error_area(
     model: AnyOrderTransformer,
     images: Float[Tensor, "B C H W"],
     budget: int,
-    fixations: Fixations | None,
+    fixations: Fixations,
 ) -> float:
     """Mean over images and fixations 1..T of the normalized error that an agent leaves."""
     generator = torch.Generator().manual_seed(SEED)
