@@ -6,7 +6,7 @@ causal attention.
 
 from __future__ import annotations
 
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -19,15 +19,21 @@ from torch.nn.attention.flex_attention import BlockMask
 from foveate.config import ModelConfig
 from foveate.model.attention import SelfAttention, prefix_block_mask, prefix_may_attend
 from foveate.orders import check_rank, rank_to_order
-from foveate.targets import nearest_color
+from foveate.patches import PIXEL_MEAN, PIXEL_STD, normalize, patchify, unpatchify
+from foveate.targets import Colors, make_target
 
-# Fixed, not per data set: a checkpoint needs nothing but its weights to read images in [0, 1].
-PIXEL_MEAN, PIXEL_STD = 0.5, 0.25
+__all__ = ["PIXEL_MEAN", "PIXEL_STD", "PatchEncoder", "take"]
 
 
 def take(tokens: Float[Tensor, "B N D"], index: Int[Tensor, "B L"]) -> Float[Tensor, "B L D"]:
     """Gather the tokens at ``index`` along the sequence."""
     return tokens.gather(1, index.unsqueeze(-1).expand(-1, -1, tokens.shape[-1]))
+
+
+def _move_palette(module: nn.Module, state: dict[str, Any], prefix: str, *_: object) -> None:
+    """Rename the palette of a checkpoint from before targets were modules of their own."""
+    if f"{prefix}palette" in state:
+        state[f"{prefix}target.palette"] = state.pop(f"{prefix}palette")
 
 
 class PatchEncoder(nn.Module):
@@ -64,16 +70,13 @@ class PatchEncoder(nn.Module):
             self.next_position = nn.Parameter(position.clone())
         if config.stream == "masked":
             self.mask_token = nn.Parameter(torch.zeros(config.embed_dim))
-        if config.target == "colors":
-            palette = torch.full((config.num_colors, config.in_chans), torch.nan)
-            self.register_buffer("palette", palette)
+        self.target = make_target(config)
+        if config.reads_colors:
             entries = config.patch_size**2 * config.num_colors
             self.color_embed = nn.Embedding(entries, config.embed_dim)
             nn.init.normal_(self.color_embed.weight, std=0.02)
             self.encoder.patch_embed.requires_grad_(False)  # Ids are read instead of pixels.
-
-    palette: Float[Tensor, "K C"]
-    """Colors in [0, 1] (target="colors"); NaN until one is fitted and copied here."""
+        nn.Module.register_load_state_dict_pre_hook(self, _move_palette)
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -107,15 +110,11 @@ class PatchEncoder(nn.Module):
 
     def patchify(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B N P"]:
         """Cut images into patches in raster order; a patch lists rows, columns, then channels."""
-        size, (rows, cols) = self.config.patch_size, self.grid
-        tiles = images.unflatten(2, (rows, size)).unflatten(4, (cols, size))
-        return tiles.permute(0, 2, 4, 3, 5, 1).flatten(3).flatten(1, 2)
+        return patchify(images, self.config.patch_size)
 
     def unpatchify(self, patches: Float[Tensor, "B N P"]) -> Float[Tensor, "B C H W"]:
         """Put patches together again; the inverse of :meth:`patchify`."""
-        size, chans, (rows, cols) = self.config.patch_size, self.config.in_chans, self.grid
-        tiles = patches.reshape(-1, rows, cols, size, size, chans)
-        return tiles.permute(0, 5, 1, 3, 2, 4).reshape(-1, chans, rows * size, cols * size)
+        return unpatchify(patches, self.config.patch_size, self.grid)
 
     def normalize(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
         """Scale images in [0, 1] to the units that the model reads and predicts."""
@@ -126,7 +125,7 @@ class PatchEncoder(nn.Module):
             )
         if not images.is_floating_point():
             raise ValueError(f"the model takes floats in [0, 1], got {images.dtype}; divide by 255")
-        return (images - PIXEL_MEAN) / PIXEL_STD
+        return normalize(images)
 
     def embed(
         self, images: Float[Tensor, "B C H W"]
@@ -139,7 +138,7 @@ class PatchEncoder(nn.Module):
         pixels = self.normalize(images)
         token, position = self.start_and_position()
         start = (token + position[:, :1]).expand(len(images), -1, -1)
-        if self.config.target == "colors":
+        if self.config.reads_colors:
             content = self.embed_colors(self.color_ids(images))
         else:
             content = self.encoder.patch_embed(pixels)
@@ -157,15 +156,25 @@ class PatchEncoder(nn.Module):
         embedded: Tensor = self.color_embed(ids + first).sum(2)
         return embedded
 
+    @property
+    def colors(self) -> Colors:
+        """The target of a model that reads and predicts palette entries.
+
+        Raises:
+            ValueError: the model has another target.
+        """
+        if not isinstance(self.target, Colors):
+            raise ValueError(f"target={self.config.target!r} has no palette; target='colors' has")
+        return self.target
+
+    @property
+    def palette(self) -> Float[Tensor, "K C"]:
+        """Colors in [0, 1] (target="colors"); NaN until a palette is fitted and copied here."""
+        return self.colors.palette
+
     def color_ids(self, images: Float[Tensor, "B C H W"]) -> Int[Tensor, "B N S"]:
         """Return the palette entry of each of the S pixels of every patch."""
-        if bool(self.palette.isnan().any()):
-            raise ValueError(
-                "the model has no palette yet; fit one with foveate.targets.fit_palette "
-                "and copy it to model.palette"
-            )
-        pixels = self.patchify(images).unflatten(-1, (-1, self.config.in_chans))
-        return nearest_color(pixels, self.palette)
+        return self.colors.of(images)
 
     # --- streams
 

@@ -22,7 +22,6 @@ from foveate.model.decoder import Decoder, Prediction
 from foveate.model.encoder import PIXEL_MEAN, PIXEL_STD, PatchEncoder, take
 from foveate.model.tracks import TrackReader
 from foveate.orders import check_rank, order_to_rank, rank_to_order
-from foveate.targets import blur, color_error, cosine_error, normalize_patches, squared_error
 
 
 @dataclass(frozen=True)
@@ -47,9 +46,9 @@ class AnyOrderTransformer(PatchEncoder):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
         position = self.start_and_position()[1].detach()[0, 1:]
-        self.decoder = Decoder(config, position)
+        self.decoder = Decoder(config, position, self.target.dim)
         if config.visible_decoder:
-            self.visible_decoder = Decoder(config, position)
+            self.visible_decoder = Decoder(config, position, self.target.dim)
         if config.vocabulary:
             self.reader = TrackReader(config.embed_dim, len(config.vocabulary), config.max_words)
 
@@ -194,7 +193,7 @@ class AnyOrderTransformer(PatchEncoder):
             )
         if self.config.queries == "own":
             turn = self.predict_in_turn(images, rank)
-            targets = self.all_targets(images, features)
+            targets = self.targets(images, features)
             loss = self.loss(turn.prediction, targets, turn.predicted)
             if turn.seen is not None:
                 # The last group is never encoded, hence not visible to anything.
@@ -215,7 +214,7 @@ class AnyOrderTransformer(PatchEncoder):
         prediction = self.decode(
             layers, positions, counts.repeat_interleave(self.config.num_targets, dim=1)
         )
-        return self.loss(prediction, take(self.all_targets(images, features), positions))
+        return self.loss(prediction, take(self.targets(images, features), positions))
 
     def _unseen_places(
         self, counts: Int[Tensor, "B S"], generator: torch.Generator | None
@@ -232,36 +231,28 @@ class AnyOrderTransformer(PatchEncoder):
         offset = ((shift + spacing) % 1 * unseen).long()
         return counts.unsqueeze(-1) + torch.minimum(offset, unseen - 1)
 
-    def all_targets(
+    def targets(
         self, images: Float[Tensor, "B C H W"], features: Float[Tensor, "B N F"] | None = None
-    ) -> Num[Tensor, "B N T"]:
-        """Return what is to be predicted of every patch: pixel values, color ids, or features."""
-        kind = self.config.target
-        if (kind == "features") != (features is not None):
-            raise ValueError(
-                f"target={kind!r} {'needs features' if features is None else 'takes no features'}"
-            )
-        if features is not None:
-            return features
-        if kind == "colors":
-            return self.color_ids(images)
-        pixels = self.normalize(images)
-        if kind == "pixels":
-            return self.patchify(pixels)
-        # A convolution in half precision would be amplified on flat patches.
-        with torch.autocast(images.device.type, enabled=False):
-            return normalize_patches(self.patchify(blur(pixels) if kind == "blurred" else pixels))
+    ) -> Num[Tensor, "B N S"]:
+        """Return what is to be predicted of every patch, or the features that are given.
 
-    def patch_loss(
-        self, values: Float[Tensor, "B Q T"], targets: Num[Tensor, "B Q S"]
-    ) -> Float[Tensor, "B Q"]:
-        """Loss of each prediction: squared error, ``2 - 2 cos``, or cross-entropy in nats."""
-        values = values.float()
-        if self.config.target == "colors":
-            return color_error(values, targets, self.config.label_smoothing)
-        if self.config.target == "features":
-            return cosine_error(values, targets)
-        return squared_error(values, targets)
+        Raises:
+            ValueError: the target takes no features, or what it returns is not of patches.
+        """
+        if features is not None:
+            if not self.config.takes_features:
+                raise ValueError(f"target={self.config.target!r} takes no features")
+            return features
+        # In half precision the values of flat patches would be amplified noise.
+        with torch.autocast(images.device.type, enabled=False):
+            targets = self.target.of(images)
+        if targets.ndim != 3 or targets.shape[:2] != (len(images), self.num_patches):
+            wanted = f"({len(images)}, {self.num_patches}, values)"
+            raise ValueError(
+                f"target {self.config.target!r} must return {wanted} of these images, "
+                f"got {tuple(targets.shape)}"
+            )
+        return targets
 
     def loss(
         self,
@@ -280,7 +271,7 @@ class AnyOrderTransformer(PatchEncoder):
             targets: what they are.
             predicted: which predictions count (True = counts); None = all.
         """
-        error = self.patch_loss(prediction.values, targets)
+        error = self.target.loss(prediction.values.float(), targets)
         weight = torch.ones_like(error) if predicted is None else predicted.to(error.dtype)
         weight = weight / weight.sum().clamp_min(1)
         total = (error * weight).sum()
