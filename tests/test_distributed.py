@@ -192,7 +192,7 @@ def test_gradients_are_means_over_the_whole_batch(monkeypatch: pytest.MonkeyPatc
     trainer.generator.set_state(before)
     losses = []
     for generator in trainer._generators():
-        (images, _), rank = trainer.draw(3, generator)
+        (images, _), rank, *_ = trainer.draw(3, generator)
         losses.append(model(images, rank, num_steps=config.budget + 1, generator=generator))
     mean = torch.stack(losses).mean()
     assert loss == pytest.approx(float(mean.detach()))

@@ -192,7 +192,7 @@ def gradient(trainer: Trainer) -> Callable[[], None]:
     config = trainer.config
 
     def run() -> None:
-        (images, _), rank = trainer.draw(config.warmup_batch_size, trainer.generator)
+        (images, _), rank, *_ = trainer.draw(config.warmup_batch_size, trainer.generator)
         with trainer.autocast():
             loss = trainer.model(
                 images, rank, num_steps=config.budget + 1, generator=trainer.generator

@@ -15,8 +15,8 @@ Drawn = tuple[Float[Tensor, "B C H W"], Int[Tensor, "B"]]
 """Images and their numbers in the training set."""
 Scans = tuple[Drawn, Int[Tensor, "S T"]]
 """Images and the scanpaths on them, equally many on each, in succession."""
-Ranked = tuple[Drawn, Int[Tensor, "B N"]]
-"""Images and the ranks of their patches."""
+Ranked = tuple[Drawn, Int[Tensor, "B N"], bool | None, int | None]
+"""Images, the ranks of their patches, whether these may tie and the highest (None = unknown)."""
 
 
 def make_stream(config: TrainConfig, processes: Processes) -> ImageStream:

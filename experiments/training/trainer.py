@@ -37,7 +37,14 @@ from foveate.data import augment
 from foveate.data.captions import Captions
 from foveate.data.streaming import StreamState
 from foveate.model.teachers import Teacher, make_teacher
-from foveate.orders import check_rank, order_to_rank, rank_to_order, ranked, tie_prefix
+from foveate.orders import (
+    check_rank,
+    may_tie,
+    order_to_rank,
+    rank_to_order,
+    ranked,
+    tie_prefix,
+)
 from foveate.orders.semantic import model_ordering
 from foveate.targets import fit_palette
 
@@ -233,7 +240,9 @@ class Trainer:
             pairs: list[Ranked] = []
             if self.config.random_share < 1:
                 scanned = repeated(drawn, len(order) // len(drawn[1]))
-                pairs.append((scanned, order_to_rank(order, self.model.num_patches)))
+                last = min(order.shape[1], self.model.num_patches - 1)
+                rank = order_to_rank(order, self.model.num_patches)
+                pairs.append((scanned, rank, False, last))
             if self.config.num_random:
                 pairs.append(self.draw(self.config.num_random, generator))
             batches.append(pairs)
@@ -245,15 +254,17 @@ class Trainer:
         """Take one step on micro-batches of (images, rank) pairs, each weighted by its images."""
         total = 0.0
         for pairs, generator in zip(batches, generators, strict=True):
-            num_images = sum(len(rank) for _, rank in pairs)
+            num_images = sum(len(rank) for _, rank, *_ in pairs)
             loss = torch.zeros((), device=self.config.device)
-            for (images, index), rank in pairs:
+            for (images, index), rank, ties, last_rank in pairs:
                 anchors = self._anchors(rank, generator)
                 features = None if self.teacher is None else self.teacher(images)
                 with self.autocast():
                     part = self.model(
                         images,
                         rank,
+                        ties=ties,
+                        last_rank=last_rank,
                         num_steps=self.config.budget + 1,
                         generator=generator,
                         features=features,
@@ -317,13 +328,17 @@ class Trainer:
         """
         drawn = self._batch(size, generator)
         rank = self.order(drawn[0], generator=generator)
+        ties, last_rank = may_tie(self.order), None
         share = self.config.prefix_share
         if share > 0 and float(torch.rand((), generator=generator)) < share:
             prefix = int(torch.randint(1, self.model.num_patches, (), generator=generator))
-            rank = tie_prefix(rank, prefix)
+            rank, ties = tie_prefix(rank, prefix), ties if prefix == 1 else True
+        if ties is False:
+            last_rank = self.model.num_patches - 1
         if self.model.config.queries == "unseen":
             rank = rank.clamp(max=self.config.budget)
-        return drawn, rank
+            last_rank = None if last_rank is None else min(last_rank, self.config.budget)
+        return drawn, rank, ties, last_rank
 
     # --- schedules
 

@@ -36,21 +36,32 @@ def query_may_attend(rank: Int[Tensor, "B N"]) -> Bool[Tensor, "B N N"]:
     return rank.unsqueeze(1) < rank.unsqueeze(2)
 
 
+def shared_counts(counts: Int[Tensor, "B Q"], agree: bool | None = None) -> Int[Tensor, "R Q"]:
+    """Return one row of counts where all images agree, so that one mask serves them all.
+
+    Args:
+        counts: how many sorted patches each row of each image sees.
+        agree: whether all images agree; None = look, for which the host waits for the device.
+    """
+    if agree is None:
+        agree = bool((counts == counts[:1]).all())
+    return counts[:1] if agree else counts
+
+
 def prefix_may_attend(
-    counts: Int[Tensor, "B Q"], num_tokens: int, num_always: int
+    counts: Int[Tensor, "R Q"], num_tokens: int, num_always: int
 ) -> Bool[Tensor, "R 1 Q K"]:
     """Whether a row may attend to a token: row q sees the first ``counts[q]`` sorted patches.
 
     Args:
-        counts: how many sorted patches each row sees, on top of the always-visible tokens.
+        counts: how many sorted patches each row sees, on top of the always-visible tokens; of every
+            image, or one row for all (:func:`shared_counts`).
         num_tokens: number of sorted patches that stand in the sequence.
         num_always: number of always-visible tokens (start and periphery) that come before them.
 
     Returns:
-        True = may attend. R is 1 when all images agree (no ties, or the same ties), else B.
+        True = may attend.
     """
-    if bool((counts == counts[:1]).all()):
-        counts = counts[:1]
     token = torch.arange(num_tokens + num_always, device=counts.device)
     return (token < counts.unsqueeze(-1) + num_always).unsqueeze(1)
 

@@ -79,30 +79,25 @@ class Decoder(nn.Module):
         self,
         layers: tuple[Float[Tensor, "B S D"], ...],
         positions: Int[Tensor, "B Q"],
-        counts: Int[Tensor, "B Q"],
+        counts: Int[Tensor, "#B Q"],
     ) -> Prediction:
         """Predict the patches at ``positions``, each from the first ``counts`` sorted patches.
+
+        Nothing here looks at a value. A joint decoder takes no counts: all of the memory is visible
+        to all of its queries.
 
         Args:
             layers: outputs of all encoder layers.
             positions: what is predicted.
-            counts: how many sorted patches each query may see.
-
-        Raises:
-            ValueError: the decoder is joint, and queries differ in what they may see.
+            counts: how many sorted patches each query may see; one row where all images agree.
         """
         queries = self.position[positions]
-        num_sorted = layers[-1].shape[1] - self.num_always
         if self.lateral == "joint":
-            if bool((counts != num_sorted).any()):
-                raise ValueError(
-                    "a joint decoder predicts one group of patches from one visible group, of "
-                    "one size in all images; use an order with two ranks, as random_subset"
-                )
             tokens = torch.cat([layers[-1], queries], dim=1)
             for block in self.blocks:
                 tokens = block(tokens)
             return self.read_out(tokens[:, -queries.shape[1] :])
+        num_sorted = layers[-1].shape[1] - self.num_always
         may_attend = prefix_may_attend(counts, num_sorted, self.num_always)
         lateral = None
         if self.lateral == "segment":

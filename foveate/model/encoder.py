@@ -17,7 +17,12 @@ from torch import Tensor, nn
 from torch.nn.attention.flex_attention import BlockMask
 
 from foveate.config import ModelConfig
-from foveate.model.attention import SelfAttention, prefix_block_mask, prefix_may_attend
+from foveate.model.attention import (
+    SelfAttention,
+    prefix_block_mask,
+    prefix_may_attend,
+    shared_counts,
+)
 from foveate.orders import check_rank, rank_to_order
 from foveate.patches import PIXEL_MEAN, PIXEL_STD, normalize, patchify, unpatchify
 from foveate.targets import Colors, make_target
@@ -199,6 +204,7 @@ class PatchEncoder(nn.Module):
         images: Float[Tensor, "B C H W"],
         order: Int[Tensor, "B M"],
         counts: Int[Tensor, "B L"],
+        ties: bool | None = None,
     ) -> tuple[Float[Tensor, "B S D"], ...]:
         """Encode the always-visible tokens and the first L patches in rank order, S = A + L.
 
@@ -207,11 +213,13 @@ class PatchEncoder(nn.Module):
             order: the patch at each sorted place; M may exceed L.
             counts: how many sorted patches each of them may attend to, itself and
                 its ties included.
+            ties: whether a patch may attend to others behind it. False takes the kernel of plain
+                causal attention; None = look, for which the host waits for the device.
 
         Returns:
             The outputs of all blocks; those of the last are normalized.
         """
-        return self.encode_tokens(*self.embed(images), order, counts)
+        return self.encode_tokens(*self.embed(images), order, counts, ties)
 
     def encode_tokens(
         self,
@@ -219,14 +227,17 @@ class PatchEncoder(nn.Module):
         patches: Float[Tensor, "B N D"],
         order: Int[Tensor, "B M"],
         counts: Int[Tensor, "B L"],
+        ties: bool | None = None,
     ) -> tuple[Float[Tensor, "B S D"], ...]:
         """Do as :meth:`encode` does, from embedded tokens."""
         length = counts.shape[1]
         tokens = self.tell(torch.cat([always, take(patches, order[:, :length])], dim=1), order)
-        if bool((counts == torch.arange(1, length + 1, device=counts.device)).all()):
+        causal_counts = torch.arange(1, length + 1, device=counts.device)
+        if ties is False or (ties is None and bool((counts == causal_counts).all())):
             return self.run_blocks(tokens, None, is_causal=True)
         if tokens.is_cuda:
             return self.run_blocks(tokens, prefix_block_mask(counts, self.num_always))
+        counts = shared_counts(counts, None if ties is None else False)
         rows = prefix_may_attend(counts, length, self.num_always)
         causal = torch.ones(
             tokens.shape[1], tokens.shape[1], dtype=torch.bool, device=tokens.device

@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float, Int, Num
 from torch import Tensor
 
 from foveate.config import ModelConfig
-from foveate.model.attention import CrossAttentionBlock
+from foveate.model.attention import CrossAttentionBlock, shared_counts
 from foveate.model.decoder import Decoder, Prediction
 from foveate.model.encoder import PIXEL_MEAN, PIXEL_STD, PatchEncoder, take
 from foveate.model.tracks import TrackReader
@@ -62,28 +62,87 @@ class AnyOrderTransformer(PatchEncoder):
         positions: Int[Tensor, "B Q"],
         counts: Int[Tensor, "B Q"],
     ) -> Prediction:
-        """Predict the patches at ``positions``, each from the first ``counts`` sorted patches."""
-        prediction: Prediction = self.decoder(layers, positions, counts)
+        """Predict the patches at ``positions``, each from the first ``counts`` sorted patches.
+
+        Looks whether all images agree in their counts, for which the host waits for the device.
+        """
+        prediction: Prediction = self.decoder(layers, positions, shared_counts(counts))
         return prediction
 
     # --- each patch in turn
 
-    def predict_in_turn(self, images: Float[Tensor, "B C H W"], rank: Int[Tensor, "B N"]) -> InTurn:
+    def predict_in_turn(
+        self,
+        images: Float[Tensor, "B C H W"],
+        rank: Int[Tensor, "B N"],
+        *,
+        ties: bool | None = None,
+        last_rank: int | None = None,
+    ) -> InTurn:
         """Predict each patch once, from the patches of lower rank.
+
+        Args:
+            images: pixels in [0, 1].
+            rank: decoding step of every patch, from 0.
+            ties: as of :meth:`forward`.
+            last_rank: as of :meth:`forward`.
 
         Raises:
             ValueError: the parts do not take this order: without a decoder a causal stream decodes
                 one patch per step; a masked stream and a joint decoder know only ranks 0 (visible)
                 and 1 (hidden); or they predict nothing of it.
         """
-        check_rank(rank, self.num_patches)
+        self._check_rank(rank, ties)
+        if ties is None:
+            self._check_turns(rank)
         always, patches = self.embed(images)
         first_is_predicted = self.config.predict_first
         order = rank_to_order(rank)
         sorted_rank = rank.gather(1, order)
         counts = torch.searchsorted(sorted_rank, sorted_rank)
         seen: Prediction | None = None
-        if not first_is_predicted and not bool((rank > 0).any()):
+        if self.config.stream == "masked":
+            prediction = self._fill_in(always, patches, rank)
+            return InTurn(prediction, rank > 0, None)
+        if self.config.decoder_depth == 0:
+            places = torch.arange(self.num_patches, device=rank.device)
+            if ties is not False and bool((counts != places).any()):
+                raise ValueError(
+                    "without a decoder patches are decoded one by one: "
+                    "the order must not hold patches of equal rank"
+                )
+            layers = self.encode_tokens(always, patches, order, counts[:, 1:], False)
+            prediction = self.decoder.read_out(layers[-1][:, self.num_always - 1 :])
+        else:
+            length = self._num_before_last(counts, ties, last_rank)
+            layers = self._encode_first(always, patches, order, sorted_rank, length, ties)
+            # A joint decoder holds the visible patches themselves, not queries for them.
+            num_left_out = length if self.config.lateral == "joint" else 0
+            first_is_predicted = first_is_predicted and not num_left_out
+            agree = None if ties is None else not ties
+            prediction = self.decoder(
+                layers, order[:, num_left_out:], shared_counts(counts[:, num_left_out:], agree)
+            )
+            # Empty predictions stand for those that are left out.
+            prediction = prediction.map(lambda each: F.pad(each, (0, 0, num_left_out, 0)))
+            if self.config.visible_decoder:
+                through = torch.searchsorted(sorted_rank, sorted_rank, right=True)
+                seen = self.visible_decoder(layers, order, shared_counts(through, agree))
+        place = rank_to_order(order)
+        return InTurn(
+            prediction.take(place),
+            torch.ones_like(rank, dtype=torch.bool) if first_is_predicted else rank > 0,
+            None if seen is None else seen.take(place),
+        )
+
+    def _check_rank(self, rank: Int[Tensor, "B N"], ties: bool | None) -> None:
+        """Refuse what is no rank; a caller who states the ties vouches for the values."""
+        if ties is None or rank.shape[1:] != (self.num_patches,):
+            check_rank(rank, self.num_patches)
+
+    def _check_turns(self, rank: Int[Tensor, "B N"]) -> None:
+        """Refuse ranks of which the parts predict nothing, or that they do not know."""
+        if not self.config.predict_first and not bool((rank > 0).any()):
             raise ValueError(
                 "there is nothing to predict: all patches come first, and what comes first is not "
                 "predicted; use a finer grid or another order"
@@ -93,35 +152,24 @@ class AnyOrderTransformer(PatchEncoder):
                 "a masked stream and a joint decoder know ranks 0 (visible) and 1 (hidden) only; "
                 "use an order with two ranks, as random_subset"
             )
-        if self.config.stream == "masked":
-            prediction = self._fill_in(always, patches, rank)
-            return InTurn(prediction, rank > 0, None)
-        if self.config.decoder_depth == 0:
-            if bool((counts != torch.arange(self.num_patches, device=rank.device)).any()):
-                raise ValueError(
-                    "without a decoder patches are decoded one by one: "
-                    "the order must not hold patches of equal rank"
-                )
-            layers = self.encode_tokens(always, patches, order, counts[:, 1:])
-            prediction = self.decoder.read_out(layers[-1][:, self.num_always - 1 :])
-        else:
-            length = int(counts.max())
-            layers = self._encode_first(always, patches, order, sorted_rank, length)
-            # A joint decoder holds the visible patches themselves, not queries for them.
-            num_left_out = length if self.config.lateral == "joint" else 0
-            first_is_predicted = first_is_predicted and not num_left_out
-            prediction = self.decode(layers, order[:, num_left_out:], counts[:, num_left_out:])
-            # Empty predictions stand for those that are left out.
-            prediction = prediction.map(lambda each: F.pad(each, (0, 0, num_left_out, 0)))
-            if self.config.visible_decoder:
-                through = torch.searchsorted(sorted_rank, sorted_rank, right=True)
-                seen = self.visible_decoder(layers, order, through)
-        place = rank_to_order(order)
-        return InTurn(
-            prediction.take(place),
-            torch.ones_like(rank, dtype=torch.bool) if first_is_predicted else rank > 0,
-            None if seen is None else seen.take(place),
-        )
+
+    def _num_before_last(
+        self, counts: Int[Tensor, "B N"], ties: bool | None, last_rank: int | None
+    ) -> int:
+        """Return how many patches come before the last rank, at most: those that are encoded.
+
+        Raises:
+            ValueError: images differ in it, and the decoder is joint.
+        """
+        if ties is False and last_rank is not None:
+            return last_rank
+        fewest, most = torch.stack(counts[:, -1].aminmax()).tolist()
+        if self.config.lateral == "joint" and fewest != most:
+            raise ValueError(
+                "a joint decoder predicts one group of patches from one visible group, of "
+                "one size in all images; use an order with two ranks, as random_subset"
+            )
+        return int(most)
 
     def _fill_in(
         self,
@@ -143,10 +191,11 @@ class AnyOrderTransformer(PatchEncoder):
         order: Int[Tensor, "B N"],
         sorted_rank: Int[Tensor, "B N"],
         length: int,
+        ties: bool | None = None,
     ) -> tuple[Float[Tensor, "B S D"], ...]:
         """Encode the first ``length`` patches in rank order, ties seeing one another."""
         counts = torch.searchsorted(sorted_rank, sorted_rank[:, :length].contiguous(), right=True)
-        return self.encode_tokens(always, patches, order, counts.clamp(max=length))
+        return self.encode_tokens(always, patches, order, counts.clamp(max=length), ties)
 
     # --- training
 
@@ -155,6 +204,8 @@ class AnyOrderTransformer(PatchEncoder):
         images: Float[Tensor, "B C H W"],
         rank: Int[Tensor, "B N"],
         *,
+        ties: bool | None = None,
+        last_rank: int | None = None,
         num_steps: int | None = None,
         generator: torch.Generator | None = None,
         features: Float[Tensor, "B N F"] | None = None,
@@ -171,6 +222,11 @@ class AnyOrderTransformer(PatchEncoder):
         Args:
             images: pixels in [0, 1].
             rank: decoding step of every patch, from 0; patches of equal rank are revealed together.
+            ties: whether patches before the last rank may tie. False promises that they do not, and
+                that all images take equally many steps. Who states it vouches for the ranks: their
+                values are not checked, and the host need not wait for the device to choose a
+                kernel. None = look, and check.
+            last_rank: the highest rank of every image, if the caller knows it; None = look.
             num_steps: steps supervised per image, drawn at random; None = all, from the
                 empty prefix on. Own queries take all.
             generator: randomness of steps and targets, on the CPU; own queries have none.
@@ -182,39 +238,72 @@ class AnyOrderTransformer(PatchEncoder):
             ValueError: rank has another shape than (B, N) or negative entries, the config's parts
                 do not take this order or need features, or anchors come without words.
         """
-        check_rank(rank, self.num_patches)
         if (anchors is None) != (words is None):
             raise ValueError("anchors and words go together")
         if anchors is not None and words is not None:
             # The sum of a generative and a reading loss, as iGPT's Sec. 2.3 adds its classifier's.
             reading = self.reader.loss(self, images, anchors, words)
-            return reading + self(
-                images, rank, num_steps=num_steps, generator=generator, features=features
+            return reading + self._loss_of_order(
+                images, rank, ties, last_rank, num_steps, generator, features
             )
+        return self._loss_of_order(images, rank, ties, last_rank, num_steps, generator, features)
+
+    def _loss_of_order(
+        self,
+        images: Float[Tensor, "B C H W"],
+        rank: Int[Tensor, "B N"],
+        ties: bool | None,
+        last_rank: int | None,
+        num_steps: int | None,
+        generator: torch.Generator | None,
+        features: Float[Tensor, "B N F"] | None,
+    ) -> Float[Tensor, ""]:
+        """Mean loss of predicting patches from those of lower rank."""
         if self.config.queries == "own":
-            turn = self.predict_in_turn(images, rank)
+            turn = self.predict_in_turn(images, rank, ties=ties, last_rank=last_rank)
             targets = self.targets(images, features)
             loss = self.loss(turn.prediction, targets, turn.predicted)
             if turn.seen is not None:
                 # The last group is never encoded, hence not visible to anything.
                 loss = loss + self.loss(turn.seen, targets, rank < rank.amax(1, keepdim=True))
             return loss
+        self._check_rank(rank, ties)
+        prediction, positions = self._predict_unseen(
+            images, rank, ties, last_rank, num_steps, generator
+        )
+        return self.loss(prediction, take(self.targets(images, features), positions))
+
+    def _predict_unseen(
+        self,
+        images: Float[Tensor, "B C H W"],
+        rank: Int[Tensor, "B N"],
+        ties: bool | None,
+        last_rank: int | None,
+        num_steps: int | None,
+        generator: torch.Generator | None,
+    ) -> tuple[Prediction, Int[Tensor, "B Q"]]:
+        """Predict random unseen patches after each step, and say which."""
         order = rank_to_order(rank)
         sorted_rank = rank.gather(1, order)
         last = sorted_rank[:, -1:]
-        steps = torch.arange(int(last.max()) + 1, device=rank.device).expand(len(rank), -1)
-        if num_steps is not None and num_steps < steps.shape[1]:
-            noise = torch.rand(steps.shape, generator=generator)
-            steps = noise.topk(num_steps, dim=1).indices.to(rank.device)
+        num_ranks = 1 + (int(last.max()) if last_rank is None else last_rank)
+        steps = torch.arange(num_ranks, device=rank.device).expand(len(rank), -1)
+        most = num_ranks - 1
+        all_steps = num_steps is None or num_steps >= num_ranks
+        if num_steps is not None and not all_steps:
+            drawn = torch.rand(steps.shape, generator=generator).topk(num_steps, dim=1).indices
+            steps, most = drawn.to(rank.device), int(drawn.max())
         # Whatever the ties, what is visible after t steps is a prefix of the patches in rank order.
         counts = torch.searchsorted(sorted_rank, torch.minimum(steps, last))
         positions = order.gather(1, self._unseen_places(counts, generator).flatten(1))
-
-        layers = self._encode_first(*self.embed(images), order, sorted_rank, int(counts.max()))
-        prediction = self.decode(
-            layers, positions, counts.repeat_interleave(self.config.num_targets, dim=1)
-        )
-        return self.loss(prediction, take(self.targets(images, features), positions))
+        # Without ties t patches are visible after t steps.
+        length = most if ties is False else int(counts.max())
+        layers = self._encode_first(*self.embed(images), order, sorted_rank, length, ties)
+        counts = counts.repeat_interleave(self.config.num_targets, dim=1)
+        if ties is None:
+            return self.decode(layers, positions, counts), positions
+        counts = shared_counts(counts, not ties and all_steps)
+        return self.decoder(layers, positions, counts), positions
 
     def _unseen_places(
         self, counts: Int[Tensor, "B S"], generator: torch.Generator | None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -106,6 +107,7 @@ class SemanticOrdering:
 
     name: str
     model: PatchEncoder
+    ties: ClassVar[bool] = False
 
     def __call__(
         self, images: Float[Tensor, "B C H W"], *, generator: torch.Generator | None = None

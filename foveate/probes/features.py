@@ -50,7 +50,8 @@ def query_features(
         raise ValueError("a model without a decoder has no query stream; probe stream content")
     place = torch.arange(model.num_patches, device=images.device).expand(len(images), -1)
     every = torch.full_like(place, model.num_patches)
-    memory = model.encode(images, place, every if attention == "full" else place + 1)
+    seen, ties = (every, None) if attention == "full" else (place + 1, False)
+    memory = model.encode(images, place, seen, ties)
     return model.decode(memory, place, every).states
 
 
