@@ -81,7 +81,7 @@ def decode(config: DecodeConfig) -> dict[str, object]:
         "kind": "decode",
         "decodings": rows,
         "searched": searched,
-        "data": Path(run.config.data).name,
+        "data": Path(run.config.data.data).name,
         "train_seconds": manifest.get("train_seconds"),
         "against_train_seconds": None
         if other is None
@@ -144,7 +144,11 @@ def check_comparable(other: Run, run: Run) -> None:
     parts = other.model.config
     kind = parts.stream == "causal" and parts.target == "colors"
     images = [
-        (Path(each.config.data).name, each.model.config.in_chans, *each.model.config.image_size)
+        (
+            Path(each.config.data.data).name,
+            each.model.config.in_chans,
+            *each.model.config.image_size,
+        )
         for each in (other, run)
     ]
     if not kind or images[0] != images[1]:

@@ -81,8 +81,8 @@ def read(config: ReadConfig) -> dict[str, object]:
         "tracks": tracks,
         "test_images": len(test),
         "train_seconds": manifest.get("train_seconds"),
-        "data": Path(run.config.data).name,
-        "seed": run.config.seed,
+        "data": Path(run.config.data.data).name,
+        "seed": run.config.run.seed,
         "commit": git_commit(),
     }
     write_result(config.run / "read.json", result, run, config)
