@@ -1,7 +1,8 @@
-"""Muon that orthogonalizes matrices of one shape together, in float32 unless on a GPU."""
+"""Learning rates over a run, and Muon, which orthogonalizes matrices of one shape together."""
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from typing import Any, overload
@@ -9,6 +10,23 @@ from typing import Any, overload
 import torch
 from timm.optim.muon import zeropower_via_newtonschulz
 from torch import Tensor
+
+
+def warm_up(step: int, length: int) -> float:
+    """Share of the learning rate at a step: it rises linearly to 1 at step ``length - 1``.
+
+    Steps before 0, of what does not learn yet, have none of it.
+    """
+    return min(1.0, max(step + 1, 0) / length)
+
+
+def cosine_decay(step: int, total: int, floor: float = 0.0) -> float:
+    """Share of the learning rate at a step: half a cosine from 1 at step 0 to 0 at ``total``.
+
+    It stays at 1 before step 0, and never falls below ``floor``.
+    """
+    progress = max(0, step) / max(1, total)
+    return max(0.5 * (1 + math.cos(math.pi * progress)), floor)
 
 
 class Muon(torch.optim.Muon):

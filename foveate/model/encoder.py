@@ -18,7 +18,10 @@ from torch.nn.attention.flex_attention import BlockMask
 
 from foveate.config import ModelConfig
 from foveate.model.attention import (
+    CachePlace,
+    KeyValueCache,
     SelfAttention,
+    append_to_block,
     prefix_block_mask,
     prefix_may_attend,
     shared_counts,
@@ -256,6 +259,28 @@ class PatchEncoder(nn.Module):
         layers = []
         for block in self.encoder.blocks:
             tokens = block(tokens, attn_mask=may_attend, is_causal=is_causal)
+            layers.append(tokens)
+        layers[-1] = self.encoder.norm(tokens)
+        return tuple(layers)
+
+    def empty_caches(self, num_rows: int, capacity: int) -> list[KeyValueCache]:
+        """Make room for ``capacity`` tokens of each row in every block."""
+        heads = self.config.num_heads
+        like = self.start_and_position()[0].detach().unflatten(-1, (heads, -1)).transpose(1, 2)
+        like = like.expand(num_rows, -1, -1, -1)
+        return [KeyValueCache.empty(like, capacity) for _ in self.encoder_blocks()]
+
+    def append(
+        self, tokens: Float[Tensor, "B K D"], caches: list[KeyValueCache], at: CachePlace
+    ) -> tuple[Float[Tensor, "B K D"], ...]:
+        """Run all blocks on new tokens behind those in the caches, and return their outputs.
+
+        The new tokens attend to one another and to all that stands there; the last outputs are
+        normalized.
+        """
+        layers = []
+        for block, cache in zip(self.encoder_blocks(), caches, strict=True):
+            tokens = append_to_block(block, tokens, cache, at)
             layers.append(tokens)
         layers[-1] = self.encoder.norm(tokens)
         return tuple(layers)

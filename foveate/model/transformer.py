@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float, Int, Num
 from torch import Tensor
 
 from foveate.config import ModelConfig
+from foveate.errors import unseen_error
 from foveate.model.attention import CrossAttentionBlock, shared_counts
 from foveate.model.decoder import Decoder, Prediction
 from foveate.model.encoder import PIXEL_MEAN, PIXEL_STD, PatchEncoder, take
@@ -413,8 +414,8 @@ class AnyOrderTransformer(PatchEncoder):
         """
         rank, num_steps = order_to_rank(order, self.num_patches), order.shape[1]
         targets = self.patchify(self.normalize(images)).unsqueeze(1)
-        error = (self.predict_scan(images, rank, num_steps) - targets).square().mean(-1)
-        remaining = (error * ~self._seen(rank, num_steps)).sum(-1)
+        predicted = self.predict_scan(images, rank, num_steps)
+        remaining = unseen_error(predicted, targets, ~self._seen(rank, num_steps)).sum(-1)
         return remaining / remaining[:, :1].clamp_min(1e-12)
 
     @staticmethod

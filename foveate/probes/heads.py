@@ -18,6 +18,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from foveate.data import ImageSet
+from foveate.optim import cosine_decay, warm_up
 from foveate.probes.features import Attention, Stream, frozen, patch_features
 from foveate.probes.linear import ChosenAccuracy, hold_out, score
 
@@ -69,10 +70,9 @@ def descend(
     """
     num_batches = math.ceil(len(index) / batch_size)
     total = epochs * num_batches
-    warm_up = max(1, total // 10)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer,
-        lambda step: min((step + 1) / warm_up, 0.5 + 0.5 * math.cos(math.pi * step / total)),
+    rising = max(1, total // 10)
+    learning_rates = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: min(warm_up(step, rising), cosine_decay(step, total))
     )
     for _ in range(epochs):
         shuffled = index[torch.randperm(len(index), generator=generator)]
@@ -81,7 +81,7 @@ def descend(
             optimizer.zero_grad()
             loss(batch).backward()
             optimizer.step()
-            schedule.step()
+            learning_rates.step()
 
 
 def predict(
