@@ -161,17 +161,22 @@ def _open_parquet(files: list[tuple[Path, str]], split: str, name: str) -> _Parq
     num_rows: dict[str, int] = {}
     for file, named in files:
         with _reading(file), pyarrow.parquet.ParquetFile(file) as opened:
-            image, label, column = sources.parquet_columns(file, opened.schema_arrow)
+            columns = sources.parquet_columns(file, opened.schema_arrow)
             for number in range(opened.num_row_groups):
-                if column:
-                    table = opened.read_row_group(number, columns=[column], use_threads=False)
-                    stored = [sources.split_name(str(own)) for own in table[column].to_pylist()]
+                if columns.split:
+                    table = opened.read_row_group(
+                        number, columns=[columns.split], use_threads=False
+                    )
+                    named_rows = table[columns.split].to_pylist()
+                    stored = [sources.split_name(str(own)) for own in named_rows]
                 else:
                     stored = [named] * opened.metadata.row_group(number).num_rows
                 for own in sorted(set(stored)):
                     rows = np.flatnonzero(np.array(stored) == own)
                     first = num_rows.get(own, 0)
-                    groups.append((own, first, _RowGroup(file, number, image, label, rows)))
+                    groups.append(
+                        (own, first, _RowGroup(file, number, columns.image, columns.label, rows))
+                    )
                     num_rows[own] = first + len(rows)
     source, chosen = sources.choose_rows(num_rows, split, name)
     kept = []

@@ -38,6 +38,8 @@ _SPLIT_IN_NAME = re.compile(
 )
 LABEL_COLUMNS = ("label", "labels", "fine_label", "target", "class")
 """Names of a parquet file's class numbers, the first that is there."""
+CAPTION_COLUMNS = ("captions", "caption")
+"""Names of a parquet file's sentences, text or lists of text; the first that is there."""
 _IMAGE_SUFFIXES = frozenset(".bmp .gif .jpeg .jpg .pgm .png .ppm .tif .tiff .webp".split())
 _UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
 
@@ -50,6 +52,25 @@ class Rows:
     encoded: dict[str, list[Encoded]]
     labels: dict[str, np.ndarray]
     class_names: tuple[str, ...]
+    captions: dict[str, list[tuple[str, ...]]] | None = None
+    """Sentences about each image; None for a source without captions."""
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which columns of a parquet file hold what; None where there is none."""
+
+    image: str
+    label: str | None
+    split: str | None
+    captions: str | None
+
+    @property
+    def names(self) -> list[str]:
+        """All columns that are there."""
+        return [
+            name for name in (self.image, self.label, self.split, self.captions) if name is not None
+        ]
 
 
 def torchvision_rows(name: str, root: Path) -> Rows:
@@ -137,35 +158,31 @@ def _folder_rows(folder: Path, files: list[Path]) -> Rows:
 
 
 def _parquet_rows(folder: Path, files: list[Path]) -> Rows:
-    """Read image bytes, labels and splits; a split column wins over a split in the file's name."""
-    import pyarrow.parquet
+    """Read image bytes, labels, captions and splits of all files.
 
+    A split column wins over a split in the file's name. A set has captions where a file has some.
+    """
     encoded: dict[str, list[Encoded]] = {}
     labels: dict[str, list[int]] = {}
+    captions: dict[str, list[tuple[str, ...]]] = {}
     class_names: tuple[str, ...] = ()
+    has_captions = False
     for file in files:
-        try:
-            schema = pyarrow.parquet.read_schema(file)
-            image, label, split_column = parquet_columns(file, schema)
-            columns = [name for name in (image, label, split_column) if name is not None]
-            table = pyarrow.parquet.read_table(file, columns=columns, partitioning=None)
-        except (pyarrow.ArrowException, OSError) as error:
-            raise ValueError(f"cannot read {file} as parquet ({error}); write it again") from error
-        class_names = class_names or _parquet_class_names(schema, label)
-        contents: list[bytes | None] = []
-        for chunk in table[image].chunks:
-            contents += chunk.field("bytes").to_pylist()
-        if None in contents:
-            raise ValueError(
-                f"{file}: row {contents.index(None)} has no image bytes; embed the images"
-            )
-        numbers = table[label].to_pylist() if label else [-1] * len(contents)
+        table, columns = _read_parquet(file)
+        class_names = class_names or _parquet_class_names(table.schema, columns.label)
+        has_captions = has_captions or columns.captions is not None
+        contents = _contents(file, table, columns.image)
+        nothing = [None] * len(contents)
+        numbers = table[columns.label].to_pylist() if columns.label else nothing
+        written = table[columns.captions].to_pylist() if columns.captions else nothing
         default = split_in_name(file, folder)
-        splits = table[split_column].to_pylist() if split_column else [default] * len(contents)
-        for content, number, split in zip(contents, numbers, splits, strict=True):
+        splits = table[columns.split].to_pylist() if columns.split else [default] * len(contents)
+        rows = zip(contents, numbers, written, splits, strict=True)
+        for content, number, sentences, split in rows:
             where = split_name(str(split))
-            encoded.setdefault(where, []).append(content or b"")
+            encoded.setdefault(where, []).append(content)
             labels.setdefault(where, []).append(-1 if number is None else number)
+            captions.setdefault(where, []).append(_sentences(sentences))
     arrays = {split: np.array(values, np.int64) for split, values in labels.items()}
     highest = max((int(values.max()) for values in arrays.values()), default=-1)
     if class_names and highest >= len(class_names):
@@ -173,14 +190,42 @@ def _parquet_rows(folder: Path, files: list[Path]) -> Rows:
             f"{files[0]}: label {highest} has no name; class_names lists {len(class_names)}"
         )
     names = () if highest < 0 else class_names or tuple(str(label) for label in range(highest + 1))
-    return Rows(files[0].stem if len(files) == 1 else folder.name, encoded, arrays, names)
+    name = files[0].stem if len(files) == 1 else folder.name
+    return Rows(name, encoded, arrays, names, captions if has_captions else None)
 
 
-def parquet_columns(file: Path, schema: pyarrow.Schema) -> tuple[str, str | None, str | None]:
-    """Return the names of the columns with images, labels and splits; None where there is none.
+def _read_parquet(file: Path) -> tuple[pyarrow.Table, Columns]:
+    import pyarrow.parquet
+
+    try:
+        columns = parquet_columns(file, pyarrow.parquet.read_schema(file))
+        table = pyarrow.parquet.read_table(file, columns=columns.names, partitioning=None)
+    except (pyarrow.ArrowException, OSError) as error:
+        raise ValueError(f"cannot read {file} as parquet ({error}); write it again") from error
+    return table, columns
+
+
+def _contents(file: Path, table: pyarrow.Table, image: str) -> list[bytes]:
+    """Return the bytes of every image."""
+    contents: list[bytes | None] = []
+    for chunk in table[image].chunks:
+        contents += chunk.field("bytes").to_pylist()
+    if None in contents:
+        raise ValueError(f"{file}: row {contents.index(None)} has no image bytes; embed the images")
+    return [content or b"" for content in contents]
+
+
+def _sentences(stored: str | list[str | None] | None) -> tuple[str, ...]:
+    """Return one sentence or several as a tuple; nothing is no sentence."""
+    several = [stored] if stored is None or isinstance(stored, str) else stored
+    return tuple(sentence for sentence in several if sentence is not None)
+
+
+def parquet_columns(file: Path, schema: pyarrow.Schema) -> Columns:
+    """Return the names of the columns with images, labels, splits and captions.
 
     Raises:
-        ValueError: No image column, or labels that are no integers.
+        ValueError: No image column, labels that are no integers, or captions that are no text.
     """
     from pyarrow import types
 
@@ -190,7 +235,13 @@ def parquet_columns(file: Path, schema: pyarrow.Schema) -> tuple[str, str | None
         raise ValueError(
             f"{file}: {label} must be an integer column, got {schema.field(label).type}"
         )
-    return image, label, "split" if "split" in schema.names else None
+    captions = next((name for name in CAPTION_COLUMNS if name in schema.names), None)
+    if captions:
+        kind = schema.field(captions).type
+        text = kind.value_type if types.is_list(kind) or types.is_large_list(kind) else kind
+        if not (types.is_string(text) or types.is_large_string(text) or types.is_null(text)):
+            raise ValueError(f"{file}: {captions} must be text or lists of text, got {kind}")
+    return Columns(image, label, "split" if "split" in schema.names else None, captions)
 
 
 def _image_column(file: Path, schema: pyarrow.Schema) -> str:
@@ -265,10 +316,17 @@ def choose_rows(
     return source, chosen
 
 
-def decode(
-    rows: Rows, split: str, image_size: int | None
-) -> tuple[UInt8[np.ndarray, "M C H W"], Int64[np.ndarray, " M"]]:
-    """Return the pixels and labels of one split; see :func:`foveate.data.load_data`.
+@dataclass(frozen=True)
+class Decoded:
+    """What a split holds."""
+
+    pixels: UInt8[np.ndarray, "M C H W"]
+    labels: Int64[np.ndarray, " M"]
+    captions: tuple[tuple[str, ...], ...] | None
+
+
+def decode(rows: Rows, split: str, image_size: int | None) -> Decoded:
+    """Decode one split; see :func:`foveate.data.load_data`.
 
     Raises:
         ValueError: No rows for the split, or an image that is unreadable, of more than 8 bits or,
@@ -296,7 +354,10 @@ def decode(
     for row, number in enumerate(chosen):
         where = f"image {number} of {source} in {rows.name}"
         pixels[row] = decode_image(rows.encoded[source][number], where, mode, (width, height))
-    return pixels, rows.labels[source][chosen]
+    captions = None
+    if rows.captions is not None:
+        captions = tuple(rows.captions[source][number] for number in chosen)
+    return Decoded(pixels, rows.labels[source][chosen], captions)
 
 
 def decode_image(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -185,7 +185,7 @@ def fine_tune_probe(
     """
     fit, held = (torch.from_numpy(part) for part in hold_out(train.labels.numpy(), seed))
     device = next(model.parameters()).device
-    fit_images = replace(train, images=train.images[fit], labels=train.labels[fit])
+    fit_images = train.take(fit)
     best: tuple[float, float, Classifier] | None = None
     for rate in config.learning_rates:
         tuned = fine_tune(model, fit_images, config, learning_rate=rate, seed=seed)
