@@ -25,8 +25,8 @@ from foveate.checkpoint import load_model
 from foveate.choices import check_choice
 from foveate.data import ImageSet, load_data
 from foveate.model import AnyOrderTransformer
-from foveate.model.encoder import PIXEL_MEAN, PIXEL_STD
 from foveate.orders.segments import fixations_of_size
+from foveate.patches import PIXEL_MEAN, PIXEL_STD
 
 Observations: TypeAlias = NDArray[Any] | dict[str, NDArray[Any]]
 RENDER_PX = 224

@@ -7,6 +7,7 @@ a map over patches, (B, Q), so that it can be masked, weighted, or turned into a
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import Any
 
 import numpy as np
 import torch
@@ -246,3 +247,9 @@ def make_target(config: ModelConfig) -> Target:
             f"target {config.target!r} must have a dim of at least 1 value, got {target.dim!r}"
         )
     return target
+
+
+def move_palette(module: nn.Module, state: dict[str, Any], prefix: str, *_: object) -> None:
+    """Rename the palette of a checkpoint from before targets were modules of their own."""
+    if f"{prefix}palette" in state:
+        state[f"{prefix}target.palette"] = state.pop(f"{prefix}palette")

@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from foveate.data import scenes, sources
+from foveate.data import decoding, scenes, sources, splits
 from foveate.data.images import ImageSet
 
 TORCHVISION_SETS = ("FashionMNIST", "CIFAR10", "CIFAR100", "STL10")
@@ -110,8 +110,8 @@ def _load_rows(rows: sources.Rows, split: str, image_size: int | None) -> ImageS
 def _cached(key: Iterable[object], build: Callable[[], ImageSet]) -> ImageSet:
     """Return the set stored under ``key``; if none can be read, build and store it."""
     digest = hashlib.sha256(repr(list(key)).encode())
-    for code in (__file__, sources.__file__, scenes.__file__):
-        digest.update(Path(code).read_bytes())
+    for code in (__file__, *(part.__file__ for part in (scenes, sources, splits, decoding))):
+        digest.update(Path(str(code)).read_bytes())
     folder = Path(os.environ.get("FOVEATE_CACHE") or "~/.cache/foveate").expanduser()
     path = folder / f"{digest.hexdigest()[:32]}.npz"
     try:

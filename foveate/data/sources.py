@@ -6,42 +6,27 @@ labels and class names of each stored split. Choosing a split's rows and decodin
 
 from __future__ import annotations
 
-import io
 import json
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Int64, UInt8
-from PIL import Image, ImageOps
 
 from foveate.data import scenes
+from foveate.data.decoding import Encoded, decode_image, open_image
+from foveate.data.splits import choose_rows, split_in_name, split_name
 
 if TYPE_CHECKING:
     import pyarrow
 
-Encoded: TypeAlias = bytes | Path | np.ndarray | Image.Image
-"""File contents, a file, pixels (H, W) or (H, W, 3), or an image that is open already."""
-
-_SPLIT_ALIASES = {
-    "training": "train",
-    "valid": "val",
-    "validation": "val",
-    "dev": "val",
-    "testing": "test",
-}
-_SPLIT_IN_NAME = re.compile(
-    r"(?<![a-z])(train|training|val|valid|validation|dev|test|testing)(?![a-z])"
-)
 LABEL_COLUMNS = ("label", "labels", "fine_label", "target", "class")
 """Names of a parquet file's class numbers, the first that is there."""
 CAPTION_COLUMNS = ("captions", "caption")
 """Names of a parquet file's sentences, text or lists of text; the first that is there."""
 _IMAGE_SUFFIXES = frozenset(".bmp .gif .jpeg .jpg .pgm .png .ppm .tif .tiff .webp".split())
-_UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
 
 
 @dataclass(frozen=True)
@@ -267,55 +252,6 @@ def _parquet_class_names(schema: pyarrow.Schema, label: str | None) -> tuple[str
     return tuple(features.get(label, {}).get("names") or ())
 
 
-def split_in_name(file: Path, folder: Path) -> str:
-    """Return the split that the file's path below ``folder`` names last, else train."""
-    named = _SPLIT_IN_NAME.findall(str(file.relative_to(folder)).lower())
-    return split_name(named[-1]) if named else "train"
-
-
-def split_name(name: str) -> str:
-    """Return train, val or test for their other usual names, any other name in lower case."""
-    return _SPLIT_ALIASES.get(name.lower(), name.lower())
-
-
-# From stored rows to one split's pixels.
-
-
-def choose_rows(
-    num_rows: dict[str, int], split: str, name: str
-) -> tuple[str, Int64[np.ndarray, " M"]]:
-    """Return the stored split to read and which of its rows, by the rules of ``foveate.data``.
-
-    Raises:
-        ValueError: The set called ``name`` has no rows for the split.
-    """
-    stored_as = {own: own for own in scenes.SPLITS if own in num_rows}
-    if "test" not in stored_as and "val" in stored_as:
-        stored_as["test"] = stored_as.pop("val")
-    source = stored_as.get(split, "train")
-    if source not in num_rows:
-        raise ValueError(
-            f"{name} has no {split} split, nor train to hold it out of; it has {sorted(num_rows)}"
-        )
-    chosen = np.arange(num_rows[source])
-    if source == "train":
-        num_held_out = max(1, round(len(chosen) / 10))
-        shuffled = np.random.default_rng(0).permutation(len(chosen))
-        for part in ("val", "test"):
-            if part in stored_as:
-                continue
-            shuffled, held_out = shuffled[:-num_held_out], shuffled[-num_held_out:]
-            if part == split:
-                chosen = np.sort(held_out)
-        if split == "train":
-            chosen = np.sort(shuffled)
-    if len(chosen) == 0:
-        raise ValueError(
-            f"{name} has too few images for its {split} split: {num_rows[source]} in {source}"
-        )
-    return source, chosen
-
-
 @dataclass(frozen=True)
 class Decoded:
     """What a split holds."""
@@ -339,7 +275,7 @@ def decode(rows: Rows, split: str, image_size: int | None) -> Decoded:
     modes, sizes = set(), set()
     for stored, encoded in rows.encoded.items():
         for number, item in enumerate(encoded):
-            with _open(item, f"image {number} of {stored} in {rows.name}") as image:
+            with open_image(item, f"image {number} of {stored} in {rows.name}") as image:
                 modes.add(image.mode)
                 sizes.add(image.size)
     if image_size is None and len(sizes) > 1:
@@ -358,52 +294,3 @@ def decode(rows: Rows, split: str, image_size: int | None) -> Decoded:
     if rows.captions is not None:
         captions = tuple(rows.captions[source][number] for number in chosen)
     return Decoded(pixels, rows.labels[source][chosen], captions)
-
-
-def decode_image(
-    item: Encoded, where: str, mode: str, size: tuple[int, int]
-) -> UInt8[np.ndarray, "C H W"]:
-    """Return the pixels of one image, its shorter side resized and the center kept.
-
-    Args:
-        item: The image as stored.
-        where: What an error calls it.
-        mode: "L" for one channel, "RGB" for three.
-        size: Width and height in pixels.
-
-    Raises:
-        ValueError: The image is unreadable or of more than 8 bits.
-    """
-    with _open(item, where) as image:
-        try:
-            converted = image.convert(mode)
-        except _UNREADABLE as error:
-            raise _unreadable(item, where, error) from error
-    if converted.size != size:
-        converted = ImageOps.fit(converted, size, Image.Resampling.BICUBIC)
-    pixels: np.ndarray = np.asarray(converted).reshape(size[1], size[0], -1).transpose(2, 0, 1)
-    return pixels
-
-
-def _open(item: Encoded, where: str) -> Image.Image:
-    if isinstance(item, np.ndarray):
-        return Image.fromarray(item)
-    try:
-        image = (
-            item
-            if isinstance(item, Image.Image)
-            else Image.open(item if isinstance(item, Path) else io.BytesIO(item))
-        )
-    except _UNREADABLE as error:
-        raise _unreadable(item, where, error) from error
-    if image.mode[0] in "IF":
-        image.close()
-        raise ValueError(
-            f"{where} has more than 8 bits a channel (mode {image.mode}); convert it to 8 bits"
-        )
-    return image
-
-
-def _unreadable(item: Encoded, where: str, error: Exception) -> ValueError:
-    place = f" ({item})" if isinstance(item, Path) else ""
-    return ValueError(f"cannot read {where}{place}; replace or remove it [{type(error).__name__}]")

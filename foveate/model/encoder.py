@@ -6,7 +6,7 @@ causal attention.
 
 from __future__ import annotations
 
-from typing import Any, Literal, cast
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -18,30 +18,19 @@ from torch.nn.attention.flex_attention import BlockMask
 
 from foveate.config import ModelConfig
 from foveate.model.attention import (
-    CachePlace,
-    KeyValueCache,
     SelfAttention,
-    append_to_block,
     prefix_block_mask,
     prefix_may_attend,
     shared_counts,
 )
 from foveate.orders import check_rank, rank_to_order
-from foveate.patches import PIXEL_MEAN, PIXEL_STD, normalize, patchify, unpatchify
-from foveate.targets import Colors, make_target
-
-__all__ = ["PIXEL_MEAN", "PIXEL_STD", "PatchEncoder", "take"]
+from foveate.patches import normalize, patchify, unpatchify
+from foveate.targets import Colors, make_target, move_palette
 
 
 def take(tokens: Float[Tensor, "B N D"], index: Int[Tensor, "B L"]) -> Float[Tensor, "B L D"]:
     """Gather the tokens at ``index`` along the sequence."""
     return tokens.gather(1, index.unsqueeze(-1).expand(-1, -1, tokens.shape[-1]))
-
-
-def _move_palette(module: nn.Module, state: dict[str, Any], prefix: str, *_: object) -> None:
-    """Rename the palette of a checkpoint from before targets were modules of their own."""
-    if f"{prefix}palette" in state:
-        state[f"{prefix}target.palette"] = state.pop(f"{prefix}palette")
 
 
 class PatchEncoder(nn.Module):
@@ -84,7 +73,7 @@ class PatchEncoder(nn.Module):
             self.color_embed = nn.Embedding(entries, config.embed_dim)
             nn.init.normal_(self.color_embed.weight, std=0.02)
             self.encoder.patch_embed.requires_grad_(False)  # Ids are read instead of pixels.
-        nn.Module.register_load_state_dict_pre_hook(self, _move_palette)
+        nn.Module.register_load_state_dict_pre_hook(self, move_palette)
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -259,28 +248,6 @@ class PatchEncoder(nn.Module):
         layers = []
         for block in self.encoder.blocks:
             tokens = block(tokens, attn_mask=may_attend, is_causal=is_causal)
-            layers.append(tokens)
-        layers[-1] = self.encoder.norm(tokens)
-        return tuple(layers)
-
-    def empty_caches(self, num_rows: int, capacity: int) -> list[KeyValueCache]:
-        """Make room for ``capacity`` tokens of each row in every block."""
-        heads = self.config.num_heads
-        like = self.start_and_position()[0].detach().unflatten(-1, (heads, -1)).transpose(1, 2)
-        like = like.expand(num_rows, -1, -1, -1)
-        return [KeyValueCache.empty(like, capacity) for _ in self.encoder_blocks()]
-
-    def append(
-        self, tokens: Float[Tensor, "B K D"], caches: list[KeyValueCache], at: CachePlace
-    ) -> tuple[Float[Tensor, "B K D"], ...]:
-        """Run all blocks on new tokens behind those in the caches, and return their outputs.
-
-        The new tokens attend to one another and to all that stands there; the last outputs are
-        normalized.
-        """
-        layers = []
-        for block, cache in zip(self.encoder_blocks(), caches, strict=True):
-            tokens = append_to_block(block, tokens, cache, at)
             layers.append(tokens)
         layers[-1] = self.encoder.norm(tokens)
         return tuple(layers)

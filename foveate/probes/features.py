@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -12,10 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from foveate.data import ImageSet
-
-if TYPE_CHECKING:
-    from foveate.model import AnyOrderTransformer
-
+from foveate.model import AnyOrderTransformer
 
 Attention = Literal["full", "causal"]
 

@@ -10,7 +10,7 @@ import copy
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -18,13 +18,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from foveate.data import ImageSet
+from foveate.model import AnyOrderTransformer
 from foveate.orders.semantic import model_ordering
 from foveate.probes.features import Attention
 from foveate.probes.heads import HeadAccuracy, descend, predict, seeded
 from foveate.probes.linear import hold_out, score
-
-if TYPE_CHECKING:
-    from foveate.model import AnyOrderTransformer
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -18,12 +18,10 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from foveate.data import ImageSet
+from foveate.model import AnyOrderTransformer
 from foveate.optim import cosine_decay, warm_up
 from foveate.probes.features import Attention, Stream, frozen, patch_features
 from foveate.probes.linear import ChosenAccuracy, hold_out, score
-
-if TYPE_CHECKING:
-    from foveate.model import AnyOrderTransformer
 
 Module = TypeVar("Module", bound=nn.Module)
 Read = Callable[[Tensor], Tensor]
