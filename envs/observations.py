@@ -21,7 +21,7 @@ from torch import Tensor
 
 from envs.episode import Episode
 from foveate.model import AnyOrderTransformer
-from foveate.model.encoder import PIXEL_MEAN, PIXEL_STD
+from foveate.patches import PIXEL_MEAN, PIXEL_STD
 
 UNSEEN_GRAY = 0.5
 MIN_SIDE_PX = 36

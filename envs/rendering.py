@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from envs.episode import Episode
 from envs.observations import UNSEEN_GRAY, seen_pixels, to_bytes
-from foveate.model.encoder import PIXEL_MEAN, PIXEL_STD
+from foveate.patches import PIXEL_MEAN, PIXEL_STD
 
 RENDER_PX = 224
 """Side of the panels, at least."""

@@ -17,7 +17,7 @@ from torch import Tensor
 from foveate.choices import lookup
 from foveate.model import AnyOrderTransformer
 from foveate.model.decoder import Prediction
-from foveate.model.encoder import PIXEL_MEAN, PIXEL_STD
+from foveate.patches import PIXEL_MEAN, PIXEL_STD
 
 REVISIT_PENALTY = 0.1
 """Taken from the reward of a fixation that shows nothing new."""

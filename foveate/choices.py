@@ -20,7 +20,20 @@ def check_choice(kind: str, name: str, choices: Iterable[str]) -> None:
         )
 
 
-def lookup(kind: str, name: str, registry: Mapping[str, T], form: type | None = None) -> T:
+def check_name(kind: str, name: str, choices: Iterable[str]) -> None:
+    """Raise ValueError unless ``name`` is one of the choices or has the form ``MODULE:NAME``."""
+    if ":" not in name:
+        check_choice(kind, name, choices)
+
+
+def lookup(
+    kind: str,
+    name: str,
+    registry: Mapping[str, T],
+    form: type | None = None,
+    *,
+    subclass_of: type | None = None,
+) -> T:
     """Return what is registered under a name, or the object that ``MODULE:NAME`` points to.
 
     The module is imported as Python does, from the working directory as well under ``python -m``.
@@ -29,7 +42,9 @@ def lookup(kind: str, name: str, registry: Mapping[str, T], form: type | None = 
         kind: what an error calls it.
         name: of the registry, or the user's.
         registry: objects by name.
-        form: class that an object of the user's must be of; None = anything that can be called.
+        form: class that an object of the user's must be of.
+        subclass_of: class that a class of the user's must derive from. Without either, it must be
+            something that can be called.
 
     Raises:
         ValueError: nothing of this name, or of another form.
@@ -48,7 +63,13 @@ def lookup(kind: str, name: str, registry: Mapping[str, T], form: type | None = 
     if not hasattr(imported, attribute):
         raise ValueError(f"{kind} {name!r}: module {module} has no {attribute!r}")
     found: T = getattr(imported, attribute)
-    if not (callable(found) if form is None else isinstance(found, form)):
-        wanted = "can be called" if form is None else f"is a {form.__name__}"
+    if subclass_of is not None:
+        fits = isinstance(found, type) and issubclass(found, subclass_of)
+        wanted = f"is a subclass of {subclass_of.__module__}.{subclass_of.__name__}"
+    elif form is not None:
+        fits, wanted = isinstance(found, form), f"is a {form.__name__}"
+    else:
+        fits, wanted = callable(found), "can be called"
+    if not fits:
         raise ValueError(f"{kind} {name!r} must be something that {wanted}, got {found!r}")
     return found

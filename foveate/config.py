@@ -6,23 +6,24 @@ No torch here, so that scripts can show their help before the heavy imports.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, TypeAlias, get_args
 
-from foveate.choices import check_choice
+from foveate.choices import check_choice, check_name
 
 Stream = Literal["causal", "masked"]
-Memory = Literal["last", "layers", "mixed", "taps"]
 Lateral = Literal["none", "segment", "joint"]
 Queries = Literal["unseen", "own"]
-TargetKind = Literal["pixels", "patch_norm", "blurred", "colors", "features"]
-CHOICES = {
-    "stream": Stream,
-    "memory": Memory,
-    "lateral": Lateral,
-    "queries": Queries,
-    "target": TargetKind,
-}
+CHOICES = {"stream": Stream, "lateral": Lateral, "queries": Queries}
 """What each part may be."""
+
+Memory: TypeAlias = str
+"""A name of MEMORY_NAMES, or a class of one's own, ``MODULE:NAME``."""
+TargetKind: TypeAlias = str
+"""A name of TARGET_NAMES, or a class of one's own, ``MODULE:NAME``."""
+MEMORY_NAMES = ("last", "layers", "mixed", "taps")
+"""Names of ``foveate.model.memory.MEMORIES``."""
+TARGET_NAMES = ("pixels", "patch_norm", "blurred", "colors", "features")
+"""Names of ``foveate.targets.TARGETS``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +39,8 @@ class Parts:
     memory: Memory = "last"
     """What decoder block l reads. last: the encoder's output; layers: encoder layers at even
     distances, as the query stream of a two-stream model; mixed: a learned sum of all layers; taps:
-    a projection of up to four of the upper half."""
+    a projection of up to four of the upper half; or a subclass of one's own of
+    ``foveate.model.memory.EncoderMemory``, MODULE:NAME."""
     lateral: Lateral = "none"
     """Whom queries attend to beside the memory. none; segment: queries of their own and earlier
     ranks; joint: one another and the memory, in plain self-attention."""
@@ -51,15 +53,33 @@ class Parts:
     predict_first: bool = True
     """Whether patches of rank 0, which nothing precedes, are predicted (queries="own")."""
     target: TargetKind = "pixels"
-    """What is predicted of a patch: raw pixels; pixels normalized per patch; those of a blurred
-    image; the palette entry of every pixel, which the encoder then reads as well; features that are
-    given."""
+    """What is predicted of a patch. pixels: raw pixels; patch_norm: pixels normalized per patch;
+    blurred: those of a blurred image; colors: the palette entry of every pixel, which the encoder
+    then reads as well; features: features that are given; or a subclass of one's own of
+    ``foveate.targets.Target``, MODULE:NAME."""
     label_smoothing: float = 0.0
     """Of the cross-entropy (target="colors")."""
 
     def __post_init__(self) -> None:
         for name, kind in CHOICES.items():
             check_choice(name, getattr(self, name), get_args(kind))
+        check_name("memory", self.memory, MEMORY_NAMES)
+        check_name("target", self.target, TARGET_NAMES)
+
+    @property
+    def predicts_pixels(self) -> bool:
+        """Whether raw pixels are predicted, which can be drawn, and how wrong they will be."""
+        return self.target == "pixels"
+
+    @property
+    def reads_colors(self) -> bool:
+        """Whether the encoder reads palette entries, which are predicted, instead of pixels."""
+        return self.target == "colors"
+
+    @property
+    def takes_features(self) -> bool:
+        """Whether what is predicted is given with the images, as the features of a teacher."""
+        return self.target == "features"
 
     @property
     def scannable(self) -> bool:
@@ -68,7 +88,7 @@ class Parts:
             self.stream == "causal"
             and self.decoder_depth != 0
             and self.lateral == "none"
-            and self.target == "pixels"
+            and self.predicts_pixels
         )
 
     @property
@@ -147,20 +167,20 @@ class ModelConfig(Parts):
             )
         if self.decoder_depth < 0:
             raise ValueError(f"decoder_depth must be at least 0, got {self.decoder_depth}")
-        if self.target == "colors" and not 2 <= self.num_colors <= 2**15:
+        if self.reads_colors and not 2 <= self.num_colors <= 2**15:
             raise ValueError(f"num_colors must lie in 2..{2**15}, got {self.num_colors}")
         if not 0 <= self.label_smoothing < 1:
             raise ValueError(f"label_smoothing must lie in [0, 1), got {self.label_smoothing}")
-        if self.target == "features" and self.feature_dim is None:
+        if self.takes_features and self.feature_dim is None:
             raise ValueError("target='features' needs feature_dim, the width of its teacher's")
-        if self.target != "features" and self.feature_dim is not None:
+        if not self.takes_features and self.feature_dim is not None:
             raise ValueError("feature_dim goes with target='features' alone")
         if self.target in ("patch_norm", "blurred") and self.patch_dim < 2:
             raise ValueError(
                 f"target={self.target!r} normalizes the values of a patch, of which there is one; "
                 "use larger patches or target='pixels'"
             )
-        if self.target == "colors" and self.periphery:
+        if self.reads_colors and self.periphery:
             raise ValueError("a palette has no thumbnail: target='colors' needs periphery=0")
         self._check_parts()
 
@@ -208,11 +228,3 @@ class ModelConfig(Parts):
     def patch_dim(self) -> int:
         """Pixel values per patch, P."""
         return self.patch_size**2 * self.in_chans
-
-    @property
-    def target_dim(self) -> int:
-        """Values predicted per patch: pixel values, a logit per pixel and color, or features."""
-        if self.target == "features":
-            assert self.feature_dim is not None
-            return self.feature_dim
-        return self.patch_size**2 * self.num_colors if self.target == "colors" else self.patch_dim

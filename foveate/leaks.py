@@ -27,7 +27,7 @@ def dependence(
     Returns:
         Of the predictions in turn, and of those of the second decoder, if there is one.
     """
-    by = _by_replacement if model.config.target == "colors" else _by_gradient
+    by = _by_replacement if model.config.reads_colors else _by_gradient
     return by(model, images, rank)
 
 

@@ -1,17 +1,24 @@
-"""What a model predicts of a patch, and how wrong a prediction is.
+"""Targets: what a model predicts of a patch, and how wrong a prediction is.
 
-Every loss is a map over patches, (B, Q), so that it can be masked, weighted, or turned into
-a reward.
+A target is found by its name in TARGETS, or is a class of your own, ``MODULE:NAME``. Every loss is
+a map over patches, (B, Q), so that it can be masked, weighted, or turned into a reward.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from typing import Any
+
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Int, Num, UInt8
 from threadpoolctl import threadpool_limits
-from torch import Tensor
+from torch import Tensor, nn
+
+from foveate.choices import lookup
+from foveate.config import ModelConfig
+from foveate.patches import normalize, patchify
 
 
 def normalize_patches(patches: Float[Tensor, "B N P"]) -> Float[Tensor, "B N P"]:
@@ -73,29 +80,176 @@ def nearest_color(
     )
 
 
-def squared_error(
-    values: Float[Tensor, "B Q T"], targets: Float[Tensor, "B Q T"]
-) -> Float[Tensor, "B Q"]:
-    """Mean squared error of each patch."""
-    return (values - targets).square().mean(-1)
+class Target(nn.Module, ABC):
+    """What a model predicts of every patch of an image.
 
+    A target of your own is a subclass that says :meth:`of`; the rest has defaults: as many values
+    as a patch has pixel values, and their squared error. It is made from the model's config. Its
+    buffers and parameters move, and are saved, with the model.
 
-def cosine_error(
-    values: Float[Tensor, "B Q T"], targets: Float[Tensor, "B Q T"]
-) -> Float[Tensor, "B Q"]:
-    """``2 - 2 cos``: the squared distance of the directions.
+    Example::
 
-    Reference: D-iGPT (Ren et al. 2024, arXiv 2312.02147), OliverRensu/D-iGPT models_digpt.py.
+        class Edges(Target):
+            def of(self, images):
+                return self.patchify(kornia.filters.sobel(images))
     """
-    return 2 - 2 * F.cosine_similarity(values, targets, dim=-1)
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+
+    @property
+    def dim(self) -> int:
+        """Values predicted per patch, T."""
+        return self.config.patch_dim
+
+    @abstractmethod
+    def of(self, images: Float[Tensor, "B C H W"]) -> Num[Tensor, "B N S"]:
+        """Return what is to be predicted of every patch of images in [0, 1], in raster order.
+
+        S is T unless the loss compares different things, such as logits and numbers of colors.
+        """
+
+    def loss(
+        self, values: Float[Tensor, "B Q T"], targets: Num[Tensor, "B Q S"]
+    ) -> Float[Tensor, "B Q"]:
+        """Return the loss of each patch; by default the mean squared error."""
+        return (values - targets).square().mean(-1)
+
+    def patchify(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B N P"]:
+        """Cut images, or maps of their size, into the patches of the model."""
+        return patchify(images, self.config.patch_size)
 
 
-def color_error(
-    logits: Float[Tensor, "B Q T"], colors: Int[Tensor, "B Q S"], label_smoothing: float
-) -> Float[Tensor, "B Q"]:
-    """Cross-entropy of each patch, nats, mean over its S pixels; T = S x colors."""
-    scores = logits.unflatten(-1, (colors.shape[-1], -1))
-    error = F.cross_entropy(
-        scores.flatten(0, 2), colors.flatten(), reduction="none", label_smoothing=label_smoothing
-    )
-    return error.view(colors.shape).mean(-1)
+class Pixels(Target):
+    """Raw pixels, in the units of the model."""
+
+    def of(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B N T"]:
+        """Return the normalized pixels of every patch."""
+        return self.patchify(normalize(images))
+
+
+class PatchNorm(Target):
+    """Pixels normalized per patch."""
+
+    def of(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B N T"]:
+        """Return the pixels of every patch, their mean 0 and deviation 1."""
+        return normalize_patches(self.patchify(normalize(images)))
+
+
+class Blurred(Target):
+    """Pixels of a blurred image, normalized per patch."""
+
+    def of(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B N T"]:
+        """Return the blurred pixels of every patch, their mean 0 and deviation 1."""
+        return normalize_patches(self.patchify(blur(normalize(images))))
+
+
+class Colors(Target):
+    """The palette entry of every pixel."""
+
+    palette: Float[Tensor, "K C"]
+    """Colors in [0, 1]; NaN until a palette is fitted and copied here."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        palette = torch.full((config.num_colors, config.in_chans), torch.nan)
+        self.register_buffer("palette", palette)
+        self._looked_at: tuple[int, int] | None = None
+
+    @property
+    def dim(self) -> int:
+        """One logit per pixel and color."""
+        return self.config.patch_size**2 * self.config.num_colors
+
+    def of(self, images: Float[Tensor, "B C H W"]) -> Int[Tensor, "B N S"]:
+        """Return the number of the nearest palette entry of each of the S pixels of every patch.
+
+        Raises:
+            ValueError: no palette has been fitted.
+        """
+        self._check_palette()
+        pixels = self.patchify(images).unflatten(-1, (-1, self.config.in_chans))
+        return nearest_color(pixels, self.palette)
+
+    def loss(
+        self, values: Float[Tensor, "B Q T"], targets: Int[Tensor, "B Q S"]
+    ) -> Float[Tensor, "B Q"]:
+        """Return the cross-entropy of each patch, nats, mean over its S pixels."""
+        scores = values.unflatten(-1, (targets.shape[-1], -1))
+        error = F.cross_entropy(
+            scores.flatten(0, 2),
+            targets.flatten(),
+            reduction="none",
+            label_smoothing=self.config.label_smoothing,
+        )
+        return error.view(targets.shape).mean(-1)
+
+    def _check_palette(self) -> None:
+        """Look for NaN, once per palette: a look waits for the device."""
+        written = self.palette.data_ptr(), self.palette._version
+        if written == self._looked_at:
+            return
+        if bool(self.palette.isnan().any()):
+            raise ValueError(
+                "the model has no palette yet; fit one with foveate.targets.fit_palette "
+                "and copy it to model.palette"
+            )
+        self._looked_at = written
+
+
+class Features(Target):
+    """Features that are given with the images, as those of a teacher."""
+
+    @property
+    def dim(self) -> int:
+        """Width of the given features."""
+        assert self.config.feature_dim is not None, "ModelConfig requires it"
+        return self.config.feature_dim
+
+    def of(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B N T"]:
+        """Refuse: features do not follow from the images alone.
+
+        Raises:
+            ValueError: always.
+        """
+        raise ValueError("target='features' needs features: model(images, rank, features=...)")
+
+    def loss(
+        self, values: Float[Tensor, "B Q T"], targets: Float[Tensor, "B Q T"]
+    ) -> Float[Tensor, "B Q"]:
+        """Return ``2 - 2 cos`` of each patch: the squared distance of the directions.
+
+        Reference: D-iGPT (Ren et al. 2024, arXiv 2312.02147), OliverRensu/D-iGPT models_digpt.py.
+        """
+        return 2 - 2 * F.cosine_similarity(values, targets, dim=-1)
+
+
+TARGETS: dict[str, type[Target]] = {
+    "pixels": Pixels,
+    "patch_norm": PatchNorm,
+    "blurred": Blurred,
+    "colors": Colors,
+    "features": Features,
+}
+"""Targets by name; the names stand in ``foveate.config`` as well, which imports no torch."""
+
+
+def make_target(config: ModelConfig) -> Target:
+    """Make the target that a config names.
+
+    Raises:
+        ValueError: there is no such target, or it has no width.
+    """
+    target = lookup("target", config.target, TARGETS, subclass_of=Target)(config)
+    if not isinstance(target.dim, int) or target.dim < 1:
+        raise ValueError(
+            f"target {config.target!r} must have a dim of at least 1 value, got {target.dim!r}"
+        )
+    return target
+
+
+def move_palette(module: nn.Module, state: dict[str, Any], prefix: str, *_: object) -> None:
+    """Rename the palette of a checkpoint from before targets were modules of their own."""
+    if f"{prefix}palette" in state:
+        state[f"{prefix}target.palette"] = state.pop(f"{prefix}palette")

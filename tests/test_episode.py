@@ -12,8 +12,9 @@ from torch import Tensor
 from envs.episode import Episode
 from envs.rewards import REVISIT_PENALTY, REWARDS
 from foveate.model import AnyOrderTransformer
-from foveate.model.encoder import PIXEL_MEAN, take
+from foveate.model.encoder import take
 from foveate.orders import order_to_rank
+from foveate.patches import PIXEL_MEAN
 
 
 def test_rewards_by_hand() -> None:

@@ -19,8 +19,10 @@ import torch
 from image_files import encoded, numbered, write_parquet
 from PIL import Image
 
-from foveate.data import load_data, pieces, scenes, streaming
-from foveate.data.streaming import ImageBatch, ImageStream, first_images
+from foveate.data import decoding, load_data, pieces, scenes
+from foveate.data.samples import Sample
+from foveate.data.streaming import ImageStream, first_images
+from foveate.data.workers import ImageBatch
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:This DataLoader will create"),
@@ -173,13 +175,13 @@ def test_resuming_decodes_nothing_that_was_delivered(
     batches = take(stream, 9)
     resumed = make(source, batch_size=5, shuffle_buffer=20)
     resumed.load_state_dict(stream.state_dict())
-    decode, decoded = streaming.sources.decode_image, []
+    decode, decoded = decoding.decode_image, []
 
     def counting(*arguments: object) -> np.ndarray:
         decoded.append(decode(*arguments)[0, 0, 0])
         return decode(*arguments)
 
-    monkeypatch.setattr(streaming.sources, "decode_image", counting)
+    monkeypatch.setattr(decoding, "decode_image", counting)
     (batch,) = take(resumed, 1)
     assert decoded == batch
     assert sorted(itertools.chain(batch, *batches)) == list(range(50))
@@ -268,7 +270,7 @@ def test_one_row_group_and_one_buffer_are_held(
 ) -> None:
     write_numbered(tmp_path, "parquet")
     tables: list[weakref.ref[pa.Table]] = []
-    samples: weakref.WeakSet[pieces.Sample] = weakref.WeakSet()
+    samples: weakref.WeakSet[Sample] = weakref.WeakSet()
     most_samples = 0
     read_group, read = pq.ParquetFile.read_row_group, pieces._Parquet.read
 
@@ -278,7 +280,7 @@ def test_one_row_group_and_one_buffer_are_held(
         tables.append(weakref.ref(table))
         return table
 
-    def counted_read(*arguments: object) -> Iterator[pieces.Sample]:
+    def counted_read(*arguments: object) -> Iterator[Sample]:
         nonlocal most_samples
         for sample in read(*arguments):
             samples.add(sample)

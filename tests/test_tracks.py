@@ -9,7 +9,7 @@ import torch
 
 from foveate.config import ModelConfig
 from foveate.data import load_data
-from foveate.data.captions import Vocabulary, class_captions, scene_captions
+from foveate.data.captions import Vocabulary, box_captions, class_captions
 from foveate.model import AnyOrderTransformer
 from foveate.model.tracks import TrackReader
 
@@ -92,7 +92,7 @@ def test_tracks_learn_to_name_what_is_at_their_anchor(
 def test_scenes_say_what_is_where() -> None:
     """Object and place agree with the labels and with where the picture is bright."""
     images = load_data("scenes", "test", limit=60)
-    captions = scene_captions("test", 32, (8, 8))
+    captions = box_captions(load_data("scenes", "test"), (8, 8))
     number = captions.number[:60]
     on_object = number > 0
     assert 5 <= int(on_object.sum(1).min()) <= int(on_object.sum(1).max()) <= 16

@@ -322,7 +322,7 @@ def test_fixations_of_four_patches_are_what_policy_and_model_learn_from(agent: s
     assert order.shape == (16, 4, 4)
     tops = order.amin(2)
     assert torch.equal(order - tops.unsqueeze(2), torch.tensor([0, 1, 8, 9]).expand_as(order))
-    _, rank = trainer.model_learner.draw(3, torch.Generator().manual_seed(0))
+    rank = trainer.model_learner.draw(3, torch.Generator().manual_seed(0)).rank
     squares = rank.view(3, 4, 2, 4, 2)
     assert torch.equal(squares, squares[:, :, :1, :, :1].expand_as(squares))
     assert [int(n) for n in rank.flatten().bincount()] == [12, 12, 12, 12, 3 * 48]

@@ -189,12 +189,16 @@ def gradient(trainer: Trainer) -> Callable[[], None]:
     config = trainer.config
 
     def run() -> None:
-        (images, _), rank = trainer.model_learner.draw(
-            config.optimization.warmup_batch_size, trainer.generator
-        )
+        size = config.optimization.warmup_batch_size
+        drawn = trainer.model_learner.draw(size, trainer.generator)
         with trainer.model_learner.autocast():
             loss = trainer.model(
-                images, rank, num_steps=config.scan.budget + 1, generator=trainer.generator
+                drawn.images,
+                drawn.rank,
+                ties=drawn.ties,
+                last_rank=drawn.last_rank,
+                num_steps=config.scan.budget + 1,
+                generator=trainer.generator,
             )
         loss.backward()
         trainer.model.zero_grad()

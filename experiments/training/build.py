@@ -13,7 +13,7 @@ from agents.policies import PointerPolicy, PolicyConfig
 from envs.toy import cue_set
 from experiments.training.config import TrainConfig
 from foveate.data import ImageSet, load_data
-from foveate.data.captions import Captions, class_captions, scene_captions
+from foveate.data.captions import Captions, patch_captions
 from foveate.data.streaming import first_images
 from foveate.model import AnyOrderTransformer
 from foveate.model.teachers import teacher_dim
@@ -48,12 +48,9 @@ def load_split(config: TrainConfig, split: str, limit: int | None = None) -> Ima
 
 
 def load_captions(config: TrainConfig, images: ImageSet, split: str) -> Captions:
-    """Say what is at each patch: of the default scenes object and place, else the image's class."""
+    """Say what is at each patch, as far as the data set knows."""
     rows, cols = (side // config.model.patch_size for side in images.image_shape[1:])
-    if config.data.data == "scenes":
-        captions = scene_captions(split, images.image_shape[1], (rows, cols))
-        return Captions(captions.sentences, captions.number[: len(images)])
-    return class_captions(images, rows * cols)
+    return patch_captions(images, (rows, cols))
 
 
 def set_threads(threads: int | None) -> None:

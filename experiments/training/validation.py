@@ -74,12 +74,15 @@ class Validation:
 
     def _loss(self, trainer: Trainer) -> float:
         learner, generator = trainer.model_learner, torch.Generator().manual_seed(SEED)
-        rank = learner.in_order(self.images, generator)
+        index = torch.arange(len(self.images), device=self.images.device)
+        batch = learner.in_order(self.images, index, generator)
         features = None if learner.teacher is None else learner.teacher(self.images)
         with learner.autocast():
             loss = trainer.model(
                 self.images,
-                rank,
+                batch.rank,
+                ties=batch.ties,
+                last_rank=batch.last_rank,
                 num_steps=trainer.config.scan.budget + 1,
                 generator=generator,
                 features=features,

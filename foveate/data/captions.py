@@ -5,17 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from foveate.data import scenes
-
-if TYPE_CHECKING:
-    from foveate.data.images import ImageSet
-
+from foveate.data.images import ImageSet
 
 BACKGROUND = "background"
 """What is written where there is no object."""
@@ -92,26 +87,43 @@ def class_captions(images: ImageSet, num_patches: int) -> Captions:
     return Captions(sentences, images.labels.cpu().unsqueeze(1).expand(-1, num_patches))
 
 
-def scene_captions(split: str, size_px: int, grid: tuple[int, int]) -> Captions:
-    """Write what is at a patch of the embedded scenes, and where: ``NAME row R column C``.
+def box_captions(images: ImageSet, grid: tuple[int, int]) -> Captions:
+    """Write what is at a patch, and where: ``NAME row R column C``.
 
-    Row and column are those of the patch that holds the object's center; elsewhere than in the
-    object's box there is ``background``.
+    Row and column are those of the patch that holds the center of the object's box. Elsewhere than
+    in the box there is ``background``.
+
+    Raises:
+        ValueError: the set has no boxes.
     """
-    world, object_px = scenes.default_scenes(split, size_px), scenes.object_size_px(size_px)
+    if images.boxes_px is None:
+        raise ValueError(f"{images.name} does not say where its objects are")
     rows, cols = grid
-    side = torch.tensor([size_px / rows, size_px / cols])
-    center = ((world.corner_px + object_px / 2) / side).long()
+    corner_px, extent_px = images.boxes_px.cpu().split(2, dim=1)
+    height_px, width_px = images.image_shape[1:]
+    side = torch.tensor([height_px / rows, width_px / cols])
+    center = ((corner_px + extent_px / 2) / side).long()
     y, x = torch.meshgrid(torch.arange(rows), torch.arange(cols), indexing="ij")
     middle = (torch.stack([y, x], -1).flatten(0, 1) + 0.5) * side
-    away = middle - world.corner_px.unsqueeze(1)
-    inside = ((away >= 0) & (away < object_px)).all(-1)
+    away = middle - corner_px.unsqueeze(1)
+    inside = ((away >= 0) & (away < extent_px.unsqueeze(1))).all(-1)
     sentences = [BACKGROUND]
     sentences += [
         f"{name.lower()} row {row} column {col}"
-        for name in world.class_names
+        for name in images.class_names
         for row in range(rows)
         for col in range(cols)
     ]
-    number = 1 + (world.labels * rows + center[:, 0]) * cols + center[:, 1]
+    number = 1 + (images.labels.cpu() * rows + center[:, 0]) * cols + center[:, 1]
     return Captions(tuple(sentences), number.unsqueeze(1) * inside)
+
+
+def patch_captions(images: ImageSet, grid: tuple[int, int]) -> Captions:
+    """Write what a data set knows of each patch: object and place, else the image's class.
+
+    Raises:
+        ValueError: the set knows neither.
+    """
+    if images.boxes_px is not None:
+        return box_captions(images, grid)
+    return class_captions(images, grid[0] * grid[1])

@@ -19,6 +19,17 @@ class ImageSet:
     class_names: tuple[str, ...]
     """Name of each label; empty for a set without labels."""
     name: str
+    captions: tuple[tuple[str, ...], ...] | None = None
+    """Sentences about each image, any number of them; None for a set without captions."""
+    boxes_px: Int64[Tensor, "M 4"] | None = None
+    """Top, left, height and width of each image's object; None where the set does not say."""
+
+    def __post_init__(self) -> None:
+        if self.captions is not None and len(self.captions) != len(self.images):
+            raise ValueError(
+                f"{self.name} has {len(self.captions)} captions for {len(self.images)} images; "
+                "give every image a tuple of sentences, which may be empty"
+            )
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -45,11 +56,28 @@ class ImageSet:
         """
         if limit < 1:
             raise ValueError(f"limit must be at least 1 image, got {limit}")
-        return replace(self, images=self.images[:limit], labels=self.labels[:limit])
+        return self.take(torch.arange(min(limit, len(self))))
+
+    def take(self, index: Int[Tensor, " K"]) -> ImageSet:
+        """Return the images at ``index``, with all that is known of them."""
+        here = index.to(self.images.device)
+        chosen = index.tolist()
+        return replace(
+            self,
+            images=self.images[here],
+            labels=self.labels[here],
+            captions=self.captions and tuple(self.captions[number] for number in chosen),
+            boxes_px=None if self.boxes_px is None else self.boxes_px[here],
+        )
 
     def to(self, device: torch.device | str) -> ImageSet:
         """Return the set with its tensors on ``device``."""
-        return replace(self, images=self.images.to(device), labels=self.labels.to(device))
+        return replace(
+            self,
+            images=self.images.to(device),
+            labels=self.labels.to(device),
+            boxes_px=None if self.boxes_px is None else self.boxes_px.to(device),
+        )
 
 
 def augment(

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import json
 import os
 import tempfile
 import zipfile
@@ -22,7 +23,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from foveate.data import scenes, sources
+from foveate.data import decoding, scenes, sources, splits
 from foveate.data.images import ImageSet
 
 TORCHVISION_SETS = ("FashionMNIST", "CIFAR10", "CIFAR100", "STL10")
@@ -84,19 +85,33 @@ def load_data(
 def _load_scenes(split: str, image_size: int | None) -> ImageSet:
     """Compose the default scenes; another image_size scales the scene and the object alike."""
     composed = scenes.default_scenes(split, image_size or 32)
-    return ImageSet(composed.images, composed.labels, composed.class_names, "scenes")
+    extent_px = torch.full_like(composed.corner_px, composed.object_px)
+    return ImageSet(
+        composed.images,
+        composed.labels,
+        composed.class_names,
+        "scenes",
+        captions=tuple((sentence,) for sentence in composed.sentences()),
+        boxes_px=torch.cat([composed.corner_px, extent_px], dim=1),
+    )
 
 
 def _load_rows(rows: sources.Rows, split: str, image_size: int | None) -> ImageSet:
-    pixels, labels = sources.decode(rows, split, image_size)
-    return ImageSet(torch.from_numpy(pixels), torch.from_numpy(labels), rows.class_names, rows.name)
+    decoded = sources.decode(rows, split, image_size)
+    return ImageSet(
+        torch.from_numpy(decoded.pixels),
+        torch.from_numpy(decoded.labels),
+        rows.class_names,
+        rows.name,
+        captions=decoded.captions,
+    )
 
 
 def _cached(key: Iterable[object], build: Callable[[], ImageSet]) -> ImageSet:
     """Return the set stored under ``key``; if none can be read, build and store it."""
     digest = hashlib.sha256(repr(list(key)).encode())
-    for code in (__file__, sources.__file__, scenes.__file__):
-        digest.update(Path(code).read_bytes())
+    for code in (__file__, *(part.__file__ for part in (scenes, sources, splits, decoding))):
+        digest.update(Path(str(code)).read_bytes())
     folder = Path(os.environ.get("FOVEATE_CACHE") or "~/.cache/foveate").expanduser()
     path = folder / f"{digest.hexdigest()[:32]}.npz"
     try:
@@ -107,6 +122,8 @@ def _cached(key: Iterable[object], build: Callable[[], ImageSet]) -> ImageSet:
                 torch.from_numpy(stored["labels"]),
                 tuple(stored["class_names"].tolist()),
                 str(stored["name"]),
+                captions=_captions(str(stored["captions"])),
+                boxes_px=torch.from_numpy(stored["boxes_px"]) if len(stored["boxes_px"]) else None,
             )
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         built = build()
@@ -115,6 +132,12 @@ def _cached(key: Iterable[object], build: Callable[[], ImageSet]) -> ImageSet:
     except OSError:
         pass  # A read-only or full disk costs the next call its time, not this one its result.
     return built
+
+
+def _captions(stored: str) -> tuple[tuple[str, ...], ...] | None:
+    """Return captions from JSON, where null says that a set has none."""
+    read: list[list[str]] | None = json.loads(stored)
+    return None if read is None else tuple(tuple(sentences) for sentences in read)
 
 
 def _store(path: Path, built: ImageSet) -> None:
@@ -128,5 +151,7 @@ def _store(path: Path, built: ImageSet) -> None:
             labels=built.labels.numpy(),
             class_names=np.array(built.class_names, dtype=np.str_),
             name=np.array(built.name),
+            captions=np.array(json.dumps(built.captions)),
+            boxes_px=np.empty((0, 4)) if built.boxes_px is None else built.boxes_px.numpy(),
         )
         partial.replace(path)

@@ -1,58 +1,32 @@
 """Where streamed images come from: row groups of parquet, tar files, shards of Hugging Face sets.
 
-Each is cut into pieces that can be read on their own, from any row on; ``foveate.data.streaming``
-deals them out. Samples stay encoded here.
+Each piece can be read on its own, from any row on. ``foveate.data.streaming`` deals the pieces out.
 """
 
 from __future__ import annotations
 
 import contextlib
-import importlib
 import itertools
 import json
 import tarfile
-from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from types import ModuleType
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import ClassVar
 
 import numpy as np
 import pyarrow.compute
 import pyarrow.parquet
 from jaxtyping import Int64
-from PIL import Image
 
-from foveate.data import scenes, sources
+from foveate.data import sources
+from foveate.data.hub import HUB, HubDataset, hub_source, load_hub
+from foveate.data.samples import Sample, Source, own_split
+from foveate.data.splits import choose_rows, split_in_name, split_name
 
-_HUB = "hf://"
 _FILE_KINDS = (".parquet", ".tar")
 _TAR_IMAGES = frozenset({"jpg", "jpeg", "png", "webp"})
 _TAR_LABELS = frozenset({"cls", "json"})
-
-
-@dataclass(frozen=True)
-class Sample:
-    """An image still encoded, or decoded by who made the set, and its label."""
-
-    content: sources.Encoded
-    label: int
-    where: str
-
-
-@dataclass(frozen=True)
-class Source(ABC):
-    """A data set in pieces."""
-
-    names: list[str]
-    """One for each piece; where they differ, so do the data."""
-    kind: ClassVar[str]
-    """What its pieces are, in the plural."""
-
-    @abstractmethod
-    def read(self, piece: int, row: int) -> Iterator[Sample]:
-        """Yield the samples of a piece, without the first ``row``."""
 
 
 def open_source(source: object, split: str) -> Source:
@@ -62,15 +36,15 @@ def open_source(source: object, split: str) -> Source:
         ValueError: there is no such source or split, or nothing in it.
     """
     if isinstance(source, HubDataset):
-        return _hub_source(source, split, "the dataset")
-    if isinstance(source, str) and source.startswith(_HUB):
-        return _load_hub(source, split)
+        return hub_source(source, split, "the dataset")
+    if isinstance(source, str) and source.startswith(HUB):
+        return load_hub(source, split)
     if isinstance(source, str | Path):
         return _open_files([source], split, str(source))
     if isinstance(source, Sequence):
         return _open_files(source, split, "the list")
     raise ValueError(
-        f"source must be a path, a list of paths, {_HUB}NAME or one split's datasets."
+        f"source must be a path, a list of paths, {HUB}NAME or one split's datasets."
         f"IterableDataset, got {type(source).__name__}; a datasets.Dataset has to_iterable_dataset"
     )
 
@@ -80,13 +54,13 @@ def _open_files(paths: Sequence[str | Path], split: str, name: str) -> Source:
     for path in (Path(path).expanduser().resolve() for path in paths):
         if path.is_dir():
             files = [file for file in sources.files_under(path) if file.suffix in _FILE_KINDS]
-            found |= {(file, sources.split_in_name(file, path)) for file in files}
+            found |= {(file, split_in_name(file, path)) for file in files}
         elif not path.exists():
             raise ValueError(
                 f"no data {path}; give parquet or tar files that exist, or their folder"
             )
         elif path.suffix in _FILE_KINDS:
-            found.add((path, sources.split_in_name(path, path.parent)))
+            found.add((path, split_in_name(path, path.parent)))
         else:
             raise ValueError(f"{path} is neither a parquet nor a tar file; give one of these")
     kinds = {file.suffix for file, _ in found}
@@ -106,17 +80,6 @@ def _reading(file: Path) -> Iterator[None]:
         raise ValueError(
             f"cannot read {file} as {file.suffix[1:]} ({reason}); write it again"
         ) from error
-
-
-def _own_split(stored: Sequence[str], split: str, name: str) -> str:
-    """Return what a source that nothing can be held out of calls a split."""
-    own = {sources.split_name(called): called for called in stored}
-    if split not in own:
-        raise ValueError(
-            f"{name} has no {split} split; it has {sorted(own)}, and nothing is held out of tar "
-            "files and Hugging Face datasets: store the split on its own"
-        )
-    return own[split]
 
 
 # Parquet.
@@ -161,19 +124,24 @@ def _open_parquet(files: list[tuple[Path, str]], split: str, name: str) -> _Parq
     num_rows: dict[str, int] = {}
     for file, named in files:
         with _reading(file), pyarrow.parquet.ParquetFile(file) as opened:
-            image, label, column = sources.parquet_columns(file, opened.schema_arrow)
+            columns = sources.parquet_columns(file, opened.schema_arrow)
             for number in range(opened.num_row_groups):
-                if column:
-                    table = opened.read_row_group(number, columns=[column], use_threads=False)
-                    stored = [sources.split_name(str(own)) for own in table[column].to_pylist()]
+                if columns.split:
+                    table = opened.read_row_group(
+                        number, columns=[columns.split], use_threads=False
+                    )
+                    named_rows = table[columns.split].to_pylist()
+                    stored = [split_name(str(own)) for own in named_rows]
                 else:
                     stored = [named] * opened.metadata.row_group(number).num_rows
                 for own in sorted(set(stored)):
                     rows = np.flatnonzero(np.array(stored) == own)
                     first = num_rows.get(own, 0)
-                    groups.append((own, first, _RowGroup(file, number, image, label, rows)))
+                    groups.append(
+                        (own, first, _RowGroup(file, number, columns.image, columns.label, rows))
+                    )
                     num_rows[own] = first + len(rows)
-    source, chosen = sources.choose_rows(num_rows, split, name)
+    source, chosen = choose_rows(num_rows, split, name)
     kept = []
     for own, first, group in groups:
         low, high = np.searchsorted(chosen, (first, first + len(group.rows)))
@@ -214,7 +182,7 @@ class _Tar(Source):
 
 
 def _open_tar(files: list[tuple[Path, str]], split: str, name: str) -> _Tar:
-    own = _own_split([named for _, named in files], split, name)
+    own = own_split([named for _, named in files], split, name)
     kept = [file for file, named in files if named == own]
     return _Tar([f"{file.name}: {file.stat().st_size} bytes" for file in kept], kept)
 
@@ -240,121 +208,3 @@ def _tar_label(found: dict[str, bytes], where: str) -> int:
     if label is not None and not isinstance(label, int):
         raise ValueError(f"{where}: its class must be an integer, got {label!r}")
     return -1 if label is None else label
-
-
-# Hugging Face.
-
-
-@runtime_checkable
-class HubDataset(Protocol):
-    """What is used of ``datasets.IterableDataset``."""
-
-    @property
-    def features(self) -> dict[str, object] | None:
-        """Column types, if known."""
-        ...
-
-    @property
-    def split(self) -> object:
-        """Name of the split."""
-        ...
-
-    @property
-    def num_shards(self) -> int:
-        """Number of files behind it."""
-        ...
-
-    def shard(self, num_shards: int, index: int) -> HubDataset:
-        """Return one shard."""
-        ...
-
-    def select_columns(self, column_names: list[str]) -> HubDataset:
-        """Return some columns."""
-        ...
-
-    def cast_column(self, column: str, feature: object) -> HubDataset:
-        """Return a column as another type."""
-        ...
-
-    def iter(self, batch_size: int) -> Iterator[dict[str, list[object]]]:
-        """Yield batches of rows."""
-        ...
-
-
-@dataclass(frozen=True)
-class _Hub(Source):
-    dataset: HubDataset
-    image: str
-    label: str | None
-    kind: ClassVar[str] = "shards"
-
-    def read(self, piece: int, row: int) -> Iterator[Sample]:
-        shard = self.dataset.shard(num_shards=len(self.names), index=piece)
-        # Not __iter__, which deals the shards of a dataset once more where it is in a worker.
-        rows = enumerate(shard.iter(batch_size=1))
-        # Counted, as load_state_dict is not exact: after a filter, up to datasets 5.0.
-        for number, columns in itertools.islice(rows, row, None):
-            where = f"image {number} of {self.names[piece]}"
-            content = _hub_content(columns[self.image][0], where)
-            label = columns[self.label][0] if self.label else None
-            yield Sample(content, label if isinstance(label, int) else -1, where)
-
-
-def _hub_content(stored: object, where: str) -> sources.Encoded:
-    if isinstance(stored, Image.Image):
-        # What map or filter has decoded.
-        return stored
-    if isinstance(stored, dict):
-        if stored["bytes"] is not None:
-            content: bytes = stored["bytes"]
-            return content
-        if stored["path"]:
-            try:
-                with importlib.import_module("fsspec").open(stored["path"], "rb") as file:
-                    content = file.read()
-            except OSError as error:
-                raise ValueError(f"{where} cannot be read from {stored['path']}") from error
-            return content
-    raise ValueError(f"{where} has neither image bytes nor a path; embed the images")
-
-
-def _load_hub(source: str, split: str) -> _Hub:
-    datasets, name = _import_datasets(), source.removeprefix(_HUB)
-    try:
-        stored = datasets.load_dataset(name, streaming=True)
-    except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise ValueError(
-            f"cannot open {source} ({reason}); check the name and the network, or give the "
-            "datasets.IterableDataset itself"
-        ) from error
-    return _hub_source(stored[_own_split(list(stored), split, source)], split, source)
-
-
-def _hub_source(dataset: HubDataset, split: str, name: str) -> _Hub:
-    datasets = _import_datasets()
-    own = sources.split_name(str(dataset.split))
-    if own in scenes.SPLITS and own != split:
-        raise ValueError(f"{name} is a {own} split, not {split}; give that one's")
-    features = dataset.features or {}
-    image = next((key for key, kind in features.items() if isinstance(kind, datasets.Image)), None)
-    if image is None:
-        raise ValueError(
-            f"{name} has no column of type datasets.Image; its columns: {list(features)} (where a "
-            "map has hidden them, give it features=)"
-        )
-    label = next((key for key in sources.LABEL_COLUMNS if key in features), None)
-    if label and "int" not in str(getattr(features[label], "dtype", None)):
-        raise ValueError(f"{name}: {label} must be an integer column, got {features[label]}")
-    kept = dataset.select_columns([image, *([label] if label else [])])
-    encoded = kept.cast_column(image, datasets.Image(decode=False))
-    return _Hub([f"shard {n} of {name}" for n in range(dataset.num_shards)], encoded, image, label)
-
-
-def _import_datasets() -> ModuleType:
-    try:
-        return importlib.import_module("datasets")
-    except ImportError as error:
-        raise ValueError(
-            "Hugging Face streams need the package datasets; install .[stream]"
-        ) from error

@@ -27,6 +27,7 @@ _BACKGROUND_STD = 0.05
 _BACKGROUND_LEVEL = (0.10, 0.32)
 _OBJECT_LEVEL = (0.40, 1.0)
 _OPAQUE_FROM = 0.12
+_ROWS, _COLUMNS = ("top", "middle", "bottom"), ("left", "center", "right")
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,17 @@ class Scenes:
     corner_px: Int64[Tensor, "M 2"]
     """Row and column of the object box's top-left pixel."""
     class_names: tuple[str, ...]
+    object_px: int
+    """Height and width of the object boxes."""
+
+    def sentences(self) -> list[str]:
+        """Say of each scene what is in it and in which third of its height and width."""
+        size_px = self.images.shape[-1]
+        thirds = ((self.corner_px + self.object_px / 2) * 3 / size_px).long().tolist()
+        return [
+            f"a {self.class_names[label].lower()} at the {_ROWS[row]} {_COLUMNS[col]}"
+            for label, (row, col) in zip(self.labels.tolist(), thirds, strict=True)
+        ]
 
 
 def object_size_px(size_px: int) -> int:
@@ -100,6 +112,7 @@ def compose_scenes(
         labels=torch.from_numpy(labels[turns]),
         corner_px=torch.from_numpy(corner_px),
         class_names=class_names,
+        object_px=object_px,
     )
 
 

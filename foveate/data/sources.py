@@ -6,40 +6,27 @@ labels and class names of each stored split. Choosing a split's rows and decodin
 
 from __future__ import annotations
 
-import io
 import json
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Int64, UInt8
-from PIL import Image, ImageOps
 
 from foveate.data import scenes
+from foveate.data.decoding import Encoded, decode_image, open_image
+from foveate.data.splits import choose_rows, split_in_name, split_name
 
 if TYPE_CHECKING:
     import pyarrow
 
-Encoded: TypeAlias = bytes | Path | np.ndarray | Image.Image
-"""File contents, a file, pixels (H, W) or (H, W, 3), or an image that is open already."""
-
-_SPLIT_ALIASES = {
-    "training": "train",
-    "valid": "val",
-    "validation": "val",
-    "dev": "val",
-    "testing": "test",
-}
-_SPLIT_IN_NAME = re.compile(
-    r"(?<![a-z])(train|training|val|valid|validation|dev|test|testing)(?![a-z])"
-)
 LABEL_COLUMNS = ("label", "labels", "fine_label", "target", "class")
 """Names of a parquet file's class numbers, the first that is there."""
+CAPTION_COLUMNS = ("captions", "caption")
+"""Names of a parquet file's sentences, text or lists of text; the first that is there."""
 _IMAGE_SUFFIXES = frozenset(".bmp .gif .jpeg .jpg .pgm .png .ppm .tif .tiff .webp".split())
-_UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
 
 
 @dataclass(frozen=True)
@@ -50,6 +37,25 @@ class Rows:
     encoded: dict[str, list[Encoded]]
     labels: dict[str, np.ndarray]
     class_names: tuple[str, ...]
+    captions: dict[str, list[tuple[str, ...]]] | None = None
+    """Sentences about each image; None for a source without captions."""
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which columns of a parquet file hold what; None where there is none."""
+
+    image: str
+    label: str | None
+    split: str | None
+    captions: str | None
+
+    @property
+    def names(self) -> list[str]:
+        """All columns that are there."""
+        return [
+            name for name in (self.image, self.label, self.split, self.captions) if name is not None
+        ]
 
 
 def torchvision_rows(name: str, root: Path) -> Rows:
@@ -137,35 +143,31 @@ def _folder_rows(folder: Path, files: list[Path]) -> Rows:
 
 
 def _parquet_rows(folder: Path, files: list[Path]) -> Rows:
-    """Read image bytes, labels and splits; a split column wins over a split in the file's name."""
-    import pyarrow.parquet
+    """Read image bytes, labels, captions and splits of all files.
 
+    A split column wins over a split in the file's name. A set has captions where a file has some.
+    """
     encoded: dict[str, list[Encoded]] = {}
     labels: dict[str, list[int]] = {}
+    captions: dict[str, list[tuple[str, ...]]] = {}
     class_names: tuple[str, ...] = ()
+    has_captions = False
     for file in files:
-        try:
-            schema = pyarrow.parquet.read_schema(file)
-            image, label, split_column = parquet_columns(file, schema)
-            columns = [name for name in (image, label, split_column) if name is not None]
-            table = pyarrow.parquet.read_table(file, columns=columns, partitioning=None)
-        except (pyarrow.ArrowException, OSError) as error:
-            raise ValueError(f"cannot read {file} as parquet ({error}); write it again") from error
-        class_names = class_names or _parquet_class_names(schema, label)
-        contents: list[bytes | None] = []
-        for chunk in table[image].chunks:
-            contents += chunk.field("bytes").to_pylist()
-        if None in contents:
-            raise ValueError(
-                f"{file}: row {contents.index(None)} has no image bytes; embed the images"
-            )
-        numbers = table[label].to_pylist() if label else [-1] * len(contents)
+        table, columns = _read_parquet(file)
+        class_names = class_names or _parquet_class_names(table.schema, columns.label)
+        has_captions = has_captions or columns.captions is not None
+        contents = _contents(file, table, columns.image)
+        nothing = [None] * len(contents)
+        numbers = table[columns.label].to_pylist() if columns.label else nothing
+        written = table[columns.captions].to_pylist() if columns.captions else nothing
         default = split_in_name(file, folder)
-        splits = table[split_column].to_pylist() if split_column else [default] * len(contents)
-        for content, number, split in zip(contents, numbers, splits, strict=True):
+        splits = table[columns.split].to_pylist() if columns.split else [default] * len(contents)
+        rows = zip(contents, numbers, written, splits, strict=True)
+        for content, number, sentences, split in rows:
             where = split_name(str(split))
-            encoded.setdefault(where, []).append(content or b"")
+            encoded.setdefault(where, []).append(content)
             labels.setdefault(where, []).append(-1 if number is None else number)
+            captions.setdefault(where, []).append(_sentences(sentences))
     arrays = {split: np.array(values, np.int64) for split, values in labels.items()}
     highest = max((int(values.max()) for values in arrays.values()), default=-1)
     if class_names and highest >= len(class_names):
@@ -173,14 +175,42 @@ def _parquet_rows(folder: Path, files: list[Path]) -> Rows:
             f"{files[0]}: label {highest} has no name; class_names lists {len(class_names)}"
         )
     names = () if highest < 0 else class_names or tuple(str(label) for label in range(highest + 1))
-    return Rows(files[0].stem if len(files) == 1 else folder.name, encoded, arrays, names)
+    name = files[0].stem if len(files) == 1 else folder.name
+    return Rows(name, encoded, arrays, names, captions if has_captions else None)
 
 
-def parquet_columns(file: Path, schema: pyarrow.Schema) -> tuple[str, str | None, str | None]:
-    """Return the names of the columns with images, labels and splits; None where there is none.
+def _read_parquet(file: Path) -> tuple[pyarrow.Table, Columns]:
+    import pyarrow.parquet
+
+    try:
+        columns = parquet_columns(file, pyarrow.parquet.read_schema(file))
+        table = pyarrow.parquet.read_table(file, columns=columns.names, partitioning=None)
+    except (pyarrow.ArrowException, OSError) as error:
+        raise ValueError(f"cannot read {file} as parquet ({error}); write it again") from error
+    return table, columns
+
+
+def _contents(file: Path, table: pyarrow.Table, image: str) -> list[bytes]:
+    """Return the bytes of every image."""
+    contents: list[bytes | None] = []
+    for chunk in table[image].chunks:
+        contents += chunk.field("bytes").to_pylist()
+    if None in contents:
+        raise ValueError(f"{file}: row {contents.index(None)} has no image bytes; embed the images")
+    return [content or b"" for content in contents]
+
+
+def _sentences(stored: str | list[str | None] | None) -> tuple[str, ...]:
+    """Return one sentence or several as a tuple; nothing is no sentence."""
+    several = [stored] if stored is None or isinstance(stored, str) else stored
+    return tuple(sentence for sentence in several if sentence is not None)
+
+
+def parquet_columns(file: Path, schema: pyarrow.Schema) -> Columns:
+    """Return the names of the columns with images, labels, splits and captions.
 
     Raises:
-        ValueError: No image column, or labels that are no integers.
+        ValueError: No image column, labels that are no integers, or captions that are no text.
     """
     from pyarrow import types
 
@@ -190,7 +220,13 @@ def parquet_columns(file: Path, schema: pyarrow.Schema) -> tuple[str, str | None
         raise ValueError(
             f"{file}: {label} must be an integer column, got {schema.field(label).type}"
         )
-    return image, label, "split" if "split" in schema.names else None
+    captions = next((name for name in CAPTION_COLUMNS if name in schema.names), None)
+    if captions:
+        kind = schema.field(captions).type
+        text = kind.value_type if types.is_list(kind) or types.is_large_list(kind) else kind
+        if not (types.is_string(text) or types.is_large_string(text) or types.is_null(text)):
+            raise ValueError(f"{file}: {captions} must be text or lists of text, got {kind}")
+    return Columns(image, label, "split" if "split" in schema.names else None, captions)
 
 
 def _image_column(file: Path, schema: pyarrow.Schema) -> str:
@@ -216,59 +252,17 @@ def _parquet_class_names(schema: pyarrow.Schema, label: str | None) -> tuple[str
     return tuple(features.get(label, {}).get("names") or ())
 
 
-def split_in_name(file: Path, folder: Path) -> str:
-    """Return the split that the file's path below ``folder`` names last, else train."""
-    named = _SPLIT_IN_NAME.findall(str(file.relative_to(folder)).lower())
-    return split_name(named[-1]) if named else "train"
+@dataclass(frozen=True)
+class Decoded:
+    """What a split holds."""
+
+    pixels: UInt8[np.ndarray, "M C H W"]
+    labels: Int64[np.ndarray, " M"]
+    captions: tuple[tuple[str, ...], ...] | None
 
 
-def split_name(name: str) -> str:
-    """Return train, val or test for their other usual names, any other name in lower case."""
-    return _SPLIT_ALIASES.get(name.lower(), name.lower())
-
-
-# From stored rows to one split's pixels.
-
-
-def choose_rows(
-    num_rows: dict[str, int], split: str, name: str
-) -> tuple[str, Int64[np.ndarray, " M"]]:
-    """Return the stored split to read and which of its rows, by the rules of ``foveate.data``.
-
-    Raises:
-        ValueError: The set called ``name`` has no rows for the split.
-    """
-    stored_as = {own: own for own in scenes.SPLITS if own in num_rows}
-    if "test" not in stored_as and "val" in stored_as:
-        stored_as["test"] = stored_as.pop("val")
-    source = stored_as.get(split, "train")
-    if source not in num_rows:
-        raise ValueError(
-            f"{name} has no {split} split, nor train to hold it out of; it has {sorted(num_rows)}"
-        )
-    chosen = np.arange(num_rows[source])
-    if source == "train":
-        num_held_out = max(1, round(len(chosen) / 10))
-        shuffled = np.random.default_rng(0).permutation(len(chosen))
-        for part in ("val", "test"):
-            if part in stored_as:
-                continue
-            shuffled, held_out = shuffled[:-num_held_out], shuffled[-num_held_out:]
-            if part == split:
-                chosen = np.sort(held_out)
-        if split == "train":
-            chosen = np.sort(shuffled)
-    if len(chosen) == 0:
-        raise ValueError(
-            f"{name} has too few images for its {split} split: {num_rows[source]} in {source}"
-        )
-    return source, chosen
-
-
-def decode(
-    rows: Rows, split: str, image_size: int | None
-) -> tuple[UInt8[np.ndarray, "M C H W"], Int64[np.ndarray, " M"]]:
-    """Return the pixels and labels of one split; see :func:`foveate.data.load_data`.
+def decode(rows: Rows, split: str, image_size: int | None) -> Decoded:
+    """Decode one split; see :func:`foveate.data.load_data`.
 
     Raises:
         ValueError: No rows for the split, or an image that is unreadable, of more than 8 bits or,
@@ -281,7 +275,7 @@ def decode(
     modes, sizes = set(), set()
     for stored, encoded in rows.encoded.items():
         for number, item in enumerate(encoded):
-            with _open(item, f"image {number} of {stored} in {rows.name}") as image:
+            with open_image(item, f"image {number} of {stored} in {rows.name}") as image:
                 modes.add(image.mode)
                 sizes.add(image.size)
     if image_size is None and len(sizes) > 1:
@@ -296,53 +290,7 @@ def decode(
     for row, number in enumerate(chosen):
         where = f"image {number} of {source} in {rows.name}"
         pixels[row] = decode_image(rows.encoded[source][number], where, mode, (width, height))
-    return pixels, rows.labels[source][chosen]
-
-
-def decode_image(
-    item: Encoded, where: str, mode: str, size: tuple[int, int]
-) -> UInt8[np.ndarray, "C H W"]:
-    """Return the pixels of one image, its shorter side resized and the center kept.
-
-    Args:
-        item: The image as stored.
-        where: What an error calls it.
-        mode: "L" for one channel, "RGB" for three.
-        size: Width and height in pixels.
-
-    Raises:
-        ValueError: The image is unreadable or of more than 8 bits.
-    """
-    with _open(item, where) as image:
-        try:
-            converted = image.convert(mode)
-        except _UNREADABLE as error:
-            raise _unreadable(item, where, error) from error
-    if converted.size != size:
-        converted = ImageOps.fit(converted, size, Image.Resampling.BICUBIC)
-    pixels: np.ndarray = np.asarray(converted).reshape(size[1], size[0], -1).transpose(2, 0, 1)
-    return pixels
-
-
-def _open(item: Encoded, where: str) -> Image.Image:
-    if isinstance(item, np.ndarray):
-        return Image.fromarray(item)
-    try:
-        image = (
-            item
-            if isinstance(item, Image.Image)
-            else Image.open(item if isinstance(item, Path) else io.BytesIO(item))
-        )
-    except _UNREADABLE as error:
-        raise _unreadable(item, where, error) from error
-    if image.mode[0] in "IF":
-        image.close()
-        raise ValueError(
-            f"{where} has more than 8 bits a channel (mode {image.mode}); convert it to 8 bits"
-        )
-    return image
-
-
-def _unreadable(item: Encoded, where: str, error: Exception) -> ValueError:
-    place = f" ({item})" if isinstance(item, Path) else ""
-    return ValueError(f"cannot read {where}{place}; replace or remove it [{type(error).__name__}]")
+    captions = None
+    if rows.captions is not None:
+        captions = tuple(rows.captions[source][number] for number in chosen)
+    return Decoded(pixels, rows.labels[source][chosen], captions)

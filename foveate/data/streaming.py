@@ -13,44 +13,18 @@ datasets do not say how many rows they have, so nothing is held out: their split
 from __future__ import annotations
 
 import hashlib
-import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict
 
-import numpy as np
 import torch
-from jaxtyping import Int64, UInt8
-from torch import Tensor
-from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+from torch.utils.data import DataLoader
 
-from foveate.data import scenes, sources
+from foveate.data import scenes
+from foveate.data.hub import HubDataset
 from foveate.data.images import ImageSet
-from foveate.data.pieces import HubDataset, Sample, Source, open_source
-
-
-@dataclass(frozen=True)
-class ImageBatch:
-    """Some images of a stream."""
-
-    images: UInt8[Tensor, "B C H W"]
-    labels: Int64[Tensor, " B"]
-    """Class of each image; -1 where the source does not say."""
-
-
-class Position(TypedDict):
-    """How far one worker has come."""
-
-    epoch: int
-    piece: int
-    """Which of the worker's pieces of this epoch the current block begins in."""
-    row: int
-    """How many samples of that piece lie before the block."""
-    block: int
-    """How many blocks of the epoch came before."""
-    taken: int
-    """How many samples of the block were delivered."""
+from foveate.data.pieces import open_source
+from foveate.data.workers import Delivery, ImageBatch, Position, Reader, Start, Worker
 
 
 class StreamState(TypedDict):
@@ -106,20 +80,7 @@ class ImageStream:
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        if split not in scenes.SPLITS:
-            raise ValueError(f"split must be one of {', '.join(scenes.SPLITS)}, got {split!r}")
-        if image_size < 1:
-            raise ValueError(f"image_size must be at least 1 pixel, got {image_size}")
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1 image, got {batch_size}")
-        if channels not in (1, 3):
-            raise ValueError(f"channels must be 1 (gray) or 3 (RGB), got {channels}")
-        if seed < 0:
-            raise ValueError(f"seed must not be negative, got {seed}")
-        if shuffle_buffer < 1:
-            raise ValueError(f"shuffle_buffer must be at least 1 sample, got {shuffle_buffer}")
-        if num_workers < 0:
-            raise ValueError(f"num_workers must not be negative, got {num_workers}")
+        _check_options(split, image_size, batch_size, channels, seed, shuffle_buffer, num_workers)
         if not 0 <= rank < world_size:
             raise ValueError(f"rank must lie in 0..world_size - 1, got {rank} of {world_size}")
         opened = open_source(source, split)
@@ -140,7 +101,7 @@ class ImageStream:
             "world_size": world_size,
             "source": f"{len(opened.names)} {opened.kind} ({digest[:8]})",
         }
-        self._reader = _Reader(
+        self._reader = Reader(
             source=opened,
             image_size=image_size,
             batch_size=batch_size,
@@ -154,7 +115,7 @@ class ImageStream:
         self._positions = [
             Position(epoch=0, piece=0, row=0, block=0, taken=0) for _ in range(lanes)
         ]
-        self._deliveries: Iterator[_Delivery | str] | None = None
+        self._deliveries: Iterator[Delivery | str] | None = None
 
     def __iter__(self) -> Iterator[ImageBatch]:
         """Return the stream itself: a second loop goes on where the first stopped."""
@@ -202,19 +163,44 @@ class ImageStream:
         self._positions = list(state["positions"])
         self._deliveries = None
 
-    def _start(self) -> Iterator[_Delivery | str]:
+    def _start(self) -> Iterator[Delivery | str]:
         """Start the workers; the loader asks them in turn, beginning with the one that is next."""
         num_lanes = len(self._positions)
         turns = [(self._turn + worker) % num_lanes for worker in range(num_lanes)]
-        starts = [_Start(self._first_lane + turn, self._positions[turn]) for turn in turns]
-        loader: DataLoader[_Delivery | str] = DataLoader(
-            _Worker(self._reader, starts),
+        starts = [Start(self._first_lane + turn, self._positions[turn]) for turn in turns]
+        loader: DataLoader[Delivery | str] = DataLoader(
+            Worker(self._reader, starts),
             batch_size=None,
             num_workers=int(self._settings["num_workers"]),
             # Otherwise the loader draws from torch's global random state.
             generator=torch.Generator(),
         )
         return iter(loader)
+
+
+def _check_options(
+    split: str,
+    image_size: int,
+    batch_size: int,
+    channels: int,
+    seed: int,
+    shuffle_buffer: int,
+    num_workers: int,
+) -> None:
+    if split not in scenes.SPLITS:
+        raise ValueError(f"split must be one of {', '.join(scenes.SPLITS)}, got {split!r}")
+    if image_size < 1:
+        raise ValueError(f"image_size must be at least 1 pixel, got {image_size}")
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1 image, got {batch_size}")
+    if channels not in (1, 3):
+        raise ValueError(f"channels must be 1 (gray) or 3 (RGB), got {channels}")
+    if seed < 0:
+        raise ValueError(f"seed must not be negative, got {seed}")
+    if shuffle_buffer < 1:
+        raise ValueError(f"shuffle_buffer must be at least 1 sample, got {shuffle_buffer}")
+    if num_workers < 0:
+        raise ValueError(f"num_workers must not be negative, got {num_workers}")
 
 
 def first_images(
@@ -252,103 +238,3 @@ def first_images(
     named = int(labels.min()) >= 0
     names = tuple(str(label) for label in range(int(labels.max()) + 1)) if named else ()
     return ImageSet(torch.cat([batch.images for batch in batches]), labels, names, "stream")
-
-
-# In the workers.
-
-
-@dataclass(frozen=True)
-class _Delivery:
-    batch: ImageBatch
-    position: Position
-
-
-@dataclass(frozen=True)
-class _Start:
-    lane: int
-    position: Position
-
-
-class _Worker(IterableDataset[_Delivery | str]):
-    """What each process iterates over: the batches from its own start."""
-
-    def __init__(self, reader: _Reader, starts: list[_Start]) -> None:
-        self.reader = reader
-        self.starts = starts
-
-    def __iter__(self) -> Iterator[_Delivery | str]:
-        """Yield batches, or last the line of an error, which the loader would wrap in many."""
-        worker = get_worker_info()
-        try:
-            yield from self.reader.batches(self.starts[worker.id if worker else 0])
-        except ValueError as error:
-            yield str(error)
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Reader:
-    """From a lane, one worker of one rank, and its position to its batches."""
-
-    source: Source
-    image_size: int
-    batch_size: int
-    channels: int
-    seed: int
-    shuffle_buffer: int
-    num_lanes: int
-
-    def batches(self, start: _Start) -> Iterator[_Delivery]:
-        shuffled = self._shuffled(start)
-        mode = "L" if self.channels == 1 else "RGB"
-        size = (self.image_size, self.image_size)
-        while True:
-            images = np.empty((self.batch_size, self.channels, *size), np.uint8)
-            labels = np.empty(self.batch_size, np.int64)
-            for item in range(self.batch_size):
-                sample, position = next(shuffled)
-                images[item] = sources.decode_image(sample.content, sample.where, mode, size)
-                labels[item] = sample.label
-            batch = ImageBatch(torch.from_numpy(images), torch.from_numpy(labels))
-            yield _Delivery(batch, position)
-
-    def _shuffled(self, start: _Start) -> Iterator[tuple[Sample, Position]]:
-        """Yield the samples block by block, each with the position after it."""
-        at = start.position
-        while True:
-            samples = self._read_epoch(start.lane, at)
-            while block := list(itertools.islice(samples, self.shuffle_buffer)):
-                random = np.random.default_rng(
-                    (self.seed, at["epoch"], 1 + start.lane, at["block"])
-                )
-                shuffled = random.permutation(len(block))
-                for taken in range(at["taken"], len(block)):
-                    yield block[shuffled[taken]][0], {**at, "taken": taken + 1}
-                _, piece, row = block[-1]
-                at = {
-                    "epoch": at["epoch"],
-                    "piece": piece,
-                    "row": row,
-                    "block": at["block"] + 1,
-                    "taken": 0,
-                }
-                # Before the next block is read, not after.
-                block.clear()
-            if at["block"] == 0:
-                raise ValueError(
-                    f"a worker's share of {len(self.source.names)} {self.source.kind} holds no "
-                    "images; remove empty ones or use fewer workers"
-                )
-            at = Position(epoch=at["epoch"] + 1, piece=0, row=0, block=0, taken=0)
-
-    def _read_epoch(self, lane: int, at: Position) -> Iterator[tuple[Sample, int, int]]:
-        """Yield the rest of a lane's epoch, with the piece and how much of it was read."""
-        random = np.random.default_rng((self.seed, at["epoch"], 0))
-        dealt = random.permutation(len(self.source.names))
-        # Where the deal is uneven, another lane gets more in the next epoch.
-        pieces = dealt[(lane + at["epoch"]) % self.num_lanes :: self.num_lanes].tolist()
-        row = at["row"]
-        for piece in range(at["piece"], len(pieces)):
-            for sample in self.source.read(pieces[piece], row):
-                row += 1
-                yield sample, piece, row
-            row = 0

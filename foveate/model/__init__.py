@@ -1,5 +1,6 @@
 """The any-order transformer: encoder, decoder, targets, tracks of words, and scanning."""
 
-from foveate.model.transformer import AnyOrderTransformer, InTurn
+from foveate.model.predictor import InTurn
+from foveate.model.transformer import AnyOrderTransformer
 
 __all__ = ["AnyOrderTransformer", "InTurn"]

@@ -1,4 +1,4 @@
-"""Attention over patches sorted by rank: who may attend to whom, and the key/value cache.
+"""Attention over patches sorted by rank: who may attend to whom, and by which kernel.
 
 Sorting tokens by rank turns every order into the same picture: whatever is visible is a *prefix*
 of the sequence. A mask is therefore a count, and orders without ties need no mask at all, only
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import cast
 
 import torch
@@ -17,7 +16,6 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from timm.layers.attention import Attention
 from timm.layers.mlp import Mlp
-from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 
@@ -36,21 +34,32 @@ def query_may_attend(rank: Int[Tensor, "B N"]) -> Bool[Tensor, "B N N"]:
     return rank.unsqueeze(1) < rank.unsqueeze(2)
 
 
+def shared_counts(counts: Int[Tensor, "B Q"], agree: bool | None = None) -> Int[Tensor, "R Q"]:
+    """Return one row of counts where all images agree, so that one mask serves them all.
+
+    Args:
+        counts: how many sorted patches each row of each image sees.
+        agree: whether all images agree; None = look, for which the host waits for the device.
+    """
+    if agree is None:
+        agree = bool((counts == counts[:1]).all())
+    return counts[:1] if agree else counts
+
+
 def prefix_may_attend(
-    counts: Int[Tensor, "B Q"], num_tokens: int, num_always: int
+    counts: Int[Tensor, "R Q"], num_tokens: int, num_always: int
 ) -> Bool[Tensor, "R 1 Q K"]:
     """Whether a row may attend to a token: row q sees the first ``counts[q]`` sorted patches.
 
     Args:
-        counts: how many sorted patches each row sees, on top of the always-visible tokens.
+        counts: how many sorted patches each row sees, on top of the always-visible tokens; of every
+            image, or one row for all (:func:`shared_counts`).
         num_tokens: number of sorted patches that stand in the sequence.
         num_always: number of always-visible tokens (start and periphery) that come before them.
 
     Returns:
-        True = may attend. R is 1 when all images agree (no ties, or the same ties), else B.
+        True = may attend.
     """
-    if bool((counts == counts[:1]).all()):
-        counts = counts[:1]
     token = torch.arange(num_tokens + num_always, device=counts.device)
     return (token < counts.unsqueeze(-1) + num_always).unsqueeze(1)
 
@@ -154,93 +163,6 @@ class SelfAttention(Attention):
         queries, keys, values = qkv.permute(2, 0, 3, 1, 4).unbind(0)
         attended = attend(self.q_norm(queries), self.k_norm(keys), values, attn_mask, is_causal)
         return self.proj(attended.transpose(1, 2).flatten(2))
-
-
-@dataclass
-class KeyValueCache:
-    """Keys and values of one attention layer, written in place as tokens arrive.
-
-    keys, values: (B, num_heads, capacity, head_width).
-    """
-
-    keys: Float[Tensor, "B H L K"]
-    values: Float[Tensor, "B H L K"]
-
-    @classmethod
-    def empty(cls, like: Float[Tensor, "B H S K"], capacity: int) -> KeyValueCache:
-        """Allocate room for ``capacity`` tokens shaped as those in ``like``."""
-        shape = (like.shape[0], like.shape[1], capacity, like.shape[3])
-        # Zeros, not whatever lies in memory: a masked NaN is still a NaN after the softmax.
-        return cls(like.new_zeros(shape), like.new_zeros(shape))
-
-    def write(
-        self,
-        place: Int[Tensor, "B S"],
-        keys: Float[Tensor, "B H S K"],
-        values: Float[Tensor, "B H S K"],
-    ) -> None:
-        """Write S tokens per row, each at its own place."""
-        rows = torch.arange(len(place), device=place.device).unsqueeze(1)
-        self.keys[rows, :, place] = keys.transpose(1, 2)
-        self.values[rows, :, place] = values.transpose(1, 2)
-
-    def first(self, length: int) -> tuple[Float[Tensor, "B H S K"], Float[Tensor, "B H S K"]]:
-        """Return the keys and values at the first ``length`` places."""
-        return self.keys[:, :, :length], self.values[:, :, :length]
-
-    def resized(self, capacity: int) -> KeyValueCache:
-        """Return this with room for ``capacity`` tokens; those that it holds stay."""
-        more = capacity - self.keys.shape[2]
-        return KeyValueCache(F.pad(self.keys, (0, 0, 0, more)), F.pad(self.values, (0, 0, 0, more)))
-
-    def repeat(self, times: int) -> KeyValueCache:
-        """Return an independent cache in which every row stands ``times`` times in succession."""
-        return KeyValueCache(
-            self.keys.repeat_interleave(times, dim=0), self.values.repeat_interleave(times, dim=0)
-        )
-
-
-@dataclass(frozen=True)
-class CachePlace:
-    """Where new tokens are written, and what they and all later queries may attend to."""
-
-    place: Int[Tensor, "B S"]
-    length: int
-    """Filled places of the longest row, the new tokens included."""
-    may_attend: Bool[Tensor, "B 1 1 L"] | None
-    """Which of the first places hold a token of the row (True = may attend); None = all do."""
-
-
-def self_attention(block: Block) -> Attention:
-    """Return the self-attention of a timm block, which timm annotates as a plain module."""
-    return cast(Attention, block.attn)
-
-
-def self_keys_values(
-    block: Block, tokens: Float[Tensor, "B S D"]
-) -> tuple[Float[Tensor, "B H S K"], Float[Tensor, "B H S K"], Float[Tensor, "B H S K"]]:
-    """Project tokens to the queries, keys and values of a timm block's self-attention."""
-    attn = self_attention(block)
-    qkv = attn.qkv(block.norm1(tokens)).unflatten(-1, (3, attn.num_heads, attn.head_dim))
-    queries, keys, values = qkv.permute(2, 0, 3, 1, 4).unbind(0)
-    return attn.q_norm(queries), attn.k_norm(keys), values
-
-
-def append_to_block(
-    block: Block, tokens: Float[Tensor, "B S D"], cache: KeyValueCache, at: CachePlace
-) -> Float[Tensor, "B S D"]:
-    """Run a timm block on new tokens that attend to one another and to all that the cache holds.
-
-    Tokens that must not see one another come one at a time: torch aligns ``is_causal`` with the top
-    left corner, which is wrong with a cache.
-    """
-    queries, keys, values = self_keys_values(block, tokens)
-    cache.write(at.place, keys, values)
-    attended = F.scaled_dot_product_attention(
-        queries, *cache.first(at.length), attn_mask=at.may_attend
-    )
-    tokens = tokens + block.ls1(self_attention(block).proj(attended.transpose(1, 2).flatten(2)))
-    return tokens + block.ls2(block.mlp(block.norm2(tokens)))
 
 
 class CrossAttentionBlock(nn.Module):

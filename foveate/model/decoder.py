@@ -18,8 +18,7 @@ from torch import Tensor, nn
 from foveate.config import ModelConfig
 from foveate.model.attention import CrossAttentionBlock, SelfAttention, prefix_may_attend
 from foveate.model.encoder import take
-
-NUM_TAPS = 4
+from foveate.model.memory import make_memory
 
 
 @dataclass(frozen=True)
@@ -50,59 +49,19 @@ class Prediction:
         return self.map(lambda each: each.repeat_interleave(times, dim=0))
 
 
-class EncoderMemory(nn.Module):
-    """What each decoder block reads: one (B, S, D) memory per block, token by token.
-
-    Reference: ``layers``: the query stream of SAIM (Qi et al. 2023, arXiv 2212.01610), query_depth
-    = decoder depth; ``mixed``: the trainable skip connections of RandSAC (Hua et al. 2023, arXiv
-    2203.12054), whose start was not found: the mean of all layers here; ``taps``: D-iGPT (Ren et
-    al. 2024, arXiv 2312.02147), blocks 6, 8, 10 and 12 of 12. Differs: memory has LayerNorms of its
-    own, where SAIM's queries and memory share one.
-    """
-
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        self.kind, self.num_blocks = config.memory, config.decoder_depth
-        width, depth = config.embed_dim, config.depth
-        if self.kind == "layers":
-            step = depth // self.num_blocks
-            self.read = tuple(range(step - 1, depth, step))
-        elif self.kind == "taps":
-            self.read = tuple(sorted({depth - 1 - i * depth // 6 for i in range(NUM_TAPS)}))
-            self.project = nn.Linear(len(self.read) * width, self.num_blocks * width)
-        elif self.kind == "mixed":
-            self.read = tuple(range(depth))
-            self.weight = nn.Parameter(torch.full((self.num_blocks, depth), 1 / depth))
-        else:
-            self.read = (depth - 1,)
-        num_norms = {"layers": len(self.read), "taps": len(self.read), "mixed": self.num_blocks}
-        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(num_norms.get(self.kind, 0)))
-
-    def forward(self, layers: tuple[Float[Tensor, "B S D"], ...]) -> list[Float[Tensor, "B S D"]]:
-        """Return the memory of every block from the outputs of all encoder layers."""
-        tokens = [layers[index] for index in self.read]
-        if self.kind == "last":
-            return tokens * self.num_blocks
-        if self.kind == "mixed":
-            mixed = torch.einsum("lk,kbsd->lbsd", self.weight, torch.stack(tokens))
-            return [norm(part) for norm, part in zip(self.norms, mixed, strict=True)]
-        tokens = [norm(part) for norm, part in zip(self.norms, tokens, strict=True)]
-        if self.kind == "layers":
-            return tokens
-        return list(self.project(torch.cat(tokens, dim=-1)).chunk(self.num_blocks, dim=-1))
-
-
 class Decoder(nn.Module):
     """Queries, their blocks, and the heads that read them out."""
 
-    def __init__(self, config: ModelConfig, position: Float[Tensor, "N D"]) -> None:
+    def __init__(
+        self, config: ModelConfig, position: Float[Tensor, "N D"], target_dim: int
+    ) -> None:
         super().__init__()
         width, heads, ratio = config.embed_dim, config.num_heads, config.decoder_mlp_ratio
         self.lateral = config.lateral
         self.num_always = config.num_always
         if config.decoder_depth > 0:
             self.position = nn.Parameter(position.clone())
-            self.memory = EncoderMemory(config)
+            self.memory = make_memory(config)
         self.blocks = nn.ModuleList(
             Block(width, heads, ratio, qkv_bias=True, attn_layer=SelfAttention)
             if self.lateral == "joint"
@@ -110,8 +69,8 @@ class Decoder(nn.Module):
             for _ in range(config.decoder_depth)
         )
         self.norm = nn.LayerNorm(width)
-        self.head = nn.Linear(width, config.target_dim)
-        self.error_head = nn.Linear(width, 1) if config.target == "pixels" else None
+        self.head = nn.Linear(width, target_dim)
+        self.error_head = nn.Linear(width, 1) if config.predicts_pixels else None
 
     position: nn.Parameter
     """Of every query: the patch that is to be predicted, (N, D)."""
@@ -120,30 +79,25 @@ class Decoder(nn.Module):
         self,
         layers: tuple[Float[Tensor, "B S D"], ...],
         positions: Int[Tensor, "B Q"],
-        counts: Int[Tensor, "B Q"],
+        counts: Int[Tensor, "#B Q"],
     ) -> Prediction:
         """Predict the patches at ``positions``, each from the first ``counts`` sorted patches.
+
+        Nothing here looks at a value. A joint decoder takes no counts: all of the memory is visible
+        to all of its queries.
 
         Args:
             layers: outputs of all encoder layers.
             positions: what is predicted.
-            counts: how many sorted patches each query may see.
-
-        Raises:
-            ValueError: the decoder is joint, and queries differ in what they may see.
+            counts: how many sorted patches each query may see; one row where all images agree.
         """
         queries = self.position[positions]
-        num_sorted = layers[-1].shape[1] - self.num_always
         if self.lateral == "joint":
-            if bool((counts != num_sorted).any()):
-                raise ValueError(
-                    "a joint decoder predicts one group of patches from one visible group, of "
-                    "one size in all images; use an order with two ranks, as random_subset"
-                )
             tokens = torch.cat([layers[-1], queries], dim=1)
             for block in self.blocks:
                 tokens = block(tokens)
             return self.read_out(tokens[:, -queries.shape[1] :])
+        num_sorted = layers[-1].shape[1] - self.num_always
         may_attend = prefix_may_attend(counts, num_sorted, self.num_always)
         lateral = None
         if self.lateral == "segment":

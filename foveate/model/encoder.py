@@ -17,12 +17,15 @@ from torch import Tensor, nn
 from torch.nn.attention.flex_attention import BlockMask
 
 from foveate.config import ModelConfig
-from foveate.model.attention import SelfAttention, prefix_block_mask, prefix_may_attend
+from foveate.model.attention import (
+    SelfAttention,
+    prefix_block_mask,
+    prefix_may_attend,
+    shared_counts,
+)
 from foveate.orders import check_rank, rank_to_order
-from foveate.targets import nearest_color
-
-# Fixed, not per data set: a checkpoint needs nothing but its weights to read images in [0, 1].
-PIXEL_MEAN, PIXEL_STD = 0.5, 0.25
+from foveate.patches import normalize, patchify, unpatchify
+from foveate.targets import Colors, make_target, move_palette
 
 
 def take(tokens: Float[Tensor, "B N D"], index: Int[Tensor, "B L"]) -> Float[Tensor, "B L D"]:
@@ -64,16 +67,13 @@ class PatchEncoder(nn.Module):
             self.next_position = nn.Parameter(position.clone())
         if config.stream == "masked":
             self.mask_token = nn.Parameter(torch.zeros(config.embed_dim))
-        if config.target == "colors":
-            palette = torch.full((config.num_colors, config.in_chans), torch.nan)
-            self.register_buffer("palette", palette)
+        self.target = make_target(config)
+        if config.reads_colors:
             entries = config.patch_size**2 * config.num_colors
             self.color_embed = nn.Embedding(entries, config.embed_dim)
             nn.init.normal_(self.color_embed.weight, std=0.02)
             self.encoder.patch_embed.requires_grad_(False)  # Ids are read instead of pixels.
-
-    palette: Float[Tensor, "K C"]
-    """Colors in [0, 1] (target="colors"); NaN until one is fitted and copied here."""
+        nn.Module.register_load_state_dict_pre_hook(self, move_palette)
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -107,15 +107,11 @@ class PatchEncoder(nn.Module):
 
     def patchify(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B N P"]:
         """Cut images into patches in raster order; a patch lists rows, columns, then channels."""
-        size, (rows, cols) = self.config.patch_size, self.grid
-        tiles = images.unflatten(2, (rows, size)).unflatten(4, (cols, size))
-        return tiles.permute(0, 2, 4, 3, 5, 1).flatten(3).flatten(1, 2)
+        return patchify(images, self.config.patch_size)
 
     def unpatchify(self, patches: Float[Tensor, "B N P"]) -> Float[Tensor, "B C H W"]:
         """Put patches together again; the inverse of :meth:`patchify`."""
-        size, chans, (rows, cols) = self.config.patch_size, self.config.in_chans, self.grid
-        tiles = patches.reshape(-1, rows, cols, size, size, chans)
-        return tiles.permute(0, 5, 1, 3, 2, 4).reshape(-1, chans, rows * size, cols * size)
+        return unpatchify(patches, self.config.patch_size, self.grid)
 
     def normalize(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
         """Scale images in [0, 1] to the units that the model reads and predicts."""
@@ -126,7 +122,7 @@ class PatchEncoder(nn.Module):
             )
         if not images.is_floating_point():
             raise ValueError(f"the model takes floats in [0, 1], got {images.dtype}; divide by 255")
-        return (images - PIXEL_MEAN) / PIXEL_STD
+        return normalize(images)
 
     def embed(
         self, images: Float[Tensor, "B C H W"]
@@ -139,7 +135,7 @@ class PatchEncoder(nn.Module):
         pixels = self.normalize(images)
         token, position = self.start_and_position()
         start = (token + position[:, :1]).expand(len(images), -1, -1)
-        if self.config.target == "colors":
+        if self.config.reads_colors:
             content = self.embed_colors(self.color_ids(images))
         else:
             content = self.encoder.patch_embed(pixels)
@@ -157,15 +153,25 @@ class PatchEncoder(nn.Module):
         embedded: Tensor = self.color_embed(ids + first).sum(2)
         return embedded
 
+    @property
+    def colors(self) -> Colors:
+        """The target of a model that reads and predicts palette entries.
+
+        Raises:
+            ValueError: the model has another target.
+        """
+        if not isinstance(self.target, Colors):
+            raise ValueError(f"target={self.config.target!r} has no palette; target='colors' has")
+        return self.target
+
+    @property
+    def palette(self) -> Float[Tensor, "K C"]:
+        """Colors in [0, 1] (target="colors"); NaN until a palette is fitted and copied here."""
+        return self.colors.palette
+
     def color_ids(self, images: Float[Tensor, "B C H W"]) -> Int[Tensor, "B N S"]:
         """Return the palette entry of each of the S pixels of every patch."""
-        if bool(self.palette.isnan().any()):
-            raise ValueError(
-                "the model has no palette yet; fit one with foveate.targets.fit_palette "
-                "and copy it to model.palette"
-            )
-        pixels = self.patchify(images).unflatten(-1, (-1, self.config.in_chans))
-        return nearest_color(pixels, self.palette)
+        return self.colors.of(images)
 
     # --- streams
 
@@ -190,6 +196,7 @@ class PatchEncoder(nn.Module):
         images: Float[Tensor, "B C H W"],
         order: Int[Tensor, "B M"],
         counts: Int[Tensor, "B L"],
+        ties: bool | None = None,
     ) -> tuple[Float[Tensor, "B S D"], ...]:
         """Encode the always-visible tokens and the first L patches in rank order, S = A + L.
 
@@ -198,11 +205,13 @@ class PatchEncoder(nn.Module):
             order: the patch at each sorted place; M may exceed L.
             counts: how many sorted patches each of them may attend to, itself and
                 its ties included.
+            ties: whether a patch may attend to others behind it. False takes the kernel of plain
+                causal attention; None = look, for which the host waits for the device.
 
         Returns:
             The outputs of all blocks; those of the last are normalized.
         """
-        return self.encode_tokens(*self.embed(images), order, counts)
+        return self.encode_tokens(*self.embed(images), order, counts, ties)
 
     def encode_tokens(
         self,
@@ -210,14 +219,17 @@ class PatchEncoder(nn.Module):
         patches: Float[Tensor, "B N D"],
         order: Int[Tensor, "B M"],
         counts: Int[Tensor, "B L"],
+        ties: bool | None = None,
     ) -> tuple[Float[Tensor, "B S D"], ...]:
         """Do as :meth:`encode` does, from embedded tokens."""
         length = counts.shape[1]
         tokens = self.tell(torch.cat([always, take(patches, order[:, :length])], dim=1), order)
-        if bool((counts == torch.arange(1, length + 1, device=counts.device)).all()):
+        causal_counts = torch.arange(1, length + 1, device=counts.device)
+        if ties is False or (ties is None and bool((counts == causal_counts).all())):
             return self.run_blocks(tokens, None, is_causal=True)
         if tokens.is_cuda:
             return self.run_blocks(tokens, prefix_block_mask(counts, self.num_always))
+        counts = shared_counts(counts, None if ties is None else False)
         rows = prefix_may_attend(counts, length, self.num_always)
         causal = torch.ones(
             tokens.shape[1], tokens.shape[1], dtype=torch.bool, device=tokens.device

@@ -19,7 +19,7 @@ from jaxtyping import Bool, Float, Int
 from scipy.optimize import approx_fprime
 from torch import Tensor
 
-from foveate.model.attention import CachePlace, KeyValueCache, append_to_block
+from foveate.model.cache import CachePlace, append_to_encoder, empty_caches
 from foveate.model.transformer import AnyOrderTransformer
 from foveate.sampling import gumbel, sample
 
@@ -183,18 +183,17 @@ class CachedStream:
     def __init__(self, model: AnyOrderTransformer, images: Float[Tensor, "B C H W"]) -> None:
         self.model, self.length = model, 0
         self.newest, _ = model.embed(images)
-        like = self.newest.unflatten(-1, (model.config.num_heads, -1)).transpose(1, 2)
         capacity = model.num_always + model.num_patches
-        self.caches = [KeyValueCache.empty(like, capacity) for _ in model.encoder_blocks()]
+        self.caches = empty_caches(model.encoder, self.newest, capacity)
 
     def predict(self, following: Int[Tensor, "B"]) -> Float[Tensor, "B T"]:
         """Predict a patch from what has been read so far."""
         token = self.newest + self.model.next_position[following].unsqueeze(1)
         place = torch.full((len(token), 1), self.length, device=token.device)
         self.length += 1
-        for block, cache in zip(self.model.encoder_blocks(), self.caches, strict=True):
-            token = append_to_block(block, token, cache, CachePlace(place, self.length, None))
-        return self.model.decoder.read_out(self.model.encoder.norm(token)).values[:, 0]
+        at = CachePlace(place, self.length, None)
+        layers = append_to_encoder(self.model.encoder, token, self.caches, at)
+        return self.model.decoder.read_out(layers[-1]).values[:, 0]
 
     def read(self, patch: Int[Tensor, "B"], ids: Int[Tensor, "B S"]) -> None:
         """Let the next prediction see the palette entries of a patch."""

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from foveate.model.attention import CachePlace, KeyValueCache, append_to_block
+from foveate.model.cache import CachePlace, KeyValueCache, append_to_block
 from foveate.model.decoder import Prediction
 from foveate.model.transformer import AnyOrderTransformer
 

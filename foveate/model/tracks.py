@@ -17,17 +17,12 @@ attention. GiT's captions (one track, no local feature, beam search) are not her
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from foveate.model.encoder import PatchEncoder, take
-
-if TYPE_CHECKING:
-    pass
 
 
 class TrackReader(nn.Module):

@@ -8,146 +8,26 @@ of the config (``foveate.recipes`` lists the published combinations). An order e
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import cast
-
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int, Num
 from torch import Tensor
 
-from foveate.config import ModelConfig
-from foveate.model.attention import CrossAttentionBlock
-from foveate.model.decoder import Decoder, Prediction
-from foveate.model.encoder import PIXEL_MEAN, PIXEL_STD, PatchEncoder, take
-from foveate.model.tracks import TrackReader
+from foveate.errors import unseen_error
+from foveate.model.attention import shared_counts
+from foveate.model.decoder import Prediction
+from foveate.model.encoder import take
+from foveate.model.predictor import AnyOrderPredictor
 from foveate.orders import check_rank, order_to_rank, rank_to_order
-from foveate.targets import blur, color_error, cosine_error, normalize_patches, squared_error
+from foveate.patches import PIXEL_MEAN, PIXEL_STD
 
 
-@dataclass(frozen=True)
-class InTurn:
-    """Predictions of all patches, in raster order, each from the ranks before its own."""
-
-    prediction: Prediction
-    predicted: Bool[Tensor, "B N"]
-    """True = there is a prediction; elsewhere its values mean nothing."""
-    seen: Prediction | None
-    """What the second decoder says of each patch from its own rank on; None without one."""
-
-
-class AnyOrderTransformer(PatchEncoder):
+class AnyOrderTransformer(AnyOrderPredictor):
     """Predict any patch from any set of patches revealed before it.
 
     Reference: SAIM (Qi et al. 2023, arXiv 2212.01610) for image prediction in any order; ARPG
     (hp-l33/ARPG) for queries that attend to content only. Differs, by default: queries read the
     encoder's last layer, and every prefix predicts several unseen patches instead of the next one.
     """
-
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__(config)
-        position = self.start_and_position()[1].detach()[0, 1:]
-        self.decoder = Decoder(config, position)
-        if config.visible_decoder:
-            self.visible_decoder = Decoder(config, position)
-        if config.vocabulary:
-            self.reader = TrackReader(config.embed_dim, len(config.vocabulary), config.max_words)
-
-    def decoder_blocks(self) -> list[CrossAttentionBlock]:
-        """Return the decoder's blocks, of one that is not joint."""
-        return cast("list[CrossAttentionBlock]", list(self.decoder.blocks))
-
-    def decode(
-        self,
-        layers: tuple[Float[Tensor, "B S D"], ...],
-        positions: Int[Tensor, "B Q"],
-        counts: Int[Tensor, "B Q"],
-    ) -> Prediction:
-        """Predict the patches at ``positions``, each from the first ``counts`` sorted patches."""
-        prediction: Prediction = self.decoder(layers, positions, counts)
-        return prediction
-
-    # --- each patch in turn
-
-    def predict_in_turn(self, images: Float[Tensor, "B C H W"], rank: Int[Tensor, "B N"]) -> InTurn:
-        """Predict each patch once, from the patches of lower rank.
-
-        Raises:
-            ValueError: the parts do not take this order: without a decoder a causal stream decodes
-                one patch per step; a masked stream and a joint decoder know only ranks 0 (visible)
-                and 1 (hidden); or they predict nothing of it.
-        """
-        check_rank(rank, self.num_patches)
-        always, patches = self.embed(images)
-        first_is_predicted = self.config.predict_first
-        order = rank_to_order(rank)
-        sorted_rank = rank.gather(1, order)
-        counts = torch.searchsorted(sorted_rank, sorted_rank)
-        seen: Prediction | None = None
-        if not first_is_predicted and not bool((rank > 0).any()):
-            raise ValueError(
-                "there is nothing to predict: all patches come first, and what comes first is not "
-                "predicted; use a finer grid or another order"
-            )
-        if self.config.ranks == "two" and bool((rank > 1).any()):
-            raise ValueError(
-                "a masked stream and a joint decoder know ranks 0 (visible) and 1 (hidden) only; "
-                "use an order with two ranks, as random_subset"
-            )
-        if self.config.stream == "masked":
-            prediction = self._fill_in(always, patches, rank)
-            return InTurn(prediction, rank > 0, None)
-        if self.config.decoder_depth == 0:
-            if bool((counts != torch.arange(self.num_patches, device=rank.device)).any()):
-                raise ValueError(
-                    "without a decoder patches are decoded one by one: "
-                    "the order must not hold patches of equal rank"
-                )
-            layers = self.encode_tokens(always, patches, order, counts[:, 1:])
-            prediction = self.decoder.read_out(layers[-1][:, self.num_always - 1 :])
-        else:
-            length = int(counts.max())
-            layers = self._encode_first(always, patches, order, sorted_rank, length)
-            # A joint decoder holds the visible patches themselves, not queries for them.
-            num_left_out = length if self.config.lateral == "joint" else 0
-            first_is_predicted = first_is_predicted and not num_left_out
-            prediction = self.decode(layers, order[:, num_left_out:], counts[:, num_left_out:])
-            # Empty predictions stand for those that are left out.
-            prediction = prediction.map(lambda each: F.pad(each, (0, 0, num_left_out, 0)))
-            if self.config.visible_decoder:
-                through = torch.searchsorted(sorted_rank, sorted_rank, right=True)
-                seen = self.visible_decoder(layers, order, through)
-        place = rank_to_order(order)
-        return InTurn(
-            prediction.take(place),
-            torch.ones_like(rank, dtype=torch.bool) if first_is_predicted else rank > 0,
-            None if seen is None else seen.take(place),
-        )
-
-    def _fill_in(
-        self,
-        always: Float[Tensor, "B A D"],
-        patches: Float[Tensor, "B N D"],
-        rank: Int[Tensor, "B N"],
-    ) -> Prediction:
-        """Predict in place what a mask token hides."""
-        _, position = self.start_and_position()
-        hidden = (rank > 0).unsqueeze(-1)
-        tokens = torch.where(hidden, self.mask_token + position[:, 1:], patches)
-        layers = self.run_blocks(torch.cat([always, tokens], dim=1), None)
-        return self.decoder.read_out(layers[-1][:, self.num_always :])
-
-    def _encode_first(
-        self,
-        always: Float[Tensor, "B A D"],
-        patches: Float[Tensor, "B N D"],
-        order: Int[Tensor, "B N"],
-        sorted_rank: Int[Tensor, "B N"],
-        length: int,
-    ) -> tuple[Float[Tensor, "B S D"], ...]:
-        """Encode the first ``length`` patches in rank order, ties seeing one another."""
-        counts = torch.searchsorted(sorted_rank, sorted_rank[:, :length].contiguous(), right=True)
-        return self.encode_tokens(always, patches, order, counts.clamp(max=length))
 
     # --- training
 
@@ -156,6 +36,8 @@ class AnyOrderTransformer(PatchEncoder):
         images: Float[Tensor, "B C H W"],
         rank: Int[Tensor, "B N"],
         *,
+        ties: bool | None = None,
+        last_rank: int | None = None,
         num_steps: int | None = None,
         generator: torch.Generator | None = None,
         features: Float[Tensor, "B N F"] | None = None,
@@ -172,6 +54,11 @@ class AnyOrderTransformer(PatchEncoder):
         Args:
             images: pixels in [0, 1].
             rank: decoding step of every patch, from 0; patches of equal rank are revealed together.
+            ties: whether patches before the last rank may tie. False promises that they do not, and
+                that all images take equally many steps. Who states it vouches for the ranks: their
+                values are not checked, and the host need not wait for the device to choose a
+                kernel. None = look, and check.
+            last_rank: the highest rank of every image, if the caller knows it; None = look.
             num_steps: steps supervised per image, drawn at random; None = all, from the
                 empty prefix on. Own queries take all.
             generator: randomness of steps and targets, on the CPU; own queries have none.
@@ -183,39 +70,72 @@ class AnyOrderTransformer(PatchEncoder):
             ValueError: rank has another shape than (B, N) or negative entries, the config's parts
                 do not take this order or need features, or anchors come without words.
         """
-        check_rank(rank, self.num_patches)
         if (anchors is None) != (words is None):
             raise ValueError("anchors and words go together")
         if anchors is not None and words is not None:
             # The sum of a generative and a reading loss, as iGPT's Sec. 2.3 adds its classifier's.
             reading = self.reader.loss(self, images, anchors, words)
-            return reading + self(
-                images, rank, num_steps=num_steps, generator=generator, features=features
+            return reading + self._loss_of_order(
+                images, rank, ties, last_rank, num_steps, generator, features
             )
+        return self._loss_of_order(images, rank, ties, last_rank, num_steps, generator, features)
+
+    def _loss_of_order(
+        self,
+        images: Float[Tensor, "B C H W"],
+        rank: Int[Tensor, "B N"],
+        ties: bool | None,
+        last_rank: int | None,
+        num_steps: int | None,
+        generator: torch.Generator | None,
+        features: Float[Tensor, "B N F"] | None,
+    ) -> Float[Tensor, ""]:
+        """Mean loss of predicting patches from those of lower rank."""
         if self.config.queries == "own":
-            turn = self.predict_in_turn(images, rank)
-            targets = self.all_targets(images, features)
+            turn = self.predict_in_turn(images, rank, ties=ties, last_rank=last_rank)
+            targets = self.targets(images, features)
             loss = self.loss(turn.prediction, targets, turn.predicted)
             if turn.seen is not None:
                 # The last group is never encoded, hence not visible to anything.
                 loss = loss + self.loss(turn.seen, targets, rank < rank.amax(1, keepdim=True))
             return loss
+        self._check_rank(rank, ties)
+        prediction, positions = self._predict_unseen(
+            images, rank, ties, last_rank, num_steps, generator
+        )
+        return self.loss(prediction, take(self.targets(images, features), positions))
+
+    def _predict_unseen(
+        self,
+        images: Float[Tensor, "B C H W"],
+        rank: Int[Tensor, "B N"],
+        ties: bool | None,
+        last_rank: int | None,
+        num_steps: int | None,
+        generator: torch.Generator | None,
+    ) -> tuple[Prediction, Int[Tensor, "B Q"]]:
+        """Predict random unseen patches after each step, and say which."""
         order = rank_to_order(rank)
         sorted_rank = rank.gather(1, order)
         last = sorted_rank[:, -1:]
-        steps = torch.arange(int(last.max()) + 1, device=rank.device).expand(len(rank), -1)
-        if num_steps is not None and num_steps < steps.shape[1]:
-            noise = torch.rand(steps.shape, generator=generator)
-            steps = noise.topk(num_steps, dim=1).indices.to(rank.device)
+        num_ranks = 1 + (int(last.max()) if last_rank is None else last_rank)
+        steps = torch.arange(num_ranks, device=rank.device).expand(len(rank), -1)
+        most = num_ranks - 1
+        all_steps = num_steps is None or num_steps >= num_ranks
+        if num_steps is not None and not all_steps:
+            drawn = torch.rand(steps.shape, generator=generator).topk(num_steps, dim=1).indices
+            steps, most = drawn.to(rank.device), int(drawn.max())
         # Whatever the ties, what is visible after t steps is a prefix of the patches in rank order.
         counts = torch.searchsorted(sorted_rank, torch.minimum(steps, last))
         positions = order.gather(1, self._unseen_places(counts, generator).flatten(1))
-
-        layers = self._encode_first(*self.embed(images), order, sorted_rank, int(counts.max()))
-        prediction = self.decode(
-            layers, positions, counts.repeat_interleave(self.config.num_targets, dim=1)
-        )
-        return self.loss(prediction, take(self.all_targets(images, features), positions))
+        # Without ties t patches are visible after t steps.
+        length = most if ties is False else int(counts.max())
+        layers = self._encode_first(*self.embed(images), order, sorted_rank, length, ties)
+        counts = counts.repeat_interleave(self.config.num_targets, dim=1)
+        if ties is None:
+            return self.decode(layers, positions, counts), positions
+        counts = shared_counts(counts, not ties and all_steps)
+        return self.decoder(layers, positions, counts), positions
 
     def _unseen_places(
         self, counts: Int[Tensor, "B S"], generator: torch.Generator | None
@@ -232,36 +152,28 @@ class AnyOrderTransformer(PatchEncoder):
         offset = ((shift + spacing) % 1 * unseen).long()
         return counts.unsqueeze(-1) + torch.minimum(offset, unseen - 1)
 
-    def all_targets(
+    def targets(
         self, images: Float[Tensor, "B C H W"], features: Float[Tensor, "B N F"] | None = None
-    ) -> Num[Tensor, "B N T"]:
-        """Return what is to be predicted of every patch: pixel values, color ids, or features."""
-        kind = self.config.target
-        if (kind == "features") != (features is not None):
-            raise ValueError(
-                f"target={kind!r} {'needs features' if features is None else 'takes no features'}"
-            )
-        if features is not None:
-            return features
-        if kind == "colors":
-            return self.color_ids(images)
-        pixels = self.normalize(images)
-        if kind == "pixels":
-            return self.patchify(pixels)
-        # A convolution in half precision would be amplified on flat patches.
-        with torch.autocast(images.device.type, enabled=False):
-            return normalize_patches(self.patchify(blur(pixels) if kind == "blurred" else pixels))
+    ) -> Num[Tensor, "B N S"]:
+        """Return what is to be predicted of every patch, or the features that are given.
 
-    def patch_loss(
-        self, values: Float[Tensor, "B Q T"], targets: Num[Tensor, "B Q S"]
-    ) -> Float[Tensor, "B Q"]:
-        """Loss of each prediction: squared error, ``2 - 2 cos``, or cross-entropy in nats."""
-        values = values.float()
-        if self.config.target == "colors":
-            return color_error(values, targets, self.config.label_smoothing)
-        if self.config.target == "features":
-            return cosine_error(values, targets)
-        return squared_error(values, targets)
+        Raises:
+            ValueError: the target takes no features, or what it returns is not of patches.
+        """
+        if features is not None:
+            if not self.config.takes_features:
+                raise ValueError(f"target={self.config.target!r} takes no features")
+            return features
+        # In half precision the values of flat patches would be amplified noise.
+        with torch.autocast(images.device.type, enabled=False):
+            targets = self.target.of(images)
+        if targets.ndim != 3 or targets.shape[:2] != (len(images), self.num_patches):
+            wanted = f"({len(images)}, {self.num_patches}, values)"
+            raise ValueError(
+                f"target {self.config.target!r} must return {wanted} of these images, "
+                f"got {tuple(targets.shape)}"
+            )
+        return targets
 
     def loss(
         self,
@@ -280,7 +192,7 @@ class AnyOrderTransformer(PatchEncoder):
             targets: what they are.
             predicted: which predictions count (True = counts); None = all.
         """
-        error = self.patch_loss(prediction.values, targets)
+        error = self.target.loss(prediction.values.float(), targets)
         weight = torch.ones_like(error) if predicted is None else predicted.to(error.dtype)
         weight = weight / weight.sum().clamp_min(1)
         total = (error * weight).sum()
@@ -333,8 +245,8 @@ class AnyOrderTransformer(PatchEncoder):
         """
         rank, num_steps = order_to_rank(order, self.num_patches), order.shape[1]
         targets = self.patchify(self.normalize(images)).unsqueeze(1)
-        error = (self.predict_scan(images, rank, num_steps) - targets).square().mean(-1)
-        remaining = (error * ~self._seen(rank, num_steps)).sum(-1)
+        predicted = self.predict_scan(images, rank, num_steps)
+        remaining = unseen_error(predicted, targets, ~self._seen(rank, num_steps)).sum(-1)
         return remaining / remaining[:, :1].clamp_min(1e-12)
 
     @staticmethod

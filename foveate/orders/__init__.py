@@ -10,6 +10,11 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
 
 from foveate.choices import lookup
 from foveate.orders.paths import PATHS, Grid
@@ -31,10 +36,12 @@ __all__ = [
     "SUBSETS",
     "Builder",
     "Ordering",
+    "StatedOrdering",
     "check_order",
     "check_rank",
     "checked_options",
     "fixed_ordering",
+    "may_tie",
     "mean_rank_order",
     "order_to_rank",
     "ordering",
@@ -47,25 +54,45 @@ __all__ = [
 Builder = Callable[..., Ordering]
 
 
+@dataclass(frozen=True)
+class StatedOrdering:
+    """An ordering that says whether patches may tie, so that nobody has to look."""
+
+    order: Ordering
+    ties: bool
+
+    def __call__(
+        self, images: Float[Tensor, "B C H W"], *, generator: torch.Generator | None = None
+    ) -> Int[Tensor, "B N"]:
+        """Return the decoding step of every patch, from 0."""
+        return self.order(images, generator=generator)
+
+
+def may_tie(order: Ordering) -> bool | None:
+    """Return whether patches may tie, as the order states it (``order.ties``); None = unknown."""
+    ties: bool | None = getattr(order, "ties", None)
+    return ties
+
+
 def _fixed(build: Callable[[Grid], list[int]]) -> Builder:
-    return lambda grid: fixed_ordering(build(grid))
+    return lambda grid: StatedOrdering(fixed_ordering(build(grid)), ties=False)
 
 
-def _drawn(build: Callable[..., Draw]) -> Builder:
+def _drawn(build: Callable[..., Draw], ties: bool) -> Builder:
     @functools.wraps(build)
     def built(grid: Grid, **options: int | float) -> Ordering:
-        return random_ordering(build(grid, **options))
+        return StatedOrdering(random_ordering(build(grid, **options)), ties)
 
     return built
 
 
-SUBSETS: dict[str, Builder] = {name: _drawn(build) for name, build in RANDOM_SUBSETS.items()}
+SUBSETS: dict[str, Builder] = {name: _drawn(build, True) for name, build in RANDOM_SUBSETS.items()}
 """Two ranks alone, visible (0) and hidden (1), for masked modelling: no order to scan in."""
 
 
 ORDERINGS: dict[str, Builder] = {
     **{name: _fixed(build) for name, build in PATHS.items()},
-    **{name: _drawn(build) for name, build in RANDOM.items()},
+    **{name: _drawn(build, ties=name != "random") for name, build in RANDOM.items()},
 }
 """Builders by name, called with grid and options. Add your own: ``ORDERINGS["mine"] = build``."""
 

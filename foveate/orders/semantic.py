@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -15,14 +16,27 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from foveate.choices import lookup
-from foveate.model.encoder import PatchEncoder
 from foveate.orders import ORDERINGS, SUBSETS, ordering
 from foveate.orders.paths import Grid
 from foveate.orders.ranks import Ordering, ranked
 
 
+@runtime_checkable
+class FeatureModel(Protocol):
+    """What an order asks of a model."""
+
+    @property
+    def grid(self) -> Grid:
+        """Rows and columns of patches."""
+        ...
+
+    def features(self, images: Float[Tensor, "B C H W"]) -> tuple[Float[Tensor, "B N D"], ...]:
+        """Return a feature of every patch after every layer."""
+        ...
+
+
 @torch.no_grad()
-def similarity(model: PatchEncoder, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B N"]:
+def similarity(model: FeatureModel, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B N"]:
     """Cosine of each patch's feature with the mean over patches, last layer.
 
     Reference: SemAIM (Song et al. 2024, arXiv 2312.10457), attention_type gap. Differs: no softmax,
@@ -68,21 +82,21 @@ def distances(grid: Grid, center: Int[Tensor, "2 B"]) -> Float[Tensor, "B N"]:
     return torch.hypot(*offsets)
 
 
-Key = Callable[[PatchEncoder, Tensor, torch.Generator | None], Tensor]
+Key = Callable[[FeatureModel, Tensor, torch.Generator | None], Tensor]
 
 
-def _most_similar(model: PatchEncoder, images: Tensor) -> Int[Tensor, "2 B"]:
+def _most_similar(model: FeatureModel, images: Tensor) -> Int[Tensor, "2 B"]:
     best = similarity(model, images).argmax(1)
     return torch.stack([best // model.grid[1], best % model.grid[1]])
 
 
-def _middle(model: PatchEncoder, images: Tensor) -> Int[Tensor, "2 B"]:
+def _middle(model: FeatureModel, images: Tensor) -> Int[Tensor, "2 B"]:
     middle = torch.tensor(model.grid, device=images.device) // 2
     return middle.unsqueeze(1).expand(2, len(images))
 
 
 def _anywhere(
-    model: PatchEncoder, images: Tensor, generator: torch.Generator | None
+    model: FeatureModel, images: Tensor, generator: torch.Generator | None
 ) -> Int[Tensor, "2 B"]:
     place = torch.rand(2, len(images), generator=generator) * torch.tensor(model.grid).unsqueeze(1)
     return place.long().to(images.device)
@@ -105,7 +119,8 @@ class SemanticOrdering:
     """An order from a model's own features: ``rank = ordering(images)``, no ties."""
 
     name: str
-    model: PatchEncoder
+    model: FeatureModel
+    ties: ClassVar[bool] = False
 
     def __call__(
         self, images: Float[Tensor, "B C H W"], *, generator: torch.Generator | None = None
@@ -114,7 +129,7 @@ class SemanticOrdering:
         return ranked(SEMANTIC[self.name](self.model, images, generator), generator)
 
 
-def model_ordering(name: str, model: PatchEncoder, **options: int | float) -> Ordering:
+def model_ordering(name: str, model: FeatureModel, **options: int | float) -> Ordering:
     """Build an order by name for a model: of its grid, or of its features, or ``MODULE:NAME``.
 
     Raises:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -12,10 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from foveate.data import ImageSet
-
-if TYPE_CHECKING:
-    from foveate.model import AnyOrderTransformer
-
+from foveate.model import AnyOrderTransformer
 
 Attention = Literal["full", "causal"]
 
@@ -50,7 +47,8 @@ def query_features(
         raise ValueError("a model without a decoder has no query stream; probe stream content")
     place = torch.arange(model.num_patches, device=images.device).expand(len(images), -1)
     every = torch.full_like(place, model.num_patches)
-    memory = model.encode(images, place, every if attention == "full" else place + 1)
+    seen, ties = (every, None) if attention == "full" else (place + 1, False)
+    memory = model.encode(images, place, seen, ties)
     return model.decode(memory, place, every).states
 
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -18,13 +18,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from foveate.data import ImageSet
+from foveate.model import AnyOrderTransformer
 from foveate.orders.semantic import model_ordering
 from foveate.probes.features import Attention
 from foveate.probes.heads import HeadAccuracy, descend, predict, seeded
 from foveate.probes.linear import hold_out, score
-
-if TYPE_CHECKING:
-    from foveate.model import AnyOrderTransformer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,7 +183,7 @@ def fine_tune_probe(
     """
     fit, held = (torch.from_numpy(part) for part in hold_out(train.labels.numpy(), seed))
     device = next(model.parameters()).device
-    fit_images = replace(train, images=train.images[fit], labels=train.labels[fit])
+    fit_images = train.take(fit)
     best: tuple[float, float, Classifier] | None = None
     for rate in config.learning_rates:
         tuned = fine_tune(model, fit_images, config, learning_rate=rate, seed=seed)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -18,11 +18,10 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from foveate.data import ImageSet
+from foveate.model import AnyOrderTransformer
+from foveate.optim import CosineDecay
 from foveate.probes.features import Attention, Stream, frozen, patch_features
 from foveate.probes.linear import ChosenAccuracy, hold_out, score
-
-if TYPE_CHECKING:
-    from foveate.model import AnyOrderTransformer
 
 Module = TypeVar("Module", bound=nn.Module)
 Read = Callable[[Tensor], Tensor]
@@ -65,14 +64,12 @@ def descend(
 ) -> None:
     """Minimize the loss of shuffled batches of the given images.
 
-    Learning rates rise for a tenth of all steps and fall to 0 along a half cosine.
+    Learning rates rise for a tenth of all steps and fall to 0 along a half cosine, as in training.
     """
     num_batches = math.ceil(len(index) / batch_size)
     total = epochs * num_batches
-    warm_up = max(1, total // 10)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer,
-        lambda step: min((step + 1) / warm_up, 0.5 + 0.5 * math.cos(math.pi * step / total)),
+    learning_rates = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, CosineDecay(peak=1.0, end=total, ramp=max(1, total // 10))
     )
     for _ in range(epochs):
         shuffled = index[torch.randperm(len(index), generator=generator)]
@@ -81,7 +78,7 @@ def descend(
             optimizer.zero_grad()
             loss(batch).backward()
             optimizer.step()
-            schedule.step()
+            learning_rates.step()
 
 
 def predict(

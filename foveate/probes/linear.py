@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -17,10 +16,6 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 from torch import Tensor
-
-if TYPE_CHECKING:
-    pass
-
 
 REGULARIZATION = (1e-3, 1e-2, 1e-1, 1.0)
 """Inverse strengths C that the linear probe chooses from."""
