@@ -264,7 +264,7 @@ def test_all_that_can_be_probed(
     for best in ("best", "best_sgd", "best_attentive"):
         assert result[best]["layer"] in {"layer_1", "layer_2"}
     assert result["concat_layers"] == [1, 2]
-    assert result["finetune"]["full"]["generative_budget"] == train.budget
+    assert result["finetune"]["full"]["generative_budget"] == train.scan.budget
     assert "no better than the commonest class" in capsys.readouterr().out
 
 

@@ -18,6 +18,7 @@ from foveate.data.streaming import first_images
 from foveate.model import AnyOrderTransformer
 from foveate.model.teachers import teacher_dim
 from foveate.optim import Muon
+from foveate.orders.segments import Fixations
 
 STREAM_EVALUATED = 10_000
 """Images of a streamed split that are evaluated on, unless a number is asked for."""
@@ -136,14 +137,17 @@ def build(
             "add --iterations 0, or for saim and semaim --target pixels"
         )
     candidates = None if config.policy is None else config.policy.num_candidates
-    if candidates is not None and candidates >= model.num_patches:
+    if not model.config.scannable:
+        return model, PointerPolicy(config.model.embed_dim, PolicyConfig()).to(config.run.device)
+    num_fixations = len(Fixations.squares(model.grid, config.scan.fixation_size))
+    if candidates is not None and candidates >= num_fixations:
         raise ValueError(
-            f"num_candidates must be less than the {model.num_patches} patches of an image, "
+            f"num_candidates must be less than the {num_fixations} fixations of an image, "
             f"got {candidates}; leave it out for all"
         )
-    if model.config.scannable and not 1 <= config.scan.budget < model.num_patches:
+    if not 1 <= config.scan.budget < num_fixations:
         raise ValueError(
-            f"budget must lie in 1..{model.num_patches - 1} fixations for this grid, "
+            f"budget must lie in 1..{num_fixations - 1} fixations for this grid, "
             f"got {config.scan.budget}"
         )
     return model, PointerPolicy(config.model.embed_dim, PolicyConfig()).to(config.run.device)

@@ -97,12 +97,14 @@ class TrainConfig:
             )
         if self.optimization.prefix_share > 0 and parts.ranks != "any":
             raise ValueError(f"recipe {recipe} takes no tied prefixes; add --prefix-share 0")
-        usual = default_of(ScanOptions, "budget")
-        if self.policy is None and not parts.takes_budget and self.scan.budget != usual:
-            raise ValueError(
-                f"budget has no effect on recipe {recipe}, which nothing scans; leave it out, or, "
-                f"where the preset has one, add --budget {usual}"
-            )
+        for name in ("budget", "fixation_size"):
+            usual = default_of(ScanOptions, name)
+            idle = self.policy is None and not parts.takes_budget
+            if idle and getattr(self.scan, name) != usual:
+                raise ValueError(
+                    f"{name} has no effect on recipe {recipe}, which nothing scans; leave it out, "
+                    f"or, where the preset has one, add --{name.replace('_', '-')} {usual}"
+                )
 
     def _check_micro_batches(self) -> None:
         for name, size in self._batch_sizes.items():
@@ -168,8 +170,11 @@ class TrainConfig:
 
     @property
     def parts(self) -> Recipe:
-        """The recipe, with the parts that are swapped."""
-        return self.model.parts
+        """The recipe, with the parts that are swapped; of scans by squares with random squares."""
+        parts, side = self.model.parts, self.scan.fixation_size
+        if side == 1 or self.model.order is not None or parts.order != "random":
+            return parts
+        return dataclasses.replace(parts, order="random_squares", order_options={"side": side})
 
     @property
     def iterations(self) -> int:

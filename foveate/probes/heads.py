@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from foveate.data import ImageSet
 from foveate.model import AnyOrderTransformer
-from foveate.optim import cosine_decay, warm_up
+from foveate.optim import CosineDecay
 from foveate.probes.features import Attention, Stream, frozen, patch_features
 from foveate.probes.linear import ChosenAccuracy, hold_out, score
 
@@ -68,9 +68,9 @@ def descend(
     """
     num_batches = math.ceil(len(index) / batch_size)
     total = epochs * num_batches
-    rising = max(1, total // 10)
+    rising, falling = max(1, total // 10), CosineDecay(peak=1.0, end=total)
     learning_rates = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: min(warm_up(step, rising), cosine_decay(step, total))
+        optimizer, lambda step: min((step + 1) / rising, falling(step))
     )
     for _ in range(epochs):
         shuffled = index[torch.randperm(len(index), generator=generator)]
