@@ -230,6 +230,21 @@ class Run:
         learned = self.config.schedule != "frozen" and self.config.iterations > 0
         return PolicyAgent(self.policy, greedy=learned)
 
+    @property
+    def data(self) -> str:
+        """Images that the run was trained on: a name, or the last part of a path."""
+        return Path(self.config.data).name
+
+    @property
+    def seed(self) -> int:
+        """Seed of the training."""
+        return self.config.seed
+
+    @property
+    def budget(self) -> int:
+        """Fixations per scan."""
+        return self.config.budget
+
     def split(self, split: str, limit: int | None = None) -> ImageSet:
         """Load one split of the data that the run was trained on."""
         return load_split(self.config, split, limit)
