@@ -198,6 +198,9 @@ def test_other_files_are_refused(content: object, complaint: str, tmp_path: Path
     path = tmp_path / "other.json"
     with pytest.raises(ValueError, match="no result file at"):
         read_result(path)
+    path.write_text("no JSON")
+    with pytest.raises(ValueError, match="holds no JSON"):
+        read_result(path)
     path.write_text(json.dumps(content))
     with pytest.raises(ValueError, match=complaint):
         read_result(path)

@@ -8,9 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-import numpy as np
 import torch
-from jaxtyping import Float
 
 from experiments.evaluation.generation import (
     Decoding,
@@ -120,44 +118,36 @@ def decode(
 
     Args:
         run: folder of a run whose model has a masked stream and a palette.
-        passes: numbers of forward passes to decode with, in parallel.
+        passes: numbers of forward passes.
         num_images: images generated for each distance, two or more.
         repeats: times that each is generated, with other noise, two or more.
         one_by_one: whether to decode one patch per pass as well.
-        against: folder of an autoregressive run of the same images, which decodes one patch per
-            pass in raster order.
+        against: folder of an autoregressive run of the same images; None = none.
         search: updates of the search for a schedule of ``search_passes``; 0 = no search.
         search_passes: passes of the schedule that is searched for.
         seed: of all noise.
         threads: CPU threads; None leaves them as they are.
 
     Raises:
-        ValueError: the model, or that of ``against``, is of another kind, or has fewer patches
-            than passes.
+        ValueError: a model is of another kind, or has fewer patches than passes.
     """
     set_threads(threads)
-    loaded, other = load_run(run), None if against is None else load_run(against)
+    loaded = load_run(run)
+    model = loaded.model
     check_decodable(loaded, max(*passes, search_passes if search else 1))
-    if other is not None:
-        check_comparable(other, loaded)
-    model, searched = loaded.model, Searched()
+    other = None if against is None else load_comparable(against, loaded)
     schedules = {f"parallel, {each} passes": Schedule.cosine(each) for each in passes}
+    searched = Searched()
     if search:
         searched = searched_schedule(loaded, search_passes, search, num_images, seed)
-        assert searched.schedule is not None, "a search finds a schedule"
+    if searched.schedule is not None:
         schedules[f"parallel, {search_passes} passes, searched"] = searched.schedule
     decodings = {
-        name: (schedule.num_passes, parallel(model, schedule))
-        for name, schedule in schedules.items()
-    }
-    decodings |= sequential(model if one_by_one else None, other)
-    reference = features(model, loaded.split("test", 2000))
+        name: (each.num_passes, parallel(model, each)) for name, each in schedules.items()
+    } | sequential(model if one_by_one else None, other)
     seeds = range(seed + 1, seed + 1 + repeats)
     return DecodeResult(
-        decodings={
-            name: measured(model, number, decoding, reference, num_images=num_images, seeds=seeds)
-            for name, (number, decoding) in decodings.items()
-        },
+        decodings=measured(loaded, decodings, num_images=num_images, seeds=seeds),
         searched=searched,
         data=loaded.data,
         train_seconds=read_manifest(run).get("train_seconds"),
@@ -187,38 +177,34 @@ def sequential(
 
 
 def measured(
-    model: AnyOrderTransformer,
-    passes: int,
-    decoding: Decoding,
-    reference: Float[np.ndarray, "M D"],
-    *,
-    num_images: int,
-    seeds: range,
-) -> Decoded:
-    """Measure what a decoding generates, once for every seed.
+    run: Run, decodings: dict[str, tuple[int, Decoding]], *, num_images: int, seeds: range
+) -> dict[str, Decoded]:
+    """Measure what decodings generate, once for every seed, against test images.
 
     Args:
-        model: whose features measure the distance.
-        passes: forward passes of the decoding.
-        decoding: what fills the canvas.
-        reference: mean features of test images.
+        run: whose model measures the distance.
+        decodings: passes, and what fills the canvas.
         num_images: images of each repetition.
         seeds: of the noise, one per repetition.
     """
-    distances, seconds = [], []
-    for seed in seeds:
-        generator = torch.Generator().manual_seed(seed)
-        started = time.perf_counter()
-        images = generate(model, decoding, num_images, generator)
-        seconds.append((time.perf_counter() - started) / num_images)
-        distances.append(frechet_distance(pooled(model, images), reference))
-    low, high = seed_interval(distances)
-    return Decoded(
-        passes=passes,
-        seconds_per_image=statistics.median(seconds),
-        distance=statistics.mean(distances),
-        distance_ci95=(low, high),
-    )
+    reference = features(run.model, run.split("test", 2000))
+    results = {}
+    for name, (passes, decoding) in decodings.items():
+        distances, seconds = [], []
+        for seed in seeds:
+            generator = torch.Generator().manual_seed(seed)
+            started = time.perf_counter()
+            images = generate(run.model, decoding, num_images, generator)
+            seconds.append((time.perf_counter() - started) / num_images)
+            distances.append(frechet_distance(pooled(run.model, images), reference))
+        low, high = seed_interval(distances)
+        results[name] = Decoded(
+            passes=passes,
+            seconds_per_image=statistics.median(seconds),
+            distance=statistics.mean(distances),
+            distance_ci95=(low, high),
+        )
+    return results
 
 
 def check_decodable(run: Run, most_passes: int) -> None:
@@ -233,8 +219,13 @@ def check_decodable(run: Run, most_passes: int) -> None:
         raise ValueError(f"{num_patches} patches take at most as many passes, got {most_passes}")
 
 
-def check_comparable(other: Run, run: Run) -> None:
-    """Raise ValueError unless another model is autoregressive, of a palette and the same images."""
+def load_comparable(against: Path, run: Run) -> Run:
+    """Load an autoregressive run of a palette and the same images.
+
+    Raises:
+        ValueError: it is another.
+    """
+    other = load_run(against)
     parts = other.model.config
     kind = parts.stream == "causal" and parts.target == "colors"
     images = [
@@ -247,6 +238,7 @@ def check_comparable(other: Run, run: Run) -> None:
             f"--against needs a causal model of a palette, as of recipe igpt, of {data} in shape "
             f"{tuple(shape)}; {other.directory} holds another"
         )
+    return other
 
 
 def searched_schedule(

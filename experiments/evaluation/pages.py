@@ -64,7 +64,10 @@ def read_result(path: Path) -> Result:
     """
     if not path.is_file():
         raise ValueError(f"no result file at {path}")
-    content = json.loads(path.read_text())
+    try:
+        content = json.loads(path.read_text())
+    except ValueError as reason:
+        raise ValueError(f"{path} is no result file: it holds no JSON ({reason})") from reason
     kind = content.get("kind") if isinstance(content, dict) else None
     if kind not in RESULTS:
         raise ValueError(
