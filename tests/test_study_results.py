@@ -23,8 +23,10 @@ from experiments.decode import DecodeConfig
 from experiments.evaluation.agents import StudyResult, StudyRow, study
 from experiments.evaluation.decode import Decoded, DecodeResult, Searched, decode
 from experiments.evaluation.order_results import OrderRow, OrderRun, OrdersResult
+from experiments.evaluation.orders import compare_orders
 from experiments.evaluation.pages import RECORDS, RESULTS, read_result
 from experiments.evaluation.read import Reading, ReadResult, read
+from experiments.orders import OrdersConfig
 from experiments.read import ReadConfig
 from experiments.record import keep_run
 from experiments.study import StudyConfig
@@ -361,3 +363,12 @@ def test_functions_take_the_options_of_their_scripts(
             assert expected[name] in (MISSING, None), name
         else:
             assert argument.default == expected[name], name
+
+
+def test_the_order_study_has_the_defaults_of_its_script() -> None:
+    arguments = inspect.signature(compare_orders).parameters
+    shared = [each for each in fields(OrdersConfig) if each.name in arguments]
+    assert len(shared) == 6
+    for option in shared:
+        default = arguments[option.name].default
+        assert default in (inspect.Parameter.empty, option.default), option.name
