@@ -20,7 +20,6 @@ from typing import Annotated, Literal
 import tyro
 
 from experiments.cli import main_with_options
-from experiments.tables import Result
 from experiments.training.presets import PRESETS
 from foveate.choices import check_choice
 
@@ -105,6 +104,7 @@ def main(config: BenchConfig) -> None:
     from experiments.benchmarks.streaming import bench_data
     from experiments.benchmarks.timing import BenchResult
     from experiments.benchmarks.training import bench_train
+    from experiments.tables import Result
     from experiments.training.build import set_threads
 
     benchmarks: dict[str, Callable[..., Result]] = {

@@ -24,7 +24,7 @@ in it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -121,8 +121,7 @@ class OrdersConfig:
     @property
     def common(self) -> TrainConfig:
         """What the runs of all rows share; a run on random orders."""
-        return replace(
-            TrainConfig(),
+        return TrainConfig().replace(
             precision=self.precision,
             threads=self.threads,
             data=self.data,

@@ -2,6 +2,7 @@
 
     python -m experiments.train demo                     scenes, under 6 minutes on 2 CPU cores
     python -m experiments.train fashion_mnist --data PATH
+    python -m experiments.train my_runs:big              a TrainConfig in your own my_runs.py
 
 Warm-up on random orders; then every ``--policy-every``-th iteration scans a batch of images with
 the policy (G scans an image) and updates it by the group-relative policy gradient; every iteration
@@ -10,17 +11,22 @@ updates the model on the policy's last scans and on random orders.
 
 from __future__ import annotations
 
-from experiments.cli import main_with_presets
+from experiments.cli import main_with_reader
+from experiments.training.command_line import read_command_line
 from experiments.training.config import TrainConfig
-from experiments.training.presets import PRESETS
 
 
 def main(config: TrainConfig) -> None:
     """Train as configured (the heavy imports wait until the command line is known to be good)."""
     from experiments.training.loop import train
 
-    train(config)
+    trainer = train(config)
+    done = trainer.iteration == config.total_iterations
+    if config.run.report and done and trainer.processes.is_first:
+        from experiments.evaluation.report import report
+
+        report(config.run.out)
 
 
 if __name__ == "__main__":
-    main_with_presets(main, PRESETS)
+    main_with_reader(main, read_command_line)

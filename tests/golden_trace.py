@@ -6,7 +6,6 @@ python tests/golden_trace.py demo mae   these alone
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -46,7 +45,7 @@ TRACED: dict[str, tuple[str, dict[str, Any]]] = {
 def traced_config(name: str) -> TrainConfig:
     """Return the config of a trace."""
     preset, changes = TRACED[name]
-    return dataclasses.replace(PRESETS[preset][1], **{**SHORT, **changes})
+    return PRESETS[preset][1].replace(**{**SHORT, **changes})
 
 
 def fingerprint(module: nn.Module) -> dict[str, list[float]]:
@@ -64,10 +63,11 @@ def trace(config: TrainConfig) -> dict[str, Any]:
     """Train for STEPS steps; measurements and rates of each, and the weights at the end."""
     trainer = Trainer(config, Processes.started("cpu"))
     steps = []
-    for _ in range(STEPS):
+    policy = trainer.policy_learner
+    for at in range(STEPS):
         measured = dict(trainer.step())
-        measured["model_lr"] = trainer.model_optimizers[0].param_groups[0]["lr"]
-        measured["policy_lr"] = trainer.policy_optimizer.param_groups[0]["lr"]
+        measured["model_lr"] = trainer.model_learner.optimizers[0].param_groups[0]["lr"]
+        measured["policy_lr"] = 0.0 if policy is None else policy.rate(at)
         steps.append(measured)
     return {
         "steps": steps,

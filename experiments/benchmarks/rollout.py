@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import tempfile
 from collections.abc import Callable
 
@@ -42,15 +41,13 @@ def bench_rollout(
     with tempfile.TemporaryDirectory() as folder:
         for preset in presets:
             # Tied prefixes, in a random quarter of the batches, would make steps unequal.
-            base = dataclasses.replace(
-                PRESETS[preset][1], data="scenes", limit=1000, prefix_share=0.0
-            )
+            base = PRESETS[preset][1].replace(data="scenes", limit=1000, prefix_share=0.0)
             plans = rollout_plans(base)
             trainers = {name: make_trainer(plan, folder) for name, plan in plans.items()}
             seconds = alternate(
                 {name: cycle(each, STEPS_EACH) for name, each in trainers.items()}, repeats
             )
-            own = dataclasses.replace(base, warmup_iterations=0)
+            own = base.replace(warmup_iterations=0)
             for name, taken in seconds.items():
                 ratio = taken / seconds[RANDOM_ORDERS]
                 images_per_s = STEPS_EACH * base.num_learned / taken
@@ -76,15 +73,14 @@ def rollout_plans(base: TrainConfig) -> dict[str, TrainConfig]:
 
     All learn from equally many images.
     """
-    joint = dataclasses.replace(base, warmup_iterations=0)
-    settings = dict.fromkeys([*JOINT_STEPS, (base.policy_every, base.num_candidates)])
+    assert base.policy is not None, "presets of this benchmark have a policy"
+    joint = base.replace(warmup_iterations=0)
+    settings = dict.fromkeys([*JOINT_STEPS, (base.policy.policy_every, base.policy.num_candidates)])
     return {
-        RANDOM_ORDERS: dataclasses.replace(
-            base, warmup_batch_size=base.num_learned, warmup_iterations=10**6
-        ),
+        RANDOM_ORDERS: base.replace(warmup_batch_size=base.num_learned, warmup_iterations=10**6),
         **{
             f"joint, policy every {every}, {'all' if few is None else few} candidates": (
-                dataclasses.replace(joint, policy_every=every, num_candidates=few)
+                joint.replace(policy_every=every, num_candidates=few)
             )
             for every, few in settings
         },

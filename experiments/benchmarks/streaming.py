@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
@@ -28,25 +27,23 @@ def bench_data(data: str, *, repeats: int = 5) -> BenchResult:
         data: parquet or tar shards.
         repeats: times that every contender is measured.
     """
-    plan = dataclasses.replace(
-        PRESETS["cifar10"][1],
+    plan = PRESETS["cifar10"][1].replace(
         data=data,
         stream=True,
         image_size=SIZE_PX,
         warmup_iterations=10**6,
         iterations=0,
-        policy_every=1,
     )
     training: dict[str, Callable[[], object]] = {}
     for workers in (0, 1):
-        streamed = dataclasses.replace(plan, stream_workers=workers)
+        streamed = plan.replace(stream_workers=workers)
         training[f"training from a stream, {workers} workers"] = make_trainer(streamed, "").step
     held = make_trainer(plan, "")
-    held.stream = None
+    held.images.stream = None
     training[IN_MEMORY] = held.step
     reading = {f"{workers} workers": reader(data, workers) for workers in (0, 1, 2)}
     seconds = alternate({**training, **reading}, repeats)
-    speed = {name: plan.warmup_batch_size / seconds[name] for name in training}
+    speed = {name: plan.optimization.warmup_batch_size / seconds[name] for name in training}
     read = {name: READ_IMAGES * STREAMED_BATCHES / seconds[name] for name in reading}
     return BenchResult(
         what="data",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import tempfile
 import time
 from collections.abc import Callable
@@ -102,8 +101,7 @@ def bench_train(
         batch_size: images per step.
         repeats: times that every contender is measured.
     """
-    base = dataclasses.replace(
-        PRESETS["cifar10"][1],
+    base = PRESETS["cifar10"][1].replace(
         data="scenes",
         limit=1000,
         periphery=0,
@@ -114,11 +112,11 @@ def bench_train(
     )
     plans = {"fp32": base}
     if multiplies_bfloat16():
-        plans["bf16"] = dataclasses.replace(base, precision="bf16")
+        plans["bf16"] = base.replace(precision="bf16")
     with tempfile.TemporaryDirectory() as folder:
         steps = measure_steps(plans, folder, repeats)
         model = make_trainer(base, folder).model
-    num_tokens = model.num_always + base.budget
+    num_tokens = model.num_always + base.scan.budget
     peaks = " and ".join(f"{peak / 1e9:.0f} GFLOP/s in {name}" for name, peak in steps.peak.items())
     missing = "" if "bf16" in plans else "; this processor has no arithmetic for bfloat16"
     return BenchResult(
@@ -180,10 +178,12 @@ def gradient(trainer: Trainer) -> Callable[[], None]:
     config = trainer.config
 
     def run() -> None:
-        (images, _), rank = trainer.draw(config.warmup_batch_size, trainer.generator)
-        with trainer.autocast():
+        (images, _), rank = trainer.model_learner.draw(
+            config.optimization.warmup_batch_size, trainer.generator
+        )
+        with trainer.model_learner.autocast():
             loss = trainer.model(
-                images, rank, num_steps=config.budget + 1, generator=trainer.generator
+                images, rank, num_steps=config.scan.budget + 1, generator=trainer.generator
             )
         loss.backward()
         trainer.model.zero_grad()
@@ -193,8 +193,8 @@ def gradient(trainer: Trainer) -> Callable[[], None]:
 
 def with_torchs_muon(trainer: Trainer) -> Trainer:
     """Let torch's own Muon, against which ours is measured, update the hidden matrices."""
-    (group,) = trainer.model_optimizers[0].param_groups
-    trainer.model_optimizers[0] = torch.optim.Muon(
+    (group,) = trainer.model_learner.optimizers[0].param_groups
+    trainer.model_learner.optimizers[0] = torch.optim.Muon(
         group["params"],
         lr=group["lr"],
         weight_decay=group["weight_decay"],
@@ -205,4 +205,4 @@ def with_torchs_muon(trainer: Trainer) -> Trainer:
 
 def make_trainer(config: TrainConfig, folder: str) -> Trainer:
     """Build a trainer that writes nothing."""
-    return Trainer(dataclasses.replace(config, out=Path(folder)), Processes.started("cpu"))
+    return Trainer(config.replace(out=Path(folder)), Processes.started("cpu"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import statistics
 from dataclasses import dataclass
@@ -104,8 +103,7 @@ def study(
     areas: dict[str, list[float]] = {}
     curves: dict[str, list[list[tuple[float, float]]]] = {}
     plan = PRESETS[preset][1]
-    plan = dataclasses.replace(
-        plan,
+    plan = plan.replace(
         policy_every=1,
         iterations=iterations or plan.iterations,
         report=False,
@@ -114,7 +112,7 @@ def study(
     for seed in seeds:
         for learner in get_args(Learner):
             folder = out / preset / f"{learner}_{seed}"
-            run = finished(dataclasses.replace(plan, out=folder, agent=learner, seed=seed))
+            run = finished(plan.replace(out=folder, agent=learner, seed=seed))
             measured = evaluate(run, limit)
             areas.setdefault(learner, []).append(measured.pop("policy"))
             for name, area in measured.items():
@@ -153,18 +151,21 @@ def finished(wanted: TrainConfig) -> Run:
     Raises:
         ValueError: the run that is there has another config.
     """
-    begun = (wanted.out / "config.json").is_file()
+    begun = (wanted.run.out / "config.json").is_file()
     if begun:
-        same = wanted.micro_batches or read_config(wanted.out).micro_batches
+        same = (
+            wanted.optimization.micro_batches
+            or read_config(wanted.run.out).optimization.micro_batches
+        )
         try:
-            check_folder(dataclasses.replace(wanted, resume=True, micro_batches=same))
+            check_folder(wanted.replace(resume=True, micro_batches=same))
         except ValueError as reason:
             raise ValueError(f"{reason}; choose another --out for a study of its own") from reason
-    if not (wanted.out / CHECKPOINT).is_file() or (
-        load_run(wanted.out).iteration < wanted.total_iterations
+    if not (wanted.run.out / CHECKPOINT).is_file() or (
+        load_run(wanted.run.out).iteration < wanted.total_iterations
     ):
-        train(dataclasses.replace(wanted, resume=begun))
-    return load_run(wanted.out)
+        train(wanted.replace(resume=begun))
+    return load_run(wanted.run.out)
 
 
 def evaluate(run: Run, limit: int) -> dict[str, float]:

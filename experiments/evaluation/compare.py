@@ -118,8 +118,8 @@ def scanpaths(
     ``best_fixed`` is the mean rank of the policy on validation images; ``other_image`` gives each
     image the scanpath that the policy chose on a random other one.
     """
-    model, budget = run.model, run.config.budget
-    generator = torch.Generator().manual_seed(run.config.seed)
+    model, budget = run.model, run.config.scan.budget
+    generator = torch.Generator().manual_seed(run.config.run.seed)
     chosen_agents = {name: make_agent(name) for name in (*AGENTS, *agents)}
     paths = {
         name: ordered_in_chunks(name, model, images, budget, generator)
@@ -128,7 +128,7 @@ def scanpaths(
     paths["policy"] = scan_in_chunks(run.agent, model, images, budget)
     # Not simply the next image: where classes take turns, that one would be of another class. Drawn
     # apart, so that it does not depend on which orders are compared.
-    others = torch.Generator().manual_seed(run.config.seed)
+    others = torch.Generator().manual_seed(run.config.run.seed)
     shuffled = torch.randperm(len(images), generator=others).to(images.device)
     paths["other_image"] = torch.empty_like(paths["policy"])
     paths["other_image"][shuffled] = paths["policy"][shuffled.roll(1)]
@@ -212,8 +212,8 @@ def diagnose(
     for part, path in zip(
         split_rows(images, each), split_rows(order[: len(images)], each), strict=True
     ):
-        episode, agent = Episode(run.model, part, budget=run.config.budget), OrderAgent(path)
-        for _ in range(run.config.budget):
+        episode, agent = Episode(run.model, part, budget=run.config.scan.budget), OrderAgent(path)
+        for _ in range(run.config.scan.budget):
             patch = agent(episode)
             after = error_after(episode, everywhere.expand(len(part), -1))
             chosen = after.gather(1, patch.unsqueeze(1))
@@ -300,12 +300,12 @@ def compare(config: CompareConfig) -> dict[str, object]:
         f"gap_closed_{few_name}_ci95": gap_few_ci95,
         "diagnostics": diagnose(run, images[:few], paths, curves),
         "not_better_than": not_better_than,
-        "dataset": run.config.data if run.config.data.isidentifier() else test.name,
+        "dataset": run.config.data.data if run.config.data.data.isidentifier() else test.name,
         "split": "test",
-        "seed": run.config.seed,
-        "budget": run.config.budget,
+        "seed": run.config.run.seed,
+        "budget": run.config.scan.budget,
         "num_patches": run.model.num_patches,
-        "periphery": run.config.periphery,
+        "periphery": run.config.model.periphery,
         "judge": "own" if config.judge is None else config.judge.resolve().name,
         "test_images": len(images),
         "commit": git_commit(),

@@ -28,8 +28,8 @@ def draw(config: ScanpathConfig) -> list[Path]:
     every = torch.arange(min(config.heatmap_limit, len(test)))
     index = torch.cat([torch.tensor(config.index), every])
     images = test.batch(index, device=torch.device(config.device))
-    budget = run.config.budget
-    generator = torch.Generator().manual_seed(run.config.seed)
+    budget = run.config.scan.budget
+    generator = torch.Generator().manual_seed(run.config.run.seed)
     if config.order == "policy":
         order = scan_in_chunks(run.agent, run.model, images, budget)
     else:

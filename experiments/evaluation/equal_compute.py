@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from experiments.benchmarks.timing import count_flops, saved_megabytes
@@ -40,12 +40,12 @@ def at_equal_compute(plan: Plan, operations: float) -> CountedRun:
     plain = flops_per_step(config, joint=False)
     if not plan.learned:
         warmup = steps_within(operations, plain, plan.name)
-        return CountedRun(replace(config, warmup_iterations=warmup), warmup * plain)
-    num_scanned = max(1, config.warmup_batch_size // SCANS_SHARE)
-    config = replace(config, iterations=1, batch_size=num_scanned)
+        return CountedRun(config.replace(warmup_iterations=warmup), warmup * plain)
+    num_scanned = max(1, config.optimization.warmup_batch_size // SCANS_SHARE)
+    config = config.replace(iterations=1, batch_size=num_scanned)
     joint = flops_per_step(config, joint=True)
     warmup, iterations = (steps_within(operations / 2, step, plan.name) for step in (plain, joint))
-    chosen = replace(config, warmup_iterations=warmup, iterations=iterations)
+    chosen = config.replace(warmup_iterations=warmup, iterations=iterations)
     return CountedRun(chosen, warmup * plain + iterations * joint)
 
 
@@ -66,14 +66,13 @@ def steps_within(operations: float, per_step: float, name: str) -> int:
 def flops_per_step(config: TrainConfig, *, joint: bool) -> float:
     """Count the operations of a training step: model, order, rollouts and policy."""
     with tempfile.TemporaryDirectory() as folder:
-        counted = replace(
-            config,
+        counted = config.replace(
             out=Path(folder),
             warmup_iterations=0 if joint else NUM_COUNTED,
             iterations=NUM_COUNTED if joint else 0,
-            limit=min(config.limit or 1000, 1000),
+            limit=min(config.data.limit or 1000, 1000),
         )
-        trainer = Trainer(counted, Processes.started(counted.device))
+        trainer = Trainer(counted, Processes.started(counted.run.device))
 
         def steps() -> None:
             for _ in range(NUM_COUNTED):
@@ -85,5 +84,5 @@ def flops_per_step(config: TrainConfig, *, joint: bool) -> float:
 def saved_mb(config: TrainConfig) -> float:
     """Return the memory of the activations that a step on the run's order saves, MB."""
     with tempfile.TemporaryDirectory() as folder:
-        one_step = replace(config, out=Path(folder), warmup_iterations=1, iterations=0)
-        return saved_megabytes(Trainer(one_step, Processes.started(one_step.device)).step)
+        one_step = config.replace(out=Path(folder), warmup_iterations=1, iterations=0)
+        return saved_megabytes(Trainer(one_step, Processes.started(one_step.run.device)).step)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from experiments.training.config import TrainConfig
 from experiments.training.presets import PIXEL_TOKENS, RECIPE_SIZES
@@ -35,13 +35,14 @@ def plan_row(common: TrainConfig, name: str, *, of_recipes: bool, budget: int) -
     if of_recipes and name != UNTRAINED:
         sizes = RECIPE_SIZES.get(name, {})
         sizes = {key: sizes[key] for key in PIXEL_TOKENS if key in sizes}
-        own = replace(common, recipe=name, order=None, target=None, memory=None, decoder_depth=None)
-        config = replace(own, **sizes)  # type: ignore[arg-type]
+        config = common.replace(
+            recipe=name, order=None, target=None, memory=None, decoder_depth=None, **sizes
+        )
         learned = config.parts.queries == "unseen"
     elif name not in (POLICY, UNTRAINED):
-        config = replace(common, order=name)
+        config = common.replace(order=name)
     if config.parts.takes_budget:
-        config = replace(config, budget=budget)
+        config = config.replace(budget=budget)
     if name == UNTRAINED:
-        config = replace(config, model_lr=0.0)
+        config = config.replace(model_lr=0.0)
     return Plan(name, config, learned)

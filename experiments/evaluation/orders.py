@@ -60,7 +60,7 @@ def compare_orders(
     Raises:
         ValueError: the data has no labels, a name is unknown, or the operations pay for no step.
     """
-    set_threads(common.threads)
+    set_threads(common.run.threads)
     for split in ("train", "test"):
         check_labels(load_split(common, split, 100), split)
     counted = {}
@@ -71,18 +71,18 @@ def compare_orders(
     for seed in seeds:
         for name, each in counted.items():
             folder = out / f"{name.replace(':', '_')}_{seed}"
-            own = replace(each, config=replace(each.config, out=folder, seed=seed))
+            own = replace(each, config=each.config.replace(out=folder, seed=seed))
             runs[name].append(measured(own, probe_train, probe_test))
     return OrdersResult(
         orders={name: OrderRow.of_runs(each) for name, each in runs.items()},
-        data=Path(common.data).name,
-        limit=common.limit,
-        augment=common.augment,
-        recipe=None if of_recipes else common.recipe,
+        data=Path(common.data.data).name,
+        limit=common.data.limit,
+        augment=common.data.augment,
+        recipe=None if of_recipes else common.model.recipe,
         target=None if of_recipes else common.parts.target,
         memory=None if of_recipes else common.parts.memory,
         teraflops=teraflops,
-        precision=common.precision,
+        precision=common.optimization.precision,
         seeds=seeds,
         probe_train=probe_train,
         probe_test=probe_test,
@@ -120,8 +120,8 @@ def measured(counted: CountedRun, probe_train: int, probe_test: int) -> OrderRun
         train_seconds=manifest["train_seconds"],
         images=num_images,
         images_per_s=num_images / manifest["train_seconds"],
-        saved_mb=saved_mb(replace(run.config, limit=1000)),
-        iterations=(run.config.warmup_iterations, run.config.iterations),
+        saved_mb=saved_mb(run.config.replace(limit=1000)),
+        iterations=(run.config.optimization.warmup_iterations, run.config.iterations),
         commit=manifest["commit"],
         teraflops=counted.operations / 1e12,
         probe_train=probe_train,
@@ -156,7 +156,8 @@ def probe_best_layer(
 
 def images_seen(config: TrainConfig) -> int:
     """Return the images that the model learned from, each as often as it was seen."""
-    if config.model_lr == 0:
+    options = config.optimization
+    if options.model_lr == 0:
         return 0
-    warmup = config.warmup_batch_size * config.warmup_iterations
+    warmup = options.warmup_batch_size * options.warmup_iterations
     return warmup + config.iterations * config.num_learned

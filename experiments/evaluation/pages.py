@@ -54,6 +54,13 @@ SUMMARY = {
     "oracle": "oracle of all",
 }
 """Orders in the table of all runs, and what it calls them."""
+GLOSSES = {
+    "random": "patches at random",
+    "best_fixed": "the same patches in every image: those that the policy fixates first on average",
+    "policy": "what training learned: patches chosen for each image",
+    "oracle": "the patch that helps most, found by trying all on the true image (it cheats)",
+}
+"""Orders in the short table of a run, and what they fixate."""
 
 
 def read_result(path: Path) -> Result:
@@ -176,6 +183,31 @@ def probe_table(probe: dict[str, Any]) -> Table:
     )
 
 
+def short_table(folder: Path) -> Table:
+    """Return four rows of a recorded comparison, for those who see one for the first time."""
+    manifest, result = read_json(folder / "manifest.json"), read_json(folder / "compare.json")
+    orders = result["orders"]
+    return Table(
+        columns=("order", "what it fixates", "area under the error curve (lower is better)"),
+        rows=tuple(
+            (
+                f"**{name}**" if name == "policy" else name,
+                gloss,
+                # The oracle scans fewer images: set against the policy by their paired difference.
+                f"{orders['policy']['auc'] + orders[name]['minus_policy']:.3f}",
+            )
+            for name, gloss in GLOSSES.items()
+        ),
+        notes=(
+            f"{result['budget']} of {result['num_patches']} patches, {orders['policy']['images']} "
+            f"test images, seed {result['seed']}; trained {manifest['train_seconds'] / 60:.1f} "
+            f"minutes on {plural(manifest['threads'], 'CPU thread')}. The oracle scans the first "
+            f"{orders['oracle']['images']} images; its area is the policy's plus their paired "
+            "difference.",
+        ),
+    )
+
+
 def summary_table(folders: dict[str, Path]) -> Table:
     """Return all recorded runs, a row each."""
     rows = []
@@ -232,9 +264,12 @@ def render() -> dict[Path, str]:
         parts += [f"## {linked(slug, folder)}", sections[slug]]
     rendered = {ROOT / "RESULTS.md": "\n\n".join(parts) + "\n"}
     sections["results"] = summary_table(runs).to_markdown()
-    for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
+    sections |= {f"{slug}_short": short_table(each).to_markdown() for slug, each in runs.items()}
+    for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))):
+        up = "../" * (len(page.relative_to(ROOT).parts) - 1)
         text = page.read_text()
         for marker, section in sections.items():
-            text = with_section(text, marker, section)
+            linked_from_page = section.replace("](experiments/", f"]({up}experiments/")
+            text = with_section(text, marker, linked_from_page)
         rendered[page] = text
     return rendered

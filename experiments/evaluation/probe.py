@@ -156,7 +156,7 @@ class Bench:
             for images in (self.train, self.test)
         )
         data = seen, self.train.labels.numpy(), unseen, self.test.labels.numpy()
-        heads, seed, device = self.run.config.num_heads, self.config.seed, self.config.device
+        heads, seed, device = self.run.config.model.num_heads, self.config.seed, self.config.device
         return attentive_probe(*data, num_heads=heads, seed=seed, device=device)
 
     def rows(self, view: View) -> Iterator[tuple[str, Row]]:
@@ -213,7 +213,7 @@ def tuning(config: ProbeConfig, run: Run, attention: Attention) -> FineTuneConfi
         generative_weight=config.generative_weight,
         generative_order=config.generative_order or parts.order,
         order_options=parts.order_options if config.generative_order is None else {},
-        generative_budget=run.config.budget if parts.queries == "unseen" else None,
+        generative_budget=run.config.scan.budget if parts.queries == "unseen" else None,
         attention=attention,
     )
 
@@ -234,7 +234,7 @@ def check_generative(how: FineTuneConfig, run: Run, images: ImageSet) -> None:
             "this model predicts a teacher's features, for which fine-tuning has no teacher; "
             "leave out --generative-weight"
         )
-    batch = images.batch(torch.arange(min(2, len(images))), device=run.config.device)
+    batch = images.batch(torch.arange(min(2, len(images))), device=run.config.run.device)
     order = model_ordering(how.generative_order, run.model, **how.order_options)
     with torch.no_grad():
         run.model(batch, order(batch))
@@ -304,7 +304,7 @@ def probe(config: ProbeConfig) -> dict[str, object]:
     # What fine-tuning would refuse fails now rather than after the frozen features.
     how = tuning(config, run, "full")
     with_concat = "concat" in config.pooling
-    concat = concat_layers(config.concat_layers, run.config.depth) if with_concat else []
+    concat = concat_layers(config.concat_layers, run.config.model.depth) if with_concat else []
     train, test = run.split("train", config.train_limit), run.split("test", config.test_limit)
     for split, images in (("train", train), ("test", test)):
         check_labels(images, split)
@@ -318,7 +318,7 @@ def probe(config: ProbeConfig) -> dict[str, object]:
     if "finetune" in config.probes:
         result["finetune"] = bench.fine_tune(sources)
     result |= {
-        "dataset": run.config.data if run.config.data.isidentifier() else test.name,
+        "dataset": run.config.data.data if run.config.data.data.isidentifier() else test.name,
         "train_images": len(train),
         "test_images": len(test),
         "pooling": "; ".join(POOLINGS[kind] for kind in config.pooling),
