@@ -235,6 +235,21 @@ class Run:
         learned = options is not None and options.schedule != "frozen"
         return PolicyAgent(self.policy, greedy=learned)
 
+    @property
+    def data(self) -> str:
+        """Images that the run was trained on: a name, or the last part of a path."""
+        return Path(self.config.data.data).name
+
+    @property
+    def seed(self) -> int:
+        """Seed of the training."""
+        return self.config.run.seed
+
+    @property
+    def budget(self) -> int:
+        """Fixations per scan."""
+        return self.config.scan.budget
+
     def split(self, split: str, limit: int | None = None) -> ImageSet:
         """Load one split of the data that the run was trained on."""
         return load_split(self.config, split, limit)
