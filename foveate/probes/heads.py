@@ -64,12 +64,13 @@ def descend(
 ) -> None:
     """Minimize the loss of shuffled batches of the given images.
 
-    Learning rates rise for a tenth of all steps and fall to 0 along a half cosine, as in training.
+    Learning rates rise for a tenth of all steps and fall to 0 along a half cosine.
     """
     num_batches = math.ceil(len(index) / batch_size)
     total = epochs * num_batches
+    rising, falling = max(1, total // 10), CosineDecay(peak=1.0, end=total)
     learning_rates = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, CosineDecay(peak=1.0, end=total, ramp=max(1, total // 10))
+        optimizer, lambda step: min((step + 1) / rising, falling(step))
     )
     for _ in range(epochs):
         shuffled = index[torch.randperm(len(index), generator=generator)]
