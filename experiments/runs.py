@@ -21,6 +21,7 @@ from experiments.training.config import TrainConfig
 from foveate.checkpoint import CHECKPOINT, read_checkpoint
 from foveate.data import ImageSet
 from foveate.model import AnyOrderTransformer
+from foveate.recipes import Recipe
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -229,6 +230,45 @@ class Run:
         """The policy at its most probable patch; uniform random if it never learned."""
         learned = self.config.schedule != "frozen" and self.config.iterations > 0
         return PolicyAgent(self.policy, greedy=learned)
+
+    @property
+    def name(self) -> str:
+        """Name of the run folder."""
+        return self.directory.resolve().name
+
+    @property
+    def budget(self) -> int:
+        """Fixations per scan."""
+        return self.config.budget
+
+    @property
+    def seed(self) -> int:
+        """Seed of the training."""
+        return self.config.seed
+
+    @property
+    def parts(self) -> Recipe:
+        """What the model is made of and learned from."""
+        return self.config.parts
+
+    @property
+    def device(self) -> str:
+        """Torch device that holds the model and the policy."""
+        return self.config.device
+
+    def dataset(self, images: ImageSet) -> str:
+        """Name of the data in results: that of ``--data``, or of the images if that is a path."""
+        data = self.config.data
+        return data if data.isidentifier() else images.name
+
+    def untrained_model(self, image_shape: tuple[int, int, int]) -> AnyOrderTransformer:
+        """Build the model as it starts, from torch's global random state.
+
+        What is no weight, such as a palette, is the run's.
+        """
+        model, _ = build(self.config, image_shape)
+        model.load_state_dict(dict(self.model.named_buffers()), strict=False)
+        return model
 
     def split(self, split: str, limit: int | None = None) -> ImageSet:
         """Load one split of the data that the run was trained on."""

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Literal, get_args
 import torch
 
 from agents.baselines import GreedyOracleAgent
-from experiments.evaluation.compare import error_curves_of, scan_in_chunks
 from experiments.evaluation.intervals import seed_interval
+from experiments.evaluation.scanpaths import error_curves_of, scan_in_chunks
 from experiments.runs import Run, check_folder, git_commit, load_run, read_config, write_json
 from experiments.training.config import TrainConfig
 from experiments.training.loop import train

@@ -1,0 +1,145 @@
+"""Who scans what: the policy, its controls, other agents and all orders, on the same images.
+
+Everything goes a chunk of images at a time, so that memory does not grow with their number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from agents.baselines import GreedyOracleAgent, SaliencyAgent, UncertaintyAgent, scan_with
+from agents.policies import Agent
+from experiments.runs import Run
+from foveate.choices import lookup
+from foveate.model import AnyOrderTransformer
+from foveate.orders import ORDERINGS, mean_rank_order, order_to_rank, rank_to_order
+from foveate.orders.semantic import SEMANTIC, model_ordering
+
+AGENTS: dict[str, Callable[[], Agent]] = {
+    "saliency": SaliencyAgent,
+    "uncertainty": UncertaintyAgent,
+}
+"""Agents that are compared with the policy, beside the oracles."""
+ORACLES: dict[str, int | None] = {"oracle_16": 16, "oracle": None}
+"""Greedy oracles by the patches that they try at every step; None = all."""
+IMAGE_INDEPENDENT = ("best_fixed", "other_image")
+"""Controls that know nothing of the image; a policy that looks at it must beat them."""
+MAX_PREDICTIONS = 200_000
+"""Patches predicted in one pass, so that memory does not grow with the grid."""
+
+
+def split_rows(rows: Tensor, predictions_per_row: int) -> tuple[Tensor, ...]:
+    """Split rows into chunks of at most MAX_PREDICTIONS predictions."""
+    return rows.split(max(1, MAX_PREDICTIONS // predictions_per_row))
+
+
+def error_curves_of(
+    model: AnyOrderTransformer, images: Float[Tensor, "B C H W"], order: Int[Tensor, "R T ..."]
+) -> Float[np.ndarray, "R S"]:
+    """Compute the error curves of R scanpaths, those of the first R images."""
+    each = model.num_patches * (order.shape[1] + 1)
+    pairs = zip(split_rows(images[: len(order)], each), split_rows(order, each), strict=True)
+    return torch.cat([model.error_curve(*pair) for pair in pairs]).cpu().numpy()
+
+
+def scan_in_chunks(
+    agent: Agent,
+    model: AnyOrderTransformer,
+    images: Float[Tensor, "B C H W"],
+    budget: int,
+    num_candidates: int = 1,
+) -> Int[Tensor, "B T ..."]:
+    """Let an agent scan many images, with a fixed seed.
+
+    Args:
+        agent: who scans.
+        model: the world.
+        images: pixels in [0, 1].
+        budget: fixations.
+        num_candidates: patches that the agent tries at every step.
+    """
+    generator = torch.Generator().manual_seed(0)
+    chunks = split_rows(images, model.num_patches * num_candidates)
+    return torch.cat([scan_with(agent, model, part, budget, generator) for part in chunks])
+
+
+def make_agent(name: str) -> Agent:
+    """Make an agent of AGENTS, or one of the user's own, ``MODULE:NAME``."""
+    make = lookup("agent", name, AGENTS)
+    try:
+        return make()
+    except TypeError as reason:
+        raise ValueError(f"agent {name!r}, called without arguments: {reason}") from reason
+
+
+def ordered_in_chunks(
+    name: str,
+    model: AnyOrderTransformer,
+    images: Float[Tensor, "B C H W"],
+    budget: int,
+    generator: torch.Generator,
+) -> Int[Tensor, "B T"]:
+    """Return the first fixations of an order on many images."""
+    order = model_ordering(name, model)
+    ranks = [order(part, generator=generator) for part in split_rows(images, model.num_patches)]
+    return rank_to_order(torch.cat(ranks))[:, :budget]
+
+
+def of_another_image(order: Int[Tensor, "B T ..."], seed: int) -> Int[Tensor, "B T ..."]:
+    """Give every image the scanpath of a random other one.
+
+    Not simply of the next image: where classes take turns, that one is of another class.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    shuffled = torch.randperm(len(order), generator=generator).to(order.device)
+    other = torch.empty_like(order)
+    other[shuffled] = order[shuffled.roll(1)]
+    return other
+
+
+def scanpaths(
+    run: Run,
+    images: Float[Tensor, "B C H W"],
+    validation: Float[Tensor, "V C H W"],
+    *,
+    oracle_limit: int,
+    orders: tuple[str, ...] = (),
+    agents: tuple[str, ...] = (),
+) -> dict[str, Int[Tensor, "R T ..."]]:
+    """Let every order and agent scan the images.
+
+    ``best_fixed`` is the mean rank of the policy on validation images. ``other_image`` gives each
+    image the scanpath that the policy chose on a random other one.
+
+    Args:
+        run: the model and the policy.
+        images: pixels in [0, 1].
+        validation: images that the best fixed order is made from.
+        oracle_limit: the oracles scan only so many images, the first ones.
+        orders: further orders, by name.
+        agents: further agents, by name.
+    """
+    model, budget = run.model, run.budget
+    generator = torch.Generator().manual_seed(run.seed)
+    chosen_agents = {name: make_agent(name) for name in (*AGENTS, *agents)}
+    paths = {
+        name: ordered_in_chunks(name, model, images, budget, generator)
+        for name in (*ORDERINGS, *SEMANTIC, *orders)
+    }
+    paths["policy"] = scan_in_chunks(run.agent, model, images, budget)
+    paths["other_image"] = of_another_image(paths["policy"], run.seed)
+    chosen = order_to_rank(scan_in_chunks(run.agent, model, validation, budget), model.num_patches)
+    paths["best_fixed"] = mean_rank_order(chosen)[:budget].expand(len(images), -1)
+    for name, agent in chosen_agents.items():
+        paths[name] = scan_in_chunks(agent, model, images, budget)
+    few = images[:oracle_limit]
+    for name, candidates in ORACLES.items():
+        paths[name] = scan_in_chunks(
+            GreedyOracleAgent(candidates), model, few, budget, candidates or model.num_patches
+        )
+    return paths
