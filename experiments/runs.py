@@ -11,7 +11,7 @@ import time
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
@@ -22,10 +22,6 @@ from foveate.checkpoint import CHECKPOINT, read_checkpoint
 from foveate.data import ImageSet
 from foveate.model import AnyOrderTransformer
 from foveate.recipes import Recipe
-
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
-
 
 MANIFEST = "manifest.json"
 
@@ -48,10 +44,6 @@ def write_json(path: Path, content: object) -> None:
     os.replace(partial, path)
 
 
-FREE_IN_RESULT = ("run", "device")
-"""Options of a measurement that do not shape its result."""
-
-
 def set_aside(path: Path) -> None:
     """Keep a result, and the picture of it, under a number."""
     number = next(n for n in count(1) if not path.with_stem(f"{path.stem}_{n}").exists())
@@ -59,20 +51,6 @@ def set_aside(path: Path) -> None:
         if each.exists():
             os.replace(each, each.with_stem(f"{each.stem}_{number}"))
     print(f"kept: what was there, of other options, as {path.stem}_{number}{path.suffix}")
-
-
-def write_result(path: Path, result: dict[str, Any], run: Run, config: DataclassInstance) -> None:
-    """Write what a script measured of a run, and its options.
-
-    A result of other options, or of an earlier iteration, is kept beside it, under a number.
-    """
-    options = {k: v for k, v in dataclasses.asdict(config).items() if k not in FREE_IN_RESULT}
-    result = {**result, "options": options, "iteration": run.iteration}
-    if path.is_file():
-        before, now = json.loads(path.read_text()), json.loads(json.dumps(result, default=str))
-        if any(before.get(key) != now[key] for key in ("options", "iteration")):
-            set_aside(path)
-    write_json(path, result)
 
 
 def write_manifest(directory: Path, **facts: object) -> None:
@@ -240,6 +218,11 @@ class Run:
     def budget(self) -> int:
         """Fixations per scan."""
         return self.config.budget
+
+    @property
+    def data(self) -> str:
+        """Images that the run was trained on: a name, or the last part of a path."""
+        return Path(self.config.data).name
 
     @property
     def seed(self) -> int:

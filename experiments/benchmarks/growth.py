@@ -16,7 +16,7 @@ import torch
 from experiments.benchmarks.env import predict_anew
 from experiments.benchmarks.timing import Table, alternate, count_flops, saved_megabytes
 from experiments.benchmarks.training import make_trainer
-from experiments.evaluation.decode import one_by_one, parallel
+from experiments.evaluation.decode import parallel, patch_by_patch
 from experiments.runs import read_metrics
 from experiments.training.presets import PRESETS
 from foveate.config import ModelConfig
@@ -80,10 +80,10 @@ def bench_decode(config: BenchConfig) -> dict[str, object]:
         for passes in (4, 8, 16)
     }
     contenders[f"one by one, {masked.num_patches} passes"] = partial(
-        one_by_one(masked), canvas, generator
+        patch_by_patch(masked), canvas, generator
     )
     contenders[f"autoregressive model, {causal.num_patches} passes"] = partial(
-        one_by_one(causal, "raster"), canvas, generator
+        patch_by_patch(causal, "raster"), canvas, generator
     )
     contenders["scan, 12 fixations, cached"] = scan
     contenders["scan, 12 fixations, re-encoded"] = uncached
