@@ -87,7 +87,8 @@ class Comparison(RunResult):
     """Patches on a side of the thumbnail that is always visible; 0 = none."""
     judge: str
     """Run whose model measured the errors; own = the run's."""
-    test_images: int
+    test_images: int | None = None
+    """Test images that all but the oracles scanned; None = an old record, which does not say."""
 
     def tables(self) -> list[Table]:
         """Return all orders, best first, with what they say of the policy."""
