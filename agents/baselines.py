@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import kornia.filters
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -16,19 +17,21 @@ from agents.policies import Agent
 from envs.episode import Episode
 from foveate.model import AnyOrderTransformer
 from foveate.orders import order_to_rank
+from foveate.orders.segments import Fixations
 
 
 @dataclass(frozen=True)
 class OrderAgent:
     """Follow scanpaths that are given: a fixed order, a random one, another image's."""
 
-    order: Int[Tensor, "B T"]
+    order: Int[Tensor, "B T *S"]
 
     def __call__(
         self, episode: Episode, generator: torch.Generator | None = None
-    ) -> Int[Tensor, "B"]:
-        """Return the next patch of each scanpath."""
-        return self.order.gather(1, episode.num_steps.unsqueeze(1)).squeeze(1)
+    ) -> Int[Tensor, "B *S"]:
+        """Return the next patch, or segment, of each scanpath."""
+        rows = torch.arange(len(self.order), device=self.order.device)
+        return self.order[rows, episode.num_steps]
 
 
 class UncertaintyAgent:
@@ -42,8 +45,8 @@ class UncertaintyAgent:
 
     def __call__(
         self, episode: Episode, generator: torch.Generator | None = None
-    ) -> Int[Tensor, "B"]:
-        """Return the selectable patch of largest expected error."""
+    ) -> Int[Tensor, "B *S"]:
+        """Return what holds the largest expected error."""
         observation = episode.observe()
         expected = observation.log_error.masked_fill(~observation.selectable, -torch.inf)
         return episode.patch_of(expected.argmax(-1))
@@ -58,55 +61,63 @@ class SaliencyAgent:
 
     def __call__(
         self, episode: Episode, generator: torch.Generator | None = None
-    ) -> Int[Tensor, "B"]:
-        """Return the selectable patch with the strongest edges."""
+    ) -> Int[Tensor, "B *S"]:
+        """Return what holds the strongest edges, of all that is unseen."""
         model = episode.scan.model
         edges = kornia.filters.sobel(model.unpatchify(episode.targets))
-        saliency = model.patchify(edges).mean(-1)
-        return saliency.masked_fill(~episode.selectable, -torch.inf).argmax(-1)
+        saliency = episode.of_fixations(model.patchify(edges).mean(-1))
+        best = saliency.masked_fill(~episode.selectable, -torch.inf).argmax(-1)
+        return episode.opens(best)
 
 
-def error_after(episode: Episode, candidates: Int[Tensor, "B K"]) -> Float[Tensor, "B K"]:
-    """Error of what would still be unseen, were each candidate fixated next.
+def error_after(episode: Episode, fixations: Int[Tensor, "B K"]) -> Float[Tensor, "B K"]:
+    """Error of what would still be unseen, were each of these fixations made next.
 
-    Normalized as the rewards are. Looks at the true pixels. ``inf`` for candidates that
-    have been visited.
+    Normalized as the rewards are. Looks at the true pixels. ``inf`` for fixations that would show
+    nothing new.
     """
-    num_candidates = candidates.shape[1]
-    scan = episode.scan.repeat(num_candidates)
-    scan.reveal(candidates.flatten().unsqueeze(1))
-    pixels = scan.predict().values.unflatten(0, (-1, num_candidates))
+    num_tried, num_patches = fixations.shape[1], episode.unseen.shape[1]
+    patches = episode.segments_of(fixations)
+    unseen = episode.unseen.unsqueeze(1).repeat(1, num_tried, 1)
+    new = (patches >= 0) & unseen.gather(2, patches.clamp_min(0))
+    # What is no news comes last; seen patches and padding hide nothing.
+    first = new.to(torch.uint8).argsort(dim=2, descending=True, stable=True)
+    patches, new = patches.clamp_min(0).gather(2, first), new.gather(2, first)
+    scan = episode.scan.repeat(num_tried)
+    scan.make_room(patches.shape[2])
+    present = None if episode.fixations is None else new.flatten(0, 1)
+    scan.reveal(patches.flatten(0, 1), present)
+    pixels = scan.predict().values.unflatten(0, (-1, num_tried))
     error = (pixels - episode.targets.unsqueeze(1)).square().mean(-1)
-    unseen = episode.selectable.unsqueeze(1).repeat(1, num_candidates, 1)
-    unseen.scatter_(2, candidates.unsqueeze(-1), False)
-    after = (error * unseen).sum(-1) / episode.initial_error.unsqueeze(-1)
-    return after.masked_fill(~episode.selectable.gather(1, candidates), torch.inf)
+    place = patches.masked_fill(~new, num_patches)
+    left = F.pad(unseen, (0, 1)).scatter(2, place, torch.zeros_like(new))[..., :num_patches]
+    after = (error * left).sum(-1) / episode.initial_error.unsqueeze(-1)
+    return after.masked_fill(~episode.selectable.gather(1, fixations), torch.inf)
 
 
 @dataclass(frozen=True)
 class GreedyOracleAgent:
-    """Fixate the patch that truly lowers the error most, one step ahead.
+    """Make the fixation that truly lowers the error most, one step ahead.
 
     It sees the image: trying all candidates, no agent does better in one step.
 
     Args:
-        num_candidates: random unvisited patches tried per step; None = all of them.
+        num_candidates: random selectable fixations tried per step; None = all of them.
     """
 
     num_candidates: int | None = None
 
     def __call__(
         self, episode: Episode, generator: torch.Generator | None = None
-    ) -> Int[Tensor, "B"]:
-        """Return the best candidate."""
-        noise = torch.rand(episode.selectable.shape, generator=generator).to(
-            episode.selectable.device
-        )
-        noise = noise.masked_fill(~episode.selectable, -1.0)
-        num_patches = noise.shape[1]
-        candidates = noise.topk(min(self.num_candidates or num_patches, num_patches), 1).indices
+    ) -> Int[Tensor, "B *S"]:
+        """Return what the best candidate opens."""
+        selectable = episode.selectable
+        noise = torch.rand(selectable.shape, generator=generator).to(selectable.device)
+        noise = noise.masked_fill(~selectable, -1.0)
+        number = min(self.num_candidates or noise.shape[1], noise.shape[1])
+        candidates = noise.topk(number, 1).indices
         best = error_after(episode, candidates).argmin(1, keepdim=True)
-        return candidates.gather(1, best).squeeze(1)
+        return episode.opens(candidates.gather(1, best).squeeze(1))
 
 
 def scan_with(
@@ -115,9 +126,22 @@ def scan_with(
     images: Float[Tensor, "B C H W"],
     budget: int,
     generator: torch.Generator | None = None,
-) -> Int[Tensor, "B T"]:
-    """Let an agent scan the images and return its scanpaths."""
-    episode = Episode(model, images, budget=budget)
+    fixations: Fixations | None = None,
+) -> Int[Tensor, "B T *S"]:
+    """Let an agent scan the images and return its scanpaths.
+
+    Args:
+        agent: who scans.
+        model: the world.
+        images: pixels in [0, 1].
+        budget: fixations, T.
+        generator: randomness of the agent, on the CPU.
+        fixations: what it chooses from; None = each fixation opens one patch.
+
+    Returns:
+        The patch of each step; of an agent that opens several at once its segments, padded with -1.
+    """
+    episode = Episode(model, images, budget=budget, fixations=fixations)
     for _ in range(budget):
         episode.step(agent(episode, generator))
     return episode.order
@@ -133,10 +157,11 @@ class AgentOrdering:
     agent: Agent
     model: AnyOrderTransformer
     budget: int
+    fixations: Fixations | None = None
 
     def __call__(
         self, images: Float[Tensor, "B C H W"], *, generator: torch.Generator | None = None
     ) -> Int[Tensor, "B N"]:
         """Scan the images and return the ranks."""
-        order = scan_with(self.agent, self.model, images, self.budget, generator)
+        order = scan_with(self.agent, self.model, images, self.budget, generator, self.fixations)
         return order_to_rank(order, self.model.num_patches)

@@ -20,6 +20,7 @@ from torch import Tensor
 from agents.policies import PointerPolicy
 from envs.episode import Episode
 from foveate.model import AnyOrderTransformer
+from foveate.orders.segments import Fixations
 from foveate.sampling import sample
 
 
@@ -47,7 +48,7 @@ def leave_one_out_advantage(returns: Float[Tensor, "B T"], group: int) -> Float[
 class PolicyStep:
     """One batch of on-policy scans: its loss and measurements."""
 
-    order: Int[Tensor, "B T"]
+    order: Int[Tensor, "B T *S"]
     log_prob: Float[Tensor, "B T"]
     """Log-probability of each fixation among its candidates; carries the policy's gradient."""
     entropies: Float[Tensor, "B T"]
@@ -90,12 +91,13 @@ def policy_step(
     group: int,
     discount: float,
     entropy_weight: float,
+    fixations: Fixations | None = None,
     num_candidates: int | None = None,
     generator: torch.Generator | None = None,
 ) -> PolicyStep:
     """Scan each image ``group`` times, for the policy-gradient loss.
 
-    With ``num_candidates`` the policy chooses among so many random unseen patches, and its
+    With ``num_candidates`` the policy chooses among so many random unseen fixations, and its
     log-probabilities are those of that choice.
     """
     if group < 2:
@@ -108,9 +110,12 @@ def policy_step(
         budget=budget,
         reward=reward,
         group=group,
+        fixations=fixations,
         num_candidates=num_candidates,
         generator=generator,
     )
+    # No fixation is chosen twice: where they share no patch, all that is opened is new.
+    is_new = True if fixations is None or fixations.is_partition else None
     log_probs, entropies, rewards, errors = [], [], [], []
     for _ in range(budget):
         distribution = policy.distribution(episode.observe())
@@ -118,7 +123,7 @@ def policy_step(
             choice = sample(distribution.logits, generator)
         log_probs.append(distribution.log_prob(choice))
         entropies.append(distribution.entropy())
-        rewards.append(episode.step(episode.patch_of(choice)))
+        rewards.append(episode.step(episode.patch_of(choice), is_new=is_new))
         errors.append(episode.error)
     reward_t = torch.stack(rewards, 1)
     return PolicyStep(

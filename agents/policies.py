@@ -16,15 +16,18 @@ from foveate.sampling import sample
 
 @runtime_checkable
 class Agent(Protocol):
-    """Chooses the next patch of every scan; ``episode.observe()`` is what it may see.
+    """Chooses what every scan opens next; ``episode.observe()`` is what it may see.
 
     Only oracles look at anything else of the episode.
     """
 
     def __call__(
         self, episode: Episode, generator: torch.Generator | None = None
-    ) -> Int[Tensor, "B"]:
-        """Return one selectable patch per row."""
+    ) -> Int[Tensor, "B *K"]:
+        """Return a patch per row, (B,), or patches that become visible together, (B, K).
+
+        Rows that open fewer patches than others are padded with -1.
+        """
         ...
 
 
@@ -90,8 +93,8 @@ class PolicyAgent:
     @torch.no_grad()
     def __call__(
         self, episode: Episode, generator: torch.Generator | None = None
-    ) -> Int[Tensor, "B"]:
-        """Return one selectable patch per row."""
+    ) -> Int[Tensor, "B *K"]:
+        """Return what each row opens next."""
         logits = self.policy(episode.observe())
         choice = logits.argmax(-1) if self.greedy else sample(logits, generator)
         return episode.patch_of(choice)

@@ -7,16 +7,14 @@ MaskablePPO one logit per patch with shared weights, so that it works for every 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from numpy.typing import NDArray
-from sb3_contrib import MaskablePPO
 from sb3_contrib.common.maskable.policies import MaskableMultiInputActorCriticPolicy
-from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices
@@ -207,108 +205,3 @@ class PointerActorCriticPolicy(MaskableMultiInputActorCriticPolicy):
             lr=lr_schedule(1),  # type: ignore[call-arg]  # every optimizer but the base takes it
             **self.optimizer_kwargs,
         )
-
-
-class AfterRollout(BaseCallback):
-    """Hand the images and scanpaths of a rollout on before the policy's update.
-
-    This is how the transformer learns between rollouts. The rollout must be one whole episode.
-
-    Args:
-        learn: takes the image numbers and the scanpaths.
-    """
-
-    def __init__(self, learn: Callable[[Int[Tensor, "B"], Int[Tensor, "B T"]], None]) -> None:
-        super().__init__()
-        self.learn = learn
-        self.errors: list[float] = []
-        self.index = np.empty(0, np.int64)
-
-    def _on_rollout_start(self) -> None:
-        # The last step of the rollout already begins the next episode, with other images.
-        self.index = self.training_env.get_attr("index")[0].copy()
-        self.errors = []
-
-    def _on_step(self) -> bool:
-        self.errors.append(float(np.mean([info["error"] for info in self.locals["infos"]])))
-        return True
-
-    def _on_rollout_end(self) -> None:
-        order = torch.from_numpy(self.locals["rollout_buffer"].actions[..., 0]).long().T
-        self.learn(torch.from_numpy(self.index), order.contiguous())
-
-
-class JointPPO:
-    """MaskablePPO as one of two learners: the model learns between its rollout and its update.
-
-    A rollout is one whole episode of every row. Clipping 0.2, GAE 0.95, 4 epochs of 4 minibatches:
-    sb3-contrib's defaults but for the epochs, since the model moves between rollouts.
-    """
-
-    def __init__(self, env: ImageScanVectorEnv, *, discount: float, hidden_dim: int, seed: int):
-        self.seed = seed
-        self.ppo = MaskablePPO(
-            PointerActorCriticPolicy,
-            ScanVecEnv(env),
-            n_steps=env.budget,
-            batch_size=max(1, env.num_envs * env.budget // 4),
-            n_epochs=4,
-            gamma=discount,
-            gae_lambda=0.95,
-            policy_kwargs={"hidden_dim": hidden_dim},
-            seed=seed,
-            device=next(env.model.parameters()).device,
-        )
-
-    @property
-    def pointer(self) -> PointerPolicy:
-        """The policy that learns."""
-        return cast(PointerPolicy, self.ppo.policy.mlp_extractor.pointer)
-
-    @property
-    def optimizer(self) -> torch.optim.Optimizer:
-        """The optimizer of policy and critic."""
-        return self.ppo.policy.optimizer
-
-    def step(
-        self,
-        at: int,
-        learn: Callable[[Int[Tensor, "B"], Int[Tensor, "B T"]], None],
-        *,
-        learning_rate: float,
-        entropy_weight: float,
-    ) -> dict[str, float]:
-        """Collect one rollout, call ``learn``, and update the policy.
-
-        Args:
-            at: number of the iteration, which with the seed decides all randomness.
-            learn: called with the images' numbers and the scanpaths on them.
-            learning_rate: of this update.
-            entropy_weight: of this update.
-
-        Returns:
-            Mean error after a fixation (auc) and reward of a scan (return), and entropy, nats.
-        """
-        # stable-baselines3 draws from the global generators: seeded anew for every iteration, a
-        # resumed run goes on as if it had never stopped.
-        self.ppo.set_random_seed(self.seed * 1_000_003 + at)
-        self.ppo.ent_coef = entropy_weight
-        self.ppo.lr_schedule = lambda _: learning_rate
-        self.ppo._last_obs = None  # Observations of the model as it was before its update.
-        after = AfterRollout(learn)
-        num_steps = self.ppo.n_steps * self.ppo.n_envs
-        # An interval never reached: the measurements stay in the logger, to be read below.
-        self.ppo.learn(num_steps, callback=after, log_interval=2**62, reset_num_timesteps=False)
-        return {
-            "auc": float(np.mean(after.errors)),
-            "return": float(self.ppo.rollout_buffer.rewards.sum(0).mean()),
-            "entropy": -float(self.ppo.logger.name_to_value["train/entropy_loss"]),
-        }
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the weights of policy and critic."""
-        return self.ppo.policy.state_dict()
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from weights."""
-        self.ppo.policy.load_state_dict(state)

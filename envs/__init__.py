@@ -6,8 +6,9 @@
 
 import gymnasium as gym
 
-from envs.episode import REWARDS, Episode
+from envs.episode import Episode
 from envs.image_scan import ImageScanEnv
+from envs.rewards import REWARDS
 from envs.vector import ImageScanVectorEnv
 
 __all__ = ["REWARDS", "Episode", "ImageScanEnv", "ImageScanVectorEnv"]

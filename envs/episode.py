@@ -1,92 +1,45 @@
 """A batch of image-scanning episodes in plain torch, for the environment and the trainers alike.
 
-An action is the next patch. The reward compares the raw-pixel reconstruction error of what is still
-unseen before and after the fixation. An episode ends after ``budget`` fixations.
+An action is the next fixation: a patch, or a segment of patches that become visible together. The
+reward compares the raw-pixel reconstruction error of what is still unseen before and after it. An
+episode ends after ``budget`` fixations.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from foveate.choices import lookup
+from envs.rewards import REVISIT_PENALTY, Fixation, Knowledge, checked_reward, reward_named
 from foveate.model import AnyOrderTransformer
 from foveate.model.decoder import Prediction
 from foveate.model.encoder import take
 from foveate.model.scanning import Scan
-
-
-@dataclass(frozen=True)
-class ErrorChange:
-    """Squared raw-pixel errors around one fixation.
-
-    All are divided by the image's own error before the first fixation.
-    """
-
-    before: Float[Tensor, "B"]
-    """Summed over the patches unseen before the fixation."""
-    after: Float[Tensor, "B"]
-    """Summed over the patches unseen after it."""
-    decoded: Float[Tensor, "B"]
-    """Of the fixated patch, as predicted before it was seen."""
-
-
-REWARDS: dict[str, Callable[[ErrorChange], Tensor]] = {
-    "auc": lambda change: -change.after,
-    "gain": lambda change: change.before - change.after,
-    "surprise": lambda change: change.decoded,
-    "ease": lambda change: -change.decoded,
-}
-"""Reward per fixation, (B,), by name.
-
-``auc`` is the area under the error curve; with ``gain`` and no discount the sum telescopes to the
-final error, so that the order of the same patches carries no signal; ``surprise`` seeks noise and
-``ease`` flat sky.
-"""
-
-
-def reward_named(name: str) -> Callable[[ErrorChange], Tensor]:
-    """Return a reward of REWARDS, or one of the user's own, ``MODULE:NAME``.
-
-    Raises:
-        ValueError: unknown, or no function from an ErrorChange to one reward per row.
-    """
-    reward = lookup("reward", name, REWARDS)
-    ones = torch.ones(2)
-    try:
-        value = reward(ErrorChange(**{each.name: ones for each in fields(ErrorChange)}))
-    except Exception as reason:
-        raise ValueError(f"reward {name!r}: {type(reason).__name__}: {reason}") from reason
-    if not isinstance(value, Tensor) or value.shape != ones.shape:
-        raise ValueError(f"reward {name!r} must return a reward per row, got {value!r} for 2")
-    return reward
+from foveate.orders.segments import Fixations
 
 
 @dataclass(frozen=True)
 class Observation:
     """What a policy may look at; nothing here carries gradients.
 
-    Nothing depends on an unseen patch, unless the model has a periphery.
+    Nothing depends on an unseen patch, unless the model has a periphery. Of a fixation that opens
+    several patches the states are the mean over those unseen, and the errors their sum.
     """
 
     query_states: Float[Tensor, "B K D"]
-    """Decoder state of every candidate: of all patches, unless an episode draws some of them."""
+    """Decoder state of every candidate: of all fixations, unless an episode draws some of them."""
     content_state: Float[Tensor, "B D"]
     """Encoder state of the patch seen last; before the first, of the last always-visible token."""
     log_error: Float[Tensor, "B K"]
     """The model's expected squared error of every candidate, log."""
     selectable: Bool[Tensor, "B K"]
-    """Whether a candidate may be chosen (True = not yet visited)."""
+    """Whether a candidate may be chosen (True = it would show something new)."""
     remaining: Float[Tensor, "B"]
     """Share of the budget that is left, 1 to 0."""
-
-
-REVISIT_PENALTY = 0.1
-"""Taken from the reward of a fixation that shows nothing new."""
 
 
 class Episode:
@@ -98,14 +51,16 @@ class Episode:
         budget: fixations T per episode.
         reward: a key of REWARDS, or a function of your own, ``MODULE:NAME``.
         group: scans of each image, in succession along the batch.
-        num_candidates: if given, only so many random unseen patches are predicted after each
-            fixation, the same for the scans of an image as far as they can be: the next fixation
-            is one of them, and their errors stand for those of all. None = all patches.
+        fixations: what a policy chooses from; None = each fixation opens one patch. Agents may
+            open other sets of patches as well, see :meth:`step`.
+        num_candidates: if given, only so many random unseen fixations are predicted after each
+            step, the same for the scans of an image as far as they can be. The next fixation is
+            one of them, and their errors stand for those of all. None = all fixations.
             ``error`` and the reward are estimates then.
         generator: draws the candidates, on the CPU.
 
     Raises:
-        ValueError: unknown reward, a budget outside 1..N, or less than one candidate.
+        ValueError: unknown reward, a budget outside 1..A, or less than one candidate.
     """
 
     def __init__(
@@ -116,148 +71,295 @@ class Episode:
         budget: int,
         reward: str = "auc",
         group: int = 1,
+        fixations: Fixations | None = None,
         num_candidates: int | None = None,
         generator: torch.Generator | None = None,
     ) -> None:
-        self.reward_of = reward_named(reward)
+        self.reward, self.reward_of = reward, reward_named(reward)
         if num_candidates is not None and num_candidates < 1:
             raise ValueError(f"there must be at least 1 candidate, got {num_candidates}")
+        self.fixations = fixations
+        self.num_fixations = model.num_patches if fixations is None else len(fixations)
+        if not 1 <= budget <= self.num_fixations:
+            raise ValueError(f"budget must lie in 1..{self.num_fixations} fixations, got {budget}")
         self.budget, self.group = budget, group
         self.num_candidates, self.generator = num_candidates, generator
-        scan = Scan.start(model, images, budget)
+        size = 1 if fixations is None else fixations.size
+        scan = Scan.start(model, images, min(model.num_patches, budget * size))
         # Before the first fixation the scans of an image do not differ.
         prediction = scan.predict().repeat(group)
         self.scan = scan.repeat(group)
         self.targets = model.patchify(model.normalize(images)).repeat_interleave(group, dim=0)
         num_rows, device = len(self.targets), images.device
         self.num_steps = torch.zeros(num_rows, dtype=torch.long, device=device)
-        self.order = torch.full((num_rows, budget), -1, device=device)
-        self.selectable = torch.ones(self.targets.shape[:2], dtype=torch.bool, device=device)
+        self.opened = torch.full((num_rows, budget, size), -1, device=device)
+        self.unseen = torch.ones(self.targets.shape[:2], dtype=torch.bool, device=device)
+        self.num_opened = 0
         self.initial_error = self._look_at_all(prediction)
         self.error = torch.ones_like(self.initial_error)
 
-    order: Int[Tensor, "B T"]
-    """Patches fixated at each step; -1 = not yet."""
+    opened: Int[Tensor, "B T S"]
+    """Patches opened at each step; -1 = not yet, or padding."""
     num_steps: Int[Tensor, "B"]
     """Fixations made by each row."""
-    selectable: Bool[Tensor, "B N"]
-    """True = not yet visited."""
+    num_opened: int
+    """Patches that have been opened in a row, at most."""
+    unseen: Bool[Tensor, "B N"]
+    """True = the patch has not been seen."""
     error: Float[Tensor, "B"]
     """Error of what is still unseen, over the image's own error before the first fixation; an
     estimate where candidates are drawn."""
     candidates: Int[Tensor, "B K"]
-    """Patches that are predicted, and among which the next fixation is chosen."""
+    """Fixations among which the next one is chosen."""
+    predicted: Int[Tensor, "B Q"]
+    """Patches that are predicted: all, or those of the candidates, padded with -1."""
+    patch_errors: Float[Tensor, "B Q"]
+    """Mean squared error of each predicted patch; 0 where seen."""
 
-    candidate_errors: Float[Tensor, "B K"]
-    """Mean squared error of each candidate; 0 where seen."""
+    # --- what is known
 
-    def _judge(self, prediction: Prediction) -> None:
-        """Keep a prediction of the candidates, and its errors."""
-        self.prediction = prediction
-        all_patches = self.num_candidates is None
-        targets = self.targets if all_patches else take(self.targets, self.candidates)
-        error = (prediction.values - targets).square().mean(-1)
-        self.candidate_errors = error * self.selectable.gather(1, self.candidates)
+    @property
+    def order(self) -> Int[Tensor, "B T *S"]:
+        """The scanpath: the patch of each step, (B, T), or its segment, (B, T, S); -1 = none."""
+        return self.opened[..., 0] if self.opened.shape[2] == 1 else self.opened
 
-    def remaining_error(self) -> Float[Tensor, "B"]:
-        """Squared error summed over the unseen patches, as far as the candidates tell."""
-        number = self.selectable.gather(1, self.candidates).sum(1).clamp_min(1)
-        return self.candidate_errors.sum(1) * (self.selectable.sum(1) / number)
-
-    def _draw_candidates(self, number: int) -> Int[Tensor, "B K"]:
-        """Draw unseen patches, where there are so many."""
-        num_rows, num_patches = self.selectable.shape
-        noise = torch.rand(num_rows // self.group, num_patches, generator=self.generator)
-        noise = noise.to(self.selectable.device).repeat_interleave(self.group, dim=0)
-        fewest = max(1, int(self.selectable.sum(1).min()))
-        unseen = noise.masked_fill(~self.selectable, -1.0)
-        return unseen.topk(min(number, fewest), dim=1).indices
-
-    def _look_at_all(self, prediction: Prediction) -> Float[Tensor, "B"]:
-        """Take a prediction of all patches, return its error, and draw the first candidates."""
-        num_rows, num_patches = self.selectable.shape
-        self.candidates = torch.arange(num_patches, device=self.selectable.device)
-        self.candidates = self.candidates.expand(num_rows, -1)
-        self._judge(prediction)
-        error = self.remaining_error().clamp_min(1e-12)
-        if self.num_candidates is not None:
-            self.candidates = self._draw_candidates(self.num_candidates)
-            self._judge(prediction.take(self.candidates))
-        return error
-
-    def _predict(self) -> None:
-        if self.num_candidates is None:
-            self._judge(self.scan.predict())
-        else:
-            self.candidates = self._draw_candidates(self.num_candidates)
-            self._judge(self.scan.predict(self.candidates))
-
-    def patch_of(self, choice: Int[Tensor, "B"]) -> Int[Tensor, "B"]:
-        """Return the patch that is each row's chosen candidate."""
-        return self.candidates.gather(1, choice.unsqueeze(1)).squeeze(1)
+    @property
+    def selectable(self) -> Bool[Tensor, "B A"]:
+        """Which fixations would show something new."""
+        return self.unseen if self.fixations is None else self.fixations.any(self.unseen)
 
     @property
     def done(self) -> Bool[Tensor, "B"]:
         """Whether a row's budget is spent."""
         return self.num_steps >= self.budget
 
+    def of_fixations(self, of_patches: Float[Tensor, "B N"]) -> Float[Tensor, "B A"]:
+        """Sum a value over the unseen patches that each fixation would open."""
+        unseen = of_patches * self.unseen
+        return unseen if self.fixations is None else self.fixations.sum(unseen)
+
+    def segments_of(self, fixation: Int[Tensor, "B K"]) -> Int[Tensor, "B K S"]:
+        """Return the patches that fixations open; -1 = padding."""
+        if self.fixations is None:
+            return fixation.unsqueeze(2)
+        return self.fixations.patches.to(fixation.device)[fixation]
+
+    def opens(self, fixation: Int[Tensor, "B"]) -> Int[Tensor, "B *S"]:
+        """Return the patch, or the segment, that a fixation of each row opens, for :meth:`step`."""
+        return fixation if self.fixations is None else self.segments_of(fixation.unsqueeze(1))[:, 0]
+
+    def patch_of(self, choice: Int[Tensor, "B"]) -> Int[Tensor, "B *S"]:
+        """Return the patch, or the segment, of each row's chosen candidate."""
+        return self.opens(self.candidates.gather(1, choice.unsqueeze(1)).squeeze(1))
+
     def observe(self) -> Observation:
         """Return what the policy sees now."""
-        assert self.prediction.log_error is not None, "a model that can scan predicts its error"
+        log_error, states = self.prediction.log_error, self.prediction.states
+        assert log_error is not None, "a model that can scan predicts its error"
+        unseen = self._unseen_of_predicted()
+        selectable = unseen
+        if self.fixations is not None:
+            patches, place = self._members()
+            exists = patches >= 0
+            unseen = self._of_members(unseen, place) & exists
+            selectable = unseen.any(2)
+            # A fixation that shows nothing new is described by all of its patches.
+            counted = torch.where(selectable.unsqueeze(2), unseen, exists)
+            weight = counted / counted.sum(2, keepdim=True)
+            members = take(states, place.flatten(1)).unflatten(1, place.shape[1:])
+            states = (members * weight.unsqueeze(-1)).sum(2)
+            log_errors = self._of_members(log_error, place)
+            log_error = log_errors.masked_fill(~counted, -torch.inf).logsumexp(2)
         return Observation(
-            query_states=self.prediction.states,
+            query_states=states,
             content_state=self.scan.content,
-            log_error=self.prediction.log_error,
-            selectable=self.selectable.gather(1, self.candidates),
+            log_error=log_error,
+            selectable=selectable,
             remaining=1 - self.num_steps / self.budget,
         )
 
-    def step(self, patch: Int[Tensor, "B"]) -> Float[Tensor, "B"]:
-        """Fixate one patch per row and return the reward.
+    def remaining_error(self) -> Float[Tensor, "B"]:
+        """Squared error summed over the unseen patches, as far as the predicted ones tell."""
+        number = self._unseen_of_predicted().sum(1).clamp_min(1)
+        return self.patch_errors.sum(1) * (self.unseen.sum(1) / number)
 
-        A visited patch shows nothing new: the step is spent, the error stays, and the reward is
-        lower by REVISIT_PENALTY.
+    # --- one fixation
+
+    def step(self, patches: Int[Tensor, "B *K"], *, is_new: bool | None = None) -> Tensor:
+        """Make one fixation per row and return the reward, (B,).
+
+        Patches that have been seen show nothing new. A fixation that shows nothing new at all
+        spends the step, leaves the error as it is, and its reward is lower by REVISIT_PENALTY.
+
+        Args:
+            patches: the patch that each row opens, (B,), or the K patches that it opens together,
+                (B, K), padded with -1.
+            is_new: True = the caller states that all are unseen, different, and no padding. The
+                step then looks at no values, for which a GPU must be waited for. None = look.
 
         Raises:
-            ValueError: the budget of a row is spent, or a patch is outside 0..N-1, or not among
-                the candidates that were drawn.
+            ValueError: the budget of a row is spent; a patch is outside 0..N-1, or twice in a
+                row; or, where candidates are drawn, it is not of a candidate.
         """
-        if bool(self.done.any()):
-            row = int(self.done.nonzero()[0])
-            raise ValueError(
-                f"the budget of {self.budget} fixations is spent (row {row}); start a new episode"
-            )
-        num_patches = self.selectable.shape[1]
-        if bool(((patch < 0) | (patch >= num_patches)).any()):
-            raise ValueError(f"a patch must lie in 0..{num_patches - 1}, got {patch.tolist()}")
-        is_decoded = self.candidates == patch.unsqueeze(1)
-        if self.num_candidates is not None and not bool(is_decoded.any(1).all()):
-            raise ValueError("with num_candidates the next patch must be one of the candidates")
-        rows = torch.arange(len(patch), device=patch.device)
-        new = self.selectable[rows, patch]
-        before = self.error
-        decoded = (self.candidate_errors * is_decoded).sum(1) / self.initial_error
-        self.selectable = self.selectable.index_put((rows, patch), torch.zeros_like(new))
-        self.order = self.order.index_put((rows, self.num_steps), patch)
-        self.num_steps = self.num_steps + 1
-        self.scan.reveal(patch.unsqueeze(1), None if bool(new.all()) else new.unsqueeze(1))
+        patches = patches.unsqueeze(1) if patches.ndim == 1 else patches
+        if not is_new:
+            self._check(patches)
+        known_before = self._knowledge()
+        place = patches.clamp_min(0)
+        new = (patches >= 0) & self.unseen.gather(1, place)
+        self._record(patches)
+        # Seen patches and padding go to one more place, since they must not hide a new one.
+        num_patches = self.unseen.shape[1]
+        opened = F.pad(self.unseen, (0, 1)).scatter(
+            1, place.masked_fill(~new, num_patches), torch.zeros_like(new)
+        )
+        self.unseen = opened[:, :num_patches]
+        self._reveal(place, new, is_new)
         self._predict()
         self.error = self.remaining_error() / self.initial_error
-        reward = self.reward_of(ErrorChange(before, self.error, decoded))
-        return reward - REVISIT_PENALTY * ~new
+        fixation = Fixation(
+            known_before=known_before,
+            known_after=self._knowledge(),
+            patches=patches,
+            is_new=new,
+            initial_error=self.initial_error,
+            targets=self.targets,
+            model=self.scan.model,
+        )
+        reward = checked_reward(self.reward, self.reward_of, fixation)
+        return reward - REVISIT_PENALTY * ~new.any(1)
 
     def restart(self, rows: Bool[Tensor, "B"], images: Float[Tensor, "R C H W"]) -> None:
         """Begin a new episode with new images in the chosen rows (True = restart)."""
         model = self.scan.model
         if bool(rows.all()):
-            self.scan = Scan.start(model, images, self.budget)
+            room = self.scan.capacity - model.num_always
+            self.scan = Scan.start(model, images, room)
         else:
             self.scan.restart(rows, images)
         fresh = model.patchify(model.normalize(images))
         self.targets = self.targets.masked_scatter(rows.view(-1, 1, 1), fresh)
         self.num_steps = self.num_steps.masked_fill(rows, 0)
-        self.order = self.order.masked_fill(rows.unsqueeze(1), -1)
-        self.selectable = self.selectable | rows.unsqueeze(1)
+        self.opened = self.opened.masked_fill(rows.view(-1, 1, 1), -1)
+        self.unseen = self.unseen | rows.unsqueeze(1)
         initial = self._look_at_all(self.scan.predict())
         self.initial_error = torch.where(rows, initial, self.initial_error)
         self.error = self.error.masked_fill(rows, 1.0)
+
+    # --- parts of a step
+
+    def _check(self, patches: Int[Tensor, "B K"]) -> None:
+        """Raise ValueError unless each row may make this fixation."""
+        if bool(self.done.any()):
+            row = int(self.done.nonzero()[0])
+            raise ValueError(
+                f"the budget of {self.budget} fixations is spent (row {row}); start a new episode"
+            )
+        num_patches, least = self.unseen.shape[1], 0 if patches.shape[1] == 1 else -1
+        if bool(((patches < least) | (patches >= num_patches)).any()):
+            raise ValueError(
+                f"a patch must lie in 0..{num_patches - 1}, got {patches.squeeze(1).tolist()}"
+            )
+        ascending = patches.sort(dim=1).values
+        repeats = ((ascending.diff(dim=1) == 0) & (ascending[:, 1:] >= 0)).any(1)
+        if bool(repeats.any()):
+            row = int(repeats.nonzero()[0])
+            raise ValueError(f"row {row} opens a patch twice at once: {patches[row].tolist()}")
+        if self.num_candidates is not None:
+            is_decoded = (self.predicted.unsqueeze(2) == patches.unsqueeze(1)).any(1)
+            if not bool((is_decoded | (patches < 0)).all()):
+                raise ValueError("with num_candidates the next patch must be one of the candidates")
+
+    def _record(self, patches: Int[Tensor, "B K"]) -> None:
+        """Note what was opened at this step."""
+        missing = patches.shape[1] - self.opened.shape[2]
+        self.opened = F.pad(self.opened, (0, max(0, missing)), value=-1)
+        patches = F.pad(patches, (0, max(0, -missing)), value=-1)
+        rows = torch.arange(len(patches), device=patches.device)
+        self.opened = self.opened.index_put((rows, self.num_steps), patches)
+        self.num_steps = self.num_steps + 1
+
+    def _reveal(
+        self, place: Int[Tensor, "B K"], new: Bool[Tensor, "B K"], is_new: bool | None
+    ) -> None:
+        """Let the model see the new patches."""
+        self.num_opened += place.shape[1]
+        self.scan.make_room(place.shape[1])
+        if is_new or bool(new.all()):
+            self.scan.reveal(place)
+            return
+        # What is no news comes last in its row.
+        first = new.to(torch.uint8).argsort(dim=1, descending=True, stable=True)
+        self.scan.reveal(place.gather(1, first), new.gather(1, first))
+
+    def _knowledge(self) -> Knowledge:
+        return Knowledge(
+            self.error, self.prediction, self.predicted, self.patch_errors, self.scan.content
+        )
+
+    def _judge(self, prediction: Prediction) -> None:
+        """Keep a prediction of the predicted patches, and its errors."""
+        self.prediction = prediction
+        all_patches = self.num_candidates is None
+        targets = self.targets if all_patches else take(self.targets, self.predicted.clamp_min(0))
+        error = (prediction.values - targets).square().mean(-1)
+        self.patch_errors = error * self._unseen_of_predicted()
+
+    def _unseen_of_predicted(self) -> Bool[Tensor, "B Q"]:
+        unseen = self.unseen.gather(1, self.predicted.clamp_min(0))
+        return unseen & (self.predicted >= 0)
+
+    def _look_at_all(self, prediction: Prediction) -> Float[Tensor, "B"]:
+        """Take a prediction of all patches, return its error, and draw the first candidates."""
+        num_rows, num_patches = self.unseen.shape
+        device = self.unseen.device
+        self.predicted = torch.arange(num_patches, device=device).expand(num_rows, -1)
+        every = torch.arange(self.num_fixations, device=device)
+        self.candidates = every.expand(num_rows, -1)
+        self._judge(prediction)
+        error = self.remaining_error().clamp_min(1e-12)
+        if self.num_candidates is not None:
+            self._draw_candidates(self.num_candidates)
+            self._judge(prediction.take(self.predicted.clamp_min(0)))
+        return error
+
+    def _predict(self) -> None:
+        if self.num_candidates is None:
+            self._judge(self.scan.predict())
+        else:
+            self._draw_candidates(self.num_candidates)
+            self._judge(self.scan.predict(self.predicted.clamp_min(0)))
+
+    def _draw_candidates(self, number: int) -> None:
+        """Draw selectable fixations, where there are so many, and what is then predicted."""
+        selectable = self.selectable
+        num_rows, num_fixations = selectable.shape
+        noise = torch.rand(num_rows // self.group, num_fixations, generator=self.generator)
+        noise = noise.to(selectable.device).repeat_interleave(self.group, dim=0)
+        # Of fixations that share no patch an opened one ends one at most: only where that might
+        # leave too few are they counted, for which a GPU must be waited for.
+        apart = self.fixations is None or self.fixations.is_partition
+        if not apart or self.num_fixations - self.num_opened < number:
+            number = min(number, max(1, int(selectable.sum(1).min())))
+        drawn = noise.masked_fill(~selectable, -1.0)
+        self.candidates = drawn.topk(number, dim=1).indices
+        self.predicted = self.segments_of(self.candidates).flatten(1)
+
+    def _members(self) -> tuple[Int[Tensor, "B K S"], Int[Tensor, "B K S"]]:
+        """Patches of the candidates (-1 = padding), and their places among the predicted ones."""
+        patches = self.segments_of(self.candidates)
+        if self.num_candidates is None:
+            return patches, patches.clamp_min(0)
+        place = torch.arange(patches[0].numel(), device=patches.device).view(patches[0].shape)
+        return patches, place.expand_as(patches)
+
+    @staticmethod
+    def _of_members(of_predicted: Tensor, place: Int[Tensor, "B K S"]) -> Tensor:
+        """Lay a value of the predicted patches, (B, Q), out by candidate, (B, K, S)."""
+        return of_predicted.gather(1, place.flatten(1)).unflatten(1, place.shape[1:])
+
+
+def check_reward(reward: str, model: AnyOrderTransformer, images: Float[Tensor, "B C H W"]) -> None:
+    """Raise ValueError unless a reward can be had of a fixation on these images."""
+    episode = Episode(model, images, budget=1, reward=reward)
+    episode.step(torch.zeros(len(images), dtype=torch.long, device=images.device))

@@ -37,6 +37,7 @@ class ImageScanEnv(gym.Env[Any, Any]):
         limit: int | None = None,
         budget: int = 12,
         reward: str = "auc",
+        fixation_size: int = 1,
         obs: str = "latent",
         action: str = "patch",
         device: str = "cpu",
@@ -52,6 +53,7 @@ class ImageScanEnv(gym.Env[Any, Any]):
             limit=limit,
             budget=budget,
             reward=reward,
+            fixation_size=fixation_size,
             obs=obs,
             action=action,
             autoreset="disabled",
@@ -84,7 +86,7 @@ class ImageScanEnv(gym.Env[Any, Any]):
         )
 
     def action_masks(self) -> NDArray[np.bool_]:
-        """Which patches are unvisited, (N,); the convention of sb3-contrib."""
+        """Which fixations are unvisited, (A,); the convention of sb3-contrib."""
         only: NDArray[np.bool_] = self.batch.action_masks()[0]
         return only
 

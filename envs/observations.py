@@ -15,7 +15,7 @@ import kornia.geometry.transform
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -45,19 +45,20 @@ class Observer(Protocol):
 class LatentObserver:
     """The detached states that the native policy reads.
 
-    ``query_states`` (N, D): decoder state of every patch; ``content_state`` (D,): encoder state of
-    the patch seen last; ``log_error`` (N,): the error that the model expects; ``selectable`` (N,):
-    1 = unvisited; ``remaining`` (1,): share of the budget left.
+    ``query_states`` (A, D): decoder state of every fixation; ``content_state`` (D,): encoder state
+    of the patch seen last; ``log_error`` (A,): the error that the model expects; ``selectable``
+    (A,): 1 = shows something new; ``remaining`` (1,): share of the budget left. With one patch per
+    fixation A is the number of patches.
     """
 
-    def __init__(self, model: AnyOrderTransformer) -> None:
-        num_patches, width = model.num_patches, model.config.embed_dim
+    def __init__(self, model: AnyOrderTransformer, num_fixations: int) -> None:
+        width = model.config.embed_dim
         self.space = gym.spaces.Dict(
             {
-                "query_states": unbounded(num_patches, width),
+                "query_states": unbounded(num_fixations, width),
                 "content_state": unbounded(width),
-                "log_error": unbounded(num_patches),
-                "selectable": gym.spaces.MultiBinary(num_patches),
+                "log_error": unbounded(num_fixations),
+                "selectable": gym.spaces.MultiBinary(num_fixations),
                 "remaining": gym.spaces.Box(0, 1, (1,), np.float32),
             }
         )
@@ -81,7 +82,7 @@ class CanvasObserver:
     255 where seen.
     """
 
-    def __init__(self, model: AnyOrderTransformer) -> None:
+    def __init__(self, model: AnyOrderTransformer, num_fixations: int) -> None:
         height, width = model.config.image_size
         self.factor = math.ceil(MIN_SIDE_PX / min(height, width))
         self.space = gym.spaces.Box(
@@ -94,7 +95,7 @@ class CanvasObserver:
     def __call__(self, episode: Episode) -> NDArray[np.uint8]:
         """Return one picture per row."""
         model = episode.scan.model
-        unseen = episode.selectable.unsqueeze(-1)
+        unseen = episode.unseen.unsqueeze(-1)
         reconstruction = torch.where(unseen, episode.prediction.values, episode.targets)
         picture = torch.cat(
             [
@@ -116,7 +117,7 @@ class RetinaObserver:
     fixation. ``selectable`` and ``remaining`` as in the latent observation.
     """
 
-    def __init__(self, model: AnyOrderTransformer) -> None:
+    def __init__(self, model: AnyOrderTransformer, num_fixations: int) -> None:
         side = MIN_SIDE_PX
         self.space = gym.spaces.Dict(
             {
@@ -124,7 +125,7 @@ class RetinaObserver:
                     0, 255, (RETINA_LEVELS * model.config.in_chans, side, side), np.uint8
                 ),
                 "gaze": gym.spaces.Box(-1, 1, (2,), np.float32),
-                "selectable": gym.spaces.MultiBinary(model.num_patches),
+                "selectable": gym.spaces.MultiBinary(num_fixations),
                 "remaining": gym.spaces.Box(0, 1, (1,), np.float32),
             }
         )
@@ -158,12 +159,12 @@ class RetinaObserver:
         }
 
 
-OBSERVERS: dict[str, Callable[[AnyOrderTransformer], Observer]] = {
+OBSERVERS: dict[str, Callable[[AnyOrderTransformer, int], Observer]] = {
     "latent": LatentObserver,
     "canvas": CanvasObserver,
     "retina": RetinaObserver,
 }
-"""Observation modes by name."""
+"""Observation modes by name, made for a model and a number of fixations."""
 
 
 def patch_centers(grid: tuple[int, int]) -> Float[Tensor, "N 2"]:
@@ -177,10 +178,16 @@ def patch_centers(grid: tuple[int, int]) -> Float[Tensor, "N 2"]:
 
 def gaze_points(episode: Episode) -> Float[Tensor, "B 2"]:
     """Where each row looked last, x and y in [-1, 1]; the center before the first fixation."""
-    rows = torch.arange(len(episode.order), device=episode.order.device)
-    last = episode.order[rows, (episode.num_steps - 1).clamp_min(0)]
-    centers = patch_centers(episode.scan.model.grid).to(last.device)
-    return torch.where((last < 0).unsqueeze(1), torch.zeros(2, device=last.device), centers[last])
+    rows = torch.arange(len(episode.opened), device=episode.opened.device)
+    last = episode.opened[rows, (episode.num_steps - 1).clamp_min(0)]
+    return centers_of(last, patch_centers(episode.scan.model.grid).to(last.device))
+
+
+def centers_of(segments: Int[Tensor, "B S"], centers: Float[Tensor, "N 2"]) -> Float[Tensor, "B 2"]:
+    """Return the middle of each segment's patches (-1 = padding); of an empty one the origin."""
+    exists = (segments >= 0).unsqueeze(-1)
+    total = (centers[segments.clamp_min(0)] * exists).sum(1)
+    return total / exists.sum(1).clamp_min(1)
 
 
 def seen_pixels(episode: Episode, *, thumbnail: bool = False) -> Float[Tensor, "B C H W"]:
@@ -193,7 +200,7 @@ def seen_pixels(episode: Episode, *, thumbnail: bool = False) -> Float[Tensor, "
         small = F.interpolate(model.unpatchify(truth), (side, side), mode="area")
         wide = F.interpolate(small, model.config.image_size, mode="bilinear")
         behind = model.patchify(wide)
-    return model.unpatchify(torch.where(episode.selectable.unsqueeze(-1), behind, truth))
+    return model.unpatchify(torch.where(episode.unseen.unsqueeze(-1), behind, truth))
 
 
 def unbounded(*shape: int) -> gym.spaces.Box:

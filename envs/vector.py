@@ -11,14 +11,22 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space, iterate
 from numpy.typing import NDArray
 
-from envs.episode import Episode, reward_named
-from envs.observations import OBSERVERS, UNSEEN_GRAY, patch_centers, seen_pixels, to_bytes
+from envs.episode import Episode, check_reward
+from envs.observations import (
+    OBSERVERS,
+    UNSEEN_GRAY,
+    centers_of,
+    patch_centers,
+    seen_pixels,
+    to_bytes,
+)
 from envs.toy import cue_set
 from foveate.checkpoint import load_model
 from foveate.choices import check_choice
 from foveate.data import ImageSet, load_data
 from foveate.model import AnyOrderTransformer
 from foveate.model.encoder import PIXEL_MEAN, PIXEL_STD
+from foveate.orders.segments import fixations_of_size
 
 Observations: TypeAlias = NDArray[Any] | dict[str, NDArray[Any]]
 RENDER_PX = 224
@@ -29,18 +37,18 @@ class ImageScanVectorEnv(VectorEnv[Observations, NDArray[Any], NDArray[Any]]):
     """Scan ``num_envs`` images at once, one fixation per step.
 
     ## Action Space
-    ``action="patch"``: ``Discrete(N)`` per row, the next patch. ``action="gaze"``: ``Box(-1, 1,
-    (2,))``, a point (x, y) that is snapped to the nearest unvisited patch. ``info["action_mask"]``
-    (int8, 1 = selectable) and :meth:`action_masks` (bool) name the unvisited patches. A visited
-    patch never raises: it spends the step, shows nothing, and costs
-    ``envs.episode.REVISIT_PENALTY``. As the budget is below the number of patches, some patch is
-    always selectable.
+    ``action="patch"``: ``Discrete(A)`` per row, the next fixation: a patch, or with
+    ``fixation_size=K`` a square of K x K patches, in raster order. ``action="gaze"``: ``Box(-1, 1,
+    (2,))``, a point (x, y) that is snapped to the nearest unvisited one. ``info["action_mask"]``
+    (int8, 1 = selectable) and :meth:`action_masks` (bool) name the unvisited ones. A visited one
+    never raises: it spends the step, shows nothing, and costs ``envs.rewards.REVISIT_PENALTY``. As
+    the budget is below the number of fixations, some fixation is always selectable.
 
     ## Observation Space
     ``obs="latent"``, ``"canvas"`` or ``"retina"``: see ``envs.observations``.
 
     ## Rewards
-    By name, from the raw-pixel error of what is still unseen; see ``envs.episode.REWARDS``. The
+    By name, from the raw-pixel error of what is still unseen; see ``envs.rewards.REWARDS``. The
     first glance is free.
 
     ## Starting State
@@ -83,6 +91,7 @@ class ImageScanVectorEnv(VectorEnv[Observations, NDArray[Any], NDArray[Any]]):
         limit: int | None = None,
         budget: int = 12,
         reward: str = "auc",
+        fixation_size: int = 1,
         obs: str = "latent",
         action: str = "patch",
         autoreset: str = "same_step",
@@ -99,8 +108,9 @@ class ImageScanVectorEnv(VectorEnv[Observations, NDArray[Any], NDArray[Any]]):
             split: train, val or test.
             image_size: resize to this side, pixels; None = as they are.
             limit: use only the first so many images; None = all.
-            budget: fixations per episode, below the number of patches.
-            reward: a key of ``envs.episode.REWARDS``, or your own, ``MODULE:NAME``.
+            budget: fixations per episode, below the number that there are to choose from.
+            reward: a key of ``envs.rewards.REWARDS``, or your own, ``MODULE:NAME``.
+            fixation_size: side of the square that a fixation opens, patches.
             obs: observation mode.
             action: patch numbers or gaze points.
             autoreset: what happens after an episode.
@@ -114,7 +124,6 @@ class ImageScanVectorEnv(VectorEnv[Observations, NDArray[Any], NDArray[Any]]):
         if num_envs < 1:
             raise ValueError(f"num_envs must be at least 1, got {num_envs}")
         check_choice("obs", obs, OBSERVERS)
-        reward_named(reward)
         check_choice("action", action, ("patch", "gaze"))
         check_choice("autoreset", autoreset, ("same_step", "disabled"))
         if render_mode not in (None, "rgb_array"):
@@ -132,19 +141,25 @@ class ImageScanVectorEnv(VectorEnv[Observations, NDArray[Any], NDArray[Any]]):
                 f"the model reads images of shape {wanted}, the data holds "
                 f"{self.images.image_shape}; choose another data, image_size or model"
             )
-        if not 1 <= budget < self.model.num_patches:
-            raise ValueError(
-                f"budget must lie in 1..{self.model.num_patches - 1} fixations, got {budget}"
-            )
+        self.fixations = fixations_of_size(self.model.grid, fixation_size)
+        centers = patch_centers(self.model.grid)
+        num_fixations = self.model.num_patches
+        if self.fixations is not None:
+            num_fixations = len(self.fixations)
+            centers = centers_of(self.fixations.patches, centers)
+        if not 1 <= budget < num_fixations:
+            raise ValueError(f"budget must lie in 1..{num_fixations - 1} fixations, got {budget}")
+        on = next(self.model.parameters()).device
+        check_reward(reward, self.model, self.images.batch(torch.zeros(2).long(), device=on))
         self.num_envs, self.budget, self.reward = num_envs, budget, reward
         self.autoreset, self.render_mode = autoreset, render_mode
         mode = AutoresetMode.SAME_STEP if autoreset == "same_step" else AutoresetMode.DISABLED
         self.metadata = {**self.metadata, "autoreset_mode": mode}
-        self.observer = OBSERVERS[obs](self.model)
-        self.centers = patch_centers(self.model.grid) if action == "gaze" else None
+        self.observer = OBSERVERS[obs](self.model, num_fixations)
+        self.centers = centers if action == "gaze" else None
         self.single_observation_space = self.observer.space
         self.single_action_space = (
-            gym.spaces.Discrete(self.model.num_patches)
+            gym.spaces.Discrete(num_fixations)
             if action == "patch"
             else gym.spaces.Box(-1.0, 1.0, (2,), np.float32)
         )
@@ -205,14 +220,14 @@ class ImageScanVectorEnv(VectorEnv[Observations, NDArray[Any], NDArray[Any]]):
         return observation, rewards, terminated, np.zeros_like(terminated), info
 
     def action_masks(self) -> NDArray[np.bool_]:
-        """Which patches are unvisited, (num_envs, N); the convention of sb3-contrib."""
+        """Which fixations are unvisited, (num_envs, A); the convention of sb3-contrib."""
         selectable: NDArray[np.bool_] = self._under_way().selectable.cpu().numpy().copy()
         return selectable
 
     def render(self) -> tuple[NDArray[np.uint8], ...]:
         """Draw each row: the image with its fixations, what has been seen, the reconstruction."""
         episode = self._under_way()
-        unseen = episode.selectable.unsqueeze(-1)
+        unseen = episode.unseen.unsqueeze(-1)
         rebuilt = torch.where(unseen, episode.prediction.values, episode.targets)
         truth, rebuilt = (
             self.model.unpatchify(pixels * PIXEL_STD + PIXEL_MEAN)
@@ -224,10 +239,10 @@ class ImageScanVectorEnv(VectorEnv[Observations, NDArray[Any], NDArray[Any]]):
         colored = to_bytes(large.expand(-1, 3, -1, -1)).transpose(0, 2, 3, 1)
         frames = colored.reshape(self.num_envs, 3, *colored.shape[1:])
         side = self.model.config.patch_size * factor
-        for row, order in enumerate(episode.order.cpu().tolist()):
-            for step, patch in enumerate(n for n in order if n >= 0):
-                top, left = (place * side for place in divmod(patch, self.model.grid[1]))
-                outline(frames[row, 0, top : top + side, left : left + side], step / self.budget)
+        for row, step, place in (episode.opened >= 0).nonzero().tolist():
+            patch = int(episode.opened[row, step, place])
+            top, left = (side * number for number in divmod(patch, self.model.grid[1]))
+            outline(frames[row, 0, top : top + side, left : left + side], step / self.budget)
         gap = np.full((frames.shape[2], 4, 3), round(255 * UNSEEN_GRAY), np.uint8)
         return tuple(np.hstack([one[0], gap, one[1], gap, one[2]]) for one in frames)
 
@@ -256,19 +271,34 @@ class ImageScanVectorEnv(VectorEnv[Observations, NDArray[Any], NDArray[Any]]):
         if self.episode is None and not rows.all():
             raise ValueError("the first reset() starts all rows; leave out reset_mask")
         if self.episode is None or rows.all():
-            self.episode = Episode(self.model, batch, budget=self.budget, reward=self.reward)
+            self.episode = Episode(
+                self.model,
+                batch,
+                budget=self.budget,
+                reward=self.reward,
+                fixations=self.fixations,
+            )
         else:
             self.episode.restart(torch.from_numpy(rows).to(device), batch)
         self.index[rows] = index
 
     def _patches(self, actions: NDArray[Any]) -> torch.Tensor:
-        """Turn actions into patch numbers."""
-        selectable = self._under_way().selectable
+        """Turn actions into the patches that they open."""
+        episode = self._under_way()
+        selectable = episode.selectable
         if self.centers is None:
-            return torch.as_tensor(actions, device=selectable.device).long()
-        points = torch.as_tensor(actions, dtype=torch.float32, device=selectable.device)
-        distance = (points.unsqueeze(1) - self.centers.to(selectable.device)).square().sum(-1)
-        return distance.masked_fill(~selectable, torch.inf).argmin(1)
+            chosen = torch.as_tensor(actions, device=selectable.device).long()
+        else:
+            points = torch.as_tensor(actions, dtype=torch.float32, device=selectable.device)
+            offset = points.unsqueeze(1) - self.centers.to(selectable.device)
+            chosen = offset.square().sum(-1).masked_fill(~selectable, torch.inf).argmin(1)
+        if self.fixations is None:
+            return chosen
+        if bool(((chosen < 0) | (chosen >= len(self.fixations))).any()):
+            raise ValueError(
+                f"a fixation must lie in 0..{len(self.fixations) - 1}, got {chosen.tolist()}"
+            )
+        return episode.opens(chosen)
 
     def _observe(self) -> Observations:
         return self.observer(self._under_way())

@@ -30,15 +30,17 @@ def one_line(complaint: str) -> str:
         (i for i, line in enumerate(lines) if line.startswith("For full helptext")), len(lines)
     )
     end = next((i for i, line in enumerate(lines[:end]) if line.startswith("in python")), end)
-    return re.sub(r"^Error parsing \w+: ", "", " ".join(lines[:end]))
+    return re.sub(r"^Error parsing [\w.-]+: ", "", " ".join(lines[:end]))
 
 
 def parse(read: Callable[[], Config]) -> Config:
-    """Run a tyro parser; its boxed complaints become one line."""
+    """Run a tyro parser; its boxed complaints, and those of a config, become one line."""
     complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint):
             return read()
+    except ValueError as mistake:
+        fail(str(mistake))
     except SystemExit as stop:
         if stop.code in (0, None):
             raise
@@ -71,14 +73,9 @@ def run(main: Callable[[Config], object], config: Config) -> None:
         raise SystemExit(130) from None
 
 
-def main_with_presets(
-    main: Callable[[Config], object], presets: dict[str, tuple[str, Config]]
-) -> None:
-    """Entry point of a script with presets.
-
-    Called as ``python -m experiments.SCRIPT PRESET [--option value ...]``.
-    """
-    run(main, parse(lambda: tyro.extras.overridable_config_cli(presets, prog=program())))
+def main_with_reader(main: Callable[[Config], object], read: Callable[[list[str]], Config]) -> None:
+    """Entry point of a script that reads its arguments in a way of its own."""
+    run(main, parse(lambda: read(sys.argv[1:])))
 
 
 def main_with_options(main: Callable[[Config], object], config: type[Config]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import platform
@@ -96,19 +95,20 @@ def read_config(directory: Path) -> TrainConfig:
             "train one with: python -m experiments.train"
         )
     try:
-        content = json.loads(path.read_text())
-        for name in ("out", "data_root"):
-            content[name] = Path(content[name])
         # Runs from before micro-batches were one.
-        return TrainConfig(**{"micro_batches": 1, **content})
-    except (AttributeError, TypeError, KeyError, json.JSONDecodeError) as reason:
-        raise ValueError(f"{path} does not fit this version of foveate: {reason}") from reason
+        return TrainConfig.from_flat({"micro_batches": 1, **json.loads(path.read_text())})
+    except (AttributeError, TypeError, ValueError) as reason:
+        commit = read_manifest(directory).get("commit")
+        writer = "the version that wrote it" if commit is None else f"its commit {commit}"
+        raise ValueError(
+            f"{path} does not fit this version of foveate ({reason}); {writer} reads it"
+        ) from reason
 
 
 def write_config(config: TrainConfig) -> None:
     """Make the run folder and write the config into it."""
-    config.out.mkdir(parents=True, exist_ok=True)
-    write_json(config.out / "config.json", dataclasses.asdict(config))
+    config.run.out.mkdir(parents=True, exist_ok=True)
+    write_json(config.run.out / "config.json", config.flat())
 
 
 # May differ between a run and its continuation; all else shapes the result.
@@ -136,36 +136,38 @@ def check_folder(config: TrainConfig) -> None:
     Raises:
         ValueError: the folder holds a run that would be lost, or one of another config.
     """
-    if not config.resume:
-        if config.out.exists() and not config.out.is_dir():
-            raise ValueError(f"{config.out} is a file; choose a folder with --out")
-        if (config.out / CHECKPOINT).exists():
+    out = config.run.out
+    if not config.run.resume:
+        if out.exists() and not out.is_dir():
+            raise ValueError(f"{out} is a file; choose a folder with --out")
+        if (out / CHECKPOINT).exists():
             raise ValueError(
-                f"{config.out} holds a run already; "
-                "continue it with --resume or choose another --out"
+                f"{out} holds a run already; continue it with --resume or choose another --out"
             )
         for name in ("config.json", "metrics.jsonl"):
-            if (config.out / name).exists():
+            if (out / name).exists():
                 raise ValueError(
-                    f"{config.out} holds {name} of a run without a checkpoint; start one that was "
+                    f"{out} holds {name} of a run without a checkpoint; start one that was "
                     "cut off before its first anew with --resume, or choose another --out"
                 )
         return
-    before, now = dataclasses.asdict(read_config(config.out)), dataclasses.asdict(config)
-    metrics = read_metrics(config.out / "metrics.jsonl")
-    was_saved = (config.out / MANIFEST).exists() or (
+    before, now = read_config(out).flat(), config.flat()
+    metrics = read_metrics(out / "metrics.jsonl")
+    was_saved = (out / MANIFEST).exists() or (
         bool(metrics) and metrics[-1]["iteration"] > before["save_every"]
     )
-    if was_saved and not (config.out / CHECKPOINT).exists():
+    if was_saved and not (out / CHECKPOINT).exists():
         raise ValueError(
-            f"{config.out} holds results of a run whose checkpoint is gone; choose another --out"
+            f"{out} holds results of a run whose checkpoint is gone; choose another --out"
         )
     changed = sorted(
-        name for name in now if now[name] != before[name] and name not in FREE_ON_RESUME
+        name
+        for name in {**before, **now}
+        if now.get(name) != before.get(name) and name not in FREE_ON_RESUME
     )
     if changed:
-        listed = ", ".join(f"{name} was {before[name]}, is {now[name]}" for name in changed)
-        raise ValueError(f"cannot resume {config.out} with another config: {listed}")
+        listed = ", ".join(f"{name} was {before.get(name)}, is {now.get(name)}" for name in changed)
+        raise ValueError(f"cannot resume {out} with another config: {listed}")
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
@@ -206,7 +208,8 @@ class Run:
     @property
     def agent(self) -> PolicyAgent:
         """The policy at its most probable patch; uniform random if it never learned."""
-        learned = self.config.schedule != "frozen" and self.config.iterations > 0
+        options = self.config.policy
+        learned = options is not None and options.schedule != "frozen"
         return PolicyAgent(self.policy, greedy=learned)
 
     @property
@@ -217,17 +220,17 @@ class Run:
     @property
     def budget(self) -> int:
         """Fixations per scan."""
-        return self.config.budget
+        return self.config.scan.budget
 
     @property
     def data(self) -> str:
         """Images that the run was trained on: a name, or the last part of a path."""
-        return Path(self.config.data).name
+        return Path(self.config.data.data).name
 
     @property
     def seed(self) -> int:
         """Seed of the training."""
-        return self.config.seed
+        return self.config.run.seed
 
     @property
     def parts(self) -> Recipe:
@@ -237,11 +240,11 @@ class Run:
     @property
     def device(self) -> str:
         """Torch device that holds the model and the policy."""
-        return self.config.device
+        return self.config.run.device
 
     def dataset(self, images: ImageSet) -> str:
         """Name of the data in results: that of ``--data``, or of the images if that is a path."""
-        data = self.config.data
+        data = self.config.data.data
         return data if data.isidentifier() else images.name
 
     def untrained_model(self, image_shape: tuple[int, int, int]) -> AnyOrderTransformer:
@@ -271,7 +274,7 @@ def load_run(directory: Path | str, device: str = "cpu") -> Run:
             f"python -m experiments.train PRESET --out {directory}"
         )
     check_device(device)
-    config = dataclasses.replace(read_config(directory), device=device, out=directory)
+    config = read_config(directory).replace(device=device, out=directory)
     state = read_checkpoint(directory / CHECKPOINT, device)
     if "image_shape" not in state:
         raise ValueError(f"the checkpoint in {directory} holds no run, only a model; train one")

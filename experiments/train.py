@@ -2,6 +2,7 @@
 
     python -m experiments.train demo                     scenes, under 6 minutes on 2 CPU cores
     python -m experiments.train fashion_mnist --data PATH
+    python -m experiments.train my_runs:big              a TrainConfig in your own my_runs.py
 
 Warm-up on random orders; then every ``--policy-every``-th iteration scans a batch of images with
 the policy (G scans an image) and updates it by the group-relative policy gradient; every iteration
@@ -10,9 +11,9 @@ updates the model on the policy's last scans and on random orders.
 
 from __future__ import annotations
 
-from experiments.cli import main_with_presets
+from experiments.cli import main_with_reader
+from experiments.training.command_line import read_command_line
 from experiments.training.config import TrainConfig
-from experiments.training.presets import PRESETS
 
 
 def main(config: TrainConfig) -> None:
@@ -23,4 +24,4 @@ def main(config: TrainConfig) -> None:
 
 
 if __name__ == "__main__":
-    main_with_presets(main, PRESETS)
+    main_with_reader(main, read_command_line)

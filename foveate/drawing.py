@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 from PIL import Image
 from torch import Tensor
@@ -33,11 +34,11 @@ _CONTROLS = (
 
 
 def seen_canvas(
-    image: Float[Tensor, "C H W"], order: Int[Tensor, " t"], grid: Grid
+    image: Float[Tensor, "C H W"], order: Int[Tensor, "t *K"], grid: Grid
 ) -> Float[Tensor, "C H W"]:
     """What has been seen: the fixated patches, gray elsewhere."""
     seen = torch.zeros(grid[0] * grid[1], dtype=torch.bool)
-    seen[order.cpu()] = True
+    seen[order[order >= 0].cpu()] = True
     height, width = image.shape[1] // grid[0], image.shape[2] // grid[1]
     mask = seen.view(grid).repeat_interleave(height, 0).repeat_interleave(width, 1)
     return torch.where(mask, image.cpu(), torch.tensor(UNSEEN_GRAY))
@@ -56,15 +57,25 @@ def _show(axis: Axes, image: Float[Tensor, "C H W"]) -> None:
 
 
 def draw_scanpath(
-    axis: Axes, image: Float[Tensor, "C H W"], order: Int[Tensor, " t"], grid: Grid, budget: int
+    axis: Axes, image: Float[Tensor, "C H W"], order: Int[Tensor, "t *K"], grid: Grid, budget: int
 ) -> None:
-    """Draw the image, the saccades, and the numbered fixations, dark (first) to bright (last)."""
+    """Draw the image, the saccades, and the numbered fixations, dark (first) to bright (last).
+
+    The number of a segment stands in the middle of its patches, which are framed.
+    """
     _show(axis, image)
     height, width = image.shape[1] / grid[0], image.shape[2] / grid[1]
-    patch = order.cpu().numpy()
-    x, y = (patch % grid[1] + 0.5) * width - 0.5, (patch // grid[1] + 0.5) * height - 0.5
-    for step in range(len(patch)):
+    steps = [
+        [int(patch) for patch in step if patch >= 0] for step in order.unsqueeze(-1).flatten(1)
+    ]
+    segments = [patches for patches in steps if patches]
+    middles = [np.mean([divmod(patch, grid[1]) for patch in each], 0) for each in segments]
+    y, x = ((np.array(middles).reshape(-1, 2) + 0.5) * (height, width) - 0.5).T
+    for step, segment in enumerate(segments):
         color = _STEPS(0.15 + 0.8 * step / max(1, budget - 1))
+        for patch in segment if len(segment) > 1 else ():
+            corner = (patch % grid[1] * width - 0.5, patch // grid[1] * height - 0.5)
+            axis.add_patch(Rectangle(corner, width, height, fill=False, color=color, linewidth=0.8))
         if step:
             axis.plot(
                 x[step - 1 : step + 1],
@@ -93,7 +104,7 @@ def shown_steps(budget: int, columns: int = 5) -> list[int]:
 
 def scanpath_sheet(
     images: Float[Tensor, "B C H W"],
-    order: Int[Tensor, "B T"],
+    order: Int[Tensor, "B T *K"],
     reconstructions: Float[Tensor, "B S C H W"],
     grid: Grid,
     path: Path,
@@ -136,7 +147,7 @@ def scanpath_sheet(
 
 def scanpath_animation(
     images: Float[Tensor, "B C H W"],
-    order: Int[Tensor, "B T"],
+    order: Int[Tensor, "B T *K"],
     reconstructions: Float[Tensor, "B S C H W"],
     grid: Grid,
     path: Path,
@@ -154,7 +165,8 @@ def scanpath_animation(
             draw_scanpath(axes[0, column], images[column], order[column, :step], grid, budget)
             _show(axes[1, column], seen_canvas(images[column], order[column, :step], grid))
             _show(axes[2, column], reconstructions[column, step])
-        figure.suptitle(f"{step} of {grid[0] * grid[1]} patches seen", fontsize=9)
+        seen = int((order[:, :step] >= 0).flatten(1).sum(1).max()) if step else 0
+        figure.suptitle(f"{seen} of {grid[0] * grid[1]} patches seen", fontsize=9)
         figure.subplots_adjust(
             left=0.01, right=0.99, top=0.93, bottom=0.01, wspace=0.04, hspace=0.04
         )
@@ -167,13 +179,16 @@ def scanpath_animation(
     )
 
 
-def fixation_shares(order: Int[Tensor, "B T"], grid: Grid) -> Float[Tensor, "T rows cols"]:
-    """Share of images that fixate each patch at each step; every step sums to 1."""
-    hits = torch.nn.functional.one_hot(order.cpu(), grid[0] * grid[1]).float()
+def fixation_shares(order: Int[Tensor, "B T *K"], grid: Grid) -> Float[Tensor, "T rows cols"]:
+    """Share of images that open each patch at each step; a step sums to the patches it opens."""
+    segments = order.cpu().flatten(2) if order.ndim == 3 else order.cpu().unsqueeze(2)
+    # One more patch takes the padding.
+    place = segments.masked_fill(segments < 0, grid[0] * grid[1])
+    hits = torch.nn.functional.one_hot(place, grid[0] * grid[1] + 1)[..., :-1].sum(2).float()
     return hits.mean(0).unflatten(1, grid)
 
 
-def fixation_heatmaps(order: Int[Tensor, "B T"], grid: Grid, path: Path) -> None:
+def fixation_heatmaps(order: Int[Tensor, "B T *K"], grid: Grid, path: Path) -> None:
     """Write a PNG of where the scanpaths fixate at every step, and over the whole budget."""
     share = fixation_shares(order, grid)
     panels = [(f"fixation {step + 1}", heat) for step, heat in enumerate(share)]

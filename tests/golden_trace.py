@@ -6,7 +6,6 @@ python tests/golden_trace.py demo mae   these alone
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -46,7 +45,7 @@ TRACED: dict[str, tuple[str, dict[str, Any]]] = {
 def traced_config(name: str) -> TrainConfig:
     """Return the config of a trace."""
     preset, changes = TRACED[name]
-    return dataclasses.replace(PRESETS[preset][1], **{**SHORT, **changes})
+    return PRESETS[preset][1].replace(**{**SHORT, **changes})
 
 
 def fingerprint(module: nn.Module) -> dict[str, list[float]]:

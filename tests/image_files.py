@@ -1,4 +1,4 @@
-"""Numbered images and parquet files of them: which images a loaded set holds can be read off it."""
+"""Image files: numbered images, off which it is read what a set holds, and pictures read back."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
@@ -45,3 +46,17 @@ def numbers(loaded: ImageSet) -> set[int]:
     found = loaded.images[:, 0, 0, 0].tolist()
     assert len(set(found)) == len(found)
     return set(found)
+
+
+def picture(path: Path, width: int, height: int) -> npt.NDArray[np.uint8]:
+    """Read a picture back as RGB; it has this size in pixels and is not blank."""
+    with Image.open(path) as opened:
+        assert opened.size == (width, height)
+        pixels = np.asarray(opened.convert("RGB"))
+    assert pixels.std() > 10
+    return pixels
+
+
+def share_of(pixels: npt.NDArray[np.uint8], color: tuple[int, int, int]) -> float:
+    """Share of a picture's pixels that have this color, give or take 3 of 255."""
+    return float((np.abs(pixels.astype(int) - color).max(-1) <= 3).mean())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 from torch import Tensor
@@ -22,7 +24,7 @@ from agents.group_relative import (
     rewards_to_go,
 )
 from agents.policies import Agent, PointerPolicy, PolicyAgent, PolicyConfig
-from envs.episode import Episode
+from envs.episode import Episode, Observation
 from envs.toy import BUDGET, CUE, PLACES, cue_images
 from foveate.checkpoint import load_model
 from foveate.model import AnyOrderTransformer
@@ -34,6 +36,19 @@ def policy(model: AnyOrderTransformer) -> PointerPolicy:
     policy = PointerPolicy(model.config.embed_dim, PolicyConfig(hidden_dim=8))
     torch.nn.init.normal_(policy.score.weight)
     return policy
+
+
+@pytest.fixture
+def observation() -> Observation:
+    """Patches 4 and 5 of six have been visited."""
+    generator = torch.Generator().manual_seed(4)
+    return Observation(
+        query_states=torch.randn(3, 6, 16, generator=generator),
+        content_state=torch.randn(3, 16, generator=generator),
+        log_error=torch.zeros(3, 6),
+        selectable=(torch.arange(6) < 4).expand(3, -1),
+        remaining=torch.full((3,), 0.5),
+    )
 
 
 def test_rewards_to_go_by_hand() -> None:
@@ -86,6 +101,50 @@ def test_the_policy_gradient_never_reaches_the_encoder(
     )
 
 
+def test_the_policy_detaches_what_it_is_given(
+    policy: PointerPolicy, observation: Observation
+) -> None:
+    """Even where an observation carries gradients."""
+    given = [observation.query_states, observation.content_state]
+    for tensor in given:
+        tensor.requires_grad_()
+    policy(observation)[:, :4].sum().backward()
+    assert all(tensor.grad is None for tensor in given)
+    assert policy.candidate.weight.grad is not None
+
+
+def test_the_policy_loss_by_hand() -> None:
+    """Advantages over their scale, times log-probabilities; entropy is rewarded."""
+    scans = PolicyStep(
+        order=torch.zeros(2, 2, dtype=torch.long),
+        log_prob=torch.tensor([[-1.0, -2.0], [-3.0, -0.5]], requires_grad=True),
+        entropies=torch.tensor([[1.0, 2.0], [0.5, 0.5]]),
+        advantage=torch.tensor([[2.0, -4.0], [0.0, 2.0]]),
+        entropy_weight=0.1,
+        episode_return=0.0,
+        auc=0.0,
+    )
+    assert scans.entropy == 1.0
+    loss = scans.loss_scaled_by(torch.tensor(2.0))
+    assert float(loss.detach()) == pytest.approx(-(-1.0 + 4.0 + 0.0 - 0.5) / 4 - 0.1)
+    (gradient,) = torch.autograd.grad(loss, scans.log_prob)
+    assert gradient.tolist() == [[-0.25, 0.5], [0.0, -0.25]], "good fixations grow more probable"
+    torch.testing.assert_close(scans.loss, scans.loss_scaled_by(scans.advantage.std()))
+
+
+def test_measurements_of_a_step_are_those_of_its_scans(
+    model: AnyOrderTransformer, policy: PointerPolicy, images: Tensor
+) -> None:
+    """With the reward auc the return is minus the area, times the budget."""
+    done = step(model, policy, images)
+    curve = model.error_curve(images.repeat_interleave(4, dim=0), done.order)[:, 1:]
+    assert done.auc == pytest.approx(float(curve.mean()), rel=1e-4)
+    assert done.episode_return == pytest.approx(-float(curve.sum(1).mean()), rel=1e-4)
+    returns = rewards_to_go(-curve, 0.7)
+    expected = leave_one_out_advantage(returns, 4)
+    torch.testing.assert_close(done.advantage, expected, atol=1e-5, rtol=1e-3)
+
+
 def test_log_probabilities_are_of_the_distribution_sampled(
     model: AnyOrderTransformer, policy: PointerPolicy, images: Tensor
 ) -> None:
@@ -111,6 +170,48 @@ def test_an_untrained_policy_is_uniform(model: AnyOrderTransformer, images: Tens
     fresh = PointerPolicy(model.config.embed_dim, PolicyConfig())
     probability = fresh.distribution(Episode(model, images, budget=2).observe()).probs.detach()
     torch.testing.assert_close(probability, torch.full((5, 12), 1 / 12))
+
+
+@pytest.mark.parametrize(
+    ("what", "matters"),
+    [
+        ("own state", True),
+        ("another candidate", True),
+        ("a visited patch", False),
+        ("content_state", True),
+        ("remaining", True),
+        ("log_error", False),
+    ],
+)
+def test_a_score_depends_on_own_state_mean_candidate_content_and_budget(
+    what: str, matters: bool, policy: PointerPolicy, observation: Observation
+) -> None:
+    """Of patch 0, whose score shows what of the context it is given."""
+    states = observation.query_states.clone()
+    place = {"own state": 0, "another candidate": 3, "a visited patch": 5}.get(what)
+    if place is None:
+        changed = dataclasses.replace(observation, **{what: getattr(observation, what) / 2 + 1})
+    else:
+        states[:, place] = states[:, place].flip(-1)
+        changed = dataclasses.replace(observation, query_states=states)
+    before, after = (policy(each)[:, 0].detach() for each in (observation, changed))
+    assert bool(((before - after).abs() > 1e-4).all()) == matters
+    assert matters or torch.equal(before, after)
+
+
+def test_candidates_count_by_their_mean_over_the_unvisited(
+    policy: PointerPolicy, observation: Observation
+) -> None:
+    """Each twice, with the same context: the mean is the same, whatever their order and number."""
+    twice = dataclasses.replace(
+        observation,
+        query_states=observation.query_states[:, [3, 2, 1, 0, 0, 1, 2, 3, 4]],
+        log_error=torch.zeros(3, 9),
+        selectable=(torch.arange(9) < 8).expand(3, -1),
+    )
+    scores, again = policy(observation)[:, :4], policy(twice)
+    torch.testing.assert_close(again[:, :4].flip(1), scores)
+    torch.testing.assert_close(again[:, 4:8], scores)
 
 
 def test_scanpaths_never_repeat_a_patch(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import subprocess
@@ -16,17 +15,16 @@ import torch
 from torch import Tensor, nn
 
 from agents.group_relative import policy_step
-from experiments.training import trainer as trainer_module
 from experiments.training.config import TrainConfig
 from experiments.training.distributed import Processes
 from experiments.training.loop import train
+from experiments.training.loop import trainer as trainer_module
 from experiments.training.presets import PRESETS
 from experiments.training.trainer import Trainer
 from foveate.checkpoint import CHECKPOINT, read_checkpoint
 
 ROOT = Path(__file__).parent.parent
-PLAIN = dataclasses.replace(
-    PRESETS["smoke"][1],
+PLAIN = PRESETS["smoke"][1].replace(
     report=False,
     iterations=24,
     policy_every=2,
@@ -48,11 +46,12 @@ def train_in_two_processes(config: TrainConfig) -> str:
     """Run the script under torchrun and return what it wrote to standard error."""
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     command = [*launcher, "--nproc-per-node", "2", "-m", "experiments.train", "smoke"]
-    for name, value in vars(config).items():
+    smoke = PRESETS["smoke"][1].flat()
+    for name, value in config.flat().items():
         option = name.replace("_", "-")
         if isinstance(value, bool):
             command.append(f"--{option}" if value else f"--no-{option}")
-        elif value != getattr(PRESETS["smoke"][1], name):
+        elif value != smoke[name]:
             command += [f"--{option}", str(value)]
     with subprocess.Popen(
         command,
@@ -96,46 +95,46 @@ def assert_same_run(directory: Path, expected: Path) -> None:
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of one process."""
-    config = dataclasses.replace(PLAIN, out=tmp_path_factory.mktemp("alone") / "run")
+    config = PLAIN.replace(out=tmp_path_factory.mktemp("alone") / "run")
     train(config)
-    entropy = [line["entropy"] for line in metrics(config.out) if "entropy" in line]
+    entropy = [line["entropy"] for line in metrics(config.run.out) if "entropy" in line]
     assert len(entropy) == 24
     assert entropy[-1] < entropy[0] - 0.01, "the policy must have learned, else it says little"
-    return config.out
+    return config.run.out
 
 
 @pytest.mark.slow
 def test_two_processes_train_as_one_which_continues(alone: Path, tmp_path: Path) -> None:
-    config = dataclasses.replace(PLAIN, out=tmp_path / "run")
-    complaints = train_in_two_processes(dataclasses.replace(config, stop_after=24))
+    config = PLAIN.replace(out=tmp_path / "run")
+    complaints = train_in_two_processes(config.replace(stop_after=24))
     assert "Traceback" not in complaints
     assert complaints.count("| 0/28") == 1, "one process alone reports progress"
-    assert_same_metrics(config.out, alone, 24)
-    assert json.loads((config.out / "manifest.json").read_text())["world_size"] == 2
-    train(dataclasses.replace(config, micro_batches=None, resume=True))
-    assert_same_run(config.out, alone)
+    assert_same_metrics(config.run.out, alone, 24)
+    assert json.loads((config.run.out / "manifest.json").read_text())["world_size"] == 2
+    train(config.replace(micro_batches=None, resume=True))
+    assert_same_run(config.run.out, alone)
 
 
 @pytest.mark.slow
 def test_two_processes_continue_what_one_began(alone: Path, tmp_path: Path) -> None:
-    config = dataclasses.replace(PLAIN, out=tmp_path / "run")
-    train(dataclasses.replace(config, stop_after=7))
-    train_in_two_processes(dataclasses.replace(config, resume=True))
-    assert_same_run(config.out, alone)
+    config = PLAIN.replace(out=tmp_path / "run")
+    train(config.replace(stop_after=7))
+    train_in_two_processes(config.replace(resume=True))
+    assert_same_run(config.run.out, alone)
 
 
 @pytest.mark.slow
 def test_a_sharded_model_trains_as_a_whole_one(tmp_path: Path) -> None:
     """Over few iterations, since rounding differs and might in the end choose another patch."""
-    whole = dataclasses.replace(
-        PLAIN, out=tmp_path / "whole", model_optimizer="adamw", iterations=8, policy_lr=2e-3
+    whole = PLAIN.replace(
+        out=tmp_path / "whole", model_optimizer="adamw", iterations=8, policy_lr=2e-3
     )
     train(whole)
-    config = dataclasses.replace(whole, out=tmp_path / "run")
-    train(dataclasses.replace(config, stop_after=3))
-    train_in_two_processes(dataclasses.replace(config, resume=True, shard=True, stop_after=9))
-    train(dataclasses.replace(config, resume=True))
-    assert_same_run(config.out, whole.out)
+    config = whole.replace(out=tmp_path / "run")
+    train(config.replace(stop_after=3))
+    train_in_two_processes(config.replace(resume=True, shard=True, stop_after=9))
+    train(config.replace(resume=True))
+    assert_same_run(config.run.out, whole.run.out)
 
 
 @pytest.mark.parametrize(
@@ -159,10 +158,10 @@ def test_processes_that_cannot_train_together_are_refused(
 ) -> None:
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    config = dataclasses.replace(PRESETS["smoke"][1], out=tmp_path / "run", **change)
+    config = PRESETS["smoke"][1].replace(out=tmp_path / "run", **change)
     with pytest.raises(ValueError, match=message):
         train(config)
-    assert not config.out.exists()
+    assert not config.run.out.exists()
 
 
 @pytest.mark.parametrize(
@@ -171,13 +170,11 @@ def test_processes_that_cannot_train_together_are_refused(
 )
 def test_options_that_do_not_fit_are_refused(change: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"needs|must divide"):
-        TrainConfig(**change)
+        TrainConfig().replace(**change)
 
 
 def test_gradients_are_means_over_the_whole_batch(monkeypatch: pytest.MonkeyPatch) -> None:
-    config = dataclasses.replace(
-        PLAIN, warmup_iterations=1, warmup_batch_size=9, batch_size=6, micro_batches=3
-    )
+    config = PLAIN.replace(warmup_iterations=1, warmup_batch_size=9, batch_size=6, micro_batches=3)
     gradients: dict[nn.Module, list[Tensor | None]] = {}
 
     def keep_gradient(module: nn.Module, *_: object) -> None:
@@ -193,7 +190,7 @@ def test_gradients_are_means_over_the_whole_batch(monkeypatch: pytest.MonkeyPatc
     losses = []
     for generator in trainer._generators():
         (images, _), rank = trainer.draw(3, generator)
-        losses.append(model(images, rank, num_steps=config.budget + 1, generator=generator))
+        losses.append(model(images, rank, num_steps=config.scan.budget + 1, generator=generator))
     mean = torch.stack(losses).mean()
     assert loss == pytest.approx(float(mean.detach()))
     torch.testing.assert_close(
@@ -210,11 +207,11 @@ def test_gradients_are_means_over_the_whole_batch(monkeypatch: pytest.MonkeyPatc
             model,
             policy,
             trainer._batch(2, generator)[0],
-            budget=config.budget,
-            reward=config.reward,
-            group=config.group,
-            discount=config.discount,
-            entropy_weight=config.entropy_weight,
+            budget=config.scan.budget,
+            reward=config.policy.reward,
+            group=config.policy.group,
+            discount=config.policy.discount,
+            entropy_weight=config.policy.entropy_weight,
             generator=generator,
         )
         for generator in trainer._generators()
@@ -224,7 +221,7 @@ def test_gradients_are_means_over_the_whole_batch(monkeypatch: pytest.MonkeyPatc
         for name in ("advantage", "log_prob", "entropies")
     )
     scaled = advantage / advantage.std()
-    expected = -(scaled * log_prob).mean() - config.entropy_weight * entropy.mean()
+    expected = -(scaled * log_prob).mean() - config.policy.entropy_weight * entropy.mean()
     torch.testing.assert_close(
         gradients[policy], list(torch.autograd.grad(expected, list(policy.parameters())))
     )

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from image_files import picture, share_of
 from PIL import Image
 
 from foveate.drawing import (
@@ -57,13 +58,32 @@ def test_sheets_and_animations(chans: int, tmp_path: Path) -> None:
         assert scan.n_frames == 4  # type: ignore[attr-defined]
 
 
-def test_heat_maps_and_curves_are_written(tmp_path: Path) -> None:
-    fixation_heatmaps(torch.randint(0, 6, (20, 3)), GRID, tmp_path / "heat.png")
-    curve = {
+def test_heat_maps_are_bright_where_the_scanpaths_fixate(tmp_path: Path) -> None:
+    """All take one path: a sixth of each of three panels, and half of the last, is bright."""
+    fixation_heatmaps(torch.tensor([[0, 3, 5]]).expand(20, -1), GRID, tmp_path / "heat.png")
+    heat = picture(tmp_path / "heat.png", 594, 176)
+    brightest, darkest = share_of(heat, (252, 253, 191)), share_of(heat, (0, 0, 4))
+    assert brightest > 0.03
+    assert brightest / darkest == pytest.approx((3 * 1 / 6 + 1 / 2) / (3 * 5 / 6 + 1 / 2), rel=0.1)
+
+
+def test_error_curves_show_the_policy_in_black_controls_in_color_and_all_else_in_gray(
+    tmp_path: Path,
+) -> None:
+    black, blue, gray = (0, 0, 0), (31, 119, 180), (204, 204, 204)
+    curves = {
         "policy": np.array([1, 0.5, 0.2]),
         "random": np.array([1, 0.8, 0.6]),
         "mine": np.array([1, 0.9, 0.8]),
     }
-    error_curves(curve, curve, curve, tmp_path / "curves.png")
-    assert (tmp_path / "heat.png").stat().st_size > 1000
-    assert (tmp_path / "curves.png").stat().st_size > 1000
+    shares: dict[str, list[float]] = {}
+    for left_out in ("none", *curves):
+        drawn = {name: curve for name, curve in curves.items() if name != left_out}
+        error_curves(drawn, drawn, drawn, tmp_path / "curves.png")
+        pixels = picture(tmp_path / "curves.png", 840, 504)
+        shares[left_out] = [share_of(pixels, color) for color in (black, blue, gray)]
+    whole = shares.pop("none")
+    for place, left_out in enumerate(curves):
+        drawn_without = shares[left_out]
+        for other in range(3):
+            assert (drawn_without[other] < 0.5 * whole[other]) == (other == place), left_out

@@ -16,8 +16,8 @@ from stable_baselines3.common.env_checker import check_env as check_env_for_sb3
 from torch import Tensor
 
 import envs
-from envs.episode import REVISIT_PENALTY
 from envs.observations import OBSERVERS
+from envs.rewards import REVISIT_PENALTY
 from foveate.config import ModelConfig
 from foveate.data import ImageSet
 from foveate.model import AnyOrderTransformer

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
 
-from envs.episode import REVISIT_PENALTY, REWARDS, Episode, ErrorChange
+from envs.episode import Episode
+from envs.rewards import REVISIT_PENALTY, REWARDS
 from foveate.model import AnyOrderTransformer
-from foveate.model.encoder import take
+from foveate.model.encoder import PIXEL_MEAN, take
+from foveate.orders import order_to_rank
 
 
 def test_rewards_by_hand() -> None:
-    change = ErrorChange(torch.tensor([0.9]), torch.tensor([0.6]), torch.tensor([0.2]))
+    fixation: Any = SimpleNamespace(
+        before=torch.tensor([0.9]), after=torch.tensor([0.6]), decoded=torch.tensor([0.2])
+    )
     expected = {"auc": -0.6, "gain": 0.3, "surprise": 0.2, "ease": -0.2}
-    assert {name: round(float(reward(change)), 6) for name, reward in REWARDS.items()} == expected
+    assert {name: round(float(reward(fixation)), 6) for name, reward in REWARDS.items()} == expected
 
 
 @pytest.mark.parametrize("reward", sorted(REWARDS))
@@ -25,13 +32,34 @@ def test_errors_equal_the_parallel_error_curve(
     episode = Episode(model, images, budget=3, reward=reward)
     rewards = torch.stack([episode.step(order[:, t]) for t in range(3)], 1)
     curve = model.error_curve(images, order)
+    # What each patch was predicted as, just before it was seen.
+    predicted = model.predict_scan(images, order_to_rank(order, 12), 3)
+    targets = model.patchify(model.normalize(images))
+    rows, steps = torch.arange(5).unsqueeze(1), torch.arange(3)
+    first = (predicted[:, 0] - targets).square().mean(-1).sum(1, keepdim=True)
+    decoded = (predicted[rows, steps, order] - targets[rows, order]).square().mean(-1) / first
     torch.testing.assert_close(episode.error, curve[:, -1], atol=1e-5, rtol=1e-4)
     if reward == "auc":
         torch.testing.assert_close(rewards, -curve[:, 1:], atol=1e-5, rtol=1e-4)
+    if reward in ("surprise", "ease"):
+        sign = 1 if reward == "surprise" else -1
+        torch.testing.assert_close(rewards, sign * decoded, atol=1e-5, rtol=1e-4)
     if reward == "gain":
         torch.testing.assert_close(rewards, curve[:, :-1] - curve[:, 1:], atol=1e-5, rtol=1e-4)
         # The trap: undiscounted, only the end counts, whatever the way there.
         torch.testing.assert_close(rewards.sum(1), 1 - curve[:, -1], atol=1e-5, rtol=1e-4)
+
+
+def test_an_image_that_is_predicted_without_error_yields_finite_rewards(
+    model: AnyOrderTransformer,
+) -> None:
+    """All at the pixel mean, which a head of zeros predicts."""
+    torch.nn.init.zeros_(model.decoder.head.weight)
+    torch.nn.init.zeros_(model.decoder.head.bias)
+    episode = Episode(model, torch.full((2, 2, 6, 8), PIXEL_MEAN), budget=2)
+    rewards = [episode.step(torch.tensor([t, t])) for t in range(2)]
+    assert torch.stack(rewards).eq(0).all()
+    assert episode.error.eq(0).all()
 
 
 def test_visited_patches_are_not_selectable_and_the_budget_ends_it(
@@ -42,6 +70,7 @@ def test_visited_patches_are_not_selectable_and_the_budget_ends_it(
     assert episode.observe().selectable.all()
     assert episode.observe().remaining.tolist() == [1.0] * 5
     episode.step(first)
+    assert episode.observe().remaining.tolist() == [0.5] * 5
     assert not episode.observe().selectable[torch.arange(5), first].any()
     assert int(episode.observe().selectable.sum()) == 5 * 11
     with pytest.raises(ValueError, match=r"must lie in 0\.\.11"):

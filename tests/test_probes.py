@@ -234,7 +234,7 @@ def test_all_that_can_be_probed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     torch.manual_seed(0)
-    train = TrainConfig(
+    train = TrainConfig().replace(
         data="cue", patch_size=2, embed_dim=16, depth=2, num_heads=2, decoder_depth=1, budget=4
     )
     model, policy = build(train, (1, 8, 8))
@@ -266,7 +266,7 @@ def test_all_that_can_be_probed(
     for best in ("best", "best_sgd", "best_attentive"):
         assert result[best]["layer"] in {"layer_1", "layer_2"}
     assert result["concat_layers"] == [1, 2]
-    assert result["finetune"]["full"]["generative_budget"] == train.budget
+    assert result["finetune"]["full"]["generative_budget"] == train.scan.budget
     shown = capsys.readouterr().out
     assert "no better than the commonest class" in shown
     assert "tokens of a layer in float16" in shown

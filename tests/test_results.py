@@ -120,7 +120,7 @@ def run(tmp_path: Path) -> Run:
     """A run in memory that has learned nothing; its folder does not exist."""
     torch.manual_seed(0)
     sizes = {"patch_size": 2, "embed_dim": 16, "depth": 1, "num_heads": 2, "decoder_depth": 1}
-    config = TrainConfig(data="cue", budget=3, out=tmp_path / "run", **sizes)  # type: ignore[arg-type]
+    config = TrainConfig().replace(data="cue", budget=3, out=tmp_path / "run", **sizes)
     model, policy = build(config, (1, 8, 8))
     return Run(tmp_path / "run", config, model.eval(), policy.eval(), 0)
 
@@ -273,7 +273,7 @@ def test_libraries_measure_alone_and_write_nothing(run: Run) -> None:
 
 
 def test_a_judge_must_read_the_images_of_the_run(run: Run) -> None:
-    config = replace(run.config, patch_size=4)
+    config = run.config.replace(patch_size=4)
     model, policy = build(config, (1, 8, 8))
     judge = Run(run.directory, config, model, policy, 0)
     with pytest.raises(ValueError, match=r"on a \(2, 2\) grid, the run .* on \(4, 4\)"):

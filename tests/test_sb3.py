@@ -14,8 +14,9 @@ from stable_baselines3 import DQN, PPO, SAC
 
 import envs
 from agents.baselines import scan_with
+from agents.joint_ppo import AfterRollout, JointPPO
 from agents.policies import PolicyAgent
-from agents.sb3 import AfterRollout, PointerActorCriticPolicy, ScanVecEnv
+from agents.sb3 import PointerActorCriticPolicy, ScanVecEnv
 from envs.toy import CUE
 from foveate.data import ImageSet
 from foveate.model import AnyOrderTransformer
@@ -52,8 +53,32 @@ def test_the_adapter_says_what_the_environment_says(
         np.testing.assert_array_equal(last["selectable"], info["final_obs"][row]["selectable"])
         assert int(last["selectable"].sum()) == 10
         assert infos[row]["error"] == info["final_info"]["error"][row]
+        assert infos[row]["TimeLimit.truncated"] is False, "an end is not bootstrapped"
     with pytest.raises(AttributeError, match="of their own"):
         adapted.set_attr("budget", 3)
+
+
+def test_joint_ppo_is_what_its_docstring_says(model: AnyOrderTransformer, data: ImageSet) -> None:
+    """A rollout is one episode of every row; the rate and the bonus are those of the step."""
+    env = envs.ImageScanVectorEnv(8, model=model, data=data, budget=3)
+    joint = JointPPO(env, discount=0.6, hidden_dim=8, seed=0)
+    assert (joint.ppo.n_steps, joint.ppo.batch_size, joint.ppo.n_epochs) == (3, 6, 4)
+    assert (joint.ppo.gamma, joint.ppo.gae_lambda) == (0.6, 0.95)
+    assert joint.ppo.clip_range(1) == 0.2
+    learned: list[tuple[torch.Tensor, torch.Tensor]] = []
+    before = {name: value.clone() for name, value in joint.state_dict().items()}
+    measured = joint.step(
+        5, lambda *scans: learned.append(scans), learning_rate=0.01, entropy_weight=0.4
+    )
+    ((index, order),) = learned
+    images = data.batch(index)
+    curve = model.error_curve(images, order)[:, 1:]
+    assert measured["auc"] == pytest.approx(float(curve.mean()), rel=1e-4)
+    assert measured["return"] == pytest.approx(-float(curve.sum(1).mean()), rel=1e-4)
+    assert 0 < measured["entropy"] <= np.log(12)
+    assert joint.optimizer.param_groups[0]["lr"] == 0.01
+    assert joint.ppo.ent_coef == 0.4
+    assert any(not torch.equal(before[name], value) for name, value in joint.state_dict().items())
 
 
 def test_autoreset_must_be_on(model: AnyOrderTransformer, data: ImageSet) -> None:

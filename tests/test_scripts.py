@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import io
 import json
 import re
@@ -11,6 +10,7 @@ import runpy
 import subprocess
 import sys
 import warnings
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -18,9 +18,10 @@ from unittest import mock
 import numpy as np
 import pytest
 import torch
-from image_files import write_parquet
+from image_files import picture, write_parquet
 from PIL import Image
 
+from agents.baselines import OrderAgent, scan_with
 from experiments.bench import BenchConfig
 from experiments.benchmarks import growth as bench_growth
 from experiments.runs import load_run, read_metrics
@@ -76,25 +77,41 @@ def test_training_leaves_a_whole_run_folder(run_folder: Path) -> None:
     }
     lines = [json.loads(line) for line in (run_folder / "metrics.jsonl").read_text().splitlines()]
     assert len(lines) == 8
-    assert {"loss", "auc", "return", "entropy", "iteration", "seconds"} <= set(lines[-1])
+    assert [line["iteration"] for line in lines] == list(range(1, 9))
+    assert all(0 < before["seconds"] <= after["seconds"] for before, after in pairwise(lines))
+    for line in lines:
+        # At the start, nothing learned: every value of a normalized image costs about 1.
+        assert 0.2 < line["loss"] < 5
+        assert ("return" in line) == (line["iteration"] > 4), "four iterations are warm-up"
+    for line in lines[4:]:
+        assert 0 < line["auc"] < 2
+        assert line["return"] == pytest.approx(-4 * line["auc"], rel=1e-5), "four fixations"
+        assert np.log(60) < line["entropy"] < np.log(64), "still all but uniform"
 
 
-def test_compare_writes_the_promised_keys(run_folder: Path) -> None:
+def raster_agent(num_images: int) -> OrderAgent:
+    return OrderAgent(torch.arange(4).expand(num_images, -1))
+
+
+def test_compare_writes_what_the_model_says_of_every_order(run_folder: Path) -> None:
     done = call("compare", "--run", run_folder, "--limit", "30", "--oracle-limit", "10")
     assert done.returncode == 0, done.stderr
     result = json.loads((run_folder / "compare.json").read_text())
-    promised = {
-        "orders",
-        "gap_closed",
-        "gap_closed_ci95",
-        "diagnostics",
-        "dataset",
-        "seed",
-        "budget",
-        "num_patches",
-        "commit",
+    said = {
+        "dataset": "scenes",
+        "seed": 0,
+        "budget": 4,
+        "num_patches": 64,
+        "test_images": 30,
+        "commit": json.loads((run_folder / "manifest.json").read_text())["commit"],
     }
-    assert promised <= set(result)
+    assert {name: result[name] for name in said} == said
+    low, high = result["gap_closed_ci95"]
+    assert low <= result["gap_closed"] <= high
+    diagnostics = result["diagnostics"]
+    assert len(diagnostics["fixation_entropy_nats"]) == 4
+    assert all(0 <= nats <= np.log(30) + 1e-4 for nats in diagnostics["fixation_entropy_nats"])
+    assert 1 <= diagnostics["distinct_orders"] <= diagnostics["images"] == 30
     orders = {
         "policy",
         "random",
@@ -108,16 +125,30 @@ def test_compare_writes_the_promised_keys(run_folder: Path) -> None:
         "oracle",
     }
     assert orders <= set(result["orders"])
-    for row in result["orders"].values():
-        assert {"auc", "auc_ci95", "final_error"} <= set(row)
+    for name, row in result["orders"].items():
+        assert row["images"] == (10 if name.startswith("oracle") else 30)
+        assert row["auc"] == pytest.approx(np.mean(row["curve"][1:]), abs=2e-5)
+        assert row["final_error"] == pytest.approx(row["curve"][-1], abs=1e-5)
         for other in ("random", "policy"):
             low, high = row[f"minus_{other}_ci95"]
             assert low <= row[f"minus_{other}"] <= high
+            if row["images"] == 30:
+                difference = row["auc"] - result["orders"][other]["auc"]
+                assert row[f"minus_{other}"] == pytest.approx(difference, abs=1e-6)
         assert row["auc_ci95"][0] <= row["auc"] <= row["auc_ci95"][1]
         assert row["curve"][0] == 1
     assert result["orders"]["random"]["minus_random"] == 0
     assert result["orders"]["policy"]["minus_policy"] == 0
-    assert (run_folder / "compare.png").stat().st_size > 1000
+    run = load_run(run_folder)
+    images = run.split("test", 30).batch(torch.arange(30))
+    for name, agent in (("policy", run.agent), ("raster", raster_agent(30))):
+        curve = run.model.error_curve(images, scan_with(agent, run.model, images, 4))
+        again = [float(error) for error in curve.mean(0)]
+        assert result["orders"][name]["curve"] == pytest.approx(again, abs=2e-5)
+    best = min(row["auc"] for name, row in result["orders"].items() if row["images"] == 30)
+    assert result["orders"]["oracle"]["auc"] < best + 0.05
+    height = int(max(4.2, 0.16 * len(result["orders"]) + 0.5) * 120)
+    picture(run_folder / "compare.png", 840, height)
     closed = f"The policy closes {result['gap_closed']:.1%} ["
     assert closed in done.stdout
     assert "of the gap from random to the greedy oracle over all patches" in done.stdout
@@ -195,20 +226,37 @@ def test_probe_writes_the_promised_keys(run_folder: Path) -> None:
     }
     assert set(result["linear"]) == layers
     assert set(result["knn"]) == layers
-    assert result["best"]["layer"] in {"layer_1", "layer_2"}
+    assert (result["train_images"], result["test_images"]) == (200, 100)
+    for probe in ("linear", "knn"):
+        for row in result[probe].values():
+            low, high = row["ci95"]
+            assert 0 <= low <= row["accuracy"] <= high <= 1
+            num_right = 100 * row["accuracy"]
+            assert round(num_right) == pytest.approx(num_right), "of 100 images"
+    chosen, linear = result["best"], result["linear"]
+    assert chosen["layer"] == max(
+        ("layer_1", "layer_2"), key=lambda layer: linear[layer]["validation_accuracy"]
+    )
+    assert chosen["linear"] == linear[chosen["layer"]]["accuracy"]
 
 
 def test_scanpaths_are_drawn(run_folder: Path) -> None:
     done = call("scanpaths", "--run", run_folder, "--index", "0", "3", "--heatmap-limit", "20")
     assert done.returncode == 0, done.stderr
-    for name in ("scanpaths.png", "scanpaths.gif", "fixations.png"):
-        assert (run_folder / name).stat().st_size > 1000
+    picture(run_folder / "scanpaths.png", 759, 539)
+    picture(run_folder / "fixations.png", 742, 176)
+    frame = picture(run_folder / "scanpaths.gif", 240, 368)
+    with Image.open(run_folder / "scanpaths.gif") as animation:
+        assert animation.n_frames == 5  # type: ignore[attr-defined]
+        animation.seek(4)
+        last = np.asarray(animation.convert("RGB"))
+    assert np.abs(frame.astype(int) - last).max() > 50, "the last frame shows what was seen"
 
 
 def train_recipe(name: str, out: Path, **changes: Any) -> TrainConfig:
     sizes = {"limit": 64, "embed_dim": 16, "depth": 4, "num_heads": 2, "log_every": 1}
     sizes |= {"warmup_iterations": 2, "warmup_batch_size": 4, **changes}
-    config = dataclasses.replace(PRESETS[name][1], out=out, report=False, threads=1, **sizes)
+    config = PRESETS[name][1].replace(out=out, report=False, threads=1, **sizes)
     before = torch.get_num_threads()
     train(config)
     torch.set_num_threads(before)
@@ -287,24 +335,47 @@ def test_reading_needs_a_model_that_writes(run_folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("what", "keys", "options"),
+    ("what", "ratios", "options"),
     [
+        ("train", {}, ["--embed-dim", "16", "--depth", "1", "--batch-size", "8"]),
         (
-            "train",
-            {"share_of_fp32_peak", "bf16_over_fp32_images_per_s"},
-            ["--embed-dim", "16", "--depth", "1", "--batch-size", "8"],
+            "decode",
+            {
+                "one_by_one_over_8_passes": ("one by one, 256 passes", "parallel, 8 passes"),
+                "re_encoded_over_cached": (
+                    "scan, 12 fixations, re-encoded",
+                    "scan, 12 fixations, cached",
+                ),
+            },
+            [],
         ),
-        ("decode", {"one_by_one_over_8_passes", "re_encoded_over_cached"}, []),
-        ("rollout", {"joint_over_random_step"}, ["--presets", "smoke"]),
+        ("rollout", {}, ["--presets", "smoke"]),
     ],
 )
 def test_benchmarks_write_what_checks_read(
-    what: str, keys: set[str], options: list[str], tmp_path: Path
+    what: str, ratios: dict[str, tuple[str, str]], options: list[str], tmp_path: Path
 ) -> None:
+    """The numbers that checks read follow from the rows of the table."""
     out = tmp_path / "bench.json"
     done = call("bench", what, "--repeats", "1", "--out", out, *options)
     assert done.returncode == 0, done.stderr
-    assert keys <= set(json.loads(out.read_text()))
+    result = json.loads(out.read_text())
+    rows = {row[0]: dict(zip(result["columns"], row, strict=True)) for row in result["rows"]}
+    for row in rows.values():
+        assert all(isinstance(cell, str) or cell > 0 for cell in row.values())
+    for name, (slow, fast) in ratios.items():
+        assert result[name] == pytest.approx(rows[slow]["s"] / rows[fast]["s"])
+        assert result[name] > 1, "what it is measured for"
+    if what == "train":
+        shares = {row["share of fp32 peak"] for row in rows.values()}
+        assert 0 < result["share_of_fp32_peak"] < 1
+        assert any(result["share_of_fp32_peak"] == pytest.approx(share) for share in shares)
+        ratio = result["bf16_over_fp32_images_per_s"]
+        assert (ratio is None) == (not any(name.startswith("bf16") for name in rows))
+        assert ratio is None or ratio > 0
+    if what == "rollout":
+        over_random = {row["over random orders"] for row in rows.values()}
+        assert result["joint_over_random_step"] in over_random - {1.0}
 
 
 def test_growth_is_measured_and_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -314,7 +385,8 @@ def test_growth_is_measured_and_drawn(tmp_path: Path, monkeypatch: pytest.Monkey
     )
     result = bench_growth.bench_scale(config)
     assert 0 < result["memory_growth_over_patches_growth"] < 2
-    assert (tmp_path / "b.png").is_file()
+    with Image.open(tmp_path / "b.png") as drawn:
+        assert np.asarray(drawn.convert("L")).std() > 10
 
 
 def test_streaming_is_measured_beside_training(

@@ -205,18 +205,16 @@ def bench_data(config: BenchConfig) -> dict[str, object]:
 
     assert config.data is not None
     size = 32
-    plan = dataclasses.replace(
-        PRESETS["cifar10"][1],
+    plan = PRESETS["cifar10"][1].replace(
         data=config.data,
         stream=True,
         image_size=size,
         warmup_iterations=10**6,
         iterations=0,
-        policy_every=1,
     )
     contenders: dict[str, Callable[[], object]] = {}
     for workers in (0, 1):
-        streamed = dataclasses.replace(plan, stream_workers=workers)
+        streamed = plan.replace(stream_workers=workers)
         contenders[f"training from a stream, {workers} workers"] = make_trainer(streamed, "").step
     held = make_trainer(plan, "")
     held.stream = None
@@ -233,7 +231,9 @@ def bench_data(config: BenchConfig) -> dict[str, object]:
         contenders[f"{workers} workers"] = read
     seconds = alternate(contenders, config.repeats)
     images = {
-        name: plan.warmup_batch_size if name.startswith("training") else 64 * STREAMED_BATCHES
+        name: plan.optimization.warmup_batch_size
+        if name.startswith("training")
+        else 64 * STREAMED_BATCHES
         for name in seconds
     }
     speed = {name: images[name] / taken for name, taken in seconds.items()}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import tempfile
 import time
 from collections.abc import Callable
@@ -47,8 +46,7 @@ QUALITY_STEPS = 60
 
 def bench_train(config: BenchConfig) -> dict[str, object]:
     """Measure a training step, in both precisions where there are two; print and write."""
-    base = dataclasses.replace(
-        PRESETS["cifar10"][1],
+    base = PRESETS["cifar10"][1].replace(
         data="scenes",
         limit=1000,
         periphery=0,
@@ -59,7 +57,7 @@ def bench_train(config: BenchConfig) -> dict[str, object]:
     )
     plans = {"fp32": base}
     if multiplies_bfloat16():
-        plans["bf16"] = dataclasses.replace(base, precision="bf16")
+        plans["bf16"] = base.replace(precision="bf16")
     contenders: dict[str, Callable[[], object]] = {}
     flops: dict[str, int] = {}
     first: dict[str, float] = {}
@@ -82,7 +80,7 @@ def bench_train(config: BenchConfig) -> dict[str, object]:
             losses[name] = [trainer.step()["loss"] for _ in range(QUALITY_STEPS)]
     peak = {name: PRODUCT_FLOPS / seconds[f"peak {name}"] for name in plans}
     rows = []
-    num_tokens = trainer.model.num_always + base.budget
+    num_tokens = trainer.model.num_always + base.scan.budget
     for step, operations in flops.items():
         precision = step.split(",", 1)[0]
         images = config.batch_size / seconds[step]
@@ -151,18 +149,17 @@ def bench_rollout(config: BenchConfig) -> dict[str, object]:
     with tempfile.TemporaryDirectory() as folder:
         for preset in config.presets:
             # Tied prefixes, in a random quarter of the batches, would make steps unequal.
-            base = dataclasses.replace(
-                PRESETS[preset][1], data="scenes", limit=1000, prefix_share=0.0
-            )
+            base = PRESETS[preset][1].replace(data="scenes", limit=1000, prefix_share=0.0)
+            assert base.policy is not None
             learned = base.num_learned
-            plain = dataclasses.replace(base, warmup_batch_size=learned, warmup_iterations=10**6)
-            joint = dataclasses.replace(base, warmup_iterations=0)
+            plain = base.replace(warmup_batch_size=learned, warmup_iterations=10**6)
+            joint = base.replace(warmup_iterations=0)
             plans = {
                 f"joint, policy every {every}, {'all' if few is None else few} candidates": (
-                    dataclasses.replace(joint, policy_every=every, num_candidates=few)
+                    joint.replace(policy_every=every, num_candidates=few)
                 )
                 for every, few in dict.fromkeys(
-                    [*JOINT_STEPS, (base.policy_every, base.num_candidates)]
+                    [*JOINT_STEPS, (base.policy.policy_every, base.policy.num_candidates)]
                 )
             }
             trainers = {name: make_trainer(plan, folder) for name, plan in plans.items()}
@@ -192,10 +189,10 @@ def gradient(trainer: Trainer) -> Callable[[], None]:
     config = trainer.config
 
     def run() -> None:
-        (images, _), rank = trainer.draw(config.warmup_batch_size, trainer.generator)
+        (images, _), rank = trainer.draw(config.optimization.warmup_batch_size, trainer.generator)
         with trainer.autocast():
             loss = trainer.model(
-                images, rank, num_steps=config.budget + 1, generator=trainer.generator
+                images, rank, num_steps=config.scan.budget + 1, generator=trainer.generator
             )
         loss.backward()
         trainer.model.zero_grad()
@@ -217,7 +214,7 @@ def with_torchs_muon(trainer: Trainer) -> Trainer:
 
 def make_trainer(config: TrainConfig, folder: str) -> Trainer:
     """Build a trainer that writes nothing."""
-    return Trainer(dataclasses.replace(config, out=Path(folder)), Processes.started("cpu"))
+    return Trainer(config.replace(out=Path(folder)), Processes.started("cpu"))
 
 
 def cycle(trainer: Trainer, steps: int) -> Callable[[], None]:

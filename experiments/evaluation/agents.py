@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import statistics
 from pathlib import Path
@@ -77,8 +76,7 @@ def trained(config: StudyConfig, agent: Agent, seed: int) -> Run:
     """Train one run, or finish or load the one that is there."""
     folder = config.out / config.preset / f"{agent}_{seed}"
     preset = PRESETS[config.preset][1]
-    wanted: TrainConfig = dataclasses.replace(
-        preset,
+    wanted: TrainConfig = preset.replace(
         out=folder,
         agent=agent,
         seed=seed,
@@ -96,25 +94,28 @@ def finished(wanted: TrainConfig) -> Run:
     Raises:
         ValueError: the run that is there has another config.
     """
-    begun = (wanted.out / "config.json").is_file()
+    begun = (wanted.run.out / "config.json").is_file()
     if begun:
-        same = wanted.micro_batches or read_config(wanted.out).micro_batches
+        same = (
+            wanted.optimization.micro_batches
+            or read_config(wanted.run.out).optimization.micro_batches
+        )
         try:
-            check_folder(dataclasses.replace(wanted, resume=True, micro_batches=same))
+            check_folder(wanted.replace(resume=True, micro_batches=same))
         except ValueError as reason:
             raise ValueError(f"{reason}; choose another --out for a study of its own") from reason
-    if not (wanted.out / CHECKPOINT).is_file() or (
-        load_run(wanted.out).iteration < wanted.total_iterations
+    if not (wanted.run.out / CHECKPOINT).is_file() or (
+        load_run(wanted.run.out).iteration < wanted.total_iterations
     ):
-        train(dataclasses.replace(wanted, resume=begun))
-    return load_run(wanted.out)
+        train(wanted.replace(resume=begun))
+    return load_run(wanted.run.out)
 
 
 def evaluate(run: Run, limit: int) -> dict[str, float]:
     """Mean area under the error curve of the policy and its controls on test images."""
     test = run.split("test", limit)
     images = test.batch(torch.arange(len(test)))
-    budget = run.config.budget
+    budget = run.config.scan.budget
     generator = torch.Generator().manual_seed(0)
     paths = {
         name: rank_to_order(ordering(name, run.model.grid)(images, generator=generator))[:, :budget]

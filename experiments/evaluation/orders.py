@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import statistics
 import tempfile
@@ -46,7 +45,7 @@ def compare_orders(config: OrdersConfig) -> dict[str, object]:
     for seed in config.seeds:
         for name, (plan, operations) in plans.items():
             out = config.out / f"{name.replace(':', '_')}_{seed}"
-            plan = dataclasses.replace(plan, out=out, seed=seed)
+            plan = plan.replace(out=out, seed=seed)
             rows[name].append(measured(config, plan, operations))
     summaries = {name: summary(runs) for name, runs in rows.items()}
     result: dict[str, object] = {
@@ -113,7 +112,7 @@ def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
 def measured(config: OrdersConfig, plan: TrainConfig, operations: float) -> dict[str, Any]:
     """Train one run, or load it, and probe it."""
     run = finished(plan)
-    path = plan.out / "probe_orders.json"
+    path = plan.run.out / "probe_orders.json"
     probed = {"probe_train": config.probe_train, "probe_test": config.probe_test}
     if path.is_file():
         stored: dict[str, Any] = json.loads(path.read_text())
@@ -131,7 +130,7 @@ def measured(config: OrdersConfig, plan: TrainConfig, operations: float) -> dict
 
 def base_config(config: OrdersConfig) -> TrainConfig:
     """What the runs of all rows have in common."""
-    return TrainConfig(
+    return TrainConfig().replace(
         precision=config.precision,
         threads=config.threads,
         data=config.data,
@@ -160,12 +159,11 @@ def planned(config: OrdersConfig, name: str) -> tuple[TrainConfig, float]:
     if config.recipes and not untrained:
         sizes = RECIPE_SIZES.get(name, {})
         sizes = {key: sizes[key] for key in PIXEL_TOKENS if key in sizes}
-        base = dataclasses.replace(base, recipe=name, **sizes)  # type: ignore[arg-type]
+        base = base.replace(recipe=name, **sizes)
         learned = base.parts.queries == "unseen"
     else:
         learned = name == POLICY
-        base = dataclasses.replace(
-            base,
+        base = base.replace(
             recipe=config.recipe,
             order="random" if learned or untrained else name,
             target=config.target,
@@ -174,19 +172,18 @@ def planned(config: OrdersConfig, name: str) -> tuple[TrainConfig, float]:
         )
     # In all rows that can be scanned scans are equally long.
     if base.parts.takes_budget:
-        base = dataclasses.replace(base, budget=config.budget)
+        base = base.replace(budget=config.budget)
     if untrained:
-        return dataclasses.replace(base, model_lr=0.0), 0.0
-    if learned:
-        base = dataclasses.replace(base, batch_size=max(1, config.batch_size // 8))
+        return base.replace(model_lr=0.0), 0.0
     total = config.teraflops * 1e12
     plain = flops_per_step(base, joint=False)
     if not learned:
         warmup = steps_within(total, plain, name)
-        return dataclasses.replace(base, warmup_iterations=warmup), warmup * plain
-    joint = flops_per_step(dataclasses.replace(base, iterations=1), joint=True)
+        return base.replace(warmup_iterations=warmup), warmup * plain
+    base = base.replace(iterations=1, batch_size=max(1, config.batch_size // 8))
+    joint = flops_per_step(base, joint=True)
     warmup, iterations = (steps_within(total / 2, step, name) for step in (plain, joint))
-    chosen = dataclasses.replace(base, warmup_iterations=warmup, iterations=iterations)
+    chosen = base.replace(warmup_iterations=warmup, iterations=iterations)
     return chosen, warmup * plain + iterations * joint
 
 
@@ -207,14 +204,13 @@ def steps_within(operations: float, per_step: float, name: str) -> int:
 def flops_per_step(config: TrainConfig, *, joint: bool) -> float:
     """Count the operations of a training step: model, order, rollouts and policy."""
     with tempfile.TemporaryDirectory() as folder:
-        plan = dataclasses.replace(
-            config,
+        plan = config.replace(
             out=Path(folder),
             warmup_iterations=0 if joint else NUM_COUNTED,
             iterations=NUM_COUNTED if joint else 0,
-            limit=min(config.limit or 1000, 1000),
+            limit=min(config.data.limit or 1000, 1000),
         )
-        trainer = Trainer(plan, Processes.started(plan.device))
+        trainer = Trainer(plan, Processes.started(plan.run.device))
 
         def steps() -> None:
             for _ in range(NUM_COUNTED):
@@ -226,8 +222,8 @@ def flops_per_step(config: TrainConfig, *, joint: bool) -> float:
 def saved_mb(config: TrainConfig) -> float:
     """Memory of the activations that a step on the run's order saves, MB."""
     with tempfile.TemporaryDirectory() as folder:
-        plan = dataclasses.replace(config, out=Path(folder), warmup_iterations=1, iterations=0)
-        return saved_megabytes(Trainer(plan, Processes.started(plan.device)).step)
+        plan = config.replace(out=Path(folder), warmup_iterations=1, iterations=0)
+        return saved_megabytes(Trainer(plan, Processes.started(plan.run.device)).step)
 
 
 def probe_best_layer(config: OrdersConfig, run: Run) -> dict[str, Any]:
@@ -260,10 +256,10 @@ def probe_best_layer(config: OrdersConfig, run: Run) -> dict[str, Any]:
 def compute(run: Run) -> dict[str, Any]:
     """What the run took, its mean speed, and the memory of a step on its order."""
     manifest = read_manifest(run.directory)
-    config = dataclasses.replace(run.config, limit=1000)
-    images = config.warmup_batch_size * config.warmup_iterations
+    config = run.config.replace(limit=1000)
+    images = config.optimization.warmup_batch_size * config.optimization.warmup_iterations
     images += config.iterations * config.num_learned
-    if config.model_lr == 0:
+    if config.optimization.model_lr == 0:
         images = 0
     model = run.model.config
     return {
@@ -274,6 +270,6 @@ def compute(run: Run) -> dict[str, Any]:
         "images": images,
         "images_per_s": images / manifest["train_seconds"],
         "saved_mb": saved_mb(config),
-        "iterations": [config.warmup_iterations, config.iterations],
+        "iterations": [config.optimization.warmup_iterations, config.iterations],
         "commit": manifest["commit"],
     }

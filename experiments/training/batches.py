@@ -21,15 +21,15 @@ Ranked = tuple[Drawn, Int[Tensor, "B N"]]
 
 def make_stream(config: TrainConfig, processes: Processes) -> ImageStream:
     """Open the training split as this process's share of a stream."""
-    assert config.image_size is not None
+    assert config.data.image_size is not None
     return ImageStream(
-        config.data,
+        config.data.data,
         "train",
-        image_size=config.image_size,
+        image_size=config.data.image_size,
         batch_size=config.stream_batch,
-        channels=config.channels or 3,
-        seed=config.seed,
-        num_workers=config.stream_workers,
+        channels=config.data.channels or 3,
+        seed=config.run.seed,
+        num_workers=config.data.stream_workers,
         rank=processes.rank,
         world_size=processes.count,
     )

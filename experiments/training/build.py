@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
@@ -19,10 +19,6 @@ from foveate.model import AnyOrderTransformer
 from foveate.model.teachers import teacher_dim
 from foveate.optim import Muon
 
-if TYPE_CHECKING:
-    pass
-
-
 STREAM_EVALUATED = 10_000
 """Images of a streamed split that are evaluated on, unless a number is asked for."""
 
@@ -32,27 +28,28 @@ def load_split(config: TrainConfig, split: str, limit: int | None = None) -> Ima
 
     Of streamed data it is the first images: STREAM_EVALUATED of them unless limit says otherwise.
     """
-    if config.stream:
-        assert config.image_size is not None
+    options = config.data
+    if options.stream:
+        assert options.image_size is not None
         return first_images(
-            config.data,
+            options.data,
             split,
-            image_size=config.image_size,
-            channels=config.channels or 3,
+            image_size=options.image_size,
+            channels=options.channels or 3,
             limit=limit or STREAM_EVALUATED,
         )
-    if config.data == "cue":
+    if options.data == "cue":
         images = cue_set(split)
         return images if limit is None else images.subset(limit)
     return load_data(
-        config.data, split, image_size=config.image_size, limit=limit, root=config.data_root
+        options.data, split, image_size=options.image_size, limit=limit, root=options.data_root
     )
 
 
 def load_captions(config: TrainConfig, images: ImageSet, split: str) -> Captions:
     """Say what is at each patch: of the default scenes object and place, else the image's class."""
-    rows, cols = (side // config.patch_size for side in images.image_shape[1:])
-    if config.data == "scenes":
+    rows, cols = (side // config.model.patch_size for side in images.image_shape[1:])
+    if config.data.data == "scenes":
         captions = scene_captions(split, images.image_shape[1], (rows, cols))
         return Captions(captions.sentences, captions.number[: len(images)])
     return class_captions(images, rows * cols)
@@ -100,8 +97,8 @@ def multiplies_bfloat16(side: int = 256) -> bool:
 
 def check_precision(config: TrainConfig) -> None:
     """Warn if this processor is no good at the precision."""
-    on_cpu = torch.device(config.device).type == "cpu"
-    if config.precision == "bf16" and on_cpu and not multiplies_bfloat16():
+    on_cpu = torch.device(config.run.device).type == "cpu"
+    if config.optimization.precision == "bf16" and on_cpu and not multiplies_bfloat16():
         print(
             "warning: this processor has no arithmetic for bfloat16; --precision fp32 is many "
             "times faster here",
@@ -119,39 +116,40 @@ def build(
     parts = config.parts
     feature_dim = None
     if parts.target == "features":
-        feature_dim = teacher_dim(config.teacher, config.embed_dim)
+        feature_dim = teacher_dim(config.model.teacher, config.model.embed_dim)
     model = AnyOrderTransformer(
         parts.model_config(
             image_size=image_shape[1:],
             in_chans=image_shape[0],
-            patch_size=config.patch_size,
-            embed_dim=config.embed_dim,
-            depth=config.depth,
-            num_heads=config.num_heads,
-            periphery=config.periphery,
-            num_targets=config.num_targets,
+            patch_size=config.model.patch_size,
+            embed_dim=config.model.embed_dim,
+            depth=config.model.depth,
+            num_heads=config.model.num_heads,
+            periphery=config.model.periphery,
+            num_targets=config.model.num_targets,
             feature_dim=feature_dim,
             vocabulary=vocabulary,
             max_words=max_words,
         )
-    ).to(config.device)
-    if config.iterations and not model.config.scannable:
+    ).to(config.run.device)
+    if config.policy is not None and not model.config.scannable:
         raise ValueError(
             "the policy needs a causal stream whose decoder predicts raw pixels without lateral "
-            f"attention, which recipe {config.recipe} is not with these options; add --iterations "
-            "0, or for saim and semaim --target pixels"
+            f"attention, which recipe {config.model.recipe} is not with these options; "
+            "add --iterations 0, or for saim and semaim --target pixels"
         )
-    if config.num_candidates is not None and config.num_candidates >= model.num_patches:
+    candidates = None if config.policy is None else config.policy.num_candidates
+    if candidates is not None and candidates >= model.num_patches:
         raise ValueError(
             f"num_candidates must be less than the {model.num_patches} patches of an image, "
-            f"got {config.num_candidates}; leave it out for all"
+            f"got {candidates}; leave it out for all"
         )
-    if model.config.scannable and not 1 <= config.budget < model.num_patches:
+    if model.config.scannable and not 1 <= config.scan.budget < model.num_patches:
         raise ValueError(
             f"budget must lie in 1..{model.num_patches - 1} fixations for this grid, "
-            f"got {config.budget}"
+            f"got {config.scan.budget}"
         )
-    return model, PointerPolicy(config.embed_dim, PolicyConfig()).to(config.device)
+    return model, PointerPolicy(config.model.embed_dim, PolicyConfig()).to(config.run.device)
 
 
 def build_optimizers(
@@ -163,9 +161,10 @@ def build_optimizers(
     hidden = [p for stack in stacks for p in stack.parameters() if p.ndim == 2]
     learned = [p for p in model.parameters() if p.requires_grad]
     others = [p for p in learned if not any(p is matrix for matrix in hidden)]
-    rate, decay, betas = config.model_lr, config.weight_decay, (0.9, 0.95)
+    options = config.optimization
+    rate, decay, betas = options.model_lr, options.weight_decay, (0.9, 0.95)
     hidden_optimizer: torch.optim.Optimizer
-    if config.model_optimizer == "muon":
+    if options.model_optimizer == "muon":
         # Jordan et al. 2024: at equal steps far ahead of AdamW here.
         hidden_optimizer = Muon(hidden, lr=rate, weight_decay=decay)
     else:

@@ -219,9 +219,9 @@ def check_shardable(config: TrainConfig, processes: Processes) -> None:
         raise ValueError(
             f"--shard needs another --order than {config.parts.order}, which looks into the model"
         )
-    if config.parts.target == "features" and config.teacher in OWN_DECAY:
+    if config.parts.target == "features" and config.model.teacher in OWN_DECAY:
         raise ValueError(
-            f"--shard needs a timm model as --teacher; {config.teacher} copies the model"
+            f"--shard needs a timm model as --teacher; {config.model.teacher} copies the model"
         )
 
 
@@ -231,19 +231,22 @@ def share_batches(config: TrainConfig, processes: Processes) -> TrainConfig:
     Raises:
         ValueError: the processes cannot share them equally, or not train this config together.
     """
-    if config.agent == "maskable-ppo" and processes.count > 1:
+    agent = None if config.policy is None else config.policy.agent
+    if agent == "maskable-ppo" and processes.count > 1:
         raise ValueError(
             f"--agent maskable-ppo trains in a single process, got {processes.count}; "
             "choose --agent group-relative, or start without torchrun"
         )
-    if config.shard:
+    if config.run.shard:
         check_shardable(config, processes)
-    num = config.micro_batches
+    num = config.optimization.micro_batches
     if num is None:
-        num = (read_config(config.out).micro_batches or 1) if config.resume else processes.count
+        num = processes.count
+        if config.run.resume:
+            num = read_config(config.run.out).optimization.micro_batches or 1
     if num % processes.count:
         raise ValueError(
             f"{processes.count} processes cannot share {num} micro-batches equally; "
             "choose another --nproc-per-node or --micro-batches"
         )
-    return dataclasses.replace(config, micro_batches=num)
+    return config.replace(micro_batches=num)

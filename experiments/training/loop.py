@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import resource
 import sys
@@ -34,20 +33,20 @@ def train(config: TrainConfig) -> Trainer:
 
     All processes that torchrun started call it alike; the first one writes.
     """
-    config.check_effect()
-    set_threads(config.threads)
-    processes = Processes.started(config.device)
+    set_threads(config.run.threads)
+    processes = Processes.started(config.run.device)
     config = share_batches(config, processes)
     check_device(processes.device)
     check_folder(config)
     with processes.connected():
         trainer = run_loop(config, processes)
     if processes.rank == 0:
-        print(f"written: {config.out}, {trainer.iteration} of {config.total_iterations} iterations")
-    if config.report and trainer.iteration == config.total_iterations and processes.rank == 0:
+        done = f"{trainer.iteration} of {config.total_iterations} iterations"
+        print(f"written: {config.run.out}, {done}")
+    if config.run.report and trainer.iteration == config.total_iterations and processes.rank == 0:
         from experiments.evaluation.report import report
 
-        report(config.out)
+        report(config.run.out)
     return trainer
 
 
@@ -56,17 +55,17 @@ def run_loop(config: TrainConfig, processes: Processes) -> Trainer:
     # Asked at the start: by the end of a long run the working tree may hold another commit.
     commit = git_commit()
     writes = processes.rank == 0
-    trainer = Trainer(dataclasses.replace(config, device=processes.device), processes)
+    trainer = Trainer(config.replace(device=processes.device), processes)
     if writes:
         check_precision(config)
-    if config.report and config.stream:
+    if config.run.report and config.data.stream:
         for split in ("val", "test") if trainer.model.config.scannable else ("test",):
-            open_source(config.data, split)
-    metrics = config.out / "metrics.jsonl"
-    if config.resume:
+            open_source(config.data.data, split)
+    metrics = config.run.out / "metrics.jsonl"
+    if config.run.resume:
         # Without a checkpoint yet the run starts anew.
-        if (config.out / CHECKPOINT).exists():
-            trainer.load(read_checkpoint(config.out / CHECKPOINT))
+        if (config.run.out / CHECKPOINT).exists():
+            trainer.load(read_checkpoint(config.run.out / CHECKPOINT))
         if writes:
             trim_metrics(metrics, trainer.iteration)
     elif writes:
@@ -75,21 +74,21 @@ def run_loop(config: TrainConfig, processes: Processes) -> Trainer:
     seconds_before = seconds_so_far(metrics)
     started, end = (
         time.perf_counter(),
-        min(config.total_iterations, config.stop_after or config.total_iterations),
+        min(config.total_iterations, config.run.stop_after or config.total_iterations),
     )
     log = None
-    if writes and config.wandb != "disabled":
+    if writes and config.run.wandb != "disabled":
         import wandb
 
         log = wandb.init(
-            project="foveate", mode=config.wandb, dir=config.out, config=dataclasses.asdict(config)
+            project="foveate", mode=config.run.wandb, dir=config.run.out, config=config.flat()
         )
 
     logged, logged_at = started, first
     progress = tqdm(
         total=config.total_iterations,
         initial=trainer.iteration,
-        desc=config.out.name,
+        desc=config.run.out.name,
         unit="it",
         disable=not writes,
     )
@@ -97,14 +96,14 @@ def run_loop(config: TrainConfig, processes: Processes) -> Trainer:
         while trainer.iteration < end:
             measured, at = trainer.step(), trainer.iteration
             progress.update()
-            if writes and (at % config.log_every == 0 or at == end):
+            if writes and (at % config.run.log_every == 0 or at == end):
                 seconds = seconds_before + time.perf_counter() - started
                 line = {"iteration": at, "seconds": round(seconds, 2), **measured}
                 with metrics.open("a") as file:
                     file.write(json.dumps(line) + "\n")
-                warming = at <= config.warmup_iterations
-                learned = config.num_learned * (config.micro_batches or 1)
-                images = config.warmup_batch_size if warming else learned
+                warming = at <= config.optimization.warmup_iterations
+                learned = config.num_learned * (config.optimization.micro_batches or 1)
+                images = config.optimization.warmup_batch_size if warming else learned
                 now = time.perf_counter()
                 speed = images * (at - logged_at) / (now - logged)
                 logged, logged_at = now, at
@@ -113,10 +112,10 @@ def run_loop(config: TrainConfig, processes: Processes) -> Trainer:
                 )
                 if log is not None:
                     log.log(line, step=at)
-            if at % config.save_every == 0 or at == end:
+            if at % config.run.save_every == 0 or at == end:
                 state = trainer.state()
                 if writes:
-                    save_checkpoint(config.out, state)
+                    save_checkpoint(config.run.out, state)
     if writes and trainer.iteration > first:
         record_run(config, trainer, commit, seconds_before + time.perf_counter() - started)
     if log is not None:
@@ -134,9 +133,9 @@ def peak_memory_mb(device: str) -> float:
 
 def record_run(config: TrainConfig, trainer: Trainer, commit: str, seconds: float) -> None:
     """Write the manifest; a resumed run keeps the commits of its earlier parts."""
-    earlier = read_manifest(config.out).get("commits", []) if config.resume else []
+    earlier = read_manifest(config.run.out).get("commits", []) if config.run.resume else []
     write_manifest(
-        config.out,
+        config.run.out,
         commit=commit,
         commits=[*earlier, commit],
         iterations=trainer.iteration,
@@ -145,8 +144,8 @@ def record_run(config: TrainConfig, trainer: Trainer, commit: str, seconds: floa
             "model": sum(p.numel() for p in trainer.model.parameters()),
             "policy": sum(p.numel() for p in trainer.policy.parameters()),
         },
-        data=config.data,
-        train_images=None if config.stream else len(trainer.images),
+        data=config.data.data,
+        train_images=None if config.data.stream else len(trainer.images),
         world_size=trainer.processes.count,
-        peak_memory_mb=peak_memory_mb(config.device),
+        peak_memory_mb=peak_memory_mb(config.run.device),
     )

@@ -5,10 +5,10 @@ No torch here, so that ``--help`` answers at once.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 from experiments.training.config import TrainConfig
+from foveate.choices import lookup
 from foveate.recipes import RECIPES
 
 RARE_SCANS: dict[str, float] = {"policy_every": 4, "batch_size": 8, "random_share": 0.75}
@@ -16,12 +16,8 @@ RARE_SCANS: dict[str, float] = {"policy_every": 4, "batch_size": 8, "random_shar
 policy then adds a third to the cost of a step (``experiments.bench rollout``)."""
 
 
-DEMO = TrainConfig(
-    report=True,
-    embed_dim=64,
-    warmup_iterations=700,
-    iterations=840,
-    **RARE_SCANS,  # type: ignore[arg-type]
+DEMO = TrainConfig().replace(
+    report=True, embed_dim=64, warmup_iterations=700, iterations=840, **RARE_SCANS
 )
 
 
@@ -29,8 +25,7 @@ PRESETS: dict[str, tuple[str, TrainConfig]] = {
     "demo": ("Scenes, periphery: the two-command demo, under 6 minutes on 2 cores.", DEMO),
     "smoke": (
         "A few iterations of everything, for tests.",
-        replace(
-            DEMO,
+        DEMO.replace(
             out=Path("runs/smoke"),
             limit=256,
             embed_dim=32,
@@ -49,7 +44,7 @@ PRESETS: dict[str, tuple[str, TrainConfig]] = {
     ),
     "cue": (
         "A toy world in which looking is the only way to win; 20 seconds.",
-        TrainConfig(
+        TrainConfig().replace(
             out=Path("runs/cue"),
             data="cue",
             patch_size=2,
@@ -67,26 +62,26 @@ PRESETS: dict[str, tuple[str, TrainConfig]] = {
     ),
     "fashion_mnist": (
         "Fashion-MNIST, blind, 10 of 49 patches; 45 minutes on one core.",
-        TrainConfig(
+        TrainConfig().replace(
             out=Path("runs/fashion_mnist"),
             data="FashionMNIST",
             periphery=0,
             budget=10,
             warmup_iterations=2500,
             iterations=8500,
-            **RARE_SCANS,  # type: ignore[arg-type]
+            **RARE_SCANS,
         ),
     ),
     "cifar10": (
         "CIFAR-10, periphery, 16 of 64 patches; 45 minutes on one core.",
-        TrainConfig(
+        TrainConfig().replace(
             out=Path("runs/cifar10"),
             data="CIFAR10",
             depth=6,
             budget=16,
             warmup_iterations=1500,
             iterations=3800,
-            **RARE_SCANS,  # type: ignore[arg-type]
+            **RARE_SCANS,
         ),
     ),
 }
@@ -94,7 +89,7 @@ PRESETS: dict[str, tuple[str, TrainConfig]] = {
 
 PRESETS["foveate"] = (
     "As demo: the recipe of this project.",
-    replace(DEMO, out=Path("runs/foveate")),
+    DEMO.replace(out=Path("runs/foveate")),
 )
 
 
@@ -121,21 +116,34 @@ RECIPE_SIZES: dict[str, dict[str, float]] = {
 PRESETS |= {
     name: (
         f"{row.reference.split('(', 1)[0].split(',')[0].strip()} on scenes; 1 to 6 minutes.",
-        replace(
-            TrainConfig(
-                out=Path("runs") / name,
-                recipe=name,
-                report=True,
-                embed_dim=64,
-                periphery=0,
-                prefix_share=0.0,
-                warmup_iterations=600,
-                warmup_batch_size=64,
-                iterations=0,
-            ),
-            **RECIPE_SIZES.get(name, {}),  # type: ignore[arg-type]
+        TrainConfig().replace(
+            **{
+                "out": Path("runs") / name,
+                "recipe": name,
+                "report": True,
+                "embed_dim": 64,
+                "periphery": 0,
+                "prefix_share": 0.0,
+                "warmup_iterations": 600,
+                "warmup_batch_size": 64,
+                "iterations": 0,
+                **RECIPE_SIZES.get(name, {}),
+            }
         ),
     )
     for name, row in RECIPES.items()
     if name != "foveate"
 }
+
+
+def own_preset(name: str) -> TrainConfig:
+    """Return a preset of one's own, ``MODULE:NAME``: a TrainConfig, or a function that makes one.
+
+    Raises:
+        ValueError: there is none of this name, or it is something else.
+    """
+    found: object = lookup("preset", name, {}, object)
+    config = found() if callable(found) else found
+    if not isinstance(config, TrainConfig):
+        raise ValueError(f"preset {name!r} must be a TrainConfig or return one, got {config!r}")
+    return config

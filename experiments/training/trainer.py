@@ -14,7 +14,7 @@ from torch import Tensor
 
 from agents.group_relative import policy_step
 from agents.policies import PolicyConfig
-from envs.episode import reward_named
+from envs.rewards import reward_named
 from envs.vector import ImageScanVectorEnv
 from experiments.training.batches import Drawn, Ranked, Scans, make_stream, moved, repeated
 from experiments.training.build import (
@@ -33,6 +33,7 @@ from experiments.training.distributed import (
     sharded_like,
     whole,
 )
+from experiments.training.groups import PolicyTraining
 from foveate.data import augment
 from foveate.data.captions import Captions
 from foveate.data.streaming import StreamState
@@ -42,7 +43,7 @@ from foveate.orders.semantic import model_ordering
 from foveate.targets import fit_palette
 
 if TYPE_CHECKING:
-    from agents.sb3 import JointPPO
+    from agents.joint_ppo import JointPPO
 
 STREAM_SAMPLE = 256
 """Images of a stream that are looked at before training."""
@@ -61,47 +62,48 @@ class Trainer:
     def __init__(self, config: TrainConfig, processes: Processes) -> None:
         self.config = config
         self.processes = processes
-        torch.manual_seed(config.seed)
-        self.stream = make_stream(config, processes) if config.stream else None
+        torch.manual_seed(config.run.seed)
+        self.stream = make_stream(config, processes) if config.data.stream else None
         with processes.one_before_the_others():
             # Of a stream a sample, the same for all processes, which must agree on a palette.
-            limit = STREAM_SAMPLE if config.stream else config.limit
+            limit = STREAM_SAMPLE if config.data.stream else config.data.limit
             self.images = load_split(config, "train", limit)
-        self.pixels = self.images.images.to(config.device)
+        self.pixels = self.images.images.to(config.run.device)
         self.captions: Captions | None = None
         words: tuple[str, ...] = ()
         max_words = 0
         if config.parts.tracks:
             self.captions = load_captions(config, self.images, "train")
             words, max_words = self.captions.vocabulary.words, self.captions.encoded.shape[1]
-        reward_named(config.reward)
+        if config.policy is not None:
+            reward_named(config.policy.reward)
         self.model, self.policy = build(config, self.images.image_shape, words, max_words)
-        if config.shard:
+        if config.run.shard:
             processes.shard(self.model)
         self.model_optimizers = build_optimizers(config, self.model)
         self.teacher: Teacher | None = None
         if self.model.config.target == "features":
-            self.teacher = make_teacher(config.teacher, self.model, config.device)
+            self.teacher = make_teacher(config.model.teacher, self.model, config.run.device)
         if self.model.config.target == "colors":
             sample = self.images.images[:PALETTE_IMAGES]
-            palette = fit_palette(sample, self.model.config.num_colors, seed=config.seed)
+            palette = fit_palette(sample, self.model.config.num_colors, seed=config.run.seed)
             self.model.palette.copy_(palette)
         self.ppo: JointPPO | None = None
-        if config.agent == "maskable-ppo":
-            self.ppo = self._make_ppo()
+        if config.policy is not None and config.policy.agent == "maskable-ppo":
+            self.ppo = self._make_ppo(config.policy)
             self.policy, self.policy_optimizer = self.ppo.pointer, self.ppo.optimizer
         else:
-            self.policy_optimizer = torch.optim.Adam(self.policy.parameters(), lr=config.policy_lr)
-        self.num_micro_batches = config.micro_batches or 1
+            self.policy_optimizer = torch.optim.Adam(self.policy.parameters(), lr=0.0)
+        self.num_micro_batches = config.optimization.micro_batches or 1
         self.order = model_ordering(config.parts.order, self.model, **config.parts.order_options)
         # An order that the parts do not take, or that is none, is refused before files are written.
         with torch.no_grad():
-            images = self.images.batch(torch.arange(2) % len(self.images), config.device)
-            rank = self.order(images, generator=torch.Generator().manual_seed(config.seed))
+            images = self.images.batch(torch.arange(2) % len(self.images), config.run.device)
+            rank = self.order(images, generator=torch.Generator().manual_seed(config.run.seed))
             check_rank(rank, self.model.num_patches)
-            if self.model.config.queries == "own" and not config.shard:
+            if self.model.config.queries == "own" and not config.run.shard:
                 self.model.predict_in_turn(images, rank)
-        self.generator = torch.Generator().manual_seed(config.seed)
+        self.generator = torch.Generator().manual_seed(config.run.seed)
         self.scans: list[Scans] = []
         self.measured: dict[str, float] = {}
         self.iteration = 0
@@ -109,22 +111,23 @@ class Trainer:
     measured: dict[str, float]
     """Loss of the last iteration; of the last one that scanned auc, return and entropy."""
 
-    def _make_ppo(self) -> JointPPO:
-        from agents.sb3 import JointPPO  # Seconds, which runs of the native agent need not wait.
+    def _make_ppo(self, options: PolicyTraining) -> JointPPO:
+        # Seconds, which runs of the native agent need not wait.
+        from agents.joint_ppo import JointPPO
 
         config = self.config
         env = ImageScanVectorEnv(
-            config.batch_size * config.group,
+            options.batch_size * options.group,
             model=self.model,
             data=self.images,
-            budget=config.budget,
-            reward=config.reward,
+            budget=config.scan.budget,
+            reward=options.reward,
         )
         return JointPPO(
             env,
-            discount=config.discount,
+            discount=options.discount,
             hidden_dim=PolicyConfig().hidden_dim,
-            seed=config.seed,
+            seed=config.run.seed,
         )
 
     # --- one iteration
@@ -136,19 +139,20 @@ class Trainer:
 
     def _iterate(self) -> dict[str, float]:
         config, at = self.config, self.iteration
-        since_warmup = at - config.warmup_iterations
+        since_warmup = at - config.optimization.warmup_iterations
         self.iteration += 1
         self._set_learning_rates(at)
         generators = self._generators()
         if since_warmup < 0:
-            num_images = config.per_micro_batch(config.warmup_batch_size)
+            num_images = config.per_micro_batch(config.optimization.warmup_batch_size)
             return {"loss": self._learn_in_order(num_images, generators)}
-        if since_warmup % config.policy_every and self.scans:
+        assert config.policy is not None
+        if since_warmup % config.policy.policy_every and self.scans:
             return {"loss": self._learn_from_scans(generators)}
-        model_learns = config.schedule in ("joint", "frozen")
-        policy_learns = config.schedule in ("joint", "policy_only")
-        if config.schedule == "alternating":
-            policy_learns = since_warmup // config.alternate_every % 2 == 0
+        model_learns = config.policy.schedule in ("joint", "frozen")
+        policy_learns = config.policy.schedule in ("joint", "policy_only")
+        if config.policy.schedule == "alternating":
+            policy_learns = since_warmup // config.policy.alternate_every % 2 == 0
             model_learns = not policy_learns
 
         measured: dict[str, float] = {}
@@ -178,7 +182,8 @@ class Trainer:
     ) -> dict[str, float]:
         """Scan with the native policy, update it, and hand the scans to the model."""
         config = self.config
-        num_images = config.per_micro_batch(config.batch_size)
+        assert config.policy is not None
+        num_images = config.per_micro_batch(config.policy.batch_size)
         batches = [self._batch(num_images, generator) for generator in generators]
         with parameters_together(self.model):
             steps = [
@@ -186,12 +191,12 @@ class Trainer:
                     self.model,
                     self.policy,
                     images,
-                    budget=config.budget,
-                    reward=config.reward,
-                    group=config.group,
-                    discount=config.discount,
+                    budget=config.scan.budget,
+                    reward=config.policy.reward,
+                    group=config.policy.group,
+                    discount=config.policy.discount,
                     entropy_weight=self._entropy_weight(at),
-                    num_candidates=config.num_candidates,
+                    num_candidates=config.policy.num_candidates,
                     generator=generator,
                 )
                 for (images, _), generator in zip(batches, generators, strict=True)
@@ -211,7 +216,7 @@ class Trainer:
 
     def _scan_with_ppo(self, ppo: JointPPO, at: int, learn: Learn) -> dict[str, float]:
         """Let MaskablePPO collect one rollout and learn from it; the model learns in between."""
-        device = self.config.device
+        device = self.config.run.device
         return ppo.step(
             at,
             lambda index, order: learn(
@@ -228,10 +233,11 @@ class Trainer:
 
     def _learn_from_scans(self, generators: list[torch.Generator]) -> float:
         """Update the model on the policy's last scans and its share of random orders."""
+        assert self.config.policy is not None
         batches: list[list[Ranked]] = []
         for (drawn, order), generator in zip(self.scans, generators, strict=True):
             pairs: list[Ranked] = []
-            if self.config.random_share < 1:
+            if self.config.policy.random_share < 1:
                 scanned = repeated(drawn, len(order) // len(drawn[1]))
                 pairs.append((scanned, order_to_rank(order, self.model.num_patches)))
             if self.config.num_random:
@@ -246,7 +252,7 @@ class Trainer:
         total = 0.0
         for pairs, generator in zip(batches, generators, strict=True):
             num_images = sum(len(rank) for _, rank in pairs)
-            loss = torch.zeros((), device=self.config.device)
+            loss = torch.zeros((), device=self.config.run.device)
             for (images, index), rank in pairs:
                 anchors = self._anchors(rank, generator)
                 features = None if self.teacher is None else self.teacher(images)
@@ -254,7 +260,7 @@ class Trainer:
                     part = self.model(
                         images,
                         rank,
-                        num_steps=self.config.budget + 1,
+                        num_steps=self.config.scan.budget + 1,
                         generator=generator,
                         features=features,
                         anchors=anchors,
@@ -276,8 +282,10 @@ class Trainer:
 
     def autocast(self) -> torch.autocast:
         """Return the context of the model's training passes."""
-        device = torch.device(self.config.device).type
-        return torch.autocast(device, torch.bfloat16, enabled=self.config.precision == "bf16")
+        device = torch.device(self.config.run.device).type
+        return torch.autocast(
+            device, torch.bfloat16, enabled=self.config.optimization.precision == "bf16"
+        )
 
     # --- batches and orders
 
@@ -287,7 +295,7 @@ class Trainer:
         """Start tracks of words at the first patches of the order: a policy's first fixations."""
         if self.captions is None:
             return None
-        number = min(NUM_TRACKS, self.config.budget, self.model.num_patches)
+        number = min(NUM_TRACKS, self.config.scan.budget, self.model.num_patches)
         return rank_to_order(ranked(rank, generator))[:, :number]
 
     def _words(
@@ -304,9 +312,9 @@ class Trainer:
         else:
             index = torch.full((size,), -1)  # Nothing that needs numbers takes a stream.
             parts = [next(self.stream).images for _ in range(size // self.config.stream_batch)]
-            pixels = torch.cat(parts).to(self.config.device)
+            pixels = torch.cat(parts).to(self.config.run.device)
         images = pixels.float() / 255
-        if self.config.augment:
+        if self.config.data.augment:
             images = augment(images, generator=generator)
         return images, index
 
@@ -317,38 +325,41 @@ class Trainer:
         """
         drawn = self._batch(size, generator)
         rank = self.order(drawn[0], generator=generator)
-        share = self.config.prefix_share
+        share = self.config.optimization.prefix_share
         if share > 0 and float(torch.rand((), generator=generator)) < share:
             prefix = int(torch.randint(1, self.model.num_patches, (), generator=generator))
             rank = tie_prefix(rank, prefix)
         if self.model.config.queries == "unseen":
-            rank = rank.clamp(max=self.config.budget)
+            rank = rank.clamp(max=self.config.scan.budget)
         return drawn, rank
 
     # --- schedules
 
     def _decay(self, at: int) -> float:
         """Cosine from 1 to 0 over the iterations with the policy, or all if there are none."""
-        first = self.config.warmup_iterations if self.config.iterations else 0
+        first = self.config.optimization.warmup_iterations if self.config.iterations else 0
         progress = max(0, at - first) / max(1, self.config.total_iterations - first)
         return 0.5 * (1 + math.cos(math.pi * progress))
 
     def _entropy_weight(self, at: int) -> float:
-        return self.config.entropy_weight * max(self._decay(at), 0.1)
+        assert self.config.policy is not None
+        return self.config.policy.entropy_weight * max(self._decay(at), 0.1)
 
     def _set_learning_rates(self, at: int) -> None:
         config = self.config
         # The model keeps 5% of its rate to the end: the policy's orders go on changing until then.
         left = self._decay(at) if config.parts.lr_schedule == "cosine" else 1.0
         ramp = min(100, math.ceil(config.total_iterations / 10))
-        model_lr = config.model_lr * max(left, 0.05) * min(1.0, (at + 1) / ramp)
-        policy_age = at - config.warmup_iterations + 1
-        policy_lr = (
-            config.policy_lr * max(self._decay(at), 0.05) * min(1.0, max(policy_age, 0) / 10)
-        )
+        model_lr = config.optimization.model_lr * max(left, 0.05) * min(1.0, (at + 1) / ramp)
         for optimizer in self.model_optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = model_lr
+        if config.policy is None:
+            return
+        policy_age = at - config.optimization.warmup_iterations + 1
+        policy_lr = (
+            config.policy.policy_lr * max(self._decay(at), 0.05) * min(1.0, max(policy_age, 0) / 10)
+        )
         for group in self.policy_optimizer.param_groups:
             group["lr"] = policy_lr
 
@@ -356,7 +367,8 @@ class Trainer:
 
     def state(self) -> dict[str, Any]:
         """Everything that the next iteration depends on, whether it is sharded or not."""
-        kept = self.scans if self.config.policy_every > 1 else []
+        rare = self.config.policy is not None and self.config.policy.policy_every > 1
+        kept = self.scans if rare else []
         return {
             "iteration": self.iteration,
             "image_shape": self.images.image_shape,
@@ -379,7 +391,7 @@ class Trainer:
     def load(self, state: dict[str, Any]) -> None:
         """Continue from a state."""
         weights = sharded_like(state["model"], self.model.state_dict())
-        load_weights(self.model, self.policy, {**state, "model": weights}, self.config.out)
+        load_weights(self.model, self.policy, {**state, "model": weights}, self.config.run.out)
         for optimizer, saved in zip(self.model_optimizers, state["model_optimizers"], strict=True):
             load_optimizer(optimizer, saved)
         if self.ppo is not None:
@@ -389,7 +401,7 @@ class Trainer:
             self.teacher.load_state_dict(state["teacher"])
         self.generator.set_state(state["generator"].cpu())
         scans = self.processes.share(state.get("scans", []))
-        self.scans = moved(scans, self.config.device)
+        self.scans = moved(scans, self.config.run.device)
         if self.stream is not None:
             if len(state["streams"]) != self.processes.count:
                 raise ValueError(

@@ -1,16 +1,18 @@
 """Captions: the words that belong to an image, or to each of its patches."""
 
 from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
+
 import torch
-import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
-from torch import Tensor, nn
+from jaxtyping import Int
+from torch import Tensor
+
 from foveate.data import scenes
-from foveate.model.encoder import PatchEncoder, take
+
 if TYPE_CHECKING:
     from foveate.data.images import ImageSet
 
@@ -113,4 +115,3 @@ def scene_captions(split: str, size_px: int, grid: tuple[int, int]) -> Captions:
     ]
     number = 1 + (world.labels * rows + center[:, 0]) * cols + center[:, 1]
     return Captions(tuple(sentences), number.unsqueeze(1) * inside)
-

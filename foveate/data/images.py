@@ -1,19 +1,12 @@
 """A split of a data set as uint8 tensors in memory."""
 
 from __future__ import annotations
-import difflib
-import hashlib
-import os
-import tempfile
-import zipfile
-from collections.abc import Callable, Iterable
+
 from dataclasses import dataclass, replace
-from pathlib import Path
-import numpy as np
+
 import torch
 from jaxtyping import Float, Int, Int64, UInt8
 from torch import Tensor
-from foveate.data import scenes, sources
 
 
 @dataclass(frozen=True)
@@ -85,4 +78,3 @@ def augment(
         torch.default_generator.manual_seed(seed)
         augmented: Tensor = pipeline(images)
     return augmented
-

@@ -10,21 +10,20 @@ Rows are dealt round-robin over the classes, so that any prefix is class-balance
 """
 
 from __future__ import annotations
+
 import difflib
 import hashlib
 import os
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
 from pathlib import Path
+
 import numpy as np
 import torch
-from jaxtyping import Float, Int, Int64, UInt8
-from torch import Tensor
+
 from foveate.data import scenes, sources
 from foveate.data.images import ImageSet
-
 
 TORCHVISION_SETS = ("FashionMNIST", "CIFAR10", "CIFAR100", "STL10")
 
@@ -131,4 +130,3 @@ def _store(path: Path, built: ImageSet) -> None:
             name=np.array(built.name),
         )
         partial.replace(path)
-

@@ -1,7 +1,7 @@
 """Where streamed images come from: row groups of parquet, tar files, shards of Hugging Face sets.
 
-Each is cut into pieces that can be read on their own, from any row on; ``foveate.data.streaming`` deals
-them out. Samples stay encoded here.
+Each is cut into pieces that can be read on their own, from any row on; ``foveate.data.streaming``
+deals them out. Samples stay encoded here.
 """
 
 from __future__ import annotations

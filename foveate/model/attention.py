@@ -188,6 +188,11 @@ class KeyValueCache:
         """Return the keys and values at the first ``length`` places."""
         return self.keys[:, :, :length], self.values[:, :, :length]
 
+    def resized(self, capacity: int) -> KeyValueCache:
+        """Return this with room for ``capacity`` tokens; those that it holds stay."""
+        more = capacity - self.keys.shape[2]
+        return KeyValueCache(F.pad(self.keys, (0, 0, 0, more)), F.pad(self.values, (0, 0, 0, more)))
+
     def repeat(self, times: int) -> KeyValueCache:
         """Return an independent cache in which every row stands ``times`` times in succession."""
         return KeyValueCache(

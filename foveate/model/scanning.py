@@ -157,6 +157,16 @@ class Scan:
             at=at,
         )
 
+    def make_room(self, num_patches: int) -> None:
+        """Make sure that so many more patches can be revealed in every row."""
+        length = 0 if self.at is None else self.at.length
+        if length + num_patches <= self.capacity:
+            return
+        room = length + num_patches
+        for caches in (self.encoder_caches, self.decoder_caches):
+            caches[:] = [cache.resized(room + 1) for cache in caches]
+        self.capacity = room
+
     def _append(self, tokens: Float[Tensor, "B K D"], present: Bool[Tensor, "B K"] | None) -> None:
         self.at = self._place(tokens.shape[1], present)
         layers = []

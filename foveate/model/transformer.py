@@ -322,9 +322,11 @@ class AnyOrderTransformer(PatchEncoder):
 
     @torch.no_grad()
     def error_curve(
-        self, images: Float[Tensor, "B C H W"], order: Int[Tensor, "B T"]
+        self, images: Float[Tensor, "B C H W"], order: Int[Tensor, "B T *K"]
     ) -> Float[Tensor, "B S"]:
         """Error of what is still unseen after 0..T fixations, over that before the first one.
+
+        A fixation is a patch, (B, T), or a segment, (B, T, K), padded with -1.
 
         Squared raw-pixel error summed over the unseen patches: the error of the canvas that shows
         true pixels where the scan has been and the prediction elsewhere. Entry 0 is 1.
@@ -343,7 +345,7 @@ class AnyOrderTransformer(PatchEncoder):
 
     @torch.no_grad()
     def reconstructions(
-        self, images: Float[Tensor, "B C H W"], order: Int[Tensor, "B T"]
+        self, images: Float[Tensor, "B C H W"], order: Int[Tensor, "B T *K"]
     ) -> Float[Tensor, "B S C H W"]:
         """Draw the canvas after 0..T fixations, in [0, 1]: the truth where seen, else predicted."""
         rank, num_steps = order_to_rank(order, self.num_patches), order.shape[1]

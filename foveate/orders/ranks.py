@@ -33,24 +33,30 @@ def check_rank(rank: Shaped[Tensor, "..."], num_patches: int) -> None:
         raise ValueError(f"rank must not be negative; row {int((rank < 0).any(1).nonzero()[0])} is")
 
 
-def check_order(order: Int[Tensor, "B T"], num_patches: int) -> None:
-    """Raise ValueError unless every row of order holds distinct patches 0..N-1."""
-    if order.ndim != 2 or order.shape[1] > num_patches:
+def check_order(order: Int[Tensor, "B T *S"], num_patches: int) -> None:
+    """Raise ValueError unless every row of order holds distinct patches 0..N-1.
+
+    An order of segments, (B, T, S), may hold -1 as padding.
+    """
+    if order.ndim not in (2, 3) or (order.ndim == 2 and order.shape[1] > num_patches):
         raise ValueError(
-            f"order must have shape (B, T) with T <= {num_patches}, got {tuple(order.shape)}"
+            f"order must have shape (B, T) with T <= {num_patches}, or (B, T, S) of segments, "
+            f"got {tuple(order.shape)}"
         )
-    outside = ((order < 0) | (order >= num_patches)).any(1)
+    least = 0 if order.ndim == 2 else -1
+    patches = order.flatten(1)
+    outside = ((patches < least) | (patches >= num_patches)).any(1)
     if bool(outside.any()):
         raise ValueError(
             f"order must hold patches 0..{num_patches - 1}; "
             f"row {int(outside.nonzero()[0])} does not"
         )
-    repeats = order.sort(dim=1).values.diff(dim=1) == 0
+    ascending = patches.sort(dim=1).values
+    repeats = (ascending.diff(dim=1) == 0) & (ascending[:, 1:] >= 0)
     if bool(repeats.any()):
         row, place = (int(i) for i in repeats.nonzero()[0])
         raise ValueError(
-            "an order visits a patch once; "
-            f"row {row} repeats {int(order[row].sort().values[place])}"
+            f"an order visits a patch once; row {row} repeats {int(ascending[row, place])}"
         )
 
 
@@ -66,12 +72,31 @@ def ranked(key: Num[Tensor, "B N"], generator: torch.Generator | None) -> Int[Te
     return rank_to_order(order)
 
 
-def order_to_rank(order: Int[Tensor, "B T"], num_patches: int) -> Int[Tensor, "B N"]:
-    """Step of every patch; patches that a scanpath of T < N fixations leaves out tie at rank T."""
-    check_order(order, num_patches)
+def order_to_rank(
+    order: Int[Tensor, "B T *S"], num_patches: int, *, check: bool = True
+) -> Int[Tensor, "B N"]:
+    """Step of every patch; patches that a scanpath of T fixations leaves out tie at rank T.
+
+    Args:
+        order: the patch of each step, (B, T), or its segment, (B, T, S), padded with -1.
+        num_patches: patches of an image, N.
+        check: look for mistakes, for which a GPU must be waited for; False for scanpaths that an
+            episode made.
+
+    Raises:
+        ValueError: a patch is outside 0..N-1, or is visited twice.
+    """
+    if check:
+        check_order(order, num_patches)
     num_steps = order.shape[1]
-    rank = order.new_full((len(order), num_patches), num_steps)
-    return rank.scatter(1, order, torch.arange(num_steps, device=order.device).expand_as(order))
+    step = torch.arange(num_steps, device=order.device)
+    if order.ndim == 3:
+        step = step.repeat_interleave(order.shape[2])
+    patches = order.flatten(1)
+    # One more place takes the padding.
+    rank = order.new_full((len(order), num_patches + 1), num_steps)
+    place = patches.masked_fill(patches < 0, num_patches)
+    return rank.scatter(1, place, step.expand_as(place))[:, :num_patches]
 
 
 def tie_prefix(rank: Int[Tensor, "B N"], size: int) -> Int[Tensor, "B N"]:

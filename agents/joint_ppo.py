@@ -1,0 +1,130 @@
+"""MaskablePPO beside a transformer that learns: the policy's half of joint training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, cast
+
+import numpy as np
+import torch
+from jaxtyping import Int
+from sb3_contrib import MaskablePPO
+from stable_baselines3.common.callbacks import BaseCallback
+from torch import Tensor
+
+from agents.policies import PointerPolicy
+from agents.sb3 import PointerActorCriticPolicy, ScanVecEnv
+from envs.vector import ImageScanVectorEnv
+from foveate.orders.segments import Fixations
+
+Learn = Callable[[Int[Tensor, "B"], Int[Tensor, "B T *S"]], None]
+"""Takes the numbers of the images and the scanpaths on them."""
+
+
+class AfterRollout(BaseCallback):
+    """Hand the images and scanpaths of a rollout on before the policy's update.
+
+    This is how the transformer learns between rollouts. The rollout must be one whole episode.
+
+    Args:
+        learn: takes the image numbers and the scanpaths.
+        fixations: what the environment's actions open; None = one patch each.
+    """
+
+    def __init__(self, learn: Learn, fixations: Fixations | None = None) -> None:
+        super().__init__()
+        self.learn, self.fixations = learn, fixations
+        self.errors: list[float] = []
+        self.index = np.empty(0, np.int64)
+
+    def _on_rollout_start(self) -> None:
+        # The last step of the rollout already begins the next episode, with other images.
+        self.index = self.training_env.get_attr("index")[0].copy()
+        self.errors = []
+
+    def _on_step(self) -> bool:
+        self.errors.append(float(np.mean([info["error"] for info in self.locals["infos"]])))
+        return True
+
+    def _on_rollout_end(self) -> None:
+        actions = torch.from_numpy(self.locals["rollout_buffer"].actions[..., 0])
+        order = actions.long().T.contiguous()
+        if self.fixations is not None:
+            order = self.fixations.patches[order]
+        self.learn(torch.from_numpy(self.index), order)
+
+
+class JointPPO:
+    """MaskablePPO as one of two learners: the model learns between its rollout and its update.
+
+    A rollout is one whole episode of every row. Clipping 0.2, GAE 0.95, 4 epochs of 4 minibatches:
+    sb3-contrib's defaults but for the epochs, since the model moves between rollouts.
+    """
+
+    def __init__(self, env: ImageScanVectorEnv, *, discount: float, hidden_dim: int, seed: int):
+        self.seed, self.fixations = seed, env.fixations
+        self.ppo = MaskablePPO(
+            PointerActorCriticPolicy,
+            ScanVecEnv(env),
+            n_steps=env.budget,
+            batch_size=max(1, env.num_envs * env.budget // 4),
+            n_epochs=4,
+            gamma=discount,
+            gae_lambda=0.95,
+            policy_kwargs={"hidden_dim": hidden_dim},
+            seed=seed,
+            device=next(env.model.parameters()).device,
+        )
+
+    @property
+    def pointer(self) -> PointerPolicy:
+        """The policy that learns."""
+        return cast(PointerPolicy, self.ppo.policy.mlp_extractor.pointer)
+
+    @property
+    def optimizer(self) -> torch.optim.Optimizer:
+        """The optimizer of policy and critic."""
+        return self.ppo.policy.optimizer
+
+    def step(
+        self,
+        at: int,
+        learn: Learn,
+        *,
+        learning_rate: float,
+        entropy_weight: float,
+    ) -> dict[str, float]:
+        """Collect one rollout, call ``learn``, and update the policy.
+
+        Args:
+            at: number of the iteration, which with the seed decides all randomness.
+            learn: called with the images' numbers and the scanpaths on them.
+            learning_rate: of this update.
+            entropy_weight: of this update.
+
+        Returns:
+            Mean error after a fixation (auc) and reward of a scan (return), and entropy, nats.
+        """
+        # stable-baselines3 draws from the global generators: seeded anew for every iteration, a
+        # resumed run goes on as if it had never stopped.
+        self.ppo.set_random_seed(self.seed * 1_000_003 + at)
+        self.ppo.ent_coef = entropy_weight
+        self.ppo.lr_schedule = lambda _: learning_rate
+        self.ppo._last_obs = None  # Observations of the model as it was before its update.
+        after = AfterRollout(learn, self.fixations)
+        num_steps = self.ppo.n_steps * self.ppo.n_envs
+        # An interval never reached: the measurements stay in the logger, to be read below.
+        self.ppo.learn(num_steps, callback=after, log_interval=2**62, reset_num_timesteps=False)
+        return {
+            "auc": float(np.mean(after.errors)),
+            "return": float(self.ppo.rollout_buffer.rewards.sum(0).mean()),
+            "entropy": -float(self.ppo.logger.name_to_value["train/entropy_loss"]),
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the weights of policy and critic."""
+        return self.ppo.policy.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from weights."""
+        self.ppo.policy.load_state_dict(state)

@@ -1,0 +1,136 @@
+"""Rewards: what one fixation was worth.
+
+A reward is a function from a :class:`Fixation` to one number per row. A fixation computes what a
+reward asks of it and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from foveate.choices import lookup
+from foveate.model import AnyOrderTransformer
+from foveate.model.decoder import Prediction
+from foveate.model.encoder import PIXEL_MEAN, PIXEL_STD
+
+REVISIT_PENALTY = 0.1
+"""Taken from the reward of a fixation that shows nothing new."""
+
+
+@dataclass(frozen=True)
+class Knowledge:
+    """What an episode knows between two fixations."""
+
+    error: Float[Tensor, "B"]
+    """Squared raw-pixel error summed over the unseen patches, over the image's own error before the
+    first fixation."""
+    prediction: Prediction
+    """What the model predicts of Q patches."""
+    predicted: Int[Tensor, "B Q"]
+    """The patches that are predicted: all of them, in raster order, unless candidates are drawn."""
+    patch_errors: Float[Tensor, "B Q"]
+    """Mean squared error of each predicted patch; 0 where seen."""
+    content: Float[Tensor, "B D"]
+    """Encoder state of the patch seen last: the causal summary of all that has been seen."""
+
+
+@dataclass(frozen=True)
+class Fixation:
+    """One fixation in every row, as a reward sees it."""
+
+    known_before: Knowledge
+    known_after: Knowledge
+    patches: Int[Tensor, "B S"]
+    """The patches that the fixation opened; -1 = padding."""
+    is_new: Bool[Tensor, "B S"]
+    """Which of them had not been seen before (False at the padding)."""
+    initial_error: Float[Tensor, "B"]
+    """Squared error summed over all patches before the first fixation, which errors are divided
+    by."""
+    targets: Float[Tensor, "B N P"]
+    """The true patches, normalized as the model predicts them."""
+    model: AnyOrderTransformer
+    """The world."""
+
+    @property
+    def before(self) -> Float[Tensor, "B"]:
+        """Error of what was unseen before the fixation."""
+        return self.known_before.error
+
+    @property
+    def after(self) -> Float[Tensor, "B"]:
+        """Error of what is unseen after it."""
+        return self.known_after.error
+
+    @cached_property
+    def decoded(self) -> Float[Tensor, "B"]:
+        """Error of the opened patches, as they were predicted before they were seen."""
+        known = self.known_before
+        opened = (known.predicted.unsqueeze(2) == self.patches.unsqueeze(1)).any(2)
+        return (known.patch_errors * opened).sum(1) / self.initial_error
+
+    @property
+    def features_before(self) -> Float[Tensor, "B D"]:
+        """The encoder's summary of what had been seen before the fixation."""
+        return self.known_before.content
+
+    @property
+    def features_after(self) -> Float[Tensor, "B D"]:
+        """The encoder's summary of what has been seen after it."""
+        return self.known_after.content
+
+    @cached_property
+    def images(self) -> Float[Tensor, "B C H W"]:
+        """The true images in [0, 1]."""
+        return self.model.unpatchify(self.targets * PIXEL_STD + PIXEL_MEAN)
+
+
+Reward = Callable[[Fixation], Tensor]
+"""One number per row, (B,)."""
+
+REWARDS: dict[str, Reward] = {
+    "auc": lambda fixation: -fixation.after,
+    "gain": lambda fixation: fixation.before - fixation.after,
+    "surprise": lambda fixation: fixation.decoded,
+    "ease": lambda fixation: -fixation.decoded,
+}
+"""Rewards by name.
+
+``auc`` is the area under the error curve. With ``gain`` and no discount the sum telescopes to the
+final error, so that the order of the same patches carries no signal. ``surprise`` seeks noise and
+``ease`` flat sky.
+"""
+
+
+def reward_named(name: str) -> Reward:
+    """Return a reward of REWARDS, or one of your own, ``MODULE:NAME``.
+
+    Raises:
+        ValueError: unknown, or nothing that can be called.
+    """
+    return lookup("reward", name, REWARDS)
+
+
+def checked_reward(name: str, reward: Reward, fixation: Fixation) -> Float[Tensor, "B"]:
+    """Return the reward of a fixation, one number per row.
+
+    Raises:
+        ValueError: the reward raises, or returns something else.
+    """
+    try:
+        value = reward(fixation)
+    except Exception as reason:
+        # Whatever the user's function raises: the line must say whose it is.
+        raise ValueError(f"reward {name!r}: {type(reason).__name__}: {reason}") from reason
+    if not isinstance(value, torch.Tensor) or value.shape != fixation.after.shape:
+        raise ValueError(
+            f"reward {name!r} must return a reward per row, {tuple(fixation.after.shape)}, "
+            f"got {value!r}"
+        )
+    return value

@@ -1,0 +1,106 @@
+"""The command line of a training run: a preset, and options by their names alone.
+
+A run without a policy has no options of one. Whether there is a policy is up to ``--iterations``,
+hence that option is looked at before the others are parsed. No torch here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import tyro
+
+from experiments.cli import program
+from experiments.training.config import GROUPS, TrainConfig, check_without_policy
+from experiments.training.groups import PolicyTraining
+from experiments.training.presets import PRESETS, own_preset
+
+WITHOUT_POLICY = "It trains the model alone; --iterations 1000 adds a policy, with its options."
+
+
+@dataclass(frozen=True, kw_only=True)
+class WithPolicy(TrainConfig):
+    """A run that has a policy, which ``--help`` can then list as a group of its own."""
+
+    policy: PolicyTraining = field(default_factory=PolicyTraining)
+    """The policy, which scans and learns after the warm-up."""
+
+
+def read_command_line(arguments: Sequence[str]) -> TrainConfig:
+    """Return the config that the arguments name: PRESET or MODULE:NAME, then options.
+
+    Raises:
+        ValueError: a value that is not allowed, or an option that the run has no policy for.
+        SystemExit: another mistake, or ``--help``, as by tyro.
+    """
+    name, options = (arguments[0], list(arguments[1:])) if arguments else ("", [])
+    chosen: dict[str, tuple[str, TrainConfig]] = {}
+    if name in PRESETS or ":" in name:
+        own = ":" in name
+        title, preset = ("A preset of your own.", own_preset(name)) if own else PRESETS[name]
+        preset, options = with_policy_or_without(preset, options)
+        chosen[name] = described(title, preset)
+    parsed: TrainConfig = tyro.extras.overridable_config_cli(
+        {**PRESETS, **chosen},
+        prog=program(),
+        args=[*arguments[:1], *options],
+        config=(tyro.conf.OmitArgPrefixes,),
+    )
+    return TrainConfig(**{group: getattr(parsed, group) for group in GROUPS})
+
+
+def described(title: str, preset: TrainConfig) -> tuple[str, TrainConfig]:
+    """Return title and preset in the form that the parser takes."""
+    if preset.policy is None:
+        return f"{title} {WITHOUT_POLICY}", preset
+    return title, WithPolicy(**{group: getattr(preset, group) for group in GROUPS})
+
+
+def with_policy_or_without(
+    preset: TrainConfig, options: list[str]
+) -> tuple[TrainConfig, list[str]]:
+    """Give the preset a policy or take it away, as ``--iterations`` says; return what is left.
+
+    Raises:
+        ValueError: options of a policy for a run without one.
+    """
+    iterations = value_of("iterations", options)
+    if iterations == "0":
+        preset = dataclasses.replace(preset, policy=None)
+    elif iterations is not None:
+        preset = preset.replace(iterations=preset.iterations or 1)
+    if preset.policy is None:
+        options = without("iterations", options)
+        check_without_policy([option_name(each) for each in options])
+    return preset, options
+
+
+def option_name(argument: str) -> str:
+    """Return the option of an argument, ``--embed-dim`` or ``--embed-dim=32``; empty if none."""
+    is_option = argument.startswith("--")
+    return argument[2:].partition("=")[0].replace("-", "_") if is_option else ""
+
+
+def value_of(option: str, arguments: list[str]) -> str | None:
+    """Return the last value that the arguments give to an option; None if they do not."""
+    value = None
+    for argument, following in zip(arguments, [*arguments[1:], ""], strict=False):
+        if option_name(argument) == option:
+            value = argument.partition("=")[2] if "=" in argument else following
+    return value
+
+
+def without(option: str, arguments: list[str]) -> list[str]:
+    """Return the arguments without an option and its value."""
+    kept: list[str] = []
+    skip = False
+    for argument in arguments:
+        if skip:
+            skip = False
+        elif option_name(argument) == option:
+            skip = "=" not in argument
+        else:
+            kept.append(argument)
+    return kept

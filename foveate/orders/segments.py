@@ -1,0 +1,104 @@
+"""What one fixation opens: a patch, or a segment of patches that become visible together.
+
+A scanpath of segments is an order of sets: ``order[b, t]`` holds the patches of step t, padded with
+-1. As ranks it needs nothing new: the patches of a segment tie.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from foveate.orders.paths import Grid, grid_cells
+from foveate.orders.ranks import order_to_rank
+
+
+@dataclass(frozen=True)
+class Fixations:
+    """The fixations that a policy chooses from, and the patches that each of them opens."""
+
+    patches: Int[Tensor, "A S"]
+    """Patches of every fixation; -1 = padding, last in its row."""
+    num_patches: int
+    """Patches of an image, N."""
+
+    def __post_init__(self) -> None:
+        order_to_rank(self.patches.unsqueeze(1), self.num_patches)  # Refuses repeats in a row.
+
+    def __len__(self) -> int:
+        """Return the number of fixations, A."""
+        return len(self.patches)
+
+    @property
+    def size(self) -> int:
+        """Patches of the largest fixation, S."""
+        return self.patches.shape[1]
+
+    @cached_property
+    def is_partition(self) -> bool:
+        """Whether every patch is in one fixation, and all fixations are equally large.
+
+        Then a fixation that was not chosen before opens nothing but unseen patches.
+        """
+        patches = self.patches.flatten().sort().values.cpu()
+        return torch.equal(patches, torch.arange(self.num_patches))
+
+    @classmethod
+    def squares(cls, grid: Grid, side: int) -> Fixations:
+        """Cut the grid into squares of ``side`` x ``side`` patches, in raster order.
+
+        Where ``side`` does not divide the grid, those at the far edges are narrower.
+
+        Raises:
+            ValueError: the side is less than 1, or one square covers the whole grid.
+        """
+        if not 1 <= side < max(grid):
+            raise ValueError(
+                f"a fixation must be 1..{max(grid) - 1} patches wide on a {grid[0]}x{grid[1]} "
+                f"grid, got {side}"
+            )
+        squares: dict[tuple[int, int], list[int]] = {}
+        for patch, (row, col) in enumerate(grid_cells(grid)):
+            squares.setdefault((row // side, col // side), []).append(patch)
+        size = max(map(len, squares.values()))
+        rows = [square + [-1] * (size - len(square)) for square in squares.values()]
+        return cls(torch.tensor(rows), grid[0] * grid[1])
+
+    def members(self, of_patches: Tensor, fill: float | bool) -> Tensor:
+        """Lay what belongs to patches, (B, N), out by fixation, (B, A, S).
+
+        Args:
+            of_patches: a value per patch.
+            fill: what stands at the padding.
+        """
+        patches = self.patches.to(of_patches.device)
+        values = of_patches[:, patches.clamp_min(0)]
+        return values.masked_fill(patches < 0, fill)
+
+    def any(self, of_patches: Bool[Tensor, "B N"]) -> Bool[Tensor, "B A"]:
+        """Whether something is true of any patch of each fixation."""
+        return self.members(of_patches, False).any(2)
+
+    def sum(self, of_patches: Float[Tensor, "B N"]) -> Float[Tensor, "B A"]:
+        """Sum a value over the patches of each fixation."""
+        return self.members(of_patches, 0.0).sum(2)
+
+
+def fixations_of_size(grid: Grid, size: int) -> Fixations | None:
+    """Return squares of ``size`` x ``size`` patches; None where a fixation opens one patch."""
+    return None if size == 1 else Fixations.squares(grid, size)
+
+
+def rank_to_segments(rank: Int[Tensor, "B N"], num_steps: int) -> Int[Tensor, "B T S"]:
+    """List the patches that are opened at each of the first steps, padded with -1.
+
+    The inverse of :func:`foveate.orders.order_to_rank`, up to the order within a segment.
+    """
+    opened = rank.unsqueeze(1) == torch.arange(num_steps, device=rank.device).view(1, -1, 1)
+    size = max(1, int(opened.sum(2).max()))
+    place = opened.to(torch.uint8).argsort(dim=2, descending=True, stable=True)[..., :size]
+    return place.masked_fill(~opened.gather(2, place), -1)

@@ -1,0 +1,116 @@
+"""A training run's options: groups and their flat form, the command line, folders of before."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+from unittest import mock
+
+import pytest
+
+from experiments.runs import read_config, write_config
+from experiments.training.command_line import read_command_line
+from experiments.training.config import GROUP_OF, GROUPS, TrainConfig
+from experiments.training.groups import ModelOptions, PolicyTraining
+from experiments.training.presets import PRESETS
+
+ROOT = Path(__file__).parent.parent
+RECORDED = sorted((ROOT / "experiments" / "records").glob("*/config.json"))
+
+
+def read(*arguments: str) -> TrainConfig:
+    with mock.patch.object(sys, "argv", ["train.py", *arguments]):
+        return read_command_line(arguments)
+
+
+def test_no_two_groups_have_an_option_of_the_same_name() -> None:
+    assert len(GROUP_OF) == sum(len(dataclasses.fields(group)) for group in GROUPS.values())
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_the_flat_form_is_the_config(name: str) -> None:
+    config = PRESETS[name][1]
+    stored = json.loads(json.dumps(config.flat(), default=str))
+    assert TrainConfig.from_flat(stored) == config
+    assert set(stored) <= set(GROUP_OF)
+    assert read(name) == config
+
+
+def test_options_are_replaced_by_their_names_alone() -> None:
+    config = TrainConfig().replace(budget=5, embed_dim=32, reward="gain", out=Path("here"))
+    assert (config.scan.budget, config.model.embed_dim) == (5, 32)
+    assert config.policy == PolicyTraining(reward="gain")
+    assert config.replace(iterations=0).policy is None
+    assert config.replace(iterations=0).replace(iterations=7).policy == PolicyTraining(iterations=7)
+    with pytest.raises(ValueError, match=r"unknown option 'budgt'; did you mean 'budget'"):
+        config.replace(budgt=5)
+
+
+def test_the_command_line_is_flat() -> None:
+    config = read("demo", "--reward", "gain", "--embed-dim", "32", "--budget=5")
+    assert config == PRESETS["demo"][1].replace(reward="gain", embed_dim=32, budget=5)
+
+
+def test_iterations_say_whether_there_is_a_policy() -> None:
+    assert read("smoke", "--iterations", "0").policy is None
+    assert read("smoke", "--iterations=0", "--budget", "3").scan.budget == 3
+    saim = read("saim", "--target", "pixels", "--iterations", "500", "--discount", "0.5")
+    assert saim.policy == PolicyTraining(iterations=500, discount=0.5)
+    assert read("saim", "--iterations", "0") == PRESETS["saim"][1]
+    for arguments in (
+        ("saim", "--reward=gain"),
+        ("smoke", "--iterations", "0", "--reward", "gain"),
+        ("smoke", "--reward", "gain", "--iterations=0"),
+    ):
+        with pytest.raises(ValueError, match=r"--reward: of no effect .* by --iterations 1000"):
+            read(*arguments)
+
+
+def test_a_preset_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "my_runs.py").write_text(
+        "from experiments.training.config import TrainConfig\n"
+        "from experiments.training.groups import ModelOptions\n"
+        "big = TrainConfig(model=ModelOptions(embed_dim=256))\n"
+        "def small():\n    return big.replace(embed_dim=8, iterations=0)\n"
+        "number = 3\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    assert read("my_runs:big", "--depth", "2").model == ModelOptions(embed_dim=256, depth=2)
+    assert read("my_runs:small").policy is None
+    assert read("my_runs:small", "--iterations", "3").iterations == 3
+    for name, message in (
+        ("my_runs:number", "must be a TrainConfig or return one, got 3"),
+        ("my_runs:none", "module my_runs has no 'none'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            read(name)
+
+
+@pytest.mark.parametrize("path", RECORDED, ids=lambda path: path.parent.name)
+def test_configs_of_recorded_runs_load(path: Path) -> None:
+    stored = json.loads(path.read_text())
+    flat = json.loads(json.dumps(read_config(path.parent).flat(), default=str))
+    assert stored.items() <= flat.items()
+
+
+def test_options_of_no_policy_that_earlier_versions_wrote_are_left_out(tmp_path: Path) -> None:
+    config = PRESETS["mae"][1].replace(out=tmp_path)
+    write_config(config)
+    stored = json.loads((tmp_path / "config.json").read_text())
+    assert "reward" not in stored
+    idle = {**dataclasses.asdict(PolicyTraining(batch_size=8)), "iterations": 0}
+    (tmp_path / "config.json").write_text(json.dumps({**stored, **idle, "micro_batches": 1}))
+    assert read_config(tmp_path) == config.replace(micro_batches=1)
+
+
+def test_a_config_that_does_not_load_names_the_version_that_reads_it(tmp_path: Path) -> None:
+    write_config(TrainConfig().replace(out=tmp_path))
+    stored = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**stored, "glimpses": 3}))
+    with pytest.raises(ValueError, match=r"unknown option 'glimpses'.*the version that wrote it"):
+        read_config(tmp_path)
+    (tmp_path / "manifest.json").write_text('{"commit": "abc123"}')
+    with pytest.raises(ValueError, match="its commit abc123 reads it"):
+        read_config(tmp_path)
