@@ -20,6 +20,7 @@ from experiments.training.config import TrainConfig
 from foveate.checkpoint import CHECKPOINT, read_checkpoint
 from foveate.data import ImageSet
 from foveate.model import AnyOrderTransformer
+from foveate.orders.segments import Fixations
 from foveate.recipes import Recipe
 
 MANIFEST = "manifest.json"
@@ -204,6 +205,8 @@ class Run:
     model: AnyOrderTransformer
     policy: PointerPolicy
     iteration: int
+    fixations: Fixations | None = None
+    """What the policy chooses from; None = each fixation opens one patch."""
 
     @property
     def agent(self) -> PolicyAgent:

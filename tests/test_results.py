@@ -13,27 +13,48 @@ import numpy as np
 import pytest
 import torch
 
+from agents.baselines import GreedyOracleAgent
 from experiments.compare import CompareConfig
 from experiments.evaluation.compare import compare, draw_comparison
 from experiments.evaluation.comparison import SHOWN, Comparison, OrderErrors, training_facts
-from experiments.evaluation.diagnostics import Diagnostics, fixation_entropies
+from experiments.evaluation.diagnostics import (
+    Diagnostics,
+    chosen_percentiles,
+    fixation_entropies,
+)
 from experiments.evaluation.draw import draw
 from experiments.evaluation.intervals import gap_interval, mean_interval, seed_interval
 from experiments.evaluation.probe import probe
 from experiments.evaluation.probe_result import FineTuned, ProbeResult
 from experiments.evaluation.report import present_comparison
-from experiments.evaluation.scanpaths import of_another_image
+from experiments.evaluation.scanpaths import (
+    first_fixations,
+    of_another_image,
+    scan_in_chunks,
+)
 from experiments.probe import ProbeConfig
 from experiments.runs import Run
 from experiments.scanpaths import ScanpathConfig
 from experiments.training.build import build
 from experiments.training.config import TrainConfig
 from foveate.orders import order_to_rank
+from foveate.orders.segments import Fixations
 from foveate.probes import Accuracy, LinearAccuracy
 from foveate.probes.heads import HeadAccuracy
 
 ROOT = Path(__file__).parent.parent
 RECORDS = ROOT / "experiments" / "records"
+CROSS = """
+import torch
+
+class Cross:
+    def __call__(self, episode, generator=None):
+        rows, cols = episode.scan.model.grid
+        step = episode.num_steps % min(rows - 2, cols - 2) + 1
+        center = step * cols + step
+        return center.unsqueeze(1) + torch.tensor([0, -cols, cols, -1, 1])
+"""
+"""An agent that opens a patch and its four neighbors, down the diagonal."""
 
 
 def errors(area: float, **changes: Any) -> OrderErrors:
@@ -319,7 +340,51 @@ def test_scripts_and_libraries_have_the_same_defaults(script: type, library: Any
     }
 
 
+def test_segments_are_compared_as_patches_are(run: Run) -> None:
+    squares = Fixations.squares(run.model.grid, 2)
+    by_squares = replace(run, fixations=squares, config=run.config.replace(budget=2))
+    result = compare(by_squares, limit=6, oracle_limit=4)
+    assert result.fixation_patches == 4
+    assert result.tables()[0].caption.startswith("cue: 2 fixations of 4 among 16 patches")
+    assert all(len(row.curve) == 3 for row in result.orders.values())
+    images = run.split("test", 6).batch(torch.arange(6))
+    upper = torch.tensor([[0, 1, 4, 5], [2, 3, 6, 7]]).expand(6, -1, -1)
+    curve = run.model.error_curve(images, upper).mean(0)
+    assert result.orders["raster"].curve == pytest.approx(curve.tolist(), abs=1e-5)
+    signs = result.diagnostics
+    assert max(signs.fixation_entropy_nats) <= math.log(4)
+    assert 0 <= signs.chosen_percentile <= 1
+    assert result.orders["oracle"].auc <= result.orders["oracle"].auc_ci95[1]
+
+
+def test_the_oracle_chooses_at_the_first_percentile(run: Run) -> None:
+    images = run.split("test", 6).batch(torch.arange(6))
+    for fixations in (None, Fixations.squares(run.model.grid, 2)):
+        order = scan_in_chunks(GreedyOracleAgent(), run.model, images, 2, fixations=fixations)
+        best = chosen_percentiles(run.model, images, order, fixations)
+        assert torch.equal(best, torch.ones(12))
+
+
+def test_an_agent_that_opens_a_cross_is_compared(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "my_cross.py").write_text(CROSS)
+    monkeypatch.syspath_prepend(tmp_path)
+    rows = compare(run, agents=("my_cross:Cross",), limit=6, oracle_limit=4).orders
+    images = run.split("test", 6).batch(torch.arange(6))
+    crosses = torch.tensor([[5, 1, 9, 4, 6], [10, -1, 14, -1, 11]]).expand(6, -1, -1)
+    curve = run.model.error_curve(images, crosses).mean(0)
+    assert rows["my_cross:Cross"].curve[:3] == pytest.approx(curve.tolist(), abs=1e-5)
+
+
 # --- intervals and scanpaths
+
+
+def test_an_order_of_segments_makes_each_at_its_earliest_patch() -> None:
+    rank = torch.tensor([[3, 2, 1, 0, 5, 5]])
+    assert first_fixations(rank, 3).tolist() == [[3, 2, 1]]
+    pairs = Fixations(torch.tensor([[0, 1], [2, 4], [3, 5]]), 6)
+    assert first_fixations(rank, 2, pairs).tolist() == [[[3, 5], [2, 4]]]
 
 
 def test_intervals_of_known_samples() -> None:

@@ -64,7 +64,11 @@ def compare(
         gap_closed_oracle_16=gap_16,
         gap_closed_oracle_16_ci95=gap_16_ci95,
         diagnostics=diagnose(
-            run.model, images[:few], paths["policy"], area["policy"] - area["other_image"]
+            run.model,
+            images[:few],
+            paths["policy"],
+            area["policy"] - area["other_image"],
+            run.fixations,
         ),
         not_better_than=tuple(
             name for name in IMAGE_INDEPENDENT if rows[name].minus_policy_ci95[0] <= 0
@@ -73,6 +77,7 @@ def compare(
         split="test",
         seed=run.seed,
         budget=run.budget,
+        fixation_patches=1 if run.fixations is None else run.fixations.size,
         num_patches=run.model.num_patches,
         periphery=run.model.config.periphery,
         judge="own" if judge is None else judge.name,

@@ -82,6 +82,8 @@ class Comparison(RunResult):
     """Of the training."""
     budget: int
     """Fixations per scan."""
+    fixation_patches: int = 1
+    """Patches that a fixation opens, at most."""
     num_patches: int
     periphery: int
     """Patches on a side of the thumbnail that is always visible; 0 = none."""
@@ -93,7 +95,7 @@ class Comparison(RunResult):
     def tables(self) -> list[Table]:
         """Return all orders, best first, with what they say of the policy."""
         caption = (
-            f"{self.dataset}: {self.budget} of {self.num_patches} patches, error over the error "
+            f"{self.dataset}: {self._scans()}, error over the error "
             "before the first fixation;\narea = mean over fixations 1..T; differences paired over "
             "images, 95% bootstrap interval"
         )
@@ -118,12 +120,20 @@ class Comparison(RunResult):
             training: how the run was trained, as :func:`training_facts` writes it.
         """
         caption = (
-            f"{self.budget} of {self.num_patches} patches, "
-            f"{'periphery' if self.periphery else 'blind'}, seed {self.seed}, {training}, "
-            f"compared at `{self.commit[:10]}`."
+            f"{self._scans()}, {'periphery' if self.periphery else 'blind'}, seed {self.seed}, "
+            f"{training}, compared at `{self.commit[:10]}`."
         )
         rows = tuple(self._row(name) for name in SHOWN)
         return Table(COLUMNS, rows, caption, (" ".join(self._findings()),))
+
+    def _scans(self) -> str:
+        """Say how long a scan is."""
+        if self.fixation_patches == 1:
+            return f"{self.budget} of {self.num_patches} patches"
+        return (
+            f"{plural(self.budget, 'fixation')} of {self.fixation_patches} among "
+            f"{self.num_patches} patches"
+        )
 
     def _row(self, name: str) -> tuple[str, ...]:
         row = self.orders[name]

@@ -15,6 +15,7 @@ from experiments.evaluation.intervals import Interval, mean_interval
 from experiments.evaluation.scanpaths import split_rows
 from foveate.model import AnyOrderTransformer
 from foveate.orders import order_to_rank
+from foveate.orders.segments import Fixations
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +33,7 @@ class Diagnostics:
     own_minus_other_ci95: Interval
     """Bootstrap over images."""
     chosen_percentile: float
-    """Where the chosen patch stands among the selectable ones by true one-step reward.
+    """Where the chosen fixation stands among the selectable ones by true one-step reward.
 
     1 = best, 0.5 = random.
     """
@@ -49,23 +50,29 @@ def fixation_entropies(rank: Int[Tensor, "B N"], num_steps: int) -> list[float]:
 
 @torch.no_grad()
 def chosen_percentiles(
-    model: AnyOrderTransformer, images: Float[Tensor, "B C H W"], order: Int[Tensor, "B T ..."]
+    model: AnyOrderTransformer,
+    images: Float[Tensor, "B C H W"],
+    order: Int[Tensor, "B T *S"],
+    fixations: Fixations | None = None,
 ) -> Float[Tensor, " M"]:
     """Percentile of every fixation of the scanpaths by true one-step reward."""
     percentiles = []
-    everywhere = torch.arange(model.num_patches, device=order.device)
     each, budget = model.num_patches**2, order.shape[1]
     for part, path in zip(split_rows(images, each), split_rows(order, each), strict=True):
-        episode, agent = Episode(model, part, budget=budget), OrderAgent(path)
+        episode = Episode(model, part, budget=budget, fixations=fixations)
+        every = torch.arange(episode.num_fixations, device=order.device).expand(len(part), -1)
+        agent, segments = OrderAgent(path), episode.segments_of(every)
         for _ in range(budget):
-            patch = agent(episode)
-            after = error_after(episode, everywhere.expand(len(part), -1))
-            chosen = after.gather(1, patch.unsqueeze(1))
+            opened = agent(episode)
+            is_opened = (segments == opened.view(len(part), 1, -1)).all(2)
+            number = is_opened.to(torch.uint8).argmax(1, keepdim=True)
+            after = error_after(episode, every)
+            chosen = after.gather(1, number)
             others = (episode.selectable.sum(1) - 1).clamp_min(1)
             worse = ((after > chosen) & episode.selectable).sum(1)
             equal = ((after == chosen) & episode.selectable).sum(1) - 1
             percentiles.append((worse + 0.5 * equal) / others)
-            episode.step(patch)
+            episode.step(opened)
     return torch.cat(percentiles)
 
 
@@ -74,6 +81,7 @@ def diagnose(
     images: Float[Tensor, "R C H W"],
     order: Int[Tensor, "B T ..."],
     own_minus_other: Float[np.ndarray, " B"],
+    fixations: Fixations | None = None,
 ) -> Diagnostics:
     """Diagnose a policy from its scanpaths.
 
@@ -83,9 +91,11 @@ def diagnose(
         order: the policy's scanpath of every image.
         own_minus_other: area under the error curve of each image's scanpath minus the area of
             another image's.
+        fixations: what the policy chose from; None = each fixation opens one patch.
     """
     rank = order_to_rank(order, model.num_patches)
     mean, interval = mean_interval(own_minus_other)
+    percentiles = chosen_percentiles(model, images, order[: len(images)], fixations)
     return Diagnostics(
         fixation_entropy_nats=tuple(
             round(entropy, 4) for entropy in fixation_entropies(rank, order.shape[1])
@@ -94,5 +104,5 @@ def diagnose(
         images=len(order),
         own_minus_other=mean,
         own_minus_other_ci95=interval,
-        chosen_percentile=float(chosen_percentiles(model, images, order[: len(images)]).mean()),
+        chosen_percentile=float(percentiles.mean()),
     )

@@ -37,10 +37,10 @@ def draw(
     every = torch.arange(min(heatmap_limit, len(test)))
     images = test.batch(torch.cat([torch.tensor(index), every]), device=torch.device(run.device))
     if order == "policy":
-        paths = scan_in_chunks(run.agent, run.model, images, run.budget)
+        paths = scan_in_chunks(run.agent, run.model, images, run.budget, fixations=run.fixations)
     else:
         generator = torch.Generator().manual_seed(run.seed)
-        paths = ordered_in_chunks(order, run.model, images, run.budget, generator)
+        paths = ordered_in_chunks(order, run.model, images, run.budget, generator, run.fixations)
     chosen = len(index)
     picked, path = images[:chosen], paths[:chosen]
     canvas = run.model.reconstructions(picked, path)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Num
 from torch import Tensor
 
 from agents.baselines import GreedyOracleAgent, SaliencyAgent, UncertaintyAgent, scan_with
@@ -17,7 +17,8 @@ from agents.policies import Agent
 from experiments.runs import Run
 from foveate.choices import lookup
 from foveate.model import AnyOrderTransformer
-from foveate.orders import ORDERINGS, mean_rank_order, order_to_rank, rank_to_order
+from foveate.orders import ORDERINGS, order_to_rank
+from foveate.orders.segments import Fixations
 from foveate.orders.semantic import SEMANTIC, model_ordering
 
 AGENTS: dict[str, Callable[[], Agent]] = {
@@ -39,7 +40,7 @@ def split_rows(rows: Tensor, predictions_per_row: int) -> tuple[Tensor, ...]:
 
 
 def error_curves_of(
-    model: AnyOrderTransformer, images: Float[Tensor, "B C H W"], order: Int[Tensor, "R T ..."]
+    model: AnyOrderTransformer, images: Float[Tensor, "B C H W"], order: Int[Tensor, "R T *S"]
 ) -> Float[np.ndarray, "R S"]:
     """Compute the error curves of R scanpaths, those of the first R images."""
     each = model.num_patches * (order.shape[1] + 1)
@@ -53,6 +54,7 @@ def scan_in_chunks(
     images: Float[Tensor, "B C H W"],
     budget: int,
     num_candidates: int = 1,
+    fixations: Fixations | None = None,
 ) -> Int[Tensor, "B T ..."]:
     """Let an agent scan many images, with a fixed seed.
 
@@ -61,11 +63,28 @@ def scan_in_chunks(
         model: the world.
         images: pixels in [0, 1].
         budget: fixations.
-        num_candidates: patches that the agent tries at every step.
+        num_candidates: fixations that the agent tries at every step.
+        fixations: what it chooses from; None = each fixation opens one patch.
     """
     generator = torch.Generator().manual_seed(0)
     chunks = split_rows(images, model.num_patches * num_candidates)
-    return torch.cat([scan_with(agent, model, part, budget, generator) for part in chunks])
+    return torch.cat(
+        [scan_with(agent, model, part, budget, generator, fixations) for part in chunks]
+    )
+
+
+def first_fixations(
+    rank: Num[Tensor, "B N"], budget: int, fixations: Fixations | None = None
+) -> Int[Tensor, "B T *S"]:
+    """Return the first fixations of an order, each of one patch or of one segment.
+
+    A fixation is made at the earliest rank among its patches; ties by its number.
+    """
+    if fixations is None:
+        return rank.argsort(dim=1, stable=True)[:, :budget]
+    earliest = fixations.members(rank.double(), torch.inf).amin(2)
+    chosen = earliest.argsort(dim=1, stable=True)[:, :budget]
+    return fixations.patches.to(rank.device)[chosen]
 
 
 def make_agent(name: str) -> Agent:
@@ -83,11 +102,12 @@ def ordered_in_chunks(
     images: Float[Tensor, "B C H W"],
     budget: int,
     generator: torch.Generator,
-) -> Int[Tensor, "B T"]:
+    fixations: Fixations | None = None,
+) -> Int[Tensor, "B T *S"]:
     """Return the first fixations of an order on many images."""
     order = model_ordering(name, model)
     ranks = [order(part, generator=generator) for part in split_rows(images, model.num_patches)]
-    return rank_to_order(torch.cat(ranks))[:, :budget]
+    return first_fixations(torch.cat(ranks), budget, fixations)
 
 
 def of_another_image(order: Int[Tensor, "B T ..."], seed: int) -> Int[Tensor, "B T ..."]:
@@ -110,7 +130,7 @@ def scanpaths(
     oracle_limit: int,
     orders: tuple[str, ...] = (),
     agents: tuple[str, ...] = (),
-) -> dict[str, Int[Tensor, "R T ..."]]:
+) -> dict[str, Int[Tensor, "R T *S"]]:
     """Let every order and agent scan the images.
 
     ``best_fixed`` is the mean rank of the policy on validation images. ``other_image`` gives each
@@ -124,22 +144,27 @@ def scanpaths(
         orders: further orders, by name.
         agents: further agents, by name.
     """
-    model, budget = run.model, run.budget
+    model, budget, fixations = run.model, run.budget, run.fixations
     generator = torch.Generator().manual_seed(run.seed)
     chosen_agents = {name: make_agent(name) for name in (*AGENTS, *agents)}
     paths = {
-        name: ordered_in_chunks(name, model, images, budget, generator)
+        name: ordered_in_chunks(name, model, images, budget, generator, fixations)
         for name in (*ORDERINGS, *SEMANTIC, *orders)
     }
-    paths["policy"] = scan_in_chunks(run.agent, model, images, budget)
+
+    def scan(
+        agent: Agent, images: Float[Tensor, "R C H W"], num_candidates: int = 1
+    ) -> Int[Tensor, "R T *S"]:
+        return scan_in_chunks(agent, model, images, budget, num_candidates, fixations)
+
+    paths["policy"] = scan(run.agent, images)
     paths["other_image"] = of_another_image(paths["policy"], run.seed)
-    chosen = order_to_rank(scan_in_chunks(run.agent, model, validation, budget), model.num_patches)
-    paths["best_fixed"] = mean_rank_order(chosen)[:budget].expand(len(images), -1)
+    rank = order_to_rank(scan(run.agent, validation), model.num_patches)
+    fixed = first_fixations(rank.double().mean(0, keepdim=True), budget, fixations)
+    paths["best_fixed"] = fixed.expand(len(images), *fixed.shape[1:])
     for name, agent in chosen_agents.items():
-        paths[name] = scan_in_chunks(agent, model, images, budget)
-    few = images[:oracle_limit]
+        paths[name] = scan(agent, images)
     for name, candidates in ORACLES.items():
-        paths[name] = scan_in_chunks(
-            GreedyOracleAgent(candidates), model, few, budget, candidates or model.num_patches
-        )
+        number = candidates or model.num_patches
+        paths[name] = scan(GreedyOracleAgent(candidates), images[:oracle_limit], number)
     return paths
