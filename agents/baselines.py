@@ -77,7 +77,7 @@ def error_after(episode: Episode, fixations: Int[Tensor, "B K"]) -> Float[Tensor
     nothing new.
     """
     num_tried, num_patches = fixations.shape[1], episode.unseen.shape[1]
-    patches = episode.segments_of(fixations)
+    patches = episode.fixations.opened_by(fixations)
     unseen = episode.unseen.unsqueeze(1).repeat(1, num_tried, 1)
     new = (patches >= 0) & unseen.gather(2, patches.clamp_min(0))
     # What is no news comes last; seen patches and padding hide nothing.
@@ -85,7 +85,7 @@ def error_after(episode: Episode, fixations: Int[Tensor, "B K"]) -> Float[Tensor
     patches, new = patches.clamp_min(0).gather(2, first), new.gather(2, first)
     scan = episode.scan.repeat(num_tried)
     scan.make_room(patches.shape[2])
-    present = None if episode.fixations is None else new.flatten(0, 1)
+    present = None if episode.fixations.is_single else new.flatten(0, 1)
     scan.reveal(patches.flatten(0, 1), present)
     pixels = scan.predict().values.unflatten(0, (-1, num_tried))
     error = (pixels - episode.targets.unsqueeze(1)).square().mean(-1)

@@ -28,12 +28,11 @@ class AfterRollout(BaseCallback):
 
     Args:
         learn: takes the image numbers and the scanpaths.
-        fixations: what the environment's actions open; None = one patch each.
     """
 
-    def __init__(self, learn: Learn, fixations: Fixations | None = None) -> None:
+    def __init__(self, learn: Learn) -> None:
         super().__init__()
-        self.learn, self.fixations = learn, fixations
+        self.learn = learn
         self.errors: list[float] = []
         self.index = np.empty(0, np.int64)
 
@@ -48,9 +47,8 @@ class AfterRollout(BaseCallback):
 
     def _on_rollout_end(self) -> None:
         actions = torch.from_numpy(self.locals["rollout_buffer"].actions[..., 0])
-        order = actions.long().T.contiguous()
-        if self.fixations is not None:
-            order = self.fixations.patches[order]
+        fixations: Fixations = self.training_env.get_attr("fixations")[0]
+        order = fixations.scanpath(actions.long().T.contiguous())
         self.learn(torch.from_numpy(self.index), order)
 
 
@@ -62,7 +60,7 @@ class JointPPO:
     """
 
     def __init__(self, env: ImageScanVectorEnv, *, discount: float, hidden_dim: int, seed: int):
-        self.seed, self.fixations = seed, env.fixations
+        self.seed = seed
         self.ppo = MaskablePPO(
             PointerActorCriticPolicy,
             ScanVecEnv(env),
@@ -111,7 +109,7 @@ class JointPPO:
         self.ppo.ent_coef = entropy_weight
         self.ppo.lr_schedule = lambda _: learning_rate
         self.ppo._last_obs = None  # Observations of the model as it was before its update.
-        after = AfterRollout(learn, self.fixations)
+        after = AfterRollout(learn)
         num_steps = self.ppo.n_steps * self.ppo.n_envs
         # An interval never reached: the measurements stay in the logger, to be read below.
         self.ppo.learn(num_steps, callback=after, log_interval=2**62, reset_num_timesteps=False)

@@ -10,7 +10,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.distributions import Categorical
 
-from envs.episode import Episode, Observation
+from envs.candidates import Observation
+from envs.episode import Episode
 from foveate.sampling import sample
 
 

@@ -21,7 +21,7 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices
 from torch import Tensor, nn
 
 from agents.policies import PointerPolicy, PolicyConfig
-from envs.episode import Observation
+from envs.candidates import Observation
 from envs.vector import ImageScanVectorEnv
 
 

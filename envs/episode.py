@@ -7,39 +7,18 @@ episode ends after ``budget`` fixations.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from envs.candidates import Candidates, Observation
 from envs.rewards import REVISIT_PENALTY, Fixation, Knowledge, checked_reward, reward_named
 from foveate.model import AnyOrderTransformer
 from foveate.model.decoder import Prediction
 from foveate.model.encoder import take
 from foveate.model.scanning import Scan
 from foveate.orders.segments import Fixations
-
-
-@dataclass(frozen=True)
-class Observation:
-    """What a policy may look at; nothing here carries gradients.
-
-    Nothing depends on an unseen patch, unless the model has a periphery. Of a fixation that opens
-    several patches the states are the mean over those unseen, and the errors their sum.
-    """
-
-    query_states: Float[Tensor, "B K D"]
-    """Decoder state of every candidate: of all fixations, unless an episode draws some of them."""
-    content_state: Float[Tensor, "B D"]
-    """Encoder state of the patch seen last; before the first, of the last always-visible token."""
-    log_error: Float[Tensor, "B K"]
-    """The model's expected squared error of every candidate, log."""
-    selectable: Bool[Tensor, "B K"]
-    """Whether a candidate may be chosen (True = it would show something new)."""
-    remaining: Float[Tensor, "B"]
-    """Share of the budget that is left, 1 to 0."""
 
 
 class Episode:
@@ -78,21 +57,20 @@ class Episode:
         self.reward, self.reward_of = reward, reward_named(reward)
         if num_candidates is not None and num_candidates < 1:
             raise ValueError(f"there must be at least 1 candidate, got {num_candidates}")
-        self.fixations = fixations
-        self.num_fixations = model.num_patches if fixations is None else len(fixations)
-        if not 1 <= budget <= self.num_fixations:
-            raise ValueError(f"budget must lie in 1..{self.num_fixations} fixations, got {budget}")
+        fixations = fixations or Fixations.single(model.num_patches)
+        self.fixations = fixations.to(images.device)
+        if not 1 <= budget <= len(fixations):
+            raise ValueError(f"budget must lie in 1..{len(fixations)} fixations, got {budget}")
         self.budget, self.group = budget, group
         self.num_candidates, self.generator = num_candidates, generator
-        size = 1 if fixations is None else fixations.size
-        scan = Scan.start(model, images, min(model.num_patches, budget * size))
+        scan = Scan.start(model, images, min(model.num_patches, budget * fixations.size))
         # Before the first fixation the scans of an image do not differ.
         prediction = scan.predict().repeat(group)
         self.scan = scan.repeat(group)
         self.targets = model.patchify(model.normalize(images)).repeat_interleave(group, dim=0)
         num_rows, device = len(self.targets), images.device
         self.num_steps = torch.zeros(num_rows, dtype=torch.long, device=device)
-        self.opened = torch.full((num_rows, budget, size), -1, device=device)
+        self.opened = torch.full((num_rows, budget, fixations.size), -1, device=device)
         self.unseen = torch.ones(self.targets.shape[:2], dtype=torch.bool, device=device)
         self.num_opened = 0
         self.initial_error = self._look_at_all(prediction)
@@ -109,10 +87,8 @@ class Episode:
     error: Float[Tensor, "B"]
     """Error of what is still unseen, over the image's own error before the first fixation; an
     estimate where candidates are drawn."""
-    candidates: Int[Tensor, "B K"]
-    """Fixations among which the next one is chosen."""
-    predicted: Int[Tensor, "B Q"]
-    """Patches that are predicted: all, or those of the candidates, padded with -1."""
+    choices: Candidates
+    """Fixations among which the next one is chosen, and the patches that are predicted."""
     patch_errors: Float[Tensor, "B Q"]
     """Mean squared error of each predicted patch; 0 where seen."""
 
@@ -126,7 +102,12 @@ class Episode:
     @property
     def selectable(self) -> Bool[Tensor, "B A"]:
         """Which fixations would show something new."""
-        return self.unseen if self.fixations is None else self.fixations.any(self.unseen)
+        return self.fixations.any(self.unseen)
+
+    @property
+    def candidates(self) -> Int[Tensor, "B K"]:
+        """Fixations among which the next one is chosen."""
+        return self.choices.fixation
 
     @property
     def done(self) -> Bool[Tensor, "B"]:
@@ -135,18 +116,11 @@ class Episode:
 
     def of_fixations(self, of_patches: Float[Tensor, "B N"]) -> Float[Tensor, "B A"]:
         """Sum a value over the unseen patches that each fixation would open."""
-        unseen = of_patches * self.unseen
-        return unseen if self.fixations is None else self.fixations.sum(unseen)
-
-    def segments_of(self, fixation: Int[Tensor, "B K"]) -> Int[Tensor, "B K S"]:
-        """Return the patches that fixations open; -1 = padding."""
-        if self.fixations is None:
-            return fixation.unsqueeze(2)
-        return self.fixations.patches.to(fixation.device)[fixation]
+        return self.fixations.sum(of_patches * self.unseen)
 
     def opens(self, fixation: Int[Tensor, "B"]) -> Int[Tensor, "B *S"]:
         """Return the patch, or the segment, that a fixation of each row opens, for :meth:`step`."""
-        return fixation if self.fixations is None else self.segments_of(fixation.unsqueeze(1))[:, 0]
+        return self.fixations.scanpath(fixation)
 
     def patch_of(self, choice: Int[Tensor, "B"]) -> Int[Tensor, "B *S"]:
         """Return the patch, or the segment, of each row's chosen candidate."""
@@ -154,33 +128,16 @@ class Episode:
 
     def observe(self) -> Observation:
         """Return what the policy sees now."""
-        log_error, states = self.prediction.log_error, self.prediction.states
-        assert log_error is not None, "a model that can scan predicts its error"
-        unseen = self._unseen_of_predicted()
-        selectable = unseen
-        if self.fixations is not None:
-            patches, place = self._members()
-            exists = patches >= 0
-            unseen = self._of_members(unseen, place) & exists
-            selectable = unseen.any(2)
-            # A fixation that shows nothing new is described by all of its patches.
-            counted = torch.where(selectable.unsqueeze(2), unseen, exists)
-            weight = counted / counted.sum(2, keepdim=True)
-            members = take(states, place.flatten(1)).unflatten(1, place.shape[1:])
-            states = (members * weight.unsqueeze(-1)).sum(2)
-            log_errors = self._of_members(log_error, place)
-            log_error = log_errors.masked_fill(~counted, -torch.inf).logsumexp(2)
-        return Observation(
-            query_states=states,
+        return self.choices.observe(
+            self.prediction,
+            self.unseen,
             content_state=self.scan.content,
-            log_error=log_error,
-            selectable=selectable,
             remaining=1 - self.num_steps / self.budget,
         )
 
     def remaining_error(self) -> Float[Tensor, "B"]:
         """Squared error summed over the unseen patches, as far as the predicted ones tell."""
-        number = self._unseen_of_predicted().sum(1).clamp_min(1)
+        number = self.choices.of_predicted(self.unseen).sum(1).clamp_min(1)
         return self.patch_errors.sum(1) * (self.unseen.sum(1) / number)
 
     # --- one fixation
@@ -266,7 +223,7 @@ class Episode:
             row = int(repeats.nonzero()[0])
             raise ValueError(f"row {row} opens a patch twice at once: {patches[row].tolist()}")
         if self.num_candidates is not None:
-            is_decoded = (self.predicted.unsqueeze(2) == patches.unsqueeze(1)).any(1)
+            is_decoded = (self.choices.predicted.unsqueeze(2) == patches.unsqueeze(1)).any(1)
             if not bool((is_decoded | (patches < 0)).all()):
                 raise ValueError("with num_candidates the next patch must be one of the candidates")
 
@@ -293,70 +250,45 @@ class Episode:
         self.scan.reveal(place.gather(1, first), new.gather(1, first))
 
     def _knowledge(self) -> Knowledge:
+        predicted = self.choices.predicted
         return Knowledge(
-            self.error, self.prediction, self.predicted, self.patch_errors, self.scan.content
+            self.error, self.prediction, predicted, self.patch_errors, self.scan.content
         )
 
     def _judge(self, prediction: Prediction) -> None:
         """Keep a prediction of the predicted patches, and its errors."""
         self.prediction = prediction
-        all_patches = self.num_candidates is None
-        targets = self.targets if all_patches else take(self.targets, self.predicted.clamp_min(0))
+        choices = self.choices
+        targets = self.targets if choices.are_all else take(self.targets, choices.positions)
         error = (prediction.values - targets).square().mean(-1)
-        self.patch_errors = error * self._unseen_of_predicted()
-
-    def _unseen_of_predicted(self) -> Bool[Tensor, "B Q"]:
-        unseen = self.unseen.gather(1, self.predicted.clamp_min(0))
-        return unseen & (self.predicted >= 0)
+        self.patch_errors = error * choices.of_predicted(self.unseen)
 
     def _look_at_all(self, prediction: Prediction) -> Float[Tensor, "B"]:
         """Take a prediction of all patches, return its error, and draw the first candidates."""
-        num_rows, num_patches = self.unseen.shape
-        device = self.unseen.device
-        self.predicted = torch.arange(num_patches, device=device).expand(num_rows, -1)
-        every = torch.arange(self.num_fixations, device=device)
-        self.candidates = every.expand(num_rows, -1)
+        self.choices = Candidates.every(self.fixations, len(self.unseen))
         self._judge(prediction)
         error = self.remaining_error().clamp_min(1e-12)
         if self.num_candidates is not None:
-            self._draw_candidates(self.num_candidates)
-            self._judge(prediction.take(self.predicted.clamp_min(0)))
+            self.choices = self._draw(self.num_candidates)
+            self._judge(prediction.take(self.choices.positions))
         return error
 
     def _predict(self) -> None:
         if self.num_candidates is None:
             self._judge(self.scan.predict())
         else:
-            self._draw_candidates(self.num_candidates)
-            self._judge(self.scan.predict(self.predicted.clamp_min(0)))
+            self.choices = self._draw(self.num_candidates)
+            self._judge(self.scan.predict(self.choices.positions))
 
-    def _draw_candidates(self, number: int) -> None:
-        """Draw selectable fixations, where there are so many, and what is then predicted."""
-        selectable = self.selectable
-        num_rows, num_fixations = selectable.shape
-        noise = torch.rand(num_rows // self.group, num_fixations, generator=self.generator)
-        noise = noise.to(selectable.device).repeat_interleave(self.group, dim=0)
-        # Of fixations that share no patch an opened one ends one at most: only where that might
-        # leave too few are they counted, for which a GPU must be waited for.
-        apart = self.fixations is None or self.fixations.is_partition
-        if not apart or self.num_fixations - self.num_opened < number:
-            number = min(number, max(1, int(selectable.sum(1).min())))
-        drawn = noise.masked_fill(~selectable, -1.0)
-        self.candidates = drawn.topk(number, dim=1).indices
-        self.predicted = self.segments_of(self.candidates).flatten(1)
-
-    def _members(self) -> tuple[Int[Tensor, "B K S"], Int[Tensor, "B K S"]]:
-        """Patches of the candidates (-1 = padding), and their places among the predicted ones."""
-        patches = self.segments_of(self.candidates)
-        if self.num_candidates is None:
-            return patches, patches.clamp_min(0)
-        place = torch.arange(patches[0].numel(), device=patches.device).view(patches[0].shape)
-        return patches, place.expand_as(patches)
-
-    @staticmethod
-    def _of_members(of_predicted: Tensor, place: Int[Tensor, "B K S"]) -> Tensor:
-        """Lay a value of the predicted patches, (B, Q), out by candidate, (B, K, S)."""
-        return of_predicted.gather(1, place.flatten(1)).unflatten(1, place.shape[1:])
+    def _draw(self, number: int) -> Candidates:
+        return Candidates.drawn(
+            self.fixations,
+            self.unseen,
+            number,
+            group=self.group,
+            num_opened=self.num_opened,
+            generator=self.generator,
+        )
 
 
 def check_reward(reward: str, model: AnyOrderTransformer, images: Float[Tensor, "B C H W"]) -> None:

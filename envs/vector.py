@@ -14,23 +14,18 @@ from numpy.typing import NDArray
 from envs.episode import Episode, check_reward
 from envs.observations import (
     OBSERVERS,
-    UNSEEN_GRAY,
     centers_of,
     patch_centers,
-    seen_pixels,
-    to_bytes,
 )
+from envs.rendering import draw_episode
 from envs.toy import cue_set
 from foveate.checkpoint import load_model
 from foveate.choices import check_choice
 from foveate.data import ImageSet, load_data
 from foveate.model import AnyOrderTransformer
-from foveate.model.encoder import PIXEL_MEAN, PIXEL_STD
-from foveate.orders.segments import fixations_of_size
+from foveate.orders.segments import Fixations
 
 Observations: TypeAlias = NDArray[Any] | dict[str, NDArray[Any]]
-RENDER_PX = 224
-"""Side of the panels that ``render`` draws, at least."""
 
 
 class ImageScanVectorEnv(VectorEnv[Observations, NDArray[Any], NDArray[Any]]):
@@ -70,6 +65,21 @@ class ImageScanVectorEnv(VectorEnv[Observations, NDArray[Any], NDArray[Any]]):
     ## Arguments
     Plain values that ``gymnasium.make_vec`` can store in a spec, or objects of ours.
 
+    - num_envs: rows.
+    - model: a packaged model, a run folder or a checkpoint file, as ``load_model`` takes it.
+    - data: what ``foveate.data.load_data`` takes, or ``"cue"``, the world of ``envs.toy``.
+    - split: train, val or test.
+    - image_size: resize to this side, pixels; None = as they are.
+    - limit: use only the first so many images; None = all.
+    - budget: fixations per episode, below the number that there are to choose from.
+    - reward: a key of ``envs.rewards.REWARDS``, or your own, ``MODULE:NAME``.
+    - fixation_size: side of the square that a fixation opens, patches.
+    - obs: observation mode.
+    - action: patch numbers or gaze points.
+    - autoreset: what happens after an episode.
+    - device: torch device of the model.
+    - render_mode: None or rgb_array.
+
     ## Version History
     - v0: first registered version.
     """
@@ -100,23 +110,6 @@ class ImageScanVectorEnv(VectorEnv[Observations, NDArray[Any], NDArray[Any]]):
     ) -> None:
         """Set up the world.
 
-        Args:
-            num_envs: rows.
-            model: a packaged model, a run folder or a checkpoint file; see
-                ``foveate.checkpoint.load_model``.
-            data: what ``foveate.data.load_data`` takes, or ``"cue"``, the world of ``envs.toy``.
-            split: train, val or test.
-            image_size: resize to this side, pixels; None = as they are.
-            limit: use only the first so many images; None = all.
-            budget: fixations per episode, below the number that there are to choose from.
-            reward: a key of ``envs.rewards.REWARDS``, or your own, ``MODULE:NAME``.
-            fixation_size: side of the square that a fixation opens, patches.
-            obs: observation mode.
-            action: patch numbers or gaze points.
-            autoreset: what happens after an episode.
-            device: torch device of the model.
-            render_mode: None or rgb_array.
-
         Raises:
             ValueError: a name or number outside what is allowed, or images that the model does not
                 read.
@@ -129,33 +122,18 @@ class ImageScanVectorEnv(VectorEnv[Observations, NDArray[Any], NDArray[Any]]):
         if render_mode not in (None, "rgb_array"):
             raise ValueError(f"render_mode must be None or 'rgb_array', got {render_mode!r}")
         self.model = load_model(model, device) if isinstance(model, str) else model
-        if data == "cue":
-            self.images = cue_set(split)
-        elif isinstance(data, str):
-            self.images = load_data(data, split, image_size=image_size, limit=limit)
-        else:
-            self.images = data
-        wanted = (self.model.config.in_chans, *self.model.config.image_size)
-        if self.images.image_shape != wanted:
-            raise ValueError(
-                f"the model reads images of shape {wanted}, the data holds "
-                f"{self.images.image_shape}; choose another data, image_size or model"
-            )
-        self.fixations = fixations_of_size(self.model.grid, fixation_size)
-        centers = patch_centers(self.model.grid)
-        num_fixations = self.model.num_patches
-        if self.fixations is not None:
-            num_fixations = len(self.fixations)
-            centers = centers_of(self.fixations.patches, centers)
+        self.images = data if isinstance(data, ImageSet) else load(data, split, image_size, limit)
+        self.fixations = Fixations.squares(self.model.grid, fixation_size)
+        num_fixations = len(self.fixations)
         if not 1 <= budget < num_fixations:
             raise ValueError(f"budget must lie in 1..{num_fixations - 1} fixations, got {budget}")
-        on = next(self.model.parameters()).device
-        check_reward(reward, self.model, self.images.batch(torch.zeros(2).long(), device=on))
+        check_world(self.model, self.images, reward)
         self.num_envs, self.budget, self.reward = num_envs, budget, reward
         self.autoreset, self.render_mode = autoreset, render_mode
         mode = AutoresetMode.SAME_STEP if autoreset == "same_step" else AutoresetMode.DISABLED
         self.metadata = {**self.metadata, "autoreset_mode": mode}
         self.observer = OBSERVERS[obs](self.model, num_fixations)
+        centers = centers_of(self.fixations.patches, patch_centers(self.model.grid))
         self.centers = centers if action == "gaze" else None
         self.single_observation_space = self.observer.space
         self.single_action_space = (
@@ -226,25 +204,7 @@ class ImageScanVectorEnv(VectorEnv[Observations, NDArray[Any], NDArray[Any]]):
 
     def render(self) -> tuple[NDArray[np.uint8], ...]:
         """Draw each row: the image with its fixations, what has been seen, the reconstruction."""
-        episode = self._under_way()
-        unseen = episode.unseen.unsqueeze(-1)
-        rebuilt = torch.where(unseen, episode.prediction.values, episode.targets)
-        truth, rebuilt = (
-            self.model.unpatchify(pixels * PIXEL_STD + PIXEL_MEAN)
-            for pixels in (episode.targets, rebuilt)
-        )
-        panels = torch.stack([truth, seen_pixels(episode), rebuilt], dim=1).flatten(0, 1)
-        factor = -(-RENDER_PX // min(self.model.config.image_size))
-        large = torch.nn.functional.interpolate(panels, scale_factor=factor, mode="nearest")
-        colored = to_bytes(large.expand(-1, 3, -1, -1)).transpose(0, 2, 3, 1)
-        frames = colored.reshape(self.num_envs, 3, *colored.shape[1:])
-        side = self.model.config.patch_size * factor
-        for row, step, place in (episode.opened >= 0).nonzero().tolist():
-            patch = int(episode.opened[row, step, place])
-            top, left = (side * number for number in divmod(patch, self.model.grid[1]))
-            outline(frames[row, 0, top : top + side, left : left + side], step / self.budget)
-        gap = np.full((frames.shape[2], 4, 3), round(255 * UNSEEN_GRAY), np.uint8)
-        return tuple(np.hstack([one[0], gap, one[1], gap, one[2]]) for one in frames)
+        return draw_episode(self._under_way())
 
     def _under_way(self) -> Episode:
         if self.episode is None:
@@ -292,8 +252,6 @@ class ImageScanVectorEnv(VectorEnv[Observations, NDArray[Any], NDArray[Any]]):
             points = torch.as_tensor(actions, dtype=torch.float32, device=selectable.device)
             offset = points.unsqueeze(1) - self.centers.to(selectable.device)
             chosen = offset.square().sum(-1).masked_fill(~selectable, torch.inf).argmin(1)
-        if self.fixations is None:
-            return chosen
         if bool(((chosen < 0) | (chosen >= len(self.fixations))).any()):
             raise ValueError(
                 f"a fixation must lie in 0..{len(self.fixations) - 1}, got {chosen.tolist()}"
@@ -313,9 +271,20 @@ class ImageScanVectorEnv(VectorEnv[Observations, NDArray[Any], NDArray[Any]]):
         return {**facts, **{f"_{name}": every.copy() for name in facts}}
 
 
-def outline(pixels: NDArray[np.uint8], share: float) -> None:
-    """Frame a tile in place, from dark red (first fixation) to yellow (last)."""
-    width = max(1, len(pixels) // 12)
-    color = np.array([200 + 55 * share, 40 + 200 * share, 40], np.uint8)
-    for edge in (pixels[:width], pixels[-width:], pixels[:, :width], pixels[:, -width:]):
-        edge[:] = color
+def load(data: str, split: str, image_size: int | None, limit: int | None) -> ImageSet:
+    """Load images by name: those of the cue world, or what ``load_data`` takes."""
+    if data == "cue":
+        return cue_set(split)
+    return load_data(data, split, image_size=image_size, limit=limit)
+
+
+def check_world(model: AnyOrderTransformer, images: ImageSet, reward: str) -> None:
+    """Raise ValueError unless the model reads the images, and the reward can be had of them."""
+    wanted = (model.config.in_chans, *model.config.image_size)
+    if images.image_shape != wanted:
+        raise ValueError(
+            f"the model reads images of shape {wanted}, the data holds {images.image_shape}; "
+            "choose another data, image_size or model"
+        )
+    device = next(model.parameters()).device
+    check_reward(reward, model, images.batch(torch.zeros(2, dtype=torch.long), device=device))

@@ -125,6 +125,7 @@ FREE_ON_RESUME = {
     "data_root",
     "log_every",
     "save_every",
+    "evaluate_every",
 }
 
 

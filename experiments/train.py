@@ -20,7 +20,12 @@ def main(config: TrainConfig) -> None:
     """Train as configured (the heavy imports wait until the command line is known to be good)."""
     from experiments.training.loop import train
 
-    train(config)
+    trainer = train(config)
+    done = trainer.iteration == config.total_iterations
+    if config.run.report and done and trainer.processes.is_first:
+        from experiments.evaluation.report import report
+
+        report(config.run.out)
 
 
 if __name__ == "__main__":

@@ -1,14 +1,53 @@
-"""Muon that orthogonalizes matrices of one shape together, in float32 unless on a GPU."""
+"""How weights are updated: a schedule of rates, and Muon in float32 unless on a GPU."""
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any, overload
 
 import torch
 from timm.optim.muon import zeropower_via_newtonschulz
 from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class CosineDecay:
+    """A rate of each step: up to its peak along a line, then down to a floor along a cosine.
+
+    ``peak * max(floor, (1 + cos(pi * progress)) / 2) * min(1, steps since ramp_start / ramp)``,
+    where progress goes from 0 at ``start`` to 1 at ``end``.
+
+    Reference: Loshchilov and Hutter 2017 (arXiv 1608.03983), without restarts.
+    """
+
+    peak: float
+    end: int
+    """Step at which the cosine ends."""
+    start: int = 0
+    """Step at which it begins."""
+    floor: float = 0.0
+    """Least share of the peak; 1 = no decay."""
+    ramp_start: int = 0
+    """First step of the way up; the rate of those before it is 0."""
+    ramp: int = 1
+    """Steps of the way up; after 1 the rate is at its peak at once."""
+
+    def __call__(self, step: int) -> float:
+        """Return the rate of a step, counted from 0."""
+        progress = max(0, step - self.start) / max(1, self.end - self.start)
+        decay = 0.5 * (1 + math.cos(math.pi * progress))
+        risen = max(0, step - self.ramp_start + 1) / self.ramp
+        return self.peak * max(decay, self.floor) * min(1.0, risen)
+
+
+def set_rate(optimizers: Iterable[torch.optim.Optimizer], rate: float) -> None:
+    """Set the learning rate of all that the optimizers update."""
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = rate
 
 
 class Muon(torch.optim.Muon):

@@ -63,10 +63,11 @@ def trace(config: TrainConfig) -> dict[str, Any]:
     """Train for STEPS steps; measurements and rates of each, and the weights at the end."""
     trainer = Trainer(config, Processes.started("cpu"))
     steps = []
-    for _ in range(STEPS):
+    policy = trainer.policy_learner
+    for at in range(STEPS):
         measured = dict(trainer.step())
-        measured["model_lr"] = trainer.model_optimizers[0].param_groups[0]["lr"]
-        measured["policy_lr"] = trainer.policy_optimizer.param_groups[0]["lr"]
+        measured["model_lr"] = trainer.model_learner.optimizers[0].param_groups[0]["lr"]
+        measured["policy_lr"] = 0.0 if policy is None else policy.rate(at)
         steps.append(measured)
     return {
         "steps": steps,

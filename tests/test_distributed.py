@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from agents.group_relative import policy_step
+from experiments.training import model_learner, policy_learner
 from experiments.training.config import TrainConfig
 from experiments.training.distributed import Processes
 from experiments.training.loop import train
-from experiments.training.loop import trainer as trainer_module
 from experiments.training.presets import PRESETS
 from experiments.training.trainer import Trainer
 from foveate.checkpoint import CHECKPOINT, read_checkpoint
@@ -180,7 +180,8 @@ def test_gradients_are_means_over_the_whole_batch(monkeypatch: pytest.MonkeyPatc
     def keep_gradient(module: nn.Module, *_: object) -> None:
         gradients[module] = [p.grad for p in module.parameters()]
 
-    monkeypatch.setattr(trainer_module, "descend", keep_gradient)
+    for module in (model_learner, policy_learner):
+        monkeypatch.setattr(module, "clip_and_step", keep_gradient)
     trainer = Trainer(config, Processes.started("cpu"))
     model, policy = trainer.model, trainer.policy
     before = trainer.generator.get_state()
@@ -188,8 +189,8 @@ def test_gradients_are_means_over_the_whole_batch(monkeypatch: pytest.MonkeyPatc
 
     trainer.generator.set_state(before)
     losses = []
-    for generator in trainer._generators():
-        (images, _), rank = trainer.draw(3, generator)
+    for generator in trainer.generators():
+        (images, _), rank = trainer.model_learner.draw(3, generator)
         losses.append(model(images, rank, num_steps=config.scan.budget + 1, generator=generator))
     mean = torch.stack(losses).mean()
     assert loss == pytest.approx(float(mean.detach()))
@@ -206,7 +207,7 @@ def test_gradients_are_means_over_the_whole_batch(monkeypatch: pytest.MonkeyPatc
         policy_step(
             model,
             policy,
-            trainer._batch(2, generator)[0],
+            trainer.images.draw(2, generator)[0],
             budget=config.scan.budget,
             reward=config.policy.reward,
             group=config.policy.group,
@@ -214,7 +215,7 @@ def test_gradients_are_means_over_the_whole_batch(monkeypatch: pytest.MonkeyPatc
             entropy_weight=config.policy.entropy_weight,
             generator=generator,
         )
-        for generator in trainer._generators()
+        for generator in trainer.generators()
     ]
     advantage, log_prob, entropy = (
         torch.cat([getattr(step, name) for step in steps])

@@ -1,4 +1,7 @@
-"""Imports flow one way: foveate <- envs <- agents <- experiments; help needs no torch."""
+"""The house: imports flow downward and in no circle, files and functions are small, help is light.
+
+Every import counts: those inside functions and under TYPE_CHECKING too.
+"""
 
 from __future__ import annotations
 
@@ -11,28 +14,100 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 LAYERS = ["foveate", "envs", "agents", "experiments"]
+FILES = sorted(path for layer in LAYERS for path in (ROOT / layer).rglob("*.py"))
+SCRIPTS = sorted(
+    path.stem
+    for path in (ROOT / "experiments").glob("*.py")
+    if path.stem not in ("__init__", "cli", "runs", "tables")
+)
+"""The commands: ``experiments/`` holds nothing else but cli, runs, tables and folders."""
+MOST_LINES, MOST_LINES_OF_A_FUNCTION = 300, 60
+LONGER_FILES: dict[str, str] = {}
+"""Files that are longer, and why."""
+LONGER_FUNCTIONS: dict[str, str] = {}
+"""Functions that are longer, and why."""
 
 
-def imported_packages(path: Path) -> set[str]:
-    names = set()
+def module_of(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_of(path): path for path in FILES}
+
+
+def imports_of(path: Path) -> set[str]:
+    """Modules of ours that a file imports anywhere: the module that a name is taken from."""
+    found = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            names |= {alias.name.split(".")[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
-            names.add(node.module.split(".")[0])
-    return names
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports are absolute"
+            for alias in node.names:
+                inner = f"{node.module}.{alias.name}"
+                found.add(inner if inner in MODULES else str(node.module))
+    return found & set(MODULES)
 
 
-@pytest.mark.parametrize("layer", LAYERS)
-def test_a_layer_imports_only_what_lies_below(layer: str) -> None:
+ARROWS = {module: imports_of(path) for module, path in MODULES.items()}
+
+
+def circle_in(arrows: dict[str, set[str]]) -> list[str] | None:
+    """Return modules of which each imports the next and the last the first; None without any."""
+    done: set[str] = set()
+
+    def search(module: str, path: list[str]) -> list[str] | None:
+        if module in path:
+            return path[path.index(module) :]
+        if module in done:
+            return None
+        for target in sorted(arrows.get(module, ())):
+            if found := search(target, [*path, module]):
+                return found
+        done.add(module)
+        return None
+
+    return next((found for module in arrows if (found := search(module, []))), None)
+
+
+def test_a_circle_is_found() -> None:
+    assert circle_in({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == ["b", "c"]
+    assert circle_in({"a": {"b", "c"}, "b": {"c"}, "c": set()}) is None
+
+
+def test_no_module_imports_itself_by_way_of_others() -> None:
+    assert len(MODULES) > 50
+    circle = circle_in(ARROWS)
+    assert circle is None, f"a circle of imports: {' -> '.join(circle or [])}"
+
+
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_imports_point_downward(module: str) -> None:
+    layer = module.partition(".")[0]
     above = set(LAYERS[LAYERS.index(layer) + 1 :])
-    files = sorted((ROOT / layer).rglob("*.py"))
-    assert files
-    for path in files:
-        assert not imported_packages(path) & above, path
+    assert not {arrow.partition(".")[0] for arrow in ARROWS[module]} & above
+    others = {f"experiments.{script}" for script in SCRIPTS} - {module}
+    assert not ARROWS[module] & others, "what scripts share lies below them"
 
 
-@pytest.mark.parametrize("script", ["train", "compare", "probe", "scanpaths"])
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_files_and_functions_are_small(path: Path) -> None:
+    name, text = str(path.relative_to(ROOT)), path.read_text()
+    if name not in LONGER_FILES:
+        assert len(text.splitlines()) <= MOST_LINES
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef) and f"{name}:{node.name}" not in LONGER_FUNCTIONS:
+            assert node.end_lineno is not None
+            assert node.end_lineno - node.lineno < MOST_LINES_OF_A_FUNCTION, node.name
+
+
+def test_exceptions_are_of_what_exists() -> None:
+    for name in (*LONGER_FILES, *LONGER_FUNCTIONS):
+        assert (ROOT / name.partition(":")[0]).is_file(), name
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
 def test_help_answers_without_the_heavy_imports(script: str) -> None:
     command = [sys.executable, "-X", "importtime", "-m", f"experiments.{script}", "--help"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
@@ -40,4 +115,4 @@ def test_help_answers_without_the_heavy_imports(script: str) -> None:
     assert f"usage: python -m experiments.{script}" in done.stdout
     imported = {line.rsplit("|", 1)[-1].strip() for line in done.stderr.splitlines()}
     assert "tyro" in imported
-    assert not imported & {"torch", "timm", "sklearn"}
+    assert not imported & {"torch", "timm", "sklearn", "scipy", "pydantic", "matplotlib"}

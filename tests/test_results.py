@@ -52,9 +52,10 @@ class Cross:
         rows, cols = episode.scan.model.grid
         step = episode.num_steps % min(rows - 2, cols - 2) + 1
         center = step * cols + step
-        return center.unsqueeze(1) + torch.tensor([0, -cols, cols, -1, 1])
+        patches = center.unsqueeze(1) + torch.tensor([0, -cols, cols, -1, 1])
+        return patches.masked_fill(~episode.unseen.gather(1, patches), -1)
 """
-"""An agent that opens a patch and its four neighbors, down the diagonal."""
+"""An agent that opens a patch and its neighbors, as far as they are unseen, down the diagonal."""
 
 
 def errors(area: float, **changes: Any) -> OrderErrors:
@@ -382,7 +383,7 @@ def test_an_agent_that_opens_a_cross_is_compared(
 
 def test_an_order_of_segments_makes_each_at_its_earliest_patch() -> None:
     rank = torch.tensor([[3, 2, 1, 0, 5, 5]])
-    assert first_fixations(rank, 3).tolist() == [[3, 2, 1]]
+    assert first_fixations(rank, 3, Fixations.single(6)).tolist() == [[3, 2, 1]]
     pairs = Fixations(torch.tensor([[0, 1], [2, 4], [3, 5]]), 6)
     assert first_fixations(rank, 2, pairs).tolist() == [[[3, 5], [2, 4]]]
 

@@ -34,7 +34,7 @@ from foveate.data import ImageSet
 from foveate.drawing import draw_scanpath, fixation_shares, scanpath_animation, scanpath_sheet
 from foveate.model import AnyOrderTransformer
 from foveate.orders import order_to_rank, ordering
-from foveate.orders.segments import Fixations, fixations_of_size, rank_to_segments
+from foveate.orders.segments import Fixations, rank_to_segments
 
 SQUARES = [[0, 1, 4, 5], [2, 3, 6, 7], [8, 9, -1, -1], [10, 11, -1, -1]]
 """Squares of 2 x 2 patches on the 3 x 4 grid of the test model: the lower ones are cut."""
@@ -78,9 +78,9 @@ def test_squares_cover_the_grid_once(squares: Fixations) -> None:
     assert squares.patches.tolist() == SQUARES
     assert not squares.is_partition, "those at the edge are smaller"
     assert Fixations.squares((4, 6), 2).is_partition
-    assert fixations_of_size((3, 4), 1) is None
+    assert Fixations.squares((3, 4), 1).is_single
     for side in (0, 4):
-        with pytest.raises(ValueError, match=r"must be 1\.\.3 patches wide"):
+        with pytest.raises(ValueError, match=r"must lie in 1\.\.3 patches"):
             Fixations.squares((3, 4), side)
     with pytest.raises(ValueError, match="repeats 3"):
         Fixations(torch.tensor([[3, 3]]), 12)
@@ -389,7 +389,7 @@ def test_the_squares_of_a_rollout_reach_the_model(
         PointerActorCriticPolicy, ScanVecEnv(batch), n_steps=3, batch_size=12, seed=0, gamma=1.0
     )
     caught = []
-    after = AfterRollout(lambda index, order: caught.append((index, order)), batch.fixations)
+    after = AfterRollout(lambda index, order: caught.append((index, order)))
     learner.learn(12, callback=after)
     index, order = caught[0]
     assert order.shape == (4, 3, 4)

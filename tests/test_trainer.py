@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import sys
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from experiments.training import model_learner, policy_learner
 from experiments.training.build import build_optimizers
 from experiments.training.config import TrainConfig
-from experiments.training.distributed import Processes, descend
+from experiments.training.distributed import Processes, clip_and_step
+from experiments.training.policy_learner import GroupRelativeLearner, MaskablePPOLearner
 from experiments.training.presets import PRESETS
 from experiments.training.trainer import Trainer
 from foveate.model import AnyOrderTransformer
@@ -39,14 +41,10 @@ def trainer_of(config: TrainConfig) -> Trainer:
     return Trainer(config, Processes.started("cpu"))
 
 
-def collaborator(name: str) -> Any:
-    """Return what the trainer calls by this name, in whichever module it lives."""
-    return vars(sys.modules[Trainer.__module__])[name]
-
-
-def patch_collaborator(monkeypatch: pytest.MonkeyPatch, name: str, stand_in: object) -> None:
-    """Replace what the trainer calls by this name."""
-    monkeypatch.setattr(sys.modules[Trainer.__module__], name, stand_in)
+def patch_updates(monkeypatch: pytest.MonkeyPatch, stand_in: object) -> None:
+    """Replace what updates model and policy from their gradients."""
+    for module in (model_learner, policy_learner):
+        monkeypatch.setattr(module, "clip_and_step", stand_in)
 
 
 # --- schedules
@@ -72,32 +70,47 @@ def schedules(request: pytest.FixtureRequest) -> Schedules:
 def schedules_of(agent: str, monkeypatch: pytest.MonkeyPatch) -> Schedules:
     seen = Schedules([], [], [])
     trainer = trainer_of(WITH_POLICY.replace(agent=agent))
-    patch_collaborator(monkeypatch, "descend", lambda *_: None)
-    if trainer.ppo is None:
-        policy_step = collaborator("policy_step")
+    learner = trainer.policy_learner
+    assert learner is not None
+    patch_updates(monkeypatch, lambda *_: None)
+    if isinstance(learner, GroupRelativeLearner):
+        policy_step = policy_learner.policy_step
 
         def scan(*parts: Any, **options: Any) -> object:
             seen.entropy_weight.append(options["entropy_weight"])
             return policy_step(*parts, **options)
 
-        patch_collaborator(monkeypatch, "policy_step", scan)
+        monkeypatch.setattr(policy_learner, "policy_step", scan)
     else:
+        assert isinstance(learner, MaskablePPOLearner)
 
-        def step(at: int, learn: object, *, learning_rate: float, entropy_weight: float) -> Any:
-            assert learning_rate == trainer.policy_optimizer.param_groups[0]["lr"]
+        def step(
+            at: int,
+            learn: Callable[[Tensor, Tensor], None],
+            *,
+            learning_rate: float,
+            entropy_weight: float,
+        ) -> dict[str, float]:
             seen.entropy_weight.append(entropy_weight)
+            seen.policy_lr.append(learning_rate)
+            learn(torch.tensor([0, 1]), torch.tensor([[0, 1], [2, 3]]))
             return {}
 
-        monkeypatch.setattr(trainer.ppo, "step", step)
+        monkeypatch.setattr(learner.ppo, "step", step)
     for _ in range(WARMUP + POLICY):
         trainer.step()
-        (model_lr,) = {
-            group["lr"] for each in trainer.model_optimizers for group in each.param_groups
-        }
-        (policy_lr,) = {group["lr"] for group in trainer.policy_optimizer.param_groups}
+        (model_lr,) = rates_of(*trainer.model_learner.optimizers)
         seen.model_lr.append(model_lr)
-        seen.policy_lr.append(policy_lr)
+        if trainer.iteration <= WARMUP:
+            seen.policy_lr.append(learner.rate(trainer.iteration - 1))
+        elif isinstance(learner, GroupRelativeLearner):
+            (policy_lr,) = rates_of(learner.optimizer)
+            seen.policy_lr.append(policy_lr)
     return seen
+
+
+def rates_of(*optimizers: torch.optim.Optimizer) -> set[float]:
+    return {group["lr"] for each in optimizers for group in each.param_groups}
 
 
 def cosine(progress: float) -> float:
@@ -141,12 +154,12 @@ def test_without_a_policy_the_rate_falls_over_the_whole_run_unless_the_recipe_ke
     change: dict[str, Any], middle: float, last: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trainer = trainer_of(config := BEFORE_POLICY.replace(**change))
-    patch_collaborator(monkeypatch, "descend", lambda *_: None)
+    patch_updates(monkeypatch, lambda *_: None)
     rates = []
     for _ in range(config.total_iterations):
         trainer.step()
         rates.append(
-            trainer.model_optimizers[0].param_groups[0]["lr"] / config.optimization.model_lr
+            trainer.model_learner.optimizers[0].param_groups[0]["lr"] / config.optimization.model_lr
         )
     assert rates[20] == pytest.approx(middle)
     assert rates[-1] == pytest.approx(last)
@@ -166,7 +179,7 @@ def test_a_gradient_longer_than_one_is_cut_to_one(norm: float, taken: float) -> 
     ]
     module.one.grad = torch.tensor([0.6, 0.0]) * norm
     module.other.grad = torch.tensor([0.0, 0.0, 0.8]) * norm
-    descend(module, optimizers, Processes.started("cpu"))
+    clip_and_step(module, optimizers, Processes.started("cpu"))
     torch.testing.assert_close(module.one.detach(), torch.tensor([-0.6, 0.0]) * taken)
     torch.testing.assert_close(module.other.detach(), torch.tensor([0.0, 0.0, -0.8]) * taken)
     assert all(p.grad is None or not p.grad.any() for p in module.parameters())
@@ -176,7 +189,7 @@ def test_model_and_policy_are_updated_by_the_same_descent(monkeypatch: pytest.Mo
     """Hence both are clipped."""
     trainer = trainer_of(WITH_POLICY.replace(warmup_iterations=0))
     updated: list[nn.Module] = []
-    patch_collaborator(monkeypatch, "descend", lambda module, *_: updated.append(module))
+    patch_updates(monkeypatch, lambda module, *_: updated.append(module))
     trainer.step()
     assert updated == [trainer.policy, trainer.model]
 
@@ -316,7 +329,7 @@ def prefixes(share: float, draws: int) -> list[int]:
     generator = torch.Generator().manual_seed(0)
     sizes = []
     for _ in range(draws):
-        _, rank = trainer.draw(3, generator)
+        _, rank = trainer.model_learner.draw(3, generator)
         (size,) = {int(n) for n in (rank == 0).sum(1)}
         sizes.append(size)
     return sizes
@@ -335,7 +348,7 @@ def test_tied_prefixes_of_any_size_have_their_share_of_batches() -> None:
 
 def test_scans_of_unseen_queries_end_with_the_budget() -> None:
     config = BEFORE_POLICY.replace(prefix_share=0)
-    _, rank = trainer_of(config).draw(4, torch.Generator().manual_seed(0))
+    _, rank = trainer_of(config).model_learner.draw(4, torch.Generator().manual_seed(0))
     assert (rank.amax(1) == BEFORE_POLICY.scan.budget).all()
     assert ((rank == BEFORE_POLICY.scan.budget).sum(1) == 64 - BEFORE_POLICY.scan.budget).all()
 
@@ -343,10 +356,10 @@ def test_scans_of_unseen_queries_end_with_the_budget() -> None:
 @pytest.mark.parametrize("augment", [False, True])
 def test_images_are_the_training_sets_unless_they_are_augmented(augment: bool) -> None:
     trainer = trainer_of(BEFORE_POLICY.replace(augment=augment))
-    (images, index), _ = trainer.draw(16, torch.Generator().manual_seed(0))
+    (images, index), _ = trainer.model_learner.draw(16, torch.Generator().manual_seed(0))
     assert len(set(index.tolist())) > 1
     assert 0 <= float(images.min()) < float(images.max()) <= 1
-    stored = trainer.images.batch(index)
+    stored = trainer.images.held.batch(index)
     assert torch.equal(images, stored) != augment
 
 
@@ -368,12 +381,14 @@ def test_an_averaging_teacher_follows_the_model() -> None:
         recipe="digpt", prefix_share=0, budget=12, model_lr=0.05, depth=2
     )
     trainer = trainer_of(config)
-    assert trainer.teacher is not None
-    before = {name: value.clone() for name, value in trainer.teacher.state_dict().items()}
+    assert trainer.model_learner.teacher is not None
+    before = {
+        name: value.clone() for name, value in trainer.model_learner.teacher.state_dict().items()
+    }
     start = {name: value.clone() for name, value in trainer.model.state_dict().items()}
     for _ in range(2):
         trainer.step()
-    after = trainer.teacher.state_dict()
+    after = trainer.model_learner.teacher.state_dict()
     moved = [name for name in before if not torch.equal(before[name], after[name])]
     assert moved, "the teacher never moved"
     assert isinstance(trainer.model, AnyOrderTransformer)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,9 @@ from PIL import Image
 from agents.baselines import scan_with
 from experiments.runs import MANIFEST, load_run, read_metrics, write_config
 from experiments.training.config import TrainConfig
-from experiments.training.distributed import Processes
 from experiments.training.loop import train
+from experiments.training.model_learner import model_rate
+from experiments.training.policy_learner import entropy_bonus, policy_rate
 from experiments.training.presets import PRESETS
 from experiments.training.trainer import Trainer
 from foveate.checkpoint import CHECKPOINT, load_model, read_checkpoint
@@ -179,16 +181,35 @@ def test_a_run_cut_off_before_its_first_checkpoint_starts_anew(
 
 @pytest.mark.parametrize(("length", "ramp"), [(50, 5), (3000, 100)])
 def test_the_learning_rate_rises_over_a_hundred_iterations_or_a_tenth(
-    length: int, ramp: int, tmp_path: Path
+    length: int, ramp: int
 ) -> None:
-    config = SMOKE.replace(out=tmp_path, iterations=0, warmup_iterations=length)
-    trainer = Trainer(config, Processes.started("cpu"))
-    rates = []
-    for at in range(ramp + 1):
-        trainer._set_learning_rates(at)
-        rates.append(trainer.model_optimizers[0].param_groups[0]["lr"])
+    rate = model_rate(config := SMOKE.replace(iterations=0, warmup_iterations=length))
+    rates = [rate(at) for at in range(ramp + 1)]
     assert rates.index(max(rates)) == ramp - 1
     assert rates[0] == pytest.approx(config.optimization.model_lr / ramp, rel=1e-3)
+
+
+def test_rates_and_bonus_are_cosines_down_to_their_floors() -> None:
+    def cosine(progress: float) -> float:
+        return (1 + math.cos(math.pi * progress)) / 2
+
+    config = SMOKE.replace(warmup_iterations=20, iterations=40)
+    assert config.policy is not None
+    model, policy = model_rate(config), policy_rate(config, config.policy)
+    bonus = entropy_bonus(config, config.policy)
+    assert [model(at) for at in range(20)] == pytest.approx(
+        [3e-3 * min(1, (at + 1) / 6) for at in range(20)]
+    )
+    assert [policy(at) for at in range(20)] == [0] * 20
+    for at in range(40):
+        fall = cosine(at / 40)
+        assert model(20 + at) == pytest.approx(3e-3 * max(0.05, fall))
+        assert policy(20 + at) == pytest.approx(2e-3 * max(0.05, fall) * min(1, (at + 1) / 10))
+        assert bonus(20 + at) == pytest.approx(0.03 * max(0.1, fall))
+    constant = model_rate(
+        config.replace(recipe="autonat", iterations=0, prefix_share=0.0, budget=12)
+    )
+    assert constant(19) == constant(6) == 3e-3
 
 
 def test_a_run_of_no_iterations_is_refused() -> None:
@@ -217,7 +238,7 @@ def test_resuming_keeps_the_commits_and_a_finished_run_keeps_its_manifest(tmp_pa
 def test_a_policy_that_never_learned_is_random_not_raster(tmp_path: Path) -> None:
     config = SMOKE.replace(out=tmp_path / "run", schedule="frozen")
     trainer = train(config)
-    images = trainer.images.batch(torch.arange(6))
+    images = trainer.images.held.batch(torch.arange(6))
     generator = torch.Generator().manual_seed(0)
     order = scan_with(load_run(config.run.out).agent, trainer.model, images, 4, generator)
     assert len(torch.unique(order, dim=0)) == 6
@@ -272,7 +293,7 @@ def test_a_checkpoint_of_another_shape_is_named(tmp_path: Path) -> None:
     ],
 )
 def test_configs_out_of_range_are_refused(change: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=r"must|needs|no effect|lies beyond"):
+    with pytest.raises(ValueError, match=r"must|needs|no effect|lies beyond|takes no|goes with"):
         TrainConfig().replace(**change)
 
 
@@ -295,9 +316,9 @@ def test_budgets_larger_than_the_grid_are_refused(tmp_path: Path) -> None:
 def test_a_run_folder_is_a_model_by_itself(tmp_path: Path) -> None:
     config = SMOKE.replace(out=tmp_path / "run")
     trainer = train(config)
-    images = trainer.images.batch(torch.arange(3))
+    images = trainer.images.held.batch(torch.arange(3))
     loaded = load_model(config.run.out)
-    rank = trainer.order(images).clamp(max=3)
+    rank = trainer.model_learner.order(images).clamp(max=3)
     with torch.no_grad():
         expected = trainer.model.eval().predict_scan(images, rank, 3)
         torch.testing.assert_close(loaded.predict_scan(images, rank, 3), expected)

@@ -189,8 +189,10 @@ def gradient(trainer: Trainer) -> Callable[[], None]:
     config = trainer.config
 
     def run() -> None:
-        (images, _), rank = trainer.draw(config.optimization.warmup_batch_size, trainer.generator)
-        with trainer.autocast():
+        (images, _), rank = trainer.model_learner.draw(
+            config.optimization.warmup_batch_size, trainer.generator
+        )
+        with trainer.model_learner.autocast():
             loss = trainer.model(
                 images, rank, num_steps=config.scan.budget + 1, generator=trainer.generator
             )
@@ -202,8 +204,8 @@ def gradient(trainer: Trainer) -> Callable[[], None]:
 
 def with_torchs_muon(trainer: Trainer) -> Trainer:
     """Let torch's own Muon update the trainer's hidden matrices: what ours is measured against."""
-    (group,) = trainer.model_optimizers[0].param_groups
-    trainer.model_optimizers[0] = torch.optim.Muon(
+    (group,) = trainer.model_learner.optimizers[0].param_groups
+    trainer.model_learner.optimizers[0] = torch.optim.Muon(
         group["params"],
         lr=group["lr"],
         weight_decay=group["weight_decay"],

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from agents.baselines import OrderAgent, error_after
@@ -60,20 +60,27 @@ def chosen_percentiles(
     each, budget = model.num_patches**2, order.shape[1]
     for part, path in zip(split_rows(images, each), split_rows(order, each), strict=True):
         episode = Episode(model, part, budget=budget, fixations=fixations)
-        every = torch.arange(episode.num_fixations, device=order.device).expand(len(part), -1)
-        agent, segments = OrderAgent(path), episode.segments_of(every)
-        for _ in range(budget):
-            opened = agent(episode)
-            is_opened = (segments == opened.view(len(part), 1, -1)).all(2)
-            number = is_opened.to(torch.uint8).argmax(1, keepdim=True)
+        every = torch.arange(len(episode.fixations), device=order.device).expand(len(part), -1)
+        agent, rank = OrderAgent(path), order_to_rank(path, model.num_patches)
+        patches = patches_of(episode.fixations)
+        for step in range(budget):
             after = error_after(episode, every)
-            chosen = after.gather(1, number)
-            others = (episode.selectable.sum(1) - 1).clamp_min(1)
-            worse = ((after > chosen) & episode.selectable).sum(1)
-            equal = ((after == chosen) & episode.selectable).sum(1) - 1
+            is_made = patches & episode.unseen.unsqueeze(1) == (rank == step).unsqueeze(1)
+            number = is_made.all(2).to(torch.uint8).argmax(1, keepdim=True)
+            chosen, selectable = after.gather(1, number), episode.selectable
+            others = (selectable.sum(1) - 1).clamp_min(1)
+            worse = ((after > chosen) & selectable).sum(1)
+            equal = ((after == chosen) & selectable).sum(1) - 1
             percentiles.append((worse + 0.5 * equal) / others)
-            episode.step(opened)
+            episode.step(agent(episode))
     return torch.cat(percentiles)
+
+
+def patches_of(fixations: Fixations) -> Bool[Tensor, "A N"]:
+    """Return which patches each fixation opens."""
+    place = fixations.patches.masked_fill(fixations.patches < 0, fixations.num_patches)
+    opens = torch.zeros(len(fixations), fixations.num_patches + 1, dtype=torch.bool)
+    return opens.to(place.device).scatter(1, place, True)[:, : fixations.num_patches]
 
 
 def diagnose(

@@ -74,17 +74,16 @@ def scan_in_chunks(
 
 
 def first_fixations(
-    rank: Num[Tensor, "B N"], budget: int, fixations: Fixations | None = None
+    rank: Num[Tensor, "B N"], budget: int, fixations: Fixations
 ) -> Int[Tensor, "B T *S"]:
-    """Return the first fixations of an order, each of one patch or of one segment.
+    """Return the first fixations of an order.
 
     A fixation is made at the earliest rank among its patches; ties by its number.
     """
-    if fixations is None:
-        return rank.argsort(dim=1, stable=True)[:, :budget]
-    earliest = fixations.members(rank.double(), torch.inf).amin(2)
-    chosen = earliest.argsort(dim=1, stable=True)[:, :budget]
-    return fixations.patches.to(rank.device)[chosen]
+    fixations = fixations.to(rank.device)
+    members, padding = fixations.patches.clamp_min(0), fixations.patches < 0
+    earliest = rank.double()[:, members].masked_fill(padding, torch.inf).amin(2)
+    return fixations.scanpath(earliest.argsort(dim=1, stable=True)[:, :budget])
 
 
 def make_agent(name: str) -> Agent:
@@ -107,6 +106,7 @@ def ordered_in_chunks(
     """Return the first fixations of an order on many images."""
     order = model_ordering(name, model)
     ranks = [order(part, generator=generator) for part in split_rows(images, model.num_patches)]
+    fixations = fixations or Fixations.single(model.num_patches)
     return first_fixations(torch.cat(ranks), budget, fixations)
 
 
@@ -144,7 +144,8 @@ def scanpaths(
         orders: further orders, by name.
         agents: further agents, by name.
     """
-    model, budget, fixations = run.model, run.budget, run.fixations
+    model, budget = run.model, run.budget
+    fixations = run.fixations or Fixations.single(model.num_patches)
     generator = torch.Generator().manual_seed(run.seed)
     chosen_agents = {name: make_agent(name) for name in (*AGENTS, *agents)}
     paths = {

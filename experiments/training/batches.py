@@ -1,15 +1,25 @@
-"""What a training step works on: images and their numbers, with scanpaths or ranks."""
+"""The images of a training run: drawn from memory or a stream, with their words.
+
+Imports data and config alone; the model comes later, since its size depends on the images.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from experiments.training.build import load_captions, load_split
 from experiments.training.config import TrainConfig
 from experiments.training.distributed import Processes
-from foveate.data.streaming import ImageStream
+from foveate.data import augment
+from foveate.data.captions import Captions
+from foveate.data.streaming import ImageStream, StreamState
+
+STREAM_SAMPLE = 256
+"""Images of a stream that are looked at before training."""
 
 Drawn = tuple[Float[Tensor, "B C H W"], Int[Tensor, "B"]]
 """Images and their numbers in the training set."""
@@ -17,6 +27,56 @@ Scans = tuple[Drawn, Int[Tensor, "S T"]]
 """Images and the scanpaths on them, equally many on each, in succession."""
 Ranked = tuple[Drawn, Int[Tensor, "B N"]]
 """Images and the ranks of their patches."""
+
+
+class TrainingImages:
+    """Training images of one process, from which batches are drawn."""
+
+    def __init__(self, config: TrainConfig, processes: Processes) -> None:
+        self.config = config
+        self.processes = processes
+        self.stream = make_stream(config, processes) if config.data.stream else None
+        with processes.one_before_the_others():
+            # Of a stream a sample, the same for all processes, which must agree on a palette.
+            limit = STREAM_SAMPLE if config.data.stream else config.data.limit
+            self.held = load_split(config, "train", limit)
+        self.pixels = self.held.images.to(config.run.device)
+        self.captions: Captions | None = None
+        if config.parts.tracks:
+            self.captions = load_captions(config, self.held, "train")
+
+    def draw(self, size: int, generator: torch.Generator) -> Drawn:
+        """Draw images with replacement, or take the next ones of the stream."""
+        if self.stream is None:
+            index = torch.randint(len(self.pixels), (size,), generator=generator)
+            pixels = self.pixels[index.to(self.pixels.device)]
+        else:
+            index = torch.full((size,), -1)  # Nothing that needs numbers takes a stream.
+            parts = [next(self.stream).images for _ in range(size // self.config.stream_batch)]
+            pixels = torch.cat(parts).to(self.config.run.device)
+        images = pixels.float() / 255
+        if self.config.data.augment:
+            images = augment(images, generator=generator)
+        return images, index
+
+    def stream_state(self) -> StreamState | None:
+        """Return where the stream of this process is; None if all images are in memory."""
+        return None if self.stream is None else self.stream.state_dict()
+
+    def load_stream_states(self, states: list[StreamState]) -> None:
+        """Continue where the stream was.
+
+        Raises:
+            ValueError: it was shared by another number of processes.
+        """
+        if self.stream is None:
+            return
+        if len(states) != self.processes.count:
+            raise ValueError(
+                f"a streaming run of {len(states)} processes resumes with as many, "
+                f"got {self.processes.count}"
+            )
+        self.stream.load_state_dict(states[self.processes.index])
 
 
 def make_stream(config: TrainConfig, processes: Processes) -> ImageStream:
@@ -30,7 +90,7 @@ def make_stream(config: TrainConfig, processes: Processes) -> ImageStream:
         channels=config.data.channels or 3,
         seed=config.run.seed,
         num_workers=config.data.stream_workers,
-        rank=processes.rank,
+        rank=processes.index,
         world_size=processes.count,
     )
 

@@ -43,14 +43,19 @@ PATIENCE = timedelta(hours=2)
 class Processes:
     """This process among those that train together."""
 
-    rank: int
+    index: int
     """Number of this process, from 0; the first one writes."""
-    local_rank: int
+    local_index: int
     """Number of this process among those of its machine, from 0."""
     count: int
     """How many processes there are."""
     device: str
     """Where this process computes."""
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this is the process that writes."""
+        return self.index == 0
 
     @classmethod
     def started(cls, device: str) -> Processes:
@@ -62,7 +67,7 @@ class Processes:
         Raises:
             ValueError: several processes on one device that they cannot share.
         """
-        rank, local_rank, count = (
+        index, local_index, count = (
             int(os.environ.get(name, default))
             for name, default in (("RANK", "0"), ("LOCAL_RANK", "0"), ("WORLD_SIZE", "1"))
         )
@@ -71,8 +76,8 @@ class Processes:
                 f"{count} processes need --device cpu or cuda (a GPU for each), got {device!r}"
             )
         if count > 1 and device == "cuda":
-            device = f"cuda:{local_rank}"
-        return cls(rank=rank, local_rank=local_rank, count=count, device=device)
+            device = f"cuda:{local_index}"
+        return cls(index=index, local_index=local_index, count=count, device=device)
 
     @contextlib.contextmanager
     def connected(self) -> Iterator[None]:
@@ -93,18 +98,18 @@ class Processes:
     @contextlib.contextmanager
     def one_before_the_others(self) -> Iterator[None]:
         """Let one process of each machine go first, say to fill a cache; the others follow."""
-        if self.count > 1 and self.local_rank > 0:
+        if self.count > 1 and self.local_index > 0:
             dist.barrier()
         try:
             yield
         finally:
-            if self.count > 1 and self.local_rank == 0:
+            if self.count > 1 and self.local_index == 0:
                 dist.barrier()
 
     def share(self, items: Sequence[Item]) -> Sequence[Item]:
         """Return this process's items, as many successive ones as every other's."""
         size = len(items) // self.count
-        return items[self.rank * size : (self.rank + 1) * size]
+        return items[self.index * size : (self.index + 1) * size]
 
     def sum(self, values: list[float]) -> list[float]:
         """Sum each value over processes."""
@@ -197,7 +202,7 @@ def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> N
     optimizer.load_state_dict({**state, "state": moments})
 
 
-def descend(
+def clip_and_step(
     module: nn.Module, optimizers: list[torch.optim.Optimizer], processes: Processes
 ) -> None:
     """Take one step of a module's optimizers, then forget its gradient.

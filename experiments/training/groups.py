@@ -64,10 +64,15 @@ class RunOptions:
     """Iterations per line of metrics.jsonl."""
     save_every: int = 200
     """Iterations per checkpoint."""
+    evaluate_every: int | None = 200
+    """Iterations per validation: the model's loss on held-out images, and the area under the error
+    curve of the policy, of random and of uncertainty; None = never."""
 
     def __post_init__(self) -> None:
         check_at_least(self, 0, "seed")
-        check_at_least(self, 1, "stop_after", "threads", "log_every", "save_every")
+        check_at_least(
+            self, 1, "stop_after", "threads", "log_every", "save_every", "evaluate_every"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +86,7 @@ class DataConfig:
     image_size: int | None = None
     """Resize and center-crop to this side, pixels; None = as they are."""
     limit: int | None = None
-    """Use only the first so many training images; None = all."""
+    """Use only the first N training images; None = all."""
     stream: bool = False
     """Read training images from parquet or tar shards, or ``hf://NAME``, as they are needed,
     instead of holding all in memory. Needs image_size."""
@@ -194,20 +199,19 @@ class PolicyTraining:
     group: int = 4
     """Scans of the same image that are one another's baseline."""
     num_candidates: int | None = None
-    """In training the policy chooses among so many random unseen patches, whose errors stand for
-    those of all, and only they are predicted; None = all. Scans are cheaper and the reward is
-    noisier. The metrics auc and entropy are of this choice, not comparable with those of
-    another."""
+    """In training the policy chooses among this many random unseen patches, and only they are
+    predicted; None = all. Their errors stand for those of all patches: scans are cheaper and the
+    reward is noisier. The metrics auc and entropy of two numbers cannot be compared."""
     policy_every: int = 1
-    """After the warm-up the policy scans and learns in every n-th iteration; in the others the
-    model learns from its last scans again, beside new random orders."""
+    """After the warm-up the policy scans and learns in every n-th iteration. In the others the
+    model learns from the policy's last scans again, beside new random orders."""
     agent: Literal["group-relative", "maskable-ppo"] = "group-relative"
-    """Who learns the policy: the native group-relative policy gradient, or MaskablePPO of
+    """How the policy learns: by the native group-relative policy gradient, or by MaskablePPO of
     sb3-contrib (batch_size x group scans of as many images; schedules joint and policy_only)."""
     schedule: Literal["joint", "alternating", "policy_only", "frozen"] = "joint"
     """Who learns after the warm-up. joint: the policy in every iteration that scans, the model in
-    every one; alternating: each for ``alternate_every`` iterations in turn; policy_only: the model
-    is frozen; frozen: the policy stays as it started, uniformly random, which is the control."""
+    every iteration. alternating: each for ``alternate_every`` iterations in turn. policy_only: the
+    model is frozen. frozen: the policy is frozen as it started, uniformly random (the control)."""
     alternate_every: int = 10
     """Length of a phase of the alternating schedule, iterations."""
     random_share: float = 0.5
@@ -250,11 +254,11 @@ class Optimization:
     """Images per warm-up iteration."""
     micro_batches: int | None = None
     """Equal parts of every batch, each with its own randomness, whose gradients are accumulated.
-    The processes of torchrun share them: with as many parts a run is the same, whatever the number
-    of processes. None = one per process, or what the resumed run has."""
+    The processes of torchrun share them. A run of as many parts is the same for every number of
+    processes. None = one per process, or what the resumed run has."""
     precision: Literal["fp32", "bf16"] = "fp32"
-    """Of the model's training passes: bf16 multiplies matrices in bfloat16 (autocast), with weights
-    and their updates in float32. Rollouts are float32."""
+    """Arithmetic of the model's training passes. bf16 multiplies matrices in bfloat16 (autocast),
+    and keeps weights and their updates in float32. Rollouts are float32."""
     model_optimizer: Literal["muon", "adamw"] = "muon"
     """Optimizer of the model's hidden matrices; all else is AdamW's. Muon needs them unsharded."""
     model_lr: float = 3e-3
@@ -262,8 +266,8 @@ class Optimization:
     weight_decay: float = 0.05
     """Weight decay of the model's hidden matrices; all else has none."""
     prefix_share: float = 0.25
-    """Share of random-order batches that reveal a random number of first patches all at once
-    (tied rank), so that the encoder also learns full attention."""
+    """Share of random-order batches whose first patches are revealed all at once (tied ranks).
+    Their number is random. From them the encoder learns full attention."""
 
     def __post_init__(self) -> None:
         check_share(self, "prefix_share")

@@ -1,14 +1,11 @@
-"""The training loop of ``experiments.train``."""
+"""The training loop of ``experiments.train``: run folder, steps, metrics, checkpoints."""
 
 from __future__ import annotations
 
-import json
 import resource
 import sys
-import time
 
 import torch
-from tqdm import tqdm
 
 from experiments.runs import (
     check_folder,
@@ -23,7 +20,9 @@ from experiments.runs import (
 from experiments.training.build import check_device, check_precision, set_threads
 from experiments.training.config import TrainConfig
 from experiments.training.distributed import Processes, share_batches
+from experiments.training.log import RunLog
 from experiments.training.trainer import Trainer
+from experiments.training.validation import Validation
 from foveate.checkpoint import CHECKPOINT, read_checkpoint
 from foveate.data.pieces import open_source
 
@@ -40,13 +39,9 @@ def train(config: TrainConfig) -> Trainer:
     check_folder(config)
     with processes.connected():
         trainer = run_loop(config, processes)
-    if processes.rank == 0:
+    if processes.is_first:
         done = f"{trainer.iteration} of {config.total_iterations} iterations"
         print(f"written: {config.run.out}, {done}")
-    if config.run.report and trainer.iteration == config.total_iterations and processes.rank == 0:
-        from experiments.evaluation.report import report
-
-        report(config.run.out)
     return trainer
 
 
@@ -54,73 +49,50 @@ def run_loop(config: TrainConfig, processes: Processes) -> Trainer:
     """Build or load the trainer, and take its steps."""
     # Asked at the start: by the end of a long run the working tree may hold another commit.
     commit = git_commit()
-    writes = processes.rank == 0
     trainer = Trainer(config.replace(device=processes.device), processes)
-    if writes:
+    validation = None if config.run.evaluate_every is None else Validation(trainer)
+    check_before_writing(trainer)
+    open_folder(config, trainer)
+    first = trainer.iteration
+    end = min(config.total_iterations, config.run.stop_after or config.total_iterations)
+    seconds_before = seconds_so_far(config.run.out / "metrics.jsonl")
+    with RunLog(config, first, seconds_before, writes=processes.is_first) as log:
+        while trainer.iteration < end:
+            measured, at = trainer.step(), trainer.iteration
+            validated = {}
+            if validation is not None and at % validation.every == 0:
+                validated = validation.measure(trainer)
+            log.advance(at, measured, validated, is_last=at == end)
+            if at % config.run.save_every == 0 or at == end:
+                state = trainer.state()
+                if processes.is_first:
+                    save_checkpoint(config.run.out, state)
+        if processes.is_first and trainer.iteration > first:
+            record_run(trainer, commit, log.seconds)
+    return trainer
+
+
+def check_before_writing(trainer: Trainer) -> None:
+    """Warn of a slow precision; raise ValueError if a report would have no images to look at."""
+    config = trainer.config
+    if trainer.processes.is_first:
         check_precision(config)
     if config.run.report and config.data.stream:
         for split in ("val", "test") if trainer.model.config.scannable else ("test",):
             open_source(config.data.data, split)
-    metrics = config.run.out / "metrics.jsonl"
+
+
+def open_folder(config: TrainConfig, trainer: Trainer) -> None:
+    """Continue from the checkpoint in the run folder, or write the config into a new one."""
+    writes = trainer.processes.is_first
     if config.run.resume:
         # Without a checkpoint yet the run starts anew.
         if (config.run.out / CHECKPOINT).exists():
             trainer.load(read_checkpoint(config.run.out / CHECKPOINT))
         if writes:
-            trim_metrics(metrics, trainer.iteration)
+            trim_metrics(config.run.out / "metrics.jsonl", trainer.iteration)
     elif writes:
         write_config(config)
-    first = trainer.iteration
-    seconds_before = seconds_so_far(metrics)
-    started, end = (
-        time.perf_counter(),
-        min(config.total_iterations, config.run.stop_after or config.total_iterations),
-    )
-    log = None
-    if writes and config.run.wandb != "disabled":
-        import wandb
-
-        log = wandb.init(
-            project="foveate", mode=config.run.wandb, dir=config.run.out, config=config.flat()
-        )
-
-    logged, logged_at = started, first
-    progress = tqdm(
-        total=config.total_iterations,
-        initial=trainer.iteration,
-        desc=config.run.out.name,
-        unit="it",
-        disable=not writes,
-    )
-    with progress:
-        while trainer.iteration < end:
-            measured, at = trainer.step(), trainer.iteration
-            progress.update()
-            if writes and (at % config.run.log_every == 0 or at == end):
-                seconds = seconds_before + time.perf_counter() - started
-                line = {"iteration": at, "seconds": round(seconds, 2), **measured}
-                with metrics.open("a") as file:
-                    file.write(json.dumps(line) + "\n")
-                warming = at <= config.optimization.warmup_iterations
-                learned = config.num_learned * (config.optimization.micro_batches or 1)
-                images = config.optimization.warmup_batch_size if warming else learned
-                now = time.perf_counter()
-                speed = images * (at - logged_at) / (now - logged)
-                logged, logged_at = now, at
-                progress.set_postfix(
-                    {**{k: f"{v:.3f}" for k, v in measured.items()}, "images/s": f"{speed:.0f}"}
-                )
-                if log is not None:
-                    log.log(line, step=at)
-            if at % config.run.save_every == 0 or at == end:
-                state = trainer.state()
-                if writes:
-                    save_checkpoint(config.run.out, state)
-    if writes and trainer.iteration > first:
-        record_run(config, trainer, commit, seconds_before + time.perf_counter() - started)
-    if log is not None:
-        log.finish()
-    return trainer
 
 
 def peak_memory_mb(device: str) -> float:
@@ -131,8 +103,9 @@ def peak_memory_mb(device: str) -> float:
     return kilobytes / (2**20 if sys.platform == "darwin" else 2**10)
 
 
-def record_run(config: TrainConfig, trainer: Trainer, commit: str, seconds: float) -> None:
+def record_run(trainer: Trainer, commit: str, seconds: float) -> None:
     """Write the manifest; a resumed run keeps the commits of its earlier parts."""
+    config = trainer.config
     earlier = read_manifest(config.run.out).get("commits", []) if config.run.resume else []
     write_manifest(
         config.run.out,
@@ -145,7 +118,7 @@ def record_run(config: TrainConfig, trainer: Trainer, commit: str, seconds: floa
             "policy": sum(p.numel() for p in trainer.policy.parameters()),
         },
         data=config.data.data,
-        train_images=None if config.data.stream else len(trainer.images),
+        train_images=None if config.data.stream else len(trainer.images.held),
         world_size=trainer.processes.count,
         peak_memory_mb=peak_memory_mb(config.run.device),
     )

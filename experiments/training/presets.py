@@ -40,6 +40,7 @@ PRESETS: dict[str, tuple[str, TrainConfig]] = {
             random_share=0.5,
             log_every=1,
             save_every=2,
+            evaluate_every=4,
         ),
     ),
     "cue": (

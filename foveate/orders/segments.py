@@ -6,11 +6,11 @@ A scanpath of segments is an order of sets: ``order[b, t]`` holds the patches of
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from foveate.orders.paths import Grid, grid_cells
@@ -42,10 +42,21 @@ class Fixations:
     def is_partition(self) -> bool:
         """Whether every patch is in one fixation, and all fixations are equally large.
 
-        Then a fixation that was not chosen before opens nothing but unseen patches.
+        Then a fixation that was not made before opens nothing but unseen patches.
         """
         patches = self.patches.flatten().sort().values.cpu()
         return torch.equal(patches, torch.arange(self.num_patches))
+
+    @cached_property
+    def is_single(self) -> bool:
+        """Whether fixation a opens patch a alone."""
+        every = torch.arange(self.num_patches).unsqueeze(1)
+        return torch.equal(self.patches.cpu(), every)
+
+    @classmethod
+    def single(cls, num_patches: int) -> Fixations:
+        """Return the fixations of one patch each."""
+        return cls(torch.arange(num_patches).unsqueeze(1), num_patches)
 
     @classmethod
     def squares(cls, grid: Grid, side: int) -> Fixations:
@@ -56,9 +67,9 @@ class Fixations:
         Raises:
             ValueError: the side is less than 1, or one square covers the whole grid.
         """
-        if not 1 <= side < max(grid):
+        if side != 1 and not 1 < side < max(grid):
             raise ValueError(
-                f"a fixation must be 1..{max(grid) - 1} patches wide on a {grid[0]}x{grid[1]} "
+                f"fixation_size must lie in 1..{max(grid) - 1} patches on a {grid[0]}x{grid[1]} "
                 f"grid, got {side}"
             )
         squares: dict[tuple[int, int], list[int]] = {}
@@ -68,29 +79,29 @@ class Fixations:
         rows = [square + [-1] * (size - len(square)) for square in squares.values()]
         return cls(torch.tensor(rows), grid[0] * grid[1])
 
-    def members(self, of_patches: Tensor, fill: float | bool) -> Tensor:
-        """Lay what belongs to patches, (B, N), out by fixation, (B, A, S).
+    def to(self, device: torch.device | str) -> Fixations:
+        """Return these with their table on a device."""
+        return replace(self, patches=self.patches.to(device))
 
-        Args:
-            of_patches: a value per patch.
-            fill: what stands at the padding.
-        """
-        patches = self.patches.to(of_patches.device)
-        values = of_patches[:, patches.clamp_min(0)]
-        return values.masked_fill(patches < 0, fill)
+    def opened_by(self, fixation: Int[Tensor, "*B"]) -> Int[Tensor, "*B S"]:
+        """Return the patches that fixations open; -1 = padding."""
+        return fixation.unsqueeze(-1) if self.is_single else self.patches[fixation]
+
+    def scanpath(self, fixation: Int[Tensor, "*B"]) -> Int[Tensor, "*B *S"]:
+        """Return the patches as scanpaths hold them: without S where each is a single one."""
+        return fixation if self.is_single else self.patches[fixation]
 
     def any(self, of_patches: Bool[Tensor, "B N"]) -> Bool[Tensor, "B A"]:
         """Whether something is true of any patch of each fixation."""
-        return self.members(of_patches, False).any(2)
+        return of_patches if self.is_single else self._members(of_patches).any(2)
 
     def sum(self, of_patches: Float[Tensor, "B N"]) -> Float[Tensor, "B A"]:
         """Sum a value over the patches of each fixation."""
-        return self.members(of_patches, 0.0).sum(2)
+        return of_patches if self.is_single else self._members(of_patches).sum(2)
 
-
-def fixations_of_size(grid: Grid, size: int) -> Fixations | None:
-    """Return squares of ``size`` x ``size`` patches; None where a fixation opens one patch."""
-    return None if size == 1 else Fixations.squares(grid, size)
+    def _members(self, of_patches: Shaped[Tensor, "B N"]) -> Shaped[Tensor, "B A S"]:
+        """Lay what belongs to patches out by fixation; 0 or False at the padding."""
+        return of_patches[:, self.patches.clamp_min(0)].masked_fill(self.patches < 0, 0)
 
 
 def rank_to_segments(rank: Int[Tensor, "B N"], num_steps: int) -> Int[Tensor, "B T S"]:

@@ -1,0 +1,187 @@
+"""How the model learns: orders of batches, one update, and the schedule of its rate."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from experiments.training.batches import Ranked, TrainingImages
+from experiments.training.build import build_optimizers
+from experiments.training.config import TrainConfig
+from experiments.training.distributed import Processes, clip_and_step, load_optimizer, whole
+from foveate.model import AnyOrderTransformer
+from foveate.model.teachers import Teacher, make_teacher
+from foveate.optim import CosineDecay, set_rate
+from foveate.orders import check_rank, rank_to_order, ranked, tie_prefix
+from foveate.orders.semantic import model_ordering
+from foveate.targets import fit_palette
+
+NUM_TRACKS = 8
+"""Tracks of words per image, at most."""
+PALETTE_IMAGES = 5000
+"""Training images whose colors a palette is fitted to."""
+LEAST_RATE = 0.05
+"""Share of the peak rate that is left at the end: the policy's orders change until then."""
+
+
+class ModelLearner:
+    """The model with its optimizers, its teacher, and the order it learns from."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        model: AnyOrderTransformer,
+        images: TrainingImages,
+        processes: Processes,
+    ) -> None:
+        self.config = config
+        self.model = model
+        self.images = images
+        self.processes = processes
+        self.optimizers = build_optimizers(config, model)
+        self.rate = model_rate(config)
+        self.teacher: Teacher | None = None
+        if model.config.target == "features":
+            self.teacher = make_teacher(config.model.teacher, model, config.run.device)
+        if model.config.target == "colors":
+            sample = images.held.images[:PALETTE_IMAGES]
+            model.palette.copy_(fit_palette(sample, model.config.num_colors, seed=config.run.seed))
+        self.order = model_ordering(config.parts.order, model, **config.parts.order_options)
+
+    def check_order(self) -> None:
+        """Raise ValueError if the order is none, or one that the recipe's parts do not take."""
+        config, model = self.config, self.model
+        with torch.no_grad():
+            images = self.images.held.batch(
+                torch.arange(2) % len(self.images.held), config.run.device
+            )
+            rank = self.order(images, generator=torch.Generator().manual_seed(config.run.seed))
+            check_rank(rank, model.num_patches)
+            if model.config.queries == "own" and not config.run.shard:
+                model.predict_in_turn(images, rank)
+
+    def draw(self, size: int, generator: torch.Generator) -> Ranked:
+        """Draw images in the recipe's order; of unseen queries, scans of the budget's length.
+
+        Now and then the whole batch has a tied prefix of any size.
+        """
+        drawn = self.images.draw(size, generator)
+        share = self.config.optimization.prefix_share
+        return drawn, self.in_order(drawn[0], generator, prefix_share=share)
+
+    def in_order(
+        self,
+        images: Float[Tensor, "B C H W"],
+        generator: torch.Generator,
+        *,
+        prefix_share: float = 0.0,
+    ) -> Int[Tensor, "B N"]:
+        """Rank the patches of images in the recipe's order, as :meth:`draw` does."""
+        rank = self.order(images, generator=generator)
+        if prefix_share > 0 and float(torch.rand((), generator=generator)) < prefix_share:
+            prefix = int(torch.randint(1, self.model.num_patches, (), generator=generator))
+            rank = tie_prefix(rank, prefix)
+        if self.model.config.queries == "unseen":
+            rank = rank.clamp(max=self.config.scan.budget)
+        return rank
+
+    def update(
+        self, at: int, batches: Iterable[list[Ranked]], generators: list[torch.Generator]
+    ) -> float:
+        """Take one step on micro-batches and return the loss.
+
+        Args:
+            at: number of the iteration.
+            batches: each a list of (images, rank) pairs, weighted by their numbers of images.
+            generators: randomness of each micro-batch.
+
+        Raises:
+            ValueError: the loss is not finite.
+        """
+        set_rate(self.optimizers, self.rate(at))
+        total, num_micro_batches = 0.0, self.config.optimization.micro_batches or 1
+        for pairs, generator in zip(batches, generators, strict=True):
+            loss = self._loss(pairs, generator)
+            (loss / num_micro_batches).backward()
+            total += float(loss.detach())
+        value = self.processes.sum([total])[0] / num_micro_batches
+        if not math.isfinite(value):
+            raise ValueError(
+                f"the loss is {value} at iteration {at + 1}; lower --model-lr "
+                "(the last checkpoint is kept)"
+            )
+        clip_and_step(self.model, self.optimizers, self.processes)
+        if self.teacher is not None:
+            self.teacher.update(self.model)
+        return value
+
+    def _loss(self, pairs: list[Ranked], generator: torch.Generator) -> Tensor:
+        num_images = sum(len(rank) for _, rank in pairs)
+        loss = torch.zeros((), device=self.config.run.device)
+        for (images, index), rank in pairs:
+            anchors = self._anchors(rank, generator)
+            features = None if self.teacher is None else self.teacher(images)
+            with self.autocast():
+                part = self.model(
+                    images,
+                    rank,
+                    num_steps=self.config.scan.budget + 1,
+                    generator=generator,
+                    features=features,
+                    anchors=anchors,
+                    words=self._words(index, anchors),
+                )
+            loss = loss + len(images) / num_images * part
+        return loss
+
+    def autocast(self) -> torch.autocast:
+        """Return the context of the model's training passes."""
+        device = torch.device(self.config.run.device).type
+        bfloat16 = self.config.optimization.precision == "bf16"
+        return torch.autocast(device, torch.bfloat16, enabled=bfloat16)
+
+    def _anchors(
+        self, rank: Int[Tensor, "B N"], generator: torch.Generator
+    ) -> Int[Tensor, "B K"] | None:
+        """Start tracks of words at the first patches of the order: a policy's first fixations."""
+        if self.images.captions is None:
+            return None
+        number = min(NUM_TRACKS, self.config.scan.budget, self.model.num_patches)
+        return rank_to_order(ranked(rank, generator))[:, :number]
+
+    def _words(
+        self, index: Int[Tensor, "B"], anchors: Int[Tensor, "B K"] | None
+    ) -> Int[Tensor, "B K L"] | None:
+        captions = self.images.captions
+        return None if captions is None or anchors is None else captions.words(index, anchors)
+
+    def state(self) -> dict[str, Any]:
+        """Return what the next update depends on beside the model's weights."""
+        return {
+            "model_optimizers": [whole(each.state_dict()) for each in self.optimizers],
+            "teacher": None if self.teacher is None else self.teacher.state_dict(),
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Continue from a state."""
+        for optimizer, saved in zip(self.optimizers, state["model_optimizers"], strict=True):
+            load_optimizer(optimizer, saved)
+        if self.teacher is not None:
+            self.teacher.load_state_dict(state["teacher"])
+
+
+def model_rate(config: TrainConfig) -> CosineDecay:
+    """Return the model's learning rate: it falls with the policy's, or, alone, all along."""
+    total = config.total_iterations
+    return CosineDecay(
+        peak=config.optimization.model_lr,
+        start=config.optimization.warmup_iterations if config.policy else 0,
+        end=total,
+        floor=LEAST_RATE if config.parts.lr_schedule == "cosine" else 1.0,
+        ramp=min(100, math.ceil(total / 10)),
+    )

@@ -1,0 +1,218 @@
+"""How the policy learns: it scans a batch of images and is updated from its scans.
+
+Both learners have one interface. Between scans and update they call ``learn`` with the scans, so
+that the model learns from the orders that the policy chose before its update.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+
+from agents.group_relative import policy_step
+from agents.policies import PointerPolicy, PolicyConfig
+from envs.vector import ImageScanVectorEnv
+from experiments.training.batches import Scans, TrainingImages
+from experiments.training.config import TrainConfig
+from experiments.training.distributed import Processes, clip_and_step, parameters_together
+from experiments.training.groups import PolicyTraining
+from foveate.model import AnyOrderTransformer
+from foveate.optim import CosineDecay, set_rate
+
+if TYPE_CHECKING:
+    from agents.joint_ppo import JointPPO
+
+LEAST_RATE = 0.05
+"""Share of the peak learning rate that is left at the end."""
+LEAST_BONUS = 0.1
+"""Share of the entropy bonus that is left at the end."""
+RAMP = 10
+"""Iterations in which the learning rate rises to its peak."""
+
+Learn = Callable[[list[Scans]], None]
+"""Lets the model learn from the scans of each micro-batch."""
+
+
+class PolicyLearner(Protocol):
+    """Who scans, and learns from scans."""
+
+    policy: PointerPolicy
+    optimizer: torch.optim.Optimizer
+    rate: CosineDecay
+
+    def iterate(
+        self, at: int, generators: list[torch.Generator], learn: Learn, *, updates: bool
+    ) -> dict[str, float]:
+        """Scan, call ``learn``, and, if it says so, update the policy.
+
+        Args:
+            at: number of the iteration.
+            generators: randomness of each micro-batch.
+            learn: called with the scans of each micro-batch.
+            updates: False leaves the policy as it is.
+
+        Returns:
+            Mean error after a fixation (auc), reward of a scan (return), and entropy, nats.
+        """
+
+    def state(self) -> dict[str, Any]:
+        """Return what the next update depends on beside the policy's weights."""
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Continue from a state."""
+
+
+class GroupRelativeLearner:
+    """The native group-relative policy gradient."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        options: PolicyTraining,
+        model: AnyOrderTransformer,
+        policy: PointerPolicy,
+        images: TrainingImages,
+        processes: Processes,
+    ) -> None:
+        self.config = config
+        self.options = options
+        self.model = model
+        self.policy = policy
+        self.images = images
+        self.processes = processes
+        self.optimizer: torch.optim.Optimizer = torch.optim.Adam(
+            policy.parameters(), lr=options.policy_lr
+        )
+        self.rate = policy_rate(config, options)
+        self.entropy_weight = entropy_bonus(config, options)
+
+    def iterate(
+        self, at: int, generators: list[torch.Generator], learn: Learn, *, updates: bool
+    ) -> dict[str, float]:
+        """Scan each image several times; of a batch the advantages have one scale."""
+        config, options = self.config, self.options
+        num_images = config.per_micro_batch(options.batch_size)
+        num_micro_batches = config.optimization.micro_batches or 1
+        batches = [self.images.draw(num_images, generator) for generator in generators]
+        with parameters_together(self.model):
+            steps = [
+                policy_step(
+                    self.model,
+                    self.policy,
+                    images,
+                    budget=config.scan.budget,
+                    reward=options.reward,
+                    group=options.group,
+                    discount=options.discount,
+                    entropy_weight=self.entropy_weight(at),
+                    num_candidates=options.num_candidates,
+                    generator=generator,
+                )
+                for (images, _), generator in zip(batches, generators, strict=True)
+            ]
+        if updates:
+            # The graphs of all micro-batches are alive until the scale is known.
+            advantage = torch.cat([step.advantage for step in steps])
+            scale = self.processes.gather(advantage).std()
+            for step in steps:
+                (step.loss_scaled_by(scale) / num_micro_batches).backward()
+            set_rate([self.optimizer], self.rate(at))
+            clip_and_step(self.policy, [self.optimizer], self.processes)
+        learn([(drawn, step.order) for drawn, step in zip(batches, steps, strict=True)])
+        measured = [(step.auc, step.episode_return, step.entropy) for step in steps]
+        sums = self.processes.sum([sum(values) for values in zip(*measured, strict=True)])
+        means = (value / num_micro_batches for value in sums)
+        return dict(zip(("auc", "return", "entropy"), means, strict=True))
+
+    def state(self) -> dict[str, Any]:
+        """Return what the next update depends on beside the policy's weights."""
+        return {"policy_optimizer": self.optimizer.state_dict(), "actor_critic": None}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Continue from a state."""
+        self.optimizer.load_state_dict(state["policy_optimizer"])
+
+
+class MaskablePPOLearner:
+    """MaskablePPO of sb3-contrib, which trains in a single process on whole batches."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        options: PolicyTraining,
+        model: AnyOrderTransformer,
+        images: TrainingImages,
+    ) -> None:
+        # Seconds, which runs of the native agent need not wait.
+        from agents.joint_ppo import JointPPO
+
+        self.images = images
+        self.device = config.run.device
+        env = ImageScanVectorEnv(
+            options.batch_size * options.group,
+            model=model,
+            data=images.held,
+            budget=config.scan.budget,
+            reward=options.reward,
+        )
+        self.ppo: JointPPO = JointPPO(
+            env,
+            discount=options.discount,
+            hidden_dim=PolicyConfig().hidden_dim,
+            seed=config.run.seed,
+        )
+        self.policy, self.optimizer = self.ppo.pointer, self.ppo.optimizer
+        self.rate = policy_rate(config, options)
+        self.entropy_weight = entropy_bonus(config, options)
+
+    def iterate(
+        self, at: int, generators: list[torch.Generator], learn: Learn, *, updates: bool
+    ) -> dict[str, float]:
+        """Collect one rollout, and learn from it; its randomness is the seed's and ``at``'s."""
+        assert updates, "config refuses the schedules in which MaskablePPO would not learn"
+        images, device = self.images.held, self.device
+        return self.ppo.step(
+            at,
+            lambda index, order: learn(
+                [((images.batch(index, device=device), index), order.to(device))]
+            ),
+            learning_rate=self.rate(at),
+            entropy_weight=self.entropy_weight(at),
+        )
+
+    def state(self) -> dict[str, Any]:
+        """Return what the next update depends on beside the policy's weights."""
+        return {
+            "policy_optimizer": self.optimizer.state_dict(),
+            "actor_critic": self.ppo.state_dict(),
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Continue from a state."""
+        self.ppo.load_state_dict(state["actor_critic"])
+        self.optimizer.load_state_dict(state["policy_optimizer"])
+
+
+def policy_rate(config: TrainConfig, options: PolicyTraining) -> CosineDecay:
+    """Return the policy's learning rate, which is 0 in the warm-up."""
+    start = config.optimization.warmup_iterations
+    return CosineDecay(
+        peak=options.policy_lr,
+        start=start,
+        end=config.total_iterations,
+        floor=LEAST_RATE,
+        ramp_start=start,
+        ramp=RAMP,
+    )
+
+
+def entropy_bonus(config: TrainConfig, options: PolicyTraining) -> CosineDecay:
+    """Return the weight of the policy's entropy."""
+    return CosineDecay(
+        peak=options.entropy_weight,
+        start=config.optimization.warmup_iterations,
+        end=config.total_iterations,
+        floor=LEAST_BONUS,
+    )

@@ -1,0 +1,103 @@
+"""Validation while training: is the policy ahead, and does the model still learn?
+
+Every ``--evaluate-every`` iterations the same few held-out images are looked at. Nothing of the
+training's randomness is used, and nothing is kept between two measurements, so that a run is the
+same to the bit with and without validation, and resumes as if it had not stopped.
+
+On the demo preset a measurement takes as long as three training iterations: 1.5% of the training
+time at the default of 200 iterations.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from agents.baselines import OrderAgent, UncertaintyAgent
+from agents.policies import Agent, PolicyAgent
+from envs.episode import Episode
+from experiments.training.build import load_split
+from experiments.training.distributed import parameters_together
+from experiments.training.trainer import Trainer
+from foveate.model import AnyOrderTransformer
+from foveate.orders import ordering, rank_to_order
+
+NUM_IMAGES = 64
+"""Held-out images, the first ones of the val split."""
+SEED = 0
+"""Of the orders and targets that are drawn: the same at every measurement."""
+
+
+class Validation:
+    """Held-out images and what is measured on them.
+
+    ``validation_loss`` is the model's loss in the recipe's order, without tied prefixes and words,
+    in the unit of ``loss``. Of a model that can be scanned ``validation_auc_random`` and
+    ``validation_auc_uncertainty`` are added, and ``validation_auc_policy`` as soon as a policy has
+    begun to learn: the mean normalized error after fixations 1..T, as ``auc``, of uniformly random
+    scans, of the fixations where the model expects the largest error, and of the policy's most
+    probable ones.
+    """
+
+    def __init__(self, trainer: Trainer) -> None:
+        config = trainer.config
+        assert config.run.evaluate_every is not None
+        self.every = config.run.evaluate_every
+        with trainer.processes.one_before_the_others():
+            held_out = load_split(config, "val", NUM_IMAGES)
+        index = torch.arange(min(NUM_IMAGES, len(held_out)))
+        self.images: Float[Tensor, "B C H W"] = held_out.batch(index, config.run.device)
+
+    @torch.no_grad()
+    def measure(self, trainer: Trainer) -> dict[str, float]:
+        """Measure the trainer's model and policy; all processes call it alike."""
+        model, budget = trainer.model, trainer.config.scan.budget
+        devices = [self.images.device] if self.images.is_cuda else []
+        # Orders and models of one's own might draw from the global generators.
+        with torch.random.fork_rng(devices):
+            measured = {"validation_loss": self._loss(trainer)}
+            if not model.config.scannable:
+                return measured
+            with parameters_together(model):
+                areas = {
+                    f"validation_auc_{name}": error_area(agent, model, self.images, budget)
+                    for name, agent in self._agents(trainer).items()
+                }
+        return {**measured, **areas}
+
+    def _loss(self, trainer: Trainer) -> float:
+        learner, generator = trainer.model_learner, torch.Generator().manual_seed(SEED)
+        rank = learner.in_order(self.images, generator)
+        features = None if learner.teacher is None else learner.teacher(self.images)
+        with learner.autocast():
+            loss = trainer.model(
+                self.images,
+                rank,
+                num_steps=trainer.config.scan.budget + 1,
+                generator=generator,
+                features=features,
+            )
+        return float(loss)
+
+    def _agents(self, trainer: Trainer) -> dict[str, Agent]:
+        generator = torch.Generator().manual_seed(SEED)
+        rank = ordering("random", trainer.model.grid)(self.images, generator=generator)
+        order = rank_to_order(rank)[:, : trainer.config.scan.budget]
+        agents: dict[str, Agent] = {"random": OrderAgent(order), "uncertainty": UncertaintyAgent()}
+        if trainer.policy_has_learned:
+            agents["policy"] = PolicyAgent(trainer.policy, greedy=True)
+        return agents
+
+
+def error_area(
+    agent: Agent, model: AnyOrderTransformer, images: Float[Tensor, "B C H W"], budget: int
+) -> float:
+    """Mean over images and fixations 1..T of the normalized error that an agent leaves."""
+    generator = torch.Generator().manual_seed(SEED)
+    episode = Episode(model, images, budget=budget)
+    errors = []
+    for _ in range(budget):
+        episode.step(agent(episode, generator))
+        errors.append(episode.error)
+    return float(torch.stack(errors).mean())
