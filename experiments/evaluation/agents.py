@@ -11,8 +11,8 @@ from typing import ClassVar, Literal, get_args
 import torch
 
 from agents.baselines import GreedyOracleAgent
-from experiments.evaluation.compare import error_curves_of, scan_in_chunks
 from experiments.evaluation.intervals import seed_interval
+from experiments.evaluation.scanpaths import error_curves_of, scan_in_chunks
 from experiments.runs import Run, check_folder, git_commit, load_run, read_config
 from experiments.tables import Result, Table, plural, with_interval
 from experiments.training.build import set_threads

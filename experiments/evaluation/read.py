@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from agents.baselines import scan_with
-from experiments.evaluation.compare import mean_interval
+from experiments.evaluation.intervals import mean_interval
 from experiments.evaluation.run_result import RunResult, minutes
 from experiments.runs import Run, git_commit, load_run, read_manifest
 from experiments.tables import Table, with_interval
