@@ -206,8 +206,11 @@ class Run:
     model: AnyOrderTransformer
     policy: PointerPolicy
     iteration: int
-    fixations: Fixations | None = None
-    """What the policy chooses from; None = each fixation opens one patch."""
+
+    @property
+    def fixations(self) -> Fixations:
+        """What the policy chooses from."""
+        return Fixations.squares(self.model.grid, self.config.scan.fixation_size)
 
     @property
     def agent(self) -> PolicyAgent:

@@ -7,12 +7,14 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Float
+from torch import Tensor
 
 from experiments.evaluation.comparison import Comparison, OrderErrors
 from experiments.evaluation.diagnostics import diagnose
 from experiments.evaluation.intervals import gap_interval, half_width, mean_interval
 from experiments.evaluation.scanpaths import IMAGE_INDEPENDENT, error_curves_of, scanpaths
 from experiments.runs import Run, git_commit
+from foveate.data import ImageSet
 from foveate.drawing import error_curves
 
 
@@ -40,15 +42,10 @@ def compare(
     """
     if judge is not None:
         check_judge(run, judge)
-    test, validation = run.split("test", limit), run.split("val", limit)
-    images = test.batch(torch.arange(len(test)), device=torch.device(run.device))
-    looked_at = validation.batch(torch.arange(len(validation)), device=torch.device(run.device))
+    test, images, looked_at = images_of(run, limit)
     few = min(oracle_limit, len(images))
-    if min(few, len(looked_at)) < 2:
-        raise ValueError(
-            f"a comparison takes two or more images; {test.name} has {len(test)} in test and "
-            f"{len(validation)} in val, of which the oracles scan {few}"
-        )
+    if few < 2:
+        raise ValueError(f"the oracles scan {few} images; a comparison takes two or more")
     paths = scanpaths(run, images, looked_at, oracle_limit=few, orders=orders, agents=agents)
     model = (judge or run).model
     curves = {name: error_curves_of(model, images, path) for name, path in paths.items()}
@@ -77,7 +74,7 @@ def compare(
         split="test",
         seed=run.seed,
         budget=run.budget,
-        fixation_patches=1 if run.fixations is None else run.fixations.size,
+        fixation_patches=run.fixations.size,
         num_patches=run.model.num_patches,
         periphery=run.model.config.periphery,
         judge="own" if judge is None else judge.name,
@@ -92,6 +89,27 @@ def compare(
             "oracle_limit": oracle_limit,
         },
     )
+
+
+def images_of(
+    run: Run, limit: int
+) -> tuple[ImageSet, Float[Tensor, "B C H W"], Float[Tensor, "V C H W"]]:
+    """Load the test set, its images, and the validation images, at most ``limit`` of each.
+
+    Raises:
+        ValueError: a split has less than two images.
+    """
+    test, validation = run.split("test", limit), run.split("val", limit)
+    if min(len(test), len(validation)) < 2:
+        raise ValueError(
+            f"a comparison takes two or more images; {test.name} has {len(test)} in test and "
+            f"{len(validation)} in val"
+        )
+    images, looked_at = (
+        each.batch(torch.arange(len(each)), device=torch.device(run.device))
+        for each in (test, validation)
+    )
+    return test, images, looked_at
 
 
 def check_judge(run: Run, judge: Run) -> None:

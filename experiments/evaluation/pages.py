@@ -9,10 +9,12 @@ from typing import Any
 from experiments.benchmarks.env import BenchEnvResult
 from experiments.benchmarks.timing import BenchResult
 from experiments.evaluation.agents import StudyResult
+from experiments.evaluation.comparison import Comparison, training_facts
 from experiments.evaluation.decode import DecodeResult
 from experiments.evaluation.order_results import OrdersResult
+from experiments.evaluation.probe_result import ProbeResult
 from experiments.evaluation.read import ReadResult
-from experiments.tables import Result, Table, plural, signed, with_interval
+from experiments.tables import Result, Table, plural
 
 ROOT = Path(__file__).parents[2]
 RECORDS = ROOT / "experiments" / "records"
@@ -28,20 +30,6 @@ RESULTS: dict[str, type[Result]] = {
     )
 }
 """Results of studies and benchmarks by the ``kind`` that their files name."""
-SHOWN = (
-    "oracle",
-    "oracle_16",
-    "policy",
-    "uncertainty",
-    "saliency",
-    "best_fixed",
-    "other_image",
-    "random",
-    "center_out",
-    "farthest_point",
-    "raster",
-)
-"""Orders in the table of a run."""
 SUMMARY = {
     "random": "random",
     "center_out": "center out",
@@ -91,118 +79,38 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def run_tables(folder: Path) -> str:
     """Return comparison and probe of a recorded run as Markdown, with its compute."""
-    tables = [comparison_table(folder)]
-    if probe := read_json(folder / "probe.json"):
-        tables.append(probe_table(probe))
+    training = training_facts(
+        read_json(folder / "manifest.json"), read_json(folder / "config.json")
+    )
+    tables = [Comparison.read(folder / "compare.json").summary(training)]
+    if (folder / "probe.json").is_file():
+        tables.append(ProbeResult.read(folder / "probe.json").summary())
     return "\n\n".join(table.to_markdown() for table in tables)
 
 
-def comparison_table(folder: Path) -> Table:
-    """Return the orders of a recorded run by area, and how much of the gap the policy closes."""
-    manifest, train, result = (
-        read_json(folder / f"{name}.json") for name in ("manifest", "config", "compare")
-    )
-    rows = []
-    for name in SHOWN:
-        row = result["orders"][name]
-        differences = (
-            "" if name == other else signed(row[f"minus_{other}"], row[f"minus_{other}_ci95"])
-            for other in ("random", "policy")
-        )
-        shown = f"**{name}**" if name == "policy" else name
-        cells = f"{row['auc']:.4f}", f"{row['final_error']:.4f}", *differences, str(row["images"])
-        rows.append((shown, *cells))
-    gap, few, signs = (
-        result["gap_closed"],
-        result["gap_closed_oracle_16"],
-        result["diagnostics"],
-    )
-    (low, high), (few_low, few_high), (own_low, own_high) = (
-        result["gap_closed_ci95"],
-        result["gap_closed_oracle_16_ci95"],
-        signs["own_minus_other_ci95"],
-    )
-    return Table(
-        caption=f"{result['budget']} of {result['num_patches']} patches, "
-        f"{'periphery' if result['periphery'] else 'blind'}, seed {result['seed']}, "
-        f"{manifest['parameters']['model'] / 1e6:.2f} M parameters, "
-        f"trained {manifest['train_seconds'] / 60:.1f} minutes on "
-        f"{plural(manifest['threads'], 'CPU thread')} "
-        f"({train['warmup_iterations']} + {train['iterations']} iterations), "
-        f"commit `{manifest['commit'][:10]}`, compared at `{result['commit'][:10]}`.",
-        columns=(
-            "order",
-            "area under the error curve",
-            "error at the end",
-            "minus random, 95% interval",
-            "minus policy, 95% interval",
-            "images",
-        ),
-        rows=tuple(rows),
-        notes=(
-            f"The policy closes {gap:.1%} [{low:.1%}, {high:.1%}] of the gap from random to the "
-            f"greedy oracle over all patches, and {few:.1%} [{few_low:.1%}, {few_high:.1%}] of "
-            "that to the oracle over 16 random ones; the oracles scan the first "
-            f"{result['orders']['oracle']['images']} images, to which their gaps and differences "
-            "refer. Its own path minus another image's: "
-            f"{signs['own_minus_other']:+.4f} [{own_low:+.4f}, {own_high:+.4f}]; "
-            f"{signs['distinct_orders']} distinct orders on {signs['images']} images; "
-            f"percentile of the chosen patch by true reward {signs['chosen_percentile']:.2f}.",
-        ),
-    )
+def area_of(comparison: Comparison, name: str) -> float:
+    """Return the area of an order; the oracles', which scan fewer images, set against the policy.
 
-
-def probe_table(probe: dict[str, Any]) -> Table:
-    """Return the probes of a recorded run: its best layer beside untrained weights and pixels."""
-    linear, best = probe["linear"], probe["best"]["layer"]
-    untrained = max(
-        (name for name in linear if name.startswith("random_weights")),
-        key=lambda name: linear[name]["validation_accuracy"],
-    )
-    layer = untrained.removeprefix("random_weights_").replace("_", " ")
-    features = {
-        f"encoder, {best.replace('_', ' ')}, full attention": best,
-        f"encoder, {best.replace('_', ' ')}, causal attention": f"causal_{best}",
-        f"untrained weights, their best ({layer})": untrained,
-        "raw pixels": "pixels",
-    }
-    return Table(
-        columns=("features", "linear probe, 95% interval", "k-NN"),
-        rows=tuple(
-            (
-                label,
-                with_interval(linear[name]["accuracy"], linear[name]["ci95"]),
-                f"{probe['knn'][name]['accuracy']:.3f}",
-            )
-            for label, name in features.items()
-        ),
-        notes=(
-            f"Probe: {probe['train_images']} training and {probe['test_images']} test images, "
-            "mean over patches.",
-        ),
-    )
+    Theirs is the policy's area plus their paired difference from it.
+    """
+    return comparison.orders["policy"].auc + comparison.orders[name].minus_policy
 
 
 def short_table(folder: Path) -> Table:
     """Return four rows of a recorded comparison, for those who see one for the first time."""
-    manifest, result = read_json(folder / "manifest.json"), read_json(folder / "compare.json")
-    orders = result["orders"]
+    manifest, result = read_json(folder / "manifest.json"), Comparison.read(folder / "compare.json")
+    orders = result.orders
     return Table(
         columns=("order", "what it fixates", "area under the error curve (lower is better)"),
         rows=tuple(
-            (
-                f"**{name}**" if name == "policy" else name,
-                gloss,
-                # The oracle scans fewer images: set against the policy by their paired difference.
-                f"{orders['policy']['auc'] + orders[name]['minus_policy']:.3f}",
-            )
+            (f"**{name}**" if name == "policy" else name, gloss, f"{area_of(result, name):.3f}")
             for name, gloss in GLOSSES.items()
         ),
         notes=(
-            f"{result['budget']} of {result['num_patches']} patches, {orders['policy']['images']} "
-            f"test images, seed {result['seed']}; trained {manifest['train_seconds'] / 60:.1f} "
+            f"{result.budget} of {result.num_patches} patches, {orders['policy'].images} "
+            f"test images, seed {result.seed}; trained {manifest['train_seconds'] / 60:.1f} "
             f"minutes on {plural(manifest['threads'], 'CPU thread')}. The oracle scans the first "
-            f"{orders['oracle']['images']} images; its area is the policy's plus their paired "
+            f"{orders['oracle'].images} images; its area is the policy's plus their paired "
             "difference.",
         ),
     )
@@ -212,12 +120,10 @@ def summary_table(folders: dict[str, Path]) -> Table:
     """Return all recorded runs, a row each."""
     rows = []
     for slug, folder in folders.items():
-        result = read_json(folder / "compare.json")
-        orders = result["orders"]
-        # The oracles scan fewer images: set against the policy by their paired difference.
-        areas = (orders["policy"]["auc"] + orders[name]["minus_policy"] for name in SUMMARY)
-        gaps = f"{result['gap_closed']:.0%} / {result['gap_closed_oracle_16']:.0%}"
-        rows.append((linked(slug, folder), *(f"{area:.3f}" for area in areas), gaps))
+        result = Comparison.read(folder / "compare.json")
+        areas = (f"{area_of(result, name):.3f}" for name in SUMMARY)
+        gaps = f"{result.gap_closed:.0%} / {result.gap_closed_oracle_16:.0%}"
+        rows.append((linked(slug, folder), *areas, gaps))
     return Table(
         caption="Area under the error curve (lower is better), one seed each; "
         "intervals, probes, and commands are in the records. "

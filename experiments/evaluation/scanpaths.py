@@ -145,7 +145,7 @@ def scanpaths(
         agents: further agents, by name.
     """
     model, budget = run.model, run.budget
-    fixations = run.fixations or Fixations.single(model.num_patches)
+    fixations = run.fixations
     generator = torch.Generator().manual_seed(run.seed)
     chosen_agents = {name: make_agent(name) for name in (*AGENTS, *agents)}
     paths = {
