@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from experiments.evaluation.comparison import Comparison, OrderErrors
 from experiments.evaluation.diagnostics import diagnose
-from experiments.evaluation.intervals import gap_interval, half_width, mean_interval
+from experiments.evaluation.intervals import Interval, gap_interval, half_width, mean_interval
 from experiments.evaluation.scanpaths import IMAGE_INDEPENDENT, error_curves_of, scanpaths
 from experiments.runs import Run, git_commit
 from foveate.data import ImageSet
@@ -44,16 +45,15 @@ def compare(
         check_judge(run, judge)
     test, images, looked_at = images_of(run, limit)
     few = min(oracle_limit, len(images))
-    if few < 2:
-        raise ValueError(f"the oracles scan {few} images; a comparison takes two or more")
+    check_numbers(len(images), len(looked_at), few)
     paths = scanpaths(run, images, looked_at, oracle_limit=few, orders=orders, agents=agents)
     model = (judge or run).model
     curves = {name: error_curves_of(model, images, path) for name, path in paths.items()}
     area = {name: curve[:, 1:].mean(1) for name, curve in curves.items()}
     rows = order_errors(curves, area)
-    random, policy = area["random"][:few], area["policy"][:few]
-    gap, gap_ci95 = gap_interval(random, policy, area["oracle"])
-    gap_16, gap_16_ci95 = gap_interval(random, policy, area["oracle_16"])
+    gap, gap_ci95 = gap_closed(area, "oracle")
+    gap_16, gap_16_ci95 = gap_closed(area, "oracle_16")
+    own_minus_other = area["policy"] - area["other_image"]
     return Comparison(
         orders=rows,
         gap_closed=gap,
@@ -61,26 +61,13 @@ def compare(
         gap_closed_oracle_16=gap_16,
         gap_closed_oracle_16_ci95=gap_16_ci95,
         diagnostics=diagnose(
-            run.model,
-            images[:few],
-            paths["policy"],
-            area["policy"] - area["other_image"],
-            run.fixations,
+            run.model, images[:few], paths["policy"], own_minus_other, run.fixations
         ),
-        not_better_than=tuple(
-            name for name in IMAGE_INDEPENDENT if rows[name].minus_policy_ci95[0] <= 0
-        ),
+        not_better_than=not_beaten(rows),
         dataset=run.dataset(test),
-        split="test",
-        seed=run.seed,
-        budget=run.budget,
-        fixation_patches=run.fixations.size,
-        num_patches=run.model.num_patches,
-        periphery=run.model.config.periphery,
         judge="own" if judge is None else judge.name,
         test_images=len(images),
-        commit=git_commit(),
-        iteration=run.iteration,
+        **facts_of(run),
         options={
             "judge": None if judge is None else judge.directory,
             "orders": orders,
@@ -94,22 +81,47 @@ def compare(
 def images_of(
     run: Run, limit: int
 ) -> tuple[ImageSet, Float[Tensor, "B C H W"], Float[Tensor, "V C H W"]]:
-    """Load the test set, its images, and the validation images, at most ``limit`` of each.
-
-    Raises:
-        ValueError: a split has less than two images.
-    """
+    """Load the test split, and the pixels of it and of the validation split."""
     test, validation = run.split("test", limit), run.split("val", limit)
-    if min(len(test), len(validation)) < 2:
-        raise ValueError(
-            f"a comparison takes two or more images; {test.name} has {len(test)} in test and "
-            f"{len(validation)} in val"
-        )
     images, looked_at = (
-        each.batch(torch.arange(len(each)), device=torch.device(run.device))
-        for each in (test, validation)
+        split.batch(torch.arange(len(split)), device=torch.device(run.device))
+        for split in (test, validation)
     )
     return test, images, looked_at
+
+
+def check_numbers(num_test: int, num_validation: int, num_of_oracles: int) -> None:
+    """Raise ValueError unless every interval has two or more images."""
+    if min(num_of_oracles, num_validation) < 2:
+        raise ValueError(
+            f"a comparison takes two or more images; there are {num_test} in test, of which the "
+            f"oracles scan {num_of_oracles}, and {num_validation} in val"
+        )
+
+
+def facts_of(run: Run) -> dict[str, Any]:
+    """Fields of a comparison that are the run's and the code's."""
+    return {
+        "split": "test",
+        "seed": run.seed,
+        "budget": run.budget,
+        "fixation_patches": run.fixations.size,
+        "num_patches": run.model.num_patches,
+        "periphery": run.model.config.periphery,
+        "iteration": run.iteration,
+        "commit": git_commit(),
+    }
+
+
+def gap_closed(area: dict[str, Float[np.ndarray, " R"]], oracle: str) -> tuple[float, Interval]:
+    """Share of the gap from random to an oracle that the policy closes, on the oracle's images."""
+    few = len(area[oracle])
+    return gap_interval(area["random"][:few], area["policy"][:few], area[oracle])
+
+
+def not_beaten(rows: dict[str, OrderErrors]) -> tuple[str, ...]:
+    """Return the controls that know nothing of the image and may be as good as the policy."""
+    return tuple(name for name in IMAGE_INDEPENDENT if rows[name].minus_policy_ci95[0] <= 0)
 
 
 def check_judge(run: Run, judge: Run) -> None:
