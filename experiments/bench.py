@@ -1,4 +1,4 @@
-"""Benchmarks; ratios within one run are what counts.
+"""Benchmarks. Compare numbers of one run with one another: machines differ.
 
     python -m experiments.bench train      a training step against the machine's matmul peak
     python -m experiments.bench rollout    joint steps against steps on random orders
@@ -12,6 +12,7 @@ Contenders take turns, medians are reported. Writes JSON where ``--out`` says.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Literal
@@ -83,34 +84,45 @@ class BenchConfig:
             raise ValueError("the benchmark 'data' needs --data")
 
     @property
+    def arguments(self) -> dict[str, object]:
+        """Arguments of the benchmark's function."""
+        own = [name for name, users in USED_BY.items() if self.what in users]
+        return {name: getattr(self, name) for name in (*own, "repeats")}
+
+    @property
     def path(self) -> Path:
         """Where the result goes."""
         return self.out or Path("runs") / f"bench_{self.what}.json"
 
 
 def main(config: BenchConfig) -> None:
-    """Measure as configured."""
+    """Measure as configured; write, print, and draw what grows."""
+    from experiments.benchmarks.decoding import bench_decode
+    from experiments.benchmarks.env import bench_env
+    from experiments.benchmarks.growth import bench_scale, draw_scale
+    from experiments.benchmarks.rollout import bench_rollout
+    from experiments.benchmarks.streaming import bench_data
+    from experiments.benchmarks.timing import BenchResult
+    from experiments.benchmarks.training import bench_train
+    from experiments.tables import Result
     from experiments.training.build import set_threads
 
+    benchmarks: dict[str, Callable[..., Result]] = {
+        "train": bench_train,
+        "rollout": bench_rollout,
+        "env": bench_env,
+        "decode": bench_decode,
+        "scale": bench_scale,
+        "data": bench_data,
+    }
     set_threads(config.threads)
-    if config.what == "env":
-        from experiments.benchmarks.env import bench_env
-
-        bench_env(config)
-    elif config.what in ("train", "rollout"):
-        from experiments.benchmarks import training as bench_training
-
-        {"train": bench_training.bench_train, "rollout": bench_training.bench_rollout}[config.what](
-            config
-        )
-    else:
-        from experiments.benchmarks import growth as bench_growth
-
-        {
-            "decode": bench_growth.bench_decode,
-            "scale": bench_growth.bench_scale,
-            "data": bench_growth.bench_data,
-        }[config.what](config)
+    result = benchmarks[config.what](**config.arguments)
+    config.path.parent.mkdir(parents=True, exist_ok=True)
+    result.write(config.path)
+    if isinstance(result, BenchResult) and result.what == "scale":
+        draw_scale(result, config.path.with_suffix(".png"))
+    print(result.to_text())
+    print(f"written: {config.path}")
 
 
 if __name__ == "__main__":

@@ -46,8 +46,20 @@ class CompareConfig:
 def main(config: CompareConfig) -> None:
     """Compare as configured."""
     from experiments.evaluation.compare import compare
+    from experiments.evaluation.report import present_comparison
+    from experiments.runs import load_run
+    from experiments.training.build import set_threads
 
-    compare(config)
+    set_threads(config.threads)
+    comparison = compare(
+        load_run(config.run, config.device),
+        judge=None if config.judge is None else load_run(config.judge, config.device),
+        orders=config.orders,
+        agents=config.agents,
+        limit=config.limit,
+        oracle_limit=config.oracle_limit,
+    )
+    present_comparison(comparison, config.run, config.threads)
 
 
 if __name__ == "__main__":

@@ -3,10 +3,10 @@
     python -m experiments.decode --run runs/autonat
     python -m experiments.decode --run runs/autonat --against runs/igpt
 
-Images are generated from nothing by a model with a masked stream over a palette. Quality is the
-Frechet distance of the model's own mean features (all patches visible) to those of test images: a
-number to compare decodings by, no FID. ``--search`` descends it by finite differences
-(AutoNAT) on training images, with the same noise at every call; test images see the result alone.
+A model with a masked stream over a palette generates images from nothing. Quality is the Frechet
+distance of the model's own mean features (all patches visible) to those of test images. It compares
+decodings with one another; it is no FID. ``--search`` descends it by finite differences (AutoNAT)
+on training images, with the same noise at every call. Test images only measure what it found.
 Intervals are over repetitions with other noise (Student's t). Writes decode.json.
 """
 
@@ -54,10 +54,13 @@ class DecodeConfig:
 
 
 def main(config: DecodeConfig) -> None:
-    """Decode as configured."""
+    """Decode as configured; write and print."""
     from experiments.evaluation.decode import decode
 
-    decode(config)
+    result = decode(**vars(config))
+    result.keep(config.run / "decode.json", vars(config))
+    print(result.to_text())
+    print(f"written: {config.run / 'decode.json'}")
 
 
 if __name__ == "__main__":

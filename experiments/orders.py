@@ -3,34 +3,36 @@
     python -m experiments.orders --data CIFAR10
     python -m experiments.orders --data CIFAR10 --recipes igpt_patch randsac saim mae
 
-Encoder, decoder, target and floating-point operations (forward and backward, rollouts and the
-passes that orders need, by torch.utils.flop_counter) are the same; the order that the model learns
-from is not. ``policy`` spends half of them on random orders and then learns jointly with its model;
-its learning rate falls in the second half, where that of the others falls all along. Optimizers'
-operations count as well. ``untrained`` is the model as it starts: what a probe owes to the encoder
-alone.
-With ``--recipes`` the rows are recipes in orders, decoders and targets of their own, on the same
-encoder; those that a policy can scan learn as ``policy`` does.
-Every model is probed (linear, k-NN), with all patches visible to one another, and with the causal
-mask of raster order; with 95% intervals over seeds (Student's t). On CIFAR-10 the default takes 8
-minutes a run on one core. Finished runs are kept, others resumed: processes with
-different ``--seeds`` may share a folder; the last call, with all of them, writes the table, in
-which rows of an earlier call with the same settings stay.
+Encoder, decoder, target and floating-point operations are the same; the order that the model learns
+from is not. Operations are those of forward and backward passes, of rollouts, of the passes that
+orders need, and of optimizers (torch.utils.flop_counter).
+
+``policy`` spends half of its operations on random orders and then learns jointly with its model.
+Its learning rate falls in the second half; that of the others falls all along. ``untrained`` is the
+model as it starts: what a probe owes to the encoder alone. With ``--recipes`` the rows are recipes
+with their own orders, decoders and targets, on the same encoder. Those that a policy can scan learn
+as ``policy`` does.
+
+Every model is probed (linear, k-NN) with all patches visible to one another, and with the causal
+mask of raster order. Intervals are 95% over seeds (Student's t). On CIFAR-10 the default takes 8
+minutes a run on one core.
+
+Finished runs are kept, others resumed, so processes with different ``--seeds`` may share a folder.
+The last call, with all seeds, writes the table. Rows of an earlier call with the same settings stay
+in it.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from experiments.cli import main_with_options
+from experiments.evaluation.order_plans import POLICY, UNTRAINED
+from experiments.training.config import TrainConfig
 from foveate.config import Memory, TargetKind
-from foveate.recipes import Recipe, recipe
-
-POLICY = "policy"
-UNTRAINED = "untrained"
-"""Rows that are no order."""
+from foveate.recipes import recipe
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +106,7 @@ class OrdersConfig:
             changed = [each for each in own if getattr(self, each) != getattr(type(self), each)]
             if changed:
                 raise ValueError(f"recipes have {changed[0]} of their own; leave it out")
-        elif POLICY in self.orders and not self.parts.scannable:
+        elif POLICY in self.orders and not self.common.parts.scannable:
             raise ValueError(
                 "the policy's order needs a causal stream and a decoder of pixels without lateral "
                 "attention (--recipe saim --target pixels); or leave it out of --orders"
@@ -117,14 +119,29 @@ class OrdersConfig:
             raise ValueError("probe_train, probe_test and batch_size must be at least 1")
 
     @property
-    def parts(self) -> Recipe:
-        """What the models of all orders are made of."""
-        row = recipe(self.recipe)
-        return replace(
-            row,
+    def common(self) -> TrainConfig:
+        """What the runs of all rows share; a run on random orders."""
+        return TrainConfig().replace(
+            precision=self.precision,
+            threads=self.threads,
+            data=self.data,
+            data_root=self.data_root,
+            image_size=self.image_size,
+            limit=self.limit,
+            augment=self.augment,
+            recipe=self.recipe,
+            order="random",
             target=self.target,
-            memory=self.memory or row.memory,
+            memory=self.memory,
+            patch_size=self.patch_size,
+            embed_dim=self.embed_dim,
+            depth=self.depth,
             decoder_depth=self.decoder_depth,
+            periphery=0,
+            prefix_share=0.0,
+            warmup_batch_size=self.batch_size,
+            warmup_iterations=1,
+            iterations=0,
         )
 
     @property
@@ -134,10 +151,24 @@ class OrdersConfig:
 
 
 def main(config: OrdersConfig) -> None:
-    """Compare as configured."""
+    """Compare as configured; write and print."""
     from experiments.evaluation.orders import compare_orders
 
-    compare_orders(config)
+    path = config.out / ("recipes.json" if config.recipes else "orders.json")
+    result = compare_orders(
+        config.common,
+        config.rows,
+        of_recipes=bool(config.recipes),
+        out=config.out,
+        seeds=config.seeds,
+        teraflops=config.teraflops,
+        budget=config.budget,
+        probe_train=config.probe_train,
+        probe_test=config.probe_test,
+    ).with_earlier(path)
+    result.write(path)
+    print(result.to_text())
+    print(f"written: {path}")
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
     python -m experiments.read --run runs/git
 
-Words are right if the whole sentence is. Writes read.json into the run folder, and prints what is
+A sentence is right if all its words are. Writes read.json into the run folder, and prints what is
 written on a few images.
 """
 
@@ -37,10 +37,14 @@ class ReadConfig:
 
 
 def main(config: ReadConfig) -> None:
-    """Read as configured."""
+    """Read as configured; write and print."""
     from experiments.evaluation.read import read
 
-    read(config)
+    result = read(**vars(config))
+    result.keep(config.run / "read.json", vars(config))
+    print(result.to_text())
+    print(result.examples_text())
+    print(f"written: {config.run / 'read.json'}")
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import platform
@@ -11,7 +10,7 @@ import time
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
@@ -21,10 +20,8 @@ from experiments.training.config import TrainConfig
 from foveate.checkpoint import CHECKPOINT, read_checkpoint
 from foveate.data import ImageSet
 from foveate.model import AnyOrderTransformer
-
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
-
+from foveate.orders.segments import Fixations
+from foveate.recipes import Recipe
 
 MANIFEST = "manifest.json"
 
@@ -47,10 +44,6 @@ def write_json(path: Path, content: object) -> None:
     os.replace(partial, path)
 
 
-FREE_IN_RESULT = ("run", "device")
-"""Options of a measurement that do not shape its result."""
-
-
 def set_aside(path: Path) -> None:
     """Keep a result, and the picture of it, under a number."""
     number = next(n for n in count(1) if not path.with_stem(f"{path.stem}_{n}").exists())
@@ -58,20 +51,6 @@ def set_aside(path: Path) -> None:
         if each.exists():
             os.replace(each, each.with_stem(f"{each.stem}_{number}"))
     print(f"kept: what was there, of other options, as {path.stem}_{number}{path.suffix}")
-
-
-def write_result(path: Path, result: dict[str, Any], run: Run, config: DataclassInstance) -> None:
-    """Write what a script measured of a run, and its options.
-
-    A result of other options, or of an earlier iteration, is kept beside it, under a number.
-    """
-    options = {k: v for k, v in dataclasses.asdict(config).items() if k not in FREE_IN_RESULT}
-    result = {**result, "options": options, "iteration": run.iteration}
-    if path.is_file():
-        before, now = json.loads(path.read_text()), json.loads(json.dumps(result, default=str))
-        if any(before.get(key) != now[key] for key in ("options", "iteration")):
-            set_aside(path)
-    write_json(path, result)
 
 
 def write_manifest(directory: Path, **facts: object) -> None:
@@ -229,11 +208,60 @@ class Run:
     iteration: int
 
     @property
+    def fixations(self) -> Fixations:
+        """What the policy chooses from."""
+        return Fixations.squares(self.model.grid, self.config.scan.fixation_size)
+
+    @property
     def agent(self) -> PolicyAgent:
         """The policy at its most probable patch; uniform random if it never learned."""
         options = self.config.policy
         learned = options is not None and options.schedule != "frozen"
         return PolicyAgent(self.policy, greedy=learned)
+
+    @property
+    def name(self) -> str:
+        """Name of the run folder."""
+        return self.directory.resolve().name
+
+    @property
+    def budget(self) -> int:
+        """Fixations per scan."""
+        return self.config.scan.budget
+
+    @property
+    def data(self) -> str:
+        """Images that the run was trained on: a name, or the last part of a path."""
+        return Path(self.config.data.data).name
+
+    @property
+    def seed(self) -> int:
+        """Seed of the training."""
+        return self.config.run.seed
+
+    @property
+    def parts(self) -> Recipe:
+        """What the model is made of and learned from."""
+        return self.config.parts
+
+    @property
+    def device(self) -> str:
+        """Torch device that holds the model and the policy."""
+        return self.config.run.device
+
+    def dataset(self, images: ImageSet) -> str:
+        """Name of the data in results: that of ``--data``, or of the images if that is a path."""
+        data = self.config.data.data
+        return data if data.isidentifier() else images.name
+
+    def untrained_model(self, image_shape: tuple[int, int, int]) -> AnyOrderTransformer:
+        """Build the model as it starts, from torch's global random state.
+
+        What is no weight, such as a palette, is the run's.
+        """
+        model, _ = build(self.config, image_shape)
+        model.load_state_dict(dict(self.model.named_buffers()), strict=False)
+        return model
 
     def split(self, split: str, limit: int | None = None) -> ImageSet:
         """Load one split of the data that the run was trained on."""

@@ -41,8 +41,18 @@ class ScanpathConfig:
 def main(config: ScanpathConfig) -> None:
     """Draw as configured."""
     from experiments.evaluation.draw import draw
+    from experiments.evaluation.report import present_drawings
+    from experiments.runs import load_run
+    from experiments.training.build import set_threads
 
-    draw(config)
+    set_threads(config.threads)
+    files = draw(
+        load_run(config.run, config.device),
+        index=config.index,
+        order=config.order,
+        heatmap_limit=config.heatmap_limit,
+    )
+    present_drawings(files)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,13 @@
-"""Compare the native agent with MaskablePPO over seeds, each trained jointly with its own model.
+"""Compare the native learner with MaskablePPO over seeds, each trained jointly with its own model.
 
     python -m experiments.study cue     the toy world, 3 minutes on 2 cores
     python -m experiments.study demo    the demo preset, 40 minutes on 2 cores
 
-Both agents scan in every iteration. Reports the area under the error curve on test images, with 95%
-intervals over seeds (Student's t), beside random, center-out and the greedy oracle on the same
-models, and the training time until the scans of training come within 0.02 of the worse agent's last
-ones. Finished runs are kept, others resumed. Writes study_PRESET.json into the output folder.
+Both scan in every iteration. The table shows the area under the error curve on test images, beside
+that of random, center-out and the greedy oracle on the same models; 95% intervals are over seeds
+(Student's t). It also shows the training time until the scans of training come within 0.02 of the
+worse learner's last ones. Finished runs are kept, others resumed. Writes study_PRESET.json into the
+output folder.
 """
 
 from __future__ import annotations
@@ -45,10 +46,14 @@ class StudyConfig:
 
 
 def main(config: StudyConfig) -> None:
-    """Run the study as configured."""
+    """Run the study as configured; write and print."""
     from experiments.evaluation.agents import study
 
-    study(config)
+    result = study(**vars(config))
+    path = config.out / f"study_{config.preset}.json"
+    result.write(path)
+    print(result.to_text())
+    print(f"written: {path}")
 
 
 if __name__ == "__main__":

@@ -89,11 +89,22 @@ class Result:
         """Return what a reader sees of the result."""
         raise NotImplementedError
 
+    def to_text(self) -> str:
+        """Return all tables for a terminal."""
+        return "\n\n".join(table.to_text() for table in self.tables())
+
+    def to_markdown(self) -> str:
+        """Return all tables as Markdown."""
+        return "\n\n".join(table.to_markdown() for table in self.tables())
+
+    def content(self) -> dict[str, Any]:
+        """Return what is written to the file."""
+        return {"kind": self.kind, **asdict(self)}
+
     def write(self, path: Path) -> None:
         """Write JSON in one step: an interrupted write leaves what was there."""
         partial = path.with_suffix(".partial")
-        content = {"kind": self.kind, **asdict(self)}
-        partial.write_text(json.dumps(content, indent=2, default=str) + "\n")
+        partial.write_text(json.dumps(self.content(), indent=2, default=str) + "\n")
         os.replace(partial, path)
 
     @classmethod

@@ -190,8 +190,10 @@ def test_gradients_are_means_over_the_whole_batch(monkeypatch: pytest.MonkeyPatc
     trainer.generator.set_state(before)
     losses = []
     for generator in trainer.generators():
-        (images, _), rank, *_ = trainer.model_learner.draw(3, generator)
-        losses.append(model(images, rank, num_steps=config.scan.budget + 1, generator=generator))
+        drawn = trainer.model_learner.draw(3, generator)
+        losses.append(
+            model(drawn.images, drawn.rank, num_steps=config.scan.budget + 1, generator=generator)
+        )
     mean = torch.stack(losses).mean()
     assert loss == pytest.approx(float(mean.detach()))
     torch.testing.assert_close(

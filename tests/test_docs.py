@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from experiments.evaluation.pages import RECORDS
 from experiments.probe import ProbeConfig
 from experiments.probe import main as probe
-from experiments.record import RECORDS
 from experiments.train import main as train
 from experiments.training.presets import PRESETS
 

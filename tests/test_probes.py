@@ -12,8 +12,10 @@ import torch
 from sklearn.neighbors import KNeighborsClassifier
 from torch import Tensor
 
-from experiments.evaluation.compare import probe as probing
-from experiments.probe import ProbeConfig
+from experiments import runs
+from experiments.evaluation import probe as probing
+from experiments.evaluation.probe_result import ProbeResult
+from experiments.probe import ProbeConfig, main
 from experiments.runs import Run
 from experiments.training.build import build
 from experiments.training.config import TrainConfig
@@ -221,11 +223,11 @@ def test_options_without_effect_are_refused(options: dict[str, tuple[str]], mess
 
 
 def test_concatenated_layers_are_the_last_ones_or_those_named() -> None:
-    assert probing.concat_layers((3,), 4) == [1, 2, 3]
-    assert probing.concat_layers((1, 4), 4) == [0, 3]
+    assert probing.layers_to_concat((3,), 4) == [1, 2, 3]
+    assert probing.layers_to_concat((1, 4), 4) == [0, 3]
     for wrong in ((5,), (0,), (1, 1), (1, 5), ()):
         with pytest.raises(ValueError, match=r"in 1\.\.4"):
-            probing.concat_layers(wrong, 4)
+            probing.layers_to_concat(wrong, 4)
 
 
 def test_all_that_can_be_probed(
@@ -237,7 +239,7 @@ def test_all_that_can_be_probed(
     )
     model, policy = build(train, (1, 8, 8))
     run = Run(tmp_path, train, model.eval(), policy.eval(), 0)
-    monkeypatch.setattr(probing, "load_run", lambda *_: run)
+    monkeypatch.setattr(runs, "load_run", lambda *_: run)
     monkeypatch.setattr(probe_heads, "SGD_RATES", (0.1,))
     monkeypatch.setattr(probe_heads, "ATTENTIVE_RATES", (0.01,))
     config = ProbeConfig(
@@ -251,7 +253,7 @@ def test_all_that_can_be_probed(
         train_limit=50,
         test_limit=30,
     )
-    probing.probe(config)
+    main(config)
     result = json.loads((tmp_path / "probe.json").read_text())
     layers = {"layer_1", "layer_2", "query"}
     tokens = layers | {f"{source}_{n}" for n in layers for source in ("causal", "random_weights")}
@@ -265,7 +267,10 @@ def test_all_that_can_be_probed(
         assert result[best]["layer"] in {"layer_1", "layer_2"}
     assert result["concat_layers"] == [1, 2]
     assert result["finetune"]["full"]["generative_budget"] == train.scan.budget
-    assert "no better than the commonest class" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "no better than the commonest class" in shown
+    assert "tokens of a layer in float16" in shown
+    assert ProbeResult.read(tmp_path / "probe.json").to_text() in shown
 
 
 def test_only_what_a_record_shows_is_called_probe_json() -> None:

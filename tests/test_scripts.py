@@ -22,8 +22,7 @@ from image_files import picture, write_parquet
 from PIL import Image
 
 from agents.baselines import OrderAgent, scan_with
-from experiments.bench import BenchConfig
-from experiments.benchmarks import growth as bench_growth
+from experiments.benchmarks import growth, streaming
 from experiments.runs import load_run, read_metrics
 from experiments.training.config import TrainConfig
 from experiments.training.loop import train
@@ -149,7 +148,9 @@ def test_compare_writes_what_the_model_says_of_every_order(run_folder: Path) -> 
     assert result["orders"]["oracle"]["auc"] < best + 0.05
     height = int(max(4.2, 0.16 * len(result["orders"]) + 0.5) * 120)
     picture(run_folder / "compare.png", 840, height)
-    assert "random-to-oracle gap closed" in done.stdout
+    closed = f"The policy closes {result['gap_closed']:.1%} ["
+    assert closed in done.stdout
+    assert "of the gap from random to the greedy oracle over all patches" in done.stdout
     # Four iterations teach nothing, and the comparison says so.
     assert result["not_better_than"]
     assert "COLLAPSED" in done.stdout
@@ -377,13 +378,15 @@ def test_benchmarks_write_what_checks_read(
 
 
 def test_growth_is_measured_and_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bench_growth, "two_process_difference", lambda: 0.0)
-    config = BenchConfig(
-        what="scale", patches=(16, 25), embed_dim=16, depth=1, repeats=1, out=tmp_path / "b.json"
-    )
-    result = bench_growth.bench_scale(config)
+    monkeypatch.setattr(growth, "two_process_difference", lambda: 0.0)
+    options = ["--patches", "16", "25", "--embed-dim", "16", "--depth", "1", "--repeats", "1"]
+    done = call("bench", "scale", *options, "--out", tmp_path / "b.json")
+    assert done.returncode == 0, done.stderr
+    result = json.loads((tmp_path / "b.json").read_text())
     assert 0 < result["memory_growth_over_patches_growth"] < 2
+    assert [row[0] for row in result["rows"]] == ["16", "25"]
     with Image.open(tmp_path / "b.png") as drawn:
+        assert drawn.size == (720, 480)
         assert np.asarray(drawn.convert("L")).std() > 10
 
 
@@ -397,11 +400,11 @@ def test_streaming_is_measured_beside_training(
     for part in range(2):
         chosen = images[40 * part : 40 * part + 40]
         write_parquet(tmp_path / f"train-{part}.parquet", chosen, label=[n % 2 for n in range(40)])
-    monkeypatch.setattr(bench_growth, "STREAMED_BATCHES", 1)
-    threads = torch.get_num_threads()
-    config = BenchConfig(what="data", data=str(tmp_path), repeats=1, out=tmp_path / "b.json")
-    result = bench_growth.bench_data(config)
-    torch.set_num_threads(threads)
+    monkeypatch.setattr(streaming, "STREAMED_BATCHES", 1)
+    options = ["--data", tmp_path, "--repeats", "1", "--out", tmp_path / "b.json"]
+    done = call("bench", "data", *options)
+    assert done.returncode == 0, done.stderr
+    result = json.loads((tmp_path / "b.json").read_text())
     assert result["streamed_images_per_s"] > 0
     assert result["streamed_over_memory_images_per_s"] > 0
 

@@ -329,7 +329,7 @@ def prefixes(share: float, draws: int) -> list[int]:
     generator = torch.Generator().manual_seed(0)
     sizes = []
     for _ in range(draws):
-        _, rank, *_ = trainer.model_learner.draw(3, generator)
+        rank = trainer.model_learner.draw(3, generator).rank
         (size,) = {int(n) for n in (rank == 0).sum(1)}
         sizes.append(size)
     return sizes
@@ -348,7 +348,7 @@ def test_tied_prefixes_of_any_size_have_their_share_of_batches() -> None:
 
 def test_scans_of_unseen_queries_end_with_the_budget() -> None:
     config = BEFORE_POLICY.replace(prefix_share=0)
-    _, rank, *_ = trainer_of(config).model_learner.draw(4, torch.Generator().manual_seed(0))
+    rank = trainer_of(config).model_learner.draw(4, torch.Generator().manual_seed(0)).rank
     assert (rank.amax(1) == BEFORE_POLICY.scan.budget).all()
     assert ((rank == BEFORE_POLICY.scan.budget).sum(1) == 64 - BEFORE_POLICY.scan.budget).all()
 
@@ -356,7 +356,8 @@ def test_scans_of_unseen_queries_end_with_the_budget() -> None:
 @pytest.mark.parametrize("augment", [False, True])
 def test_images_are_the_training_sets_unless_they_are_augmented(augment: bool) -> None:
     trainer = trainer_of(BEFORE_POLICY.replace(augment=augment))
-    (images, index), *_ = trainer.model_learner.draw(16, torch.Generator().manual_seed(0))
+    drawn = trainer.model_learner.draw(16, torch.Generator().manual_seed(0))
+    images, index = drawn.images, drawn.index
     assert len(set(index.tolist())) > 1
     assert 0 <= float(images.min()) < float(images.max()) <= 1
     stored = trainer.images.held.batch(index)

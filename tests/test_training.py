@@ -18,6 +18,7 @@ from PIL import Image
 from agents.baselines import scan_with
 from experiments.runs import MANIFEST, load_run, read_metrics, write_config
 from experiments.training.config import TrainConfig
+from experiments.training.distributed import Processes
 from experiments.training.loop import train
 from experiments.training.model_learner import model_rate
 from experiments.training.policy_learner import entropy_bonus, policy_rate
@@ -25,7 +26,6 @@ from experiments.training.presets import PRESETS
 from experiments.training.trainer import Trainer
 from foveate.checkpoint import CHECKPOINT, load_model, read_checkpoint
 from foveate.data import load_data
-from foveate.orders.segments import Fixations
 
 SMOKE = PRESETS["smoke"][1].replace(report=False, threads=1)
 
@@ -49,6 +49,7 @@ def weights(directory: Path) -> dict[str, torch.Tensor]:
         {"augment": True},
         {"agent": "maskable-ppo"},
         {"num_candidates": 8, "policy_every": 2, "precision": "bf16"},
+        {"fixation_size": 2, "policy_every": 2, "num_candidates": 8},
     ],
 )
 @pytest.mark.parametrize("stop", [3, 5])
@@ -280,6 +281,8 @@ def test_a_checkpoint_of_another_shape_is_named(tmp_path: Path) -> None:
         {"data_root": Path("elsewhere")},
         {"stop_after": 2001},
         {"prefix_share": 2.0},
+        {"fixation_size": 0},
+        {"recipe": "mae", "prefix_share": 0.0, "iterations": 0, "fixation_size": 2},
         {"prefix_share": 0.5, "recipe": "igpt_bert"},
         {"seed": -1},
         {"channels": 1},
@@ -309,7 +312,27 @@ def test_what_has_no_effect_is_named_at_once_with_what_to_add() -> None:
     TrainConfig().replace(**unseen, iterations=0, micro_batches=3, warmup_batch_size=9)
 
 
+@pytest.mark.parametrize("agent", ["group-relative", "maskable-ppo"])
+def test_fixations_of_four_patches_are_what_policy_and_model_learn_from(agent: str) -> None:
+    config = SMOKE.replace(fixation_size=2, warmup_iterations=1, agent=agent, prefix_share=0.0)
+    trainer = Trainer(config, Processes.started("cpu"))
+    for _ in range(2):
+        trainer.step()
+    ((_, order),) = trainer.scans
+    assert order.shape == (16, 4, 4)
+    tops = order.amin(2)
+    assert torch.equal(order - tops.unsqueeze(2), torch.tensor([0, 1, 8, 9]).expand_as(order))
+    rank = trainer.model_learner.draw(3, torch.Generator().manual_seed(0)).rank
+    squares = rank.view(3, 4, 2, 4, 2)
+    assert torch.equal(squares, squares[:, :, :1, :, :1].expand_as(squares))
+    assert [int(n) for n in rank.flatten().bincount()] == [12, 12, 12, 12, 3 * 48]
+
+
 def test_budgets_larger_than_the_grid_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"1\.\.15 fixations"):
+        train(SMOKE.replace(out=tmp_path / "run", budget=16, fixation_size=2))
+    with pytest.raises(ValueError, match="less than the 16 fixations"):
+        train(SMOKE.replace(out=tmp_path / "run", num_candidates=16, fixation_size=2))
     with pytest.raises(ValueError, match=r"1\.\.63 fixations"):
         train(SMOKE.replace(out=tmp_path / "run", budget=64))
 
@@ -352,18 +375,3 @@ def test_a_streamed_run_resumes_where_it_stopped(tmp_path: Path) -> None:
     test = load_run(tmp_path / "whole").split("test")
     assert 0 < len(test) < 120
     assert torch.equal(test.subset(3).images, load_run(tmp_path / "half").split("test", 3).images)
-
-
-@pytest.mark.parametrize("agent", ["group-relative", "maskable-ppo"])
-def test_a_run_scans_by_squares_and_learns_from_them(agent: str, tmp_path: Path) -> None:
-    config = SMOKE.replace(out=tmp_path / "run", fixation_size=2, agent=agent, policy_every=1)
-    assert (config.parts.order, config.parts.order_options) == ("random_squares", {"side": 2})
-    trainer = train(config)
-    (_, order) = trainer.scans[0]
-    assert order.shape == (16, 4, 4)
-    squares = {tuple(row) for row in Fixations.squares((8, 8), 2).patches.tolist()}
-    assert {tuple(segment) for scan in order.tolist() for segment in scan} <= squares
-    # An order of one's own choice stays.
-    assert SMOKE.replace(fixation_size=2, order="random").parts.order == "random"
-    with pytest.raises(ValueError, match=r"1\.\.15 fixations"):
-        train(config.replace(out=tmp_path / "other", budget=16))

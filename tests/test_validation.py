@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
+import tarfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from image_files import encoded, numbered
 
 from agents.baselines import OrderAgent, UncertaintyAgent, scan_with
 from agents.policies import PolicyAgent
@@ -17,37 +20,46 @@ from experiments.training.presets import PRESETS
 from experiments.training.trainer import Trainer
 from experiments.training.validation import NUM_IMAGES, Validation
 from foveate.checkpoint import CHECKPOINT, read_checkpoint
-from foveate.orders import ordering, rank_to_order
+from foveate.orders import ordering
+from foveate.orders.segments import Fixations
 
 SMOKE = PRESETS["smoke"][1].replace(report=False, threads=1)
 AREAS = {f"validation_auc_{name}" for name in ("policy", "random", "uncertainty")}
 
 
-def test_the_areas_are_those_of_scans_by_the_same_agents(tmp_path: Path) -> None:
+@pytest.mark.parametrize("fixation_size", [1, 2])
+def test_the_areas_are_those_of_scans_by_the_same_agents(
+    fixation_size: int, tmp_path: Path
+) -> None:
     """At the last iteration, so that the run folder holds the model and policy that were looked at.
 
     The error curve is the parallel pass of the transformer, not the environment's.
     """
-    config = SMOKE.replace(out=tmp_path / "run", evaluate_every=SMOKE.total_iterations)
+    config = SMOKE.replace(
+        out=tmp_path / "run", evaluate_every=SMOKE.total_iterations, fixation_size=fixation_size
+    )
     train(config)
     line = read_metrics(config.run.out / "metrics.jsonl")[-1]
     run = load_run(config.run.out)
     images = run.split("val", NUM_IMAGES).batch(torch.arange(NUM_IMAGES))
     generator = torch.Generator().manual_seed(0)
-    random = rank_to_order(ordering("random", run.model.grid)(images, generator=generator))[:, :4]
+    fixations = Fixations.squares(run.model.grid, fixation_size)
+    noise = torch.rand(NUM_IMAGES, len(fixations), generator=generator)
+    random = fixations.scanpath(noise.argsort(1)[:, :4])
     agents = {
         "policy": PolicyAgent(run.policy, greedy=True),
         "random": OrderAgent(random),
         "uncertainty": UncertaintyAgent(),
     }
     for name, agent in agents.items():
-        order = scan_with(agent, run.model, images, 4)
+        order = scan_with(agent, run.model, images, 4, fixations=fixations)
         with torch.no_grad():
             curve = run.model.error_curve(images, order)
         assert line[f"validation_auc_{name}"] == pytest.approx(float(curve[:, 1:].mean()), rel=1e-4)
     with torch.no_grad():
         generator.manual_seed(0)
-        rank = ordering("random", run.model.grid)(images, generator=generator).clamp(max=4)
+        rank = ordering("random", run.model.grid)(images, generator=generator)
+        rank = fixations.merged(rank).clamp(max=4)
         loss = run.model(images, rank, num_steps=5, generator=generator)
     assert line["validation_loss"] == pytest.approx(float(loss), rel=1e-5)
 
@@ -56,7 +68,7 @@ def test_the_areas_are_those_of_scans_by_the_same_agents(tmp_path: Path) -> None
     "change",
     [
         {},
-        {"agent": "maskable-ppo"},
+        {"agent": "maskable-ppo", "fixation_size": 2},
         {"recipe": "mae", "iterations": 0, "prefix_share": 0.0, "budget": 12},
     ],
     ids=["native", "maskable-ppo", "mae"],
@@ -103,3 +115,21 @@ def test_a_frozen_policy_is_random_and_not_validated(tmp_path: Path) -> None:
     line = read_metrics(config.run.out / "metrics.jsonl")[-1]
     assert set(line) >= AREAS - {"validation_auc_policy"}
     assert "validation_auc_policy" not in line
+
+
+def test_a_stream_without_held_out_images_trains_without_validation(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with tarfile.open(tmp_path / "train-0.tar", "w") as shard:
+        for number in range(40):
+            content = encoded(numbered(number, "RGB", (32, 32)))
+            member = tarfile.TarInfo(f"{number}.png")
+            member.size = len(content)
+            shard.addfile(member, io.BytesIO(content))
+    stream = {"data": str(tmp_path), "stream": True, "image_size": 32, "limit": None}
+    config = SMOKE.replace(out=tmp_path / "run", evaluate_every=2, channels=3, **stream)
+    train(config)
+    lines = read_metrics(config.run.out / "metrics.jsonl")
+    assert len(lines) == config.total_iterations
+    assert not any(key.startswith("validation_") for line in lines for key in line)
+    assert "warning: no validation while training: " in capsys.readouterr().err

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import statistics
-import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -13,67 +12,97 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 
 import envs
 from agents.sb3 import ScanVecEnv
-from experiments.runs import git_commit, write_json
+from experiments.benchmarks.timing import alternate
+from experiments.runs import git_commit
+from experiments.tables import Result, Table, plural
 from foveate.data import ImageSet
 from foveate.model import AnyOrderTransformer
 from foveate.orders import ordering, rank_to_order
 
-if TYPE_CHECKING:
-    from experiments.bench import BenchConfig
+
+@dataclass(frozen=True, kw_only=True)
+class BenchEnvResult(Result):
+    """Environment steps per second, by the number of environments."""
+
+    kind: ClassVar[str] = "bench_env"
+
+    steps_per_s: dict[str, dict[str, float]]
+    """By the number of environments, then by contender."""
+    vector_over_dummy_env_steps: dict[str, float]
+    """Ratio of speeds, by the number of environments."""
+    vector_over_uncached: dict[str, float]
+    budget: int
+    num_patches: int
+    threads: int
+    repeats: int
+    commit: str
+
+    def tables(self) -> list[Table]:
+        """Return the contenders' speeds and the ratios of the batched environment."""
+        counts = list(self.steps_per_s)
+        speeds = {
+            name: tuple(f"{self.steps_per_s[count][name]:.0f}" for count in counts)
+            for name in self.steps_per_s[counts[0]]
+        }
+        ratios = {
+            "**vector over dummy env steps**": self.vector_over_dummy_env_steps,
+            "**vector over uncached**": self.vector_over_uncached,
+        }
+        return [
+            Table(
+                caption=f"{self.budget} of {self.num_patches} patches, "
+                f"{plural(self.threads, 'CPU thread')}, median of {self.repeats} alternating "
+                f"episodes, commit `{self.commit[:10]}`.",
+                columns=("environment steps/s", *(f"{count} rows" for count in counts)),
+                rows=(
+                    *((name, *each) for name, each in speeds.items()),
+                    *(
+                        (name, *(f"{ratio[count]:.1f}x" for count in counts))
+                        for name, ratio in ratios.items()
+                    ),
+                ),
+            )
+        ]
 
 
-def bench_env(config: BenchConfig) -> dict[str, object]:
-    """Measure environment steps per second on one episode of the default world; print and write."""
-    vector = envs.ImageScanVectorEnv(max(config.rows), limit=1000)
+def bench_env(rows: tuple[int, ...] = (64, 256), *, repeats: int = 5) -> BenchEnvResult:
+    """Measure environment steps per second on one episode of the default world.
+
+    Args:
+        rows: numbers of environments.
+        repeats: times that every contender is measured.
+    """
+    vector = envs.ImageScanVectorEnv(max(rows), limit=1000)
     model, images, budget = vector.model, vector.images, vector.budget
-    table: dict[str, dict[str, float]] = {}
-    for rows in config.rows:
-        order = random_orders(model, rows, budget)
-        contenders = {
-            "vector": vector_episode(model, images, order),
-            "sb3_adapter": adapter_episode(model, images, order),
-            "dummy_vec_env": dummy_episode(model, images, order),
-            "uncached": uncached_episode(model, images, order),
-        }
-        seconds: dict[str, list[float]] = {name: [] for name in contenders}
-        for repeat in range(config.repeats + 1):
-            for name, episode in contenders.items():
-                started = time.perf_counter()
-                episode()
-                if repeat:  # The first round warms up.
-                    seconds[name].append(time.perf_counter() - started)
-        steps = rows * budget
-        table[str(rows)] = {
-            name: steps / statistics.median(taken) for name, taken in seconds.items()
-        }
-    result: dict[str, object] = {
-        "kind": "bench_env",
-        "steps_per_s": table,
-        "vector_over_dummy_env_steps": {
-            rows: speed["vector"] / speed["dummy_vec_env"] for rows, speed in table.items()
-        },
-        "vector_over_uncached": {
-            rows: speed["vector"] / speed["uncached"] for rows, speed in table.items()
-        },
-        "budget": budget,
-        "num_patches": model.num_patches,
-        "threads": torch.get_num_threads(),
-        "repeats": config.repeats,
-        "commit": git_commit(),
-    }
-    config.path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(config.path, result)
-    print(f"{'environment steps/s':<24}" + "".join(f"{rows + ' rows':>12}" for rows in table))
-    for name in next(iter(table.values())):
-        print(f"{name:<24}" + "".join(f"{speed[name]:12.0f}" for speed in table.values()))
-    for key in ("vector_over_dummy_env_steps", "vector_over_uncached"):
-        ratios = result[key]
-        assert isinstance(ratios, dict)
-        print(
-            f"{key.replace('_', ' '):<28}" + " ".join(f"{ratio:.1f}x" for ratio in ratios.values())
+    steps_per_s: dict[str, dict[str, float]] = {}
+    for num_rows in rows:
+        order = random_orders(model, num_rows, budget)
+        seconds = alternate(
+            {
+                "vector": vector_episode(model, images, order),
+                "sb3_adapter": adapter_episode(model, images, order),
+                "dummy_vec_env": dummy_episode(model, images, order),
+                "uncached": uncached_episode(model, images, order),
+            },
+            repeats,
         )
-    print(f"written: {config.path}")
-    return result
+        steps_per_s[str(num_rows)] = {
+            name: num_rows * budget / taken for name, taken in seconds.items()
+        }
+
+    def vector_over(name: str) -> dict[str, float]:
+        return {count: speed["vector"] / speed[name] for count, speed in steps_per_s.items()}
+
+    return BenchEnvResult(
+        steps_per_s=steps_per_s,
+        vector_over_dummy_env_steps=vector_over("dummy_vec_env"),
+        vector_over_uncached=vector_over("uncached"),
+        budget=budget,
+        num_patches=model.num_patches,
+        threads=torch.get_num_threads(),
+        repeats=repeats,
+        commit=git_commit(),
+    )
 
 
 def random_orders(model: AnyOrderTransformer, rows: int, budget: int) -> torch.Tensor:
@@ -86,7 +115,7 @@ def random_orders(model: AnyOrderTransformer, rows: int, budget: int) -> torch.T
 def vector_episode(
     model: AnyOrderTransformer, images: ImageSet, order: torch.Tensor
 ) -> Callable[[], None]:
-    """One episode of the batched environment, reset included."""
+    """Return one episode of the batched environment, reset included."""
     env = envs.ImageScanVectorEnv(len(order), model=model, data=images, budget=order.shape[1])
     actions = order.numpy()
     env.reset(seed=0)
@@ -101,7 +130,7 @@ def vector_episode(
 def adapter_episode(
     model: AnyOrderTransformer, images: ImageSet, order: torch.Tensor
 ) -> Callable[[], None]:
-    """The same through the adapter for stable-baselines3, masks asked at every step."""
+    """Return the same through the adapter for stable-baselines3, masks asked at every step."""
     env = ScanVecEnv(
         envs.ImageScanVectorEnv(len(order), model=model, data=images, budget=order.shape[1])
     )
@@ -119,7 +148,7 @@ def adapter_episode(
 def dummy_episode(
     model: AnyOrderTransformer, images: ImageSet, order: torch.Tensor
 ) -> Callable[[], None]:
-    """The same with one environment per row, in stable-baselines3's loop."""
+    """Return the same with one environment per row, in stable-baselines3's loop."""
     env = DummyVecEnv(
         [lambda: envs.ImageScanEnv(model=model, data=images, budget=order.shape[1])] * len(order)
     )
@@ -136,7 +165,7 @@ def dummy_episode(
 def uncached_episode(
     model: AnyOrderTransformer, images: ImageSet, order: torch.Tensor
 ) -> Callable[[], None]:
-    """The predictions of the same steps, everything seen encoded anew each time."""
+    """Return the predictions of the same steps, everything seen encoded anew each time."""
     batch = images.batch(torch.from_numpy(np.arange(len(order)) % len(images)))
 
     @torch.no_grad()

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, Self, TypeAlias
 
 import torch
 from torch import Tensor
@@ -18,7 +18,7 @@ from torch.utils.flop_counter import (
     sdpa_flop_count,
 )
 
-from experiments.runs import git_commit, write_json
+from experiments.tables import Result, Table, plural
 
 Shape: TypeAlias = torch.Size | tuple[int, ...]
 PEAK_SIDE = 1536
@@ -87,9 +87,11 @@ def saved_megabytes(run: Callable[[], object]) -> float:
     return sum(sizes.values()) / 2**20
 
 
-@dataclass(frozen=True)
-class Table:
-    """A benchmark's result."""
+@dataclass(frozen=True, kw_only=True)
+class BenchResult(Result):
+    """A benchmark: contenders in rows, and the numbers that checks read."""
+
+    kind: ClassVar[str] = "bench"
 
     what: str
     """Which benchmark."""
@@ -98,33 +100,42 @@ class Table:
     columns: tuple[str, ...]
     rows: tuple[tuple[str | float, ...], ...]
     """One cell per column; the first is the row's name."""
-    keys: dict[str, float | None]
-    """The numbers that later checks read; None = cannot be measured here."""
-    curves: dict[str, list[float]] = field(default_factory=dict)
+    numbers: dict[str, float | None]
+    """What later checks read, a key each in the file; None = cannot be measured here."""
+    curves: dict[str, tuple[float, ...]] = field(default_factory=dict)
     """Series that stand behind a number, by name."""
+    threads: int
+    repeats: int
+    commit: str
 
-    def finish(self, path: Path, threads: int, repeats: int) -> dict[str, object]:
-        """Print the table and write it with its compute."""
-        result: dict[str, object] = {
-            "kind": "bench",
-            "what": self.what,
-            "caption": self.caption,
-            "columns": self.columns,
-            "rows": self.rows,
-            **self.keys,
-            "keys": sorted(self.keys),
-            "curves": self.curves,
-            "threads": threads,
-            "repeats": repeats,
-            "commit": git_commit(),
-        }
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(path, result)
-        print(self.caption)
-        for row in (self.columns, *self.rows):
-            cells = [cell if isinstance(cell, str) else f"{cell:.4g}" for cell in row]
-            print(f"{cells[0]:<34}" + "".join(f"{cell:>18}" for cell in cells[1:]))
-        for key, value in self.keys.items():
-            print(f"{key}: {'cannot be measured here' if value is None else format(value, '.4g')}")
-        print(f"written: {path}")
-        return result
+    def content(self) -> dict[str, Any]:
+        """Return what is written: every number under its own name, and their names as ``keys``."""
+        content = super().content()
+        numbers = content.pop("numbers")
+        return {**content, **numbers, "keys": sorted(numbers)}
+
+    @classmethod
+    def from_content(cls, content: dict[str, Any], path: Path) -> Self:
+        """Read the numbers back from under their names."""
+        numbers = {key: content.get(key) for key in content.get("keys", ())}
+        return super().from_content({**content, "numbers": numbers}, path)
+
+    def tables(self) -> list[Table]:
+        """Return the rows, and under them the numbers that checks read."""
+        numbers = [f"`{key}` {cell(self.numbers[key])}" for key in sorted(self.numbers)]
+        return [
+            Table(
+                caption=f"{self.caption}. {plural(self.threads, 'CPU thread')}, median of "
+                f"{self.repeats}, commit `{self.commit[:10]}`.",
+                columns=self.columns,
+                rows=tuple(tuple(map(cell, row)) for row in self.rows),
+                notes=(", ".join(numbers) + ".",),
+            )
+        ]
+
+
+def cell(value: str | float | None) -> str:
+    """Write a value with four digits."""
+    if value is None:
+        return "cannot be measured"
+    return value if isinstance(value, str) else f"{value:.4g}"

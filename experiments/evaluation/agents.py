@@ -1,91 +1,148 @@
-"""The measurements behind ``experiments.study``."""
+"""Two learners of the policy over seeds, beside random, center-out and the greedy oracle."""
 
 from __future__ import annotations
 
 import json
 import statistics
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 import torch
 
 from agents.baselines import GreedyOracleAgent
-from experiments.evaluation.compare import error_curves_of, scan_in_chunks
 from experiments.evaluation.intervals import seed_interval
-from experiments.runs import Run, check_folder, git_commit, load_run, read_config, write_json
+from experiments.evaluation.scanpaths import error_curves_of, scan_in_chunks
+from experiments.runs import Run, check_folder, git_commit, load_run, read_config
+from experiments.tables import Result, Table, plural, with_interval
+from experiments.training.build import set_threads
 from experiments.training.config import TrainConfig
 from experiments.training.loop import train
 from experiments.training.presets import PRESETS
 from foveate.checkpoint import CHECKPOINT
 from foveate.orders import ordering, rank_to_order
 
-if TYPE_CHECKING:
-    from experiments.study import StudyConfig
-
-Agent = Literal["group-relative", "maskable-ppo"]
+Learner = Literal["group-relative", "maskable-ppo"]
+"""Who learns the policy."""
 TOLERANCE = 0.02
-"""How near an agent must come to the worse one's last area to have reached it."""
+"""How near a learner must come to the worse one's last area to have reached it."""
 
 
-def study(config: StudyConfig) -> dict[str, object]:
-    """Train both agents for every seed, evaluate, print the table, and write study.json."""
+@dataclass(frozen=True, kw_only=True)
+class StudyRow:
+    """What one learner or control reached, over seeds."""
+
+    auc: float
+    """Area under the error curve on test images, mean over runs."""
+    auc_per_run: tuple[float, ...]
+    auc_ci95: tuple[float, float]
+    seconds_to_target: tuple[float, ...] = ()
+    """Training time until the target, by seed; inf = never, none = it does not learn."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyResult(Result):
+    """Learners and controls, best first."""
+
+    kind: ClassVar[str] = "study"
+
+    preset: str
+    agents: dict[str, StudyRow]
+    """By the name of the learner or control."""
+    target_train_auc: float
+    """Area of the training scans that counts as reached."""
+    seeds: tuple[int, ...]
+    test_images: int
+    threads: int
+    commit: str
+
+    def tables(self) -> list[Table]:
+        """Return areas, with the seconds that each seed took to the target."""
+        return [
+            Table(
+                caption=f"Preset `{self.preset}`, seeds {', '.join(map(str, self.seeds))}, "
+                f"{self.test_images} test images (the oracle on the first 100), "
+                f"{plural(self.threads, 'CPU thread')}, commit `{self.commit[:10]}`.",
+                columns=(
+                    "agent",
+                    "area under the error curve, 95% interval over seeds",
+                    f"seconds until its training scans reach {self.target_train_auc:.3f}, by seed",
+                ),
+                rows=tuple(
+                    (
+                        name,
+                        with_interval(row.auc, row.auc_ci95, 4),
+                        ", ".join(f"{taken:.0f}" for taken in row.seconds_to_target),
+                    )
+                    for name, row in self.agents.items()
+                ),
+            )
+        ]
+
+
+def study(
+    preset: str = "cue",
+    *,
+    seeds: tuple[int, ...] = (0, 1, 2),
+    iterations: int | None = None,
+    limit: int = 400,
+    out: Path = Path("runs/study"),
+    threads: int | None = None,
+) -> StudyResult:
+    """Train both learners for every seed, and evaluate what they learned.
+
+    Args:
+        preset: of experiments.train.
+        seeds: of training, two or more.
+        iterations: with the policy; None = the preset's.
+        limit: test images.
+        out: folder of the runs; finished ones are kept, others resumed.
+        threads: CPU threads; None leaves them as they are.
+    """
+    set_threads(threads)
     areas: dict[str, list[float]] = {}
     curves: dict[str, list[list[tuple[float, float]]]] = {}
-    for seed in config.seeds:
-        for agent in get_args(Agent):
-            run = trained(config, agent, seed)
-            measured = evaluate(run, config.limit)
-            areas.setdefault(agent, []).append(measured.pop("policy"))
+    plan = PRESETS[preset][1]
+    plan = plan.replace(
+        policy_every=1,
+        iterations=iterations or plan.iterations,
+        report=False,
+        threads=threads,
+    )
+    for seed in seeds:
+        for learner in get_args(Learner):
+            folder = out / preset / f"{learner}_{seed}"
+            run = finished(plan.replace(out=folder, agent=learner, seed=seed))
+            measured = evaluate(run, limit)
+            areas.setdefault(learner, []).append(measured.pop("policy"))
             for name, area in measured.items():
                 areas.setdefault(name, []).append(area)
-            curves.setdefault(agent, []).append(learning_curve(run.directory))
-    target = max(statistics.mean(curve[-1][1] for curve in each) for each in curves.values())
-    rows: dict[str, dict[str, object]] = {}
-    for name, values in sorted(areas.items(), key=lambda item: statistics.mean(item[1])):
-        row: dict[str, object] = {"auc": statistics.mean(values), "auc_per_run": values}
-        row["auc_ci95"] = seed_interval(values)
-        if name in curves:
-            row["seconds_to_target"] = [seconds_to(curve, target) for curve in curves[name]]
-        rows[name] = row
-    result: dict[str, object] = {
-        "kind": "study",
-        "preset": config.preset,
-        "agents": rows,
-        "target_train_auc": target + TOLERANCE,
-        "seeds": config.seeds,
-        "test_images": config.limit,
-        "threads": torch.get_num_threads(),
-        "commit": git_commit(),
-    }
-    write_json(config.out / f"study_{config.preset}.json", result)
-    print(f"{config.preset}: area under the error curve, {len(config.seeds)} seeds\n")
-    print(f"{'agent':<16}{'area':>8}   {'95% interval':<18}seconds until {target + TOLERANCE:.3f}")
-    for name, row in rows.items():
-        low, high = seed_interval(areas[name])
-        seconds = row.get("seconds_to_target", [])
-        assert isinstance(seconds, list)
-        print(
-            f"{name:<16}{statistics.mean(areas[name]):8.4f}   "
-            f"{f'[{low:.4f}, {high:.4f}]':<18}{', '.join(f'{s:.0f}' for s in seconds)}"
-        )
-    print(f"written: {config.out / f'study_{config.preset}.json'}")
-    return result
-
-
-def trained(config: StudyConfig, agent: Agent, seed: int) -> Run:
-    """Train one run, or finish or load the one that is there."""
-    folder = config.out / config.preset / f"{agent}_{seed}"
-    preset = PRESETS[config.preset][1]
-    wanted: TrainConfig = preset.replace(
-        out=folder,
-        agent=agent,
-        seed=seed,
-        policy_every=1,
-        iterations=config.iterations or preset.iterations,
-        report=False,
-        threads=config.threads,
+            curves.setdefault(learner, []).append(learning_curve(run.directory))
+    worst = max(statistics.mean(curve[-1][1] for curve in each) for each in curves.values())
+    target = worst + TOLERANCE
+    return StudyResult(
+        preset=preset,
+        agents={
+            name: row_of(values, curves.get(name, []), target)
+            for name, values in sorted(areas.items(), key=lambda item: statistics.mean(item[1]))
+        },
+        target_train_auc=target,
+        seeds=seeds,
+        test_images=limit,
+        threads=torch.get_num_threads(),
+        commit=git_commit(),
     )
-    return finished(wanted)
+
+
+def row_of(areas: list[float], curves: list[list[tuple[float, float]]], target: float) -> StudyRow:
+    """Return the mean over seeds, its interval, and the times to the target."""
+    low, high = seed_interval(areas)
+    return StudyRow(
+        auc=statistics.mean(areas),
+        auc_per_run=tuple(areas),
+        auc_ci95=(low, high),
+        seconds_to_target=tuple(seconds_to(curve, target) for curve in curves),
+    )
 
 
 def finished(wanted: TrainConfig) -> Run:
@@ -112,10 +169,10 @@ def finished(wanted: TrainConfig) -> Run:
 
 
 def evaluate(run: Run, limit: int) -> dict[str, float]:
-    """Mean area under the error curve of the policy and its controls on test images."""
+    """Return the mean area under the error curve of the policy and its controls on test images."""
     test = run.split("test", limit)
     images = test.batch(torch.arange(len(test)))
-    budget = run.config.scan.budget
+    budget = run.budget
     generator = torch.Generator().manual_seed(0)
     paths = {
         name: rank_to_order(ordering(name, run.model.grid)(images, generator=generator))[:, :budget]
@@ -132,7 +189,7 @@ def evaluate(run: Run, limit: int) -> dict[str, float]:
 
 
 def learning_curve(folder: Path) -> list[tuple[float, float]]:
-    """Seconds of training and area of the training scans, averaged over five lines of metrics."""
+    """Return seconds of training and area of its scans, averaged over five lines of metrics."""
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     points = [(line["seconds"], line["auc"]) for line in lines if "auc" in line]
     window = min(5, len(points))
@@ -143,5 +200,5 @@ def learning_curve(folder: Path) -> list[tuple[float, float]]:
 
 
 def seconds_to(curve: list[tuple[float, float]], target: float) -> float:
-    """First time at which a curve comes within TOLERANCE of the target; inf = never."""
-    return next((at for at, auc in curve if auc <= target + TOLERANCE), float("inf"))
+    """Return the first time at which a curve reaches the target; inf = never."""
+    return next((at for at, auc in curve if auc <= target), float("inf"))

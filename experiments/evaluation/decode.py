@@ -1,154 +1,235 @@
-"""The measurements behind ``experiments.decode``."""
+"""Quality and time of decodings: in parallel by a schedule, and one patch per pass."""
 
 from __future__ import annotations
 
-import dataclasses
 import statistics
 import time
-from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import ClassVar
 
-import numpy as np
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
-from experiments.evaluation.intervals import seed_interval
-from experiments.runs import Run, git_commit, load_run, read_manifest, write_result
-from experiments.training.build import set_threads
-from foveate.data import ImageSet
-from foveate.model import AnyOrderTransformer
-from foveate.model.parallel_decoding import (
-    Schedule,
-    decode_in_order,
-    decode_in_parallel,
-    frechet_distance,
-    search_schedule,
+from experiments.evaluation.generation import (
+    Decoding,
+    features,
+    generate,
+    parallel,
+    patch_by_patch,
+    pooled,
 )
-from foveate.orders import ordering, rank_to_order
+from experiments.evaluation.intervals import seed_interval
+from experiments.evaluation.run_result import RunResult, minutes
+from experiments.runs import Run, git_commit, load_run, read_manifest
+from experiments.tables import Table, plural, with_interval
+from experiments.training.build import set_threads
+from foveate.model import AnyOrderTransformer
+from foveate.model.parallel_decoding import Schedule, frechet_distance, search_schedule
 
-if TYPE_CHECKING:
-    from experiments.decode import DecodeConfig
 
-Decode = Callable[[Float[Tensor, "B C H W"], torch.Generator], Float[Tensor, "B C H W"]]
+@dataclass(frozen=True, kw_only=True)
+class Decoded:
+    """What a decoding takes, and how good its images are."""
+
+    passes: int
+    """Forward passes."""
+    seconds_per_image: float
+    """Median over repetitions."""
+    distance: float
+    """Frechet distance of the model's mean features to those of test images."""
+    distance_ci95: tuple[float, float]
+    """Over repetitions."""
 
 
-def decode(config: DecodeConfig) -> dict[str, object]:
-    """Generate by every schedule, print the table, write decode.json."""
-    set_threads(config.threads)
-    run, manifest = load_run(config.run), read_manifest(config.run)
-    model = run.model
-    if model.config.stream != "masked" or model.config.target != "colors":
-        raise ValueError(
-            f"the model in {config.run} decodes no palette from a masked stream; "
-            "train one with: python -m experiments.train autonat"
-        )
-    most = max(*config.passes, config.search_passes if config.search else 1)
-    if most > model.num_patches:
-        raise ValueError(f"{model.num_patches} patches take at most as many passes, got {most}")
-    other = None if config.against is None else load_run(config.against)
+@dataclass(frozen=True, kw_only=True)
+class Searched:
+    """What the search for a schedule found."""
+
+    schedule: Schedule | None = None
+    """The best that it met; None = nothing was searched."""
+    distances: tuple[float, ...] = ()
+    """To training images, at its start and after every update."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecodeResult(RunResult):
+    """Decodings by their number of passes."""
+
+    kind: ClassVar[str] = "decode"
+
+    decodings: dict[str, Decoded]
+    searched: Searched = Searched()
+    data: str
+    train_seconds: float | None
+    against_train_seconds: float | None = None
+    """Of the autoregressive model; None = there is none, or its time is unknown."""
+    num_patches: int
+    num_images: int
+    """Generated in each repetition."""
+    repeats: int
+    threads: int
+    seed: int
+    commit: str
+
+    def tables(self) -> list[Table]:
+        """Return decodings by their number of passes."""
+        trained = minutes(self.train_seconds)
+        if self.against_train_seconds is not None:
+            trained += f" (the autoregressive one for {minutes(self.against_train_seconds)})"
+        return [
+            Table(
+                caption=f"A model of {self.data}, trained for {trained}: {self.num_images} "
+                f"images of {self.num_patches} pixels, {self.repeats} repetitions, "
+                f"distances by this model's features, "
+                f"{plural(self.threads, 'CPU thread')}, commit `{self.commit[:10]}`.",
+                columns=(
+                    "decoding",
+                    "forward passes",
+                    "s/image",
+                    "Frechet distance, 95% interval",
+                ),
+                rows=tuple(
+                    (
+                        name,
+                        str(row.passes),
+                        f"{row.seconds_per_image:.4f}",
+                        with_interval(row.distance, row.distance_ci95),
+                    )
+                    for name, row in self.decodings.items()
+                ),
+            )
+        ]
+
+
+def decode(
+    run: Path,
+    *,
+    passes: tuple[int, ...] = (1, 2, 4, 8, 16),
+    num_images: int = 256,
+    repeats: int = 3,
+    one_by_one: bool = True,
+    against: Path | None = None,
+    search: int = 0,
+    search_passes: int = 4,
+    seed: int = 0,
+    threads: int | None = None,
+) -> DecodeResult:
+    """Generate images by every decoding, and measure time and distance to test images.
+
+    Args:
+        run: folder of a run whose model has a masked stream and a palette.
+        passes: numbers of forward passes.
+        num_images: images generated for each distance, two or more.
+        repeats: times that each is generated, with other noise, two or more.
+        one_by_one: whether to decode one patch per pass as well.
+        against: folder of an autoregressive run of the same images; None = none.
+        search: updates of the search for a schedule of ``search_passes``; 0 = no search.
+        search_passes: passes of the schedule that is searched for.
+        seed: of all noise.
+        threads: CPU threads; None leaves them as they are.
+
+    Raises:
+        ValueError: a model is of another kind, or has fewer patches than passes.
+    """
+    set_threads(threads)
+    loaded = load_run(run)
+    model = loaded.model
+    check_decodable(loaded, max(*passes, search_passes if search else 1))
+    other = None if against is None else load_comparable(against, loaded)
+    schedules = {f"parallel, {each} passes": Schedule.cosine(each) for each in passes}
+    searched = Searched()
+    if search:
+        searched = searched_schedule(loaded, search_passes, search, num_images, seed)
+    if searched.schedule is not None:
+        schedules[f"parallel, {search_passes} passes, searched"] = searched.schedule
+    decodings = {
+        name: (each.num_passes, parallel(model, each)) for name, each in schedules.items()
+    } | sequential(model if one_by_one else None, other)
+    seeds = range(seed + 1, seed + 1 + repeats)
+    return DecodeResult(
+        decodings=measured(loaded, decodings, num_images=num_images, seeds=seeds),
+        searched=searched,
+        data=loaded.data,
+        train_seconds=read_manifest(run).get("train_seconds"),
+        against_train_seconds=read_manifest(against).get("train_seconds") if against else None,
+        num_patches=model.num_patches,
+        num_images=num_images,
+        repeats=repeats,
+        threads=torch.get_num_threads(),
+        seed=seed,
+        commit=git_commit(),
+        iteration=loaded.iteration,
+    )
+
+
+def sequential(
+    model: AnyOrderTransformer | None, other: Run | None
+) -> dict[str, tuple[int, Decoding]]:
+    """Return decodings of one patch per pass, with their passes: by a model, and by another run."""
+    decodings = {}
+    if model is not None:
+        name = f"one by one, {model.num_patches} passes"
+        decodings[name] = model.num_patches, patch_by_patch(model)
     if other is not None:
-        check_comparable(other, run)
-    reference = features(model, run.split("test", 2000))
-    contenders = {
-        f"parallel, {passes} passes": (passes, parallel(model, Schedule.cosine(passes)))
-        for passes in config.passes
-    }
-    searched: dict[str, object] = {}
-    if config.search:
-        best, distances = searched_schedule(config, model, run.split("train", 2000))
-        name = f"parallel, {config.search_passes} passes, searched"
-        contenders[name] = config.search_passes, parallel(model, best)
-        searched = {"schedule": dataclasses.asdict(best), "distances": distances}
-    if config.one_by_one:
-        number = model.num_patches
-        contenders[f"one by one, {number} passes"] = number, one_by_one(model)
-    if other is not None:
-        number = other.model.num_patches
-        name = f"autoregressive model, {number} passes"
-        contenders[name] = number, one_by_one(other.model, "raster")
-    rows: dict[str, dict[str, Any]] = {}
-    print(f"{'decoding':<34}{'passes':>8}{'s/image':>10}{'distance':>12}{'95% interval':>24}")
-    for name, (passes, run_decoding) in contenders.items():
-        row = rows[name] = {"passes": passes, **measured(config, model, run_decoding, reference)}
-        low, high = row["distance_ci95"]
-        print(
-            f"{name:<34}{passes:>8}{row['seconds_per_image']:>10.4f}{row['distance']:>12.3f}"
-            f"{f'[{low:.3f}, {high:.3f}]':>24}"
-        )
-    result: dict[str, object] = {
-        "kind": "decode",
-        "decodings": rows,
-        "searched": searched,
-        "data": Path(run.config.data.data).name,
-        "train_seconds": manifest.get("train_seconds"),
-        "against_train_seconds": None
-        if other is None
-        else read_manifest(other.directory).get("train_seconds"),
-        "num_patches": model.num_patches,
-        "num_images": config.num_images,
-        "repeats": config.repeats,
-        "threads": torch.get_num_threads(),
-        "seed": config.seed,
-        "commit": git_commit(),
-    }
-    write_result(config.run / "decode.json", result, run, config)
-    print(f"written: {config.run / 'decode.json'}")
-    return result
+        name = f"autoregressive model, {other.model.num_patches} passes"
+        decodings[name] = other.model.num_patches, patch_by_patch(other.model, "raster")
+    return decodings
 
 
 def measured(
-    config: DecodeConfig,
-    model: AnyOrderTransformer,
-    run_decoding: Decode,
-    reference: Float[np.ndarray, "M D"],
-) -> dict[str, Any]:
-    """Seconds and distance of what a decoding generates, over repetitions."""
-    distances, seconds = [], []
-    for repeat in range(config.repeats):
-        generator = torch.Generator().manual_seed(config.seed + 1 + repeat)
-        started = time.perf_counter()
-        images = generate(model, run_decoding, config.num_images, generator)
-        seconds.append((time.perf_counter() - started) / config.num_images)
-        distances.append(frechet_distance(pooled(model, images), reference))
-    return {
-        "seconds_per_image": statistics.median(seconds),
-        "distance": statistics.mean(distances),
-        "distance_ci95": seed_interval(distances),
-    }
+    run: Run, decodings: dict[str, tuple[int, Decoding]], *, num_images: int, seeds: range
+) -> dict[str, Decoded]:
+    """Measure what decodings generate, once for every seed, against test images.
+
+    Args:
+        run: whose model measures the distance.
+        decodings: passes, and what fills the canvas.
+        num_images: images of each repetition.
+        seeds: of the noise, one per repetition.
+    """
+    reference = features(run.model, run.split("test", 2000))
+    results = {}
+    for name, (passes, decoding) in decodings.items():
+        distances, seconds = [], []
+        for seed in seeds:
+            generator = torch.Generator().manual_seed(seed)
+            started = time.perf_counter()
+            images = generate(run.model, decoding, num_images, generator)
+            seconds.append((time.perf_counter() - started) / num_images)
+            distances.append(frechet_distance(pooled(run.model, images), reference))
+        low, high = seed_interval(distances)
+        results[name] = Decoded(
+            passes=passes,
+            seconds_per_image=statistics.median(seconds),
+            distance=statistics.mean(distances),
+            distance_ci95=(low, high),
+        )
+    return results
 
 
-def parallel(model: AnyOrderTransformer, schedule: Schedule) -> Decode:
-    """Return decoding by a schedule."""
-
-    def run(canvas: Float[Tensor, "B C H W"], generator: torch.Generator) -> Tensor:
-        hidden = torch.ones(len(canvas), model.num_patches, dtype=torch.bool)
-        return decode_in_parallel(model, canvas, hidden, schedule, generator=generator)
-
-    return run
-
-
-def one_by_one(model: AnyOrderTransformer, name: str = "random") -> Decode:
-    """Return decoding of one patch per pass, in an order of foveate.orders."""
-
-    def run(canvas: Float[Tensor, "B C H W"], generator: torch.Generator) -> Tensor:
-        order = rank_to_order(ordering(name, model.grid)(canvas, generator=generator))
-        return decode_in_order(model, canvas, order, generator=generator)
-
-    return run
+def check_decodable(run: Run, most_passes: int) -> None:
+    """Raise ValueError unless a model decodes a palette from a masked stream, in so many passes."""
+    parts, num_patches = run.model.config, run.model.num_patches
+    if parts.stream != "masked" or parts.target != "colors":
+        raise ValueError(
+            f"the model in {run.directory} decodes no palette from a masked stream; "
+            "train one with: python -m experiments.train autonat"
+        )
+    if most_passes > num_patches:
+        raise ValueError(f"{num_patches} patches take at most as many passes, got {most_passes}")
 
 
-def check_comparable(other: Run, run: Run) -> None:
-    """Raise ValueError unless another model is autoregressive, of a palette and the same images."""
+def load_comparable(against: Path, run: Run) -> Run:
+    """Load an autoregressive run of a palette and the same images.
+
+    Raises:
+        ValueError: it is another.
+    """
+    other = load_run(against)
     parts = other.model.config
     kind = parts.stream == "causal" and parts.target == "colors"
     images = [
-        (
-            Path(each.config.data.data).name,
-            each.model.config.in_chans,
-            *each.model.config.image_size,
-        )
+        (each.data, each.model.config.in_chans, *each.model.config.image_size)
         for each in (other, run)
     ]
     if not kind or images[0] != images[1]:
@@ -157,43 +238,22 @@ def check_comparable(other: Run, run: Run) -> None:
             f"--against needs a causal model of a palette, as of recipe igpt, of {data} in shape "
             f"{tuple(shape)}; {other.directory} holds another"
         )
-
-
-def generate(
-    model: AnyOrderTransformer, run: Decode, num_images: int, generator: torch.Generator
-) -> Float[Tensor, "B C H W"]:
-    """Generate images from nothing."""
-    shape = (model.config.in_chans, *model.config.image_size)
-    parts = torch.zeros(num_images, *shape).split(64)
-    return torch.cat([run(part, generator) for part in parts])
-
-
-@torch.no_grad()
-def pooled(
-    model: AnyOrderTransformer, images: Float[Tensor, "B C H W"]
-) -> Float[np.ndarray, "B D"]:
-    """Mean features of images, as the model's palette shows them."""
-    parts = [model.features(part)[-1].mean(1) for part in images.split(250)]
-    values: Float[np.ndarray, "B D"] = torch.cat(parts).double().numpy()
-    return values
-
-
-def features(model: AnyOrderTransformer, images: ImageSet) -> Float[np.ndarray, "M D"]:
-    """Mean features of a set."""
-    return pooled(model, images.batch(torch.arange(len(images))))
+    return other
 
 
 def searched_schedule(
-    config: DecodeConfig, model: AnyOrderTransformer, train: ImageSet
-) -> tuple[Schedule, list[float]]:
-    """Search for a schedule by the distance to training images."""
-    reference = features(model, train)
+    run: Run, passes: int, num_updates: int, num_images: int, seed: int
+) -> Searched:
+    """Search for a schedule by the distance to training images, with the same noise every time."""
+    model = run.model
+    reference = features(model, run.split("train", 2000))
 
     def distance(schedule: Schedule) -> float:
-        generator = torch.Generator().manual_seed(config.seed)
-        images = generate(model, parallel(model, schedule), config.num_images, generator)
+        generator = torch.Generator().manual_seed(seed)
+        images = generate(model, parallel(model, schedule), num_images, generator)
         return frechet_distance(pooled(model, images), reference)
 
-    return search_schedule(
-        Schedule.cosine(config.search_passes), distance, num_updates=config.search
+    schedule, distances = search_schedule(
+        Schedule.cosine(passes), distance, num_updates=num_updates
     )
+    return Searched(schedule=schedule, distances=tuple(distances))

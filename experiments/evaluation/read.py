@@ -1,99 +1,199 @@
-"""The measurements behind ``experiments.read``."""
+"""What a model with tracks writes at the policy's fixations, and at random points."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import ClassVar
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from agents.baselines import scan_with
-from experiments.evaluation.compare import mean_interval
-from experiments.runs import git_commit, load_run, read_manifest, write_result
+from experiments.evaluation.intervals import mean_interval
+from experiments.evaluation.run_result import RunResult, minutes
+from experiments.runs import Run, git_commit, load_run, read_manifest
+from experiments.tables import Table, with_interval
 from experiments.training.build import load_captions, set_threads
 from foveate.data.captions import BACKGROUND, Vocabulary
 from foveate.orders import ordering, rank_to_order
 
-if TYPE_CHECKING:
-    from experiments.read import ReadConfig
-
 SHOWN = 3
-"""Images whose sentences are printed."""
+"""Images whose sentences are kept as examples."""
+SHOWN_TRACKS = 4
+"""Sentences of each that are."""
 
 
-def read(config: ReadConfig) -> dict[str, object]:
-    """Write sentences at the policy's fixations and at random points; print and write read.json."""
-    set_threads(config.threads)
-    run, manifest = load_run(config.run, config.device), read_manifest(config.run)
-    model = run.model
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """How much was right at some points of the images, with 95% intervals over images."""
+
+    sentences: float
+    """Share of right sentences."""
+    sentences_ci95: tuple[float, float]
+    images: float
+    """Share of images with more right than wrong sentences."""
+    images_ci95: tuple[float, float]
+    examples: tuple[str, ...] = ()
+    """Of the first images: what was written, and in brackets what should have been."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadResult(RunResult):
+    """Readings at the policy's fixations and at random points."""
+
+    kind: ClassVar[str] = "read"
+
+    points: dict[str, Reading]
+    """By who chose the points."""
+    tracks: int
+    """Points of each image."""
+    test_images: int
+    train_seconds: float | None
+    data: str
+    seed: int
+    """Seed of the training."""
+    commit: str
+
+    def tables(self) -> list[Table]:
+        """Return shares of right sentences by who chose the points."""
+        return [
+            Table(
+                caption=f"{self.data}, {self.test_images} test images, {self.tracks} points of "
+                f"each, seed {self.seed}, trained for {minutes(self.train_seconds)}, "
+                f"commit `{self.commit[:10]}`; intervals over images.",
+                columns=(
+                    "points",
+                    "sentences right, 95% interval",
+                    "most sentences of an image right",
+                ),
+                rows=tuple(
+                    (
+                        name,
+                        with_interval(row.sentences, row.sentences_ci95),
+                        with_interval(row.images, row.images_ci95),
+                    )
+                    for name, row in self.points.items()
+                ),
+            )
+        ]
+
+    def examples_text(self) -> str:
+        """Return what was written on the first images, a line each."""
+        lines = []
+        for name, row in self.points.items():
+            lines += [f"{name}:", *(f"    {example}" for example in row.examples)]
+        return "\n".join(lines)
+
+
+def read(
+    run: Path,
+    *,
+    limit: int = 500,
+    tracks: int = 8,
+    seed: int = 0,
+    device: str = "cpu",
+    threads: int | None = None,
+) -> ReadResult:
+    """Write sentences at the policy's fixations and at random points of test images.
+
+    Args:
+        run: folder of a run whose model has tracks.
+        limit: test images, two or more.
+        tracks: points of each image that are read.
+        seed: of the random points.
+        device: torch device.
+        threads: CPU threads; None leaves them as they are.
+
+    Raises:
+        ValueError: the model writes no words, or has no more patches than ``tracks``.
+    """
+    set_threads(threads)
+    loaded, manifest = load_run(run, device), read_manifest(run)
+    model = loaded.model
     if not model.config.vocabulary:
         raise ValueError(
-            f"the model in {config.run} writes no words; train one with: "
-            "python -m experiments.train git"
+            f"the model in {run} writes no words; train one with: python -m experiments.train git"
         )
-    tracks = config.tracks
     if tracks >= model.num_patches:
         raise ValueError(
             f"tracks must be less than the {model.num_patches} patches of an image, got {tracks}"
         )
-    test = run.split("test", config.limit)
-    captions = load_captions(run.config, test, "test")
-    vocabulary = Vocabulary(model.config.vocabulary)
-    sentences = vocabulary.encode(captions.sentences)
-    images = test.batch(torch.arange(len(test)), device=config.device)
-    generator = torch.Generator().manual_seed(config.seed)
+    test = loaded.split("test", limit)
+    captions = load_captions(loaded.config, test, "test")
+    images = test.batch(torch.arange(len(test)), device=device)
+    generator = torch.Generator().manual_seed(seed)
     random = rank_to_order(ordering("random", model.grid)(images, generator=generator))
-    anchors = {
-        "policy": scan_with(run.agent, model, images, tracks),
-        "random": random[:, :tracks],
-    }
     background = None
     if BACKGROUND in captions.sentences:
         background = captions.sentences.index(BACKGROUND)
-    rows: dict[str, dict[str, object]] = {}
-    print(f"{'points':<10}{'sentences right':>32}{'most of an image right':>32}")
-    for name, points in anchors.items():
-        number = captions.number.gather(1, points.cpu())
-        wanted = sentences[number].to(points.device)
-        parts = zip(images.split(100), points.split(100), strict=True)
-        written = torch.cat([model.reader.read(model, part, at) for part, at in parts])
-        right = same_sentence(written, wanted)
-        about_image = number != background if background is not None else number >= 0
-        named = right_in_most(right, about_image)
-        row: dict[str, object] = {}
-        cells = []
-        for what, hits in (("sentences", right.float().mean(1)), ("images", named.float())):
-            # Over images: the tracks of one image are not independent.
-            share, (low, high) = mean_interval(hits.numpy())
-            row |= {what: share, f"{what}_ci95": (low, high)}
-            cells.append(f"{share:.3f} [{low:.3f}, {high:.3f}]")
-        rows[name] = row
-        print(f"{name:<10}{cells[0]:>32}{cells[1]:>32}")
-        for image in range(min(SHOWN, len(test))):
-            pairs = zip(written[image], wanted[image], strict=True)
-            said = [f"{vocabulary.decode(w)} ({vocabulary.decode(t)})" for w, t in pairs]
-            print(f"    image {image}: {'; '.join(said[:4])}")
-    result: dict[str, object] = {
-        "kind": "read",
-        "points": rows,
-        "tracks": tracks,
-        "test_images": len(test),
-        "train_seconds": manifest.get("train_seconds"),
-        "data": Path(run.config.data.data).name,
-        "seed": run.config.run.seed,
-        "commit": git_commit(),
+    wanted = Vocabulary(model.config.vocabulary).encode(captions.sentences)
+    points = {
+        "policy": scan_with(loaded.agent, model, images, tracks),
+        "random": random[:, :tracks],
     }
-    write_result(config.run / "read.json", result, run, config)
-    print(f"written: {config.run / 'read.json'}")
-    return result
+    return ReadResult(
+        points={
+            name: reading(loaded, images, each, captions.number, wanted, background)
+            for name, each in points.items()
+        },
+        tracks=tracks,
+        test_images=len(test),
+        train_seconds=manifest.get("train_seconds"),
+        data=loaded.data,
+        seed=loaded.seed,
+        commit=git_commit(),
+        iteration=loaded.iteration,
+    )
+
+
+def reading(
+    run: Run,
+    images: Float[Tensor, "B C H W"],
+    points: Int[Tensor, "B K"],
+    sentence_of_patch: Int[Tensor, "B N"],
+    sentences: Int[Tensor, "V M"],
+    background: int | None,
+) -> Reading:
+    """Write at some points of the images, and measure how much is right.
+
+    Args:
+        run: whose model writes.
+        images: pixels in [0, 1].
+        points: patches to write at.
+        sentence_of_patch: number of the right sentence at every patch.
+        sentences: words of every sentence, padded with -1.
+        background: number of the sentence that says nothing of an image; None = there is none.
+    """
+    number = sentence_of_patch.gather(1, points.cpu())
+    wanted = sentences[number].to(points.device)
+    parts = zip(images.split(100), points.split(100), strict=True)
+    written = torch.cat([run.model.reader.read(run.model, part, at) for part, at in parts])
+    right = same_sentence(written, wanted)
+    about_image = number != background if background is not None else number >= 0
+    # Over images: the tracks of one image are not independent.
+    share, share_ci95 = mean_interval(right.float().mean(1).numpy())
+    most, most_ci95 = mean_interval(right_in_most(right, about_image).float().numpy())
+    vocabulary = Vocabulary(run.model.config.vocabulary)
+    examples = []
+    for image in range(min(SHOWN, len(images))):
+        pairs = zip(written[image], wanted[image], strict=True)
+        said = [f"{vocabulary.decode(own)} ({vocabulary.decode(true)})" for own, true in pairs]
+        examples.append(f"image {image}: {'; '.join(said[:SHOWN_TRACKS])}")
+    return Reading(
+        sentences=share,
+        sentences_ci95=(share_ci95[0], share_ci95[1]),
+        images=most,
+        images_ci95=(most_ci95[0], most_ci95[1]),
+        examples=tuple(examples),
+    )
 
 
 def same_sentence(
     written: Int[Tensor, "B K L"], wanted: Int[Tensor, "B K M"]
 ) -> Bool[Tensor, "B K"]:
-    """Whether all words up to the end of the wanted sentence were written."""
+    """Return whether all words up to the end of the wanted sentence were written."""
     length = wanted.shape[2]
     return ((written[:, :, :length] == wanted) | (wanted < 0)).all(-1)
 
@@ -101,8 +201,8 @@ def same_sentence(
 def right_in_most(
     right: Bool[Tensor, "B K"], about_image: Bool[Tensor, "B K"]
 ) -> Bool[Tensor, "B"]:
-    """Whether most tracks are right, of those that say something of the image (no background).
+    """Return whether most tracks are right, of those that say something of the image.
 
-    An image none of whose tracks does is wrong.
+    Those of the background say nothing. An image none of whose tracks says something is wrong.
     """
     return (right & about_image).sum(1) * 2 > about_image.sum(1)

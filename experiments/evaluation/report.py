@@ -1,29 +1,55 @@
-"""Everything that is said of a finished run: comparison, probe, and pictures."""
+"""Keep and print what was measured of a run; :func:`report` measures all that is said of one."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from experiments.compare import CompareConfig
-from experiments.evaluation.compare import compare
+from experiments.evaluation.compare import compare, draw_comparison
+from experiments.evaluation.comparison import Comparison
 from experiments.evaluation.draw import draw
 from experiments.evaluation.probe import probe
-from experiments.probe import ProbeConfig
+from experiments.evaluation.run_result import RunResult
 from experiments.runs import load_run
-from experiments.scanpaths import ScanpathConfig
 
 
-def report(run: Path) -> None:
-    """Compare orders, probe, and draw: about a minute on 2 cores.
+def present(result: RunResult, path: Path, threads: int | None = None) -> None:
+    """Write a result with its options, and print its tables.
+
+    Args:
+        result: what was measured.
+        path: its file.
+        threads: option of the script that measured; None = torch's choice.
+    """
+    result.keep(path, {**result.options, "threads": threads})
+    print(f"\n{result.to_text()}")
+    print(f"written: {path}")
+
+
+def present_comparison(comparison: Comparison, folder: Path, threads: int | None = None) -> None:
+    """Write and draw a comparison, and print its tables; arguments as of :func:`present`."""
+    other = comparison.options["judge"] is not None
+    path = folder / f"compare{f'_judged_by_{comparison.judge}' if other else ''}.json"
+    present(comparison, path, threads)
+    draw_comparison(comparison, path.with_suffix(".png"))
+    print(f"written: {path.with_suffix('.png')}")
+
+
+def present_drawings(files: list[Path]) -> None:
+    """Say where drawings are."""
+    print("written: " + ", ".join(map(str, files)))
+
+
+def report(folder: Path) -> None:
+    """Compare orders, draw scanpaths, and probe: about a minute on 2 cores.
 
     The comparison takes 400 test images, the probe 4,000 training and 2,000 test images. A model
     that cannot scan is only probed.
     """
-    loaded = load_run(run)
-    if loaded.model.config.scannable:
-        compare(CompareConfig(run=run, limit=400, oracle_limit=100))
-        draw(ScanpathConfig(run=run))
-    if loaded.split("test", 1).class_names:
-        probe(ProbeConfig(run=run, train_limit=4000, test_limit=2000))
+    run = load_run(folder)
+    if run.model.config.scannable:
+        present_comparison(compare(run, limit=400, oracle_limit=100), folder)
+        present_drawings(draw(run))
+    if run.split("test", 1).class_names:
+        present(probe(run, train_limit=4000, test_limit=2000), folder / "probe.json")
     else:
         print("no labels, no probe")

@@ -6,6 +6,7 @@ Imports data and config alone; the model comes later, since its size depends on 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
@@ -23,10 +24,22 @@ STREAM_SAMPLE = 256
 
 Drawn = tuple[Float[Tensor, "B C H W"], Int[Tensor, "B"]]
 """Images and their numbers in the training set."""
-Scans = tuple[Drawn, Int[Tensor, "S T"]]
+Scans = tuple[Drawn, Int[Tensor, "S T *K"]]
 """Images and the scanpaths on them, equally many on each, in succession."""
-Ranked = tuple[Drawn, Int[Tensor, "B N"], bool | None, int | None]
-"""Images, the ranks of their patches, whether these may tie and the highest (None = unknown)."""
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """Images and the ranks of their patches, with what is known of these without a look."""
+
+    images: Float[Tensor, "B C H W"]
+    index: Int[Tensor, "B"]
+    """Numbers of the images in the training set."""
+    rank: Int[Tensor, "B N"]
+    ties: bool | None
+    """Whether patches before the last rank may tie; None = unknown."""
+    last_rank: int | None
+    """The highest rank of every image; None = unknown."""
 
 
 class TrainingImages:

@@ -176,9 +176,10 @@ class ScanOptions:
 
     budget: int = 12
     """Fixations per scan, T."""
+
     fixation_size: int = 1
-    """Side of the square of patches that a fixation opens at once. Above 1 the model also learns
-    from random squares of this size instead of random patches, unless it is given an order."""
+    """Side of the square that a fixation opens, patches; 1 = one patch at a time. The model then
+    learns from squares as well: an order opens each at the step of its first patch."""
 
     def __post_init__(self) -> None:
         check_at_least(self, 1, "budget", "fixation_size")

@@ -22,7 +22,7 @@ from experiments.training.config import TrainConfig
 from experiments.training.distributed import Processes, share_batches
 from experiments.training.log import RunLog
 from experiments.training.trainer import Trainer
-from experiments.training.validation import Validation
+from experiments.training.validation import validation_of
 from foveate.checkpoint import CHECKPOINT, read_checkpoint
 from foveate.data.pieces import open_source
 
@@ -50,8 +50,8 @@ def run_loop(config: TrainConfig, processes: Processes) -> Trainer:
     # Asked at the start: by the end of a long run the working tree may hold another commit.
     commit = git_commit()
     trainer = Trainer(config.replace(device=processes.device), processes)
-    validation = None if config.run.evaluate_every is None else Validation(trainer)
     check_before_writing(trainer)
+    validation = validation_of(trainer)
     open_folder(config, trainer)
     first = trainer.iteration
     end = min(config.total_iterations, config.run.stop_after or config.total_iterations)

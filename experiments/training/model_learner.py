@@ -18,6 +18,7 @@ from foveate.model import AnyOrderTransformer
 from foveate.model.teachers import Teacher, make_teacher
 from foveate.optim import CosineDecay, set_rate
 from foveate.orders import check_rank, may_tie, rank_to_order, ranked, tie_prefix
+from foveate.orders.segments import Fixations
 from foveate.orders.semantic import model_ordering
 from foveate.targets import fit_palette
 
@@ -46,11 +47,12 @@ class ModelLearner:
         self.optimizers = build_optimizers(config, model)
         self.rate = model_rate(config)
         self.teacher: Teacher | None = None
-        if model.config.takes_features:
+        if model.config.target == "features":
             self.teacher = make_teacher(config.model.teacher, model, config.run.device)
-        if model.config.reads_colors:
+        if model.config.target == "colors":
             sample = images.held.images[:PALETTE_IMAGES]
             model.palette.copy_(fit_palette(sample, model.config.num_colors, seed=config.run.seed))
+        self.fixations = Fixations.squares(model.grid, config.scan.fixation_size)
         self.order = model_ordering(config.parts.order, model, **config.parts.order_options)
 
     def check_order(self) -> None:
@@ -66,35 +68,39 @@ class ModelLearner:
                 model.predict_in_turn(images, rank)
 
     def draw(self, size: int, generator: torch.Generator) -> Ranked:
-        """Draw images in the recipe's order; of unseen queries, scans of the budget's length.
+        """Draw images in the recipe's order, as :meth:`in_order` ranks them.
 
         Now and then the whole batch has a tied prefix of any size.
         """
-        drawn = self.images.draw(size, generator)
+        images, index = self.images.draw(size, generator)
         share = self.config.optimization.prefix_share
-        return drawn, *self.in_order(drawn[0], generator, prefix_share=share)
+        return self.in_order(images, index, generator, prefix_share=share)
 
     def in_order(
         self,
         images: Float[Tensor, "B C H W"],
+        index: Int[Tensor, "B"],
         generator: torch.Generator,
         *,
         prefix_share: float = 0.0,
-    ) -> tuple[Int[Tensor, "B N"], bool | None, int | None]:
-        """Rank the patches of images in the recipe's order, as :meth:`draw` does.
+    ) -> Ranked:
+        """Rank the patches of images in the recipe's order.
 
-        Returns:
-            The ranks, whether they may tie, and the highest of all images; None = unknown.
+        Of unseen queries these are scans of the budget's length, whose steps are fixations.
         """
-        rank, ties = self.order(images, generator=generator), may_tie(self.order)
+        num_patches, ties = self.model.num_patches, may_tie(self.order)
+        rank = self.order(images, generator=generator)
+        scans = self.model.config.queries == "unseen"
+        if scans and not self.fixations.is_single:
+            rank, ties = self.fixations.merged(rank), True
         if prefix_share > 0 and float(torch.rand((), generator=generator)) < prefix_share:
-            prefix = int(torch.randint(1, self.model.num_patches, (), generator=generator))
+            prefix = int(torch.randint(1, num_patches, (), generator=generator))
             rank, ties = tie_prefix(rank, prefix), ties if prefix == 1 else True
-        last_rank = self.model.num_patches - 1 if ties is False else None
-        if self.model.config.queries == "unseen":
+        last_rank = num_patches - 1 if ties is False else None
+        if scans:
             rank = rank.clamp(max=self.config.scan.budget)
             last_rank = None if last_rank is None else min(last_rank, self.config.scan.budget)
-        return rank, ties, last_rank
+        return Ranked(images, index, rank, ties, last_rank)
 
     def update(
         self, at: int, batches: Iterable[list[Ranked]], generators: list[torch.Generator]
@@ -103,7 +109,7 @@ class ModelLearner:
 
         Args:
             at: number of the iteration.
-            batches: each a list of ranked images, weighted by their numbers.
+            batches: parts of each micro-batch, weighted by their numbers of images.
             generators: randomness of each micro-batch.
 
         Raises:
@@ -126,25 +132,25 @@ class ModelLearner:
             self.teacher.update(self.model)
         return value
 
-    def _loss(self, pairs: list[Ranked], generator: torch.Generator) -> Tensor:
-        num_images = sum(len(rank) for _, rank, *_ in pairs)
+    def _loss(self, batches: list[Ranked], generator: torch.Generator) -> Tensor:
+        num_images = sum(len(batch.rank) for batch in batches)
         loss = torch.zeros((), device=self.config.run.device)
-        for (images, index), rank, ties, last_rank in pairs:
-            anchors = self._anchors(rank, generator)
-            features = None if self.teacher is None else self.teacher(images)
+        for batch in batches:
+            anchors = self._anchors(batch.rank, generator)
+            features = None if self.teacher is None else self.teacher(batch.images)
             with self.autocast():
                 part = self.model(
-                    images,
-                    rank,
-                    ties=ties,
-                    last_rank=last_rank,
+                    batch.images,
+                    batch.rank,
+                    ties=batch.ties,
+                    last_rank=batch.last_rank,
                     num_steps=self.config.scan.budget + 1,
                     generator=generator,
                     features=features,
                     anchors=anchors,
-                    words=self._words(index, anchors),
+                    words=self._words(batch.index, anchors),
                 )
-            loss = loss + len(images) / num_images * part
+            loss = loss + len(batch.images) / num_images * part
         return loss
 
     def autocast(self) -> torch.autocast:

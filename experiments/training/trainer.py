@@ -10,10 +10,12 @@ from itertools import chain
 from typing import Any
 
 import torch
+from jaxtyping import Int
+from torch import Tensor
 
 from agents.policies import PointerPolicy
 from envs.episode import check_reward
-from experiments.training.batches import Ranked, Scans, TrainingImages, moved, repeated
+from experiments.training.batches import Drawn, Ranked, Scans, TrainingImages, moved, repeated
 from experiments.training.build import build, load_weights
 from experiments.training.config import TrainConfig
 from experiments.training.distributed import Processes, sharded_like, whole
@@ -136,16 +138,20 @@ class Trainer:
         for (drawn, order), generator in zip(self.scans, generators, strict=True):
             pairs: list[Ranked] = []
             if options.random_share < 1:
-                scanned = repeated(drawn, len(order) // len(drawn[1]))
-                rank = order_to_rank(order, self.model.num_patches, check=False)
-                # Only the patches of a segment tie, and those that no fixation reaches.
-                ties = order.ndim > 2
-                last = None if ties else min(order.shape[1], self.model.num_patches - 1)
-                pairs.append((scanned, rank, ties, last))
+                pairs.append(self._scanned(drawn, order))
             if self.config.num_random:
                 pairs.append(self.model_learner.draw(self.config.num_random, generator))
             batches.append(pairs)
         return self.model_learner.update(at, batches, generators)
+
+    def _scanned(self, drawn: Drawn, order: Int[Tensor, "S T *K"]) -> Ranked:
+        """Return images in the order of the scans on them."""
+        num_patches = self.model.num_patches
+        rank = order_to_rank(order, num_patches, check=False)
+        is_single = order.ndim == 2
+        last_rank = min(order.shape[1], num_patches - 1) if is_single else None
+        scanned = repeated(drawn, len(order) // len(drawn[1]))
+        return Ranked(*scanned, rank, ties=not is_single, last_rank=last_rank)
 
     # --- checkpoints
 

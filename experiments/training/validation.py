@@ -10,6 +10,8 @@ time at the default of 200 iterations.
 
 from __future__ import annotations
 
+import sys
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -20,9 +22,8 @@ from envs.episode import Episode
 from experiments.training.build import load_split
 from experiments.training.distributed import parameters_together
 from experiments.training.trainer import Trainer
+from foveate.data.pieces import open_source
 from foveate.model import AnyOrderTransformer
-from foveate.orders import rank_to_order
-from foveate.orders.random import RANDOM
 from foveate.orders.segments import Fixations
 
 NUM_IMAGES = 64
@@ -49,13 +50,13 @@ class Validation:
         with trainer.processes.one_before_the_others():
             held_out = load_split(config, "val", NUM_IMAGES)
         index = torch.arange(min(NUM_IMAGES, len(held_out)))
-        self.fixations = Fixations.squares(trainer.model.grid, config.scan.fixation_size)
         self.images: Float[Tensor, "B C H W"] = held_out.batch(index, config.run.device)
 
     @torch.no_grad()
     def measure(self, trainer: Trainer) -> dict[str, float]:
         """Measure the trainer's model and policy; all processes call it alike."""
-        model, budget = trainer.model, trainer.config.scan.budget
+        model, scan = trainer.model, trainer.config.scan
+        fixations = Fixations.squares(model.grid, scan.fixation_size)
         devices = [self.images.device] if self.images.is_cuda else []
         # Orders and models of one's own might draw from the global generators.
         with torch.random.fork_rng(devices):
@@ -64,41 +65,72 @@ class Validation:
                 return measured
             with parameters_together(model):
                 areas = {
-                    f"validation_auc_{name}": self._area(agent, model, budget)
-                    for name, agent in self._agents(trainer).items()
+                    f"validation_auc_{name}": error_area(
+                        agent, model, self.images, scan.budget, fixations
+                    )
+                    for name, agent in self._agents(trainer, fixations).items()
                 }
         return {**measured, **areas}
 
     def _loss(self, trainer: Trainer) -> float:
         learner, generator = trainer.model_learner, torch.Generator().manual_seed(SEED)
-        rank, *_ = learner.in_order(self.images, generator)
+        index = torch.arange(len(self.images), device=self.images.device)
+        batch = learner.in_order(self.images, index, generator)
         features = None if learner.teacher is None else learner.teacher(self.images)
         with learner.autocast():
             loss = trainer.model(
                 self.images,
-                rank,
+                batch.rank,
+                ties=batch.ties,
+                last_rank=batch.last_rank,
                 num_steps=trainer.config.scan.budget + 1,
                 generator=generator,
                 features=features,
             )
         return float(loss)
 
-    def _agents(self, trainer: Trainer) -> dict[str, Agent]:
+    def _agents(self, trainer: Trainer, fixations: Fixations) -> dict[str, Agent]:
         generator = torch.Generator().manual_seed(SEED)
-        draw = RANDOM["random"]((1, len(self.fixations)))
-        chosen = rank_to_order(draw(len(self.images), generator))[:, : trainer.config.scan.budget]
-        order = self.fixations.scanpath(chosen).to(self.images.device)
+        noise = torch.rand(len(self.images), len(fixations), generator=generator)
+        chosen = noise.argsort(dim=1)[:, : trainer.config.scan.budget]
+        order = fixations.scanpath(chosen).to(self.images.device)
         agents: dict[str, Agent] = {"random": OrderAgent(order), "uncertainty": UncertaintyAgent()}
         if trainer.policy_has_learned:
             agents["policy"] = PolicyAgent(trainer.policy, greedy=True)
         return agents
 
-    def _area(self, agent: Agent, model: AnyOrderTransformer, budget: int) -> float:
-        """Mean over images and fixations 1..T of the normalized error that an agent leaves."""
-        generator = torch.Generator().manual_seed(SEED)
-        episode = Episode(model, self.images, budget=budget, fixations=self.fixations)
-        errors = []
-        for _ in range(budget):
-            episode.step(agent(episode, generator))
-            errors.append(episode.error)
-        return float(torch.stack(errors).mean())
+
+def validation_of(trainer: Trainer) -> Validation | None:
+    """Return the validation of a run; None if it asks for none.
+
+    Tar files and Hugging Face datasets may have no val split, since nothing can be held out of
+    them. Such a run gets a warning, and no validation.
+    """
+    config = trainer.config
+    if config.run.evaluate_every is None:
+        return None
+    if config.data.stream:
+        try:
+            open_source(config.data.data, "val")
+        except ValueError as reason:
+            if trainer.processes.is_first:
+                sys.stderr.write(f"warning: no validation while training: {reason}\n")
+            return None
+    return Validation(trainer)
+
+
+def error_area(
+    agent: Agent,
+    model: AnyOrderTransformer,
+    images: Float[Tensor, "B C H W"],
+    budget: int,
+    fixations: Fixations,
+) -> float:
+    """Mean over images and fixations 1..T of the normalized error that an agent leaves."""
+    generator = torch.Generator().manual_seed(SEED)
+    episode = Episode(model, images, budget=budget, fixations=fixations)
+    errors = []
+    for _ in range(budget):
+        episode.step(agent(episode, generator))
+        errors.append(episode.error)
+    return float(torch.stack(errors).mean())

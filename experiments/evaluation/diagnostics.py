@@ -1,0 +1,115 @@
+"""Signs of collapse: does the policy look at the image at all?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from agents.baselines import OrderAgent, error_after
+from envs.episode import Episode
+from experiments.evaluation.intervals import Interval, mean_interval
+from experiments.evaluation.scanpaths import split_rows
+from foveate.model import AnyOrderTransformer
+from foveate.orders import order_to_rank
+from foveate.orders.segments import Fixations
+
+
+@dataclass(frozen=True, kw_only=True)
+class Diagnostics:
+    """What a policy's scanpaths say of its use of the image."""
+
+    fixation_entropy_nats: tuple[float, ...]
+    """Entropy over images of what is fixated at each step; 0 = the same for all."""
+    distinct_orders: int
+    """Different scanpaths over the images."""
+    images: int
+    """Images that were scanned."""
+    own_minus_other: float
+    """Area of the policy's path minus that of another image's; below 0 = it uses the image."""
+    own_minus_other_ci95: Interval
+    """Bootstrap over images."""
+    chosen_percentile: float
+    """Where the chosen fixation stands among the selectable ones by true one-step reward.
+
+    1 = best, 0.5 = random.
+    """
+
+
+def fixation_entropies(rank: Int[Tensor, "B N"], num_steps: int) -> list[float]:
+    """Entropy over images of the patches that each step shows, nats."""
+    entropies = []
+    for step in range(num_steps):
+        counts = torch.unique(rank == step, dim=0, return_counts=True)[1]
+        entropies.append(float(torch.special.entr(counts / len(rank)).sum()))
+    return entropies
+
+
+@torch.no_grad()
+def chosen_percentiles(
+    model: AnyOrderTransformer,
+    images: Float[Tensor, "B C H W"],
+    order: Int[Tensor, "B T *S"],
+    fixations: Fixations | None = None,
+) -> Float[Tensor, " M"]:
+    """Percentile of every fixation of the scanpaths by true one-step reward."""
+    percentiles = []
+    each, budget = model.num_patches**2, order.shape[1]
+    for part, path in zip(split_rows(images, each), split_rows(order, each), strict=True):
+        episode = Episode(model, part, budget=budget, fixations=fixations)
+        every = torch.arange(len(episode.fixations), device=order.device).expand(len(part), -1)
+        agent, rank = OrderAgent(path), order_to_rank(path, model.num_patches)
+        patches = patches_of(episode.fixations)
+        for step in range(budget):
+            after = error_after(episode, every)
+            is_made = patches & episode.unseen.unsqueeze(1) == (rank == step).unsqueeze(1)
+            number = is_made.all(2).to(torch.uint8).argmax(1, keepdim=True)
+            chosen, selectable = after.gather(1, number), episode.selectable
+            others = (selectable.sum(1) - 1).clamp_min(1)
+            worse = ((after > chosen) & selectable).sum(1)
+            equal = ((after == chosen) & selectable).sum(1) - 1
+            percentiles.append((worse + 0.5 * equal) / others)
+            episode.step(agent(episode))
+    return torch.cat(percentiles)
+
+
+def patches_of(fixations: Fixations) -> Bool[Tensor, "A N"]:
+    """Return which patches each fixation opens."""
+    place = fixations.patches.masked_fill(fixations.patches < 0, fixations.num_patches)
+    opens = torch.zeros(len(fixations), fixations.num_patches + 1, dtype=torch.bool)
+    return opens.to(place.device).scatter(1, place, True)[:, : fixations.num_patches]
+
+
+def diagnose(
+    model: AnyOrderTransformer,
+    images: Float[Tensor, "R C H W"],
+    order: Int[Tensor, "B T ..."],
+    own_minus_other: Float[np.ndarray, " B"],
+    fixations: Fixations | None = None,
+) -> Diagnostics:
+    """Diagnose a policy from its scanpaths.
+
+    Args:
+        model: the world.
+        images: the first R of the images; the percentile is measured on these.
+        order: the policy's scanpath of every image.
+        own_minus_other: area under the error curve of each image's scanpath minus the area of
+            another image's.
+        fixations: what the policy chose from; None = each fixation opens one patch.
+    """
+    rank = order_to_rank(order, model.num_patches)
+    mean, interval = mean_interval(own_minus_other)
+    percentiles = chosen_percentiles(model, images, order[: len(images)], fixations)
+    return Diagnostics(
+        fixation_entropy_nats=tuple(
+            round(entropy, 4) for entropy in fixation_entropies(rank, order.shape[1])
+        ),
+        distinct_orders=len(torch.unique(rank, dim=0)),
+        images=len(order),
+        own_minus_other=mean,
+        own_minus_other_ci95=interval,
+        chosen_percentile=float(percentiles.mean()),
+    )

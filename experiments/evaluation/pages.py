@@ -1,0 +1,181 @@
+"""Pages made from records: RESULTS.md, and the marked parts of README.md and docs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from experiments.benchmarks.env import BenchEnvResult
+from experiments.benchmarks.timing import BenchResult
+from experiments.evaluation.agents import StudyResult
+from experiments.evaluation.comparison import Comparison, training_facts
+from experiments.evaluation.decode import DecodeResult
+from experiments.evaluation.order_results import OrdersResult
+from experiments.evaluation.probe_result import ProbeResult
+from experiments.evaluation.read import ReadResult
+from experiments.tables import Result, Table, plural
+
+ROOT = Path(__file__).parents[2]
+RECORDS = ROOT / "experiments" / "records"
+RESULTS: dict[str, type[Result]] = {
+    each.kind: each
+    for each in (
+        StudyResult,
+        BenchEnvResult,
+        BenchResult,
+        OrdersResult,
+        DecodeResult,
+        ReadResult,
+    )
+}
+"""Results of studies and benchmarks by the ``kind`` that their files name."""
+SUMMARY = {
+    "random": "random",
+    "center_out": "center out",
+    "best_fixed": "mean order",
+    "other_image": "other image",
+    "uncertainty": "uncertainty",
+    "policy": "**policy**",
+    "saliency": "saliency",
+    "oracle_16": "oracle of 16",
+    "oracle": "oracle of all",
+}
+"""Orders in the table of all runs, and what it calls them."""
+GLOSSES = {
+    "random": "patches at random",
+    "best_fixed": "the same patches in every image: those that the policy fixates first on average",
+    "policy": "what training learned: patches chosen for each image",
+    "oracle": "the patch that helps most, found by trying all on the true image (it cheats)",
+}
+"""Orders in the short table of a run, and what they fixate."""
+
+
+def read_result(path: Path) -> Result:
+    """Read the result of a study or benchmark, of whichever kind.
+
+    Raises:
+        ValueError: there is no such file, or it holds no such result.
+    """
+    if not path.is_file():
+        raise ValueError(f"no result file at {path}")
+    try:
+        content = json.loads(path.read_text())
+    except ValueError as reason:
+        raise ValueError(f"{path} is no result file: it holds no JSON ({reason})") from reason
+    kind = content.get("kind") if isinstance(content, dict) else None
+    if kind not in RESULTS:
+        raise ValueError(
+            f"{path} is no result of a study or benchmark: its kind must be one of "
+            f"{', '.join(RESULTS)}, got {kind}"
+        )
+    return RESULTS[kind].from_content(content, path)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON file of a record; empty if the record has none."""
+    return json.loads(path.read_text()) if path.is_file() else {}
+
+
+def run_tables(folder: Path) -> str:
+    """Return comparison and probe of a recorded run as Markdown, with its compute."""
+    training = training_facts(
+        read_json(folder / "manifest.json"), read_json(folder / "config.json")
+    )
+    tables = [Comparison.read(folder / "compare.json").summary(training)]
+    if (folder / "probe.json").is_file():
+        tables.append(ProbeResult.read(folder / "probe.json").summary())
+    return "\n\n".join(table.to_markdown() for table in tables)
+
+
+def area_of(comparison: Comparison, name: str) -> float:
+    """Return the area of an order; the oracles', which scan fewer images, set against the policy.
+
+    Theirs is the policy's area plus their paired difference from it.
+    """
+    return comparison.orders["policy"].auc + comparison.orders[name].minus_policy
+
+
+def short_table(folder: Path) -> Table:
+    """Return four rows of a recorded comparison, for those who see one for the first time."""
+    manifest, result = read_json(folder / "manifest.json"), Comparison.read(folder / "compare.json")
+    orders = result.orders
+    return Table(
+        columns=("order", "what it fixates", "area under the error curve (lower is better)"),
+        rows=tuple(
+            (f"**{name}**" if name == "policy" else name, gloss, f"{area_of(result, name):.3f}")
+            for name, gloss in GLOSSES.items()
+        ),
+        notes=(
+            f"{result.budget} of {result.num_patches} patches, {orders['policy'].images} "
+            f"test images, seed {result.seed}; trained {manifest['train_seconds'] / 60:.1f} "
+            f"minutes on {plural(manifest['threads'], 'CPU thread')}. The oracle scans the first "
+            f"{orders['oracle'].images} images; its area is the policy's plus their paired "
+            "difference.",
+        ),
+    )
+
+
+def summary_table(folders: dict[str, Path]) -> Table:
+    """Return all recorded runs, a row each."""
+    rows = []
+    for slug, folder in folders.items():
+        result = Comparison.read(folder / "compare.json")
+        areas = (f"{area_of(result, name):.3f}" for name in SUMMARY)
+        gaps = f"{result.gap_closed:.0%} / {result.gap_closed_oracle_16:.0%}"
+        rows.append((linked(slug, folder), *areas, gaps))
+    return Table(
+        caption="Area under the error curve (lower is better), one seed each; "
+        "intervals, probes, and commands are in the records. "
+        "Mean order: by the policy's mean rank, the same for all images. Saliency and the oracles "
+        "see the image; the oracles' areas are the policy's plus their paired difference on fewer "
+        "images.",
+        columns=("record", *SUMMARY.values(), "gap closed (all / 16)"),
+        rows=tuple(rows),
+    )
+
+
+def linked(slug: str, folder: Path) -> str:
+    """Name a record, with a link to it."""
+    return f"[{slug}]({folder.relative_to(ROOT).as_posix()}/README.md)"
+
+
+def records(file: str) -> dict[str, Path]:
+    """Return the newest record of every slug, of runs (compare.json) or results (result.json)."""
+    folders = sorted(path.parent for path in RECORDS.glob(f"*/{file}"))
+    return {folder.name.split("_", 1)[1]: folder for folder in folders}
+
+
+def with_section(text: str, marker: str, content: str) -> str:
+    """Replace what stands between ``<!-- marker -->`` and ``<!-- /marker -->``, if it is there."""
+    if f"<!-- {marker} -->" not in text:
+        return text
+    before, rest = text.split(f"<!-- {marker} -->", 1)
+    after = rest.split(f"<!-- /{marker} -->", 1)[1]
+    return f"{before}<!-- {marker} -->\n{content}\n<!-- /{marker} -->{after}"
+
+
+def render() -> dict[Path, str]:
+    """Return the text of every page that is made from records."""
+    runs, results = records("compare.json"), records("result.json")
+    sections = {slug: run_tables(folder) for slug, folder in runs.items()}
+    sections |= {
+        slug: read_result(folder / "result.json").to_markdown() for slug, folder in results.items()
+    }
+    parts = [
+        "# Results",
+        "Generated by `python -m experiments.record` from `experiments/records`; do not edit.",
+    ]
+    for slug, folder in {**runs, **results}.items():
+        parts += [f"## {linked(slug, folder)}", sections[slug]]
+    rendered = {ROOT / "RESULTS.md": "\n\n".join(parts) + "\n"}
+    sections["results"] = summary_table(runs).to_markdown()
+    sections |= {f"{slug}_short": short_table(each).to_markdown() for slug, each in runs.items()}
+    for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))):
+        up = "../" * (len(page.relative_to(ROOT).parts) - 1)
+        text = page.read_text()
+        for marker, section in sections.items():
+            linked_from_page = section.replace("](experiments/", f"]({up}experiments/")
+            text = with_section(text, marker, linked_from_page)
+        rendered[page] = text
+    return rendered

@@ -1,0 +1,185 @@
+"""The bench of a probe: a run, its images, and every view of its weights that is probed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from experiments.evaluation.probe_options import Pooling, ProbeOptions
+from experiments.evaluation.probe_result import COLUMNS, FineTuned
+from experiments.runs import Run
+from foveate.data import ImageSet
+from foveate.model import AnyOrderTransformer
+from foveate.probes import (
+    Accuracy,
+    Attention,
+    Stream,
+    extract_features,
+    knn_probes,
+    linear_probe,
+)
+from foveate.probes.finetuning import FineTuneConfig, fine_tune_probe
+from foveate.probes.heads import attentive_probe, frozen_tokens, sgd_probe
+
+POOLINGS: dict[Pooling, str] = {
+    "mean": "mean over patches",
+    "concat": "means of several layers",
+    "cls": "start token",
+}
+"""In the order of the table, and what results call them."""
+Part = TypeVar("Part")
+Row = dict[str, Accuracy]
+"""What each probe makes of one kind of features."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Weights to be probed, with one attention."""
+
+    name: str
+    """full, causal, or random_weights."""
+    model: AnyOrderTransformer
+    attention: Attention
+
+    def label(self, features: str) -> str:
+        """Name some of its features."""
+        return features if self.name == "full" else f"{self.name}_{features}"
+
+
+@dataclass(frozen=True)
+class View:
+    """What is probed of a source."""
+
+    source: Source
+    stream: Stream
+    pooling: Pooling
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A run, its images, and what is to be made of them."""
+
+    options: ProbeOptions
+    run: Run
+    train: ImageSet
+    test: ImageSet
+    concat: list[int]
+    """Layers that are concatenated, from 0."""
+
+    @property
+    def columns(self) -> list[str]:
+        """Columns of the table."""
+        return [name for name in COLUMNS if name.removesuffix("_10") in self.options.probes]
+
+    def sources(self) -> list[Source]:
+        """The run's weights with every attention, full first, and untrained ones with the first."""
+        torch.manual_seed(self.options.seed)
+        untrained = self.run.untrained_model(self.train.image_shape)
+        kinds: list[Attention] = sorted(self.options.attention, reverse=True)
+        sources = [Source(kind, self.run.model, kind) for kind in dict.fromkeys(kinds)]
+        return [*sources, Source("random_weights", untrained, sources[0].attention)]
+
+    def views(self, sources: list[Source]) -> list[View]:
+        """All that is probed; layers are chosen from the first view."""
+        views: list[View] = []
+        for source in sources:
+            for pooling in POOLINGS if "content" in self.options.stream else ():
+                # A start token sees only itself with causal attention.
+                blind = pooling == "cls" and source.attention == "causal"
+                if pooling in self.options.pooling and not blind:
+                    views.append(View(source, "content", pooling))
+            if "query" in self.options.stream:
+                views.append(View(source, "query", "mean"))
+        return views
+
+    def features(self, view: View, images: ImageSet) -> dict[str, np.ndarray]:
+        """Features (M, D) by name, such as ``layer_1`` .. ``layer_depth``."""
+        layers = extract_features(
+            view.source.model,
+            images,
+            attention=view.source.attention,
+            stream=view.stream,
+            pooling="cls" if view.pooling == "cls" else "mean",
+        )
+        label = view.source.label
+        if view.stream == "query":
+            return {label("query"): layers[0]}
+        if view.pooling == "concat":
+            return {label("concat"): np.concatenate([layers[i] for i in self.concat], axis=1)}
+        name = "layer" if view.pooling == "mean" else "cls_layer"
+        return {label(f"{name}_{i + 1}"): values for i, values in layers.items()}
+
+    def vectors(self, seen: np.ndarray, unseen: np.ndarray) -> Row:
+        """Probe features that are one vector per image."""
+        options, row = self.options, Row()
+        data = seen, self.train.labels.numpy(), unseen, self.test.labels.numpy()
+        if "linear" in options.probes:
+            row["linear"] = linear_probe(*data, seed=options.seed)
+        if "sgd" in options.probes:
+            row["sgd"] = sgd_probe(*data, seed=options.seed, device=self.run.device)
+        if "knn" in options.probes:
+            near = knn_probes(*data)
+            row["knn"], row["knn_10"] = near[20], near[10]
+        return row
+
+    def attentive(self, view: View, layer: int) -> Accuracy:
+        """Probe the patch tokens of one layer."""
+        source, stream = view.source, view.stream
+        seen, unseen = (
+            frozen_tokens(source.model, images, layer, attention=source.attention, stream=stream)
+            for images in (self.train, self.test)
+        )
+        data = seen, self.train.labels.numpy(), unseen, self.test.labels.numpy()
+        heads = self.run.model.config.num_heads
+        return attentive_probe(
+            *data, num_heads=heads, seed=self.options.seed, device=self.run.device
+        )
+
+    def rows(self, view: View) -> Iterator[tuple[str, Row]]:
+        """Probe one view, layer by layer."""
+        seen, unseen = (self.features(view, images) for images in (self.train, self.test))
+        for layer, name in enumerate(seen):
+            row = self.vectors(seen[name], unseen[name])
+            if "attentive" in self.options.probes and view.pooling == "mean":
+                row["attentive"] = self.attentive(view, layer)
+            yield name, row
+
+    @property
+    def commonest_class(self) -> float:
+        """Share of the test images that are of the commonest class."""
+        return float(self.test.labels.bincount().max()) / len(self.test)
+
+    def fine_tune(self, sources: list[Source]) -> dict[str, FineTuned]:
+        """Fine-tune a copy of every source."""
+        results: dict[str, FineTuned] = {}
+        for source in progress(sources, "fine-tuning"):
+            how = tuning(self.options, self.run, source.attention)
+            seed = self.options.seed
+            tuned = fine_tune_probe(source.model, self.train, self.test, how, seed=seed)
+            results[source.name] = FineTuned(**vars(tuned), **vars(how))
+        return results
+
+
+def progress(parts: list[Part], what: str) -> Iterable[Part]:
+    """Show a progress bar on a terminal."""
+    bar: Iterable[Part] = tqdm(parts, desc=what, disable=None)
+    return bar
+
+
+def tuning(options: ProbeOptions, run: Run, attention: Attention) -> FineTuneConfig:
+    """Return how to fine-tune."""
+    parts = run.parts
+    return FineTuneConfig(
+        epochs=options.finetune_epochs,
+        learning_rates=options.finetune_lr,
+        generative_weight=options.generative_weight,
+        generative_order=options.generative_order or parts.order,
+        order_options=parts.order_options if options.generative_order is None else {},
+        generative_budget=run.budget if parts.queries == "unseen" else None,
+        attention=attention,
+    )

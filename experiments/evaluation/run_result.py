@@ -1,0 +1,45 @@
+"""What was measured of a run: it knows its options, and never overwrites a result of others."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from experiments.runs import set_aside
+from experiments.tables import Result, plural
+
+FREE_IN_RESULT = ("run", "device")
+"""Options of a measurement that do not shape its result."""
+SHAPES_RESULT = ("options", "iteration")
+"""Where two results of a run may not differ, or one of them is kept apart."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunResult(Result):
+    """A result of one trained run."""
+
+    options: dict[str, Any] = field(default_factory=dict)
+    """Options of the measurement, as JSON holds them; without run and device."""
+    iteration: int | None = None
+    """Training iteration of the checkpoint; None = an older result does not say."""
+
+    def keep(self, path: Path, options: Mapping[str, object]) -> None:
+        """Write, with the options of the measurement.
+
+        A result of other options, or of another iteration, is kept beside it under a number.
+        """
+        shaping = {name: each for name, each in options.items() if name not in FREE_IN_RESULT}
+        result = replace(self, options=json.loads(json.dumps(shaping, default=str)))
+        if path.is_file():
+            before, now = json.loads(path.read_text()), result.content()
+            if any(before.get(key) != now[key] for key in SHAPES_RESULT):
+                set_aside(path)
+        result.write(path)
+
+
+def minutes(seconds: float | None) -> str:
+    """Say how long a model was trained; older results do not know it."""
+    return "an unknown time" if seconds is None else plural(round(seconds / 60), "minute")

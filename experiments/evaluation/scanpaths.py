@@ -1,0 +1,171 @@
+"""Who scans what: the policy, its controls, other agents and all orders, on the same images.
+
+Everything goes a chunk of images at a time, so that memory does not grow with their number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int, Num
+from torch import Tensor
+
+from agents.baselines import GreedyOracleAgent, SaliencyAgent, UncertaintyAgent, scan_with
+from agents.policies import Agent
+from experiments.runs import Run
+from foveate.choices import lookup
+from foveate.model import AnyOrderTransformer
+from foveate.orders import ORDERINGS, order_to_rank
+from foveate.orders.segments import Fixations
+from foveate.orders.semantic import SEMANTIC, model_ordering
+
+AGENTS: dict[str, Callable[[], Agent]] = {
+    "saliency": SaliencyAgent,
+    "uncertainty": UncertaintyAgent,
+}
+"""Agents that are compared with the policy, beside the oracles."""
+ORACLES: dict[str, int | None] = {"oracle_16": 16, "oracle": None}
+"""Greedy oracles by the patches that they try at every step; None = all."""
+IMAGE_INDEPENDENT = ("best_fixed", "other_image")
+"""Controls that know nothing of the image; a policy that looks at it must beat them."""
+MAX_PREDICTIONS = 200_000
+"""Patches predicted in one pass, so that memory does not grow with the grid."""
+
+
+def split_rows(rows: Tensor, predictions_per_row: int) -> tuple[Tensor, ...]:
+    """Split rows into chunks of at most MAX_PREDICTIONS predictions."""
+    return rows.split(max(1, MAX_PREDICTIONS // predictions_per_row))
+
+
+def error_curves_of(
+    model: AnyOrderTransformer, images: Float[Tensor, "B C H W"], order: Int[Tensor, "R T *S"]
+) -> Float[np.ndarray, "R S"]:
+    """Compute the error curves of R scanpaths, those of the first R images."""
+    each = model.num_patches * (order.shape[1] + 1)
+    pairs = zip(split_rows(images[: len(order)], each), split_rows(order, each), strict=True)
+    return torch.cat([model.error_curve(*pair) for pair in pairs]).cpu().numpy()
+
+
+def scan_in_chunks(
+    agent: Agent,
+    model: AnyOrderTransformer,
+    images: Float[Tensor, "B C H W"],
+    budget: int,
+    num_candidates: int = 1,
+    fixations: Fixations | None = None,
+) -> Int[Tensor, "B T ..."]:
+    """Let an agent scan many images, with a fixed seed.
+
+    Args:
+        agent: who scans.
+        model: the world.
+        images: pixels in [0, 1].
+        budget: fixations.
+        num_candidates: fixations that the agent tries at every step.
+        fixations: what it chooses from; None = each fixation opens one patch.
+    """
+    generator = torch.Generator().manual_seed(0)
+    chunks = split_rows(images, model.num_patches * num_candidates)
+    return torch.cat(
+        [scan_with(agent, model, part, budget, generator, fixations) for part in chunks]
+    )
+
+
+def first_fixations(
+    rank: Num[Tensor, "B N"], budget: int, fixations: Fixations
+) -> Int[Tensor, "B T *S"]:
+    """Return the first fixations of an order.
+
+    A fixation is made at the earliest rank among its patches; ties by its number.
+    """
+    fixations = fixations.to(rank.device)
+    members, padding = fixations.patches.clamp_min(0), fixations.patches < 0
+    earliest = rank.double()[:, members].masked_fill(padding, torch.inf).amin(2)
+    return fixations.scanpath(earliest.argsort(dim=1, stable=True)[:, :budget])
+
+
+def make_agent(name: str) -> Agent:
+    """Make an agent of AGENTS, or one of the user's own, ``MODULE:NAME``."""
+    make = lookup("agent", name, AGENTS)
+    try:
+        return make()
+    except TypeError as reason:
+        raise ValueError(f"agent {name!r}, called without arguments: {reason}") from reason
+
+
+def ordered_in_chunks(
+    name: str,
+    model: AnyOrderTransformer,
+    images: Float[Tensor, "B C H W"],
+    budget: int,
+    generator: torch.Generator,
+    fixations: Fixations | None = None,
+) -> Int[Tensor, "B T *S"]:
+    """Return the first fixations of an order on many images."""
+    order = model_ordering(name, model)
+    ranks = [order(part, generator=generator) for part in split_rows(images, model.num_patches)]
+    fixations = fixations or Fixations.single(model.num_patches)
+    return first_fixations(torch.cat(ranks), budget, fixations)
+
+
+def of_another_image(order: Int[Tensor, "B T ..."], seed: int) -> Int[Tensor, "B T ..."]:
+    """Give every image the scanpath of a random other one.
+
+    Not simply of the next image: where classes take turns, that one is of another class.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    shuffled = torch.randperm(len(order), generator=generator).to(order.device)
+    other = torch.empty_like(order)
+    other[shuffled] = order[shuffled.roll(1)]
+    return other
+
+
+def scanpaths(
+    run: Run,
+    images: Float[Tensor, "B C H W"],
+    validation: Float[Tensor, "V C H W"],
+    *,
+    oracle_limit: int,
+    orders: tuple[str, ...] = (),
+    agents: tuple[str, ...] = (),
+) -> dict[str, Int[Tensor, "R T *S"]]:
+    """Let every order and agent scan the images.
+
+    ``best_fixed`` is the mean rank of the policy on validation images. ``other_image`` gives each
+    image the scanpath that the policy chose on a random other one.
+
+    Args:
+        run: the model and the policy.
+        images: pixels in [0, 1].
+        validation: images that the best fixed order is made from.
+        oracle_limit: the oracles scan only so many images, the first ones.
+        orders: further orders, by name.
+        agents: further agents, by name.
+    """
+    model, budget = run.model, run.budget
+    fixations = run.fixations
+    generator = torch.Generator().manual_seed(run.seed)
+    chosen_agents = {name: make_agent(name) for name in (*AGENTS, *agents)}
+    paths = {
+        name: ordered_in_chunks(name, model, images, budget, generator, fixations)
+        for name in (*ORDERINGS, *SEMANTIC, *orders)
+    }
+
+    def scan(
+        agent: Agent, images: Float[Tensor, "R C H W"], num_candidates: int = 1
+    ) -> Int[Tensor, "R T *S"]:
+        return scan_in_chunks(agent, model, images, budget, num_candidates, fixations)
+
+    paths["policy"] = scan(run.agent, images)
+    paths["other_image"] = of_another_image(paths["policy"], run.seed)
+    rank = order_to_rank(scan(run.agent, validation), model.num_patches)
+    fixed = first_fixations(rank.double().mean(0, keepdim=True), budget, fixations)
+    paths["best_fixed"] = fixed.expand(len(images), *fixed.shape[1:])
+    for name, agent in chosen_agents.items():
+        paths[name] = scan(agent, images)
+    for name, candidates in ORACLES.items():
+        number = candidates or model.num_patches
+        paths[name] = scan(GreedyOracleAgent(candidates), images[:oracle_limit], number)
+    return paths
