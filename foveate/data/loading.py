@@ -7,6 +7,9 @@ Splits never overlap. A set's own splits are used where it has them. Without a v
 train, drawn by a fixed shuffle, is val and no longer train. Without a test split, the set's val
 split is the test split (and val is held out of train); with neither, another tenth of train is.
 Rows are dealt round-robin over the classes, so that any prefix is class-balanced.
+
+A parquet file has a column of structs with the bytes of images. It may have ``label`` (integers),
+``split``, and ``captions`` (text, or lists of text).
 """
 
 from __future__ import annotations
