@@ -395,26 +395,3 @@ def test_the_squares_of_a_rollout_reach_the_model(
     assert order.shape == (4, 3, 4)
     curve = model.error_curve(data.batch(index), order)
     np.testing.assert_allclose(after.errors, curve[:, 1:].mean(0).numpy(), atol=1e-5)
-
-
-def test_a_merged_order_opens_a_fixation_at_its_first_patch() -> None:
-    squares = Fixations.squares((2, 5), 2)  # The last one is two patches high, one wide.
-    rank = torch.tensor([[9, 8, 0, 4, 1, 7, 6, 5, 3, 2], [0, 0, 0, 1, 1, 2, 2, 2, 2, 2]])
-    assert squares.merged(rank).tolist() == [
-        [2, 2, 0, 0, 1, 2, 2, 0, 0, 1],
-        [0, 0, 0, 0, 1, 0, 0, 0, 0, 1],
-    ]
-
-
-def test_a_random_order_becomes_a_random_order_of_fixations() -> None:
-    """Each of 16 squares starts 250 of 4,000 orders, give or take five standard deviations."""
-    squares = Fixations.squares((8, 8), 2)
-    generator = torch.Generator().manual_seed(0)
-    rank = torch.rand(4000, 64, generator=generator).argsort(1)
-    merged = squares.merged(rank)
-    assert torch.equal(
-        merged.sort(1).values, torch.arange(16).repeat_interleave(4).expand(4000, -1)
-    )
-    first = (merged[:, squares.patches[:, 0]] == 0).sum(0)
-    assert int(first.min()) > 250 - 75
-    assert int(first.max()) < 250 + 75

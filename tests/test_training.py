@@ -26,6 +26,7 @@ from experiments.training.presets import PRESETS
 from experiments.training.trainer import Trainer
 from foveate.checkpoint import CHECKPOINT, load_model, read_checkpoint
 from foveate.data import load_data
+from foveate.orders.segments import Fixations
 
 SMOKE = PRESETS["smoke"][1].replace(report=False, threads=1)
 
@@ -375,3 +376,18 @@ def test_a_streamed_run_resumes_where_it_stopped(tmp_path: Path) -> None:
     test = load_run(tmp_path / "whole").split("test")
     assert 0 < len(test) < 120
     assert torch.equal(test.subset(3).images, load_run(tmp_path / "half").split("test", 3).images)
+
+
+@pytest.mark.parametrize("agent", ["group-relative", "maskable-ppo"])
+def test_a_run_scans_by_squares_and_learns_from_them(agent: str, tmp_path: Path) -> None:
+    config = SMOKE.replace(out=tmp_path / "run", fixation_size=2, agent=agent, policy_every=1)
+    assert (config.parts.order, config.parts.order_options) == ("random_squares", {"side": 2})
+    trainer = train(config)
+    (_, order) = trainer.scans[0]
+    assert order.shape == (16, 4, 4)
+    squares = {tuple(row) for row in Fixations.squares((8, 8), 2).patches.tolist()}
+    assert {tuple(segment) for scan in order.tolist() for segment in scan} <= squares
+    # An order of one's own choice stays.
+    assert SMOKE.replace(fixation_size=2, order="random").parts.order == "random"
+    with pytest.raises(ValueError, match=r"1\.\.15 fixations"):
+        train(config.replace(out=tmp_path / "other", budget=16))

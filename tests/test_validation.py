@@ -20,7 +20,7 @@ from experiments.training.presets import PRESETS
 from experiments.training.trainer import Trainer
 from experiments.training.validation import NUM_IMAGES, Validation
 from foveate.checkpoint import CHECKPOINT, read_checkpoint
-from foveate.orders import ordering
+from foveate.orders import ordering, rank_to_order
 from foveate.orders.segments import Fixations
 
 SMOKE = PRESETS["smoke"][1].replace(report=False, threads=1)
@@ -44,8 +44,8 @@ def test_the_areas_are_those_of_scans_by_the_same_agents(
     images = run.split("val", NUM_IMAGES).batch(torch.arange(NUM_IMAGES))
     generator = torch.Generator().manual_seed(0)
     fixations = Fixations.squares(run.model.grid, fixation_size)
-    noise = torch.rand(NUM_IMAGES, len(fixations), generator=generator)
-    random = fixations.scanpath(noise.argsort(1)[:, :4])
+    rank = ordering("random", (1, len(fixations)))(images, generator=generator)
+    random = fixations.scanpath(rank_to_order(rank)[:, :4])
     agents = {
         "policy": PolicyAgent(run.policy, greedy=True),
         "random": OrderAgent(random),
@@ -58,8 +58,8 @@ def test_the_areas_are_those_of_scans_by_the_same_agents(
         assert line[f"validation_auc_{name}"] == pytest.approx(float(curve[:, 1:].mean()), rel=1e-4)
     with torch.no_grad():
         generator.manual_seed(0)
-        rank = ordering("random", run.model.grid)(images, generator=generator)
-        rank = fixations.merged(rank).clamp(max=4)
+        name, side = ("random", {}) if fixation_size == 1 else ("random_squares", {"side": 2})
+        rank = ordering(name, run.model.grid, **side)(images, generator=generator).clamp(max=4)
         loss = run.model(images, rank, num_steps=5, generator=generator)
     assert line["validation_loss"] == pytest.approx(float(loss), rel=1e-5)
 

@@ -139,26 +139,22 @@ def build(
             f"attention, which recipe {config.model.recipe} is not with these options; "
             "add --iterations 0, or for saim and semaim --target pixels"
         )
-    check_scans(config, model)
-    return model, PointerPolicy(config.model.embed_dim, PolicyConfig()).to(config.run.device)
-
-
-def check_scans(config: TrainConfig, model: AnyOrderTransformer) -> None:
-    """Raise ValueError unless an image has enough fixations for the budget and the candidates."""
-    fixations = Fixations.squares(model.grid, config.scan.fixation_size)
-    available = len(fixations)
+    policy = PointerPolicy(config.model.embed_dim, PolicyConfig()).to(config.run.device)
+    if not model.config.scannable:
+        return model, policy
     candidates = None if config.policy is None else config.policy.num_candidates
-    if candidates is not None and candidates >= available:
-        what = "patches" if fixations.is_single else "fixations"
+    num_fixations = len(Fixations.squares(model.grid, config.scan.fixation_size))
+    if candidates is not None and candidates >= num_fixations:
         raise ValueError(
-            f"num_candidates must be less than the {available} {what} of an image, "
+            f"num_candidates must be less than the {num_fixations} fixations of an image, "
             f"got {candidates}; leave it out for all"
         )
-    if model.config.scannable and not 1 <= config.scan.budget < available:
+    if not 1 <= config.scan.budget < num_fixations:
         raise ValueError(
-            f"budget must lie in 1..{available - 1} fixations for this grid, "
+            f"budget must lie in 1..{num_fixations - 1} fixations for this grid, "
             f"got {config.scan.budget}"
         )
+    return model, policy
 
 
 def build_optimizers(

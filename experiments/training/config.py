@@ -170,8 +170,11 @@ class TrainConfig:
 
     @property
     def parts(self) -> Recipe:
-        """The recipe, with the parts that are swapped."""
-        return self.model.parts
+        """The recipe, with the parts that are swapped; of scans by squares with random squares."""
+        parts, side = self.model.parts, self.scan.fixation_size
+        if side == 1 or self.model.order is not None or parts.order != "random":
+            return parts
+        return dataclasses.replace(parts, order="random_squares", order_options={"side": side})
 
     @property
     def iterations(self) -> int:

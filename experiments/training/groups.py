@@ -176,9 +176,9 @@ class ScanOptions:
 
     budget: int = 12
     """Fixations per scan, T."""
-
     fixation_size: int = 1
-    """Side of the square that a fixation opens, patches; 1 = one patch at a time."""
+    """Side of the square of patches that a fixation opens at once. Above 1 the model also learns
+    from random squares of this size instead of random patches, unless it is given an order."""
 
     def __post_init__(self) -> None:
         check_at_least(self, 1, "budget", "fixation_size")
@@ -193,7 +193,7 @@ class PolicyTraining:
     batch_size: int = 16
     """Images scanned by the policy per iteration."""
     reward: str = "auc"
-    """Reward per fixation: auc, gain, surprise, ease (envs/episode.py), or your own,
+    """Reward per fixation: auc, gain, surprise, ease (envs/rewards.py), or your own,
     ``MODULE:NAME``."""
     discount: float = 0.7
     """Discount per fixation."""

@@ -18,7 +18,6 @@ from foveate.model import AnyOrderTransformer
 from foveate.model.teachers import Teacher, make_teacher
 from foveate.optim import CosineDecay, set_rate
 from foveate.orders import check_rank, rank_to_order, ranked, tie_prefix
-from foveate.orders.segments import Fixations
 from foveate.orders.semantic import model_ordering
 from foveate.targets import fit_palette
 
@@ -52,7 +51,6 @@ class ModelLearner:
         if model.config.target == "colors":
             sample = images.held.images[:PALETTE_IMAGES]
             model.palette.copy_(fit_palette(sample, model.config.num_colors, seed=config.run.seed))
-        self.fixations = Fixations.squares(model.grid, config.scan.fixation_size)
         self.order = model_ordering(config.parts.order, model, **config.parts.order_options)
 
     def check_order(self) -> None:
@@ -68,8 +66,7 @@ class ModelLearner:
                 model.predict_in_turn(images, rank)
 
     def draw(self, size: int, generator: torch.Generator) -> Ranked:
-        """Draw images in the recipe's order; of unseen queries, scans of the budget's length,
-        whose steps are fixations.
+        """Draw images in the recipe's order; of unseen queries, scans of the budget's length.
 
         Now and then the whole batch has a tied prefix of any size.
         """
@@ -86,8 +83,6 @@ class ModelLearner:
     ) -> Int[Tensor, "B N"]:
         """Rank the patches of images in the recipe's order, as :meth:`draw` does."""
         rank = self.order(images, generator=generator)
-        if self.model.config.queries == "unseen":
-            rank = self.fixations.merged(rank)
         if prefix_share > 0 and float(torch.rand((), generator=generator)) < prefix_share:
             prefix = int(torch.randint(1, self.model.num_patches, (), generator=generator))
             rank = tie_prefix(rank, prefix)

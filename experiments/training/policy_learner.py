@@ -86,9 +86,9 @@ class GroupRelativeLearner:
         self.optimizer: torch.optim.Optimizer = torch.optim.Adam(
             policy.parameters(), lr=options.policy_lr
         )
+        self.fixations = Fixations.squares(model.grid, config.scan.fixation_size)
         self.rate = policy_rate(config, options)
         self.entropy_weight = entropy_bonus(config, options)
-        self.fixations = Fixations.squares(model.grid, config.scan.fixation_size)
 
     def iterate(
         self, at: int, generators: list[torch.Generator], learn: Learn, *, updates: bool

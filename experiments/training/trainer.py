@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from agents.policies import PointerPolicy
-from envs.rewards import reward_named
+from envs.episode import check_reward
 from experiments.training.batches import Ranked, Scans, TrainingImages, moved, repeated
 from experiments.training.build import build, load_weights
 from experiments.training.config import TrainConfig
@@ -47,9 +47,11 @@ class Trainer:
         if self.images.captions is not None:
             words = self.images.captions.vocabulary.words
             max_words = self.images.captions.encoded.shape[1]
-        if config.policy is not None:
-            reward_named(config.policy.reward)
         self.model, self.policy = build(config, self.images.held.image_shape, words, max_words)
+        if config.policy is not None:
+            # A wrong reward is refused before files are written.
+            few = self.images.held.batch(torch.zeros(2, dtype=torch.long), config.run.device)
+            check_reward(config.policy.reward, self.model, few)
         if config.run.shard:
             processes.shard(self.model)
         self.model_learner = ModelLearner(config, self.model, self.images, processes)
@@ -135,7 +137,7 @@ class Trainer:
             pairs: list[Ranked] = []
             if options.random_share < 1:
                 scanned = repeated(drawn, len(order) // len(drawn[1]))
-                pairs.append((scanned, order_to_rank(order, self.model.num_patches)))
+                pairs.append((scanned, order_to_rank(order, self.model.num_patches, check=False)))
             if self.config.num_random:
                 pairs.append(self.model_learner.draw(self.config.num_random, generator))
             batches.append(pairs)

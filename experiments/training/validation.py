@@ -24,6 +24,8 @@ from experiments.training.distributed import parameters_together
 from experiments.training.trainer import Trainer
 from foveate.data.pieces import open_source
 from foveate.model import AnyOrderTransformer
+from foveate.orders import rank_to_order
+from foveate.orders.random import RANDOM
 from foveate.orders.segments import Fixations
 
 NUM_IMAGES = 64
@@ -50,13 +52,13 @@ class Validation:
         with trainer.processes.one_before_the_others():
             held_out = load_split(config, "val", NUM_IMAGES)
         index = torch.arange(min(NUM_IMAGES, len(held_out)))
+        self.fixations = Fixations.squares(trainer.model.grid, config.scan.fixation_size)
         self.images: Float[Tensor, "B C H W"] = held_out.batch(index, config.run.device)
 
     @torch.no_grad()
     def measure(self, trainer: Trainer) -> dict[str, float]:
         """Measure the trainer's model and policy; all processes call it alike."""
-        model, scan = trainer.model, trainer.config.scan
-        fixations = Fixations.squares(model.grid, scan.fixation_size)
+        model, budget = trainer.model, trainer.config.scan.budget
         devices = [self.images.device] if self.images.is_cuda else []
         # Orders and models of one's own might draw from the global generators.
         with torch.random.fork_rng(devices):
@@ -65,10 +67,8 @@ class Validation:
                 return measured
             with parameters_together(model):
                 areas = {
-                    f"validation_auc_{name}": error_area(
-                        agent, model, self.images, scan.budget, fixations
-                    )
-                    for name, agent in self._agents(trainer, fixations).items()
+                    f"validation_auc_{name}": self._area(agent, model, budget)
+                    for name, agent in self._agents(trainer).items()
                 }
         return {**measured, **areas}
 
@@ -86,15 +86,25 @@ class Validation:
             )
         return float(loss)
 
-    def _agents(self, trainer: Trainer, fixations: Fixations) -> dict[str, Agent]:
+    def _agents(self, trainer: Trainer) -> dict[str, Agent]:
         generator = torch.Generator().manual_seed(SEED)
-        noise = torch.rand(len(self.images), len(fixations), generator=generator)
-        chosen = noise.argsort(dim=1)[:, : trainer.config.scan.budget]
-        order = fixations.scanpath(chosen).to(self.images.device)
+        draw = RANDOM["random"]((1, len(self.fixations)))
+        chosen = rank_to_order(draw(len(self.images), generator))[:, : trainer.config.scan.budget]
+        order = self.fixations.scanpath(chosen).to(self.images.device)
         agents: dict[str, Agent] = {"random": OrderAgent(order), "uncertainty": UncertaintyAgent()}
         if trainer.policy_has_learned:
             agents["policy"] = PolicyAgent(trainer.policy, greedy=True)
         return agents
+
+    def _area(self, agent: Agent, model: AnyOrderTransformer, budget: int) -> float:
+        """Mean over images and fixations 1..T of the normalized error that an agent leaves."""
+        generator = torch.Generator().manual_seed(SEED)
+        episode = Episode(model, self.images, budget=budget, fixations=self.fixations)
+        errors = []
+        for _ in range(budget):
+            episode.step(agent(episode, generator))
+            errors.append(episode.error)
+        return float(torch.stack(errors).mean())
 
 
 def validation_of(trainer: Trainer) -> Validation | None:
@@ -114,20 +124,3 @@ def validation_of(trainer: Trainer) -> Validation | None:
                 sys.stderr.write(f"warning: no validation while training: {reason}\n")
             return None
     return Validation(trainer)
-
-
-def error_area(
-    agent: Agent,
-    model: AnyOrderTransformer,
-    images: Float[Tensor, "B C H W"],
-    budget: int,
-    fixations: Fixations,
-) -> float:
-    """Mean over images and fixations 1..T of the normalized error that an agent leaves."""
-    generator = torch.Generator().manual_seed(SEED)
-    episode = Episode(model, images, budget=budget, fixations=fixations)
-    errors = []
-    for _ in range(budget):
-        episode.step(agent(episode, generator))
-        errors.append(episode.error)
-    return float(torch.stack(errors).mean())

@@ -99,31 +99,6 @@ class Fixations:
         """Sum a value over the patches of each fixation."""
         return of_patches if self.is_single else self._members(of_patches).sum(2)
 
-    def merged(self, rank: Int[Tensor, "B N"]) -> Int[Tensor, "B N"]:
-        """Open whole fixations: each at the step at which the order comes to its first patch.
-
-        Every patch must be in one fixation. A random order becomes a random order of fixations.
-        """
-        if self.is_single:
-            return rank
-        patches = self.patches.to(rank.device)
-        ranks = rank[:, patches.clamp_min(0)].masked_fill(patches < 0, self.num_patches)
-        first, place = ranks.amin(2).sort(dim=1)
-        # Steps without gaps; fixations whose first patches tie are opened together.
-        later = torch.zeros_like(first)
-        later[:, 1:] = (first.diff(dim=1) > 0).cumsum(1)
-        step = torch.empty_like(first).scatter_(1, place, later)
-        return step[:, self._fixation_of.to(rank.device)]
-
-    @cached_property
-    def _fixation_of(self) -> Int[Tensor, " N"]:
-        """The fixation that each patch is in."""
-        patches = self.patches.cpu()
-        fixation = torch.arange(len(self)).unsqueeze(1).expand_as(patches)
-        inside = patches >= 0
-        empty = torch.zeros(self.num_patches, dtype=torch.long)
-        return empty.index_put_((patches[inside],), fixation[inside])
-
     def _members(self, of_patches: Shaped[Tensor, "B N"]) -> Shaped[Tensor, "B A S"]:
         """Lay what belongs to patches out by fixation; 0 or False at the padding."""
         return of_patches[:, self.patches.clamp_min(0)].masked_fill(self.patches < 0, 0)
