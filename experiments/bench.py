@@ -6,6 +6,7 @@
     python -m experiments.bench decode     parallel against patch-by-patch decoding, cached scans
     python -m experiments.bench scale      time and memory over the number of patches; two processes
     python -m experiments.bench data       streaming: decoded images per second, and trained on
+    python -m experiments.bench device     a GPU does what a CPU does, and its share of the peak
 
 Contenders take turns, medians are reported. Writes JSON where ``--out`` says.
 """
@@ -23,6 +24,7 @@ from experiments.cli import main_with_options
 from experiments.training.presets import PRESETS
 from foveate.choices import check_choice
 
+Benchmark = Literal["train", "rollout", "env", "decode", "scale", "data", "device"]
 USED_BY = {
     "rows": ("env",),
     "patches": ("scale",),
@@ -31,6 +33,7 @@ USED_BY = {
     "batch_size": ("train",),
     "presets": ("rollout",),
     "data": ("data",),
+    "device": ("device",),
 }
 """Benchmarks that an option is for."""
 
@@ -40,7 +43,8 @@ class BenchConfig:
     """Options of the benchmarks."""
 
     what: Annotated[
-        Literal["train", "rollout", "env", "decode", "scale", "data"], tyro.conf.Positional
+        Literal["train", "rollout", "env", "decode", "scale", "data", "device"],
+        tyro.conf.Positional,
     ] = "env"
     """What to measure."""
     rows: tuple[int, ...] = (64, 256)
@@ -57,6 +61,8 @@ class BenchConfig:
     """Presets of experiments.train whose steps are measured (rollout)."""
     data: str | None = None
     """Parquet or tar shards to stream (data)."""
+    device: str = "cuda"
+    """Torch device (device)."""
     repeats: int = 5
     """Times that every contender is measured."""
     out: Path | None = None
@@ -98,6 +104,7 @@ class BenchConfig:
 def main(config: BenchConfig) -> None:
     """Measure as configured; write, print, and draw what grows."""
     from experiments.benchmarks.decoding import bench_decode
+    from experiments.benchmarks.device import bench_device
     from experiments.benchmarks.env import bench_env
     from experiments.benchmarks.growth import bench_scale, draw_scale
     from experiments.benchmarks.rollout import bench_rollout
@@ -114,6 +121,7 @@ def main(config: BenchConfig) -> None:
         "decode": bench_decode,
         "scale": bench_scale,
         "data": bench_data,
+        "device": bench_device,
     }
     set_threads(config.threads)
     result = benchmarks[config.what](**config.arguments)

@@ -51,6 +51,8 @@ class Processes:
     """How many processes there are."""
     device: str
     """Where this process computes."""
+    are_connected: bool
+    """Whether they speak with one another: all that torchrun started do, also one alone."""
 
     @property
     def is_first(self) -> bool:
@@ -75,14 +77,21 @@ class Processes:
             raise ValueError(
                 f"{count} processes need --device cpu or cuda (a GPU for each), got {device!r}"
             )
-        if count > 1 and device == "cuda":
+        are_connected = count > 1 or dist.is_torchelastic_launched()
+        if are_connected and device == "cuda":
             device = f"cuda:{local_index}"
-        return cls(index=index, local_index=local_index, count=count, device=device)
+        return cls(
+            index=index,
+            local_index=local_index,
+            count=count,
+            device=device,
+            are_connected=are_connected,
+        )
 
     @contextlib.contextmanager
     def connected(self) -> Iterator[None]:
         """Connect the processes; each must enter, and leaves when all have come to the end."""
-        if self.count == 1:
+        if not self.are_connected:
             yield
             return
         gpu = None if self.device == "cpu" else torch.device(self.device)
@@ -98,12 +107,12 @@ class Processes:
     @contextlib.contextmanager
     def one_before_the_others(self) -> Iterator[None]:
         """Let one process of each machine go first, say to fill a cache; the others follow."""
-        if self.count > 1 and self.local_index > 0:
+        if self.are_connected and self.local_index > 0:
             dist.barrier()
         try:
             yield
         finally:
-            if self.count > 1 and self.local_index == 0:
+            if self.are_connected and self.local_index == 0:
                 dist.barrier()
 
     def share(self, items: Sequence[Item]) -> Sequence[Item]:
@@ -113,7 +122,7 @@ class Processes:
 
     def sum(self, values: list[float]) -> list[float]:
         """Sum each value over processes."""
-        if self.count == 1:
+        if not self.are_connected:
             return values
         summed = torch.tensor(values, dtype=torch.float64, device=self.device)
         dist.all_reduce(summed)
@@ -121,7 +130,7 @@ class Processes:
 
     def gather(self, rows: Float[Tensor, "B T"]) -> Float[Tensor, "A T"]:
         """Join the rows of all processes, of which each has equally many."""
-        if self.count == 1:
+        if not self.are_connected:
             return rows
         parts = [torch.empty_like(rows) for _ in range(self.count)]
         dist.all_gather(parts, rows)
@@ -129,7 +138,7 @@ class Processes:
 
     def gather_objects(self, item: Item) -> list[Item]:
         """Join the items of all processes."""
-        if self.count == 1:
+        if not self.are_connected:
             return [item]
         items: list[Any] = [None] * self.count
         dist.all_gather_object(items, item)
@@ -138,7 +147,7 @@ class Processes:
     def sum_gradients(self, module: nn.Module) -> None:
         """Replace a module's gradients by their sums over processes; sharded ones are already."""
         gradients = [p.grad for p in module.parameters() if p.grad is not None]
-        if self.count == 1 or any(isinstance(gradient, DTensor) for gradient in gradients):
+        if not self.are_connected or any(isinstance(gradient, DTensor) for gradient in gradients):
             return
         flat = torch.cat([gradient.flatten() for gradient in gradients])
         dist.all_reduce(flat)
