@@ -176,7 +176,6 @@ class ScanOptions:
 
     budget: int = 12
     """Fixations per scan, T."""
-
     fixation_size: int = 1
     """Side of the square that a fixation opens, patches; 1 = one patch at a time. The model then
     learns from squares as well: an order opens each at the step of its first patch."""

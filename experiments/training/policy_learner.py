@@ -89,7 +89,6 @@ class GroupRelativeLearner:
         self.fixations = Fixations.squares(model.grid, config.scan.fixation_size)
         self.rate = policy_rate(config, options)
         self.entropy_weight = entropy_bonus(config, options)
-        self.fixations = Fixations.squares(model.grid, config.scan.fixation_size)
 
     def iterate(
         self, at: int, generators: list[torch.Generator], learn: Learn, *, updates: bool
