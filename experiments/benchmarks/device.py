@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
@@ -20,7 +21,7 @@ import pyarrow.parquet
 import torch
 from PIL import Image
 
-from experiments.benchmarks.timing import BenchResult, alternate, count_flops
+from experiments.benchmarks.timing import BenchResult, alternate, cell, count_flops
 from experiments.runs import git_commit, read_metrics
 from experiments.training.config import TrainConfig
 from experiments.training.distributed import Processes
@@ -74,10 +75,16 @@ def bench_device(
             )
             numbers[f"images_per_s_{size}_{precision}"] = images_per_s
             numbers[f"share_of_peak_{size}_{precision}"] = share
-    for check in (check_ties, check_runs):
-        for name, value in check(device).items():
-            rows.append((name.replace("_", " "), value))
-            numbers[name] = value
+    with tempfile.TemporaryDirectory() as folder:
+        for name, check in {**tie_checks(device), **run_checks(device, Path(folder))}.items():
+            try:
+                numbers[name] = check()
+                rows.append((name.replace("_", " "), cell(numbers[name])))
+            except Exception as reason:
+                # Whatever fails, the other checks say what works.
+                numbers[name] = None
+                line = str(reason).strip().partition("\n")[0]
+                rows.append((name.replace("_", " "), f"failed: {type(reason).__name__}: {line}"))
     name = torch.cuda.get_device_name(device) if device.startswith("cuda") else device
     written = ", ".join(f"{peak / 1e12:.1f} TFLOP/s in {dtype}" for dtype, peak in peaks.items())
     return BenchResult(
@@ -140,13 +147,29 @@ def measure_step(size: str, precision: str, device: str, repeats: int) -> tuple[
     return config.optimization.warmup_batch_size / seconds, operations / seconds
 
 
-def check_ties(device: str) -> dict[str, float]:
-    """Compare losses and gradients of tied orders with the processor's: dense masks, float32."""
+def tie_checks(device: str) -> dict[str, Callable[[], float]]:
+    """Checks that compare losses and gradients of tied orders with the processor's, in float32.
+
+    The processor takes dense masks, a GPU flex attention or, of narrow heads, dense masks as well.
+    """
+    return {
+        f"tied_{what}_away_from_the_processors_with_{heads}_heads": partial(
+            tied_distance, device, heads, what
+        )
+        for heads in (4, 8)
+        for what in ("loss", "gradient")
+    }
+
+
+def tied_distance(device: str, num_heads: int, what: str) -> float:
+    """Relative distance of a tied order's loss or gradient on the device from the processor's."""
     torch.manual_seed(0)
     config = PRESETS["demo"][1]
     images = load_data("scenes", "train", limit=32).batch(torch.arange(32))
     model = AnyOrderTransformer(
-        config.parts.model_config(image_size=(32, 32), embed_dim=64, depth=4, periphery=2)
+        config.parts.model_config(
+            image_size=(32, 32), embed_dim=64, depth=4, num_heads=num_heads, periphery=2
+        )
     )
     generator = torch.Generator().manual_seed(0)
     rank = ordering("random_blobs", model.grid)(images, generator=generator)
@@ -158,47 +181,41 @@ def check_ties(device: str) -> dict[str, float]:
         loss = model(images.to(place), rank.to(place), ties=True, generator=drawn)
         loss.backward()
         gradients = [p.grad.flatten().cpu() for p in model.parameters() if p.grad is not None]
-        found.append((float(loss.detach()), torch.cat(gradients)))
-    (loss_here, gradient_here), (loss_there, gradient_there) = found
-    away = (gradient_here - gradient_there).norm() / gradient_here.norm()
-    return {
-        "tied_loss_minus_the_processors": loss_there - loss_here,
-        "tied_gradient_distance_from_the_processors": float(away),
-    }
+        found.append({"loss": loss.detach().cpu().view(1), "gradient": torch.cat(gradients)}[what])
+    return float((found[0] - found[1]).norm() / found[0].norm())
 
 
-def check_runs(device: str) -> dict[str, float]:
-    """Train tiny runs in every way, and compare their last losses with a run on the processor.
+def run_checks(device: str, folder: Path) -> dict[str, Callable[[], float]]:
+    """Checks that train tiny runs in every way, and return their last losses.
 
-    Rounding differs between devices, and so do in the end the patches that a policy chooses: losses
-    agree to a few percent, not to the bit.
+    Beside them stands that of a run on the processor. Rounding differs between devices, and so do
+    in the end the patches that a policy chooses: losses agree to a few percent, not to the bit.
     """
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        config = PRESETS["smoke"][1].replace(report=False, evaluate_every=None)
+    config = PRESETS["smoke"][1].replace(report=False)
 
-        def last_loss(
-            out: str, stops: tuple[tuple[str, int | None], ...], **options: object
-        ) -> float:
-            for number, (place, stop) in enumerate(stops):
-                changed = {**options, "device": place, "stop_after": stop, "resume": number > 0}
-                train(config.replace(out=folder / out, **changed))
-            return loss_of(folder / out)
+    def last_loss(out: str, stops: Stops, **options: object) -> float:
+        for number, (place, stop) in enumerate(stops):
+            changed = {**options, "device": place, "stop_after": stop, "resume": number > 0}
+            train(config.replace(out=folder / out, **changed))
+        return loss_of(folder / out)
 
-        here = last_loss("here", (("cpu", None),))
-        losses = {
-            "plain": last_loss("plain", ((device, None),)),
-            "begun_on_the_processor": last_loss("from_cpu", (("cpu", 4), (device, None))),
-            "continued_on_the_processor": last_loss("to_cpu", ((device, 6), ("cpu", None))),
-            "bf16": last_loss("bf16", ((device, None),), precision="bf16"),
-            "torchrun": torchrun_loss(config.replace(out=folder / "torchrun", device=device)),
-            "squares": last_loss("squares", ((device, None),), fixation_size=2),
-            "maskable_ppo": last_loss("ppo", ((device, None),), agent="maskable-ppo"),
-            "streamed": last_loss("streamed", ((device, None),), **streamed(folder / "shards")),
-        }
-    return {"last_loss_on_the_processor": here} | {
-        f"last_loss_{what}": loss for what, loss in losses.items()
+    here, there = ((("cpu", None),), ((device, None),))
+    runs: dict[str, tuple[Stops, dict[str, object]]] = {
+        "on_the_processor": (here, {}),
+        "plain": (there, {}),
+        "begun_on_the_processor": ((("cpu", 4), (device, None)), {}),
+        "continued_on_the_processor": (((device, 6), ("cpu", None)), {}),
+        "bf16": (there, {"precision": "bf16"}),
+        "squares": (there, {"fixation_size": 2}),
+        "maskable_ppo": (there, {"agent": "maskable-ppo"}),
+        "streamed": (there, streamed(folder / "shards")),
     }
+    checks: dict[str, Callable[[], float]] = {
+        f"last_loss_{name}": partial(last_loss, name, stops, **options)
+        for name, (stops, options) in runs.items()
+    }
+    torchrun = config.replace(out=folder / "torchrun", device=device)
+    return {**checks, "last_loss_torchrun": partial(torchrun_loss, torchrun)}
 
 
 def loss_of(folder: Path) -> float:

@@ -120,6 +120,10 @@ def attend(
     )
 
 
+LEAST_FLEX_WIDTH = 16
+"""Width of a head from which on the compiled flex attention works; torch refuses smaller ones."""
+
+
 def flex(like: Tensor) -> Callable[..., Tensor]:
     """Return flex attention, compiled where there is a GPU: uncompiled it is dense."""
     return compiled_flex() if like.is_cuda else cast("Callable[..., Tensor]", flex_attention)
