@@ -14,11 +14,12 @@ from torch import Tensor
 
 from envs.candidates import Candidates, Observation
 from envs.rewards import REVISIT_PENALTY, Fixation, Knowledge, checked_reward, reward_named
+from foveate.errors import unseen_error
 from foveate.model import AnyOrderTransformer
 from foveate.model.decoder import Prediction
 from foveate.model.encoder import take
 from foveate.model.scanning import Scan
-from foveate.orders.segments import Fixations
+from foveate.orders.segments import Fixations, patches_in
 
 
 class Episode:
@@ -165,12 +166,7 @@ class Episode:
         place = patches.clamp_min(0)
         new = (patches >= 0) & self.unseen.gather(1, place)
         self._record(patches)
-        # Seen patches and padding go to one more place, since they must not hide a new one.
-        num_patches = self.unseen.shape[1]
-        opened = F.pad(self.unseen, (0, 1)).scatter(
-            1, place.masked_fill(~new, num_patches), torch.zeros_like(new)
-        )
-        self.unseen = opened[:, :num_patches]
+        self.unseen = self.unseen & ~patches_in(patches, self.unseen.shape[1])
         self._reveal(place, new, is_new)
         self._predict()
         self.error = self.remaining_error() / self.initial_error
@@ -242,12 +238,7 @@ class Episode:
         """Let the model see the new patches."""
         self.num_opened += place.shape[1]
         self.scan.make_room(place.shape[1])
-        if is_new or bool(new.all()):
-            self.scan.reveal(place)
-            return
-        # What is no news comes last in its row.
-        first = new.to(torch.uint8).argsort(dim=1, descending=True, stable=True)
-        self.scan.reveal(place.gather(1, first), new.gather(1, first))
+        self.scan.reveal(place, None if is_new or bool(new.all()) else new)
 
     def _knowledge(self) -> Knowledge:
         predicted = self.choices.predicted
@@ -260,8 +251,8 @@ class Episode:
         self.prediction = prediction
         choices = self.choices
         targets = self.targets if choices.are_all else take(self.targets, choices.positions)
-        error = (prediction.values - targets).square().mean(-1)
-        self.patch_errors = error * choices.of_predicted(self.unseen)
+        unseen = choices.of_predicted(self.unseen)
+        self.patch_errors = unseen_error(prediction.values, targets, unseen)
 
     def _look_at_all(self, prediction: Prediction) -> Float[Tensor, "B"]:
         """Take a prediction of all patches, return its error, and draw the first candidates."""

@@ -129,6 +129,14 @@ class Fixations:
         return of_patches[:, self.patches.clamp_min(0)].masked_fill(self.patches < 0, 0)
 
 
+def patches_in(segments: Int[Tensor, "*B S"], num_patches: int) -> Bool[Tensor, "*B N"]:
+    """Return which patches each segment holds; its padding (-1) is none of them."""
+    # One more place takes the padding.
+    place = segments.masked_fill(segments < 0, num_patches)
+    held = segments.new_zeros((*segments.shape[:-1], num_patches + 1), dtype=torch.bool)
+    return held.scatter(-1, place, True)[..., :num_patches]
+
+
 def rank_to_segments(rank: Int[Tensor, "B N"], num_steps: int) -> Int[Tensor, "B T S"]:
     """List the patches that are opened at each of the first steps, padded with -1.
 
