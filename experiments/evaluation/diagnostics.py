@@ -15,7 +15,7 @@ from experiments.evaluation.intervals import Interval, mean_interval
 from experiments.evaluation.scanpaths import split_rows
 from foveate.model import AnyOrderTransformer
 from foveate.orders import order_to_rank
-from foveate.orders.segments import Fixations
+from foveate.orders.segments import Fixations, patches_in
 
 
 @dataclass(frozen=True, kw_only=True)
