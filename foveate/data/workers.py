@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
 from foveate.data import decoding
-from foveate.data.samples import Sample, Source
+from foveate.data.samples import PieceSource, Sample
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class Worker(IterableDataset[Delivery | str]):
 class Reader:
     """From a lane, one worker of one rank, and its position to its batches."""
 
-    source: Source
+    source: PieceSource
     image_size: int
     batch_size: int
     channels: int
