@@ -1,7 +1,7 @@
 """The workers of a stream: from a lane and a position to batches.
 
-A lane is one worker of one rank. It reads its pieces one after the other, and shuffles block after
-block of samples.
+A lane is one worker of one process. It reads its pieces one after the other, and shuffles block
+after block of samples.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class Worker(IterableDataset[Delivery | str]):
 
 @dataclass(frozen=True, kw_only=True)
 class Reader:
-    """From a lane, one worker of one rank, and its position to its batches."""
+    """From a lane, one worker of one process, and its position to its batches."""
 
     source: PieceSource
     image_size: int
