@@ -22,7 +22,11 @@ from foveate.orders.segments import Fixations, patches_in
 
 @dataclass(frozen=True)
 class OrderAgent:
-    """Follow scanpaths that are given: a fixed order, a random one, another image's."""
+    """Follow scanpaths that are given: a fixed order, a random one, another image's.
+
+    Args:
+        order: the patch of each step, (B, T), or its segment, (B, T, S), padded with -1.
+    """
 
     order: Int[Tensor, "B T *S"]
 
@@ -46,23 +50,23 @@ class UncertaintyAgent:
     def __call__(
         self, episode: Episode, generator: torch.Generator | None = None
     ) -> Int[Tensor, "B *S"]:
-        """Return what holds the largest expected error."""
+        """Return the patch, or segment, of the candidate with the largest expected error."""
         observation = episode.observe()
         expected = observation.log_error.masked_fill(~observation.selectable, -torch.inf)
         return episode.patch_of(expected.argmax(-1))
 
 
 class SaliencyAgent:
-    """Fixate patches by their mean Sobel gradient, strongest first.
+    """Fixate where the Sobel gradients, summed over unseen patches, are strongest.
 
-    It sees the whole image: no blind scanner could. A plain bottom-up saliency; the classical
+    It sees the whole image: no blind scanner could. This is plain bottom-up saliency. Classical
     models add center bias and scale, which image sets this small lack.
     """
 
     def __call__(
         self, episode: Episode, generator: torch.Generator | None = None
     ) -> Int[Tensor, "B *S"]:
-        """Return what holds the strongest edges, of all that is unseen."""
+        """Return the patch, or segment, with the strongest edges."""
         model = episode.scan.model
         edges = kornia.filters.sobel(model.unpatchify(episode.targets))
         saliency = episode.of_fixations(model.patchify(edges).mean(-1))
@@ -73,8 +77,12 @@ class SaliencyAgent:
 def error_after(episode: Episode, fixations: Int[Tensor, "B K"]) -> Float[Tensor, "B K"]:
     """Error of what would still be unseen, were each of these fixations made next.
 
-    Normalized as the rewards are. Looks at the true pixels. ``inf`` for fixations that would show
-    nothing new.
+    It is normalized as the rewards are, and looks at the true pixels. Of fixations that would show
+    nothing new it is ``inf``.
+
+    Args:
+        episode: scans under way, which stay as they are.
+        fixations: numbers of K fixations of each row.
     """
     num_tried, num_patches = fixations.shape[1], episode.unseen.shape[1]
     patches = episode.fixations.opened_by(fixations)
@@ -97,22 +105,32 @@ def error_after(episode: Episode, fixations: Int[Tensor, "B K"]) -> Float[Tensor
 class GreedyOracleAgent:
     """Make the fixation that truly lowers the error most, one step ahead.
 
-    It sees the image: trying all candidates, no agent does better in one step.
+    It sees the image: trying all fixations, no agent does better in one step.
 
     Args:
         num_candidates: random selectable fixations tried per step; None = all of them.
+
+    Raises:
+        ValueError: fewer than one is to be tried.
     """
 
     num_candidates: int | None = None
 
+    def __post_init__(self) -> None:
+        if self.num_candidates is not None and self.num_candidates < 1:
+            raise ValueError(
+                f"the oracle tries at least 1 candidate per step, got {self.num_candidates}"
+            )
+
     def __call__(
         self, episode: Episode, generator: torch.Generator | None = None
     ) -> Int[Tensor, "B *S"]:
-        """Return what the best candidate opens."""
+        """Return the patch, or segment, that the best candidate opens."""
         selectable = episode.selectable
         noise = torch.rand(selectable.shape, generator=generator).to(selectable.device)
         noise = noise.masked_fill(~selectable, -1.0)
-        number = min(self.num_candidates or noise.shape[1], noise.shape[1])
+        available = noise.shape[1]
+        number = available if self.num_candidates is None else min(self.num_candidates, available)
         candidates = noise.topk(number, 1).indices
         best = error_after(episode, candidates).argmin(1, keepdim=True)
         return episode.opens(candidates.gather(1, best).squeeze(1))
@@ -149,7 +167,7 @@ def scan_with(
 class AgentOrdering:
     """An agent in the interface of every other order: ``rank = ordering(images)``.
 
-    Unvisited patches tie last.
+    Unvisited patches tie last. Arguments are those of :func:`scan_with`.
     """
 
     agent: Agent

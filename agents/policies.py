@@ -1,4 +1,4 @@
-"""What an agent is, and the pointer policy: a score per unvisited patch, weights shared."""
+"""What an agent is, and the pointer policy, which scores each fixation with the same weights."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from foveate.sampling import sample
 
 @runtime_checkable
 class Agent(Protocol):
-    """Chooses what every scan opens next; ``episode.observe()`` is what it may see.
+    """Chooses what every scan opens next.
 
-    Only oracles look at anything else of the episode.
+    It may look at ``episode.observe()``. Only oracles look at the unseen parts of the image.
     """
 
     def __call__(
@@ -43,7 +43,7 @@ class PolicyConfig:
 class PointerPolicy(nn.Module):
     """Score each candidate from its query state, the last content state and the budget left.
 
-    Works for any grid, since weights are shared over patches. The last layer starts at zero: an
+    It works for any grid, since all fixations share the weights. The last layer starts at zero: an
     untrained policy is the uniform random one.
 
     Reference: pointer networks (Vinyals et al. 2015, arXiv 1506.03134).
@@ -62,11 +62,14 @@ class PointerPolicy(nn.Module):
         nn.init.zeros_(self.score.bias)
 
     def forward(self, observation: Observation) -> Float[Tensor, "B K"]:
-        """Return logits; visited patches get the lowest finite number, hence probability 0."""
+        """Return a logit for each candidate.
+
+        One that shows nothing new gets the lowest finite number, hence probability 0.
+        """
         # Detached by contract, and again here: the policy's gradient must never shape the encoder.
         candidates = self.candidate_norm(observation.query_states.detach())
-        unseen = observation.selectable.unsqueeze(-1)
-        mean_candidate = (candidates * unseen).sum(1) / unseen.sum(1).clamp_min(1)
+        selectable = observation.selectable.unsqueeze(-1)
+        mean_candidate = (candidates * selectable).sum(1) / selectable.sum(1).clamp_min(1)
         context = torch.cat(
             [
                 observation.content_state.detach(),
@@ -86,7 +89,12 @@ class PointerPolicy(nn.Module):
 
 @dataclass(frozen=True)
 class PolicyAgent:
-    """A pointer policy as an agent: its most probable patch, or a sample."""
+    """A pointer policy as an agent.
+
+    Args:
+        policy: who scores the candidates.
+        greedy: True = the most probable fixation; False = a sample.
+    """
 
     policy: PointerPolicy
     greedy: bool = True

@@ -1,7 +1,7 @@
 """The scanning environment and the pointer policy for stable-baselines3 and sb3-contrib.
 
 ``ScanVecEnv`` is the batched environment as a VecEnv; ``PointerActorCriticPolicy`` gives
-MaskablePPO one logit per patch with shared weights, so that it works for every grid.
+MaskablePPO one logit per fixation with shared weights, so that it works for every grid.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class ScanVecEnv(VecEnv):
         self.actions = actions
 
     def step_wait(self) -> tuple[Any, NDArray[np.float32], NDArray[np.bool_], list[dict[str, Any]]]:
-        """Fixate one patch per row; a row that ends begins anew and keeps its last observation."""
+        """Make one fixation per row; a row that ends begins anew and keeps its last observation."""
         assert self.actions is not None, "step_async comes first"
         observation, reward, terminated, _, info = self.env.step(self.actions)
         infos = self._infos(info["final_info"] if terminated.all() else info)
@@ -123,9 +123,9 @@ class PassThrough(BaseFeaturesExtractor):
 class PointerActorCritic(nn.Module):
     """The pointer policy as actor, and a critic of what the actor sees: latents in, values out."""
 
-    def __init__(self, num_patches: int, embed_dim: int, config: PolicyConfig) -> None:
+    def __init__(self, num_fixations: int, embed_dim: int, config: PolicyConfig) -> None:
         super().__init__()
-        self.latent_dim_pi, self.latent_dim_vf = num_patches, config.hidden_dim
+        self.latent_dim_pi, self.latent_dim_vf = num_fixations, config.hidden_dim
         self.pointer = PointerPolicy(embed_dim, config)
         self.critic = nn.Sequential(
             nn.LayerNorm(2 * embed_dim + 1),
@@ -136,11 +136,11 @@ class PointerActorCritic(nn.Module):
         )
 
     def forward(self, features: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Return one logit per patch, and the critic's last hidden layer."""
+        """Return one logit per fixation, and the critic's last hidden layer."""
         return self.forward_actor(features), self.forward_critic(features)
 
-    def forward_actor(self, features: dict[str, Tensor]) -> Float[Tensor, "B N"]:
-        """Return one logit per patch."""
+    def forward_actor(self, features: dict[str, Tensor]) -> Float[Tensor, "B A"]:
+        """Return one logit per fixation."""
         return self.pointer(as_observation(features))
 
     def forward_critic(self, features: dict[str, Tensor]) -> Float[Tensor, "B H"]:
@@ -163,9 +163,12 @@ def as_observation(features: dict[str, Tensor]) -> Observation:
 
 
 class PointerActorCriticPolicy(MaskableMultiInputActorCriticPolicy):
-    """MaskablePPO's policy with one logit per patch; for ``obs="latent"``.
+    """MaskablePPO's policy with one logit per fixation; for ``obs="latent"``.
 
     ``MaskablePPO(PointerActorCriticPolicy, env)`` is all it takes.
+
+    Raises:
+        ValueError: the observations are not latent.
     """
 
     def __init__(
@@ -192,8 +195,8 @@ class PointerActorCriticPolicy(MaskableMultiInputActorCriticPolicy):
         super().__init__(observation_space, action_space, lr_schedule, **kwargs)
 
     def _build_mlp_extractor(self) -> None:
-        num_patches, embed_dim = self.latent_space["query_states"].shape or (0, 0)
-        network = PointerActorCritic(num_patches, embed_dim, self.config).to(self.device)
+        num_fixations, embed_dim = self.latent_space["query_states"].shape or (0, 0)
+        network = PointerActorCritic(num_fixations, embed_dim, self.config).to(self.device)
         self.mlp_extractor = network  # type: ignore[assignment]  # sb3 asks for the methods alone
 
     def _build(self, lr_schedule: Callable[[float], float]) -> None:

@@ -212,9 +212,11 @@ class Episode:
                 f"the budget of {self.budget} fixations is spent (row {row}); start a new episode"
             )
         num_patches, least = self.unseen.shape[1], 0 if patches.shape[1] == 1 else -1
-        if bool(((patches < least) | (patches >= num_patches)).any()):
+        is_outside = ((patches < least) | (patches >= num_patches)).any(1)
+        if bool(is_outside.any()):
+            row = int(is_outside.nonzero()[0])
             raise ValueError(
-                f"a patch must lie in 0..{num_patches - 1}, got {patches.squeeze(1).tolist()}"
+                f"a patch must lie in 0..{num_patches - 1}; row {row} opens {patches[row].tolist()}"
             )
         ascending = patches.sort(dim=1).values
         repeats = ((ascending.diff(dim=1) == 0) & (ascending[:, 1:] >= 0)).any(1)

@@ -75,7 +75,7 @@ class ImageScanEnv(gym.Env[Any, Any]):
         return self._only(observation), self._info(info)
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        """Fixate one patch."""
+        """Make one fixation."""
         observation, reward, terminated, _, info = self.batch.step(np.asarray(action)[None])
         return (
             self._only(observation),

@@ -72,8 +72,10 @@ class Fixation:
     def decoded(self) -> Float[Tensor, "B"]:
         """Error of the opened patches, as they were predicted before they were seen."""
         known = self.known_before
-        opened = (known.predicted.unsqueeze(2) == self.patches.unsqueeze(1)).any(2)
-        return (known.patch_errors * opened).sum(1) / self.initial_error
+        # Once each, even if several candidates hold the patch; the padding has no error.
+        match = known.predicted.unsqueeze(2) == self.patches.unsqueeze(1)
+        errors = (known.patch_errors.unsqueeze(2) * match).sum(1) / match.sum(1).clamp_min(1)
+        return errors.sum(1) / self.initial_error
 
     @property
     def features_before(self) -> Float[Tensor, "B D"]:

@@ -12,11 +12,7 @@ from gymnasium.vector.utils import batch_space, iterate
 from numpy.typing import NDArray
 
 from envs.episode import Episode, check_reward
-from envs.observations import (
-    OBSERVERS,
-    centers_of,
-    patch_centers,
-)
+from envs.observations import OBSERVERS, centers_of, patch_centers
 from envs.rendering import draw_episode
 from envs.toy import cue_set
 from foveate.checkpoint import load_model
@@ -174,10 +170,10 @@ class ImageScanVectorEnv(VectorEnv[Observations, NDArray[Any], NDArray[Any]]):
     def step(
         self, actions: NDArray[Any]
     ) -> tuple[Observations, NDArray[Any], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]:
-        """Fixate one patch per row.
+        """Make one fixation per row.
 
         Raises:
-            ValueError: not reset yet, a row's budget is spent, or there is no such patch.
+            ValueError: not reset yet, a row's budget is spent, or there is no such fixation.
         """
         episode = self._under_way()
         reward = episode.step(self._patches(np.asarray(actions)))

@@ -251,6 +251,66 @@ def test_the_oracle_opens_the_square_after_which_least_is_left(
     assert torch.equal(order[:, 0], squares.patches[each.argmin(1)])
 
 
+@pytest.fixture
+def overlapping() -> Fixations:
+    """Rows and columns of the 3 x 4 grid, whose patches lie in two fixations each."""
+    rows = [[4 * row + col for col in range(4)] for row in range(3)]
+    cols = [[col, 4 + col, 8 + col, -1] for col in range(4)]
+    return Fixations(torch.tensor(rows + cols), 12)
+
+
+@pytest.mark.parametrize("num_candidates", [None, 3])
+def test_fixations_may_overlap_and_leave_nothing_to_see(
+    num_candidates: int | None,
+    model: AnyOrderTransformer,
+    images: Tensor,
+    overlapping: Fixations,
+    policy: PointerPolicy,
+) -> None:
+    """With a step for every fixation the last ones show nothing new."""
+    done = policy_step(
+        model,
+        policy,
+        images,
+        budget=7,
+        reward="surprise",
+        group=2,
+        discount=1.0,
+        entropy_weight=0.0,
+        fixations=overlapping,
+        num_candidates=num_candidates,
+        generator=torch.Generator().manual_seed(0),
+    )
+    assert done.errors[:, -1].tolist() == [0.0] * 10
+    assert torch.isfinite(done.loss)
+    for agent in (UncertaintyAgent(), SaliencyAgent(), GreedyOracleAgent()):
+        order = scan_with(agent, model, images, 7, fixations=overlapping)
+        assert order.shape == (5, 7, 4), agent
+
+
+def test_a_surprise_counts_a_patch_once_however_many_candidates_hold_it(
+    model: AnyOrderTransformer, images: Tensor, overlapping: Fixations
+) -> None:
+    every = Episode(model, images, budget=1, fixations=overlapping, reward="surprise")
+    drawn = Episode(
+        model,
+        images,
+        budget=1,
+        fixations=overlapping,
+        reward="surprise",
+        num_candidates=7,
+        generator=torch.Generator().manual_seed(0),
+    )
+    choice = drawn.candidates[:, 0]
+    expected = every.step(every.opens(choice))
+    torch.testing.assert_close(drawn.step(drawn.opens(choice)), expected, atol=1e-5, rtol=1e-4)
+
+
+def test_an_oracle_that_tries_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match="at least 1 candidate per step, got 0"):
+        GreedyOracleAgent(0)
+
+
 def test_the_policy_learns_from_squares(
     model: AnyOrderTransformer, images: Tensor, squares: Fixations, policy: PointerPolicy
 ) -> None:
