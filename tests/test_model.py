@@ -11,10 +11,8 @@ from foveate.config import ModelConfig
 from foveate.model import AnyOrderTransformer
 from foveate.model.attention import (
     attend,
-    content_may_attend,
     prefix_block_mask,
     prefix_may_attend,
-    query_may_attend,
 )
 from foveate.orders import ORDERINGS, order_to_rank, ordering, rank_to_order, tie_prefix
 
@@ -123,13 +121,20 @@ def test_the_loss_is_the_mean_over_all_unseen_patches(
     torch.testing.assert_close(loss, expected)
 
 
-def test_masks_of_ties_and_order() -> None:
-    rank = torch.tensor([[1, 0, 1]])
-    assert content_may_attend(rank).tolist() == [
-        [[True, True, True], [False, True, False], [True, True, True]]
+def test_a_prefix_holds_the_patches_of_lower_rank() -> None:
+    """With ties for content, without them for queries."""
+    sorted_rank = torch.tensor([[0, 1, 1]])
+    through = torch.searchsorted(sorted_rank, sorted_rank, right=True)
+    assert prefix_may_attend(through, 3, 0)[0, 0].tolist() == [
+        [True, False, False],
+        [True, True, True],
+        [True, True, True],
     ]
-    assert query_may_attend(rank).tolist() == [
-        [[False, True, False], [False, False, False], [False, True, False]]
+    before = torch.searchsorted(sorted_rank, sorted_rank)
+    assert prefix_may_attend(before, 3, 0)[0, 0].tolist() == [
+        [False, False, False],
+        [True, False, False],
+        [True, False, False],
     ]
 
 

@@ -34,7 +34,7 @@ from foveate.data import ImageSet
 from foveate.drawing import draw_scanpath, fixation_shares, scanpath_animation, scanpath_sheet
 from foveate.model import AnyOrderTransformer
 from foveate.orders import order_to_rank, ordering
-from foveate.orders.segments import Fixations, rank_to_segments
+from foveate.orders.segments import Fixations
 
 SQUARES = [[0, 1, 4, 5], [2, 3, 6, 7], [8, 9, -1, -1], [10, 11, -1, -1]]
 """Squares of 2 x 2 patches on the 3 x 4 grid of the test model: the lower ones are cut."""
@@ -51,6 +51,14 @@ def policy(model: AnyOrderTransformer) -> PointerPolicy:
     policy = PointerPolicy(model.config.embed_dim, PolicyConfig(hidden_dim=8))
     torch.nn.init.normal_(policy.score.weight)
     return policy
+
+
+def rank_to_segments(rank: Tensor, num_steps: int) -> Tensor:
+    """List the patches of each of the first steps, (B, T, S), padded with -1."""
+    opened = rank.unsqueeze(1) == torch.arange(num_steps).view(1, -1, 1)
+    place = opened.int().argsort(dim=2, descending=True, stable=True)
+    place = place[..., : int(opened.sum(2).max())]
+    return place.masked_fill(~opened.gather(2, place), -1)
 
 
 class CrossAgent:

@@ -3,6 +3,11 @@
 Sorting tokens by rank turns every order into the same picture: whatever is visible is a *prefix*
 of the sequence. A mask is therefore a count, and orders without ties need no mask at all, only
 plain causal attention.
+
+Content i attends to content j where ``rank_j <= rank_i``, a query where ``rank_j < rank_i``.
+
+Reference: the masks of SAIM (Qi et al. 2023, arXiv 2212.01610), with ties as in RandSAC
+(2203.12054).
 """
 
 from __future__ import annotations
@@ -18,20 +23,6 @@ from timm.layers.attention import Attention
 from timm.layers.mlp import Mlp
 from torch import Tensor, nn
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
-
-
-def content_may_attend(rank: Int[Tensor, "B N"]) -> Bool[Tensor, "B N N"]:
-    """Whether content i may attend to content j: ``rank_j <= rank_i`` (True = may attend).
-
-    Reference: the content mask of SAIM (Qi et al. 2023, arXiv 2212.01610), with ties as
-    in RandSAC (2203.12054).
-    """
-    return rank.unsqueeze(1) <= rank.unsqueeze(2)
-
-
-def query_may_attend(rank: Int[Tensor, "B N"]) -> Bool[Tensor, "B N N"]:
-    """Whether query i may attend to content j: ``rank_j < rank_i`` (True = may attend)."""
-    return rank.unsqueeze(1) < rank.unsqueeze(2)
 
 
 def shared_counts(counts: Int[Tensor, "B Q"], agree: bool | None = None) -> Int[Tensor, "R Q"]:

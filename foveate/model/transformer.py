@@ -55,9 +55,9 @@ class AnyOrderTransformer(AnyOrderPredictor):
             images: pixels in [0, 1].
             rank: decoding step of every patch, from 0; patches of equal rank are revealed together.
             ties: whether patches before the last rank may tie. False promises that they do not, and
-                that all images take equally many steps. Who states it vouches for the ranks: their
-                values are not checked, and the host need not wait for the device to choose a
-                kernel. None = look, and check.
+                that all images take equally many steps. A caller who states it vouches for the
+                ranks: their values are not checked, and the host does not wait for the device.
+                None = look, and check.
             last_rank: the highest rank of every image, if the caller knows it; None = look.
             num_steps: steps supervised per image, drawn at random; None = all, from the
                 empty prefix on. Own queries take all.
@@ -72,13 +72,12 @@ class AnyOrderTransformer(AnyOrderPredictor):
         """
         if (anchors is None) != (words is None):
             raise ValueError("anchors and words go together")
+        reading = None
         if anchors is not None and words is not None:
-            # The sum of a generative and a reading loss, as iGPT's Sec. 2.3 adds its classifier's.
             reading = self.reader.loss(self, images, anchors, words)
-            return reading + self._loss_of_order(
-                images, rank, ties, last_rank, num_steps, generator, features
-            )
-        return self._loss_of_order(images, rank, ties, last_rank, num_steps, generator, features)
+        loss = self._loss_of_order(images, rank, ties, last_rank, num_steps, generator, features)
+        # The sum of a generative and a reading loss, as iGPT's Sec. 2.3 adds its classifier's.
+        return loss if reading is None else reading + loss
 
     def _loss_of_order(
         self,

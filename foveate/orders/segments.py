@@ -155,14 +155,3 @@ def patches_in(segments: Int[Tensor, "*B S"], num_patches: int) -> Bool[Tensor, 
     place = segments.masked_fill(segments < 0, num_patches)
     held = segments.new_zeros((*segments.shape[:-1], num_patches + 1), dtype=torch.bool)
     return held.scatter(-1, place, True)[..., :num_patches]
-
-
-def rank_to_segments(rank: Int[Tensor, "B N"], num_steps: int) -> Int[Tensor, "B T S"]:
-    """List the patches that are opened at each of the first steps, padded with -1.
-
-    The inverse of :func:`foveate.orders.order_to_rank`, up to the order within a segment.
-    """
-    opened = rank.unsqueeze(1) == torch.arange(num_steps, device=rank.device).view(1, -1, 1)
-    size = max(1, int(opened.sum(2).max()))
-    place = opened.to(torch.uint8).argsort(dim=2, descending=True, stable=True)[..., :size]
-    return place.masked_fill(~opened.gather(2, place), -1)
