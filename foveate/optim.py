@@ -53,10 +53,10 @@ def set_rate(optimizers: Iterable[torch.optim.Optimizer], rate: float) -> None:
 class Muon(torch.optim.Muon):
     """torch's Muon, its state and its learning rate ``match_rms_adamw``, with a step of its own.
 
-    By hand, since the optimizers of torch and timm orthogonalize in bfloat16, for which a processor
-    without such arithmetic takes hundreds of times as long as for float32, and one matrix at a
-    time, which leaves the small matrices of a narrow model to overhead. Here it is bfloat16 on
-    CUDA and float32 elsewhere.
+    By hand, for two reasons. The optimizers of torch and timm orthogonalize in bfloat16, which on a
+    processor without such arithmetic takes hundreds of times as long as float32. Here it is
+    bfloat16 on CUDA and float32 elsewhere. And they take one matrix at a time, so that the small
+    matrices of a narrow model are mostly overhead.
 
     Reference: Jordan et al. 2024 (KellerJordan/Muon); the scale of updates is Moonlight's (Liu et
     al. 2025, arXiv 2502.16982). Newton-Schulz iterations are timm's.

@@ -152,7 +152,7 @@ def test_queries_read_a_memory_of_the_attention_asked_for(
 def test_the_query_stream_has_one_layer(model: AnyOrderTransformer, images: Tensor) -> None:
     pixels = (images * 255).to(torch.uint8)
     data = ImageSet(pixels, torch.zeros(5, dtype=torch.long), ("a",), "toy")
-    features = extract_features(model, data, stream="query", batch_size=3)
+    features = extract_features(model, data, states="query", batch_size=3)
     expected = query_features(model, pixels.float() / 255).mean(1)
     assert sorted(features) == [0]
     np.testing.assert_allclose(features[0], expected.detach().numpy(), atol=1e-5)
@@ -189,10 +189,10 @@ def test_every_class_is_held_out(num_images: int) -> None:
 
 def test_what_has_no_meaning_is_refused(model: AnyOrderTransformer, images: Tensor) -> None:
     data = ImageSet((images * 255).to(torch.uint8), torch.arange(5), (), "toy")
-    with pytest.raises(ValueError, match="needs full attention and the content stream"):
+    with pytest.raises(ValueError, match="needs full attention and content states"):
         extract_features(model, data, pooling="cls", attention="causal")
     model.config = replace(model.config, queries="own", decoder_depth=0)
-    with pytest.raises(ValueError, match="without a decoder has no query stream"):
+    with pytest.raises(ValueError, match="without a decoder has no query states"):
         query_features(model, images)
     with pytest.raises(ValueError, match="no multiple of num_heads"):
         AttentiveHead(8, 2, num_heads=3)

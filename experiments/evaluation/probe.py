@@ -13,7 +13,7 @@ from experiments.evaluation.probe_result import ProbeResult, best_of
 from experiments.runs import Run, git_commit
 from foveate.data import ImageSet
 from foveate.orders.semantic import model_ordering
-from foveate.probes import Attention, Stream, hold_out, pixel_features
+from foveate.probes import Attention, States, hold_out, pixel_features
 from foveate.probes.finetuning import FineTuneConfig
 from foveate.probes.heads import token_bytes
 
@@ -86,7 +86,7 @@ def probe(
     *,
     probes: tuple[Probe, ...] = ("linear", "knn"),
     attention: tuple[Attention, ...] = ("full", "causal"),
-    stream: tuple[Stream, ...] = ("content",),
+    stream: tuple[States, ...] = ("content",),
     pooling: tuple[Pooling, ...] = ("mean",),
     concat_layers: tuple[int, ...] = (4,),
     finetune_epochs: int = 5,

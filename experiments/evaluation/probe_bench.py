@@ -18,7 +18,7 @@ from foveate.model import AnyOrderTransformer
 from foveate.probes import (
     Accuracy,
     Attention,
-    Stream,
+    States,
     extract_features,
     knn_probes,
     linear_probe,
@@ -56,7 +56,7 @@ class View:
     """What is probed of a source."""
 
     source: Source
-    stream: Stream
+    states: States
     pooling: Pooling
 
 
@@ -103,11 +103,11 @@ class Bench:
             view.source.model,
             images,
             attention=view.source.attention,
-            stream=view.stream,
+            states=view.states,
             pooling="cls" if view.pooling == "cls" else "mean",
         )
         label = view.source.label
-        if view.stream == "query":
+        if view.states == "query":
             return {label("query"): layers[0]}
         if view.pooling == "concat":
             return {label("concat"): np.concatenate([layers[i] for i in self.concat], axis=1)}
@@ -129,9 +129,9 @@ class Bench:
 
     def attentive(self, view: View, layer: int) -> Accuracy:
         """Probe the patch tokens of one layer."""
-        source, stream = view.source, view.stream
+        source, states = view.source, view.states
         seen, unseen = (
-            frozen_tokens(source.model, images, layer, attention=source.attention, stream=stream)
+            frozen_tokens(source.model, images, layer, attention=source.attention, states=states)
             for images in (self.train, self.test)
         )
         data = seen, self.train.labels.numpy(), unseen, self.test.labels.numpy()

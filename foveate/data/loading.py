@@ -46,8 +46,8 @@ def load_data(
 
     Args:
         data: "scenes", a torchvision name (FashionMNIST, CIFAR10, CIFAR100, STL10), a parquet file,
-            a folder of parquet files, or a folder of class folders, with or without train, val and
-            test folders above them.
+            a folder of parquet files, or a folder of class folders. Class folders may lie in
+            folders train, val and test.
         split: train, val or test.
         image_size: Height and width in pixels: the shorter side is resized, the center kept; scenes
             are composed at this size. None: as stored.

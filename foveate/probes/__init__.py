@@ -2,7 +2,7 @@
 
 from foveate.probes.features import (
     Attention,
-    Stream,
+    States,
     extract_features,
     frozen,
     patch_features,
@@ -29,7 +29,7 @@ __all__ = [
     "Attention",
     "ChosenAccuracy",
     "LinearAccuracy",
-    "Stream",
+    "States",
     "extract_features",
     "frozen",
     "hold_out",

@@ -15,9 +15,8 @@ from foveate.data import ImageSet
 from foveate.model import AnyOrderTransformer
 
 Attention = Literal["full", "causal"]
-
-
-Stream = Literal["content", "query"]
+States = Literal["content", "query"]
+"""Which states are read: the encoder's of patches (content), or the decoder's of queries."""
 
 
 @contextmanager
@@ -44,7 +43,7 @@ def query_features(
         ValueError: the model has no decoder.
     """
     if model.config.decoder_depth == 0:
-        raise ValueError("a model without a decoder has no query stream; probe stream content")
+        raise ValueError("a model without a decoder has no query states; probe content")
     place = torch.arange(model.num_patches, device=images.device).expand(len(images), -1)
     every = torch.full_like(place, model.num_patches)
     seen, ties = (every, None) if attention == "full" else (place + 1, False)
@@ -66,10 +65,10 @@ def patch_features(
     model: AnyOrderTransformer,
     images: Float[Tensor, "B C H W"],
     attention: Attention = "full",
-    stream: Stream = "content",
+    states: States = "content",
 ) -> tuple[Float[Tensor, "B N D"], ...]:
-    """Patch tokens after every encoder block; the query stream has one layer."""
-    if stream == "query":
+    """Patch tokens after every encoder block; of the states of queries there is one layer."""
+    if states == "query":
         return (query_features(model, images, attention),)
     return model.features(images, attention)
 
@@ -79,7 +78,7 @@ def extract_features(
     image_set: ImageSet,
     *,
     attention: Attention = "full",
-    stream: Stream = "content",
+    states: States = "content",
     pooling: Literal["mean", "cls"] = "mean",
     batch_size: int = 500,
 ) -> dict[int, Float[np.ndarray, "M D"]]:
@@ -88,11 +87,11 @@ def extract_features(
     Patch tokens averaged, or the start token (``cls``). Causal attention is in raster order.
 
     Raises:
-        ValueError: the start token of causal attention, which sees nothing, or of the query stream.
+        ValueError: the start token of causal attention, which sees nothing, or of query states.
     """
-    if pooling == "cls" and (attention, stream) != ("full", "content"):
+    if pooling == "cls" and (attention, states) != ("full", "content"):
         raise ValueError(
-            "pooling cls needs full attention and the content stream: with causal attention the "
+            "pooling cls needs full attention and content states: with causal attention the "
             "start token sees only itself, and queries have none"
         )
     device = next(model.parameters()).device
@@ -103,7 +102,7 @@ def extract_features(
             if pooling == "cls":
                 pooled = start_features(model, images)
             else:
-                layers = patch_features(model, images, attention, stream)
+                layers = patch_features(model, images, attention, states)
                 pooled = tuple(tokens.mean(1) for tokens in layers)
             parts.append([values.cpu() for values in pooled])
     return {layer: torch.cat(rows).numpy() for layer, rows in enumerate(zip(*parts, strict=True))}

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from foveate.data import ImageSet
 from foveate.model import AnyOrderTransformer
 from foveate.optim import CosineDecay
-from foveate.probes.features import Attention, Stream, frozen, patch_features
+from foveate.probes.features import Attention, States, frozen, patch_features
 from foveate.probes.linear import ChosenAccuracy, hold_out, score
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -194,7 +194,7 @@ def frozen_tokens(
     layer: int,
     *,
     attention: Attention = "full",
-    stream: Stream = "content",
+    states: States = "content",
     max_bytes: int = MAX_TOKEN_BYTES,
     batch_size: int = 500,
 ) -> Read:
@@ -208,7 +208,7 @@ def frozen_tokens(
     def compute(index: Tensor) -> Tensor:
         with frozen(model):
             images = image_set.batch(index, device=device)
-            tokens = patch_features(model, images, attention, stream)[layer]
+            tokens = patch_features(model, images, attention, states)[layer]
         return tokens.clamp(-largest, largest).half()
 
     if token_bytes(model, len(image_set)) > max_bytes:
