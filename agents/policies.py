@@ -27,7 +27,8 @@ class Agent(Protocol):
     ) -> Int[Tensor, "B *K"]:
         """Return a patch per row, (B,), or patches that become visible together, (B, K).
 
-        Rows that open fewer patches than others are padded with -1.
+        Rows that open fewer patches than others are padded with -1. Patches of a segment that have
+        been seen count as padding.
         """
         ...
 

@@ -78,7 +78,7 @@ class Episode:
         self.error = torch.ones_like(self.initial_error)
 
     opened: Int[Tensor, "B T S"]
-    """Patches opened at each step; -1 = not yet, or padding."""
+    """Patches opened at each step; -1 = not yet, padding, or seen before its segment."""
     num_steps: Int[Tensor, "B"]
     """Fixations made by each row."""
     num_opened: int
@@ -166,7 +166,8 @@ class Episode:
         known_before = self._knowledge()
         place = patches.clamp_min(0)
         new = (patches >= 0) & self.unseen.gather(1, place)
-        self._record(patches)
+        # A scanpath opens a patch once. A fixation without anything new is kept: it is a gaze.
+        self._record(patches.masked_fill(~new & new.any(1, keepdim=True), -1))
         self.unseen = self.unseen & ~patches_in(patches, self.unseen.shape[1])
         self._reveal(place, new, all_new)
         self._predict()

@@ -68,25 +68,26 @@ def draw_scanpath(
     steps = [
         [int(patch) for patch in step if patch >= 0] for step in order.unsqueeze(-1).flatten(1)
     ]
-    segments = [patches for patches in steps if patches]
-    middles = [np.mean([divmod(patch, grid[1]) for patch in each], 0) for each in segments]
+    # A step that opens nothing has no place; the others keep their numbers.
+    segments = {step: patches for step, patches in enumerate(steps) if patches}
+    middles = [np.mean([divmod(patch, grid[1]) for patch in each], 0) for each in segments.values()]
     y, x = ((np.array(middles).reshape(-1, 2) + 0.5) * (height, width) - 0.5).T
-    for step, segment in enumerate(segments):
+    for place, (step, segment) in enumerate(segments.items()):
         color = _STEPS(0.15 + 0.8 * step / max(1, budget - 1))
         for patch in segment if len(segment) > 1 else ():
             corner = (patch % grid[1] * width - 0.5, patch // grid[1] * height - 0.5)
             axis.add_patch(Rectangle(corner, width, height, fill=False, color=color, linewidth=0.8))
-        if step:
+        if place:
             axis.plot(
-                x[step - 1 : step + 1],
-                y[step - 1 : step + 1],
+                x[place - 1 : place + 1],
+                y[place - 1 : place + 1],
                 color=color,
                 linewidth=1.4,
                 alpha=0.9,
             )
         axis.text(
-            x[step],
-            y[step],
+            x[place],
+            y[place],
             str(step + 1),
             color=color,
             fontsize=8,

@@ -73,10 +73,7 @@ class CrossAgent:
             inside = (0 <= row + down) & (row + down < rows) & (0 <= col + right)
             inside &= col + right < cols
             cross.append(torch.where(inside, center + down * cols + right, -1))
-        patches = torch.stack(cross, 1)
-        # A scan may have seen some of them.
-        new = (patches >= 0) & episode.unseen.gather(1, patches.clamp_min(0))
-        return patches.masked_fill(~new, -1)
+        return torch.stack(cross, 1)
 
 
 # --- ranks
@@ -294,6 +291,8 @@ def test_fixations_may_overlap_and_leave_nothing_to_see(
     for agent in (UncertaintyAgent(), SaliencyAgent(), GreedyOracleAgent()):
         order = scan_with(agent, model, images, 7, fixations=overlapping)
         assert order.shape == (5, 7, 4), agent
+    order = scan_with(UncertaintyAgent(), model, images, 3, fixations=overlapping)
+    assert torch.isfinite(model.error_curve(images, order)).all(), "a patch is opened once"
 
 
 def test_a_surprise_counts_a_patch_once_however_many_candidates_hold_it(
@@ -368,6 +367,12 @@ def test_an_agent_that_opens_a_cross_needs_nothing_else(
     opened = int((order[0] >= 0).sum())
     lone = int(((order[0] >= 0).sum(1) == 1).sum())
     assert len(axis.patches) == opened - lone, "the patches of a segment are framed"
+
+
+def test_a_step_that_opens_nothing_leaves_the_numbers_of_the_others() -> None:
+    axis = Figure().add_subplot()
+    draw_scanpath(axis, torch.rand(1, 4, 4), torch.tensor([[0, 1], [-1, -1], [3, -1]]), (2, 2), 3)
+    assert [text.get_text() for text in axis.texts] == ["1", "3"]
 
 
 def test_heat_maps_count_every_patch_of_a_segment() -> None:
