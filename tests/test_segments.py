@@ -65,10 +65,7 @@ class CrossAgent:
             inside = (0 <= row + down) & (row + down < rows) & (0 <= col + right)
             inside &= col + right < cols
             cross.append(torch.where(inside, center + down * cols + right, -1))
-        patches = torch.stack(cross, 1)
-        # A scan may have seen some of them.
-        new = (patches >= 0) & episode.unseen.gather(1, patches.clamp_min(0))
-        return patches.masked_fill(~new, -1)
+        return torch.stack(cross, 1)
 
 
 # --- ranks
@@ -159,6 +156,8 @@ def test_what_a_segment_has_shown_before_is_no_news(
     error = twice.error
     reward = twice.step(torch.tensor([[7, 3]] * 5))
     torch.testing.assert_close(reward, -error - REVISIT_PENALTY, atol=1e-5, rtol=1e-5)
+    assert twice.order.tolist() == [[[3, 7, -1, -1], [-1, 2, -1, -1], [-1, -1, -1, -1]]] * 5
+    assert twice.newest.tolist() == [[7, 3]] * 5
     with pytest.raises(ValueError, match="row 0 opens a patch twice at once"):
         Episode(model, images, budget=3).step(torch.tensor([[3, 3]] * 5))
 
