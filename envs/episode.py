@@ -19,7 +19,7 @@ from foveate.model import AnyOrderTransformer
 from foveate.model.decoder import Prediction
 from foveate.model.encoder import take
 from foveate.model.scanning import Scan
-from foveate.orders.segments import Fixations
+from foveate.orders.segments import Fixations, patches_in
 
 
 class Episode:
@@ -58,7 +58,7 @@ class Episode:
         self.reward, self.reward_of = reward, reward_named(reward)
         if num_candidates is not None and num_candidates < 1:
             raise ValueError(f"there must be at least 1 candidate, got {num_candidates}")
-        fixations = fixations or Fixations.single(model.num_patches)
+        fixations = Fixations.single(model.num_patches) if fixations is None else fixations
         self.fixations = fixations.to(images.device)
         if not 1 <= budget <= len(fixations):
             raise ValueError(f"budget must lie in 1..{len(fixations)} fixations, got {budget}")
@@ -146,7 +146,7 @@ class Episode:
 
     # --- one fixation
 
-    def step(self, patches: Int[Tensor, "B *K"], *, is_new: bool | None = None) -> Tensor:
+    def step(self, patches: Int[Tensor, "B *K"], *, all_new: bool = False) -> Tensor:
         """Make one fixation per row and return the reward, (B,).
 
         Patches that have been seen show nothing new. A fixation that shows nothing new at all
@@ -155,25 +155,23 @@ class Episode:
         Args:
             patches: the patch that each row opens, (B,), or the K patches that it opens together,
                 (B, K), padded with -1.
-            is_new: True = the caller states that all are unseen, different, and no padding. The
-                step then looks at no values, for which a GPU must be waited for. None = look.
+            all_new: True = the caller states that a step of the budget is left in every row, and
+                that all patches are unseen, different, and no padding. The step then looks at no
+                values, for which a GPU must be waited for. False = look, and check.
 
         Raises:
             ValueError: the budget of a row is spent; a patch is outside 0..N-1, or twice in a
                 row; or, where candidates are drawn, it is not of a candidate.
         """
         patches = patches.unsqueeze(1) if patches.ndim == 1 else patches
-        if not is_new:
+        if not all_new:
             self._check(patches)
         known_before = self._knowledge()
         place = patches.clamp_min(0)
         new = (patches >= 0) & self.unseen.gather(1, place)
         self._record(patches, new)
-        # Seen patches and padding go to one more place, since they must not hide a new one.
-        hidden = place.masked_fill(~new, self.unseen.shape[1])
-        left = F.pad(self.unseen, (0, 1)).scatter(1, hidden, torch.zeros_like(new))
-        self.unseen = left[:, :-1]
-        self._reveal(place, new, is_new)
+        self.unseen = self.unseen & ~patches_in(patches, self.unseen.shape[1])
+        self._reveal(place, new, all_new)
         self._predict()
         self.error = self.remaining_error() / self.initial_error
         fixation = Fixation(
@@ -192,8 +190,10 @@ class Episode:
         """Begin a new episode with new images in the chosen rows (True = restart)."""
         model = self.scan.model
         if bool(rows.all()):
+            self.num_opened = 0
             room = self.scan.capacity - model.num_always
-            self.scan = Scan.start(model, images, room)
+            # An agent of segments may have made more room than a row has patches.
+            self.scan = Scan.start(model, images, min(model.num_patches, room))
         else:
             self.scan.restart(rows, images)
         fresh = model.patchify(model.normalize(images))
@@ -242,18 +242,11 @@ class Episode:
         self.opened = self.opened.index_put((rows, self.num_steps), patches)
         self.num_steps = self.num_steps + 1
 
-    def _reveal(
-        self, place: Int[Tensor, "B K"], new: Bool[Tensor, "B K"], is_new: bool | None
-    ) -> None:
+    def _reveal(self, place: Int[Tensor, "B K"], new: Bool[Tensor, "B K"], all_new: bool) -> None:
         """Let the model see the new patches."""
         self.num_opened += place.shape[1]
         self.scan.make_room(place.shape[1])
-        if is_new or bool(new.all()):
-            self.scan.reveal(place)
-            return
-        # What is no news comes last in its row.
-        first = new.to(torch.uint8).argsort(dim=1, descending=True, stable=True)
-        self.scan.reveal(place.gather(1, first), new.gather(1, first))
+        self.scan.reveal(place, None if all_new or bool(new.all()) else new)
 
     def _knowledge(self) -> Knowledge:
         said = self.prediction, self.choices.predicted, self.patch_errors

@@ -81,6 +81,17 @@ def test_squares_cover_the_grid_once(squares: Fixations) -> None:
             Fixations.squares((3, 4), side)
     with pytest.raises(ValueError, match="repeats 3"):
         Fixations(torch.tensor([[3, 3]]), 12)
+    with pytest.raises(ValueError, match="row 1 is padding alone"):
+        Fixations(torch.tensor([[3, -1], [-1, -1]]), 12)
+
+
+def test_a_table_on_another_device_is_not_looked_at_again(squares: Fixations) -> None:
+    moved = squares.to("meta")
+    assert moved.patches.is_meta
+    assert not moved.is_single
+    assert not moved.is_partition
+    assert Fixations.single(12).to("meta").is_single
+    assert squares.to("cpu") is squares
 
 
 def test_scanpaths_of_segments_are_ranks() -> None:
@@ -167,7 +178,7 @@ def test_a_step_that_is_stated_to_be_new_is_the_step_that_looks(
 ) -> None:
     stated, looking = (Episode(model, images, budget=2) for _ in range(2))
     for patches in ([[3, 7]], [[2, 0]]):
-        one = stated.step(torch.tensor(patches * 5), is_new=True)
+        one = stated.step(torch.tensor(patches * 5), all_new=True)
         assert torch.equal(one, looking.step(torch.tensor(patches * 5)))
     assert torch.equal(stated.order, looking.order)
 
