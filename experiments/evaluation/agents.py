@@ -11,7 +11,7 @@ from typing import ClassVar, Literal, get_args
 import torch
 
 from agents.baselines import GreedyOracleAgent
-from experiments.evaluation.intervals import seed_interval
+from experiments.evaluation.intervals import Interval, seed_interval
 from experiments.evaluation.scanpaths import error_curves_of, scan_in_chunks
 from experiments.runs import Run, check_folder, git_commit, load_run, read_config
 from experiments.tables import Result, Table, plural, with_interval
@@ -35,7 +35,7 @@ class StudyRow:
     auc: float
     """Area under the error curve on test images, mean over runs."""
     auc_per_run: tuple[float, ...]
-    auc_ci95: tuple[float, float]
+    auc_ci95: Interval
     seconds_to_target: tuple[float, ...] = ()
     """Training time until the target, by seed; inf = never, none = it does not learn."""
 
@@ -136,11 +136,10 @@ def study(
 
 def row_of(areas: list[float], curves: list[list[tuple[float, float]]], target: float) -> StudyRow:
     """Return the mean over seeds, its interval, and the times to the target."""
-    low, high = seed_interval(areas)
     return StudyRow(
         auc=statistics.mean(areas),
         auc_per_run=tuple(areas),
-        auc_ci95=(low, high),
+        auc_ci95=seed_interval(areas),
         seconds_to_target=tuple(seconds_to(curve, target) for curve in curves),
     )
 

@@ -15,7 +15,8 @@ from experiments.evaluation.equal_compute import CountedRun, at_equal_compute, s
 from experiments.evaluation.order_plans import plan_row
 from experiments.evaluation.order_results import OrderRow, OrderRun, OrdersResult
 from experiments.evaluation.probe import check_labels
-from experiments.runs import Run, git_commit, read_manifest, write_json
+from experiments.runs import Run, git_commit, read_manifest
+from experiments.tables import write_json
 from experiments.training.build import load_split, set_threads
 from experiments.training.config import TrainConfig
 from foveate.probes import Attention, extract_features, knn_probe, linear_probe
