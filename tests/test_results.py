@@ -16,7 +16,7 @@ import torch
 from agents.baselines import GreedyOracleAgent
 from experiments.compare import CompareConfig
 from experiments.evaluation.compare import compare, draw_comparison
-from experiments.evaluation.comparison import SHOWN, Comparison, OrderErrors, training_facts
+from experiments.evaluation.compare_result import SHOWN, Comparison, OrderErrors, training_facts
 from experiments.evaluation.diagnostics import (
     Diagnostics,
     chosen_percentiles,

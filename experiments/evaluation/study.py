@@ -1,4 +1,4 @@
-"""Two learners of the policy over seeds, beside random, center-out and the greedy oracle."""
+"""Study of two learners of the policy over seeds, beside random, center-out and the oracle."""
 
 from __future__ import annotations
 
@@ -13,13 +13,11 @@ import torch
 from agents.baselines import GreedyOracleAgent
 from experiments.evaluation.intervals import Interval, seed_interval
 from experiments.evaluation.scanpaths import error_curves_of, scan_in_chunks
-from experiments.runs import Run, check_folder, git_commit, load_run, read_config
+from experiments.runs import Run, git_commit
 from experiments.tables import Result, Table, plural, with_interval
 from experiments.training.build import set_threads
-from experiments.training.config import TrainConfig
-from experiments.training.loop import train
+from experiments.training.loop import finished_run
 from experiments.training.presets import PRESETS
-from foveate.checkpoint import CHECKPOINT
 from foveate.orders import ordering, rank_to_order
 
 Learner = Literal["group-relative", "maskable-ppo"]
@@ -112,7 +110,7 @@ def study(
     for seed in seeds:
         for learner in get_args(Learner):
             folder = out / preset / f"{learner}_{seed}"
-            run = finished(plan.replace(out=folder, agent=learner, seed=seed))
+            run = finished_run(plan.replace(out=folder, agent=learner, seed=seed))
             measured = evaluate(run, limit)
             areas.setdefault(learner, []).append(measured.pop("policy"))
             for name, area in measured.items():
@@ -142,29 +140,6 @@ def row_of(areas: list[float], curves: list[list[tuple[float, float]]], target: 
         auc_ci95=seed_interval(areas),
         seconds_to_target=tuple(seconds_to(curve, target) for curve in curves),
     )
-
-
-def finished(wanted: TrainConfig) -> Run:
-    """Train a run, or finish or load the one that is there.
-
-    Raises:
-        ValueError: the run that is there has another config.
-    """
-    begun = (wanted.run.out / "config.json").is_file()
-    if begun:
-        same = (
-            wanted.optimization.micro_batches
-            or read_config(wanted.run.out).optimization.micro_batches
-        )
-        try:
-            check_folder(wanted.replace(resume=True, micro_batches=same))
-        except ValueError as reason:
-            raise ValueError(f"{reason}; choose another --out for a study of its own") from reason
-    if not (wanted.run.out / CHECKPOINT).is_file() or (
-        load_run(wanted.run.out).iteration < wanted.total_iterations
-    ):
-        train(wanted.replace(resume=begun))
-    return load_run(wanted.run.out)
 
 
 def evaluate(run: Run, limit: int) -> dict[str, float]:
