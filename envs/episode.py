@@ -72,13 +72,16 @@ class Episode:
         num_rows, device = len(self.targets), images.device
         self.num_steps = torch.zeros(num_rows, dtype=torch.long, device=device)
         self.opened = torch.full((num_rows, budget, fixations.size), -1, device=device)
+        self.newest = self.opened[:, 0]
         self.unseen = torch.ones(self.targets.shape[:2], dtype=torch.bool, device=device)
         self.num_opened = 0
         self.initial_error = self._look_at_all(prediction)
         self.error = torch.ones_like(self.initial_error)
 
     opened: Int[Tensor, "B T S"]
-    """Patches opened at each step; -1 = not yet, padding, or seen before its segment."""
+    """Patches opened at each step, of a segment the new ones alone; -1 = not yet, or padding."""
+    newest: Int[Tensor, "B K"]
+    """All patches of the last fixation, whether they were new or not; -1 = none, or padding."""
     num_steps: Int[Tensor, "B"]
     """Fixations made by each row."""
     num_opened: int
@@ -166,8 +169,7 @@ class Episode:
         known_before = self._knowledge()
         place = patches.clamp_min(0)
         new = (patches >= 0) & self.unseen.gather(1, place)
-        # A scanpath opens a patch once. A fixation without anything new is kept: it is a gaze.
-        self._record(patches.masked_fill(~new & new.any(1, keepdim=True), -1))
+        self._record(patches, new)
         self.unseen = self.unseen & ~patches_in(patches, self.unseen.shape[1])
         self._reveal(place, new, all_new)
         self._predict()
@@ -198,6 +200,7 @@ class Episode:
         self.targets = self.targets.masked_scatter(rows.view(-1, 1, 1), fresh)
         self.num_steps = self.num_steps.masked_fill(rows, 0)
         self.opened = self.opened.masked_fill(rows.view(-1, 1, 1), -1)
+        self.newest = self.newest.masked_fill(rows.unsqueeze(1), -1)
         self.unseen = self.unseen | rows.unsqueeze(1)
         initial = self._look_at_all(self.scan.predict())
         self.initial_error = torch.where(rows, initial, self.initial_error)
@@ -229,8 +232,11 @@ class Episode:
             if not bool((is_decoded | (patches < 0)).all()):
                 raise ValueError("with num_candidates the next patch must be one of the candidates")
 
-    def _record(self, patches: Int[Tensor, "B K"]) -> None:
+    def _record(self, patches: Int[Tensor, "B K"], new: Bool[Tensor, "B K"]) -> None:
         """Note what was opened at this step."""
+        self.newest = patches
+        if patches.shape[1] > 1:
+            patches = patches.masked_fill(~new, -1)
         missing = patches.shape[1] - self.opened.shape[2]
         self.opened = F.pad(self.opened, (0, max(0, missing)), value=-1)
         patches = F.pad(patches, (0, max(0, -missing)), value=-1)
@@ -245,17 +251,14 @@ class Episode:
         self.scan.reveal(place, None if all_new or bool(new.all()) else new)
 
     def _knowledge(self) -> Knowledge:
-        predicted = self.choices.predicted
-        return Knowledge(
-            self.error, self.prediction, predicted, self.patch_errors, self.scan.content
-        )
+        said = self.prediction, self.choices.predicted, self.patch_errors
+        return Knowledge(self.error, *said, self.scan.content)
 
     def _judge(self, prediction: Prediction) -> None:
         """Keep a prediction of the predicted patches, and its errors."""
         self.prediction = prediction
-        choices = self.choices
+        choices, unseen = self.choices, self.choices.of_predicted(self.unseen)
         targets = self.targets if choices.are_all else take(self.targets, choices.positions)
-        unseen = choices.of_predicted(self.unseen)
         self.patch_errors = unseen_error(prediction.values, targets, unseen)
 
     def _look_at_all(self, prediction: Prediction) -> Float[Tensor, "B"]:

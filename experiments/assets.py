@@ -1,8 +1,10 @@
 """Pack the small models that ship with the package, in foveate/assets, from runs of two presets.
 
-python -m experiments.train demo
-python -m experiments.train cue
-python -m experiments.assets --scenes runs/demo --cue runs/cue
+    python -m experiments.train demo
+    python -m experiments.train cue
+    python -m experiments.assets --scenes runs/demo --cue runs/cue
+
+``foveate.load_model("scenes")`` and ``("cue")`` load them.
 """
 
 from __future__ import annotations

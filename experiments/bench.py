@@ -42,10 +42,7 @@ USED_BY = {
 class BenchConfig:
     """Options of the benchmarks."""
 
-    what: Annotated[
-        Literal["train", "rollout", "env", "decode", "scale", "data", "device"],
-        tyro.conf.Positional,
-    ] = "env"
+    what: Annotated[Benchmark, tyro.conf.Positional] = "env"
     """What to measure."""
     rows: tuple[int, ...] = (64, 256)
     """Numbers of environments (env)."""

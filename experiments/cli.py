@@ -47,11 +47,6 @@ def parse(read: Callable[[], Config]) -> Config:
         fail(one_line(complaint.getvalue()))
 
 
-def signed(mean: float, interval: list[float]) -> str:
-    """Write a difference with its interval, as tables show it."""
-    return f"{mean:+.4f} [{interval[0]:+.4f}, {interval[1]:+.4f}]"
-
-
 def program() -> str:
     """The command as the user typed it."""
     return f"python -m experiments.{Path(sys.argv[0]).stem}"

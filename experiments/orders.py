@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Literal
 
 from experiments.cli import main_with_options
-from experiments.evaluation.order_plans import POLICY, UNTRAINED
+from experiments.evaluation.orders_plan import POLICY, UNTRAINED
 from experiments.training.config import TrainConfig
 from foveate.config import Memory, TargetKind
 from foveate.recipes import recipe

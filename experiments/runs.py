@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from agents.policies import PointerPolicy, PolicyAgent
+from experiments.tables import write_json
 from experiments.training.build import build, check_device, load_split, load_weights
 from experiments.training.config import TrainConfig
 from foveate.checkpoint import CHECKPOINT, read_checkpoint
@@ -35,13 +36,6 @@ def git_commit() -> str:
     here = Path(__file__).parent
     result = subprocess.run(command, cwd=here, capture_output=True, text=True, check=False)
     return result.stdout.strip() or "unknown"
-
-
-def write_json(path: Path, content: object) -> None:
-    """Write JSON atomically."""
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(content, indent=2, default=str) + "\n")
-    os.replace(partial, path)
 
 
 def set_aside(path: Path) -> None:

@@ -47,7 +47,7 @@ class StudyConfig:
 
 def main(config: StudyConfig) -> None:
     """Run the study as configured; write and print."""
-    from experiments.evaluation.agents import study
+    from experiments.evaluation.study import study
 
     result = study(**vars(config))
     path = config.out / f"study_{config.preset}.json"

@@ -102,10 +102,8 @@ class Result:
         return {"kind": self.kind, **asdict(self)}
 
     def write(self, path: Path) -> None:
-        """Write JSON in one step: an interrupted write leaves what was there."""
-        partial = path.with_suffix(".partial")
-        partial.write_text(json.dumps(self.content(), indent=2, default=str) + "\n")
-        os.replace(partial, path)
+        """Write :meth:`content` as JSON."""
+        write_json(path, self.content())
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -130,6 +128,13 @@ class Result:
                 f"{path} is no {cls.kind} result of this version: {place}: {first['msg']}"
             ) from reason
         return result
+
+
+def write_json(path: Path, content: object) -> None:
+    """Write JSON in one step: an interrupted write leaves what was there."""
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(content, indent=2, default=str) + "\n")
+    os.replace(partial, path)
 
 
 def plural(number: int, noun: str) -> str:

@@ -1,1 +1,1 @@
-"""Benchmarks behind ``experiments.bench``."""
+"""Benchmarks behind ``experiments.bench``, one a file; ``timing`` measures and holds the result."""

@@ -1,1 +1,11 @@
-"""What is measured of runs: orders, probes, agents, decodings, readings, and their pictures."""
+"""What is measured of runs. A command's file has its name; ``*_result`` holds what it returns.
+
+``compare`` with ``scanpaths`` (who scans what), ``diagnostics`` and ``compare_result``; ``probe``
+with its options, views and result; ``draw``. ``report`` does these three at the end of a training.
+
+``orders`` with ``orders_plan`` (what each row trains), ``equal_compute`` and ``orders_result``;
+``study``; ``decode`` with ``generation``; ``read``.
+
+``run_result`` keeps results apart that have other options, ``intervals`` makes all intervals, and
+``pages`` writes records into RESULTS.md, README.md and docs.
+"""

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from experiments.evaluation.comparison import Comparison, OrderErrors
+from experiments.evaluation.compare_result import Comparison, OrderErrors
 from experiments.evaluation.diagnostics import diagnose
 from experiments.evaluation.intervals import Interval, gap_interval, half_width, mean_interval
 from experiments.evaluation.scanpaths import IMAGE_INDEPENDENT, error_curves_of, scanpaths

@@ -18,7 +18,7 @@ from experiments.evaluation.generation import (
     patch_by_patch,
     pooled,
 )
-from experiments.evaluation.intervals import seed_interval
+from experiments.evaluation.intervals import Interval, seed_interval
 from experiments.evaluation.run_result import RunResult, minutes
 from experiments.runs import Run, git_commit, load_run, read_manifest
 from experiments.tables import Table, plural, with_interval
@@ -37,7 +37,7 @@ class Decoded:
     """Median over repetitions."""
     distance: float
     """Frechet distance of the model's mean features to those of test images."""
-    distance_ci95: tuple[float, float]
+    distance_ci95: Interval
     """Over repetitions."""
 
 
@@ -197,12 +197,11 @@ def measured(
             images = generate(run.model, decoding, num_images, generator)
             seconds.append((time.perf_counter() - started) / num_images)
             distances.append(frechet_distance(pooled(run.model, images), reference))
-        low, high = seed_interval(distances)
         results[name] = Decoded(
             passes=passes,
             seconds_per_image=statistics.median(seconds),
             distance=statistics.mean(distances),
-            distance_ci95=(low, high),
+            distance_ci95=seed_interval(distances),
         )
     return results
 

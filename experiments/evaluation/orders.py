@@ -10,14 +10,15 @@ from pathlib import Path
 import torch
 from pydantic import TypeAdapter
 
-from experiments.evaluation.agents import finished
 from experiments.evaluation.equal_compute import CountedRun, at_equal_compute, saved_mb
-from experiments.evaluation.order_plans import plan_row
-from experiments.evaluation.order_results import OrderRow, OrderRun, OrdersResult
+from experiments.evaluation.orders_plan import plan_row
+from experiments.evaluation.orders_result import OrderRow, OrderRun, OrdersResult
 from experiments.evaluation.probe import check_labels
-from experiments.runs import Run, git_commit, read_manifest, write_json
+from experiments.runs import Run, git_commit, read_manifest
+from experiments.tables import write_json
 from experiments.training.build import load_split, set_threads
 from experiments.training.config import TrainConfig
+from experiments.training.loop import finished_run
 from foveate.probes import Attention, extract_features, knn_probe, linear_probe
 
 
@@ -93,7 +94,7 @@ def compare_orders(
 
 def measured(counted: CountedRun, probe_train: int, probe_test: int) -> OrderRun:
     """Train one run, or load it, and probe it."""
-    run = finished(counted.config)
+    run = finished_run(counted.config)
     path = run.directory / "probe_orders.json"
     if path.is_file():
         stored = TypeAdapter(OrderRun).validate_python(json.loads(path.read_text()))

@@ -8,12 +8,12 @@ from typing import Any
 
 from experiments.benchmarks.env import BenchEnvResult
 from experiments.benchmarks.timing import BenchResult
-from experiments.evaluation.agents import StudyResult
-from experiments.evaluation.comparison import Comparison, training_facts
+from experiments.evaluation.compare_result import Comparison, training_facts
 from experiments.evaluation.decode import DecodeResult
-from experiments.evaluation.order_results import OrdersResult
+from experiments.evaluation.orders_result import OrdersResult
 from experiments.evaluation.probe_result import ProbeResult
 from experiments.evaluation.read import ReadResult
+from experiments.evaluation.study import StudyResult
 from experiments.tables import Result, Table, plural
 
 ROOT = Path(__file__).parents[2]

@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
-from experiments.evaluation.probe_bench import POOLINGS, Bench, Row, Source, progress, tuning
 from experiments.evaluation.probe_options import Pooling, Probe, ProbeOptions
 from experiments.evaluation.probe_result import ProbeResult, best_of
+from experiments.evaluation.probe_views import POOLINGS, Probing, Row, Variant, progress, tuning
 from experiments.runs import Run, git_commit
 from foveate.data import ImageSet
 from foveate.orders.semantic import model_ordering
@@ -54,7 +54,7 @@ def check_generative(how: FineTuneConfig, run: Run, images: ImageSet) -> None:
         run.model(batch, order(batch))
 
 
-def probe_frozen(bench: Bench, sources: list[Source]) -> dict[str, Any]:
+def probe_frozen(probing: Probing, variants: list[Variant]) -> dict[str, Any]:
     """Probe all frozen features; layers are chosen from the first view.
 
     Returns:
@@ -62,21 +62,22 @@ def probe_frozen(bench: Bench, sources: list[Source]) -> dict[str, Any]:
     """
     rows: dict[str, Row] = {}
     first_view: dict[str, Row] = {}
-    for view in progress(bench.views(sources), "probing"):
-        rows |= dict(bench.rows(view))
+    for view in progress(probing.views(variants), "probing"):
+        rows |= dict(probing.rows(view))
         first_view = first_view or dict(rows)
-    pixels = bench.vectors(pixel_features(bench.train), pixel_features(bench.test))
+    pixels = probing.vectors(pixel_features(probing.train), pixel_features(probing.test))
     if pixels:
         rows["pixels"] = pixels
     found: dict[str, Any] = {
         column: {name: row[column] for name, row in rows.items() if column in row}
-        for column in bench.columns
+        for column in probing.columns
     }
     for field, column in (("best", "linear"), ("best_sgd", "sgd"), ("best_attentive", "attentive")):
         found[field] = best_of(first_view, column)
-    if "attentive" in bench.columns:
+    if "attentive" in probing.columns:
         found["token_megabytes"] = tuple(
-            token_bytes(bench.run.model, len(images)) / 1e6 for images in (bench.train, bench.test)
+            token_bytes(probing.run.model, len(images)) / 1e6
+            for images in (probing.train, probing.test)
         )
     return found
 
@@ -118,27 +119,27 @@ def probe(
         test_limit=test_limit,
         seed=seed,
     )
-    bench = prepare(run, options)
-    sources = bench.sources()
-    found = probe_frozen(bench, sources) if bench.columns else {}
+    probing = prepare(run, options)
+    variants = probing.variants()
+    found = probe_frozen(probing, variants) if probing.columns else {}
     if "finetune" in probes:
-        found["finetune"] = bench.fine_tune(sources)
+        found["finetune"] = probing.fine_tune(variants)
     return ProbeResult(
         **found,
-        dataset=run.dataset(bench.test),
-        train_images=len(bench.train),
-        test_images=len(bench.test),
+        dataset=run.dataset(probing.test),
+        train_images=len(probing.train),
+        test_images=len(probing.test),
         pooling="; ".join(POOLINGS[kind] for kind in pooling),
         seed=seed,
-        concat_layers=tuple(layer + 1 for layer in bench.concat) or None,
-        commonest_class=bench.commonest_class,
+        concat_layers=tuple(layer + 1 for layer in probing.concat) or None,
+        commonest_class=probing.commonest_class,
         commit=git_commit(),
         iteration=run.iteration,
         options=asdict(options),
     )
 
 
-def prepare(run: Run, options: ProbeOptions) -> Bench:
+def prepare(run: Run, options: ProbeOptions) -> Probing:
     """Load the images. What a later probe would refuse is refused before the first."""
     how = tuning(options, run, "full")
     depth, with_concat = run.model.config.depth, "concat" in options.pooling
@@ -150,4 +151,4 @@ def prepare(run: Run, options: ProbeOptions) -> Bench:
         check_generative(how, run, train)
     if {*options.probes} != {"knn"}:
         hold_out(train.labels.numpy(), options.seed)
-    return Bench(options, run, train, test, concat)
+    return Probing(options, run, train, test, concat)

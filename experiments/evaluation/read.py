@@ -11,11 +11,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from agents.baselines import scan_with
-from experiments.evaluation.intervals import mean_interval
+from experiments.evaluation.intervals import Interval, mean_interval
 from experiments.evaluation.run_result import RunResult, minutes
 from experiments.runs import Run, git_commit, load_run, read_manifest
 from experiments.tables import Table, with_interval
-from experiments.training.build import load_captions, set_threads
+from experiments.training.build import captions_of, set_threads
 from foveate.data.captions import BACKGROUND, Vocabulary
 from foveate.orders import ordering, rank_to_order
 
@@ -31,10 +31,10 @@ class Reading:
 
     sentences: float
     """Share of right sentences."""
-    sentences_ci95: tuple[float, float]
+    sentences_ci95: Interval
     images: float
     """Share of images with more right than wrong sentences."""
-    images_ci95: tuple[float, float]
+    images_ci95: Interval
     examples: tuple[str, ...] = ()
     """Of the first images: what was written, and in brackets what should have been."""
 
@@ -121,7 +121,7 @@ def read(
             f"tracks must be less than the {model.num_patches} patches of an image, got {tracks}"
         )
     test = loaded.split("test", limit)
-    captions = load_captions(loaded.config, test, "test")
+    captions = captions_of(loaded.config, test)
     images = test.batch(torch.arange(len(test)), device=device)
     generator = torch.Generator().manual_seed(seed)
     random = rank_to_order(ordering("random", model.grid)(images, generator=generator))
@@ -183,9 +183,9 @@ def reading(
         examples.append(f"image {image}: {'; '.join(said[:SHOWN_TRACKS])}")
     return Reading(
         sentences=share,
-        sentences_ci95=(share_ci95[0], share_ci95[1]),
+        sentences_ci95=share_ci95,
         images=most,
-        images_ci95=(most_ci95[0], most_ci95[1]),
+        images_ci95=most_ci95,
         examples=tuple(examples),
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from experiments.evaluation.compare import compare, draw_comparison
-from experiments.evaluation.comparison import Comparison
+from experiments.evaluation.compare_result import Comparison
 from experiments.evaluation.draw import draw
 from experiments.evaluation.probe import probe
 from experiments.evaluation.run_result import RunResult

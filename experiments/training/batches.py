@@ -1,7 +1,4 @@
-"""The images of a training run: drawn from memory or a stream, with their words.
-
-Imports data and config alone; the model comes later, since its size depends on the images.
-"""
+"""The images of a training run: drawn from memory or a stream, with their words."""
 
 from __future__ import annotations
 
@@ -12,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from experiments.training.build import load_captions, load_split
+from experiments.training.build import captions_of, load_split
 from experiments.training.config import TrainConfig
 from experiments.training.distributed import Processes
 from foveate.data import augment
@@ -56,7 +53,7 @@ class TrainingImages:
         self.pixels = self.held.images.to(config.run.device)
         self.captions: Captions | None = None
         if config.parts.tracks:
-            self.captions = load_captions(config, self.held, "train")
+            self.captions = captions_of(config, self.held)
 
     def draw(self, size: int, generator: torch.Generator) -> Drawn:
         """Draw images with replacement, or take the next ones of the stream."""

@@ -47,7 +47,7 @@ def load_split(config: TrainConfig, split: str, limit: int | None = None) -> Ima
     )
 
 
-def load_captions(config: TrainConfig, images: ImageSet, split: str) -> Captions:
+def captions_of(config: TrainConfig, images: ImageSet) -> Captions:
     """Say what is at each patch, as far as the data set knows."""
     rows, cols = (side // config.model.patch_size for side in images.image_shape[1:])
     return patch_captions(images, (rows, cols))

@@ -8,8 +8,11 @@ import sys
 import torch
 
 from experiments.runs import (
+    Run,
     check_folder,
     git_commit,
+    load_run,
+    read_config,
     read_manifest,
     save_checkpoint,
     seconds_so_far,
@@ -43,6 +46,29 @@ def train(config: TrainConfig) -> Trainer:
         done = f"{trainer.iteration} of {config.total_iterations} iterations"
         print(f"written: {config.run.out}, {done}")
     return trainer
+
+
+def finished_run(wanted: TrainConfig) -> Run:
+    """Train a run, or finish the one that is there, and load it.
+
+    Raises:
+        ValueError: the run that is there has another config.
+    """
+    begun = (wanted.run.out / "config.json").is_file()
+    if begun:
+        same = (
+            wanted.optimization.micro_batches
+            or read_config(wanted.run.out).optimization.micro_batches
+        )
+        try:
+            check_folder(wanted.replace(resume=True, micro_batches=same))
+        except ValueError as reason:
+            raise ValueError(f"{reason}; choose another --out for a study of its own") from reason
+    if not (wanted.run.out / CHECKPOINT).is_file() or (
+        load_run(wanted.run.out).iteration < wanted.total_iterations
+    ):
+        train(wanted.replace(resume=begun))
+    return load_run(wanted.run.out)
 
 
 def run_loop(config: TrainConfig, processes: Processes) -> Trainer:

@@ -1,4 +1,4 @@
-"""How the model learns: orders of batches, one update, and the schedule of its rate."""
+"""How the model learns: orders of batches, one update, and its learning rate."""
 
 from __future__ import annotations
 

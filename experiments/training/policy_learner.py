@@ -7,7 +7,7 @@ that the model learns from the orders that the policy chose before its update.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import torch
 
@@ -21,9 +21,6 @@ from experiments.training.groups import PolicyTraining
 from foveate.model import AnyOrderTransformer
 from foveate.optim import CosineDecay, set_rate
 from foveate.orders.segments import Fixations
-
-if TYPE_CHECKING:
-    from agents.joint_ppo import JointPPO
 
 LEAST_RATE = 0.05
 """Share of the peak learning rate that is left at the end."""
@@ -161,7 +158,7 @@ class MaskablePPOLearner:
             reward=options.reward,
             fixation_size=config.scan.fixation_size,
         )
-        self.ppo: JointPPO = JointPPO(
+        self.ppo = JointPPO(
             env,
             discount=options.discount,
             hidden_dim=PolicyConfig().hidden_dim,

@@ -22,7 +22,7 @@ DEMO = TrainConfig().replace(
 
 
 PRESETS: dict[str, tuple[str, TrainConfig]] = {
-    "demo": ("Scenes, periphery: the two-command demo, under 6 minutes on 2 cores.", DEMO),
+    "demo": ("Scenes, periphery: the two-command demo; 6 to 12 minutes on a CPU.", DEMO),
     "smoke": (
         "A few iterations of everything, for tests.",
         DEMO.replace(

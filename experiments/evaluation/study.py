@@ -1,4 +1,4 @@
-"""Two learners of the policy over seeds, beside random, center-out and the greedy oracle."""
+"""Study of two learners of the policy over seeds, beside random, center-out and the oracle."""
 
 from __future__ import annotations
 
@@ -11,15 +11,13 @@ from typing import ClassVar, Literal, get_args
 import torch
 
 from agents.baselines import GreedyOracleAgent
-from experiments.evaluation.intervals import seed_interval
+from experiments.evaluation.intervals import Interval, seed_interval
 from experiments.evaluation.scanpaths import error_curves_of, scan_in_chunks
-from experiments.runs import Run, check_folder, git_commit, load_run, read_config
+from experiments.runs import Run, git_commit
 from experiments.tables import Result, Table, plural, with_interval
 from experiments.training.build import set_threads
-from experiments.training.config import TrainConfig
-from experiments.training.loop import train
+from experiments.training.loop import finished_run
 from experiments.training.presets import PRESETS
-from foveate.checkpoint import CHECKPOINT
 from foveate.orders import ordering, rank_to_order
 
 Learner = Literal["group-relative", "maskable-ppo"]
@@ -35,7 +33,7 @@ class StudyRow:
     auc: float
     """Area under the error curve on test images, mean over runs."""
     auc_per_run: tuple[float, ...]
-    auc_ci95: tuple[float, float]
+    auc_ci95: Interval
     seconds_to_target: tuple[float, ...] = ()
     """Training time until the target, by seed; inf = never, none = it does not learn."""
 
@@ -112,7 +110,7 @@ def study(
     for seed in seeds:
         for learner in get_args(Learner):
             folder = out / preset / f"{learner}_{seed}"
-            run = finished(plan.replace(out=folder, agent=learner, seed=seed))
+            run = finished_run(plan.replace(out=folder, agent=learner, seed=seed))
             measured = evaluate(run, limit)
             areas.setdefault(learner, []).append(measured.pop("policy"))
             for name, area in measured.items():
@@ -136,36 +134,12 @@ def study(
 
 def row_of(areas: list[float], curves: list[list[tuple[float, float]]], target: float) -> StudyRow:
     """Return the mean over seeds, its interval, and the times to the target."""
-    low, high = seed_interval(areas)
     return StudyRow(
         auc=statistics.mean(areas),
         auc_per_run=tuple(areas),
-        auc_ci95=(low, high),
+        auc_ci95=seed_interval(areas),
         seconds_to_target=tuple(seconds_to(curve, target) for curve in curves),
     )
-
-
-def finished(wanted: TrainConfig) -> Run:
-    """Train a run, or finish or load the one that is there.
-
-    Raises:
-        ValueError: the run that is there has another config.
-    """
-    begun = (wanted.run.out / "config.json").is_file()
-    if begun:
-        same = (
-            wanted.optimization.micro_batches
-            or read_config(wanted.run.out).optimization.micro_batches
-        )
-        try:
-            check_folder(wanted.replace(resume=True, micro_batches=same))
-        except ValueError as reason:
-            raise ValueError(f"{reason}; choose another --out for a study of its own") from reason
-    if not (wanted.run.out / CHECKPOINT).is_file() or (
-        load_run(wanted.run.out).iteration < wanted.total_iterations
-    ):
-        train(wanted.replace(resume=begun))
-    return load_run(wanted.run.out)
 
 
 def evaluate(run: Run, limit: int) -> dict[str, float]:

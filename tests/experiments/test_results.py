@@ -16,7 +16,7 @@ import torch
 from agents.baselines import GreedyOracleAgent
 from experiments.compare import CompareConfig
 from experiments.evaluation.compare import compare, draw_comparison
-from experiments.evaluation.comparison import SHOWN, Comparison, OrderErrors, training_facts
+from experiments.evaluation.compare_result import SHOWN, Comparison, OrderErrors, training_facts
 from experiments.evaluation.diagnostics import (
     Diagnostics,
     chosen_percentiles,
@@ -42,7 +42,7 @@ from foveate.orders.segments import Fixations
 from foveate.probes import Accuracy, LinearAccuracy
 from foveate.probes.heads import HeadAccuracy
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 RECORDS = ROOT / "experiments" / "records"
 CROSS = """
 import torch
@@ -342,8 +342,7 @@ def test_scripts_and_libraries_have_the_same_defaults(script: type, library: Any
 
 
 def test_segments_are_compared_as_patches_are(run: Run) -> None:
-    squares = Fixations.squares(run.model.grid, 2)
-    by_squares = replace(run, fixations=squares, config=run.config.replace(budget=2))
+    by_squares = replace(run, config=run.config.replace(budget=2, fixation_size=2))
     result = compare(by_squares, limit=6, oracle_limit=4)
     assert result.fixation_patches == 4
     assert result.tables()[0].caption.startswith("cue: 2 fixations of 4 among 16 patches")

@@ -7,13 +7,11 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Self, TypeAlias
+from typing import ClassVar, Self
 
-from experiments.evaluation.intervals import seed_interval
+from experiments.evaluation.intervals import Interval, seed_interval
 from experiments.runs import set_aside
-from experiments.tables import Result, Table, plural, with_interval
-
-Interval: TypeAlias = tuple[float, float]
+from experiments.tables import Result, Table, plural, signed, with_interval
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,8 +119,8 @@ class OrderRow:
         for name in self.accuracies():
             pairs = zip(self.runs, other.runs, strict=True)
             differences = [one.accuracies()[name] - each.accuracies()[name] for one, each in pairs]
-            low, high = seed_interval(differences)
-            cells.append(f"{name} {statistics.mean(differences):+.3f} [{low:+.3f}, {high:+.3f}]")
+            mean = statistics.mean(differences)
+            cells.append(f"{name} {signed(mean, seed_interval(differences), 3)}")
         return ", ".join(cells)
 
     def costs(self) -> tuple[str, ...]:
@@ -250,7 +248,4 @@ class OrdersResult(Result):
 
 def interval_over_seeds(values: Sequence[float]) -> Interval | None:
     """Return the 95% interval of a mean; None of a single value."""
-    if len(values) == 1:
-        return None
-    low, high = seed_interval(values)
-    return low, high
+    return None if len(values) == 1 else seed_interval(values)

@@ -20,12 +20,12 @@ from experiments.benchmarks.streaming import bench_data
 from experiments.benchmarks.timing import BenchResult
 from experiments.benchmarks.training import bench_train
 from experiments.decode import DecodeConfig
-from experiments.evaluation.agents import StudyResult, StudyRow, study
 from experiments.evaluation.decode import Decoded, DecodeResult, Searched, decode
-from experiments.evaluation.order_results import OrderRow, OrderRun, OrdersResult
 from experiments.evaluation.orders import compare_orders
+from experiments.evaluation.orders_result import OrderRow, OrderRun, OrdersResult
 from experiments.evaluation.pages import RECORDS, RESULTS, read_result
 from experiments.evaluation.read import Reading, ReadResult, read
+from experiments.evaluation.study import StudyResult, StudyRow, study
 from experiments.orders import OrdersConfig
 from experiments.read import ReadConfig
 from experiments.record import keep_run

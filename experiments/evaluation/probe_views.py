@@ -1,4 +1,4 @@
-"""The bench of a probe: a run, its images, and every view of its weights that is probed."""
+"""Every view of a run that is probed: weights and attention, stream, and pooling."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ Row = dict[str, Accuracy]
 
 
 @dataclass(frozen=True)
-class Source:
-    """Weights to be probed, with one attention."""
+class Variant:
+    """Weights that are probed, with one attention."""
 
     name: str
     """full, causal, or random_weights."""
@@ -53,16 +53,16 @@ class Source:
 
 @dataclass(frozen=True)
 class View:
-    """What is probed of a source."""
+    """Features that are probed of a variant."""
 
-    source: Source
+    variant: Variant
     states: States
     pooling: Pooling
 
 
 @dataclass(frozen=True)
-class Bench:
-    """A run, its images, and what is to be made of them."""
+class Probing:
+    """What is probed: a run and its images, with the options."""
 
     options: ProbeOptions
     run: Run
@@ -76,37 +76,37 @@ class Bench:
         """Columns of the table."""
         return [name for name in COLUMNS if name.removesuffix("_10") in self.options.probes]
 
-    def sources(self) -> list[Source]:
+    def variants(self) -> list[Variant]:
         """The run's weights with every attention, full first, and untrained ones with the first."""
         torch.manual_seed(self.options.seed)
         untrained = self.run.untrained_model(self.train.image_shape)
         kinds: list[Attention] = sorted(self.options.attention, reverse=True)
-        sources = [Source(kind, self.run.model, kind) for kind in dict.fromkeys(kinds)]
-        return [*sources, Source("random_weights", untrained, sources[0].attention)]
+        variants = [Variant(kind, self.run.model, kind) for kind in dict.fromkeys(kinds)]
+        return [*variants, Variant("random_weights", untrained, variants[0].attention)]
 
-    def views(self, sources: list[Source]) -> list[View]:
+    def views(self, variants: list[Variant]) -> list[View]:
         """All that is probed; layers are chosen from the first view."""
         views: list[View] = []
-        for source in sources:
+        for variant in variants:
             for pooling in POOLINGS if "content" in self.options.stream else ():
                 # A start token sees only itself with causal attention.
-                blind = pooling == "cls" and source.attention == "causal"
+                blind = pooling == "cls" and variant.attention == "causal"
                 if pooling in self.options.pooling and not blind:
-                    views.append(View(source, "content", pooling))
+                    views.append(View(variant, "content", pooling))
             if "query" in self.options.stream:
-                views.append(View(source, "query", "mean"))
+                views.append(View(variant, "query", "mean"))
         return views
 
     def features(self, view: View, images: ImageSet) -> dict[str, np.ndarray]:
         """Features (M, D) by name, such as ``layer_1`` .. ``layer_depth``."""
         layers = extract_features(
-            view.source.model,
+            view.variant.model,
             images,
-            attention=view.source.attention,
+            attention=view.variant.attention,
             states=view.states,
             pooling="cls" if view.pooling == "cls" else "mean",
         )
-        label = view.source.label
+        label = view.variant.label
         if view.states == "query":
             return {label("query"): layers[0]}
         if view.pooling == "concat":
@@ -129,9 +129,9 @@ class Bench:
 
     def attentive(self, view: View, layer: int) -> Accuracy:
         """Probe the patch tokens of one layer."""
-        source, states = view.source, view.states
+        variant, states = view.variant, view.states
         seen, unseen = (
-            frozen_tokens(source.model, images, layer, attention=source.attention, states=states)
+            frozen_tokens(variant.model, images, layer, attention=variant.attention, states=states)
             for images in (self.train, self.test)
         )
         data = seen, self.train.labels.numpy(), unseen, self.test.labels.numpy()
@@ -154,14 +154,14 @@ class Bench:
         """Share of the test images that are of the commonest class."""
         return float(self.test.labels.bincount().max()) / len(self.test)
 
-    def fine_tune(self, sources: list[Source]) -> dict[str, FineTuned]:
-        """Fine-tune a copy of every source."""
+    def fine_tune(self, variants: list[Variant]) -> dict[str, FineTuned]:
+        """Fine-tune a copy of every variant."""
         results: dict[str, FineTuned] = {}
-        for source in progress(sources, "fine-tuning"):
-            how = tuning(self.options, self.run, source.attention)
+        for variant in progress(variants, "fine-tuning"):
+            how = tuning(self.options, self.run, variant.attention)
             seed = self.options.seed
-            tuned = fine_tune_probe(source.model, self.train, self.test, how, seed=seed)
-            results[source.name] = FineTuned(**vars(tuned), **vars(how))
+            tuned = fine_tune_probe(variant.model, self.train, self.test, how, seed=seed)
+            results[variant.name] = FineTuned(**vars(tuned), **vars(how))
         return results
 
 

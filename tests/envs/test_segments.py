@@ -175,6 +175,8 @@ def test_what_a_segment_has_shown_before_is_no_news(
     error = twice.error
     reward = twice.step(torch.tensor([[7, 3]] * 5))
     torch.testing.assert_close(reward, -error - REVISIT_PENALTY, atol=1e-5, rtol=1e-5)
+    assert twice.order.tolist() == [[[3, 7, -1, -1], [-1, 2, -1, -1], [-1, -1, -1, -1]]] * 5
+    assert twice.newest.tolist() == [[7, 3]] * 5
     with pytest.raises(ValueError, match="row 0 opens a patch twice at once"):
         Episode(model, images, budget=3).step(torch.tensor([[3, 3]] * 5))
 
