@@ -6,6 +6,7 @@ import dataclasses
 
 import pytest
 import torch
+from looks import looks
 from torch import Tensor
 
 from agents.baselines import (
@@ -27,7 +28,9 @@ from agents.policies import Agent, PointerPolicy, PolicyAgent, PolicyConfig
 from envs.episode import Episode, Observation
 from envs.toy import BUDGET, CUE, PLACES, cue_images
 from foveate.checkpoint import load_model
+from foveate.config import ModelConfig
 from foveate.model import AnyOrderTransformer
+from foveate.orders.segments import Fixations
 
 
 @pytest.fixture
@@ -264,6 +267,37 @@ def test_an_agent_is_an_ordering_like_any_other(
     rank = AgentOrdering(PolicyAgent(policy), model, budget=4)(images)
     assert torch.equal((rank < 4).sum(1), torch.full((5,), 4))
     assert torch.isfinite(model(images, rank))
+
+
+@pytest.mark.parametrize(("side", "num_candidates"), [(1, None), (1, 4), (2, None), (2, 2)])
+def test_a_policys_rollout_never_waits_for_the_device(
+    side: int, num_candidates: int | None
+) -> None:
+    """Of fixations that share no patch and are equally large: single patches, or squares."""
+    config = ModelConfig(
+        image_size=(8, 8), in_chans=1, patch_size=2, embed_dim=16, depth=2, num_heads=2
+    )
+    model, policy = AnyOrderTransformer(config), PointerPolicy(16, PolicyConfig(hidden_dim=8))
+    fixations = Fixations.squares(model.grid, side)
+    assert fixations.is_partition
+    assert fixations.is_single == (side == 1)
+    with looks() as counted:
+        scans = policy_step(
+            model,
+            policy,
+            torch.rand(3, 1, 8, 8),
+            budget=2,
+            reward="auc",
+            group=2,
+            discount=0.7,
+            entropy_weight=0.01,
+            fixations=fixations,
+            num_candidates=num_candidates,
+            generator=torch.Generator().manual_seed(0),
+        )
+        scans.loss.backward()
+    assert counted.looks == 0
+    assert scans.auc > 0
 
 
 def test_a_group_of_one_has_no_baseline(
