@@ -9,15 +9,15 @@ from dataclasses import dataclass
 
 import kornia.filters
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from agents.policies import Agent
 from envs.episode import Episode
+from foveate.errors import unseen_error
 from foveate.model import AnyOrderTransformer
 from foveate.orders import order_to_rank
-from foveate.orders.segments import Fixations
+from foveate.orders.segments import Fixations, patches_in
 
 
 @dataclass(frozen=True)
@@ -78,20 +78,18 @@ def error_after(episode: Episode, fixations: Int[Tensor, "B K"]) -> Float[Tensor
     """
     num_tried, num_patches = fixations.shape[1], episode.unseen.shape[1]
     patches = episode.fixations.opened_by(fixations)
-    unseen = episode.unseen.unsqueeze(1).repeat(1, num_tried, 1)
-    new = (patches >= 0) & unseen.gather(2, patches.clamp_min(0))
-    # What is no news comes last; seen patches and padding hide nothing.
-    first = new.to(torch.uint8).argsort(dim=2, descending=True, stable=True)
-    patches, new = patches.clamp_min(0).gather(2, first), new.gather(2, first)
+    unseen = episode.unseen.unsqueeze(1).expand(-1, num_tried, -1)
+    present = None
+    if not episode.fixations.is_single:
+        new = (patches >= 0) & unseen.gather(2, patches.clamp_min(0))
+        present = new.flatten(0, 1)
     scan = episode.scan.repeat(num_tried)
     scan.make_room(patches.shape[2])
-    present = None if episode.fixations.is_single else new.flatten(0, 1)
-    scan.reveal(patches.flatten(0, 1), present)
+    scan.reveal(patches.clamp_min(0).flatten(0, 1), present)
     pixels = scan.predict().values.unflatten(0, (-1, num_tried))
-    error = (pixels - episode.targets.unsqueeze(1)).square().mean(-1)
-    place = patches.masked_fill(~new, num_patches)
-    left = F.pad(unseen, (0, 1)).scatter(2, place, torch.zeros_like(new))[..., :num_patches]
-    after = (error * left).sum(-1) / episode.initial_error.unsqueeze(-1)
+    left = unseen & ~patches_in(patches, num_patches)
+    error = unseen_error(pixels, episode.targets.unsqueeze(1), left).sum(-1)
+    after = error / episode.initial_error.unsqueeze(-1)
     return after.masked_fill(~episode.selectable.gather(1, fixations), torch.inf)
 
 

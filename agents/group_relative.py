@@ -56,10 +56,22 @@ class PolicyStep:
     advantage: Float[Tensor, "B T"]
     """Leave-one-out advantage of each fixation, not yet scaled."""
     entropy_weight: float
-    episode_return: float
-    """Mean undiscounted reward per scan."""
-    auc: float
-    """Mean normalized error over fixations 1..T; an estimate where candidates are drawn."""
+    rewards: Float[Tensor, "B T"]
+    """Reward of each fixation."""
+    errors: Float[Tensor, "B T"]
+    """Normalized error after each fixation; an estimate where candidates are drawn."""
+
+    # Measurements are read when they are asked for, since the host waits for the device then.
+
+    @property
+    def episode_return(self) -> float:
+        """Mean undiscounted reward per scan."""
+        return float(self.rewards.sum(1).mean())
+
+    @property
+    def auc(self) -> float:
+        """Mean normalized error over fixations 1..T."""
+        return float(self.errors.mean())
 
     @property
     def entropy(self) -> float:
@@ -115,7 +127,7 @@ def policy_step(
         generator=generator,
     )
     # No fixation is chosen twice: where they share no patch, all that is opened is new.
-    is_new = True if fixations is None or fixations.is_partition else None
+    all_new = episode.fixations.is_partition
     log_probs, entropies, rewards, errors = [], [], [], []
     for _ in range(budget):
         distribution = policy.distribution(episode.observe())
@@ -123,7 +135,7 @@ def policy_step(
             choice = sample(distribution.logits, generator)
         log_probs.append(distribution.log_prob(choice))
         entropies.append(distribution.entropy())
-        rewards.append(episode.step(episode.patch_of(choice), is_new=is_new))
+        rewards.append(episode.step(episode.patch_of(choice), all_new=all_new))
         errors.append(episode.error)
     reward_t = torch.stack(rewards, 1)
     return PolicyStep(
@@ -132,6 +144,6 @@ def policy_step(
         entropies=torch.stack(entropies, 1),
         advantage=leave_one_out_advantage(rewards_to_go(reward_t, discount), group),
         entropy_weight=entropy_weight,
-        episode_return=float(reward_t.sum(1).mean()),
-        auc=float(torch.stack(errors, 1).mean()),
+        rewards=reward_t,
+        errors=torch.stack(errors, 1),
     )

@@ -80,9 +80,9 @@ class Candidates:
         num_rows, num_fixations = selectable.shape
         noise = torch.rand(num_rows // group, num_fixations, generator=generator)
         noise = noise.to(unseen.device).repeat_interleave(group, dim=0)
-        # Of fixations that share no patch, an opened patch ends one at most. Only where that might
-        # leave too few are they counted, for which a GPU must be waited for.
-        if not fixations.is_partition or num_fixations - num_opened < number:
+        # Of fixations that share no patch, each spent one took S opened patches. Only where that
+        # might leave too few are they counted, for which a GPU must be waited for.
+        if not fixations.is_partition or num_fixations - num_opened // fixations.size < number:
             number = min(number, max(1, int(selectable.sum(1).min())))
         chosen = noise.masked_fill(~selectable, -1.0).topk(number, dim=1).indices
         return cls(chosen, fixations.opened_by(chosen).flatten(1), fixations, are_all=False)

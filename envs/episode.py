@@ -14,11 +14,12 @@ from torch import Tensor
 
 from envs.candidates import Candidates, Observation
 from envs.rewards import REVISIT_PENALTY, Fixation, Knowledge, checked_reward, reward_named
+from foveate.errors import unseen_error
 from foveate.model import AnyOrderTransformer
 from foveate.model.decoder import Prediction
 from foveate.model.encoder import take
 from foveate.model.scanning import Scan
-from foveate.orders.segments import Fixations
+from foveate.orders.segments import Fixations, patches_in
 
 
 class Episode:
@@ -57,7 +58,7 @@ class Episode:
         self.reward, self.reward_of = reward, reward_named(reward)
         if num_candidates is not None and num_candidates < 1:
             raise ValueError(f"there must be at least 1 candidate, got {num_candidates}")
-        fixations = fixations or Fixations.single(model.num_patches)
+        fixations = Fixations.single(model.num_patches) if fixations is None else fixations
         self.fixations = fixations.to(images.device)
         if not 1 <= budget <= len(fixations):
             raise ValueError(f"budget must lie in 1..{len(fixations)} fixations, got {budget}")
@@ -71,13 +72,16 @@ class Episode:
         num_rows, device = len(self.targets), images.device
         self.num_steps = torch.zeros(num_rows, dtype=torch.long, device=device)
         self.opened = torch.full((num_rows, budget, fixations.size), -1, device=device)
+        self.newest = self.opened[:, 0]
         self.unseen = torch.ones(self.targets.shape[:2], dtype=torch.bool, device=device)
         self.num_opened = 0
         self.initial_error = self._look_at_all(prediction)
         self.error = torch.ones_like(self.initial_error)
 
     opened: Int[Tensor, "B T S"]
-    """Patches opened at each step; -1 = not yet, or padding."""
+    """Patches opened at each step, of a segment the new ones alone; -1 = not yet, or padding."""
+    newest: Int[Tensor, "B K"]
+    """All patches of the last fixation, whether they were new or not; -1 = none, or padding."""
     num_steps: Int[Tensor, "B"]
     """Fixations made by each row."""
     num_opened: int
@@ -142,7 +146,7 @@ class Episode:
 
     # --- one fixation
 
-    def step(self, patches: Int[Tensor, "B *K"], *, is_new: bool | None = None) -> Tensor:
+    def step(self, patches: Int[Tensor, "B *K"], *, all_new: bool = False) -> Tensor:
         """Make one fixation per row and return the reward, (B,).
 
         Patches that have been seen show nothing new. A fixation that shows nothing new at all
@@ -151,27 +155,23 @@ class Episode:
         Args:
             patches: the patch that each row opens, (B,), or the K patches that it opens together,
                 (B, K), padded with -1.
-            is_new: True = the caller states that all are unseen, different, and no padding. The
-                step then looks at no values, for which a GPU must be waited for. None = look.
+            all_new: True = the caller states that a step of the budget is left in every row, and
+                that all patches are unseen, different, and no padding. The step then looks at no
+                values, for which a GPU must be waited for. False = look, and check.
 
         Raises:
             ValueError: the budget of a row is spent; a patch is outside 0..N-1, or twice in a
                 row; or, where candidates are drawn, it is not of a candidate.
         """
         patches = patches.unsqueeze(1) if patches.ndim == 1 else patches
-        if not is_new:
+        if not all_new:
             self._check(patches)
         known_before = self._knowledge()
         place = patches.clamp_min(0)
         new = (patches >= 0) & self.unseen.gather(1, place)
-        self._record(patches)
-        # Seen patches and padding go to one more place, since they must not hide a new one.
-        num_patches = self.unseen.shape[1]
-        opened = F.pad(self.unseen, (0, 1)).scatter(
-            1, place.masked_fill(~new, num_patches), torch.zeros_like(new)
-        )
-        self.unseen = opened[:, :num_patches]
-        self._reveal(place, new, is_new)
+        self._record(patches, new)
+        self.unseen = self.unseen & ~patches_in(patches, self.unseen.shape[1])
+        self._reveal(place, new, all_new)
         self._predict()
         self.error = self.remaining_error() / self.initial_error
         fixation = Fixation(
@@ -190,14 +190,17 @@ class Episode:
         """Begin a new episode with new images in the chosen rows (True = restart)."""
         model = self.scan.model
         if bool(rows.all()):
+            self.num_opened = 0
             room = self.scan.capacity - model.num_always
-            self.scan = Scan.start(model, images, room)
+            # An agent of segments may have made more room than a row has patches.
+            self.scan = Scan.start(model, images, min(model.num_patches, room))
         else:
             self.scan.restart(rows, images)
         fresh = model.patchify(model.normalize(images))
         self.targets = self.targets.masked_scatter(rows.view(-1, 1, 1), fresh)
         self.num_steps = self.num_steps.masked_fill(rows, 0)
         self.opened = self.opened.masked_fill(rows.view(-1, 1, 1), -1)
+        self.newest = self.newest.masked_fill(rows.unsqueeze(1), -1)
         self.unseen = self.unseen | rows.unsqueeze(1)
         initial = self._look_at_all(self.scan.predict())
         self.initial_error = torch.where(rows, initial, self.initial_error)
@@ -227,8 +230,11 @@ class Episode:
             if not bool((is_decoded | (patches < 0)).all()):
                 raise ValueError("with num_candidates the next patch must be one of the candidates")
 
-    def _record(self, patches: Int[Tensor, "B K"]) -> None:
+    def _record(self, patches: Int[Tensor, "B K"], new: Bool[Tensor, "B K"]) -> None:
         """Note what was opened at this step."""
+        self.newest = patches
+        if patches.shape[1] > 1:
+            patches = patches.masked_fill(~new, -1)
         missing = patches.shape[1] - self.opened.shape[2]
         self.opened = F.pad(self.opened, (0, max(0, missing)), value=-1)
         patches = F.pad(patches, (0, max(0, -missing)), value=-1)
@@ -236,32 +242,22 @@ class Episode:
         self.opened = self.opened.index_put((rows, self.num_steps), patches)
         self.num_steps = self.num_steps + 1
 
-    def _reveal(
-        self, place: Int[Tensor, "B K"], new: Bool[Tensor, "B K"], is_new: bool | None
-    ) -> None:
+    def _reveal(self, place: Int[Tensor, "B K"], new: Bool[Tensor, "B K"], all_new: bool) -> None:
         """Let the model see the new patches."""
         self.num_opened += place.shape[1]
         self.scan.make_room(place.shape[1])
-        if is_new or bool(new.all()):
-            self.scan.reveal(place)
-            return
-        # What is no news comes last in its row.
-        first = new.to(torch.uint8).argsort(dim=1, descending=True, stable=True)
-        self.scan.reveal(place.gather(1, first), new.gather(1, first))
+        self.scan.reveal(place, None if all_new or bool(new.all()) else new)
 
     def _knowledge(self) -> Knowledge:
-        predicted = self.choices.predicted
-        return Knowledge(
-            self.error, self.prediction, predicted, self.patch_errors, self.scan.content
-        )
+        said = self.prediction, self.choices.predicted, self.patch_errors
+        return Knowledge(self.error, *said, self.scan.content)
 
     def _judge(self, prediction: Prediction) -> None:
         """Keep a prediction of the predicted patches, and its errors."""
         self.prediction = prediction
-        choices = self.choices
+        choices, unseen = self.choices, self.choices.of_predicted(self.unseen)
         targets = self.targets if choices.are_all else take(self.targets, choices.positions)
-        error = (prediction.values - targets).square().mean(-1)
-        self.patch_errors = error * choices.of_predicted(self.unseen)
+        self.patch_errors = unseen_error(prediction.values, targets, unseen)
 
     def _look_at_all(self, prediction: Prediction) -> Float[Tensor, "B"]:
         """Take a prediction of all patches, return its error, and draw the first candidates."""

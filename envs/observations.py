@@ -178,9 +178,8 @@ def patch_centers(grid: tuple[int, int]) -> Float[Tensor, "N 2"]:
 
 def gaze_points(episode: Episode) -> Float[Tensor, "B 2"]:
     """Where each row looked last, x and y in [-1, 1]; the center before the first fixation."""
-    rows = torch.arange(len(episode.opened), device=episode.opened.device)
-    last = episode.opened[rows, (episode.num_steps - 1).clamp_min(0)]
-    return centers_of(last, patch_centers(episode.scan.model.grid).to(last.device))
+    centers = patch_centers(episode.scan.model.grid)
+    return centers_of(episode.newest, centers.to(episode.newest.device))
 
 
 def centers_of(segments: Int[Tensor, "B S"], centers: Float[Tensor, "N 2"]) -> Float[Tensor, "B 2"]:

@@ -12,7 +12,7 @@ from experiments.benchmarks.timing import BenchResult, alternate
 from experiments.runs import git_commit
 from foveate.config import ModelConfig
 from foveate.model import AnyOrderTransformer
-from foveate.model.parallel_decoding import Schedule, decode_in_order, decode_in_parallel
+from foveate.model.parallel_decoding import DecodingSchedule, decode_in_order, decode_in_parallel
 from foveate.model.scanning import Scan
 from foveate.orders import ordering, rank_to_order
 from foveate.recipes import RECIPES
@@ -37,7 +37,12 @@ def bench_decode(*, repeats: int = 5) -> BenchResult:
     cached, re_encoded = scans(scanner)
     contenders: dict[str, Callable[[], object]] = {
         f"parallel, {passes} passes": partial(
-            decode_in_parallel, masked, canvas, hidden, Schedule.cosine(passes), generator=generator
+            decode_in_parallel,
+            masked,
+            canvas,
+            hidden,
+            DecodingSchedule.cosine(passes),
+            generator=generator,
         )
         for passes in PASSES
     }

@@ -24,7 +24,7 @@ from experiments.runs import Run, git_commit, load_run, read_manifest
 from experiments.tables import Table, plural, with_interval
 from experiments.training.build import set_threads
 from foveate.model import AnyOrderTransformer
-from foveate.model.parallel_decoding import Schedule, frechet_distance, search_schedule
+from foveate.model.parallel_decoding import DecodingSchedule, frechet_distance, search_schedule
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +45,7 @@ class Decoded:
 class Searched:
     """What the search for a schedule found."""
 
-    schedule: Schedule | None = None
+    schedule: DecodingSchedule | None = None
     """The best that it met; None = nothing was searched."""
     distances: tuple[float, ...] = ()
     """To training images, at its start and after every update."""
@@ -136,7 +136,7 @@ def decode(
     model = loaded.model
     check_decodable(loaded, max(*passes, search_passes if search else 1))
     other = None if against is None else load_comparable(against, loaded)
-    schedules = {f"parallel, {each} passes": Schedule.cosine(each) for each in passes}
+    schedules = {f"parallel, {each} passes": DecodingSchedule.cosine(each) for each in passes}
     searched = Searched()
     if search:
         searched = searched_schedule(loaded, search_passes, search, num_images, seed)
@@ -247,12 +247,12 @@ def searched_schedule(
     model = run.model
     reference = features(model, run.split("train", 2000))
 
-    def distance(schedule: Schedule) -> float:
+    def distance(schedule: DecodingSchedule) -> float:
         generator = torch.Generator().manual_seed(seed)
         images = generate(model, parallel(model, schedule), num_images, generator)
         return frechet_distance(pooled(model, images), reference)
 
     schedule, distances = search_schedule(
-        Schedule.cosine(passes), distance, num_updates=num_updates
+        DecodingSchedule.cosine(passes), distance, num_updates=num_updates
     )
     return Searched(schedule=schedule, distances=tuple(distances))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from agents.baselines import OrderAgent, error_after
@@ -15,7 +15,7 @@ from experiments.evaluation.intervals import Interval, mean_interval
 from experiments.evaluation.scanpaths import split_rows
 from foveate.model import AnyOrderTransformer
 from foveate.orders import order_to_rank
-from foveate.orders.segments import Fixations
+from foveate.orders.segments import Fixations, patches_in
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +62,7 @@ def chosen_percentiles(
         episode = Episode(model, part, budget=budget, fixations=fixations)
         every = torch.arange(len(episode.fixations), device=order.device).expand(len(part), -1)
         agent, rank = OrderAgent(path), order_to_rank(path, model.num_patches)
-        patches = patches_of(episode.fixations)
+        patches = patches_in(episode.fixations.patches, model.num_patches)
         for step in range(budget):
             after = error_after(episode, every)
             is_made = patches & episode.unseen.unsqueeze(1) == (rank == step).unsqueeze(1)
@@ -74,13 +74,6 @@ def chosen_percentiles(
             percentiles.append((worse + 0.5 * equal) / others)
             episode.step(agent(episode))
     return torch.cat(percentiles)
-
-
-def patches_of(fixations: Fixations) -> Bool[Tensor, "A N"]:
-    """Return which patches each fixation opens."""
-    place = fixations.patches.masked_fill(fixations.patches < 0, fixations.num_patches)
-    opens = torch.zeros(len(fixations), fixations.num_patches + 1, dtype=torch.bool)
-    return opens.to(place.device).scatter(1, place, True)[:, : fixations.num_patches]
 
 
 def diagnose(

@@ -11,14 +11,14 @@ from torch import Tensor
 
 from foveate.data import ImageSet
 from foveate.model import AnyOrderTransformer
-from foveate.model.parallel_decoding import Schedule, decode_in_order, decode_in_parallel
+from foveate.model.parallel_decoding import DecodingSchedule, decode_in_order, decode_in_parallel
 from foveate.orders import ordering, rank_to_order
 
 Decoding = Callable[[Float[Tensor, "B C H W"], torch.Generator], Float[Tensor, "B C H W"]]
 """Fills an empty canvas."""
 
 
-def parallel(model: AnyOrderTransformer, schedule: Schedule) -> Decoding:
+def parallel(model: AnyOrderTransformer, schedule: DecodingSchedule) -> Decoding:
     """Return decoding by a schedule."""
 
     def decoding(canvas: Float[Tensor, "B C H W"], generator: torch.Generator) -> Tensor:

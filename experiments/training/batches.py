@@ -100,8 +100,8 @@ def make_stream(config: TrainConfig, processes: Processes) -> ImageStream:
         channels=config.data.channels or 3,
         seed=config.run.seed,
         num_workers=config.data.stream_workers,
-        rank=processes.index,
-        world_size=processes.count,
+        process=processes.index,
+        num_processes=processes.count,
     )
 
 

@@ -12,7 +12,7 @@ from typing import ClassVar, Protocol, runtime_checkable
 from PIL import Image
 
 from foveate.data.decoding import Encoded
-from foveate.data.samples import Sample, Source, own_split
+from foveate.data.samples import PieceSource, Sample, own_split
 from foveate.data.scenes import SPLITS
 from foveate.data.sources import LABEL_COLUMNS
 from foveate.data.splits import split_name
@@ -58,7 +58,7 @@ class HubDataset(Protocol):
 
 
 @dataclass(frozen=True)
-class _Hub(Source):
+class _Hub(PieceSource):
     dataset: HubDataset
     image: str
     label: str | None

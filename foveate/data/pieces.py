@@ -21,7 +21,7 @@ from jaxtyping import Int64
 
 from foveate.data import sources
 from foveate.data.hub import HUB, HubDataset, hub_source, load_hub
-from foveate.data.samples import Sample, Source, own_split
+from foveate.data.samples import PieceSource, Sample, own_split
 from foveate.data.splits import choose_rows, split_in_name, split_name
 
 _FILE_KINDS = (".parquet", ".tar")
@@ -29,7 +29,7 @@ _TAR_IMAGES = frozenset({"jpg", "jpeg", "png", "webp"})
 _TAR_LABELS = frozenset({"cls", "json"})
 
 
-def open_source(source: object, split: str) -> Source:
+def open_source(source: object, split: str) -> PieceSource:
     """Open one split of a path, a list of paths, ``hf://NAME``, or a dataset.
 
     Raises:
@@ -49,7 +49,7 @@ def open_source(source: object, split: str) -> Source:
     )
 
 
-def _open_files(paths: Sequence[str | Path], split: str, name: str) -> Source:
+def _open_files(paths: Sequence[str | Path], split: str, name: str) -> PieceSource:
     found: set[tuple[Path, str]] = set()
     for path in (Path(path).expanduser().resolve() for path in paths):
         if path.is_dir():
@@ -96,7 +96,7 @@ class _RowGroup:
 
 
 @dataclass(frozen=True)
-class _Parquet(Source):
+class _Parquet(PieceSource):
     groups: list[_RowGroup]
     kind: ClassVar[str] = "row groups"
 
@@ -155,7 +155,7 @@ def _open_parquet(files: list[tuple[Path, str]], split: str, name: str) -> _Parq
 
 
 @dataclass(frozen=True)
-class _Tar(Source):
+class _Tar(PieceSource):
     files: list[Path]
     kind: ClassVar[str] = "tar files"
 

@@ -21,7 +21,7 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class Source(ABC):
+class PieceSource(ABC):
     """A data set in pieces."""
 
     names: list[str]

@@ -2,7 +2,7 @@
 
 A source is a list of *pieces*, each read from front to back: a parquet row group, a tar file, or a
 shard of a Hugging Face dataset. Every epoch the pieces are shuffled and dealt to the workers of all
-ranks; a worker reads its pieces one after the other, and shuffles block after block of samples.
+processes; a worker reads its pieces one after the other, and shuffles block after block of samples.
 So a position is where a block begins and how much of it was taken: returning there reads at most
 one block again, and decodes no image that was delivered.
 
@@ -37,11 +37,15 @@ class StreamState(TypedDict):
     """One for each worker."""
 
 
+RENAMED = {"rank": "process", "world_size": "num_processes"}
+"""Settings under other names in the states of older checkpoints."""
+
+
 class ImageStream:
     """Endless batches of one split, in an order that its arguments determine.
 
     A batch takes the last samples of one epoch and the first of the next where it must, so that all
-    are of one size. Workers and ranks do not wait for one another at the end of an epoch.
+    are of one size. Workers and processes do not wait for one another at the end of an epoch.
 
     Args:
         source: A parquet or tar file, a list of them, a folder of them, ``hf://`` and a name that
@@ -51,14 +55,14 @@ class ImageStream:
             any, in ``.cls`` or in ``.json`` under "label".
         split: train, val or test.
         image_size: Height and width in pixels: the shorter side is resized, the center kept.
-        batch_size: Images per batch and rank.
+        batch_size: Images per batch and process.
         channels: 3, or 1 for gray.
         seed: Determines the order of pieces and samples.
         shuffle_buffer: Samples that a worker holds, encoded, and shuffles among themselves. 1: a
             piece's own order.
-        num_workers: Processes that read and decode. 0: the caller's own.
-        rank: Which of ``world_size`` processes this is; each gets other samples.
-        world_size: How many processes train together.
+        num_workers: Worker processes that read and decode. 0: the caller's own process.
+        process: Number of this training process, from 0; each gets other samples.
+        num_processes: How many processes train together.
 
     Raises:
         ValueError: A source that is missing, empty or of another kind, a split that it does not
@@ -77,18 +81,20 @@ class ImageStream:
         seed: int = 0,
         shuffle_buffer: int = 1000,
         num_workers: int = 0,
-        rank: int = 0,
-        world_size: int = 1,
+        process: int = 0,
+        num_processes: int = 1,
     ) -> None:
         _check_options(split, image_size, batch_size, channels, seed, shuffle_buffer, num_workers)
-        if not 0 <= rank < world_size:
-            raise ValueError(f"rank must lie in 0..world_size - 1, got {rank} of {world_size}")
+        if not 0 <= process < num_processes:
+            raise ValueError(
+                f"process must lie in 0..num_processes - 1, got {process} of {num_processes}"
+            )
         opened = open_source(source, split)
         lanes = max(1, num_workers)
-        if lanes * world_size > len(opened.names):
+        if lanes * num_processes > len(opened.names):
             raise ValueError(
                 f"{len(opened.names)} {opened.kind} cannot be dealt to {lanes} workers x "
-                f"{world_size} ranks; use fewer, or store the data in more {opened.kind}"
+                f"{num_processes} processes; use fewer, or store the data in more {opened.kind}"
             )
         digest = hashlib.sha256("\n".join(opened.names).encode()).hexdigest()
         self._settings: dict[str, int | str] = {
@@ -97,8 +103,8 @@ class ImageStream:
             "seed": seed,
             "shuffle_buffer": shuffle_buffer,
             "num_workers": num_workers,
-            "rank": rank,
-            "world_size": world_size,
+            "process": process,
+            "num_processes": num_processes,
             "source": f"{len(opened.names)} {opened.kind} ({digest[:8]})",
         }
         self._reader = Reader(
@@ -108,9 +114,9 @@ class ImageStream:
             channels=channels,
             seed=seed,
             shuffle_buffer=shuffle_buffer,
-            num_lanes=lanes * world_size,
+            num_lanes=lanes * num_processes,
         )
-        self._first_lane = lanes * rank
+        self._first_lane = lanes * process
         self._turn = 0
         self._positions = [
             Position(epoch=0, piece=0, row=0, block=0, taken=0) for _ in range(lanes)
@@ -138,7 +144,7 @@ class ImageStream:
         return delivery.batch
 
     def state_dict(self) -> StreamState:
-        """Return the position after the last delivered batch; every rank has its own."""
+        """Return the position after the last delivered batch; every process has its own."""
         return {
             "settings": dict(self._settings),
             "turn": self._turn,
@@ -153,10 +159,11 @@ class ImageStream:
         Raises:
             ValueError: Another argument or the source's pieces differ.
         """
+        settings = {RENAMED.get(name, name): value for name, value in state["settings"].items()}
         for name, value in self._settings.items():
-            if state["settings"][name] != value:
+            if settings[name] != value:
                 raise ValueError(
-                    f"the state has {name} {state['settings'][name]!r}, this stream {value!r}; "
+                    f"the state has {name} {settings[name]!r}, this stream {value!r}; "
                     "make the stream with the state's"
                 )
         self._turn = state["turn"]

@@ -1,7 +1,7 @@
 """The workers of a stream: from a lane and a position to batches.
 
-A lane is one worker of one rank. It reads its pieces one after the other, and shuffles block after
-block of samples.
+A lane is one worker of one process. It reads its pieces one after the other, and shuffles block
+after block of samples.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
 from foveate.data import decoding
-from foveate.data.samples import Sample, Source
+from foveate.data.samples import PieceSource, Sample
 
 
 @dataclass(frozen=True)
@@ -78,9 +78,9 @@ class Worker(IterableDataset[Delivery | str]):
 
 @dataclass(frozen=True, kw_only=True)
 class Reader:
-    """From a lane, one worker of one rank, and its position to its batches."""
+    """From a lane, one worker of one process, and its position to its batches."""
 
-    source: Source
+    source: PieceSource
     image_size: int
     batch_size: int
     channels: int

@@ -25,7 +25,7 @@ from foveate.sampling import gumbel, sample
 
 
 @dataclass(frozen=True)
-class Schedule:
+class DecodingSchedule:
     """How T passes decode an image."""
 
     hidden: tuple[float, ...]
@@ -49,7 +49,7 @@ class Schedule:
         return len(self.sampling_temperature)
 
     @classmethod
-    def cosine(cls, num_passes: int) -> Schedule:
+    def cosine(cls, num_passes: int) -> DecodingSchedule:
         """Return MaskGIT's: shares fall as a cosine, choices from random to greedy."""
         steps = [(step + 1) / num_passes for step in range(num_passes - 1)]
         return cls(
@@ -63,7 +63,7 @@ class Schedule:
         return np.array([*self.hidden, *self.choice_temperature, *self.sampling_temperature])
 
     @classmethod
-    def from_array(cls, values: Float[np.ndarray, " K"]) -> Schedule:
+    def from_array(cls, values: Float[np.ndarray, " K"]) -> DecodingSchedule:
         """Return the schedule of some numbers, clipped to what is allowed."""
         cuts = (len(values) + 2) // 3 - 1
         hidden, choice, sampling = np.split(values, [cuts, 2 * cuts])
@@ -98,7 +98,7 @@ def decode_in_parallel(
     model: AnyOrderTransformer,
     canvas: Float[Tensor, "B C H W"],
     hidden: Bool[Tensor, "B N"],
-    schedule: Schedule,
+    schedule: DecodingSchedule,
     *,
     generator: torch.Generator | None = None,
 ) -> Float[Tensor, "B C H W"]:
@@ -215,13 +215,13 @@ def frechet_distance(first: Float[np.ndarray, "M D"], second: Float[np.ndarray, 
 
 
 def search_schedule(
-    start: Schedule,
-    distance: Callable[[Schedule], float],
+    start: DecodingSchedule,
+    distance: Callable[[DecodingSchedule], float],
     *,
     num_updates: int,
     learning_rate: float = 1.0,
     momentum: float = 0.5,
-) -> tuple[Schedule, list[float]]:
+) -> tuple[DecodingSchedule, list[float]]:
     """Descend a distance by finite differences; the best schedule met, and the path's distances.
 
     ``distance`` should use the same noise at every call, or the differences are of the noise.
@@ -236,11 +236,11 @@ def search_schedule(
     scale = np.where(np.arange(len(values)) < num_shares, 0.01, 0.1)
 
     def measure(scaled: Float[np.ndarray, " K"]) -> float:
-        return distance(Schedule.from_array(scaled * scale))
+        return distance(DecodingSchedule.from_array(scaled * scale))
 
     def allowed(values: Float[np.ndarray, " K"]) -> Float[np.ndarray, " K"]:
         """Stay where a step of a difference changes something."""
-        clipped = Schedule.from_array(values).to_array()
+        clipped = DecodingSchedule.from_array(values).to_array()
         clipped[:num_shares] = clipped[:num_shares].clip(max=0.99)
         return clipped
 
@@ -254,5 +254,5 @@ def search_schedule(
         scaled = allowed(moved * scale) / scale
         distances.append(measure(scaled))
         if distances[-1] == min(distances):
-            best = Schedule.from_array(scaled * scale)
+            best = DecodingSchedule.from_array(scaled * scale)
     return best, distances

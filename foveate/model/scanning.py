@@ -12,8 +12,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from foveate.model.cache import CachePlace, KeyValueCache, append_to_block
+from foveate.model.cache import CachePlace, KeyValueCache, append_to_encoder, empty_caches
 from foveate.model.decoder import Prediction
+from foveate.model.encoder import take
 from foveate.model.transformer import AnyOrderTransformer
 
 CACHED_VALUES = 2**18
@@ -56,18 +57,16 @@ class Scan:
         if not 1 <= budget <= model.num_patches:
             raise ValueError(f"budget must lie in 1..{model.num_patches} fixations, got {budget}")
         always, patches = model.embed(images)
-        num_heads, capacity = model.config.num_heads, model.num_always + budget
-        like = always.unflatten(-1, (num_heads, -1)).transpose(1, 2)
-
-        def caches(num_layers: int) -> list[KeyValueCache]:
-            return [KeyValueCache.empty(like, capacity + 1) for _ in range(num_layers)]
-
+        capacity = model.num_always + budget
+        like = always.unflatten(-1, (model.config.num_heads, -1)).transpose(1, 2)
         scan = cls(
             model=model,
             patches=patches,
             content=always[:, 0],
-            encoder_caches=caches(model.config.depth),
-            decoder_caches=caches(model.config.decoder_depth),
+            encoder_caches=empty_caches(model.encoder, always, capacity + 1),
+            decoder_caches=[
+                KeyValueCache.empty(like, capacity + 1) for _ in model.decoder_blocks()
+            ],
             lengths=torch.zeros(len(images), dtype=torch.long, device=images.device),
             capacity=capacity,
         )
@@ -95,13 +94,16 @@ class Scan:
 
         Args:
             patches: what is revealed.
-            present: True = real, False = padding, last in its row; None = all are real.
+            present: True = real, False = padding; None = all are real.
 
         Raises:
             ValueError: more is revealed than :meth:`start` made room for.
         """
-        index = patches.unsqueeze(-1).expand(-1, -1, self.patches.shape[-1])
-        self._append(self.patches.gather(1, index), present)
+        if present is not None:
+            # What is real comes first in its row, so that the places of a cache fill up in turn.
+            first = present.to(torch.uint8).argsort(dim=1, descending=True, stable=True)
+            patches, present = patches.gather(1, first), present.gather(1, first)
+        self._append(take(self.patches, patches), present)
 
     @torch.no_grad()
     def predict(self, positions: Int[Tensor, "B K"] | None = None) -> Prediction:
@@ -169,22 +171,18 @@ class Scan:
 
     def _append(self, tokens: Float[Tensor, "B K D"], present: Bool[Tensor, "B K"] | None) -> None:
         self.at = self._place(tokens.shape[1], present)
-        layers = []
-        for block, cache in zip(self.model.encoder_blocks(), self.encoder_caches, strict=True):
-            tokens = append_to_block(block, tokens, cache, self.at)
-            layers.append(tokens)
-        tokens = layers[-1] = self.model.encoder.norm(tokens)
-        memories = self.model.decoder.memory(tuple(layers))
+        layers = append_to_encoder(self.model.encoder, tokens, self.encoder_caches, self.at)
+        memories = self.model.decoder.memory(layers)
         for reader, cache, memory in zip(
             self.model.decoder_blocks(), self.decoder_caches, memories, strict=True
         ):
             cache.write(self.at.place, *reader.keys_values(memory))
         if present is None:
-            self.content = tokens[:, -1]
+            self.content = layers[-1][:, -1]
         else:
             num_real = present.sum(1)
             rows = torch.arange(len(num_real), device=num_real.device)
-            newest = tokens[rows, (num_real - 1).clamp_min(0)]
+            newest = layers[-1][rows, (num_real - 1).clamp_min(0)]
             self.content = torch.where(num_real.unsqueeze(1) > 0, newest, self.content)
 
     def _place(self, num_tokens: int, present: Bool[Tensor, "B K"] | None) -> CachePlace:

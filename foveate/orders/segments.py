@@ -6,7 +6,8 @@ A scanpath of segments is an order of sets: ``order[b, t]`` holds the patches of
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from copy import copy
+from dataclasses import dataclass
 from functools import cached_property
 
 import torch
@@ -14,20 +15,30 @@ from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from foveate.orders.paths import Grid, grid_cells
-from foveate.orders.ranks import order_to_rank
+from foveate.orders.ranks import check_order
 
 
 @dataclass(frozen=True)
 class Fixations:
-    """The fixations that a policy chooses from, and the patches that each of them opens."""
+    """The fixations that a policy chooses from, and the patches that each of them opens.
+
+    Raises:
+        ValueError: a fixation opens no patch, one patch twice, or one outside 0..N-1.
+    """
 
     patches: Int[Tensor, "A S"]
-    """Patches of every fixation; -1 = padding, last in its row."""
+    """Patches of every fixation; -1 = padding."""
     num_patches: int
     """Patches of an image, N."""
 
     def __post_init__(self) -> None:
-        order_to_rank(self.patches.unsqueeze(1), self.num_patches)  # Refuses repeats in a row.
+        check_order(self.patches.unsqueeze(1), self.num_patches)
+        opens_none = (self.patches < 0).all(1)
+        if bool(opens_none.any()):
+            raise ValueError(
+                f"every fixation must open a patch; row {int(opens_none.nonzero()[0])} is padding "
+                "alone"
+            )
 
     def __len__(self) -> int:
         """Return the number of fixations, A."""
@@ -80,8 +91,17 @@ class Fixations:
         return cls(torch.tensor(rows), grid[0] * grid[1])
 
     def to(self, device: torch.device | str) -> Fixations:
-        """Return these with their table on a device."""
-        return replace(self, patches=self.patches.to(device))
+        """Return these with their table on a device.
+
+        What is known of the table goes along: to look at it there, the host would wait for a GPU.
+        """
+        patches = self.patches.to(device)
+        if patches is self.patches:
+            return self
+        moved = copy(self)
+        known = {"is_partition": self.is_partition, "is_single": self.is_single}
+        moved.__dict__.update(patches=patches, **known)
+        return moved
 
     def opened_by(self, fixation: Int[Tensor, "*B"]) -> Int[Tensor, "*B S"]:
         """Return the patches that fixations open; -1 = padding."""
@@ -127,6 +147,14 @@ class Fixations:
     def _members(self, of_patches: Shaped[Tensor, "B N"]) -> Shaped[Tensor, "B A S"]:
         """Lay what belongs to patches out by fixation; 0 or False at the padding."""
         return of_patches[:, self.patches.clamp_min(0)].masked_fill(self.patches < 0, 0)
+
+
+def patches_in(segments: Int[Tensor, "*B S"], num_patches: int) -> Bool[Tensor, "*B N"]:
+    """Return which patches each segment holds; its padding (-1) is none of them."""
+    # One more place takes the padding.
+    place = segments.masked_fill(segments < 0, num_patches)
+    held = segments.new_zeros((*segments.shape[:-1], num_patches + 1), dtype=torch.bool)
+    return held.scatter(-1, place, True)[..., :num_patches]
 
 
 def rank_to_segments(rank: Int[Tensor, "B N"], num_steps: int) -> Int[Tensor, "B T S"]:

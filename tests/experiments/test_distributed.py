@@ -23,7 +23,7 @@ from experiments.training.presets import PRESETS
 from experiments.training.trainer import Trainer
 from foveate.checkpoint import CHECKPOINT, read_checkpoint
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 PLAIN = PRESETS["smoke"][1].replace(
     report=False,
     iterations=24,

@@ -42,7 +42,7 @@ from foveate.orders.segments import Fixations
 from foveate.probes import Accuracy, LinearAccuracy
 from foveate.probes.heads import HeadAccuracy
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 RECORDS = ROOT / "experiments" / "records"
 CROSS = """
 import torch

@@ -119,6 +119,17 @@ def test_restarted_rows_equal_new_episodes(
     torch.testing.assert_close(reward[again], alone.step(torch.full((len(fresh),), 9)))
 
 
+def test_rows_restart_after_a_scan_made_more_room_than_there_are_patches(
+    model: AnyOrderTransformer, images: Tensor
+) -> None:
+    """Room is made for a whole segment, of which some may have been seen."""
+    episode = Episode(model, images, budget=3)
+    for _ in range(2):
+        episode.step(torch.arange(10).expand(5, -1))
+    episode.restart(torch.ones(5, dtype=torch.bool), images)
+    assert torch.equal(episode.error, torch.ones(5))
+
+
 def test_candidates_are_unseen_and_predicted_as_among_all(
     model: AnyOrderTransformer, images: Tensor
 ) -> None:

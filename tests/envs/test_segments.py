@@ -65,10 +65,7 @@ class CrossAgent:
             inside = (0 <= row + down) & (row + down < rows) & (0 <= col + right)
             inside &= col + right < cols
             cross.append(torch.where(inside, center + down * cols + right, -1))
-        patches = torch.stack(cross, 1)
-        # A scan may have seen some of them.
-        new = (patches >= 0) & episode.unseen.gather(1, patches.clamp_min(0))
-        return patches.masked_fill(~new, -1)
+        return torch.stack(cross, 1)
 
 
 # --- ranks
@@ -84,6 +81,17 @@ def test_squares_cover_the_grid_once(squares: Fixations) -> None:
             Fixations.squares((3, 4), side)
     with pytest.raises(ValueError, match="repeats 3"):
         Fixations(torch.tensor([[3, 3]]), 12)
+    with pytest.raises(ValueError, match="row 1 is padding alone"):
+        Fixations(torch.tensor([[3, -1], [-1, -1]]), 12)
+
+
+def test_a_table_on_another_device_is_not_looked_at_again(squares: Fixations) -> None:
+    moved = squares.to("meta")
+    assert moved.patches.is_meta
+    assert not moved.is_single
+    assert not moved.is_partition
+    assert Fixations.single(12).to("meta").is_single
+    assert squares.to("cpu") is squares
 
 
 def test_scanpaths_of_segments_are_ranks() -> None:
@@ -159,6 +167,8 @@ def test_what_a_segment_has_shown_before_is_no_news(
     error = twice.error
     reward = twice.step(torch.tensor([[7, 3]] * 5))
     torch.testing.assert_close(reward, -error - REVISIT_PENALTY, atol=1e-5, rtol=1e-5)
+    assert twice.order.tolist() == [[[3, 7, -1, -1], [-1, 2, -1, -1], [-1, -1, -1, -1]]] * 5
+    assert twice.newest.tolist() == [[7, 3]] * 5
     with pytest.raises(ValueError, match="row 0 opens a patch twice at once"):
         Episode(model, images, budget=3).step(torch.tensor([[3, 3]] * 5))
 
@@ -168,7 +178,7 @@ def test_a_step_that_is_stated_to_be_new_is_the_step_that_looks(
 ) -> None:
     stated, looking = (Episode(model, images, budget=2) for _ in range(2))
     for patches in ([[3, 7]], [[2, 0]]):
-        one = stated.step(torch.tensor(patches * 5), is_new=True)
+        one = stated.step(torch.tensor(patches * 5), all_new=True)
         assert torch.equal(one, looking.step(torch.tensor(patches * 5)))
     assert torch.equal(stated.order, looking.order)
 

@@ -31,7 +31,7 @@ from experiments.read import ReadConfig
 from experiments.record import keep_run
 from experiments.study import StudyConfig
 from experiments.tables import Result
-from foveate.model.parallel_decoding import Schedule
+from foveate.model.parallel_decoding import DecodingSchedule
 
 COMMIT = "0123456789abcdef"
 
@@ -106,7 +106,7 @@ DECODE = DecodeResult(
             passes=2, seconds_per_image=0.01234, distance=1.5, distance_ci95=(1.25, 1.75)
         )
     },
-    searched=Searched(schedule=Schedule.cosine(2), distances=(2.0, 1.5)),
+    searched=Searched(schedule=DecodingSchedule.cosine(2), distances=(2.0, 1.5)),
     data="scenes",
     train_seconds=None,
     against_train_seconds=61.0,

@@ -16,7 +16,7 @@ from experiments.training.config import GROUP_OF, GROUPS, TrainConfig
 from experiments.training.groups import ModelOptions, PolicyTraining
 from experiments.training.presets import PRESETS
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 RECORDED = sorted((ROOT / "experiments" / "records").glob("*/config.json"))
 
 

@@ -9,7 +9,7 @@ import torch
 from foveate.model import AnyOrderTransformer
 from foveate.model.parallel_decoding import (
     CachedStream,
-    Schedule,
+    DecodingSchedule,
     decode_in_order,
     decode_in_parallel,
     frechet_distance,
@@ -42,7 +42,7 @@ def test_visible_patches_stay_and_hidden_ones_become_colors(passes: int) -> None
     canvas = COLORS[torch.randint(3, (3, 1, 4, 4))].squeeze(-1)
     hidden = torch.rand(3, 16, generator=generator()) < 0.7
     decoded = decode_in_parallel(
-        model, canvas, hidden, Schedule.cosine(passes), generator=generator()
+        model, canvas, hidden, DecodingSchedule.cosine(passes), generator=generator()
     )
     before, after = model.patchify(canvas), model.patchify(decoded)
     assert torch.equal(before[~hidden], after[~hidden])
@@ -59,7 +59,7 @@ def test_every_pass_decodes_and_leaves_something(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(model, "predict_in_turn", watched)
     canvas, hidden = torch.zeros(1, 1, 4, 4), torch.ones(1, 16, dtype=torch.bool)
-    decode_in_parallel(model, canvas, hidden, Schedule.cosine(4), generator=generator())
+    decode_in_parallel(model, canvas, hidden, DecodingSchedule.cosine(4), generator=generator())
     assert seen == [16, int(16 * 0.92388), int(16 * 0.70711), int(16 * 0.38268)]
 
 
@@ -102,30 +102,30 @@ def test_frechet_distance_of_gaussians_by_hand() -> None:
 def test_a_search_finds_a_better_schedule() -> None:
     target = np.array([0.6, 0.3, 2.0, 1.0, 0.5, 0.5, 0.5])
 
-    def distance(schedule: Schedule) -> float:
+    def distance(schedule: DecodingSchedule) -> float:
         return float(np.square(schedule.to_array() - target).sum())
 
-    best, distances = search_schedule(Schedule.cosine(3), distance, num_updates=20)
+    best, distances = search_schedule(DecodingSchedule.cosine(3), distance, num_updates=20)
     assert distance(best) == min(distances) < 0.3 * distances[0]
 
 
 def test_a_search_leaves_the_largest_shares() -> None:
     """A first share of 0.991, that of MaskGIT's 12 passes: a step up from there changes nothing."""
 
-    def distance(schedule: Schedule) -> float:
+    def distance(schedule: DecodingSchedule) -> float:
         return float(np.square(schedule.to_array()[:11] - 0.5).sum())
 
-    start = Schedule.cosine(12)
+    start = DecodingSchedule.cosine(12)
     assert start.hidden[0] > 0.99
     best, _ = search_schedule(start, distance, num_updates=5)
     assert best.hidden[0] < 0.97
 
 
 def test_schedules_keep_their_lengths() -> None:
-    schedule = Schedule.cosine(5)
-    assert Schedule.from_array(schedule.to_array()) == schedule
+    schedule = DecodingSchedule.cosine(5)
+    assert DecodingSchedule.from_array(schedule.to_array()) == schedule
     with pytest.raises(ValueError, match="T - 1 shares"):
-        Schedule((0.5,), (), (1.0, 1.0))
+        DecodingSchedule((0.5,), (), (1.0, 1.0))
     canvas = torch.rand(2, 1, 4, 4)
     nothing = torch.tensor([[True], [False]]).expand(2, 16)
     with pytest.raises(ValueError, match="every image needs a hidden patch"):

@@ -29,7 +29,7 @@ from experiments.training.loop import train
 from experiments.training.presets import PRESETS
 from foveate.recipes import RECIPES
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 def start(script: str, *options: str | Path) -> subprocess.CompletedProcess[str]:

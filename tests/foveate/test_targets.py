@@ -122,7 +122,7 @@ def test_a_target_of_ones_own_trains_from_the_command_line(own_parts: Path) -> N
     options = f"saim --target own_parts:Edges --warmup-iterations 2 {sizes} --no-report --threads 1"
     done = subprocess.run(
         [sys.executable, "-m", "experiments.train", *options.split(), "--out", own_parts / "run"],
-        cwd=Path(__file__).parent.parent,
+        cwd=Path(__file__).parents[2],
         env={**os.environ, "PYTHONPATH": str(own_parts)},
         capture_output=True,
         text=True,

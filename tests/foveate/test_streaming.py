@@ -91,12 +91,16 @@ def take(stream: ImageStream, num_batches: int) -> list[list[int]]:
     return [contents(batch) for batch in itertools.islice(stream, num_batches)]
 
 
-def epochs_of_lanes(source: Path, num_workers: int, world_size: int) -> list[list[list[int]]]:
-    """Numbers per lane (one worker of one rank) and epoch, of each lane's first three epochs."""
+def epochs_of_lanes(source: Path, num_workers: int, num_processes: int) -> list[list[list[int]]]:
+    """Numbers per lane (one worker of one process) and epoch, of each lane's first three epochs."""
     lanes = []
-    for rank in range(world_size):
+    for process in range(num_processes):
         stream = make(
-            source, batch_size=1, num_workers=num_workers, rank=rank, world_size=world_size
+            source,
+            batch_size=1,
+            num_workers=num_workers,
+            process=process,
+            num_processes=num_processes,
         )
         found = [([], [], [], []) for _ in range(max(1, num_workers))]
         for turn in itertools.cycle(range(len(found))):
@@ -109,12 +113,12 @@ def epochs_of_lanes(source: Path, num_workers: int, world_size: int) -> list[lis
     return lanes
 
 
-@pytest.mark.parametrize(("num_workers", "world_size"), [(0, 1), (2, 1), (0, 3), (2, 2)])
-def test_every_sample_comes_once_an_epoch_over_all_ranks_and_workers(
-    source: Path, num_workers: int, world_size: int
+@pytest.mark.parametrize(("num_workers", "num_processes"), [(0, 1), (2, 1), (0, 3), (2, 2)])
+def test_every_sample_comes_once_an_epoch_over_all_processes_and_workers(
+    source: Path, num_workers: int, num_processes: int
 ) -> None:
-    lanes = epochs_of_lanes(source, num_workers, world_size)
-    assert len(lanes) == max(1, num_workers) * world_size
+    lanes = epochs_of_lanes(source, num_workers, num_processes)
+    assert len(lanes) == max(1, num_workers) * num_processes
     orders = []
     for epoch in range(3):
         dealt = [number for lane in lanes for number in lane[epoch]]
@@ -153,14 +157,14 @@ def test_the_seed_determines_the_batches(source: Path, num_workers: int) -> None
 def test_resumed_batches_are_those_of_an_uninterrupted_stream(
     source: Path, num_workers: int
 ) -> None:
-    stream = make(source, num_workers=num_workers, batch_size=3, world_size=2, rank=1)
+    stream = make(source, num_workers=num_workers, batch_size=3, num_processes=2, process=1)
     states, batches = [], []
     for _ in range(45):
         states.append(json.dumps(stream.state_dict()))
         batches += take(stream, 1)
     # Every place of the first epoch without workers; odd and even turns with them.
     for stop in range(30) if num_workers == 0 else (0, 5, 18, 21):
-        resumed = make(source, num_workers=num_workers, batch_size=3, world_size=2, rank=1)
+        resumed = make(source, num_workers=num_workers, batch_size=3, num_processes=2, process=1)
         resumed.load_state_dict(json.loads(states[stop]))
         assert json.dumps(resumed.state_dict()) == states[stop]
         assert take(resumed, 15) == batches[stop : stop + 15]
@@ -192,7 +196,7 @@ def test_a_state_of_other_settings_or_data_is_refused(source: Path) -> None:
     for name, options in {
         "num_workers": {"num_workers": 0},
         "seed": {"num_workers": 2, "seed": 1},
-        "world_size": {"num_workers": 2, "world_size": 2},
+        "num_processes": {"num_workers": 2, "num_processes": 2},
         "batch_size": {"num_workers": 2, "batch_size": 5},
         "shuffle_buffer": {"num_workers": 2, "shuffle_buffer": 5},
     }.items():
@@ -204,6 +208,20 @@ def test_a_state_of_other_settings_or_data_is_refused(source: Path) -> None:
         write_groups(source / "c.parquet", [numbered(7)], 1, split=["train"])
     with pytest.raises(ValueError, match="the state has source"):
         make(source, num_workers=2).load_state_dict(state)
+
+
+def test_a_state_of_older_names_continues(source: Path) -> None:
+    stream = make(source)
+    take(stream, 1)
+    state = stream.state_dict()
+    settings = state["settings"]
+    settings["rank"], settings["world_size"] = (
+        settings.pop("process"),
+        settings.pop("num_processes"),
+    )
+    resumed = make(source)
+    resumed.load_state_dict(state)
+    assert take(resumed, 1) == take(stream, 1)
 
 
 def test_random_state_is_left_as_it_was(source: Path) -> None:
@@ -397,7 +415,7 @@ def test_hugging_face_names_and_folders_are_sources(
 def test_wrong_hugging_face_data_sets_are_named(hub: Callable[[], object]) -> None:
     import datasets
 
-    with pytest.raises(ValueError, match="5 shards cannot be dealt to 6 workers x 1 ranks"):
+    with pytest.raises(ValueError, match="5 shards cannot be dealt to 6 workers x 1 processes"):
         make(hub(), num_workers=6)
     with pytest.raises(ValueError, match=r"no column of type datasets\.Image; its columns: "):
         make(hub().remove_columns("image"))
@@ -431,8 +449,11 @@ def test_missing_datasets_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> No
         ({"seed": -1}, "seed must not be negative"),
         ({"shuffle_buffer": 0}, "shuffle_buffer must be at least 1"),
         ({"num_workers": -1}, "num_workers must not be negative"),
-        ({"rank": 2, "world_size": 2}, "rank must lie in"),
-        ({"num_workers": 4, "world_size": 2}, "cannot be dealt to 4 workers x 2 ranks; use fewer"),
+        ({"process": 2, "num_processes": 2}, "process must lie in"),
+        (
+            {"num_workers": 4, "num_processes": 2},
+            "to 4 workers x 2 processes; use fewer",
+        ),
     ],
 )
 def test_options_out_of_range_are_refused(

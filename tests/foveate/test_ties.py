@@ -10,16 +10,28 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from agents.group_relative import policy_step
+from agents.policies import PointerPolicy, PolicyConfig
 from foveate.model import AnyOrderTransformer
 from foveate.orders import ORDERINGS, SUBSETS, may_tie, order_to_rank, ordering
+from foveate.orders.segments import Fixations
 from foveate.orders.semantic import SEMANTIC, model_ordering
 from foveate.recipes import RECIPES
 
 UNTIED = [name for name, row in RECIPES.items() if row.ranks != "two"]
 
 
+LOOKS = {
+    torch.ops.aten._local_scalar_dense.default,
+    torch.ops.aten.equal.default,
+    torch.ops.aten.masked_select.default,
+    torch.ops.aten.nonzero.default,
+}
+"""Operations whose result, or its shape, the host waits for."""
+
+
 class CountLooks(TorchDispatchMode):
-    """Counts the values that the host reads from a tensor."""
+    """Counts the times that the host waits for values of a tensor."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -28,8 +40,7 @@ class CountLooks(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] = {}
     ) -> Any:
-        if func is torch.ops.aten._local_scalar_dense.default:
-            self.looks += 1
+        self.looks += func in LOOKS
         return func(*args, **kwargs)
 
 
@@ -115,6 +126,35 @@ def test_ties_that_are_stated_are_looked_at_once_at_most(name: str, order: str |
         stated = model(images, rank, ties=True, **given)
     assert counted.looks <= 1
     torch.testing.assert_close(stated, expected, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(("side", "num_candidates"), [(1, None), (1, 4), (2, None), (2, 2)])
+def test_a_policys_rollout_never_waits_for_the_device(
+    side: int, num_candidates: int | None
+) -> None:
+    """Of fixations that share no patch and are equally large: single patches, or squares."""
+    model, _ = build("foveate")
+    policy = PointerPolicy(16, PolicyConfig(hidden_dim=8))
+    fixations = Fixations.squares(model.grid, side)
+    assert fixations.is_partition
+    assert fixations.is_single == (side == 1)
+    with looks() as counted:
+        scans = policy_step(
+            model,
+            policy,
+            torch.rand(3, 1, 8, 8),
+            budget=2,
+            reward="auc",
+            group=2,
+            discount=0.7,
+            entropy_weight=0.01,
+            fixations=fixations,
+            num_candidates=num_candidates,
+            generator=torch.Generator().manual_seed(0),
+        )
+        scans.loss.backward()
+    assert counted.looks == 0
+    assert scans.auc > 0
 
 
 def test_orders_say_whether_patches_may_tie() -> None:

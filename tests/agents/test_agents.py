@@ -121,10 +121,10 @@ def test_the_policy_loss_by_hand() -> None:
         entropies=torch.tensor([[1.0, 2.0], [0.5, 0.5]]),
         advantage=torch.tensor([[2.0, -4.0], [0.0, 2.0]]),
         entropy_weight=0.1,
-        episode_return=0.0,
-        auc=0.0,
+        rewards=torch.tensor([[1.0, 2.0], [3.0, 0.0]]),
+        errors=torch.tensor([[0.5, 0.25], [1.0, 0.25]]),
     )
-    assert scans.entropy == 1.0
+    assert (scans.entropy, scans.episode_return, scans.auc) == (1.0, 3.0, 0.5)
     loss = scans.loss_scaled_by(torch.tensor(2.0))
     assert float(loss.detach()) == pytest.approx(-(-1.0 + 4.0 + 0.0 - 0.5) / 4 - 0.1)
     (gradient,) = torch.autograd.grad(loss, scans.log_prob)
