@@ -10,6 +10,7 @@ import io
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -46,8 +47,19 @@ SIZES: dict[str, dict[str, int]] = {"demo": {}, "large": LARGE}
 """What a measured step changes of the demo preset."""
 Stops = tuple[tuple[str, int | None], ...]
 """Devices on which a run goes on, and the iterations after which it stops there."""
-Check = Callable[[], dict[str, float]]
-"""Numbers by the ends of their names, which follow the check's; no end for a check of one."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a check found."""
+
+    numbers: dict[str, float]
+    """By their keys in the file."""
+    said: str
+    """What its row says."""
+
+
+Check = Callable[[], Found]
 
 
 def bench_device(
@@ -68,7 +80,7 @@ def bench_device(
     precisions = ("fp32",) if without_bf16 else tuple(DTYPES)
     peaks = {name: peak_flops(DTYPES[name], device) for name in precisions}
     checks: dict[str, Check] = {
-        f"training_step_{size}_{precision}": partial(
+        f"training step, {size}, {precision}": partial(
             measure_step, size, precision, device, repeats, peaks[precision]
         )
         for size in sizes
@@ -83,7 +95,7 @@ def bench_device(
             numbers |= found
             rows.append((name.replace("_", " "), result))
     name = torch.cuda.get_device_name(device) if device.startswith("cuda") else device
-    written = ", ".join(f"{peak / 1e12:.2f} TFLOP/s in {dtype}" for dtype, peak in peaks.items())
+    written = ", ".join(f"{peak / 1e12:.3g} TFLOP/s in {dtype}" for dtype, peak in peaks.items())
     return BenchResult(
         what="device",
         caption=f"Checks on {name}, torch {torch.__version__}; matmul peak {written}",
@@ -104,11 +116,17 @@ def outcome(name: str, check: Check) -> tuple[dict[str, float | None], str]:
         # Whatever fails, the other checks say what works.
         line = str(reason).strip().partition("\n")[0]
         return {name: None}, f"failed: {type(reason).__name__}: {line}"
-    numbers: dict[str, float | None] = {
-        f"{name}_{end}" if end else name: value for end, value in found.items()
-    }
-    said = [f"{cell(value)} {end.replace('_', ' ')}".strip() for end, value in found.items()]
-    return numbers, ", ".join(said)
+    return {**found.numbers}, found.said
+
+
+def number(name: str, measure: Callable[[], float]) -> Check:
+    """Return a check that finds one number."""
+
+    def check() -> Found:
+        value = measure()
+        return Found({name: value}, cell(value))
+
+    return check
 
 
 def awaited(run: Callable[[], object], device: str) -> Callable[[], object]:
@@ -135,9 +153,7 @@ def peak_flops(dtype: torch.dtype, device: str) -> float:
     return 2 * side**3 / min(taken)
 
 
-def measure_step(
-    size: str, precision: str, device: str, repeats: int, peak: float
-) -> dict[str, float]:
+def measure_step(size: str, precision: str, device: str, repeats: int, peak: float) -> Found:
     """Measure a training step on random orders: images, operations, and share of the peak."""
     with tempfile.TemporaryDirectory() as folder:
         config = PRESETS["demo"][1].replace(
@@ -155,11 +171,16 @@ def measure_step(
         trainer.step()
         operations = count_flops(trainer.step)
         seconds = alternate({"step": awaited(trainer.step, device)}, repeats)["step"]
-    return {
-        "images_per_s": config.optimization.warmup_batch_size / seconds,
-        "teraflops_per_s": operations / seconds / 1e12,
-        "share_of_peak": operations / seconds / peak,
-    }
+    images_per_s = config.optimization.warmup_batch_size / seconds
+    flops_per_s = operations / seconds
+    return Found(
+        {
+            f"images_per_s_{size}_{precision}": images_per_s,
+            f"share_of_peak_{size}_{precision}": flops_per_s / peak,
+        },
+        f"{images_per_s:.0f} images/s, {flops_per_s / 1e12:.2f} TFLOP/s, "
+        f"{flops_per_s / peak:.2%} of the peak",
+    )
 
 
 def tie_checks(device: str) -> dict[str, Check]:
@@ -167,16 +188,19 @@ def tie_checks(device: str) -> dict[str, Check]:
 
     The processor takes dense masks, a GPU flex attention or, of narrow heads, dense masks as well.
     """
-    return {
-        f"tied_order_with_{heads}_heads_away_from_the_processors": partial(
-            tied_distances, device, heads
-        )
+    names = {
+        f"tied_{what}_away_from_the_processors_with_{heads}_heads": (heads, what)
         for heads in (4, 8)
+        for what in ("loss", "gradient")
+    }
+    return {
+        name: number(name, partial(tied_distance, device, heads, what))
+        for name, (heads, what) in names.items()
     }
 
 
-def tied_distances(device: str, num_heads: int) -> dict[str, float]:
-    """Return how far a tied order's loss and gradient lie from the processor's, relative to it."""
+def tied_distance(device: str, num_heads: int, what: str) -> float:
+    """Relative distance of a tied order's loss or gradient on the device from the processor's."""
     torch.manual_seed(0)
     config = PRESETS["demo"][1]
     images = load_data("scenes", "train", limit=32).batch(torch.arange(32))
@@ -195,12 +219,9 @@ def tied_distances(device: str, num_heads: int) -> dict[str, float]:
         loss = model(images.to(place), rank.to(place), ties=True, generator=drawn)
         loss.backward()
         gradients = [p.grad.flatten().cpu() for p in model.parameters() if p.grad is not None]
-        found.append({"loss": loss.detach().cpu().view(1), "gradient": torch.cat(gradients)})
+        found.append({"loss": loss.detach().cpu().view(1), "gradient": torch.cat(gradients)}[what])
     expected, measured = found
-    return {
-        what: float((expected[what] - measured[what]).norm() / expected[what].norm())
-        for what in expected
-    }
+    return float((expected - measured).norm() / expected.norm())
 
 
 def run_checks(device: str, folder: Path, precisions: tuple[str, ...]) -> dict[str, Check]:
@@ -221,27 +242,31 @@ def run_checks(device: str, folder: Path, precisions: tuple[str, ...]) -> dict[s
     }
     if "bf16" not in precisions:
         del runs["bf16"]
-    checks: dict[str, Check] = {
-        f"last_loss_{name}": partial(last_loss, folder / name, stops, options)
-        for name, (stops, options) in runs.items()
-    }
 
-    def streamed_loss() -> dict[str, float]:
+    def streamed_loss() -> float:
         return last_loss(folder / "streamed", there, write_shards(folder / "shards"))
 
-    def torchrun_loss() -> dict[str, float]:
+    def torchrun_loss() -> float:
         own = ("--device", device.partition(":")[0])
-        return {"": losses_under_torchrun(1, folder / "torchrun", *own)[-1]}
+        return losses_under_torchrun(1, folder / "torchrun", *own)[-1]
 
-    return {**checks, "last_loss_streamed": streamed_loss, "last_loss_torchrun": torchrun_loss}
+    losses: dict[str, Callable[[], float]] = {
+        **{
+            name: partial(last_loss, folder / name, stops, options)
+            for name, (stops, options) in runs.items()
+        },
+        "streamed": streamed_loss,
+        "torchrun": torchrun_loss,
+    }
+    return {f"last_loss_{name}": number(f"last_loss_{name}", loss) for name, loss in losses.items()}
 
 
-def last_loss(out: Path, stops: Stops, options: dict[str, object]) -> dict[str, float]:
+def last_loss(out: Path, stops: Stops, options: dict[str, object]) -> float:
     """Train the smoke preset with some options, in parts on several devices."""
     config = PRESETS["smoke"][1].replace(report=False, out=out, **options)
     for number, (place, stop) in enumerate(stops):
         train(config.replace(device=place, stop_after=stop, resume=number > 0))
-    return {"": float(read_metrics(out / "metrics.jsonl")[-1]["loss"])}
+    return float(read_metrics(out / "metrics.jsonl")[-1]["loss"])
 
 
 def write_shards(folder: Path) -> dict[str, object]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from experiments.benchmarks import device
-from experiments.benchmarks.device import bench_device, outcome
+from experiments.benchmarks.device import bench_device, number, outcome
 
 
 @pytest.mark.slow
@@ -20,7 +20,7 @@ def test_the_processor_does_what_the_processor_does(monkeypatch: pytest.MonkeyPa
     numbers, rows = result.numbers, dict(result.rows)
     for heads in (4, 8):
         for what in ("loss", "gradient"):
-            name = f"tied_order_with_{heads}_heads_away_from_the_processors_{what}"
+            name = f"tied_{what}_away_from_the_processors_with_{heads}_heads"
             assert numbers[name] == pytest.approx(0, abs=1e-6)
     plain = numbers["last_loss_plain"]
     assert plain is not None
@@ -31,19 +31,20 @@ def test_the_processor_does_what_the_processor_does(monkeypatch: pytest.MonkeyPa
         other = numbers[f"last_loss_{name}"]
         assert other is not None
         assert 0 < other != plain
-    step = "training_step_demo_fp32"
-    assert 0 < (numbers[f"{step}_share_of_peak"] or 0) < 1.5, "the peak varies on busy cores"
-    assert rows[step.replace("_", " ")].endswith(" share of peak")
+    share, speed = (numbers[f"{each}_demo_fp32"] for each in ("share_of_peak", "images_per_s"))
+    assert share is not None
+    assert 0 < share < 1.5, "the peak varies on busy cores"
+    said = str(rows["training step, demo, fp32"])
+    assert said.startswith(f"{speed:.0f} images/s, ")
+    assert said.endswith(f", {share:.2%} of the peak")
     assert numbers["last_loss_torchrun"] is None
     assert rows["last loss torchrun"] == "failed: ValueError: no torchrun here"
     assert len(rows) == len(result.rows)
 
 
 def test_a_failing_check_is_reported() -> None:
-    assert outcome("one", lambda: {"": 0.5}) == ({"one": 0.5}, "0.5")
-    two = outcome("two", lambda: {"loss_px": 1.0, "share": 0.25})
-    assert two == ({"two_loss_px": 1.0, "two_share": 0.25}, "1 loss px, 0.25 share")
-    assert outcome("none", lambda: {"": 1 / 0}) == (
+    assert outcome("one", number("one", lambda: 0.5)) == ({"one": 0.5}, "0.5")
+    assert outcome("none", number("none", lambda: 1 / 0)) == (
         {"none": None},
         "failed: ZeroDivisionError: division by zero",
     )
