@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +85,23 @@ def keep_run(run: Path, records: Path, slug: str) -> Path:
     return folder
 
 
+def keep_result(path: Path, records: Path, slug: str) -> tuple[Path, str]:
+    """Keep the result of a study or benchmark, without paths of the machine.
+
+    Returns:
+        the folder of the record, and its tables as Markdown.
+    """
+    from experiments.evaluation.pages import read_result
+    from experiments.evaluation.run_result import RunResult
+
+    result = read_result(path)
+    if isinstance(result, RunResult):
+        result = replace(result, options=shrunk(result.options))
+    folder = new_record(records, time.strftime("%Y-%m-%d"), slug)
+    result.write(folder / "result.json")
+    return folder, result.to_markdown()
+
+
 def new_record(records: Path, date: str, slug: str) -> Path:
     """Make the folder of a record."""
     folder = records / f"{date}_{slug}"
@@ -114,7 +131,7 @@ def write_story(config: RecordConfig, folder: Path, tables: str) -> None:
 
 def main(config: RecordConfig) -> None:
     """Keep a run or a result, if one is given, and regenerate the pages."""
-    from experiments.evaluation.pages import RECORDS, ROOT, read_result, render, run_tables
+    from experiments.evaluation.pages import RECORDS, ROOT, render, run_tables
 
     if config.run is not None:
         assert config.slug is not None
@@ -122,10 +139,8 @@ def main(config: RecordConfig) -> None:
         write_story(config, folder, run_tables(folder))
     if config.result is not None:
         assert config.slug is not None
-        result = read_result(config.result)
-        folder = new_record(RECORDS, time.strftime("%Y-%m-%d"), config.slug)
-        result.write(folder / "result.json")
-        write_story(config, folder, result.to_markdown())
+        folder, tables = keep_result(config.result, RECORDS, config.slug)
+        write_story(config, folder, tables)
     for path, text in render().items():
         path.write_text(text)
         print(f"written: {path.relative_to(ROOT)}")

@@ -36,9 +36,7 @@ class Table:
 
     def to_text(self) -> str:
         """Return aligned columns for a terminal: names to the left, numbers to the right."""
-        lines = [
-            tuple(each.replace("**", "") for each in row) for row in (self.columns, *self.rows)
-        ]
+        lines = [tuple(map(plain, row)) for row in (self.columns, *self.rows)]
         widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
         written = [
             "  ".join(
@@ -62,7 +60,7 @@ class Table:
         """Return an HTML table."""
 
         def cells(tag: str, row: tuple[str, ...]) -> str:
-            inner = "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in row)
+            inner = "".join(f"<{tag}>{html.escape(plain(cell))}</{tag}>" for cell in row)
             return f"<tr>{inner}</tr>"
 
         caption = f"<caption>{html.escape(self.caption)}</caption>" if self.caption else ""
@@ -128,6 +126,11 @@ class Result:
                 f"{path} is no {cls.kind} result of this version: {place}: {first['msg']}"
             ) from reason
         return result
+
+
+def plain(cell: str) -> str:
+    """Take away the stars that make a cell bold in Markdown."""
+    return cell.replace("**", "")
 
 
 def write_json(path: Path, content: object) -> None:

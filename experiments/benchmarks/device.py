@@ -7,12 +7,10 @@ Training steps in both precisions, tied orders (flex attention on a GPU), torchr
 from __future__ import annotations
 
 import io
-import os
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -21,9 +19,10 @@ import pyarrow.parquet
 import torch
 from PIL import Image
 
-from experiments.benchmarks.timing import BenchResult, alternate, cell, count_flops
+from experiments.benchmarks.timing import DTYPES, BenchResult, alternate, cell, count_flops
+from experiments.benchmarks.torchrun import losses_under_torchrun
 from experiments.runs import git_commit, read_metrics
-from experiments.training.config import TrainConfig
+from experiments.training.build import check_device, multiplies_bfloat16
 from experiments.training.distributed import Processes
 from experiments.training.loop import peak_memory_mb, train
 from experiments.training.presets import PRESETS
@@ -32,8 +31,8 @@ from foveate.data import load_data
 from foveate.model import AnyOrderTransformer
 from foveate.orders import ordering
 
-PEAK_SIDE = 8192
-"""Side of the matrices whose product is taken as the peak of a GPU; a CPU's are 1024 wide."""
+PEAK_SIDE_GPU, PEAK_SIDE_CPU = 8192, 1024
+"""Sides of the matrices whose product is taken as the peak."""
 LARGE = {
     "image_size": 128,
     "patch_size": 8,
@@ -44,49 +43,59 @@ LARGE = {
     "warmup_batch_size": 128,
 }
 """A model as large as ViT-S, of 256 patches."""
+SIZES: dict[str, dict[str, int]] = {"demo": {}, "large": LARGE}
+"""What a measured step changes of the demo preset."""
 Stops = tuple[tuple[str, int | None], ...]
 """Devices on which a run goes on, and the iterations after which it stops there."""
-SIZES: dict[str, dict[str, int]] = {"demo": {}, "large": LARGE}
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a check found."""
+
+    numbers: dict[str, float]
+    """By their keys in the file."""
+    said: str
+    """What its row says."""
+
+
+Check = Callable[[], Found]
 
 
 def bench_device(
     *, device: str = "cuda", sizes: tuple[str, ...] = ("demo", "large"), repeats: int = 5
 ) -> BenchResult:
-    """Run all checks on a device and measure its training steps.
+    """Run all checks on a device and measure its training steps. A check that fails says so.
 
     Args:
         device: torch device.
         sizes: keys of SIZES.
         repeats: times that every step is measured.
+
+    Raises:
+        ValueError: torch cannot use the device.
     """
+    check_device(device)
+    without_bf16 = not device.startswith("cuda") and not multiplies_bfloat16()
+    precisions = ("fp32",) if without_bf16 else tuple(DTYPES)
+    peaks = {name: peak_flops(DTYPES[name], device) for name in precisions}
+    checks: dict[str, Check] = {
+        f"training step, {size}, {precision}": partial(
+            measure_step, size, precision, device, repeats, peaks[precision]
+        )
+        for size in sizes
+        for precision in precisions
+    }
     numbers: dict[str, float | None] = {}
     rows: list[tuple[str | float, ...]] = []
-    peaks = {name: peak_flops(dtype, device) for name, dtype in DTYPES.items()}
-    for size in sizes:
-        for precision, peak in peaks.items():
-            images_per_s, flops_per_s = measure_step(size, precision, device, repeats)
-            share = flops_per_s / peak
-            rows.append(
-                (
-                    f"training step, {size}, {precision}",
-                    f"{images_per_s:.0f} images/s, {flops_per_s / 1e12:.2f} TFLOP/s, {share:.1%} "
-                    "of the peak",
-                )
-            )
-            numbers[f"images_per_s_{size}_{precision}"] = images_per_s
-            numbers[f"share_of_peak_{size}_{precision}"] = share
     with tempfile.TemporaryDirectory() as folder:
-        for name, check in {**tie_checks(device), **run_checks(device, Path(folder))}.items():
-            try:
-                numbers[name] = check()
-                rows.append((name.replace("_", " "), cell(numbers[name])))
-            except Exception as reason:
-                # Whatever fails, the other checks say what works.
-                numbers[name] = None
-                line = str(reason).strip().partition("\n")[0]
-                rows.append((name.replace("_", " "), f"failed: {type(reason).__name__}: {line}"))
+        checks |= tie_checks(device) | run_checks(device, Path(folder), precisions)
+        for name, check in checks.items():
+            found, result = outcome(name, check)
+            numbers |= found
+            rows.append((name.replace("_", " "), result))
     name = torch.cuda.get_device_name(device) if device.startswith("cuda") else device
-    written = ", ".join(f"{peak / 1e12:.1f} TFLOP/s in {dtype}" for dtype, peak in peaks.items())
+    written = ", ".join(f"{peak / 1e12:.3g} TFLOP/s in {dtype}" for dtype, peak in peaks.items())
     return BenchResult(
         what="device",
         caption=f"Checks on {name}, torch {torch.__version__}; matmul peak {written}",
@@ -99,16 +108,34 @@ def bench_device(
     )
 
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+def outcome(name: str, check: Check) -> tuple[dict[str, float | None], str]:
+    """Run one check, and return its numbers and what its row says: the numbers, or the failure."""
+    try:
+        found = check()
+    except Exception as reason:
+        # Whatever fails, the other checks say what works.
+        line = str(reason).strip().partition("\n")[0]
+        return {name: None}, f"failed: {type(reason).__name__}: {line}"
+    return {**found.numbers}, found.said
 
 
-def finished(run: Callable[[], object], device: str) -> Callable[[], object]:
+def number(name: str, measure: Callable[[], float]) -> Check:
+    """Return a check that finds one number."""
+
+    def check() -> Found:
+        value = measure()
+        return Found({name: value}, cell(value))
+
+    return check
+
+
+def awaited(run: Callable[[], object], device: str) -> Callable[[], object]:
     """Return a call that waits until the device has done its work."""
 
     def waiting() -> object:
         result = run()
         if device.startswith("cuda"):
-            torch.cuda.synchronize()
+            torch.cuda.synchronize(device)
         return result
 
     return waiting
@@ -116,9 +143,9 @@ def finished(run: Callable[[], object], device: str) -> Callable[[], object]:
 
 def peak_flops(dtype: torch.dtype, device: str) -> float:
     """Operations per second of a product of large matrices, the best of several."""
-    side = PEAK_SIDE if device.startswith("cuda") else 1024
+    side = PEAK_SIDE_GPU if device.startswith("cuda") else PEAK_SIDE_CPU
     left, right = torch.randn(2, side, side, device=device).to(dtype).unbind()
-    product, taken = finished(lambda: left @ right, device), []
+    product, taken = awaited(lambda: left @ right, device), []
     for _ in range(6):
         started = time.perf_counter()
         product()
@@ -126,8 +153,8 @@ def peak_flops(dtype: torch.dtype, device: str) -> float:
     return 2 * side**3 / min(taken)
 
 
-def measure_step(size: str, precision: str, device: str, repeats: int) -> tuple[float, float]:
-    """Return images and operations per second of a training step on random orders."""
+def measure_step(size: str, precision: str, device: str, repeats: int, peak: float) -> Found:
+    """Measure a training step on random orders: images, operations, and share of the peak."""
     with tempfile.TemporaryDirectory() as folder:
         config = PRESETS["demo"][1].replace(
             **{
@@ -143,21 +170,32 @@ def measure_step(size: str, precision: str, device: str, repeats: int) -> tuple[
         trainer = Trainer(config, Processes.started(device))
         trainer.step()
         operations = count_flops(trainer.step)
-        seconds = alternate({"step": finished(trainer.step, device)}, repeats)["step"]
-    return config.optimization.warmup_batch_size / seconds, operations / seconds
+        seconds = alternate({"step": awaited(trainer.step, device)}, repeats)["step"]
+    images_per_s = config.optimization.warmup_batch_size / seconds
+    flops_per_s = operations / seconds
+    return Found(
+        {
+            f"images_per_s_{size}_{precision}": images_per_s,
+            f"share_of_peak_{size}_{precision}": flops_per_s / peak,
+        },
+        f"{images_per_s:.0f} images/s, {flops_per_s / 1e12:.2f} TFLOP/s, "
+        f"{flops_per_s / peak:.2%} of the peak",
+    )
 
 
-def tie_checks(device: str) -> dict[str, Callable[[], float]]:
+def tie_checks(device: str) -> dict[str, Check]:
     """Checks that compare losses and gradients of tied orders with the processor's, in float32.
 
     The processor takes dense masks, a GPU flex attention or, of narrow heads, dense masks as well.
     """
-    return {
-        f"tied_{what}_away_from_the_processors_with_{heads}_heads": partial(
-            tied_distance, device, heads, what
-        )
+    names = {
+        f"tied_{what}_away_from_the_processors_with_{heads}_heads": (heads, what)
         for heads in (4, 8)
         for what in ("loss", "gradient")
+    }
+    return {
+        name: number(name, partial(tied_distance, device, heads, what))
+        for name, (heads, what) in names.items()
     }
 
 
@@ -182,23 +220,16 @@ def tied_distance(device: str, num_heads: int, what: str) -> float:
         loss.backward()
         gradients = [p.grad.flatten().cpu() for p in model.parameters() if p.grad is not None]
         found.append({"loss": loss.detach().cpu().view(1), "gradient": torch.cat(gradients)}[what])
-    return float((found[0] - found[1]).norm() / found[0].norm())
+    expected, measured = found
+    return float((expected - measured).norm() / expected.norm())
 
 
-def run_checks(device: str, folder: Path) -> dict[str, Callable[[], float]]:
+def run_checks(device: str, folder: Path, precisions: tuple[str, ...]) -> dict[str, Check]:
     """Checks that train tiny runs in every way, and return their last losses.
 
     Beside them stands that of a run on the processor. Rounding differs between devices, and so do
     in the end the patches that a policy chooses: losses agree to a few percent, not to the bit.
     """
-    config = PRESETS["smoke"][1].replace(report=False)
-
-    def last_loss(out: str, stops: Stops, **options: object) -> float:
-        for number, (place, stop) in enumerate(stops):
-            changed = {**options, "device": place, "stop_after": stop, "resume": number > 0}
-            train(config.replace(out=folder / out, **changed))
-        return loss_of(folder / out)
-
     here, there = ((("cpu", None),), ((device, None),))
     runs: dict[str, tuple[Stops, dict[str, object]]] = {
         "on_the_processor": (here, {}),
@@ -208,33 +239,37 @@ def run_checks(device: str, folder: Path) -> dict[str, Callable[[], float]]:
         "bf16": (there, {"precision": "bf16"}),
         "squares": (there, {"fixation_size": 2}),
         "maskable_ppo": (there, {"agent": "maskable-ppo"}),
-        "streamed": (there, streamed(folder / "shards")),
     }
-    checks: dict[str, Callable[[], float]] = {
-        f"last_loss_{name}": partial(last_loss, name, stops, **options)
-        for name, (stops, options) in runs.items()
+    if "bf16" not in precisions:
+        del runs["bf16"]
+
+    def streamed_loss() -> float:
+        return last_loss(folder / "streamed", there, write_shards(folder / "shards"))
+
+    def torchrun_loss() -> float:
+        own = ("--device", device.partition(":")[0])
+        return losses_under_torchrun(1, folder / "torchrun", *own)[-1]
+
+    losses: dict[str, Callable[[], float]] = {
+        **{
+            name: partial(last_loss, folder / name, stops, options)
+            for name, (stops, options) in runs.items()
+        },
+        "streamed": streamed_loss,
+        "torchrun": torchrun_loss,
     }
-    torchrun = config.replace(out=folder / "torchrun", device=device)
-    return {**checks, "last_loss_torchrun": partial(torchrun_loss, torchrun)}
+    return {f"last_loss_{name}": number(f"last_loss_{name}", loss) for name, loss in losses.items()}
 
 
-def loss_of(folder: Path) -> float:
-    """Return the last loss that a run logged."""
-    return float(read_metrics(folder / "metrics.jsonl")[-1]["loss"])
+def last_loss(out: Path, stops: Stops, options: dict[str, object]) -> float:
+    """Train the smoke preset with some options, in parts on several devices."""
+    config = PRESETS["smoke"][1].replace(report=False, out=out, **options)
+    for number, (place, stop) in enumerate(stops):
+        train(config.replace(device=place, stop_after=stop, resume=number > 0))
+    return float(read_metrics(out / "metrics.jsonl")[-1]["loss"])
 
 
-def torchrun_loss(config: TrainConfig) -> float:
-    """Train in a process that torchrun starts, which connects as several would."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += ["--nproc-per-node", "1", "-m", "experiments.train", "smoke", "--no-report"]
-    command += ["--out", str(config.run.out), "--device", config.run.device.partition(":")[0]]
-    done = subprocess.run(command, env=os.environ, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise ValueError(f"torchrun failed: {done.stderr.strip().splitlines()[-1]}")
-    return loss_of(config.run.out)
-
-
-def streamed(folder: Path) -> dict[str, object]:
+def write_shards(folder: Path) -> dict[str, object]:
     """Write parquet shards of scenes, and return the options that stream them."""
     folder.mkdir()
     encoded = []

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import subprocess
-import sys
 import tempfile
 from dataclasses import dataclass
 from functools import partial
@@ -13,7 +11,8 @@ from pathlib import Path
 import torch
 
 from experiments.benchmarks.timing import BenchResult, alternate, count_flops, saved_megabytes
-from experiments.runs import git_commit, read_metrics
+from experiments.benchmarks.torchrun import losses_under_torchrun
+from experiments.runs import git_commit
 from foveate.config import ModelConfig
 from foveate.model import AnyOrderTransformer
 from foveate.model.scanning import Scan
@@ -145,17 +144,8 @@ def draw_scale(result: BenchResult, path: Path) -> None:
 def two_process_difference() -> float:
     """Return by how much the losses of one and two processes differ at most, same global batch."""
     with tempfile.TemporaryDirectory() as folder:
-        curves = []
-        for count in (1, 2):
-            out = Path(folder) / str(count)
-            launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
-            options = f"--out {out} --threads 1 --micro-batches 2 --no-report --log-every 1"
-            half = TWO_PROCESS_STEPS // 2
-            options += f" --warmup-iterations {half} --iterations {half}"
-            subprocess.run(
-                [sys.executable, *launcher, "-m", "experiments.train", "smoke", *options.split()],
-                check=True,
-                capture_output=True,
-            )
-            curves.append([line["loss"] for line in read_metrics(out / "metrics.jsonl")])
+        half = str(TWO_PROCESS_STEPS // 2)
+        options = ["--threads", "1", "--micro-batches", "2", "--log-every", "1"]
+        options += ["--warmup-iterations", half, "--iterations", half]
+        curves = [losses_under_torchrun(n, Path(folder) / str(n), *options) for n in (1, 2)]
     return max(abs(one - two) for one, two in zip(*curves, strict=True))

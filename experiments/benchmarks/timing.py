@@ -21,6 +21,8 @@ from torch.utils.flop_counter import (
 from experiments.tables import Result, Table, plural
 
 Shape: TypeAlias = torch.Size | tuple[int, ...]
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+"""By the name of the precision."""
 PEAK_SIDE = 1536
 """Side of the square matrices whose product is taken as the machine's peak."""
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from experiments.benchmarks.timing import (
+    DTYPES,
     PRODUCT_FLOPS,
     BenchResult,
     alternate,
@@ -35,7 +36,6 @@ TRAIN_COLUMNS = (
     "share of own peak",
     "s to first step",
 )
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 GRADIENT, STEP = "gradient", "gradient and update"
 OTHER_MUON = "fp32, gradient and update by torch's Muon"
 QUALITY_STEPS = 60
@@ -162,7 +162,7 @@ def measure_steps(plans: dict[str, TrainConfig], folder: str, repeats: int) -> S
         for what, run in ((GRADIENT, gradient(trainer)), (STEP, trainer.step)):
             contenders[f"{name}, {what}"] = run
             flops[f"{name}, {what}"] = count_flops(run)
-        contenders[f"peak {name}"] = matrix_product(PRECISIONS[name])
+        contenders[f"peak {name}"] = matrix_product(DTYPES[name])
     contenders[OTHER_MUON] = with_torchs_muon(make_trainer(plans["fp32"], folder)).step
     flops[OTHER_MUON] = flops[f"fp32, {STEP}"]
     seconds = alternate(contenders, repeats)

@@ -8,6 +8,7 @@ import sys
 import torch
 
 from experiments.runs import (
+    MANIFEST,
     Run,
     check_folder,
     git_commit,
@@ -93,7 +94,9 @@ def run_loop(config: TrainConfig, processes: Processes) -> Trainer:
                 state = trainer.state()
                 if processes.is_first:
                     save_checkpoint(config.run.out, state)
-        if processes.is_first and trainer.iteration > first:
+        # A run that was cut off after its last checkpoint has no manifest yet.
+        unrecorded = not (config.run.out / MANIFEST).exists()
+        if processes.is_first and (trainer.iteration > first or unrecorded):
             record_run(trainer, commit, log.seconds)
     return trainer
 

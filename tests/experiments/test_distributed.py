@@ -42,10 +42,17 @@ def keep_thread_count() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def train_in_two_processes(config: TrainConfig) -> str:
-    """Run the script under torchrun and return what it wrote to standard error."""
+def train_under_torchrun(config: TrainConfig, num_processes: int = 2) -> str:
+    """Run the script in so many processes and return what it wrote to standard error."""
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command = [*launcher, "--nproc-per-node", "2", "-m", "experiments.train", "smoke"]
+    command = [
+        *launcher,
+        "--nproc-per-node",
+        str(num_processes),
+        "-m",
+        "experiments.train",
+        "smoke",
+    ]
     smoke = PRESETS["smoke"][1].flat()
     for name, value in config.flat().items():
         option = name.replace("_", "-")
@@ -106,7 +113,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.slow
 def test_two_processes_train_as_one_which_continues(alone: Path, tmp_path: Path) -> None:
     config = PLAIN.replace(out=tmp_path / "run")
-    complaints = train_in_two_processes(config.replace(stop_after=24))
+    complaints = train_under_torchrun(config.replace(stop_after=24))
     assert "Traceback" not in complaints
     assert complaints.count("| 0/28") == 1, "one process alone reports progress"
     assert_same_metrics(config.run.out, alone, 24)
@@ -119,7 +126,17 @@ def test_two_processes_train_as_one_which_continues(alone: Path, tmp_path: Path)
 def test_two_processes_continue_what_one_began(alone: Path, tmp_path: Path) -> None:
     config = PLAIN.replace(out=tmp_path / "run")
     train(config.replace(stop_after=7))
-    train_in_two_processes(config.replace(resume=True))
+    train_under_torchrun(config.replace(resume=True))
+    assert_same_run(config.run.out, alone)
+
+
+@pytest.mark.slow
+def test_one_process_that_is_connected_trains_as_one_that_is_not(
+    alone: Path, tmp_path: Path
+) -> None:
+    config = PLAIN.replace(out=tmp_path / "run")
+    train_under_torchrun(config, num_processes=1)
+    assert json.loads((config.run.out / "manifest.json").read_text())["world_size"] == 1
     assert_same_run(config.run.out, alone)
 
 
@@ -132,7 +149,7 @@ def test_a_sharded_model_trains_as_a_whole_one(tmp_path: Path) -> None:
     train(whole)
     config = whole.replace(out=tmp_path / "run")
     train(config.replace(stop_after=3))
-    train_in_two_processes(config.replace(resume=True, shard=True, stop_after=9))
+    train_under_torchrun(config.replace(resume=True, shard=True, stop_after=9))
     train(config.replace(resume=True))
     assert_same_run(config.run.out, whole.run.out)
 

@@ -452,6 +452,7 @@ def test_wandb_works_offline(tmp_path: Path) -> None:
         ("compare", [], "--run"),
         ("compare", ["--run", "RUN", "--threads", "0"], "threads must be at least 1"),
         ("bench", ["what"], "invalid choice"),
+        ("bench", ["device", "--device", "toaster"], "'toaster' cannot be used here"),
         ("probe", ["--run", "nowhere"], "no run folder at nowhere"),
         ("scanpaths", ["--run", "nowhere"], "no run folder at nowhere"),
         ("scanpaths", ["--run", "RUN", "--index", "999999"], "image 999999 does not exist"),

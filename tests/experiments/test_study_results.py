@@ -28,9 +28,9 @@ from experiments.evaluation.read import Reading, ReadResult, read
 from experiments.evaluation.study import StudyResult, StudyRow, study
 from experiments.orders import OrdersConfig
 from experiments.read import ReadConfig
-from experiments.record import keep_run
+from experiments.record import keep_result, keep_run
 from experiments.study import StudyConfig
-from experiments.tables import Result
+from experiments.tables import Result, Table
 from foveate.model.parallel_decoding import DecodingSchedule
 
 COMMIT = "0123456789abcdef"
@@ -328,6 +328,18 @@ def test_the_record_of_a_run_has_no_paths_of_the_machine(tmp_path: Path) -> None
     assert json.loads((folder / "config.json").read_text()) == {"out": "run", "budget": 4}
     assert json.loads((folder / "compare.json").read_text())["options"] == {"judge": "judge"}
     assert (folder / "metrics.jsonl").read_text() == "{}\n"
+    replace(READ, options={"against": "/tmp/igpt", "limit": 3}).write(tmp_path / "read.json")
+    folder, tables = keep_result(tmp_path / "read.json", tmp_path, "other")
+    assert ReadResult.read(folder / "result.json").options == {"against": "igpt", "limit": 3}
+    assert tables == READ.to_markdown()
+
+
+def test_a_table_is_shown_in_html_as_it_reads() -> None:
+    shown = Table(("a", "b"), (("<x>", "**1**"),), caption="c & d", notes=("e",)).to_html()
+    assert shown == (
+        "<table><caption>c &amp; d</caption><thead><tr><th>a</th><th>b</th></tr></thead>"
+        "<tbody><tr><td>&lt;x&gt;</td><td>1</td></tr></tbody></table><p>e</p>"
+    )
 
 
 @pytest.mark.parametrize(

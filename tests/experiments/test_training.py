@@ -235,6 +235,10 @@ def test_resuming_keeps_the_commits_and_a_finished_run_keeps_its_manifest(tmp_pa
     assert len(json.loads(manifest)["commits"]) == 2
     train(config.replace(resume=True))
     assert (config.run.out / "manifest.json").read_text() == manifest
+    (config.run.out / "manifest.json").unlink()
+    train(config.replace(resume=True))
+    again = json.loads((config.run.out / "manifest.json").read_text())
+    assert again["iterations"] == config.total_iterations, "it was cut off before it wrote one"
 
 
 def test_a_policy_that_never_learned_is_random_not_raster(tmp_path: Path) -> None:
