@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from envs.episode import Episode
 from envs.observations import UNSEEN_GRAY, seen_pixels, to_bytes
+from foveate.orders.segments import borders
 from foveate.patches import PIXEL_MEAN, PIXEL_STD
 
 RENDER_PX = 224
@@ -27,17 +28,28 @@ def draw_episode(episode: Episode) -> tuple[NDArray[np.uint8], ...]:
     colored = to_bytes(large.expand(-1, 3, -1, -1)).transpose(0, 2, 3, 1)
     frames = colored.reshape(len(unseen), 3, *colored.shape[1:])
     side = model.config.patch_size * factor
-    for row, step, place in (episode.opened >= 0).nonzero().tolist():
-        patch = int(episode.opened[row, step, place])
-        top, left = (side * number for number in divmod(patch, model.grid[1]))
-        outline(frames[row, 0, top : top + side, left : left + side], step / episode.budget)
+    for row, steps in enumerate(episode.opened.tolist()):
+        for step, padded in enumerate(steps):
+            segment = [patch for patch in padded if patch >= 0]
+            for patch, sides in borders(segment, model.grid).items():
+                top, left = (side * number for number in divmod(patch, model.grid[1]))
+                tile = frames[row, 0, top : top + side, left : left + side]
+                outline(tile, step / episode.budget, sides)
     gap = np.full((frames.shape[2], 4, 3), round(255 * UNSEEN_GRAY), np.uint8)
     return tuple(np.hstack([one[0], gap, one[1], gap, one[2]]) for one in frames)
 
 
-def outline(pixels: NDArray[np.uint8], share: float) -> None:
-    """Frame a tile in place, from dark red (first fixation) to yellow (last)."""
+def outline(pixels: NDArray[np.uint8], share: float, sides: tuple[bool, bool, bool, bool]) -> None:
+    """Frame a tile in place, from dark red (first fixation) to yellow (last).
+
+    Args:
+        pixels: the tile, (height, width, 3).
+        share: of the budget that was spent before.
+        sides: which get a line: top, bottom, left, right.
+    """
     width = max(1, len(pixels) // 12)
     color = np.array([200 + 55 * share, 40 + 200 * share, 40], np.uint8)
-    for edge in (pixels[:width], pixels[-width:], pixels[:, :width], pixels[:, -width:]):
-        edge[:] = color
+    edges = pixels[:width], pixels[-width:], pixels[:, :width], pixels[:, -width:]
+    for edge, is_drawn in zip(edges, sides, strict=True):
+        if is_drawn:
+            edge[:] = color

@@ -64,7 +64,10 @@ def run(main: Callable[[Config], object], config: Config) -> None:
             raise
         fail(str(mistake))
     except KeyboardInterrupt:
-        sys.stderr.write("interrupted; a training that has begun goes on with --resume\n")
+        sys.stderr.write(
+            "interrupted; a training goes on from its last checkpoint with --resume "
+            "(one is written every --save-every iterations)\n"
+        )
         raise SystemExit(130) from None
 
 

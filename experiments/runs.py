@@ -16,9 +16,9 @@ import torch
 
 from agents.policies import PointerPolicy, PolicyAgent
 from experiments.tables import write_json
-from experiments.training.build import build, check_device, load_split, load_weights
+from experiments.training.build import build, load_split, load_weights
 from experiments.training.config import TrainConfig
-from foveate.checkpoint import CHECKPOINT, read_checkpoint
+from foveate.checkpoint import CHECKPOINT, check_device, read_checkpoint
 from foveate.data import ImageSet
 from foveate.model import AnyOrderTransformer
 from foveate.orders.segments import Fixations

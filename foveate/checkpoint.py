@@ -37,6 +37,15 @@ def read_checkpoint(path: Path, device: str = "cpu") -> dict[str, Any]:
     return state
 
 
+def check_device(device: str) -> None:
+    """Raise ValueError unless torch can use the device."""
+    try:
+        torch.empty(1, device=device).item()
+    except (RuntimeError, AssertionError) as reason:
+        line = str(reason).strip().splitlines()[0]
+        raise ValueError(f"device {device!r} cannot be used here: {line}") from reason
+
+
 def load_model(source: str | Path, device: str = "cpu") -> AnyOrderTransformer:
     """Load a model, in eval mode.
 
@@ -45,8 +54,9 @@ def load_model(source: str | Path, device: str = "cpu") -> AnyOrderTransformer:
         device: where the model goes.
 
     Raises:
-        ValueError: no such checkpoint, or one that holds no model of ours.
+        ValueError: no such checkpoint, one that holds no model of ours, or no such device.
     """
+    check_device(device)
     path = PRETRAINED.get(str(source), Path(source))
     state = read_checkpoint(path / CHECKPOINT if path.is_dir() else path, device)
     try:

@@ -14,16 +14,21 @@ def check_choice(kind: str, name: str, choices: Iterable[str]) -> None:
     """Raise ValueError with a suggestion unless ``name`` is one of the choices."""
     known = list(choices)
     if name not in known:
-        close = difflib.get_close_matches(str(name), known, n=1, cutoff=0.0)
-        raise ValueError(
-            f"unknown {kind} {name!r}; did you mean {close[0]!r}? known: {', '.join(known)}"
-        )
+        # The case of letters says nothing of how near two names are.
+        lowered = {each.lower(): each for each in known}
+        close = difflib.get_close_matches(str(name).lower(), lowered, n=1)
+        hint = f"did you mean {lowered[close[0]]!r}? " if close else ""
+        raise ValueError(f"unknown {kind} {name!r}; {hint}known: {', '.join(known)}")
 
 
 def check_name(kind: str, name: str, choices: Iterable[str]) -> None:
     """Raise ValueError unless ``name`` is one of the choices or has the form ``MODULE:NAME``."""
     if ":" not in name:
-        check_choice(kind, name, choices)
+        check_choice(kind, name, [*choices, OWN])
+
+
+OWN = "MODULE:NAME of your own"
+"""What complaints add to the names that exist, where a user may bring another."""
 
 
 def lookup(
@@ -50,7 +55,7 @@ def lookup(
         ValueError: nothing of this name, or of another form.
     """
     if ":" not in name:
-        check_choice(kind, name, registry)
+        check_choice(kind, name, [*registry, OWN])
         return registry[name]
     module, _, attribute = name.partition(":")
     if not module or module.startswith("."):

@@ -12,11 +12,13 @@ import torch
 from jaxtyping import Float, Int
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 from PIL import Image
 from torch import Tensor
+
+from foveate.orders.segments import borders
 
 Grid = tuple[int, int]
 UNSEEN_GRAY = 0.5
@@ -61,7 +63,7 @@ def draw_scanpath(
 ) -> None:
     """Draw the image, the saccades, and the numbered fixations, dark (first) to bright (last).
 
-    The number of a segment stands in the middle of its patches, which are framed.
+    A segment has a frame around all of its patches, and its number in their middle.
     """
     _show(axis, image)
     height, width = image.shape[1] / grid[0], image.shape[2] / grid[1]
@@ -74,9 +76,9 @@ def draw_scanpath(
     y, x = ((np.array(middles).reshape(-1, 2) + 0.5) * (height, width) - 0.5).T
     for place, (step, segment) in enumerate(segments.items()):
         color = _STEPS(0.15 + 0.8 * step / max(1, budget - 1))
-        for patch in segment if len(segment) > 1 else ():
-            corner = (patch % grid[1] * width - 0.5, patch // grid[1] * height - 0.5)
-            axis.add_patch(Rectangle(corner, width, height, fill=False, color=color, linewidth=0.8))
+        if len(segment) > 1:
+            lines = np.array(border_lines(segment, grid)) * (width, height) - 0.5
+            axis.add_collection(LineCollection(list(lines), colors=[color], linewidths=1.2))
         if place:
             axis.plot(
                 x[place - 1 : place + 1],
@@ -96,6 +98,21 @@ def draw_scanpath(
             va="center",
             path_effects=[withStroke(linewidth=2.2, foreground="black")],
         )
+
+
+def border_lines(segment: list[int], grid: Grid) -> list[tuple[tuple[int, int], tuple[int, int]]]:
+    """Return the lines around a segment, each from (x, y) to (x, y), in patches."""
+    lines = []
+    for patch, (top, bottom, left, right) in borders(segment, grid).items():
+        y, x = divmod(patch, grid[1])
+        sides = {
+            ((x, y), (x + 1, y)): top,
+            ((x, y + 1), (x + 1, y + 1)): bottom,
+            ((x, y), (x, y + 1)): left,
+            ((x + 1, y), (x + 1, y + 1)): right,
+        }
+        lines += [line for line, is_border in sides.items() if is_border]
+    return lines
 
 
 def shown_steps(budget: int, columns: int = 5) -> list[int]:

@@ -22,11 +22,12 @@ from PIL import Image
 from experiments.benchmarks.timing import DTYPES, BenchResult, alternate, cell, count_flops
 from experiments.benchmarks.torchrun import losses_under_torchrun
 from experiments.runs import git_commit, read_metrics
-from experiments.training.build import check_device, multiplies_bfloat16
+from experiments.training.build import multiplies_bfloat16
 from experiments.training.distributed import Processes
 from experiments.training.loop import peak_memory_mb, train
 from experiments.training.presets import PRESETS
 from experiments.training.trainer import Trainer
+from foveate.checkpoint import check_device
 from foveate.data import load_data
 from foveate.model import AnyOrderTransformer
 from foveate.orders import ordering

@@ -47,9 +47,11 @@ def report(folder: Path) -> None:
     """
     run = load_run(folder)
     if run.model.config.scannable:
+        print("comparing orders on 400 test images; the oracles take the longest", flush=True)
         present_comparison(compare(run, limit=400, oracle_limit=100), folder)
         present_drawings(draw(run))
     if run.split("test", 1).class_names:
+        print("probing all layers on 4,000 training images", flush=True)
         present(probe(run, train_limit=4000, test_limit=2000), folder / "probe.json")
     else:
         print("no labels, no probe")

@@ -6,6 +6,7 @@ Everything goes a chunk of images at a time, so that memory does not grow with t
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from agents.baselines import GreedyOracleAgent, SaliencyAgent, UncertaintyAgent, scan_with
 from agents.policies import Agent
+from envs.episode import Episode
 from experiments.runs import Run
 from foveate.choices import lookup
 from foveate.model import AnyOrderTransformer
@@ -90,9 +92,43 @@ def make_agent(name: str) -> Agent:
     """Make an agent of AGENTS, or one of the user's own, ``MODULE:NAME``."""
     make = lookup("agent", name, AGENTS)
     try:
-        return make()
+        agent = make()
     except TypeError as reason:
         raise ValueError(f"agent {name!r}, called without arguments: {reason}") from reason
+    return OwnAgent(name, agent) if ":" in name else agent
+
+
+@dataclass(frozen=True)
+class OwnAgent:
+    """An agent of the user's own, whose errors say whose they are."""
+
+    name: str
+    agent: Agent
+
+    def __call__(
+        self, episode: Episode, generator: torch.Generator | None = None
+    ) -> Int[Tensor, "B *K"]:
+        """Return what each row opens next.
+
+        Raises:
+            ValueError: the agent raises, or returns no whole numbers, one or more per row.
+        """
+        try:
+            patches = self.agent(episode, generator)
+        except Exception as reason:
+            raise ValueError(f"agent {self.name!r}: {type(reason).__name__}: {reason}") from reason
+        rows = len(episode.unseen)
+        if (
+            not isinstance(patches, Tensor)
+            or patches.dtype != torch.int64
+            or patches.ndim not in (1, 2)
+            or len(patches) != rows
+        ):
+            raise ValueError(
+                f"agent {self.name!r} must return int64 patches of shape ({rows},) or ({rows}, K), "
+                f"got {patches!r}"
+            )
+        return patches
 
 
 def ordered_in_chunks(

@@ -66,15 +66,6 @@ def set_threads(threads: int | None) -> None:
     torch.set_num_threads(threads)
 
 
-def check_device(device: str) -> None:
-    """Raise ValueError unless torch can use the device."""
-    try:
-        torch.empty(1, device=device).item()
-    except (RuntimeError, AssertionError) as reason:
-        line = str(reason).strip().splitlines()[0]
-        raise ValueError(f"device {device!r} cannot be used here: {line}") from reason
-
-
 def multiplies_bfloat16(side: int = 256) -> bool:
     """Measure whether this processor is less than four times slower in bfloat16 than in float32.
 

@@ -178,7 +178,8 @@ class ScanOptions:
     """Fixations per scan, T."""
     fixation_size: int = 1
     """Side of the square that a fixation opens, patches; 1 = one patch at a time. The model then
-    learns from squares as well: an order opens each at the step of its first patch."""
+    learns from squares as well: an order opens a whole square when it comes to one of its patches.
+    Squares tile the grid; where the side does not divide it, those at the far edges are smaller."""
 
     def __post_init__(self) -> None:
         check_at_least(self, 1, "budget", "fixation_size")
@@ -204,7 +205,7 @@ class PolicyTraining:
     num_candidates: int | None = None
     """In training the policy chooses among this many random unseen patches, and only they are
     predicted; None = all. Their errors stand for those of all patches: scans are cheaper and the
-    reward is noisier. The metrics auc and entropy of two numbers cannot be compared."""
+    reward is noisier. Runs with different numbers differ in what auc and entropy mean."""
     policy_every: int = 1
     """After the warm-up the policy scans and learns in every n-th iteration. In the others the
     model learns from the policy's last scans again, beside new random orders."""
@@ -214,7 +215,7 @@ class PolicyTraining:
     schedule: Literal["joint", "alternating", "policy_only", "frozen"] = "joint"
     """Who learns after the warm-up. joint: the policy in every iteration that scans, the model in
     every iteration. alternating: each for ``alternate_every`` iterations in turn. policy_only: the
-    model is frozen. frozen: the policy is frozen as it started, uniformly random (the control)."""
+    model is frozen. frozen: the policy stays uniformly random, as it started: the control."""
     alternate_every: int = 10
     """Length of a phase of the alternating schedule, iterations."""
     random_share: float = 0.5

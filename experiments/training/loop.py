@@ -21,13 +21,13 @@ from experiments.runs import (
     write_config,
     write_manifest,
 )
-from experiments.training.build import check_device, check_precision, set_threads
+from experiments.training.build import check_precision, set_threads
 from experiments.training.config import TrainConfig
 from experiments.training.distributed import Processes, share_batches
 from experiments.training.log import RunLog
 from experiments.training.trainer import Trainer
 from experiments.training.validation import validation_of
-from foveate.checkpoint import CHECKPOINT, read_checkpoint
+from foveate.checkpoint import CHECKPOINT, check_device, read_checkpoint
 from foveate.data.pieces import open_source
 
 
@@ -118,7 +118,11 @@ def open_folder(config: TrainConfig, trainer: Trainer) -> None:
         # Without a checkpoint yet the run starts anew.
         if (config.run.out / CHECKPOINT).exists():
             trainer.load(read_checkpoint(config.run.out / CHECKPOINT))
+            note = f"goes on after iteration {trainer.iteration} of {config.total_iterations}"
+        else:
+            note = "starts anew: there is no checkpoint yet"
         if writes:
+            print(f"{config.run.out} {note}", flush=True)
             trim_metrics(config.run.out / "metrics.jsonl", trainer.iteration)
     elif writes:
         write_config(config)

@@ -76,8 +76,9 @@ def load_data(
             [data, split, image_size, *state], lambda: _load_rows(rows(), split, image_size)
         )
     else:
-        close = difflib.get_close_matches(data, ["scenes", *TORCHVISION_SETS], n=1, cutoff=0.6)
-        hint = f"did you mean {close[0]!r}? " if close else ""
+        lowered = {name.lower(): name for name in ("scenes", *TORCHVISION_SETS)}
+        close = difflib.get_close_matches(data.lower(), lowered, n=1, cutoff=0.6)
+        hint = f"did you mean {lowered[close[0]]!r}? " if close else ""
         raise ValueError(
             f"no data {data!r}: {hint}give 'scenes', one of {', '.join(TORCHVISION_SETS)}, "
             "or the path of a parquet file or image folder that exists"

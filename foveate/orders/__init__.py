@@ -110,7 +110,11 @@ def ordering(name: str, grid: Grid, **options: int | float) -> Ordering:
         ValueError: unknown name, or an option that the order does not take.
     """
     build = lookup("order", name, {**ORDERINGS, **SUBSETS})
-    built = build(grid, **checked_options(name, build, grid, options))
+    checked = checked_options(name, build, grid, options)
+    try:
+        built = build(grid, **checked)
+    except ValueError as reason:
+        raise ValueError(f"order {name!r} on a {grid[0]}x{grid[1]} grid: {reason}") from reason
     if not isinstance(built, Ordering):
         raise ValueError(f"order {name!r} must return a function of images, got {built!r}")
     return built

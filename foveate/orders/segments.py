@@ -155,3 +155,21 @@ def patches_in(segments: Int[Tensor, "*B S"], num_patches: int) -> Bool[Tensor, 
     place = segments.masked_fill(segments < 0, num_patches)
     held = segments.new_zeros((*segments.shape[:-1], num_patches + 1), dtype=torch.bool)
     return held.scatter(-1, place, True)[..., :num_patches]
+
+
+def borders(segment: list[int], grid: Grid) -> dict[int, tuple[bool, bool, bool, bool]]:
+    """Say of each patch of a segment which sides are at its border: top, bottom, left, right."""
+    rows_cols = {divmod(patch, grid[1]) for patch in segment}
+
+    def is_outside(row: int, col: int) -> bool:
+        return (row, col) not in rows_cols
+
+    return {
+        row * grid[1] + col: (
+            is_outside(row - 1, col),
+            is_outside(row + 1, col),
+            is_outside(row, col - 1),
+            is_outside(row, col + 1),
+        )
+        for row, col in rows_cols
+    }

@@ -31,10 +31,16 @@ from agents.sb3 import PointerActorCriticPolicy, ScanVecEnv
 from envs.episode import Episode
 from envs.rewards import REVISIT_PENALTY
 from foveate.data import ImageSet
-from foveate.drawing import draw_scanpath, fixation_shares, scanpath_animation, scanpath_sheet
+from foveate.drawing import (
+    border_lines,
+    draw_scanpath,
+    fixation_shares,
+    scanpath_animation,
+    scanpath_sheet,
+)
 from foveate.model import AnyOrderTransformer
 from foveate.orders import order_to_rank, ordering
-from foveate.orders.segments import Fixations
+from foveate.orders.segments import Fixations, borders
 
 SQUARES = [[0, 1, 4, 5], [2, 3, 6, 7], [8, 9, -1, -1], [10, 11, -1, -1]]
 """Squares of 2 x 2 patches on the 3 x 4 grid of the test model: the lower ones are cut."""
@@ -366,9 +372,19 @@ def test_an_agent_that_opens_a_cross_needs_nothing_else(
     axis = Figure().add_subplot()
     draw_scanpath(axis, grays[0], order[0], model.grid, 4)
     assert [text.get_text() for text in axis.texts] == ["1", "2", "3", "4"]
-    opened = int((order[0] >= 0).sum())
-    lone = int(((order[0] >= 0).sum(1) == 1).sum())
-    assert len(axis.patches) == opened - lone, "the patches of a segment are framed"
+    several = int(((order[0] >= 0).sum(1) > 1).sum())
+    assert len(axis.collections) == several, "a segment has a frame"
+
+
+def test_a_frame_goes_around_a_segment_not_around_its_patches() -> None:
+    """A square of 2 x 2 patches in the corner of a 3 x 4 grid: eight sides, none inside."""
+    lines = border_lines([0, 1, 4, 5], (3, 4))
+    assert len(lines) == 8
+    assert {point for line in lines for point in line} == {
+        (x, y) for x in range(3) for y in range(3) if (x, y) != (1, 1)
+    }
+    assert borders([5], (3, 4)) == {5: (True, True, True, True)}
+    assert borders([0, 1], (3, 4)) == {0: (True, True, True, False), 1: (True, True, False, True)}
 
 
 def test_a_step_that_opens_nothing_leaves_the_numbers_of_the_others() -> None:

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 import torch
 
-from agents.baselines import GreedyOracleAgent
+from agents.baselines import GreedyOracleAgent, scan_with
+from envs.toy import cue_set
 from experiments.compare import CompareConfig
 from experiments.evaluation.compare import compare, draw_comparison
 from experiments.evaluation.compare_result import SHOWN, Comparison, OrderErrors, training_facts
@@ -29,6 +30,7 @@ from experiments.evaluation.probe_result import FineTuned, ProbeResult
 from experiments.evaluation.report import present_comparison
 from experiments.evaluation.scanpaths import (
     first_fixations,
+    make_agent,
     of_another_image,
     scan_in_chunks,
 )
@@ -37,6 +39,7 @@ from experiments.runs import Run
 from experiments.scanpaths import ScanpathConfig
 from experiments.training.build import build
 from experiments.training.config import TrainConfig
+from foveate.checkpoint import load_model
 from foveate.orders import order_to_rank
 from foveate.orders.segments import Fixations
 from foveate.probes import Accuracy, LinearAccuracy
@@ -419,3 +422,23 @@ def test_every_image_gets_the_scanpath_of_another() -> None:
     assert torch.equal(other, of_another_image(order, seed=0))
     segments = torch.arange(28).view(7, 2, 2)
     assert torch.equal(of_another_image(segments, seed=0)[:, :, 0], 2 * other)
+
+
+def test_an_agent_of_ones_own_that_fails_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "my_agents.py").write_text(
+        "class Failing:\n"
+        "    def __call__(self, episode, generator=None):\n"
+        "        return [][1]\n"
+        "class Short:\n"
+        "    def __call__(self, episode, generator=None):\n"
+        "        return episode.num_steps[:1]\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    model = load_model("cue")
+    images = cue_set("test").batch(torch.arange(3))
+    with pytest.raises(ValueError, match="agent 'my_agents:Failing': IndexError"):
+        scan_with(make_agent("my_agents:Failing"), model, images, 2)
+    with pytest.raises(ValueError, match="must return int64 patches of shape"):
+        scan_with(make_agent("my_agents:Short"), model, images, 2)
