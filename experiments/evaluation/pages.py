@@ -110,8 +110,8 @@ def short_table(folder: Path) -> Table:
             f"{result.budget} of {result.num_patches} patches, {orders['policy'].images} "
             f"test images, seed {result.seed}; trained {manifest['train_seconds'] / 60:.1f} "
             f"minutes on {plural(manifest['threads'], 'CPU thread')}. The oracle scans only the "
-            f"first {orders['oracle'].images} images. Its area here is that of the policy plus the mean "
-            "difference between the two on those images.",
+            f"first {orders['oracle'].images} images. Its area here is that of the policy plus "
+            "the mean difference between the two on those images.",
         ),
     )
 
