@@ -10,25 +10,31 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def check_choice(kind: str, name: str, choices: Iterable[str]) -> None:
-    """Raise ValueError with a suggestion unless ``name`` is one of the choices."""
+def check_choice(kind: str, name: str, choices: Iterable[str], *, or_own: bool = False) -> None:
+    """Raise ValueError with a suggestion unless ``name`` is one of the choices.
+
+    Args:
+        kind: what the error calls it.
+        name: what was given.
+        choices: what there is.
+        or_own: whether the error says that a user may bring another.
+    """
     known = list(choices)
     if name not in known:
         # The case of letters says nothing of how near two names are.
         lowered = {each.lower(): each for each in known}
-        close = difflib.get_close_matches(str(name).lower(), lowered, n=1)
-        hint = f"did you mean {lowered[close[0]]!r}? " if close else ""
-        raise ValueError(f"unknown {kind} {name!r}; {hint}known: {', '.join(known)}")
+        close = difflib.get_close_matches(str(name).lower(), lowered, n=1, cutoff=0.0)
+        own = ", or MODULE:NAME of your own" if or_own else ""
+        raise ValueError(
+            f"unknown {kind} {name!r}; did you mean {lowered[close[0]]!r}? "
+            f"known: {', '.join(known)}{own}"
+        )
 
 
 def check_name(kind: str, name: str, choices: Iterable[str]) -> None:
     """Raise ValueError unless ``name`` is one of the choices or has the form ``MODULE:NAME``."""
     if ":" not in name:
-        check_choice(kind, name, [*choices, OWN])
-
-
-OWN = "MODULE:NAME of your own"
-"""What complaints add to the names that exist, where a user may bring another."""
+        check_choice(kind, name, choices, or_own=True)
 
 
 def lookup(
@@ -55,7 +61,7 @@ def lookup(
         ValueError: nothing of this name, or of another form.
     """
     if ":" not in name:
-        check_choice(kind, name, [*registry, OWN])
+        check_choice(kind, name, registry, or_own=True)
         return registry[name]
     module, _, attribute = name.partition(":")
     if not module or module.startswith("."):
