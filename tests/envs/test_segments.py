@@ -520,3 +520,11 @@ def test_a_random_order_becomes_a_random_order_of_fixations() -> None:
     first = (merged[:, squares.patches[:, 0]] == 0).sum(0)
     assert int(first.min()) > 250 - 75
     assert int(first.max()) < 250 + 75
+
+
+def test_an_order_of_more_steps_than_patches_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"T <= 3"):
+        order_to_rank(torch.tensor([[0, 1, 2, 0]]), 3)
+    # Steps of segments may open nothing.
+    rank = order_to_rank(torch.tensor([[[0, 1], [-1, -1], [2, -1], [-1, -1]]]), 3)
+    assert rank.tolist() == [[0, 0, 2]]
