@@ -16,6 +16,7 @@ from experiments.cli import program
 from experiments.training.config import GROUPS, TrainConfig, check_without_policy
 from experiments.training.groups import PolicyTraining
 from experiments.training.presets import PRESETS, own_preset
+from foveate.choices import check_name
 
 WITHOUT_POLICY = "It trains the model alone; --iterations 1000 adds a policy, with its options."
 
@@ -32,11 +33,14 @@ def read_command_line(arguments: Sequence[str]) -> TrainConfig:
     """Return the config that the arguments name: PRESET or MODULE:NAME, then options.
 
     Raises:
-        ValueError: a value that is not allowed, or an option that the run has no policy for.
+        ValueError: no such preset, a value that is not allowed, or an option that the run has no
+            policy for.
         SystemExit: another mistake, or ``--help``, as by tyro.
     """
     name, options = (arguments[0], list(arguments[1:])) if arguments else ("", [])
     chosen: dict[str, tuple[str, TrainConfig]] = {}
+    if name and not name.startswith("-"):
+        check_name("preset", name, PRESETS)
     if name in PRESETS or ":" in name:
         own = ":" in name
         title, preset = ("A preset of your own.", own_preset(name)) if own else PRESETS[name]

@@ -442,7 +442,7 @@ def test_wandb_works_offline(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("script", "options", "message"),
     [
-        ("train", ["smok"], "Available subcommands"),
+        ("train", ["smok"], "did you mean 'smoke'"),
         ("train", ["smoke", "--budgt", "3"], "Perhaps you meant"),
         ("train", ["smoke", "--budget", "x"], "invalid literal"),
         ("train", ["smoke", "--data", "nowhere.parquet"], "nowhere.parquet"),
