@@ -26,7 +26,8 @@ class CompareConfig:
     orders: tuple[str, ...] = ()
     """Orders of your own to compare beside all others, ``MODULE:NAME``."""
     agents: tuple[str, ...] = ()
-    """Agents of your own, ``MODULE:NAME`` of what makes them when called without arguments."""
+    """Agents of your own, ``MODULE:NAME`` of a class or function that makes one without
+    arguments."""
     limit: int = 2000
     """Test images."""
     oracle_limit: int = 500

@@ -66,8 +66,8 @@ class OrdersConfig:
     teraflops: float = 20.0
     """Floating-point operations of each run, 10^12."""
     recipes: tuple[str, ...] = ()
-    """Compare recipes instead of orders; those of pixels see images of 16 x 16. ``untrained`` is
-    the model of ``recipe`` as it starts."""
+    """Compare recipes instead of orders. Recipes of single pixels see images of 16 x 16.
+    ``untrained`` stands for a model of the option ``recipe`` that was never trained."""
     recipe: str = "saim"
     """Row of foveate.recipes that gives stream, memory, and lateral attention."""
     target: TargetKind = "pixels"
