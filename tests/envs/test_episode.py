@@ -222,3 +222,20 @@ def test_unknown_rewards_are_refused_with_a_suggestion(
 ) -> None:
     with pytest.raises(ValueError, match="did you mean 'gain'"):
         Episode(model, images, budget=2, reward="gian")
+
+
+def test_the_last_unseen_patch_counts_as_all_others_do(
+    model: AnyOrderTransformer, images: Tensor
+) -> None:
+    """Eleven of twelve patches are seen, with all candidates and with drawn ones."""
+    order = torch.stack([torch.randperm(12) for _ in range(5)])[:, :11]
+    episode = Episode(model, images, budget=11)
+    for patch in order.unbind(1):
+        episode.step(patch)
+    curve = model.error_curve(images, order)
+    torch.testing.assert_close(episode.error, curve[:, -1], atol=1e-5, rtol=1e-4)
+    few = Episode(model, images, budget=12, num_candidates=3)
+    for left in range(12, 0, -1):
+        assert few.candidates.shape == (5, min(3, left))
+        assert few.observe().selectable.all()
+        few.step(few.candidates[:, 0])
