@@ -15,6 +15,7 @@ from torch import Tensor
 
 from agents.policies import PointerPolicy
 from envs.episode import check_reward
+from envs.rewards import reward_named
 from experiments.training.batches import Drawn, Ranked, Scans, TrainingImages, moved, repeated
 from experiments.training.build import build, load_weights
 from experiments.training.config import TrainConfig
@@ -42,6 +43,8 @@ class Trainer:
     def __init__(self, config: TrainConfig, processes: Processes) -> None:
         self.config = config
         self.processes = processes
+        if config.policy is not None:
+            reward_named(config.policy.reward)  # A misspelled name need not wait for the data.
         torch.manual_seed(config.run.seed)
         self.images = TrainingImages(config, processes)
         words: tuple[str, ...] = ()
