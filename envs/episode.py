@@ -19,6 +19,7 @@ from foveate.model import AnyOrderTransformer
 from foveate.model.decoder import Prediction
 from foveate.model.encoder import take
 from foveate.model.scanning import Scan
+from foveate.orders.ranks import first_repeat
 from foveate.orders.segments import Fixations, patches_in
 
 
@@ -222,10 +223,8 @@ class Episode:
             raise ValueError(
                 f"a patch must lie in 0..{num_patches - 1}; row {row} opens {patches[row].tolist()}"
             )
-        ascending = patches.sort(dim=1).values
-        repeats = ((ascending.diff(dim=1) == 0) & (ascending[:, 1:] >= 0)).any(1)
-        if bool(repeats.any()):
-            row = int(repeats.nonzero()[0])
+        if (repeat := first_repeat(patches)) is not None:
+            row = repeat[0]
             raise ValueError(f"row {row} opens a patch twice at once: {patches[row].tolist()}")
         if self.num_candidates is not None:
             is_decoded = (self.choices.predicted.unsqueeze(2) == patches.unsqueeze(1)).any(1)

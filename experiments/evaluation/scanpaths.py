@@ -83,9 +83,7 @@ def first_fixations(
     A fixation is made at the earliest rank among its patches; ties by its number.
     """
     fixations = fixations.to(rank.device)
-    members, padding = fixations.patches.clamp_min(0), fixations.patches < 0
-    earliest = rank.double()[:, members].masked_fill(padding, torch.inf).amin(2)
-    return fixations.scanpath(earliest.argsort(dim=1, stable=True)[:, :budget])
+    return fixations.scanpath(fixations.earliest(rank).argsort(dim=1, stable=True)[:, :budget])
 
 
 def make_agent(name: str) -> Agent:

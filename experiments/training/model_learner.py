@@ -137,20 +137,30 @@ class ModelLearner:
         loss = torch.zeros((), device=self.config.run.device)
         for batch in batches:
             anchors = self._anchors(batch.rank, generator)
-            features = None if self.teacher is None else self.teacher(batch.images)
-            with self.autocast():
-                part = self.model(
-                    batch.images,
-                    batch.rank,
-                    ties=batch.ties,
-                    last_rank=batch.last_rank,
-                    num_steps=self.config.scan.budget + 1,
-                    generator=generator,
-                    features=features,
-                    anchors=anchors,
-                    words=self._words(batch.index, anchors),
-                )
+            part = self.loss_of(batch, generator, anchors)
             loss = loss + len(batch.images) / num_images * part
+        return loss
+
+    def loss_of(
+        self,
+        batch: Ranked,
+        generator: torch.Generator,
+        anchors: Int[Tensor, "B K"] | None = None,
+    ) -> Float[Tensor, ""]:
+        """Return the model's loss of images in their order, and of words at the anchors."""
+        features = None if self.teacher is None else self.teacher(batch.images)
+        with self.autocast():
+            loss: Tensor = self.model(
+                batch.images,
+                batch.rank,
+                ties=batch.ties,
+                last_rank=batch.last_rank,
+                num_steps=self.config.scan.budget + 1,
+                generator=generator,
+                features=features,
+                anchors=anchors,
+                words=self._words(batch.index, anchors),
+            )
         return loss
 
     def autocast(self) -> torch.autocast:

@@ -56,7 +56,7 @@ class Validation:
     def measure(self, trainer: Trainer) -> dict[str, float]:
         """Measure the trainer's model and policy; all processes call it alike."""
         model, scan = trainer.model, trainer.config.scan
-        fixations = Fixations.squares(model.grid, scan.fixation_size)
+        fixations = trainer.model_learner.fixations
         devices = [self.images.device] if self.images.is_cuda else []
         # Orders and models of one's own might draw from the global generators.
         with torch.random.fork_rng(devices):
@@ -76,18 +76,7 @@ class Validation:
         learner, generator = trainer.model_learner, torch.Generator().manual_seed(SEED)
         index = torch.arange(len(self.images), device=self.images.device)
         batch = learner.in_order(self.images, index, generator)
-        features = None if learner.teacher is None else learner.teacher(self.images)
-        with learner.autocast():
-            loss = trainer.model(
-                self.images,
-                batch.rank,
-                ties=batch.ties,
-                last_rank=batch.last_rank,
-                num_steps=trainer.config.scan.budget + 1,
-                generator=generator,
-                features=features,
-            )
-        return float(loss)
+        return float(learner.loss_of(batch, generator))
 
     def _agents(self, trainer: Trainer, fixations: Fixations) -> dict[str, Agent]:
         generator = torch.Generator().manual_seed(SEED)

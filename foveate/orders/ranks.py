@@ -33,6 +33,19 @@ def check_rank(rank: Shaped[Tensor, "..."], num_patches: int) -> None:
         raise ValueError(f"rank must not be negative; row {int((rank < 0).any(1).nonzero()[0])} is")
 
 
+def first_repeat(patches: Int[Tensor, "B K"]) -> tuple[int, int] | None:
+    """Return the first row that holds a patch twice, and the patch; None without one.
+
+    Padding (-1) may repeat.
+    """
+    ascending = patches.sort(dim=1).values
+    repeats = (ascending.diff(dim=1) == 0) & (ascending[:, 1:] >= 0)
+    if not bool(repeats.any()):
+        return None
+    row, place = (int(i) for i in repeats.nonzero()[0])
+    return row, int(ascending[row, place])
+
+
 def check_order(order: Int[Tensor, "B T *S"], num_patches: int) -> None:
     """Raise ValueError unless every row of order holds distinct patches 0..N-1.
 
@@ -51,13 +64,8 @@ def check_order(order: Int[Tensor, "B T *S"], num_patches: int) -> None:
             f"order must hold patches 0..{num_patches - 1}; "
             f"row {int(outside.nonzero()[0])} does not"
         )
-    ascending = patches.sort(dim=1).values
-    repeats = (ascending.diff(dim=1) == 0) & (ascending[:, 1:] >= 0)
-    if bool(repeats.any()):
-        row, place = (int(i) for i in repeats.nonzero()[0])
-        raise ValueError(
-            f"an order visits a patch once; row {row} repeats {int(ascending[row, place])}"
-        )
+    if (repeat := first_repeat(patches)) is not None:
+        raise ValueError(f"an order visits a patch once; row {repeat[0]} repeats {repeat[1]}")
 
 
 def rank_to_order(rank: Int[Tensor, "B N"]) -> Int[Tensor, "B N"]:

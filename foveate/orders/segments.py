@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
-from jaxtyping import Bool, Float, Int, Shaped
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int, Num, Shaped
 from torch import Tensor
 
 from foveate.orders.paths import Grid, grid_cells
@@ -119,6 +120,12 @@ class Fixations:
         """Sum a value over the patches of each fixation."""
         return of_patches if self.is_single else self._members(of_patches).sum(2)
 
+    def earliest(self, rank: Num[Tensor, "B N"]) -> Float[Tensor, "B A"]:
+        """Return the lowest rank among the patches of each fixation."""
+        patches = self.patches.to(rank.device)
+        members = rank.double()[:, patches.clamp_min(0)]
+        return members.masked_fill(patches < 0, torch.inf).amin(2)
+
     def merged(self, rank: Int[Tensor, "B N"]) -> Int[Tensor, "B N"]:
         """Open whole fixations: each at the step at which the order comes to its first patch.
 
@@ -126,13 +133,10 @@ class Fixations:
         """
         if self.is_single:
             return rank
-        patches = self.patches.to(rank.device)
-        ranks = rank[:, patches.clamp_min(0)].masked_fill(patches < 0, self.num_patches)
-        first, place = ranks.amin(2).sort(dim=1)
+        first, place = self.earliest(rank).sort(dim=1)
         # Steps without gaps; fixations whose first patches tie are opened together.
-        later = torch.zeros_like(first)
-        later[:, 1:] = (first.diff(dim=1) > 0).cumsum(1)
-        step = torch.empty_like(first).scatter_(1, place, later)
+        later = F.pad((first.diff(dim=1) > 0).cumsum(1), (1, 0))
+        step = torch.empty_like(place).scatter_(1, place, later)
         return step[:, self._fixation_of.to(rank.device)]
 
     @cached_property
