@@ -9,7 +9,7 @@ import torch
 
 from experiments.benchmarks.env import predict_anew
 from experiments.benchmarks.timing import BenchResult, alternate
-from experiments.runs import git_commit
+from experiments.run_folder import git_commit
 from foveate.config import ModelConfig
 from foveate.model import AnyOrderTransformer
 from foveate.model.parallel_decoding import DecodingSchedule, decode_in_order, decode_in_parallel

@@ -13,7 +13,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 import envs
 from agents.sb3 import ScanVecEnv
 from experiments.benchmarks.timing import alternate
-from experiments.runs import git_commit
+from experiments.run_folder import git_commit
 from experiments.tables import Result, Table, plural
 from foveate.data import ImageSet
 from foveate.model import AnyOrderTransformer

@@ -12,7 +12,7 @@ import torch
 
 from experiments.benchmarks.timing import BenchResult, alternate, count_flops, saved_megabytes
 from experiments.benchmarks.torchrun import losses_under_torchrun
-from experiments.runs import git_commit
+from experiments.run_folder import git_commit
 from foveate.config import ModelConfig
 from foveate.model import AnyOrderTransformer
 from foveate.model.scanning import Scan

@@ -9,7 +9,7 @@ import torch
 
 from experiments.benchmarks.timing import BenchResult, alternate
 from experiments.benchmarks.training import make_trainer
-from experiments.runs import git_commit
+from experiments.run_folder import git_commit
 from experiments.training.presets import PRESETS
 from foveate.data.streaming import ImageStream
 

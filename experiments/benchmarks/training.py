@@ -18,7 +18,7 @@ from experiments.benchmarks.timing import (
     count_flops,
     matrix_product,
 )
-from experiments.runs import git_commit
+from experiments.run_folder import git_commit
 from experiments.training.build import multiplies_bfloat16
 from experiments.training.config import TrainConfig
 from experiments.training.distributed import Processes

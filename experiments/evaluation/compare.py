@@ -14,7 +14,8 @@ from experiments.evaluation.compare_result import Comparison, OrderErrors
 from experiments.evaluation.diagnostics import diagnose
 from experiments.evaluation.intervals import Interval, gap_interval, half_width, mean_interval
 from experiments.evaluation.scanpaths import IMAGE_INDEPENDENT, error_curves_of, scanpaths
-from experiments.runs import Run, git_commit
+from experiments.run_folder import git_commit
+from experiments.runs import Run
 from foveate.data import ImageSet
 from foveate.drawing import error_curves
 

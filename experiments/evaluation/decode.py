@@ -20,7 +20,8 @@ from experiments.evaluation.generation import (
 )
 from experiments.evaluation.intervals import Interval, seed_interval
 from experiments.evaluation.run_result import RunResult, minutes
-from experiments.runs import Run, git_commit, load_run, read_manifest
+from experiments.run_folder import git_commit, read_manifest
+from experiments.runs import Run, load_run
 from experiments.tables import Table, plural, with_interval
 from experiments.training.build import set_threads
 from foveate.model import AnyOrderTransformer

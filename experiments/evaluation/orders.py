@@ -14,7 +14,8 @@ from experiments.evaluation.equal_compute import CountedRun, at_equal_compute, s
 from experiments.evaluation.orders_plan import plan_row
 from experiments.evaluation.orders_result import OrderRow, OrderRun, OrdersResult
 from experiments.evaluation.probe import check_labels
-from experiments.runs import Run, git_commit, read_manifest
+from experiments.run_folder import git_commit, read_manifest
+from experiments.runs import Run
 from experiments.tables import write_json
 from experiments.training.build import load_split, set_threads
 from experiments.training.config import TrainConfig

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import ClassVar, Self
 
 from experiments.evaluation.intervals import Interval, seed_interval
-from experiments.runs import set_aside
+from experiments.run_folder import set_aside
 from experiments.tables import Result, Table, plural, signed, with_interval
 
 

@@ -10,7 +10,8 @@ import torch
 from experiments.evaluation.probe_options import Pooling, Probe, ProbeOptions
 from experiments.evaluation.probe_result import ProbeResult, best_of
 from experiments.evaluation.probe_views import POOLINGS, Probing, Row, Variant, progress, tuning
-from experiments.runs import Run, git_commit
+from experiments.run_folder import git_commit
+from experiments.runs import Run
 from foveate.data import ImageSet
 from foveate.orders.semantic import model_ordering
 from foveate.probes import Attention, States, hold_out, pixel_features

@@ -13,7 +13,8 @@ from torch import Tensor
 from agents.baselines import scan_with
 from experiments.evaluation.intervals import Interval, mean_interval
 from experiments.evaluation.run_result import RunResult, minutes
-from experiments.runs import Run, git_commit, load_run, read_manifest
+from experiments.run_folder import git_commit, read_manifest
+from experiments.runs import Run, load_run
 from experiments.tables import Table, with_interval
 from experiments.training.build import captions_of, set_threads
 from foveate.data.captions import BACKGROUND, Vocabulary

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from experiments.runs import set_aside
+from experiments.run_folder import set_aside
 from experiments.tables import Result, plural
 
 FREE_IN_RESULT = ("run", "device")

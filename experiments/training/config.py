@@ -13,15 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from experiments.training.groups import (
-    DataConfig,
-    ModelOptions,
-    Optimization,
-    PolicyTraining,
-    RunOptions,
-    ScanOptions,
-    default_of,
-)
+from experiments.training.checks import default_of
+from experiments.training.groups import ModelOptions, Optimization, PolicyTraining, ScanOptions
+from experiments.training.run_options import DataConfig, RunOptions
 from foveate.recipes import Recipe
 
 GROUPS: dict[str, type] = {

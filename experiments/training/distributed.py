@@ -27,7 +27,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from experiments.runs import read_config
+from experiments.run_folder import read_config
 from experiments.training.config import TrainConfig
 from foveate.model import AnyOrderTransformer
 from foveate.model.teachers import OWN_DECAY

@@ -1,114 +1,17 @@
-"""The options of a training run in six groups, each of which checks its own values.
+"""The options of model, scans, policy and optimization, in groups that check their own values.
 
-``TrainConfig`` (config.py) composes them. No torch here, so that ``--help`` answers at once.
+``TrainConfig`` (config.py) composes them with those of ``run_options``. No torch here, so that
+``--help`` answers at once.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields, replace
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from experiments.training.checks import check_at_least, check_share, default_of
 from foveate.config import Memory, TargetKind
 from foveate.recipes import Recipe, recipe
-
-SYNTHETIC = ("scenes", "cue")
-"""Data that are computed and need no files."""
-
-
-def check_at_least(group: object, least: int, *names: str) -> None:
-    """Raise ValueError if one of the named options is smaller; None is allowed."""
-    for name in names:
-        value = getattr(group, name)
-        if value is not None and value < least:
-            raise ValueError(f"{name} must be at least {least}, got {value}")
-
-
-def check_share(group: object, *names: str) -> None:
-    """Raise ValueError unless the named options lie in 0..1."""
-    for name in names:
-        value = getattr(group, name)
-        if not 0 <= value <= 1:
-            raise ValueError(f"{name} must lie in 0..1, got {value}")
-
-
-def default_of(group: type, name: str) -> object:
-    """Return the default of an option that has one."""
-    return next(each.default for each in fields(group) if each.name == name)
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunOptions:
-    """Where the run is written, and what may differ between a run and its continuation."""
-
-    out: Path = Path("runs/demo")
-    """Run folder: config, manifest, metrics, checkpoint and reports."""
-    resume: bool = False
-    """Continue the run in the run folder, from its checkpoint. A run that was cut off before its
-    first checkpoint starts anew."""
-    stop_after: int | None = None
-    """Stop with a checkpoint after this iteration, to be resumed later; None = run to the end."""
-    report: bool = False
-    """At the end compare orders, probe, and draw scanpaths."""
-    seed: int = 0
-    """Seed of all randomness: weights, batches, orders, actions."""
-    device: str = "cpu"
-    """Torch device."""
-    shard: bool = False
-    """Shard the model over the processes of torchrun (FSDP2), if it is too large for each."""
-    threads: int | None = None
-    """CPU threads; None = torch's choice."""
-    wandb: Literal["disabled", "offline", "online"] = "disabled"
-    """Weights & Biases beside metrics.jsonl."""
-    log_every: int = 10
-    """Iterations per line of metrics.jsonl."""
-    save_every: int = 200
-    """Iterations per checkpoint."""
-    evaluate_every: int | None = 200
-    """Iterations per validation: the model's loss on held-out images, and the area under the error
-    curve of the policy, of random and of uncertainty; None = never."""
-
-    def __post_init__(self) -> None:
-        check_at_least(self, 0, "seed")
-        check_at_least(
-            self, 1, "stop_after", "threads", "log_every", "save_every", "evaluate_every"
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class DataConfig:
-    """The training images."""
-
-    data: str = "scenes"
-    """scenes, a torchvision name (FashionMNIST, ...), a parquet file or folder, an image folder."""
-    data_root: Path = Path("data")
-    """Where torchvision sets lie or are downloaded to."""
-    image_size: int | None = None
-    """Resize and center-crop to this side, pixels; None = as they are."""
-    limit: int | None = None
-    """Use only the first N training images; None = all."""
-    stream: bool = False
-    """Read training images from parquet or tar shards, or ``hf://NAME``, as they are needed,
-    instead of holding all in memory. Needs image_size."""
-    stream_workers: int = 0
-    """Processes that decode streamed images."""
-    channels: int | None = None
-    """Color channels of streamed images, 1 or 3; None = 3."""
-    augment: bool = False
-    """Random flips and shifts of the training images (kornia)."""
-
-    def __post_init__(self) -> None:
-        check_at_least(self, 1, "limit", "image_size")
-        if self.data in SYNTHETIC and self.data_root != default_of(DataConfig, "data_root"):
-            raise ValueError(f"data_root has no effect on {self.data}, which needs no files")
-        if self.stream and self.image_size is None:
-            raise ValueError("stream needs --image-size, and --agent group-relative")
-        if self.stream and self.limit is not None:
-            raise ValueError("limit has no effect on a stream; add --limit None")
-        if self.channels is not None and not self.stream:
-            raise ValueError("channels goes with --stream")
-        if self.stream_workers < 0 or (self.stream_workers and not self.stream):
-            raise ValueError("stream_workers goes with --stream, and must be at least 0")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,12 +7,10 @@ import sys
 
 import torch
 
-from experiments.runs import (
+from experiments.run_folder import (
     MANIFEST,
-    Run,
     check_folder,
     git_commit,
-    load_run,
     read_config,
     read_manifest,
     save_checkpoint,
@@ -21,6 +19,7 @@ from experiments.runs import (
     write_config,
     write_manifest,
 )
+from experiments.runs import Run, load_run
 from experiments.training.build import check_precision, set_threads
 from experiments.training.config import TrainConfig
 from experiments.training.distributed import Processes, share_batches

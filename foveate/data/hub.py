@@ -12,9 +12,9 @@ from typing import ClassVar, Protocol, runtime_checkable
 from PIL import Image
 
 from foveate.data.decoding import Encoded
+from foveate.data.parquet import LABEL_COLUMNS
 from foveate.data.samples import PieceSource, Sample, own_split
 from foveate.data.scenes import SPLITS
-from foveate.data.sources import LABEL_COLUMNS
 from foveate.data.splits import split_name
 
 HUB = "hf://"

@@ -26,9 +26,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from foveate.data import decoding, scenes, sources, splits
+from foveate.data import decoding, folders, parquet, rows, scenes, sources, splits
 from foveate.data.images import ImageSet
 
+_READERS = (scenes, rows, sources, folders, parquet, splits, decoding)
+"""What decides which pixels come of a file: a decoded set is made anew when one of them changes."""
 TORCHVISION_SETS = ("FashionMNIST", "CIFAR10", "CIFAR100", "STL10")
 
 
@@ -70,10 +72,10 @@ def load_data(
     elif data in TORCHVISION_SETS:
         loaded = _load_rows(sources.torchvision_rows(data, Path(root)), split, image_size)
     elif path.exists():
-        rows, files = sources.find_rows(path.resolve())
+        read, files = sources.find_rows(path.resolve())
         state = [(str(file), file.stat().st_mtime_ns, file.stat().st_size) for file in files]
         loaded = _cached(
-            [data, split, image_size, *state], lambda: _load_rows(rows(), split, image_size)
+            [data, split, image_size, *state], lambda: _load_rows(read(), split, image_size)
         )
     else:
         lowered = {name.lower(): name for name in ("scenes", *TORCHVISION_SETS)}
@@ -100,13 +102,13 @@ def _load_scenes(split: str, image_size: int | None) -> ImageSet:
     )
 
 
-def _load_rows(rows: sources.Rows, split: str, image_size: int | None) -> ImageSet:
-    decoded = sources.decode(rows, split, image_size)
+def _load_rows(stored: rows.Rows, split: str, image_size: int | None) -> ImageSet:
+    decoded = rows.decode(stored, split, image_size)
     return ImageSet(
         torch.from_numpy(decoded.pixels),
         torch.from_numpy(decoded.labels),
-        rows.class_names,
-        rows.name,
+        stored.class_names,
+        stored.name,
         captions=decoded.captions,
     )
 
@@ -114,7 +116,7 @@ def _load_rows(rows: sources.Rows, split: str, image_size: int | None) -> ImageS
 def _cached(key: Iterable[object], build: Callable[[], ImageSet]) -> ImageSet:
     """Return the set stored under ``key``; if none can be read, build and store it."""
     digest = hashlib.sha256(repr(list(key)).encode())
-    for code in (__file__, *(part.__file__ for part in (scenes, sources, splits, decoding))):
+    for code in (__file__, *(part.__file__ for part in _READERS)):
         digest.update(Path(str(code)).read_bytes())
     folder = Path(os.environ.get("FOVEATE_CACHE") or "~/.cache/foveate").expanduser()
     path = folder / f"{digest.hexdigest()[:32]}.npz"

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import tarfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
+
+import pyarrow
 
 from foveate.data.decoding import Encoded
 from foveate.data.splits import split_name
@@ -43,3 +48,19 @@ def own_split(stored: Sequence[str], split: str, name: str) -> str:
             "files and Hugging Face datasets: store the split on its own"
         )
     return own[split]
+
+
+@contextlib.contextmanager
+def reading(file: Path) -> Iterator[None]:
+    """Name the file in what goes wrong while it is read.
+
+    Raises:
+        ValueError: it cannot be read.
+    """
+    try:
+        yield
+    except (pyarrow.ArrowException, tarfile.TarError, OSError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(
+            f"cannot read {file} as {file.suffix[1:]} ({reason}); write it again"
+        ) from error

@@ -10,7 +10,7 @@ from unittest import mock
 
 import pytest
 
-from experiments.runs import read_config, write_config
+from experiments.run_folder import read_config, write_config
 from experiments.training.command_line import read_command_line
 from experiments.training.config import GROUP_OF, GROUPS, TrainConfig
 from experiments.training.groups import ModelOptions, PolicyTraining

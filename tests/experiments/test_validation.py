@@ -13,7 +13,8 @@ from image_files import encoded, numbered
 
 from agents.baselines import OrderAgent, UncertaintyAgent, scan_with
 from agents.policies import PolicyAgent
-from experiments.runs import load_run, read_metrics
+from experiments.run_folder import read_metrics
+from experiments.runs import load_run
 from experiments.training.distributed import Processes
 from experiments.training.loop import train
 from experiments.training.presets import PRESETS

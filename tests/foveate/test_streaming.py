@@ -19,7 +19,7 @@ import torch
 from image_files import encoded, numbered, write_parquet
 from PIL import Image
 
-from foveate.data import decoding, load_data, pieces, scenes
+from foveate.data import decoding, load_data, pieces, row_groups, scenes
 from foveate.data.samples import Sample
 from foveate.data.streaming import ImageStream, first_images
 from foveate.data.workers import ImageBatch
@@ -290,7 +290,7 @@ def test_one_row_group_and_one_buffer_are_held(
     tables: list[weakref.ref[pa.Table]] = []
     samples: weakref.WeakSet[Sample] = weakref.WeakSet()
     most_samples = 0
-    read_group, read = pq.ParquetFile.read_row_group, pieces._Parquet.read
+    read_group, read = pq.ParquetFile.read_row_group, row_groups.ParquetSource.read
 
     def counted_group(self: pq.ParquetFile, *arguments: object, **options: object) -> pa.Table:
         assert not any(table() is not None for table in tables)
@@ -308,7 +308,7 @@ def test_one_row_group_and_one_buffer_are_held(
 
     stream = make(tmp_path, shuffle_buffer=10)
     monkeypatch.setattr(pq.ParquetFile, "read_row_group", counted_group)
-    monkeypatch.setattr(pieces._Parquet, "read", counted_read)
+    monkeypatch.setattr(row_groups.ParquetSource, "read", counted_read)
     monkeypatch.setattr(pq.ParquetFile, "read", None)
     take(stream, 40)
     assert len(tables) > 12

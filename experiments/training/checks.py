@@ -1,0 +1,26 @@
+"""What several groups of options check of their values."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+
+
+def check_at_least(group: object, least: int, *names: str) -> None:
+    """Raise ValueError if one of the named options is smaller; None is allowed."""
+    for name in names:
+        value = getattr(group, name)
+        if value is not None and value < least:
+            raise ValueError(f"{name} must be at least {least}, got {value}")
+
+
+def check_share(group: object, *names: str) -> None:
+    """Raise ValueError unless the named options lie in 0..1."""
+    for name in names:
+        value = getattr(group, name)
+        if not 0 <= value <= 1:
+            raise ValueError(f"{name} must lie in 0..1, got {value}")
+
+
+def default_of(group: type, name: str) -> object:
+    """Return the default of an option that has one."""
+    return next(each.default for each in fields(group) if each.name == name)
