@@ -46,6 +46,7 @@ def parquet_rows(folder: Path, files: list[Path]) -> Rows:
     """
     encoded: dict[str, list[Encoded]] = {}
     labels: dict[str, list[int]] = {}
+    names: dict[str, list[str | None]] = {}
     captions: dict[str, list[tuple[str, ...]]] = {}
     class_names: tuple[str, ...] = ()
     has_captions = False
@@ -59,10 +60,12 @@ def parquet_rows(folder: Path, files: list[Path]) -> Rows:
         written = table[columns.captions].to_pylist() if columns.captions else nothing
         default = split_in_name(file, folder)
         splits = table[columns.split].to_pylist() if columns.split else [default] * len(contents)
-        rows = zip(contents, numbers, written, splits, strict=True)
-        for content, number, sentences, split in rows:
+        called = _names(table, columns.image)
+        rows = zip(contents, called, numbers, written, splits, strict=True)
+        for content, name, number, sentences, split in rows:
             where = split_name(str(split))
             encoded.setdefault(where, []).append(content)
+            names.setdefault(where, []).append(name)
             labels.setdefault(where, []).append(-1 if number is None else number)
             captions.setdefault(where, []).append(_sentences(sentences))
     arrays = {split: np.array(values, np.int64) for split, values in labels.items()}
@@ -71,9 +74,12 @@ def parquet_rows(folder: Path, files: list[Path]) -> Rows:
         raise ValueError(
             f"{files[0]}: label {highest} has no name; class_names lists {len(class_names)}"
         )
-    names = () if highest < 0 else class_names or tuple(str(label) for label in range(highest + 1))
-    name = files[0].stem if len(files) == 1 else folder.name
-    return Rows(name, encoded, arrays, names, captions if has_captions else None)
+    class_names = (
+        () if highest < 0 else class_names or tuple(str(label) for label in range(highest + 1))
+    )
+    called_so = files[0].stem if len(files) == 1 else folder.name
+    told = captions if has_captions else None
+    return Rows(called_so, encoded, arrays, class_names, names, told)
 
 
 def _read_parquet(file: Path) -> tuple[pyarrow.Table, Columns]:
@@ -95,6 +101,16 @@ def _contents(file: Path, table: pyarrow.Table, image: str) -> list[bytes]:
     if None in contents:
         raise ValueError(f"{file}: row {contents.index(None)} has no image bytes; embed the images")
     return [content or b"" for content in contents]
+
+
+def _names(table: pyarrow.Table, image: str) -> list[str | None]:
+    """Return the path that is stored with every image, if any."""
+    names: list[str | None] = []
+    for chunk in table[image].chunks:
+        has_path = chunk.type.get_field_index("path") >= 0
+        paths = chunk.field("path").to_pylist() if has_path else [None] * len(chunk)
+        names += [path or None for path in paths]
+    return names
 
 
 def _sentences(stored: str | list[str | None] | None) -> tuple[str, ...]:

@@ -20,6 +20,8 @@ class Rows:
     encoded: dict[str, list[Encoded]]
     labels: dict[str, np.ndarray]
     class_names: tuple[str, ...]
+    names: dict[str, list[str | None]]
+    """What each row is called: its path below the folder of the set or split; None: nothing."""
     captions: dict[str, list[tuple[str, ...]]] | None = None
     """Sentences about each image; None for a source without captions."""
 

@@ -43,7 +43,8 @@ def torchvision_rows(name: str, root: Path) -> Rows:
         encoded[split] = list(pixels.transpose(0, 2, 3, 1) if name == "STL10" else pixels)
         labels[split] = np.asarray(source.labels if name == "STL10" else source.targets, np.int64)
         class_names = tuple(source.classes)
-    return Rows(name, encoded, labels, class_names)
+    names: dict[str, list[str | None]] = {own: [None] * len(encoded[own]) for own in encoded}
+    return Rows(name, encoded, labels, class_names, names)
 
 
 def find_rows(path: Path) -> tuple[Callable[[], Rows], list[Path]]:

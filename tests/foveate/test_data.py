@@ -10,7 +10,7 @@ import skimage.data
 import torch
 from image_files import NAMES, numbered, numbers, write_parquet
 
-from foveate.data import ImageSet, augment, load_data, scenes, sources
+from foveate.data import ImageSet, augment, load_data, rows, scenes
 from foveate.data import loading as data_module
 from foveate.data.scenes import compose_scenes
 
@@ -103,7 +103,7 @@ def test_cached_set_is_the_same_and_is_not_decoded_again(tmp_path, cache, monkey
     (stored,) = cache.iterdir()
     assert stored.suffix == ".npz"
     with monkeypatch.context() as patch:
-        patch.setattr(sources, "decode", lambda *_: pytest.fail("decoded again"))
+        patch.setattr(rows, "decode", lambda *_: pytest.fail("decoded again"))
         again = load_data(str(tmp_path / "set.parquet"))
     assert torch.equal(first.images, again.images)
     assert torch.equal(first.labels, again.labels)
@@ -114,7 +114,7 @@ def test_cached_set_is_the_same_and_is_not_decoded_again(tmp_path, cache, monkey
     assert min(numbers(load_data(str(tmp_path / "set.parquet")))) >= 50
 
 
-@pytest.mark.parametrize("module", [data_module, sources, scenes])
+@pytest.mark.parametrize("module", [data_module, rows, scenes])
 def test_cached_set_of_other_code_is_not_used(tmp_path, cache, monkeypatch, module):
     write_parquet(tmp_path / "set.parquet", [numbered(n) for n in range(20)])
     load_data(str(tmp_path / "set.parquet"))
