@@ -21,7 +21,6 @@ from torch import Tensor
 
 from envs.episode import Episode
 from foveate.model import AnyOrderTransformer
-from foveate.patches import PIXEL_MEAN, PIXEL_STD
 
 UNSEEN_GRAY = 0.5
 MIN_SIDE_PX = 36
@@ -100,7 +99,7 @@ class CanvasObserver:
         picture = torch.cat(
             [
                 seen_pixels(episode),
-                model.unpatchify(reconstruction * PIXEL_STD + PIXEL_MEAN),
+                model.unpatchify(model.denormalize(reconstruction)),
                 model.unpatchify((~unseen).float().expand_as(reconstruction))[:, :1],
             ],
             dim=1,
@@ -192,7 +191,7 @@ def centers_of(segments: Int[Tensor, "B S"], centers: Float[Tensor, "N 2"]) -> F
 def seen_pixels(episode: Episode, *, thumbnail: bool = False) -> Float[Tensor, "B C H W"]:
     """Draw what has been seen, in [0, 1]: gray elsewhere, or the model's thumbnail of the image."""
     model = episode.scan.model
-    truth = episode.targets * PIXEL_STD + PIXEL_MEAN
+    truth = model.denormalize(episode.targets)
     behind = torch.full_like(truth, UNSEEN_GRAY)
     if thumbnail and model.config.periphery:
         side = model.config.periphery * model.config.patch_size

@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 from envs.episode import Episode
 from envs.observations import UNSEEN_GRAY, seen_pixels, to_bytes
 from foveate.orders.segments import borders
-from foveate.patches import PIXEL_MEAN, PIXEL_STD
 
 RENDER_PX = 224
 """Side of the panels, at least."""
@@ -20,7 +19,7 @@ def draw_episode(episode: Episode) -> tuple[NDArray[np.uint8], ...]:
     model, unseen = episode.scan.model, episode.unseen.unsqueeze(-1)
     rebuilt = torch.where(unseen, episode.prediction.values, episode.targets)
     truth, rebuilt = (
-        model.unpatchify(pixels * PIXEL_STD + PIXEL_MEAN) for pixels in (episode.targets, rebuilt)
+        model.unpatchify(model.denormalize(pixels)) for pixels in (episode.targets, rebuilt)
     )
     panels = torch.stack([truth, seen_pixels(episode), rebuilt], dim=1).flatten(0, 1)
     factor = -(-RENDER_PX // min(model.config.image_size))

@@ -17,7 +17,6 @@ from torch import Tensor
 from foveate.choices import lookup
 from foveate.model import AnyOrderTransformer
 from foveate.model.decoder import Prediction
-from foveate.patches import PIXEL_MEAN, PIXEL_STD
 
 REVISIT_PENALTY = 0.1
 """Taken from the reward of a fixation that shows nothing new."""
@@ -90,7 +89,7 @@ class Fixation:
     @cached_property
     def images(self) -> Float[Tensor, "B C H W"]:
         """The true images in [0, 1]."""
-        return self.model.unpatchify(self.targets * PIXEL_STD + PIXEL_MEAN)
+        return self.model.unpatchify(self.model.denormalize(self.targets))
 
 
 Reward = Callable[[Fixation], Tensor]

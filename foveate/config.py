@@ -13,7 +13,15 @@ from foveate.choices import check_choice, check_name
 Stream = Literal["causal", "masked"]
 Lateral = Literal["none", "segment", "joint"]
 Queries = Literal["unseen", "own"]
-CHOICES = {"stream": Stream, "lateral": Lateral, "queries": Queries}
+Init = Literal["timm", "xavier"]
+PixelUnits = Literal["centered", "imagenet"]
+CHOICES = {
+    "stream": Stream,
+    "lateral": Lateral,
+    "queries": Queries,
+    "init": Init,
+    "pixel_units": PixelUnits,
+}
 """What each part may be."""
 
 Memory: TypeAlias = str
@@ -59,6 +67,13 @@ class Parts:
     ``foveate.targets.Target``, MODULE:NAME."""
     label_smoothing: float = 0.0
     """Of the cross-entropy (target="colors")."""
+
+    init: Init = "timm"
+    """How weights start. timm: the encoder as timm's (normal, deviation 0.02), decoders and heads
+    as torch's layers; xavier: all matrices Xavier-uniform, biases zero, as MAE's public code."""
+    pixel_units: PixelUnits = "centered"
+    """Units of the pixels that are read and predicted. centered: (x - 0.5) / 0.25; imagenet: minus
+    ImageNet's mean and over its deviation, per channel (of gray images, averaged over them)."""
 
     def __post_init__(self) -> None:
         for name, kind in CHOICES.items():
@@ -179,6 +194,15 @@ class ModelConfig(Parts):
             raise ValueError(
                 f"target={self.target!r} normalizes the values of a patch, of which there is one; "
                 "use larger patches or target='pixels'"
+            )
+        if self.pixel_units != "centered" and self.reads_colors:
+            raise ValueError(
+                "pixel_units has no effect with target='colors', whose model reads palette "
+                "entries; leave it out"
+            )
+        if self.pixel_units == "imagenet" and self.in_chans not in (1, 3):
+            raise ValueError(
+                f"pixel_units='imagenet' needs 1 or 3 channels, got {self.in_chans}; use 'centered'"
             )
         if self.reads_colors and self.periphery:
             raise ValueError("a palette has no thumbnail: target='colors' needs periphery=0")

@@ -1,18 +1,28 @@
-"""Which patches a prediction depends on: the check that no mask or shift leaks."""
+"""Which patches a prediction depends on: the check that no mask or shift leaks.
+
+For models of this project, and for any function from images and ranks to predictions. A dependence
+is found by gradient, and by replacing a patch: what is rounded or looked up has no gradient.
+"""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from unittest import mock
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from foveate.model import AnyOrderTransformer, InTurn
+from foveate.dependence import ROUNDING, Probe, different
+from foveate.model import AnyOrderTransformer
+from foveate.orders import check_rank
 from foveate.orders.semantic import model_ordering
 from foveate.recipes import Recipe
 
 Dependence = tuple[Bool[Tensor, "B N N"], Bool[Tensor, "B N N"] | None]
+Predict = Callable[[Tensor, Tensor], Tensor]
+"""From images (B, C, H, W), or patches (B, N, P), and a rank (B, N) to predictions (B, N, *)."""
 
 
 def dependence(
@@ -20,107 +30,161 @@ def dependence(
 ) -> Dependence:
     """Whether the prediction of patch i depends on the pixels of patch j (True = depends).
 
-    By the gradient of a random mixture of what ``model.predict_in_turn`` says; the periphery, which
-    shows all to all, is left out. Of a palette, whose ids have no gradient, by replacing the pixels
-    of each patch.
+    Of what ``model.predict_in_turn`` says, by gradient; of a palette, whose ids have none, by
+    replacing patches. The periphery, which shows all to all, is left out.
 
     Returns:
         Of the predictions in turn, and of those of the second decoder, if there is one.
     """
-    by = _by_replacement if model.config.reads_colors else _by_gradient
-    return by(model, images, rank)
-
-
-def _values(turn: InTurn) -> list[Float[Tensor, "B N T"]]:
-    return [each.values for each in (turn.prediction, turn.seen) if each is not None]
-
-
-def _as_pair(found: list[Bool[Tensor, "B N N"]]) -> Dependence:
+    found = [each > 0 for each in _probe_of_model(model, images, rank).strengths()]
     return found[0], found[1] if len(found) > 1 else None
 
 
-def _by_gradient(model: AnyOrderTransformer, images: Tensor, rank: Tensor) -> Dependence:
-    images = images.detach().requires_grad_()
-    embed = model.embed
+def _probe_of_model(model: AnyOrderTransformer, images: Tensor, rank: Tensor) -> Probe:
+    """Ask ``predict_in_turn`` of a model of ours."""
+    embed, thumbnail = model.embed, model.embed(images)[0][:, 1:].detach()
 
     def without_periphery(seen: Tensor) -> tuple[Tensor, Tensor]:
         always, patches = embed(seen)
-        return torch.cat([always[:, :1], always[:, 1:].detach()], dim=1), patches
+        return torch.cat([always[:, :1], thumbnail], dim=1), patches
 
-    with mock.patch.object(model, "embed", without_periphery):
-        turn = model.predict_in_turn(images, rank)
-    found = []
-    for values in _values(turn):
-        mixture = torch.randn(values.shape[-1], generator=torch.Generator().manual_seed(0))
-        mixed = values @ mixture.to(values)
-        rows = []
-        for i in range(mixed.shape[1]):
-            (gradient,) = torch.autograd.grad(
-                mixed[:, i].sum(), images, retain_graph=True, materialize_grads=True
+    def predict(seen: Tensor) -> list[Tensor]:
+        with mock.patch.object(model, "embed", without_periphery):
+            turn = model.predict_in_turn(seen, rank)
+        return [each.values for each in (turn.prediction, turn.seen) if each is not None]
+
+    others: tuple[Tensor, ...] = ()
+    if model.config.reads_colors:
+        colors = model.patchify(images).unflatten(-1, (-1, model.config.in_chans))
+        # The farthest color is another one, whatever the palette repeats.
+        farthest = model.palette[torch.cdist(colors, model.palette).argmax(-1)].flatten(2)
+        others = (model.unpatchify(farthest),)
+    return Probe(predict, images, _owner_of_pixels(images, model.grid), others)
+
+
+def _owner_of_pixels(
+    images: Float[Tensor, "B C H W"], grid: tuple[int, int]
+) -> Int[Tensor, "1 H W"]:
+    rows, cols = (
+        torch.arange(side, device=images.device) // (side // parts)
+        for side, parts in zip(images.shape[2:], grid, strict=True)
+    )
+    return (rows.unsqueeze(1) * grid[1] + cols).unsqueeze(0)
+
+
+def _owner(inputs: Tensor, num_patches: int, grid: tuple[int, int] | None) -> Tensor:
+    """Say which patch each value belongs to, of images or of patches.
+
+    Raises:
+        ValueError: the inputs cannot be cut into so many patches.
+    """
+    shape = tuple(inputs.shape)
+    if not inputs.is_floating_point() or inputs.ndim not in (3, 4):
+        raise ValueError(
+            "assert_no_leak takes float images (B, C, H, W) or patches (B, N, P), got "
+            f"{inputs.dtype} {shape}; turn ids into images inside the function that predicts"
+        )
+    if inputs.ndim == 3:
+        if inputs.shape[1] != num_patches:
+            raise ValueError(f"the rank is of {num_patches} patches, the patches are {shape}")
+        return torch.arange(num_patches, device=inputs.device).unsqueeze(1)
+    height, width = shape[2:]
+    if grid is None:
+        side = math.isqrt(height * width // num_patches) or 1
+        grid = height // side, width // side
+    rows, cols = grid
+    if rows * cols != num_patches or height % rows or width % cols:
+        raise ValueError(
+            f"images of {height}x{width} cannot be cut into {num_patches} equal patches on a "
+            f"{rows}x{cols} grid; give the grid of the rank: grid=(rows, columns)"
+        )
+    return _owner_of_pixels(inputs, grid)
+
+
+def _probe_of(
+    predict: Predict, inputs: Tensor, rank: Tensor, grid: tuple[int, int] | None
+) -> Probe:
+    """Ask a function of somebody else's."""
+    check_rank(rank, rank.shape[1])
+    owner, wanted = _owner(inputs, rank.shape[1], grid), tuple(rank.shape)
+
+    def checked(seen: Tensor) -> list[Tensor]:
+        values = predict(seen, rank)
+        if not isinstance(values, Tensor) or values.shape[:2] != wanted:
+            got = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
+            raise ValueError(
+                f"what predicts must return a tensor {(*wanted, 'values')}, one prediction of "
+                f"every patch in raster order, got {got}"
             )
-            rows.append(model.patchify(gradient).abs().sum(-1) > 0)
-        found.append(torch.stack(rows, dim=1))
-    return _as_pair(found)
+        return [values if values.ndim > 2 else values.unsqueeze(-1)]
 
-
-@torch.no_grad()
-def _by_replacement(model: AnyOrderTransformer, images: Tensor, rank: Tensor) -> Dependence:
-    pixels = model.patchify(images)
-    colors = pixels.unflatten(-1, (-1, model.config.in_chans))
-    # The farthest color is another one, whatever the palette repeats.
-    other = model.palette[torch.cdist(colors, model.palette).argmax(-1)].flatten(2)
-    before = _values(model.predict_in_turn(images, rank))
-    columns: list[list[Tensor]] = [[] for _ in before]
-    for j in range(model.num_patches):
-        replaced = pixels.clone()
-        replaced[:, j] = other[:, j]
-        after = _values(model.predict_in_turn(model.unpatchify(replaced), rank))
-        for column, one, two in zip(columns, before, after, strict=True):
-            column.append((one != two).any(-1))
-    return _as_pair([torch.stack(column, dim=2) for column in columns])
+    return Probe(checked, inputs, owner, different(inputs))
 
 
 def assert_no_leak(
-    model: AnyOrderTransformer,
-    images: Recipe | Float[Tensor, "B C H W"],
+    model: AnyOrderTransformer | Predict,
+    images: Recipe | Float[Tensor, "B C H W"] | Float[Tensor, "B N P"],
     rank: Int[Tensor, "B N"] | None = None,
+    *,
+    grid: tuple[int, int] | None = None,
+    complete: bool | None = None,
 ) -> None:
-    """Assert that every prediction depends on exactly the patches that its rank allows.
+    """Assert that a prediction depends on no patch but those that its rank allows.
 
-    Those of lower rank; for a decoder of visible patches, those of its own rank as well.
+    Those of lower rank; for a decoder of visible patches, those of its own rank as well. Nor on
+    another image of the batch, of which there should be two or more.
 
     Args:
-        model: what predicts.
-        images: pixels in [0, 1]; or a recipe, whose order is drawn on two random images.
-        rank: decoding step of every patch of the images.
+        model: what predicts: a model of ours, or any function from images and a rank to
+            predictions, (B, N, *), in raster order. A patch without a prediction has zeros.
+        images: pixels in [0, 1], or patches; for a model of ours also a recipe, whose order is
+            drawn on two random images.
+        rank: decoding step of every patch of the images, from 0.
+        grid: rows and columns of patches; None = those of square patches.
+        complete: also assert that every patch that is allowed has an influence; None = of models of
+            ours.
 
     Raises:
-        AssertionError: a prediction depends on more, or on less; names the first.
-        ValueError: images without a rank.
+        AssertionError: a prediction depends on more, or, with ``complete``, on less; names the
+            first.
+        ValueError: images without a rank, images that the rank does not fit, predictions of
+            another shape, or predictions that are random.
     """
     if isinstance(images, Recipe):
-        row, generator = images, torch.Generator().manual_seed(0)
-        shape = (2, model.config.in_chans, *model.config.image_size)
-        images = torch.rand(shape, generator=generator).to(next(model.parameters()))
-        order = model_ordering(row.order, model, **row.order_options)
-        rank = order(images, generator=generator)
+        if not isinstance(model, AnyOrderTransformer):
+            raise ValueError("a recipe goes with a model of ours; give images and a rank")
+        images, rank = _drawn(model, images)
     if rank is None:
         raise ValueError("images need a rank: assert_no_leak(model, images, rank)")
-    with torch.no_grad():
-        turn = model.predict_in_turn(images, rank)
-    in_turn, seen = dependence(model, images, rank)
     before = rank.unsqueeze(1) < rank.unsqueeze(2)
-    up_to = (rank.unsqueeze(1) <= rank.unsqueeze(2)) & (
-        rank.unsqueeze(1) < rank.amax(1)[:, None, None]
-    )
-    not_last = rank < rank.amax(1, keepdim=True)
-    checks = [("prediction", in_turn, before, turn.predicted)]
-    if seen is not None:
-        checks.append(("visible prediction", seen, up_to, not_last))
-    for what, depends, allowed, counted in checks:
-        wrong = (depends != allowed) & counted.unsqueeze(-1)
+    if isinstance(model, AnyOrderTransformer):
+        with torch.no_grad():
+            counted = model.predict_in_turn(images, rank).predicted
+        probe = _probe_of_model(model, images, rank)
+        last = rank.amax(1, keepdim=True)
+        up_to = (rank.unsqueeze(1) <= rank.unsqueeze(2)) & (rank < last).unsqueeze(1)
+        checks = [("prediction", before, counted), ("visible prediction", up_to, rank < last)]
+    else:
+        probe = _probe_of(model, images, rank, grid)
+        checks = [("prediction", before, torch.ones_like(rank, dtype=torch.bool))]
+    probe.check_images()
+    complete = isinstance(model, AnyOrderTransformer) if complete is None else complete
+    for (what, allowed, counted), strength in zip(checks, probe.strengths(), strict=False):
+        wrong = (strength > ROUNDING) & ~allowed
+        if complete:
+            wrong |= (strength == 0) & allowed
+        wrong &= counted.unsqueeze(-1)
         if bool(wrong.any()):
             number, i, j = (int(index) for index in wrong.nonzero()[0])
-            verb = "leaks: depends" if bool(depends[number, i, j]) else "misses: does not depend"
+            verb = "misses: does not depend" if allowed[number, i, j] else "leaks: depends"
             first, second = (f"patch {k} (rank {int(rank[number, k])})" for k in (i, j))
             raise AssertionError(f"image {number}: the {what} of {first} {verb} on {second}")
+
+
+def _drawn(model: AnyOrderTransformer, row: Recipe) -> tuple[Tensor, Tensor]:
+    """Draw two random images and a recipe's order of their patches."""
+    generator = torch.Generator().manual_seed(0)
+    shape = (2, model.config.in_chans, *model.config.image_size)
+    images = torch.rand(shape, generator=generator).to(next(model.parameters()))
+    order = model_ordering(row.order, model, **row.order_options)
+    return images, order(images, generator=generator)

@@ -2,16 +2,47 @@
 
 from __future__ import annotations
 
+import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
-# Fixed, not per data set: a checkpoint needs nothing but its weights to read images in [0, 1].
-PIXEL_MEAN, PIXEL_STD = 0.5, 0.25
+from foveate.config import PixelUnits
+
+# Fixed, not per data set: a checkpoint needs nothing but its config to read images in [0, 1].
+MEAN_AND_DEVIATION: dict[PixelUnits, tuple[tuple[float, ...], tuple[float, ...]]] = {
+    "centered": ((0.5,), (0.25,)),
+    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+}
+"""Of the channels in [0, 1]; one number stands for all channels."""
 
 
-def normalize(images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
-    """Scale images in [0, 1] to the units that models read and predict."""
-    return (images - PIXEL_MEAN) / PIXEL_STD
+class PixelScale(nn.Module):
+    """From pixels in [0, 1] to the units that a model reads and predicts, and back.
+
+    Args:
+        units: a key of MEAN_AND_DEVIATION.
+        channels: of the images; the numbers of three channels are averaged for one.
+    """
+
+    mean: Float[Tensor, " C"]
+    deviation: Float[Tensor, " C"]
+
+    def __init__(self, units: PixelUnits, channels: int) -> None:
+        super().__init__()
+        for name, each in zip(("mean", "deviation"), MEAN_AND_DEVIATION[units], strict=True):
+            values = torch.tensor(each)
+            values = values.mean().expand(1) if channels == 1 else values.expand(channels)
+            # Not saved: the config says it.
+            self.register_buffer(name, values.clone(), persistent=False)
+
+    def normalize(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
+        """Scale images in [0, 1] to the units."""
+        return (images - self.mean.view(-1, 1, 1)) / self.deviation.view(-1, 1, 1)
+
+    def denormalize(self, patches: Float[Tensor, "*B P"]) -> Float[Tensor, "*B P"]:
+        """Scale patches, which list their channels last, back to pixels in [0, 1]."""
+        pixels = patches.unflatten(-1, (-1, len(self.mean)))
+        return (pixels * self.deviation + self.mean).flatten(-2)
 
 
 def patchify(images: Float[Tensor, "B C H W"], size: int) -> Float[Tensor, "B N P"]:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from foveate.choices import lookup
 from foveate.config import ModelConfig
-from foveate.patches import normalize, patchify
+from foveate.patches import PixelScale, patchify
 
 
 def normalize_patches(patches: Float[Tensor, "B N P"]) -> Float[Tensor, "B N P"]:
@@ -97,6 +97,7 @@ class Target(nn.Module, ABC):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
+        self.pixel_scale = PixelScale(config.pixel_units, config.in_chans)
 
     @property
     def dim(self) -> int:
@@ -120,13 +121,17 @@ class Target(nn.Module, ABC):
         """Cut images, or maps of their size, into the patches of the model."""
         return patchify(images, self.config.patch_size)
 
+    def normalize(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
+        """Scale images in [0, 1] to the units of the model."""
+        return self.pixel_scale.normalize(images)
+
 
 class Pixels(Target):
     """Raw pixels, in the units of the model."""
 
     def of(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B N T"]:
         """Return the normalized pixels of every patch."""
-        return self.patchify(normalize(images))
+        return self.patchify(self.normalize(images))
 
 
 class PatchNorm(Target):
@@ -134,7 +139,7 @@ class PatchNorm(Target):
 
     def of(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B N T"]:
         """Return the pixels of every patch, their mean 0 and deviation 1."""
-        return normalize_patches(self.patchify(normalize(images)))
+        return normalize_patches(self.patchify(self.normalize(images)))
 
 
 class Blurred(Target):
@@ -142,7 +147,7 @@ class Blurred(Target):
 
     def of(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B N T"]:
         """Return the blurred pixels of every patch, their mean 0 and deviation 1."""
-        return normalize_patches(self.patchify(blur(normalize(images))))
+        return normalize_patches(self.patchify(blur(self.normalize(images))))
 
 
 class Colors(Target):

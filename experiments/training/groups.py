@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from experiments.training.checks import check_at_least, check_share, default_of
-from foveate.config import Memory, TargetKind
+from foveate.config import Init, Memory, PixelUnits, TargetKind
 from foveate.recipes import Recipe, recipe
 
 
@@ -30,6 +30,12 @@ class ModelOptions:
     """What the model predicts; None = the recipe's."""
     memory: Memory | None = None
     """What the decoder reads of the encoder (foveate/config.py); None = the recipe's."""
+    init: Init | None = None
+    """How weights start: as timm's, or Xavier-uniform as in MAE's public code; None = the
+    recipe's."""
+    pixel_units: PixelUnits | None = None
+    """Units of the pixels that are read and predicted: (x - 0.5) / 0.25, or by ImageNet's mean and
+    deviation of each channel; None = the recipe's."""
     teacher: str = "average"
     """Whose features are predicted (target="features"): ``average``, of the model's own weights
     over time, ``own``, of these weights as they are, or a timm model."""
@@ -56,6 +62,11 @@ class ModelOptions:
             raise ValueError("teacher needs target='features'")
         if self.num_colors is not None and parts.target != "colors":
             raise ValueError("num_colors needs target='colors'")
+        if self.pixel_units is not None and parts.reads_colors:
+            raise ValueError(
+                "pixel_units has no effect with target='colors', whose model reads palette "
+                "entries; leave it out"
+            )
 
     @property
     def parts(self) -> Recipe:
@@ -64,6 +75,8 @@ class ModelOptions:
             "order": self.order,
             "target": self.target,
             "memory": self.memory,
+            "init": self.init,
+            "pixel_units": self.pixel_units,
             "decoder_depth": self.decoder_depth,
             "num_colors": self.num_colors,
             # Options of the recipe's order are not those of another.

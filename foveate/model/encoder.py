@@ -25,7 +25,7 @@ from foveate.model.attention import (
     shared_counts,
 )
 from foveate.orders import check_rank, rank_to_order
-from foveate.patches import normalize, patchify, unpatchify
+from foveate.patches import patchify, unpatchify
 from foveate.targets import Colors, make_target, move_palette
 
 
@@ -39,7 +39,7 @@ class PatchEncoder(nn.Module):
 
     ``encoder`` is a plain timm VisionTransformer whose class token serves as the start token: it is
     visible to every token and, in a causal stream, sees only itself, so that no attention row is
-    empty. Its weights load strictly into timm.
+    empty. ``foveate.model.to_timm`` makes a timm model of it, with the same features.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -91,10 +91,8 @@ class PatchEncoder(nn.Module):
         """Always-visible tokens that stand before the patches: start and periphery."""
         return self.config.num_always
 
-    # --- parts of encoder and decoder, typed
-
     def start_and_position(self) -> tuple[nn.Parameter, nn.Parameter]:
-        """Return the encoder's start token and positions; other encoders of timm may have none."""
+        """Return the encoder's start token and positions."""
         start, position = self.encoder.cls_token, self.encoder.pos_embed
         assert start is not None
         assert position is not None
@@ -116,14 +114,16 @@ class PatchEncoder(nn.Module):
 
     def normalize(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
         """Scale images in [0, 1] to the units that the model reads and predicts."""
-        if images.shape[1:] != (self.config.in_chans, *self.config.image_size):
-            wanted = (self.config.in_chans, *self.config.image_size)
-            raise ValueError(
-                f"the model takes images of shape {wanted}, got {tuple(images.shape[1:])}"
-            )
+        shape, wanted = tuple(images.shape[1:]), (self.config.in_chans, *self.config.image_size)
+        if shape != wanted:
+            raise ValueError(f"the model takes images of shape {wanted}, got {shape}")
         if not images.is_floating_point():
             raise ValueError(f"the model takes floats in [0, 1], got {images.dtype}; divide by 255")
-        return normalize(images)
+        return self.target.pixel_scale.normalize(images)
+
+    def denormalize(self, patches: Float[Tensor, "*B P"]) -> Float[Tensor, "*B P"]:
+        """Scale patches from the units that the model predicts back to pixels in [0, 1]."""
+        return self.target.pixel_scale.denormalize(patches)
 
     def embed(
         self, images: Float[Tensor, "B C H W"]
@@ -181,10 +181,10 @@ class PatchEncoder(nn.Module):
     ) -> Float[Tensor, "B S D"]:
         """Tell each token, where no decoder follows, which patch it is to predict.
 
-        The start token predicts the first of ``order``, each patch the one behind it. In raster
-        order this says nothing new (iGPT has no such signal); it makes any order possible.
+        The start token predicts the first of ``order``, each patch the one behind it.
 
-        Reference: RAR (Yu et al. 2024, bytedance/1d-tokenizer), target-aware positions.
+        Reference: RAR (Yu et al. 2024, bytedance/1d-tokenizer), target-aware positions. iGPT adds
+        its positions after the shift, hence those of the targets alone; here both are added.
         """
         if self.config.stream == "masked" or self.config.decoder_depth > 0:
             return tokens

@@ -18,6 +18,7 @@ from foveate.config import ModelConfig
 from foveate.model.attention import CrossAttentionBlock, shared_counts
 from foveate.model.decoder import Decoder, Prediction
 from foveate.model.encoder import PatchEncoder
+from foveate.model.initialization import start_as_xavier
 from foveate.model.tracks import TrackReader
 from foveate.orders import check_rank, rank_to_order
 
@@ -44,6 +45,9 @@ class AnyOrderPredictor(PatchEncoder):
             self.visible_decoder = Decoder(config, position, self.target.dim)
         if config.vocabulary:
             self.reader = TrackReader(config.embed_dim, len(config.vocabulary), config.max_words)
+        if config.init == "xavier":
+            # All but the target, whose start is its own.
+            start_as_xavier(*(part for part in self.children() if part is not self.target))
 
     def decoder_blocks(self) -> list[CrossAttentionBlock]:
         """Return the decoder's blocks, of one that is not joint."""

@@ -18,7 +18,6 @@ from foveate.model.decoder import Prediction
 from foveate.model.encoder import take
 from foveate.model.predictor import AnyOrderPredictor
 from foveate.orders import check_rank, order_to_rank, rank_to_order
-from foveate.patches import PIXEL_MEAN, PIXEL_STD
 
 
 class AnyOrderTransformer(AnyOrderPredictor):
@@ -260,7 +259,7 @@ class AnyOrderTransformer(AnyOrderPredictor):
     ) -> Float[Tensor, "B S C H W"]:
         """Draw the canvas after 0..T fixations, in [0, 1]: the truth where seen, else predicted."""
         rank, num_steps = order_to_rank(order, self.num_patches), order.shape[1]
-        predicted = self.predict_scan(images, rank, num_steps) * PIXEL_STD + PIXEL_MEAN
+        predicted = self.denormalize(self.predict_scan(images, rank, num_steps))
         seen = self._seen(rank, num_steps).unsqueeze(-1)
         canvas = torch.where(seen, self.patchify(images).unsqueeze(1), predicted.clamp(0, 1))
         return self.unpatchify(canvas.flatten(0, 1)).unflatten(0, canvas.shape[:2])

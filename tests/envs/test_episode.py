@@ -14,7 +14,6 @@ from envs.rewards import REVISIT_PENALTY, REWARDS
 from foveate.model import AnyOrderTransformer
 from foveate.model.encoder import take
 from foveate.orders import order_to_rank
-from foveate.patches import PIXEL_MEAN
 
 
 def test_rewards_by_hand() -> None:
@@ -57,7 +56,7 @@ def test_an_image_that_is_predicted_without_error_yields_finite_rewards(
     """All at the pixel mean, which a head of zeros predicts."""
     torch.nn.init.zeros_(model.decoder.head.weight)
     torch.nn.init.zeros_(model.decoder.head.bias)
-    episode = Episode(model, torch.full((2, 2, 6, 8), PIXEL_MEAN), budget=2)
+    episode = Episode(model, torch.full((2, 2, 6, 8), 0.5), budget=2)
     rewards = [episode.step(torch.tensor([t, t])) for t in range(2)]
     assert torch.stack(rewards).eq(0).all()
     assert episode.error.eq(0).all()

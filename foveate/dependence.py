@@ -1,0 +1,131 @@
+"""How strongly what is predicted of each patch depends on each patch, of anything that predicts.
+
+By gradient, and by replacing patches: what is rounded or looked up has no gradient.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+ROUNDING = 1e-6
+"""Share of the largest gradient, or of the largest value, below which a dependence is rounding."""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Something that predicts, what it sees, and what its patches can be replaced by."""
+
+    predict: Callable[[Tensor], list[Tensor]]
+    """From inputs to one or two sets of predictions, each (B, N, *)."""
+    inputs: Float[Tensor, "B *S"]
+    owner: Int[Tensor, "*S"]
+    """The patch that each input value belongs to, of a form that broadcasts."""
+    others: tuple[Float[Tensor, "B *S"], ...]
+    """What patches are replaced by; none where gradients say all."""
+
+    def strengths(self) -> list[Float[Tensor, "B N N"]]:
+        """How strongly each prediction depends on each patch, over the strongest; 0 = not at all.
+
+        The larger of two: its gradient, and how far it moves when the patch is replaced.
+        """
+        found = self._by_gradient()
+        if self.others:
+            moved = self._by_replacement()
+            found = [torch.maximum(*pair) for pair in zip(found, moved, strict=True)]
+        return found
+
+    def _by_gradient(self) -> list[Float[Tensor, "B N N"]]:
+        """By the gradient of a random mixture of what is predicted of a patch."""
+        inputs = self.inputs.detach().requires_grad_()
+        with torch.enable_grad():
+            predictions = [each.flatten(2) for each in self.predict(inputs)]
+        found = []
+        for values in predictions:
+            if not values.requires_grad:
+                found.append(values.new_zeros(*values.shape[:2], self._num_patches).float())
+                continue
+            mixture = torch.randn(values.shape[-1], generator=torch.Generator().manual_seed(0))
+            mixed = values @ mixture.to(values)
+            rows = []
+            for i in range(mixed.shape[1]):
+                (gradient,) = torch.autograd.grad(
+                    mixed[:, i].sum(), inputs, retain_graph=True, materialize_grads=True
+                )
+                rows.append(self._largest_of_patches(gradient.abs()))
+            found.append(torch.stack(rows, dim=1))
+        return [each / each.max().clamp_min(torch.finfo(each.dtype).tiny) for each in found]
+
+    @torch.no_grad()
+    def _by_replacement(self) -> list[Float[Tensor, "B N N"]]:
+        """By how far a prediction moves when the values of a patch are others."""
+        before = self.predict(self.inputs)
+        columns: list[list[Tensor]] = [[] for _ in before]
+        for j in range(self._num_patches):
+            moved = [torch.zeros(each.shape[:2], device=each.device) for each in before]
+            for other in self.others:
+                after = self.predict(torch.where(self.owner == j, other, self.inputs))
+                moved = [
+                    torch.maximum(far, _distance(one, two))
+                    for far, one, two in zip(moved, before, after, strict=True)
+                ]
+            for column, far in zip(columns, moved, strict=True):
+                column.append(far)
+        return [torch.stack(column, dim=2) for column in columns]
+
+    @property
+    def _num_patches(self) -> int:
+        return int(self.owner.max()) + 1
+
+    def _largest_of_patches(self, values: Float[Tensor, "B *S"]) -> Float[Tensor, "B N"]:
+        owner = self.owner.expand(values.shape).flatten(1)
+        empty = values.new_zeros(len(values), self._num_patches)
+        return empty.scatter_reduce(1, owner, values.flatten(1), "amax")
+
+    @torch.no_grad()
+    def check_images(self) -> None:
+        """Refuse predictions that are random, or that depend on another image of the batch.
+
+        Raises:
+            AssertionError: a prediction depends on another image.
+            ValueError: predictions hold NaN, or two calls differ.
+        """
+        before, again = self.predict(self.inputs), self.predict(self.inputs)
+        if any(bool(each.isnan().any()) for each in before):
+            raise ValueError(
+                "predictions hold NaN, as of attention that sees nothing; return zeros where "
+                "there is no prediction"
+            )
+        if not all(torch.equal(one, two) for one, two in zip(before, again, strict=True)):
+            raise ValueError(
+                "two calls with the same images and ranks give different predictions; call "
+                "model.eval(), or seed what is random"
+            )
+        for image, other in enumerate(different(self.inputs)[0]):
+            replaced = self.inputs.clone()
+            replaced[image] = other
+            for one, two in zip(before, self.predict(replaced), strict=True):
+                moved = _distance(one, two) > ROUNDING
+                moved[image] = False
+                if bool(moved.any()):
+                    number, i = (int(index) for index in moved.nonzero()[0])
+                    raise AssertionError(
+                        f"image {number}: the prediction of patch {i} leaks: depends on "
+                        f"image {image} of the batch"
+                    )
+
+
+def _distance(one: Tensor, two: Tensor) -> Float[Tensor, "B N"]:
+    """Largest difference of what is predicted of each patch, over the largest value of all."""
+    one, two = one.flatten(2).float(), two.flatten(2).float()
+    return (one - two).abs().amax(-1) / one.abs().max().clamp_min(1e-12)
+
+
+def different(inputs: Float[Tensor, "B *S"]) -> tuple[Tensor, Tensor]:
+    """Return inputs turned around, and flat ones: what hides from one shows in the other."""
+    low, high = inputs.aminmax()
+    return low + high - inputs, low.expand_as(inputs)
