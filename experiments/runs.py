@@ -105,6 +105,8 @@ def load_run(directory: Path | str, device: str = "cpu") -> Run:
     if "image_shape" not in state:
         raise ValueError(f"the checkpoint in {directory} holds no run, only a model; train one")
     saved = state["model_config"]
+    # As the run started, whatever its recipe says by now: untrained weights are its control.
+    config = config.replace(init=saved.get("init", "timm"))
     words = tuple(saved.get("vocabulary", ())), saved.get("max_words", 0)
     model, policy = build(config, tuple(state["image_shape"]), *words)
     load_weights(model, policy, state, directory)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from foveate.checkpoint import load_model
     from foveate.config import ModelConfig
     from foveate.data import ImageSet, load_data
+    from foveate.leaks import assert_no_leak
     from foveate.model import AnyOrderTransformer
     from foveate.orders import Ordering, ordering
     from foveate.recipes import RECIPES
@@ -23,6 +24,7 @@ __all__ = [
     "ImageSet",
     "ModelConfig",
     "Ordering",
+    "assert_no_leak",
     "load_data",
     "load_model",
     "ordering",
@@ -34,6 +36,7 @@ HOMES = {
     "ImageSet": "foveate.data",
     "ModelConfig": "foveate.config",
     "Ordering": "foveate.orders",
+    "assert_no_leak": "foveate.leaks",
     "load_data": "foveate.data",
     "load_model": "foveate.checkpoint",
     "ordering": "foveate.orders",

@@ -23,7 +23,7 @@ class Probe:
     predict: Callable[[Tensor], list[Tensor]]
     """From inputs to one or two sets of predictions, each (B, N, *)."""
     inputs: Float[Tensor, "B *S"]
-    owner: Int[Tensor, "*S"]
+    owner: Int[Tensor, "..."]
     """The patch that each input value belongs to, of a form that broadcasts."""
     others: tuple[Float[Tensor, "B *S"], ...]
     """What patches are replaced by; none where gradients say all."""

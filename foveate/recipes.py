@@ -20,13 +20,15 @@ git               as foveate's, then words   causal  2, last layer          unse
 mae               75% hidden                 causal  2, joint               own      patch_norm
 ================  =========================  ======  =====================  =======  ==========
 
-All rows differ from their papers in this: weights start as timm's (normal, std 0.02; most papers:
-Xavier), encoder positions are learned from a sine-cosine start of temperature 100, the start token
-is visible to all and in a causal stream sees only itself, decoder MLPs are twice as wide as the
-model, memories other than the last layer have LayerNorms of their own and take the last layer as
-the encoder's final LayerNorm leaves it, hidden matrices are trained by Muon, gradients are clipped
-at norm 1, rates fall to 5% instead of 0, and images are not cropped or flipped unless ``--augment``
-says so. What else differs is in the row.
+All rows differ from their papers in this: pixels are read and predicted as (x - 0.5) / 0.25 unless
+``pixel_units`` says imagenet, encoder positions are learned from a sine-cosine start of temperature
+100, the start token is visible to all and in a causal stream sees only itself, decoder MLPs are
+twice as wide as the model, LayerNorms of decoders and memories have epsilon 1e-5 (the encoder's
+1e-6, as all of MAE's and SAIM's), memories other than the last layer have LayerNorms of their own
+and take the last layer as the encoder's final LayerNorm leaves it, hidden matrices are trained by
+Muon, gradients are clipped at norm 1, rates fall to 5% instead of 0, and images are not cropped or
+flipped unless ``--augment`` says so. Weights start as the public code's do where that is Xavier
+(``init``), and as timm's elsewhere. What else differs is in the row.
 """
 
 from __future__ import annotations
@@ -97,9 +99,11 @@ RECIPES: dict[str, Recipe] = {
     "igpt": Recipe(
         reference="iGPT (Chen et al. 2020, openai/image-gpt). One palette entry per pixel: take "
         "patch_size 1, or larger patches that predict all their pixels at once. Differs: timm's "
-        "pre-norm blocks (LayerNorm, GELU, biases), k-means by mini-batches, tokens are told their "
-        "target's position (nothing new in raster order), the output head does not start at zero, "
-        "weight decay. The preset shrinks images to 16 x 16 (the paper: 32 x 32 and more).",
+        "pre-norm blocks (LayerNorm, GELU, biases), k-means by mini-batches, a token carries its "
+        "own position and its target's, each from a table of its own (iGPT's its target's alone), "
+        "two LayerNorms in a row before the output head, which does not start at zero, weights "
+        "start with deviation 0.02, weight decay. The preset shrinks images to 16 x 16 (the paper: "
+        "32 x 32 and more).",
         order="raster",
         decoder_depth=0,
         target="colors",
@@ -121,13 +125,12 @@ RECIPES: dict[str, Recipe] = {
         target="colors",
     ),
     "randsac": Recipe(
-        reference="RandSAC (Hua et al. 2023, arXiv 2203.12054), square segments, 16 to 4 on an "
-        "8 x 8 grid. No code is public. Differs: learned query positions that start as "
-        "sine-cosine; queries of the first segment stay in the decoder, where they hold positions "
-        "alone. Not found, hence ours: 2 decoder blocks, skip weights that start as the mean of "
-        "all layers, of which the last has passed the encoder's final LayerNorm. The paper's "
-        "ablation of orders (Sec. 3) has no skips and predicts raw pixels: memory='last', "
-        "target='pixels'.",
+        reference="RandSAC (Hua et al. 2023, arXiv 2203.12054), square segments, 16 to 4 on an 8 x "
+        "8 grid. No code is public. Differs: learned query positions that start as sine-cosine; "
+        "queries of the first segment stay in the decoder, where they hold positions alone. Not "
+        "found, hence ours: 2 decoder blocks, skip weights that start as the mean of all layers, "
+        "of which the last has passed the encoder's final LayerNorm. The paper's ablation of "
+        "orders (Sec. 3) has no skips and predicts raw pixels: memory='last', target='pixels'.",
         order="hierarchical",
         memory="mixed",
         lateral="segment",
@@ -135,46 +138,58 @@ RECIPES: dict[str, Recipe] = {
     ),
     "saim": Recipe(
         reference="SAIM (Qi et al. 2023, arXiv 2212.01610, qiy20/SAIM): a query stream beside "
-        "every encoder layer. Differs: queries start at learned positions, the head is linear.",
+        "every encoder layer. Differs: queries start at learned positions, the head is linear, one "
+        "matrix projects to queries, keys and values (SAIM has three, whose Xavier start is larger "
+        "by 1.4). SAIM has one final LayerNorm, trained on the query stream, and probes the "
+        "encoder through it; here the encoder's own is trained, as what the last query block "
+        "reads.",
         decoder_depth=None,
         memory="layers",
         target="blurred",
+        init="xavier",
     ),
     "semaim": Recipe(
         reference="SemAIM (Song et al. 2024, arXiv 2312.10457, skyoux/SemAIM), its default order. "
         "As SAIM; similarity to the mean over patches, as its attention_type gap (not cls or "
         "self), by the weights that are trained (not their average over time). Features as targets "
-        "are standardized over the batch. Its order costs one more encoder pass, a third of a "
-        "training step's encoder work.",
+        "are standardized over the batch. The order sees features through the encoder's own final "
+        "LayerNorm, SemAIM's through that of its query stream. Of rings around a patch, the last "
+        "row and column lie in the innermost window that reaches them (SemAIM's table leaves them "
+        "out of all), and may be the random center. Its order costs one more encoder pass, a third "
+        "of a training step's encoder work.",
         order="outward_from_most_similar",
         decoder_depth=None,
         memory="layers",
         target="blurred",
+        init="xavier",
     ),
     "digpt": Recipe(
         reference="D-iGPT (Ren et al. 2024, arXiv 2312.02147, OliverRensu/D-iGPT): next and seen "
         "clusters. A distillation: compare it with its teacher, not with pixel recipes. Differs: "
         "the decoder is as wide as the encoder, the start token comes first and predicts nothing, "
         "queries are positions alone, those of the first cluster stay in the decoder, the "
-        "teacher's map is resized instead of the prediction, no LayerNorm follows the projection "
-        "of a tap, and "
-        "the teacher is any timm model or the encoder itself, its weights averaged over time or as "
-        "they are, whose features are standardized over the batch. Taps are four from depth 6 on.",
+        "teacher's map is resized instead of the prediction, each tap has a LayerNorm of its own "
+        "(D-iGPT's four share one), no LayerNorm follows the projection of a tap, the last layer "
+        "is tapped and probed through the encoder's final LayerNorm (D-iGPT's encoder has none "
+        "until it is fine-tuned), and the teacher is any timm model or the encoder itself, its "
+        "weights averaged over time or as they are, whose features are standardized over the "
+        "batch. Taps are four from depth 6 on.",
         order="random_quadrants",
         memory="taps",
         lateral="segment",
         visible_decoder=True,
         predict_first=False,
         target="features",
+        init="xavier",
     ),
     "autonat": Recipe(
         reference="AutoNAT (Ni et al. 2024, LeapLabTHU/ImprovedNAT): Beta(12, 3) hidden, label "
         "smoothing 0.1. Differs: palette entries instead of VQGAN codes, a plain ViT without long "
-        "skips, no class condition (hence no guidance), logits not tied to embeddings, no "
-        "average of weights, weight decay 0.05 and Adam's betas (0.9, 0.95) here, no LayerNorm and "
-        "dropout on embeddings, biases in attention, a linear head; the distribution of what is "
-        "hidden is the published one, and not searched again. "
-        "Decoding: foveate.model.parallel_decoding.",
+        "skips, no class condition (hence no guidance), logits not tied to embeddings, no average "
+        "of weights, weight decay 0.05 and Adam's betas (0.9, 0.95) here, no LayerNorm and dropout "
+        "on embeddings, biases in attention, a linear head; the distribution of what is hidden is "
+        "the published one, and not searched again; choice temperatures fall from MaskGIT's 4.5 (1 "
+        "- 1 / T) in T passes, not from 1. Decoding: foveate.model.parallel_decoding.",
         order="beta_subset",
         stream="masked",
         decoder_depth=0,
@@ -185,18 +200,21 @@ RECIPES: dict[str, Recipe] = {
     "git": Recipe(
         reference="GiT (Wang et al. 2024, arXiv 2403.09394, Haiyang-W/GiT): tracks of words at "
         "points of the image; here the points are the policy's fixations (random before it "
-        "starts), and the image is learned jointly as by foveate. "
-        "Differences: foveate.model.tracks.",
+        "starts), and the image is learned jointly as by foveate. Differences: "
+        "foveate.model.tracks.",
         queries="unseen",
         target="pixels",
         tracks=True,
     ),
     "mae": Recipe(
         reference="MAE (He et al. 2022, arXiv 2111.06377): the outside reference. Differs: the "
-        "decoder is as wide as the encoder, with 2 blocks; visible tokens carry the encoder's "
-        "positions alone, and hidden ones are asked for by learned positions.",
+        "decoder is as wide as the encoder, with 2 blocks and no projection before it; visible "
+        "tokens carry the encoder's positions alone, and hidden ones are asked for by learned "
+        "positions, without a mask token. Patches are normalized over all their channels, as "
+        "MAE's.",
         order="random_subset",
         lateral="joint",
+        init="xavier",
     ),
 }
 """Recipes by name; each is a command, ``python -m experiments.train NAME``."""

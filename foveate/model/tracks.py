@@ -8,11 +8,12 @@ Reference: GiT (Wang et al. 2024, arXiv 2403.09394), Haiyang-W/GiT. Differs: tra
 instead of points between them, so that the local feature needs no interpolation; the words are
 learned, not BERT's, and those of a name are not merged; one task, so that nothing is matched or
 prompted; background is a word like any other, and points with objects are not drawn first; the
-start of a track is embedded once, while the local feature, the patch's state in that layer, is
-added again before every block, and its token, not one of the task, writes the first word; a
-LayerNorm before the product with the word embeddings, none on the embeddings themselves; all words
-can be written at every place; tracks read the image in every layer; full instead of windowed
-attention. GiT's captions (one track, no local feature, beam search) are not here.
+start of a track is embedded once, by the position of its first word (GiT's by its point's position
+in the image, which is added again in every layer), while the local feature, the patch's state in
+that layer, is added again before every block, and its token, not one of the task, writes the first
+word; a LayerNorm before the product with the word embeddings, none on the embeddings themselves;
+all words can be written at every place; tracks read the image in every layer; full instead of
+windowed attention. GiT's captions (one track, no local feature, beam search) are not here.
 """
 
 from __future__ import annotations

@@ -39,8 +39,11 @@ class FeatureModel(Protocol):
 def similarity(model: FeatureModel, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B N"]:
     """Cosine of each patch's feature with the mean over patches, last layer.
 
+    Features are taken through the encoder's own final LayerNorm.
+
     Reference: SemAIM (Song et al. 2024, arXiv 2312.10457), attention_type gap. Differs: no softmax,
-    which leaves ranks as they are. Its default compares with the class token, which in training
+    which leaves ranks as they are; SemAIM's LayerNorm is that of its query stream. Its default
+    compares with the class token, which in training
     sees only itself.
     """
     tokens = model.features(images)[-1]
@@ -61,7 +64,8 @@ def rings(grid: Grid, center: Int[Tensor, "2 B"]) -> Int[Tensor, "B N"]:
 
     Reference: SemAIM's models_semaim.py, whose table for 14 x 14 patches this is, for all grids.
     Differs: that table leaves centers 2 and 13 out of their own innermost window, 11 at its edge,
-    and the last row and column out of all.
+    and the last row and column out of all. Here the widest window of a center at the far edge is
+    rows 4 to 13, there 3 to 12. SemAIM draws no random center in the last row or column.
     """
     outside = torch.zeros(center.shape[1], grid[0] * grid[1], dtype=torch.long).to(center.device)
     for width in range(2, max(grid), 4):

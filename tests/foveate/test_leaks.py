@@ -1,0 +1,142 @@
+"""Leaks planted into models of somebody else's are found; a model without one passes."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from foveate import assert_no_leak
+from foveate.patches import patchify
+from foveate.recipes import RECIPES
+
+RASTER = torch.arange(16).repeat(2, 1)
+
+
+class Raster(nn.Module):
+    """Predicts each patch of 8 x 8 images from those before it, with a leak of a given kind."""
+
+    def __init__(self, leak: str | None = None) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.leak = leak
+        self.embed, self.head = nn.Linear(4, 16), nn.Linear(16, 4)
+        self.attention = nn.MultiheadAttention(16, 2, batch_first=True)
+        self.start = nn.Parameter(torch.randn(16))
+
+    def forward(self, images: Tensor, rank: Tensor) -> Tensor:
+        patches = patchify(images, 2)
+        content = patches
+        if self.leak == "normalized over patches":
+            content = F.layer_norm(patches, patches.shape[1:])
+        if self.leak == "statistics of the batch":
+            content = patches - patches.mean(0)
+        tokens = self.embed(content)
+        if self.leak != "no shift":
+            tokens = torch.cat([self.start.expand(2, 1, -1), tokens[:, :-1]], dim=1)
+        hidden = torch.ones(16, 16, dtype=torch.bool).triu(1)
+        if self.leak == "a mask that is turned around":
+            hidden = hidden.T
+            hidden = hidden & ~torch.eye(16, dtype=torch.bool)
+        states = tokens + self.attention(tokens, tokens, tokens, attn_mask=hidden)[0]
+        values: Tensor = self.head(states)
+        if self.leak == "a rounded look ahead":
+            values = values + (patches.roll(-1, 1).mean(-1, keepdim=True) > 0.5).float()
+        if self.leak == "a look ahead without gradient":
+            values = values + patches.roll(-1, 1).detach()
+        return values
+
+
+LEAKS = (
+    "no shift",
+    "a mask that is turned around",
+    "normalized over patches",
+    "a rounded look ahead",
+    "a look ahead without gradient",
+)
+
+
+@pytest.fixture
+def images() -> Tensor:
+    return torch.rand(2, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+
+
+def test_a_model_without_a_leak_passes(images: Tensor) -> None:
+    assert_no_leak(Raster(), images, RASTER)
+    assert_no_leak(Raster(), images, RASTER, complete=True)
+
+
+@pytest.mark.parametrize("leak", LEAKS)
+def test_a_planted_leak_is_found(leak: str, images: Tensor) -> None:
+    with pytest.raises(AssertionError, match=r"image 0: .* leaks: depends on patch \d+ \(rank"):
+        assert_no_leak(Raster(leak), images, RASTER)
+
+
+def test_what_flows_between_the_images_of_a_batch_is_a_leak(images: Tensor) -> None:
+    with pytest.raises(AssertionError, match="leaks: depends on image 0 of the batch"):
+        assert_no_leak(Raster("statistics of the batch"), images, RASTER)
+
+
+def test_a_residual_shows_each_patch_to_itself(images: Tensor) -> None:
+    def residual(images: Tensor, rank: Tensor) -> Tensor:
+        return Raster()(images, rank) + 1e-3 * patchify(images, 2)
+
+    with pytest.raises(AssertionError, match=r"patch 0 \(rank 0\) leaks: depends on patch 0 "):
+        assert_no_leak(residual, images, RASTER)
+
+
+def test_patches_serve_as_well_as_images_and_any_order_as_raster() -> None:
+    patches, rank = torch.rand(2, 6, 3), torch.tensor([[3, 1, 1, 0, 2, 2], [0, 1, 2, 3, 4, 5]])
+
+    def means(patches: Tensor, rank: Tensor) -> Tensor:
+        seen = (rank.unsqueeze(1) < rank.unsqueeze(2)).float()
+        return seen @ patches / seen.sum(-1, keepdim=True).clamp_min(1)
+
+    assert_no_leak(means, patches, rank, complete=True)
+
+    def with_ties(patches: Tensor, rank: Tensor) -> Tensor:
+        seen = rank.unsqueeze(1) <= rank.unsqueeze(2)
+        return (seen & ~torch.eye(6, dtype=torch.bool)).float() @ patches
+
+    with pytest.raises(AssertionError, match=r"patch 1 \(rank 1\) leaks: depends on patch 2 "):
+        assert_no_leak(with_ties, patches, rank)
+
+
+def test_what_sees_less_passes_unless_all_is_asked_for(images: Tensor) -> None:
+    def nothing(images: Tensor, rank: Tensor) -> Tensor:
+        return torch.zeros(2, 16, 4)
+
+    assert_no_leak(nothing, images, RASTER)
+    with pytest.raises(AssertionError, match=r"patch 1 \(rank 1\) misses: does not depend on"):
+        assert_no_leak(nothing, images, RASTER, complete=True)
+
+
+@pytest.mark.parametrize(
+    ("predict", "message"),
+    [
+        (lambda images, rank: images, r"must return a tensor \(2, 16, 'values'\)"),
+        (lambda images, rank: [images], "got list"),
+        (lambda images, rank: torch.rand(2, 16, 4), "call model.eval()"),
+        (lambda images, rank: torch.full((2, 16, 4), torch.nan), "predictions hold NaN"),
+    ],
+)
+def test_what_cannot_be_checked_is_told(
+    predict: Callable[[Tensor, Tensor], Tensor], message: str, images: Tensor
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        assert_no_leak(predict, images, RASTER)
+
+
+def test_images_that_the_rank_does_not_fit_are_told(images: Tensor) -> None:
+    with pytest.raises(ValueError, match=r"8x8 cannot be cut into 3 .* give the grid of the rank"):
+        assert_no_leak(Raster(), images, RASTER[:, :3])
+    with pytest.raises(ValueError, match="float images"):  # Without the shape checks of tests.
+        inspect.unwrap(assert_no_leak)(Raster(), (images * 255).to(torch.uint8), RASTER)
+    with pytest.raises(ValueError, match="model of ours"):
+        assert_no_leak(Raster(), RECIPES["saim"])
+    wide = torch.rand(2, 1, 4, 8)
+    assert_no_leak(lambda images, rank: torch.zeros(2, 4, 1), wide, RASTER[:, :4], grid=(1, 4))
