@@ -35,7 +35,7 @@ def encoded(image: Image.Image, suffix: str = "png", **options: object) -> bytes
     """Return the file of an image."""
     stream = io.BytesIO()
     formats = Image.registered_extensions()
-    image.save(stream, formats[f".{suffix}"], **options)
+    image.save(stream, formats[f".{suffix.lower()}"], **options)
     return stream.getvalue()
 
 

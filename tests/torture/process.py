@@ -6,14 +6,17 @@ To the system they are processes as all others, and die as they do.
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import multiprocessing
+import multiprocessing.connection
 import os
 import resource
 import runpy
 import signal
 import subprocess
 import sys
+import threading
 import time
 import uuid
 import warnings
@@ -23,11 +26,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-PATIENCE_S = 120.0
+PATIENCE_S = 240.0
 """No process of a trial takes longer, unless it hangs."""
-GONE_S = 1.0
+GONE_S = 2.0
 """Children are gone so soon after their parent."""
 MARK = "TORTURE_TRIAL"
+PR_SET_PDEATHSIG = 1
 Call = Callable[[], object]
 
 
@@ -89,9 +93,7 @@ class Done:
 class Running:
     """A process of a trial, in a session of its own, so that what it leaves is found."""
 
-    def __init__(
-        self, pid: int, wait: Callable[[float], int | None], log: Path, mark: str
-    ) -> None:
+    def __init__(self, pid: int, wait: Callable[[float], int | None], log: Path, mark: str) -> None:
         self.pid = pid
         self._wait = wait
         self._log = log
@@ -127,7 +129,7 @@ class Running:
             time.sleep(0.05)
         if left:
             self.end()
-            raise Lost(f"{len(left)} processes outlive it by {GONE_S} s")
+            raise Lost(f"{len(left)} processes outlive it by {GONE_S:.0f} s")
         out, err = (self._log.with_suffix(f".{name}").read_text("utf-8", "replace") for name in OUT)
         return Done(code, out, err)
 
@@ -162,6 +164,10 @@ class Running:
 OUT = ("out", "err")
 
 
+_one_at_a_time = threading.Lock()
+"""A process that starts asks all others for their exit codes, each of which can be read once."""
+
+
 def start(
     call: Call,
     folder: Path,
@@ -176,12 +182,14 @@ def start(
     process = multiprocessing.get_context("forkserver").Process(
         target=_child, args=(log, tuple(faults), call, cwd or folder, dict(environment or {}))
     )
-    process.start()
+    with _one_at_a_time:
+        process.start()
     assert process.pid is not None
 
     def wait(seconds: float) -> int | None:
-        process.join(seconds)
-        return process.exitcode
+        multiprocessing.connection.wait([process.sentinel], seconds)
+        with _one_at_a_time:
+            return process.exitcode
 
     return Running(process.pid, wait, log, mark)
 
@@ -237,6 +245,8 @@ def _child(
     log: Path, faults: tuple[Call, ...], call: Call, cwd: Path, environment: dict[str, str]
 ) -> None:
     os.setsid()
+    # A trial ends with the one who tries.
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     for number, name in enumerate(OUT, start=1):
         descriptor = os.open(log.with_suffix(f".{name}"), os.O_CREAT | os.O_WRONLY | os.O_APPEND)
@@ -253,6 +263,8 @@ def _child(
 def prepare() -> None:
     """Start the process that the warm ones are forked from: one thread, nothing of the network."""
     os.environ["OMP_NUM_THREADS"] = "1"
+    # What killed processes left behind is no news here.
+    os.environ["PYTHONWARNINGS"] = "ignore:resource_tracker:UserWarning"
     os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([f"{__package__}.warm"])

@@ -26,6 +26,8 @@ SMALL = (
     *("smoke", "--no-report", "--limit", "64", "--warmup-iterations", "4", "--iterations", "8"),
     *("--evaluate-every", "6", "--threads", "1"),
 )
+UNSCANNED = ("--budget", "12")
+"""The default: recipes that nothing scans take no other."""
 STREAMED = ("--limit", "None", "--stream", "--stream-workers", "2", "--image-size", "16")
 
 
@@ -54,9 +56,12 @@ KINDS = {
         Kind("maskable-ppo", ("--agent", "maskable-ppo")),
         Kind("streamed parquet", STREAMED, data="parquet"),
         Kind("streamed tar", (*STREAMED, "--iterations", "0"), data="tar"),
-        Kind("recipe saim", ("--recipe", "saim", "--iterations", "0", "--budget", "12")),
-        Kind("recipe digpt", ("--recipe", "digpt", "--iterations", "0", "--budget", "12")),
-        Kind("recipe autonat", ("--recipe", "autonat", "--iterations", "0", "--budget", "12")),
+        Kind("recipe saim", ("--recipe", "saim", "--iterations", "0", *UNSCANNED)),
+        Kind("recipe digpt", ("--recipe", "digpt", "--iterations", "0", *UNSCANNED)),
+        Kind(
+            "recipe autonat",
+            ("--recipe", "autonat", "--iterations", "0", *UNSCANNED, "--prefix-share", "0"),
+        ),
         Kind(
             "sharded",
             ("--shard", "--model-optimizer", "adamw", "--micro-batches", "2"),
@@ -146,8 +151,7 @@ def resumes(out: Path) -> tuple[str, ...]:
 def finish(kind: Kind, shared: Path, folder: Path, *more: str | Path) -> Done:
     """Continue a run to its end; it must end well."""
     dones = [
-        running.wait()
-        for running in begin(kind, shared, folder, *resumes(folder / "run"), *more)
+        running.wait() for running in begin(kind, shared, folder, *resumes(folder / "run"), *more)
     ]
     for done in dones:
         done.well()
@@ -222,6 +226,13 @@ def check_same(kind: Kind, shared: Path, folder: Path) -> None:
             differs = found[part] if part == "files" else ""
             raise Lost(f"{part} differ from those of an uninterrupted run {differs}".strip())
     check_manifest(folder / "run")
+
+
+def write_commit(path: Path) -> None:
+    """Write the commit of the working tree."""
+    from experiments.run_folder import git_commit
+
+    path.write_text(git_commit())
 
 
 def check_manifest(out: Path) -> None:
