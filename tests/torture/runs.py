@@ -28,6 +28,7 @@ SMALL = (
 )
 UNSCANNED = ("--budget", "12")
 """The default: recipes that nothing scans take no other."""
+PALETTE = ("--prefix-share", "0", "--periphery", "0")
 STREAMED = ("--limit", "None", "--stream", "--stream-workers", "2", "--image-size", "16")
 
 
@@ -60,7 +61,7 @@ KINDS = {
         Kind("recipe digpt", ("--recipe", "digpt", "--iterations", "0", *UNSCANNED)),
         Kind(
             "recipe autonat",
-            ("--recipe", "autonat", "--iterations", "0", *UNSCANNED, "--prefix-share", "0"),
+            ("--recipe", "autonat", "--iterations", "0", *UNSCANNED, *PALETTE),
         ),
         Kind(
             "sharded",
