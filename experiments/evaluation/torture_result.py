@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import ClassVar
 
 from experiments.tables import Result, Table
+
+COLUMNS = ("tried", "right", "lost", "tracebacks", "skipped", "seconds")
 
 
 @dataclass(frozen=True, kw_only=True)
 class TortureRow:
     """Trials of one kind."""
 
+    trials: str
+    """Their kind: kills, inputs, and so on."""
     tried: int
     """How often it was tried; a trial may kill a run more than once."""
     right: int
@@ -37,22 +41,17 @@ class TortureResult(Result):
     commit: str
     seconds: float
     """From start to end."""
-    kinds: dict[str, TortureRow]
+    rows: tuple[TortureRow, ...]
 
     def tables(self) -> list[Table]:
         """Return one row per kind, and their sum."""
-        rows = [asdict(row) for row in self.kinds.values()]
-        columns = ("tried", "right", "lost", "tracebacks", "skipped", "seconds")
-        total = {column: sum(row[column] for row in rows) for column in columns}
-        named = {**{kind: asdict(row) for kind, row in self.kinds.items()}, "**all**": total}
+        numbers = {row.trials: [getattr(row, column) for column in COLUMNS] for row in self.rows}
+        numbers["**all**"] = [sum(column) for column in zip(*numbers.values(), strict=True)]
         return [
             Table(
-                caption=f"Seed {self.seed}, commit {self.commit[:12]}, "
-                f"{self.seconds / 60:.1f} minutes.",
-                columns=("kind", *columns),
-                rows=tuple(
-                    (name, *(f"{row[column]:.0f}" for column in columns))
-                    for name, row in named.items()
-                ),
+                caption=f"Seed {self.seed}, commit `{self.commit[:10]}`, "
+                f"{self.seconds / 60:.0f} minutes, two trials at a time.",
+                columns=("trials", *COLUMNS),
+                rows=tuple((name, *(f"{n:.0f}" for n in row)) for name, row in numbers.items()),
             )
         ]

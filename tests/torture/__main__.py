@@ -94,9 +94,9 @@ def torture(
             for number, future in enumerate(as_completed(coming), start=1):
                 tried.append(future.result())
                 say(tried[-1], number, len(trials), time.monotonic() - started)
-    rows = {kind: row_of([each for each in tried if each.trial.kind == kind]) for kind in only}
+    rows = tuple(row_of(kind, [t for t in tried if t.trial.kind == kind]) for kind in only)
     seconds = round(time.monotonic() - started, 1)
-    result = TortureResult(seed=seed, commit=commit, seconds=seconds, kinds=rows)
+    result = TortureResult(seed=seed, commit=commit, seconds=seconds, rows=rows)
     return result, tried
 
 
@@ -107,13 +107,14 @@ def commit_of(folder: Path) -> str:
     return path.read_text()
 
 
-def row_of(tried: list[Tried]) -> TortureRow:
+def row_of(kind: str, tried: list[Tried]) -> TortureRow:
     """Count one row of the tally."""
 
     def count(verdict: str) -> int:
         return sum(each.verdict == verdict for each in tried)
 
     return TortureRow(
+        trials=kind,
         tried=sum(each.number for each in tried if each.verdict not in ("skipped", "late")),
         right=sum(each.number for each in tried if each.verdict == "right"),
         lost=count("lost"),
@@ -125,7 +126,7 @@ def row_of(tried: list[Tried]) -> TortureRow:
 
 def say(tried: Tried, number: int, total: int, seconds: float) -> None:
     """Print a line of what went wrong, and now and then how far it is."""
-    if tried.verdict != "right":
+    if tried.verdict not in ("right", "late"):
         print(f"{tried.verdict}: {tried.trial.kind}, {tried.trial.name}: {tried.reason}")
     if number % 25 == 0 or number == total:
         print(f"{number} of {total} trials, {seconds:.0f} s", flush=True)
@@ -145,6 +146,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if unknown := sorted(set(only) - set(KINDS)):
         parser.error(f"no kind {unknown[0]}; there are {', '.join(KINDS)}")
     result, tried = torture(only, short=options.short, seed=options.seed, minutes=options.minutes)
+    late = sum(each.verdict == "late" for each in tried)
+    if late:
+        print(f"late: {late} trials were not tried, since no time was left")
     print(f"\n{result.to_text()}")
     if options.out is not None:
         options.out.parent.mkdir(parents=True, exist_ok=True)

@@ -79,7 +79,7 @@ def drawn(plan: Plan, number: int) -> list[tuple[str, tuple[str, ...]]]:
     def more(name: str) -> strategies.SearchStrategy[list[tuple[str, str, bool]]]:
         option = strategies.sampled_from([*options[name], "--limits", "--embed_dimm"])
         known = strategies.sampled_from(VALUES)
-        value = strategies.one_of(known, known, known, strategies.text(max_size=6))
+        value = strategies.one_of(known, known, strategies.text("0123.-+e:_/'é\n\t", max_size=4))
         pair = strategies.tuples(option, value, strategies.booleans())
         return strategies.lists(pair, min_size=1, max_size=3)
 

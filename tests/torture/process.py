@@ -251,7 +251,11 @@ def _child(
     for number, name in enumerate(OUT, start=1):
         descriptor = os.open(log.with_suffix(f".{name}"), os.O_CREAT | os.O_WRONLY | os.O_APPEND)
         os.dup2(descriptor, number)
-    sys.stdout, sys.stderr = (os.fdopen(n, "w", buffering=1, closefd=False) for n in (1, 2))
+    # As Python opens them.
+    sys.stdout, sys.stderr = (
+        open(number, "w", buffering=1, encoding="utf-8", errors=errors, closefd=False)
+        for number, errors in ((1, "strict"), (2, "backslashreplace"))
+    )
     os.chdir(cwd)
     os.environ.update(environment)
     sys.path.insert(0, str(cwd))

@@ -28,7 +28,7 @@ SMALL = (
 )
 UNSCANNED = ("--budget", "12")
 """The default: recipes that nothing scans take no other."""
-PALETTE = ("--prefix-share", "0", "--periphery", "0")
+PALETTE = ("--prefix-share", "0", "--periphery", "0", "--decoder-depth", "0")
 STREAMED = ("--limit", "None", "--stream", "--stream-workers", "2", "--image-size", "16")
 
 
