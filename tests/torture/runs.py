@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import socket
 import tarfile
 import tempfile
@@ -184,8 +185,14 @@ def outcome(out: Path, folder: Path) -> dict[str, Any]:
     return {
         "weights": json.loads(path.read_text()),
         "metrics": [{k: v for k, v in line.items() if k != "seconds"} for line in lines],
-        "files": sorted(each.name for each in out.iterdir() if not each.name.startswith(".")),
+        "files": files_of(out),
     }
+
+
+def files_of(out: Path) -> list[str]:
+    """Return the files of a run; which earlier checkpoints are kept depends on where it stopped."""
+    names = (each.name for each in out.iterdir())
+    return sorted(n for n in names if not re.fullmatch(r"\..*|checkpoint-\d+\.\w+", n))
 
 
 def _write_digest(out: Path, path: Path) -> None:
