@@ -12,10 +12,9 @@ from typing import Any
 
 from .plan import Plan, Trial
 from .process import Done, Lost, command, start
-from .runs import KINDS, begin, check_same, finish
+from .runs import KINDS, begin, check_same, half_run
 
 NATIVE = KINDS["native"]
-HALF = ("--stop-after", "6")
 FLIPS, CUTS = 70, 30
 Damage = Callable[[Path, random.Random], None]
 
@@ -108,15 +107,9 @@ def newest(out: Path) -> Path:
     return out / CHECKPOINT
 
 
-def half_run(shared: Path, folder: Path) -> Path:
-    """Leave the first half of a run, with all its checkpoints."""
-    finish(NATIVE, shared, folder, *HALF)
-    return folder / "run"
-
-
 def resume_damaged(shared: Path, damage: Damage, seed: int, every: bool, folder: Path) -> None:
     """Resume from a damaged checkpoint, or from those that are left."""
-    out, rng = half_run(shared, folder), random.Random(seed)
+    out, rng = half_run(NATIVE, shared, folder), random.Random(seed)
     for path in out.glob("checkpoint*") if every else [newest(out)]:
         damage(path, rng)
     check_outcome(shared, folder)
@@ -198,7 +191,7 @@ CHANGES: dict[str, Callable[[dict[str, Any]], Any]] = {
 
 def old_form(shared: Path, change: Any, folder: Path) -> None:
     """Resume from an old checkpoint: as from a new one, or, if it is damaged, refused."""
-    out = half_run(shared, folder)
+    out = half_run(NATIVE, shared, folder)
     name = next((name for name, each in CHANGES.items() if each is change), None)
     start(partial(rewrite, out, name), folder).wait().well()
     if name is None:
@@ -214,7 +207,7 @@ def old_form(shared: Path, change: Any, folder: Path) -> None:
 
 def old_malicious(shared: Path, form: str, folder: Path) -> None:
     """Resume from an old checkpoint that would run code."""
-    out = half_run(shared, folder)
+    out = half_run(NATIVE, shared, folder)
     for path in out.glob("checkpoint*"):
         path.unlink() if path.is_file() else shutil.rmtree(path)
     if form == "carrier":

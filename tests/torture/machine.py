@@ -16,10 +16,9 @@ from pathlib import Path
 from .faults import full_at_byte, obey_permissions, slow_steps
 from .plan import Plan, Trial
 from .process import Done, Lost, Skipped, command, start
-from .runs import KINDS, begin, check_same, finish, has_lines
+from .runs import KINDS, begin, check_same, finish, half_run, has_lines
 
 NATIVE = KINDS["native"]
-HALF = ("--stop-after", "6")
 
 
 def trials(plan: Plan) -> Iterator[Trial]:
@@ -57,12 +56,6 @@ def trials(plan: Plan) -> Iterator[Trial]:
             yield Trial("machine", f"{file} {name}", run)
 
 
-def half_run(shared: Path, folder: Path, name: str = "native") -> Path:
-    """Leave the first half of a run."""
-    finish(KINDS[name], shared, folder, *HALF)
-    return folder / "run"
-
-
 def no_partial(out: Path) -> None:
     """Check that nothing half-written is left."""
     if left := [path.name for path in out.glob("*partial*")]:
@@ -74,7 +67,7 @@ def no_partial(out: Path) -> None:
 
 def full_disk(shared: Path, name: str, size: int, folder: Path) -> None:
     """Resume on a disk that is full; then on one that is not."""
-    kind, out = KINDS[name], half_run(shared, folder, name)
+    kind, out = KINDS[name], half_run(kind, shared, folder)
     (running,) = begin(kind, shared, folder, "--resume", faults=[full_at_byte(size)])
     running.wait().refused("too large|no space")
     no_partial(out)
@@ -114,7 +107,7 @@ def small_disk(shared: Path, kilobytes: int, folder: Path) -> None:
 
 def read_only(shared: Path, folder: Path) -> None:
     """Resume in a folder that may not be written: refused before the first iteration."""
-    out = half_run(shared, folder)
+    out = half_run(NATIVE, shared, folder)
     before = (out / "metrics.jsonl").read_text()
     for path in (*out.iterdir(), out):
         path.chmod(0o555 if path.is_dir() else 0o444)
@@ -196,7 +189,7 @@ def bad_out(shared: Path, make: Callable[[Path], Path], folder: Path) -> None:
 
 def cut_metrics(shared: Path, folder: Path) -> None:
     """Resume after the last line of metrics was cut off."""
-    out = half_run(shared, folder)
+    out = half_run(NATIVE, shared, folder)
     path = out / "metrics.jsonl"
     with path.open("a") as file:
         file.write('{"iteration": 7, "lo')
@@ -206,7 +199,7 @@ def cut_metrics(shared: Path, folder: Path) -> None:
 
 def damaged_metrics(shared: Path, line: int, folder: Path) -> None:
     """Resume with a damaged line in the middle of metrics: it is named, and nothing is dropped."""
-    path = half_run(shared, folder) / "metrics.jsonl"
+    path = half_run(NATIVE, shared, folder) / "metrics.jsonl"
     lines = path.read_text().splitlines()
     lines[line] = lines[line][: len(lines[line]) // 2]
     path.write_text("\n".join(lines) + "\n")
@@ -233,7 +226,7 @@ DAMAGES: dict[str, Callable[[str], str]] = {
 
 def damaged_json(shared: Path, file: str, change: Callable[[str], str], folder: Path) -> None:
     """Resume with a damaged file: it is named in one line, or it does no harm."""
-    path = half_run(shared, folder) / file
+    path = half_run(NATIVE, shared, folder) / file
     path.write_bytes(change(path.read_text()).encode("utf-8", "surrogateescape"))
     (running,) = begin(NATIVE, shared, folder, "--resume")
     done = running.wait()

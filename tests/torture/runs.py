@@ -8,6 +8,7 @@ import io
 import json
 import os
 import re
+import shutil
 import socket
 import tarfile
 import tempfile
@@ -71,6 +72,9 @@ KINDS = {
         ),
     )
 }
+
+
+_one_at_a_time = threading.Lock()
 
 
 def write_shards(shared: Path) -> None:
@@ -160,10 +164,21 @@ def finish(kind: Kind, shared: Path, folder: Path, *more: str | Path) -> Done:
     return dones[0]
 
 
+def half_run(kind: Kind, shared: Path, folder: Path) -> Path:
+    """Put the first half of a run into ``folder/run``; it is trained once, and copied."""
+    made = shared / f"half {kind.name}"
+    with _one_at_a_time:
+        if not made.exists():
+            place = Path(tempfile.mkdtemp(prefix="half_", dir=shared))
+            finish(kind, shared, place, "--stop-after", "6")
+            place.rename(made)
+    shutil.copytree(made / "run", folder / "run")
+    return folder / "run"
+
+
 # --- what a run has come to
 
 
-_one_at_a_time = threading.Lock()
 _references: dict[tuple[Kind, Path], dict[str, Any]] = {}
 
 
@@ -190,9 +205,12 @@ def outcome(out: Path, folder: Path) -> dict[str, Any]:
 
 
 def files_of(out: Path) -> list[str]:
-    """Return the files of a run; which earlier checkpoints are kept depends on where it stopped."""
-    names = (each.name for each in out.iterdir())
-    return sorted(n for n in names if not re.fullmatch(r"\..*|checkpoint-\d+\.\w+", n))
+    """Return the files of a run, but for damaged ones that were set aside.
+
+    Which earlier checkpoints are kept depends on where it stopped.
+    """
+    others = r"\..*|checkpoint-\d+\.\w+|.*\.damaged"
+    return sorted(each.name for each in out.iterdir() if not re.fullmatch(others, each.name))
 
 
 def _write_digest(out: Path, path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from .faults import slow_steps
 from .plan import Plan, Trial
 from .process import Lost, command, start
-from .runs import KINDS, begin, check_same, finish, has_lines
+from .runs import KINDS, begin, check_same, finish, half_run, has_lines
 
 LOCKED = "being written by|is in use by"
 SLOW = (slow_steps(0.3),)
@@ -36,15 +36,10 @@ def trials(plan: Plan) -> Iterator[Trial]:
     yield Trial("sharing", "two seeds without --out", partial(two_seeds, plan.shared))
 
 
-def half(shared: Path, folder: Path) -> None:
-    """Leave the first half of a run."""
-    finish(NATIVE, shared, folder, "--stop-after", "6")
-
-
 def meet(shared: Path, first_resumes: bool, second_resumes: bool, folder: Path) -> None:
     """Start a run into the folder of a live one."""
     if first_resumes:
-        half(shared, folder)
+        half_run(NATIVE, shared, folder)
     (first,) = begin(NATIVE, shared, folder, *resume(first_resumes), faults=SLOW)
     first.until(has_lines(folder / "run", 8 if first_resumes else 1))
     (second,) = begin(NATIVE, shared, folder, *resume(second_resumes))
@@ -61,7 +56,7 @@ def resume(yes: bool) -> tuple[str, ...]:
 def race(shared: Path, resumes: bool, folder: Path) -> None:
     """Start two at the same time."""
     if resumes:
-        half(shared, folder)
+        half_run(NATIVE, shared, folder)
     both = [begin(NATIVE, shared, folder, *resume(resumes), faults=SLOW)[0] for _ in range(2)]
     dones = sorted((each.wait() for each in both), key=lambda done: done.code)
     dones[0].well()
