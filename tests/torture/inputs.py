@@ -98,9 +98,9 @@ def unlabeled(total: int) -> Callable[[Loaded], bool]:
 
 def trials(plan: Plan) -> Iterator[Trial]:
     """List all cases; a few of each module in the short form."""
-    for name in ("folders", "tables", "tars"):
+    for name in ("pixels", "folders", "tables", "parquet", "tars"):
         cases = importlib.import_module(f".inputs_{name}", __package__).cases(plan.rng)
-        for case in cases[:: len(cases) // 3] if plan.short else cases:
+        for case in cases[:: len(cases) // 2] if plan.short else cases:
             yield Trial("inputs", f"{name}, {case.name}", functools.partial(check, case))
     if not plan.short:
         for name, run in importlib.import_module(".arrays", __package__).CHECKS.items():

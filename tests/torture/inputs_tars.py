@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from .inputs import Case, Loaded, is_upright, number
-from .inputs_folders import turned_file
+from .inputs_pixels import turned_file
 from .pictures import colored, encoded
 from .runs import write_tar
 

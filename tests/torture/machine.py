@@ -67,7 +67,8 @@ def no_partial(out: Path) -> None:
 
 def full_disk(shared: Path, name: str, size: int, folder: Path) -> None:
     """Resume on a disk that is full; then on one that is not."""
-    kind, out = KINDS[name], half_run(kind, shared, folder)
+    kind = KINDS[name]
+    out = half_run(kind, shared, folder)
     (running,) = begin(kind, shared, folder, "--resume", faults=[full_at_byte(size)])
     running.wait().refused("too large|no space")
     no_partial(out)
