@@ -1,9 +1,9 @@
-# The two commands of the README, and the four checks of CONTRIBUTING. PYTHON picks the interpreter (3.11 or newer) that makes the environment.
+# The two commands of the README, the four checks of CONTRIBUTING, and the tortures. PYTHON picks the interpreter (3.11 or newer) that makes the environment.
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test check docs
+.PHONY: demo test check torture docs
 demo: $(READY)
 	$(BIN)/python -m experiments.train demo
 
@@ -15,6 +15,9 @@ check: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest
+
+torture: $(READY)
+	$(BIN)/python -m tests.torture
 
 docs: $(READY)
 	$(BIN)/python -m mkdocs build --strict

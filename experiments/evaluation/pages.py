@@ -14,6 +14,7 @@ from experiments.evaluation.orders_result import OrdersResult
 from experiments.evaluation.probe_result import ProbeResult
 from experiments.evaluation.read import ReadResult
 from experiments.evaluation.study import StudyResult
+from experiments.evaluation.torture_result import TortureResult
 from experiments.tables import Result, Table, plural
 
 ROOT = Path(__file__).parents[2]
@@ -27,6 +28,7 @@ RESULTS: dict[str, type[Result]] = {
         OrdersResult,
         DecodeResult,
         ReadResult,
+        TortureResult,
     )
 }
 """Results of studies and benchmarks by the ``kind`` that their files name."""
