@@ -9,7 +9,7 @@ from agents.policies import PointerPolicy, PolicyAgent
 from experiments.run_folder import read_config
 from experiments.training.build import build, load_split, load_weights
 from experiments.training.config import TrainConfig
-from foveate.checkpoint import CHECKPOINT, check_device, read_checkpoint
+from foveate.checkpoint import check_device, read_newest
 from foveate.data import ImageSet
 from foveate.model import AnyOrderTransformer
 from foveate.orders.segments import Fixations
@@ -101,7 +101,7 @@ def load_run(directory: Path | str, device: str = "cpu") -> Run:
         )
     check_device(device)
     config = read_config(directory).replace(device=device, out=directory)
-    state = read_checkpoint(directory / CHECKPOINT, device)
+    state = read_newest(directory).state
     if "image_shape" not in state:
         raise ValueError(f"the checkpoint in {directory} holds no run, only a model; train one")
     saved = state["model_config"]
