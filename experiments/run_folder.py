@@ -20,6 +20,7 @@ import torch
 from experiments.tables import json_line, write_json
 from experiments.training.config import TrainConfig
 from experiments.training.locating import located
+from experiments.training.typed import typed
 from foveate.checkpoint import checkpoints_in
 from foveate.data.splits import Fingerprint, changes
 from foveate.files import replacing
@@ -163,7 +164,7 @@ def read_config(directory: Path) -> TrainConfig:
     content = read_object(path)
     try:
         # Runs from before micro-batches were one.
-        return TrainConfig.from_flat({"micro_batches": 1, **content})
+        return TrainConfig.from_flat({"micro_batches": 1, **typed(content)})
     except (AttributeError, TypeError, ValueError) as reason:
         commit = read_manifest(directory).get("commit")
         writer = "the version that wrote it" if commit is None else f"its commit {commit}"

@@ -104,8 +104,16 @@ def load_run(directory: Path | str, device: str = "cpu") -> Run:
     state = read_newest(directory).state
     if "image_shape" not in state:
         raise ValueError(f"the checkpoint in {directory} holds no run, only a model; train one")
-    saved = state["model_config"]
-    words = tuple(saved.get("vocabulary", ())), saved.get("max_words", 0)
-    model, policy = build(config, tuple(state["image_shape"]), *words)
+    try:
+        saved = state["model_config"]
+        words = tuple(saved.get("vocabulary", ())), saved.get("max_words", 0)
+        channels, height, width = map(int, state["image_shape"])
+        iteration = int(state["iteration"])
+    except (AttributeError, KeyError, TypeError, ValueError) as reason:
+        raise ValueError(
+            f"the checkpoint in {directory} holds no run of this version "
+            f"({type(reason).__name__}: {reason})"
+        ) from reason
+    model, policy = build(config, (channels, height, width), *words)
     load_weights(model, policy, state, directory)
-    return Run(directory, config, model.eval(), policy.eval(), state["iteration"])
+    return Run(directory, config, model.eval(), policy.eval(), iteration)

@@ -33,7 +33,7 @@ def write_state(path: Path, state: object) -> None:
     """
     tensors: Tensors = {}
     outline = json.dumps(_encode(state, (), tensors), allow_nan=False)
-    metadata = {"format": "pt", "state": outline, "sha256": _checksum(outline, tensors)}
+    metadata = {"state": outline, "sha256": _checksum(outline, tensors)}
     content = safetensors.torch.save(tensors, metadata)
     with replacing(path) as file:
         file.write(content)
@@ -111,7 +111,7 @@ def _encode(value: object, path: tuple[str, ...], tensors: Tensors) -> Any:
                 for key, each in value.items()
             ]
         }
-    raise TypeError(f"{'.'.join(path)} is a {type(value).__name__}, which no checkpoint holds")
+    raise TypeError(f"{'/'.join(path)} is a {type(value).__name__}, which no checkpoint holds")
 
 
 def _keep(tensor: Tensor, path: tuple[str, ...], tensors: Tensors) -> str:
