@@ -6,6 +6,7 @@ import contextlib
 import io
 import os
 import re
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -52,6 +53,21 @@ def program() -> str:
     return f"python -m experiments.{Path(sys.argv[0]).stem}"
 
 
+class Stopped(KeyboardInterrupt):
+    """A signal asked for the end, and nothing is lost; ``str`` says where it stopped."""
+
+    def __init__(self, number: int, line: str) -> None:
+        super().__init__(line)
+        self.number = number
+
+
+def again(*, resume: bool) -> str:
+    """Return the command as the user typed it, or with ``--resume``."""
+    launcher = "torchrun ... " if "TORCHELASTIC_RUN_ID" in os.environ else "python "
+    options = [each for each in sys.argv[1:] if each != "--resume"] + ["--resume"] * resume
+    return f"{launcher}{program().removeprefix('python ')} {shlex.join(options)}"
+
+
 def run(main: Callable[[Config], object], config: Config) -> None:
     """Call ``main``; what a user can cause (ValueError, OSError, Ctrl-C) ends in one line.
 
@@ -62,12 +78,17 @@ def run(main: Callable[[Config], object], config: Config) -> None:
     except (ValueError, OSError) as mistake:
         if os.environ.get("FOVEATE_DEBUG"):
             raise
+        if isinstance(mistake, OSError) and mistake.filename and mistake.strerror:
+            fail(f"{mistake.filename}: {mistake.strerror}")
         fail(str(mistake))
+    except Stopped as stop:
+        trains = program().endswith(".train")
+        if str(stop):
+            sys.stderr.write(f"{stop}; go on with: {again(resume=trains)}\n")
+        raise SystemExit(128 + stop.number) from None
     except KeyboardInterrupt:
-        sys.stderr.write(
-            "interrupted; a training goes on from its last checkpoint with --resume "
-            "(one is written every --save-every iterations)\n"
-        )
+        goes_on = "; a training goes on from its last checkpoint with --resume"
+        sys.stderr.write(f"interrupted{goes_on * program().endswith('.train')}\n")
         raise SystemExit(130) from None
 
 

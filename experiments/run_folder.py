@@ -1,4 +1,4 @@
-"""A run folder: its config, manifest, metrics and checkpoint, and what a resume checks."""
+"""A run folder: its config, manifest and metrics, and what a resume checks."""
 
 from __future__ import annotations
 
@@ -6,16 +6,24 @@ import json
 import os
 import platform
 import subprocess
+import sys
+import tempfile
 import time
+from collections.abc import Mapping
+from dataclasses import asdict
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from experiments.tables import write_json
+from experiments.tables import json_line, write_json
 from experiments.training.config import TrainConfig
-from foveate.checkpoint import CHECKPOINT
+from experiments.training.locating import located
+from experiments.training.typed import typed
+from foveate.checkpoint import checkpoints_in
+from foveate.data.splits import Fingerprint, changes
+from foveate.files import replacing
 
 MANIFEST = "manifest.json"
 
@@ -57,17 +65,88 @@ def write_manifest(directory: Path, **facts: object) -> None:
 
 
 def read_manifest(directory: Path) -> dict[str, Any]:
-    """Read the manifest of a run folder; empty if none has been written yet."""
+    """Read the manifest of a run folder; empty if none has been written yet.
+
+    Raises:
+        ValueError: it is damaged.
+    """
     path = directory / MANIFEST
-    content: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+    return read_object(path) if path.exists() else {}
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """Read a JSON file that holds an object.
+
+    Raises:
+        ValueError: it is damaged, or holds something else.
+    """
+    try:
+        content = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as reason:
+        raise ValueError(
+            f"{path} is damaged ({type(reason).__name__}: {reason}); restore it from a copy"
+        ) from reason
+    if not isinstance(content, dict):
+        raise ValueError(
+            f"{path} holds a {type(content).__name__} instead of an object; restore it from a copy"
+        )
     return content
 
 
-def save_checkpoint(directory: Path, state: dict[str, Any]) -> None:
-    """Write the checkpoint atomically: an interrupted write leaves the old one."""
-    partial = directory / f"{CHECKPOINT}.partial"
-    torch.save(state, partial)
-    os.replace(partial, directory / CHECKPOINT)
+def check_writable(directory: Path) -> None:
+    """Write and remove a file, since rights alone do not say whether one may.
+
+    Raises:
+        ValueError: nothing can be written into the folder.
+    """
+    try:
+        with tempfile.TemporaryFile(dir=directory) as file:
+            file.write(b"foveate")
+            file.flush()
+    except OSError as reason:
+        raise ValueError(
+            f"cannot write to {directory} ({reason.strerror}); make it writable, or copy the run"
+        ) from reason
+
+
+def check_data(
+    directory: Path, now: Mapping[str, Fingerprint] | None, *, changed_ok: bool
+) -> list[str]:
+    """Compare a run's data with those it was trained on, and return what changed, in words.
+
+    Of older runs and of computed data nothing is known that could be compared.
+
+    Args:
+        directory: the run folder.
+        now: fingerprint of each split of today's data.
+        changed_ok: warn instead of raising.
+
+    Raises:
+        ValueError: the data changed, or the manifest is damaged.
+    """
+    recorded = read_manifest(directory).get("splits")
+    if recorded is None or now is None:
+        return []
+    try:
+        before = {name: Fingerprint(**each) for name, each in recorded.items()}
+    except (AttributeError, TypeError) as reason:
+        raise ValueError(f"splits in {directory / MANIFEST} are damaged ({reason})") from reason
+    changed = changes(before, now)
+    if changed and not changed_ok:
+        raise ValueError(
+            f"the data of {directory} changed: {'; '.join(changed)}; bring the former data back, "
+            "or add --data-changed-ok"
+        )
+    if changed:
+        print(f"warning: the data of {directory} changed: {'; '.join(changed)}", file=sys.stderr)
+    return changed
+
+
+def as_recorded(fingerprints: Mapping[str, Fingerprint] | None) -> dict[str, Any] | None:
+    """Return the fingerprints of splits as a manifest holds them."""
+    if fingerprints is None:
+        return None
+    return {name: asdict(each) for name, each in fingerprints.items()}
 
 
 def read_config(directory: Path) -> TrainConfig:
@@ -82,9 +161,10 @@ def read_config(directory: Path) -> TrainConfig:
             f"{directory} is not a run folder (no config.json); "
             "train one with: python -m experiments.train"
         )
+    content = read_object(path)
     try:
         # Runs from before micro-batches were one.
-        return TrainConfig.from_flat({"micro_batches": 1, **json.loads(path.read_text())})
+        return TrainConfig.from_flat({"micro_batches": 1, **typed(content)})
     except (AttributeError, TypeError, ValueError) as reason:
         commit = read_manifest(directory).get("commit")
         writer = "the version that wrote it" if commit is None else f"its commit {commit}"
@@ -113,6 +193,8 @@ FREE_ON_RESUME = {
     "log_every",
     "save_every",
     "evaluate_every",
+    "keep_checkpoints",
+    "data_changed_ok",
 }
 
 
@@ -129,7 +211,7 @@ def check_folder(config: TrainConfig) -> None:
     if not config.run.resume:
         if out.exists() and not out.is_dir():
             raise ValueError(f"{out} is a file; choose a folder with --out")
-        if (out / CHECKPOINT).exists():
+        if checkpoints_in(out):
             raise ValueError(
                 f"{out} holds a run already; continue it with --resume or choose another --out"
             )
@@ -140,45 +222,67 @@ def check_folder(config: TrainConfig) -> None:
                     "cut off before its first anew with --resume, or choose another --out"
                 )
         return
-    before, now = read_config(out).flat(), config.flat()
-    metrics = read_metrics(out / "metrics.jsonl")
-    was_saved = (out / MANIFEST).exists() or (
+    before, now = located(read_config(out)).flat(), located(config).flat()
+    metrics = read_metrics(out / "metrics.jsonl", strict=True)
+    # A manifest is written at the start, with the iterations before it.
+    manifest = read_manifest(out)
+    was_saved = ((out / MANIFEST).exists() and manifest.get("iterations") != 0) or (
         bool(metrics) and metrics[-1]["iteration"] > before["save_every"]
     )
-    if was_saved and not (out / CHECKPOINT).exists():
+    if was_saved and not checkpoints_in(out):
         raise ValueError(
             f"{out} holds results of a run whose checkpoint is gone; choose another --out"
         )
+    # Data that moved are known by their fingerprints, which are compared once they are read.
+    free = FREE_ON_RESUME | ({"data"} if manifest.get("splits") else set())
     changed = sorted(
-        name
-        for name in {**before, **now}
-        if now.get(name) != before.get(name) and name not in FREE_ON_RESUME
+        name for name in {**before, **now} if now.get(name) != before.get(name) and name not in free
     )
     if changed:
         listed = ", ".join(f"{name} was {before.get(name)}, is {now.get(name)}" for name in changed)
         raise ValueError(f"cannot resume {out} with another config: {listed}")
 
 
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Read the lines of a metrics file, without a last one that was cut off."""
+def read_metrics(path: Path, *, strict: bool = False) -> list[dict[str, Any]]:
+    """Read the lines of a metrics file, without a last one that was cut off.
+
+    Args:
+        path: the file; none is as an empty one.
+        strict: refuse a file with a damaged line in its middle, instead of a warning.
+
+    Raises:
+        ValueError: a line in the middle is damaged, and ``strict``.
+    """
     metrics: list[dict[str, Any]] = []
-    for line in path.read_text().splitlines() if path.exists() else []:
+    lines = path.read_bytes().splitlines() if path.exists() else []
+    for number, line in enumerate(lines, 1):
         try:
-            metrics.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
+            content = json.loads(line)
+            float(content["iteration"])
+        except (ValueError, TypeError, KeyError, RecursionError) as reason:
+            if number == len(lines):
+                break
+            complaint = f"line {number} of {path} is damaged"
+            if strict:
+                raise ValueError(
+                    f"{complaint}, and what follows would be lost; mend or remove it"
+                ) from reason
+            print(f"warning: {complaint} and left out", file=sys.stderr)
+            continue
+        metrics.append(content)
     return metrics
 
 
 def trim_metrics(path: Path, iteration: int) -> None:
     """Drop lines written after the checkpoint that is being resumed."""
-    kept = [line for line in read_metrics(path) if line["iteration"] <= iteration]
-    partial = path.with_suffix(".partial")
-    partial.write_text("".join(json.dumps(line) + "\n" for line in kept))
-    os.replace(partial, path)
+    metrics = read_metrics(path, strict=True)
+    kept = [json_line(line) + "\n" for line in metrics if line["iteration"] <= iteration]
+    with replacing(path) as file:
+        file.write("".join(kept).encode())
 
 
-def seconds_so_far(path: Path) -> float:
-    """Training time that the metrics record, s."""
-    metrics = read_metrics(path)
-    return float(metrics[-1]["seconds"]) if metrics else 0.0
+def seconds_so_far(path: Path, iteration: int) -> float:
+    """Training time up to an iteration that the metrics record, s."""
+    lines = read_metrics(path, strict=True)
+    times = [line.get("seconds", 0.0) for line in lines if line["iteration"] <= iteration]
+    return float(times[-1]) if times else 0.0

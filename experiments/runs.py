@@ -9,7 +9,7 @@ from agents.policies import PointerPolicy, PolicyAgent
 from experiments.run_folder import read_config
 from experiments.training.build import build, load_split, load_weights
 from experiments.training.config import TrainConfig
-from foveate.checkpoint import CHECKPOINT, check_device, read_checkpoint
+from foveate.checkpoint import check_device, read_newest
 from foveate.data import ImageSet
 from foveate.model import AnyOrderTransformer
 from foveate.orders.segments import Fixations
@@ -101,13 +101,22 @@ def load_run(directory: Path | str, device: str = "cpu") -> Run:
         )
     check_device(device)
     config = read_config(directory).replace(device=device, out=directory)
-    state = read_checkpoint(directory / CHECKPOINT, device)
+    state = read_newest(directory).state
     if "image_shape" not in state:
         raise ValueError(f"the checkpoint in {directory} holds no run, only a model; train one")
-    saved = state["model_config"]
+    try:
+        saved = state["model_config"]
+        words = tuple(saved.get("vocabulary", ())), saved.get("max_words", 0)
+        init = saved.get("init", "timm")
+        channels, height, width = map(int, state["image_shape"])
+        iteration = int(state["iteration"])
+    except (AttributeError, KeyError, TypeError, ValueError) as reason:
+        raise ValueError(
+            f"the checkpoint in {directory} holds no run of this version "
+            f"({type(reason).__name__}: {reason})"
+        ) from reason
     # As the run started, whatever its recipe says by now: untrained weights are its control.
-    config = config.replace(init=saved.get("init", "timm"))
-    words = tuple(saved.get("vocabulary", ())), saved.get("max_words", 0)
-    model, policy = build(config, tuple(state["image_shape"]), *words)
+    config = config.replace(init=init)
+    model, policy = build(config, (channels, height, width), *words)
     load_weights(model, policy, state, directory)
-    return Run(directory, config, model.eval(), policy.eval(), state["iteration"])
+    return Run(directory, config, model.eval(), policy.eval(), iteration)

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import html
 import json
-import os
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from pydantic import TypeAdapter, ValidationError
+
+from foveate.files import replacing
 
 
 @dataclass(frozen=True)
@@ -134,10 +136,29 @@ def plain(cell: str) -> str:
 
 
 def write_json(path: Path, content: object) -> None:
-    """Write JSON in one step: an interrupted write leaves what was there."""
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(content, indent=2, default=str) + "\n")
-    os.replace(partial, path)
+    """Write JSON in one step: an interrupted write leaves what was there.
+
+    Raises:
+        ValueError: the file cannot be written.
+    """
+    text = json.dumps(content, indent=2, default=str) + "\n"
+    with replacing(path) as file:
+        file.write(text.encode())
+
+
+def json_line(content: object) -> str:
+    """Return JSON on one line, with null for numbers that are not finite, which JSON lacks."""
+    return json.dumps(_finite(content), allow_nan=False)
+
+
+def _finite(content: Any) -> Any:
+    if isinstance(content, float):
+        return content if math.isfinite(content) else None
+    if isinstance(content, dict):
+        return {name: _finite(each) for name, each in content.items()}
+    if isinstance(content, (list, tuple)):
+        return [_finite(each) for each in content]
+    return content
 
 
 def plural(number: int, noun: str) -> str:

@@ -1,40 +1,183 @@
-"""Checkpoints: read with clear complaints, and models by name or path."""
+"""Checkpoints: written whole, read with clear complaints, and models by name or path.
+
+A run folder keeps its newest checkpoint as CHECKPOINT and earlier ones under their iterations. If
+one is damaged, the one before is read.
+"""
 
 from __future__ import annotations
 
+import os
+import re
+import shutil
+import sys
+import zipfile
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from foveate.config import ModelConfig
+from foveate.files import replacing
 from foveate.model import AnyOrderTransformer
+from foveate.tensors import read_outline, read_state, write_state
 
-CHECKPOINT = "checkpoint.pt"
-"""Name of the checkpoint in a run folder."""
+CHECKPOINT = "checkpoint.safetensors"
+"""Name of the newest checkpoint in a run folder."""
+OLD_CHECKPOINT = "checkpoint.pt"
+"""Name of the only checkpoint in run folders of version 0.1."""
 ASSETS = Path(__file__).parent / "assets"
-PRETRAINED = {"scenes": ASSETS / "scenes.pt", "cue": ASSETS / "cue.pt"}
+PRETRAINED = {"scenes": ASSETS / "scenes.safetensors", "cue": ASSETS / "cue.safetensors"}
 """Small models that ship with the package: of the default data, and of the cue world for tests."""
+_EARLIER = re.compile(r"checkpoint-(\d+)\.safetensors")
+_PARTS_OF_A_MODEL = ("model_config", "model")
 
 
-def read_checkpoint(path: Path, device: str = "cpu") -> dict[str, Any]:
-    """Read a checkpoint file.
+@dataclass(frozen=True)
+class Found:
+    """The newest checkpoint of a run folder that can be read."""
+
+    state: dict[str, Any]
+    path: Path
+    damaged: tuple[Path, ...]
+    """Newer ones, which cannot."""
+
+
+def checkpoints_in(directory: Path) -> list[Path]:
+    """Return the checkpoints of a run folder, the newest first."""
+    found = [directory / CHECKPOINT] if (directory / CHECKPOINT).exists() else []
+    earlier = {
+        int(match[1]): path
+        for path in directory.glob("checkpoint-*.safetensors")
+        if (match := _EARLIER.fullmatch(path.name))
+    }
+    found += [earlier[at] for at in sorted(earlier, reverse=True)]
+    return found + [each for each in (directory / OLD_CHECKPOINT,) if each.exists()]
+
+
+def read_newest(directory: Path, parts: Iterable[str] = _PARTS_OF_A_MODEL) -> Found:
+    """Read the newest checkpoint of a run folder that is whole, and say which newer ones are not.
+
+    Args:
+        directory: the run folder.
+        parts: what the checkpoint has to hold.
 
     Raises:
-        ValueError: there is none, or it cannot be read.
+        ValueError: there is none, or all are damaged.
     """
-    if not path.is_file():
-        raise ValueError(
-            f"no checkpoint at {path}; train one with: "
-            f"python -m experiments.train PRESET --out {path.parent}"
-        )
+    complaints: dict[Path, str] = {}
+    for path in checkpoints_in(directory):
+        try:
+            state = read_checkpoint(path, parts)
+        except ValueError as reason:
+            complaints[path] = str(reason)
+            continue
+        for complaint in complaints.values():
+            taken = f"{path.name} of iteration {state.get('iteration')} is taken instead"
+            print(f"warning: {complaint}; {taken}", file=sys.stderr)
+        return Found(state, path, tuple(complaints))
+    if not complaints:
+        raise ValueError(no_checkpoint(directory / CHECKPOINT))
+    others = f", nor is any of the {len(complaints) - 1} before it" if len(complaints) > 1 else ""
+    raise ValueError(f"{next(iter(complaints.values()))}{others}; train anew with another --out")
+
+
+def no_checkpoint(path: Path) -> str:
+    """Say that there is no checkpoint, and how to get one."""
+    return (
+        f"no checkpoint at {path}; train one with: "
+        f"python -m experiments.train PRESET --out {path.parent}"
+    )
+
+
+def read_checkpoint(path: Path, parts: Iterable[str] = _PARTS_OF_A_MODEL) -> dict[str, Any]:
+    """Read a checkpoint file, of this version or of 0.1, into memory of the CPU.
+
+    Raises:
+        ValueError: there is none, it is damaged, or it lacks one of the parts.
+    """
+    if not path.exists():
+        raise ValueError(no_checkpoint(path))
     try:
-        state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+        state = _read_old(path) if path.is_file() and _is_zip(path) else read_state(path)
     except Exception as reason:
+        why = " ".join(str(reason).split()) if type(reason) is ValueError else type(reason).__name__
+        raise ValueError(f"{path} is not a readable foveate checkpoint ({why})") from reason
+    missing = [part for part in parts if not isinstance(state, dict) or part not in state]
+    if missing:
         raise ValueError(
-            f"{path} is not a readable foveate checkpoint ({type(reason).__name__})"
-        ) from reason
-    return state
+            f"{path} is not a readable foveate checkpoint (no {', '.join(missing)} in it)"
+        )
+    whole: dict[str, Any] = state
+    return whole
+
+
+def _is_zip(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(4) == b"PK\x03\x04"
+
+
+def _read_old(path: Path) -> Any:
+    """Read a file of torch.save; torch runs no code of it, but takes no notice of flipped bits."""
+    with zipfile.ZipFile(path) as archive:
+        if (record := archive.testzip()) is not None:
+            raise ValueError(f"the checksum of {record} is another")
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def save_checkpoint(directory: Path, state: dict[str, Any], keep: int = 2) -> None:
+    """Write the newest checkpoint of a run folder, and keep so many in all.
+
+    Whatever interrupts it leaves a folder whose newest checkpoint is whole.
+
+    Raises:
+        ValueError: weights of the model or of the policy are not finite, or the file cannot be
+            written; what was there before is kept.
+    """
+    newest = directory / CHECKPOINT
+    for part in ("model", "policy"):
+        name = not_finite(state[part])
+        if name is not None:
+            good = checkpoints_in(directory)[:1]
+            last = f"the last good one is {good[0]}" if good else "there is none yet"
+            raise ValueError(
+                f"{name} of the {part} is not finite after iteration {state['iteration']}, hence "
+                f"no checkpoint of it; {last}"
+            )
+    iteration = _iteration_of(newest)
+    if keep > 1 and iteration is not None and iteration != state["iteration"]:
+        _keep_beside(newest, directory / f"checkpoint-{iteration:06d}.safetensors")
+    write_state(newest, state)
+    for path in checkpoints_in(directory)[keep:]:
+        path.unlink()
+
+
+def not_finite(weights: dict[str, Tensor]) -> str | None:
+    """Return the name of the first tensor with NaN or infinity in it; None if there is none."""
+    for name, tensor in weights.items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            return name
+    return None
+
+
+def _iteration_of(path: Path) -> int | None:
+    """Return the iteration of a checkpoint of this version; None if it says none."""
+    try:
+        return int(read_outline(path)["iteration"])
+    except Exception:
+        return None
+
+
+def _keep_beside(path: Path, other: Path) -> None:
+    """Give a file another name as well; where the disk cannot, copy it."""
+    other.unlink(missing_ok=True)
+    try:
+        os.link(path, other)
+    except OSError:
+        with path.open("rb") as source, replacing(other) as copy:
+            shutil.copyfileobj(source, copy)
 
 
 def check_device(device: str) -> None:
@@ -58,11 +201,11 @@ def load_model(source: str | Path, device: str = "cpu") -> AnyOrderTransformer:
     """
     check_device(device)
     path = PRETRAINED.get(str(source), Path(source))
-    state = read_checkpoint(path / CHECKPOINT if path.is_dir() else path, device)
+    state = read_newest(path).state if path.is_dir() else read_checkpoint(path)
     try:
         model = AnyOrderTransformer(ModelConfig(**state["model_config"]))
         model.load_state_dict(state["model"])
-    except (KeyError, TypeError, RuntimeError) as reason:
+    except (AttributeError, KeyError, TypeError, RuntimeError, ValueError) as reason:
         raise ValueError(
             f"{path} holds no model of this version of foveate ({' '.join(str(reason).split())})"
         ) from reason
@@ -71,4 +214,4 @@ def load_model(source: str | Path, device: str = "cpu") -> AnyOrderTransformer:
 
 def save_model(model: AnyOrderTransformer, path: Path) -> None:
     """Write the weights and sizes of a model, for :func:`load_model`."""
-    torch.save({"model_config": vars(model.config), "model": model.state_dict()}, path)
+    write_state(path, {"model_config": vars(model.config), "model": model.state_dict()})

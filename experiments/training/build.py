@@ -184,7 +184,7 @@ def load_weights(
     try:
         model.load_state_dict(state["model"])
         policy.load_state_dict(state["policy"])
-    except (RuntimeError, KeyError) as reason:
+    except (RuntimeError, KeyError, TypeError, AttributeError) as reason:
         line = str(reason).strip().splitlines()[-1].strip()
         raise ValueError(
             f"the checkpoint in {directory} is of another shape than its config: {line}"

@@ -52,7 +52,21 @@ def read_command_line(arguments: Sequence[str]) -> TrainConfig:
         args=[*arguments[:1], *options],
         config=(tyro.conf.OmitArgPrefixes,),
     )
-    return TrainConfig(**{group: getattr(parsed, group) for group in GROUPS})
+    config = TrainConfig(**{group: getattr(parsed, group) for group in GROUPS})
+    if value_of("out", options) is None:
+        config = in_folder_of_seed(config, preset)
+    return config
+
+
+def in_folder_of_seed(config: TrainConfig, preset: TrainConfig) -> TrainConfig:
+    """Give a run of another seed than the preset's a folder of its own.
+
+    Two seeds in two terminals then do not meet.
+    """
+    seed, out = config.run.seed, preset.run.out
+    if seed == preset.run.seed:
+        return config
+    return config.replace(out=out.with_name(f"{out.name}-seed{seed}"))
 
 
 def described(title: str, preset: TrainConfig) -> tuple[str, TrainConfig]:

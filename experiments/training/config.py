@@ -51,6 +51,9 @@ class TrainConfig:
     """How the model learns."""
 
     def __post_init__(self) -> None:
+        for name, value in self.flat().items():
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ValueError(f"{name} must be a finite number, got {value}")
         self._check_length()
         self._check_parts()
         self._check_micro_batches()

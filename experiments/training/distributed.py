@@ -128,6 +128,14 @@ class Processes:
         dist.all_reduce(summed)
         return summed.tolist()
 
+    def largest(self, value: int) -> int:
+        """Return the largest of the processes' values."""
+        if not self.are_connected:
+            return value
+        values = torch.tensor(value, device=self.device)
+        dist.all_reduce(values, dist.ReduceOp.MAX)
+        return int(values)
+
     def gather(self, rows: Float[Tensor, "B T"]) -> Float[Tensor, "A T"]:
         """Join the rows of all processes, of which each has equally many."""
         if not self.are_connected:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import resource
+import contextlib
 import sys
+from typing import Any
 
 import torch
 
+from experiments.cli import Stopped
 from experiments.run_folder import (
-    MANIFEST,
+    as_recorded,
+    check_data,
     check_folder,
     git_commit,
     read_config,
     read_manifest,
-    save_checkpoint,
     seconds_so_far,
     trim_metrics,
     write_config,
@@ -23,25 +25,45 @@ from experiments.runs import Run, load_run
 from experiments.training.build import check_precision, set_threads
 from experiments.training.config import TrainConfig
 from experiments.training.distributed import Processes, share_batches
+from experiments.training.locating import located
+from experiments.training.lock import locked
 from experiments.training.log import RunLog
+from experiments.training.stopping import StopSignals, name_of
 from experiments.training.trainer import Trainer
-from experiments.training.validation import validation_of
-from foveate.checkpoint import CHECKPOINT, check_device, read_checkpoint
+from experiments.training.validation import Validation, validation_of
+from foveate.checkpoint import check_device, checkpoints_in, read_newest, save_checkpoint
 from foveate.data.pieces import open_source
+
+PARTS = (
+    "iteration",
+    "image_shape",
+    "model_config",
+    "model",
+    "policy",
+    "model_optimizers",
+    "generator",
+    "streams",
+)
+"""What the checkpoint of a training holds, whatever trains."""
 
 
 def train(config: TrainConfig) -> Trainer:
     """Train as configured, write the run folder, and return the trainer.
 
     All processes that torchrun started call it alike; the first one writes.
+
+    Raises:
+        Stopped: a signal asked for it, and a checkpoint is written.
     """
     set_threads(config.run.threads)
     processes = Processes.started(config.run.device)
-    config = share_batches(config, processes)
     check_device(processes.device)
-    check_folder(config)
-    with processes.connected():
-        trainer = run_loop(config, processes)
+    config = located(config)
+    with locked(config.run.out) if processes.is_first else contextlib.nullcontext():
+        config = share_batches(config, processes)
+        check_folder(config)
+        with processes.connected():
+            trainer = run_loop(config, processes)
     if processes.is_first:
         done = f"{trainer.iteration} of {config.total_iterations} iterations"
         print(f"written: {config.run.out}, {done}")
@@ -64,7 +86,7 @@ def finished_run(wanted: TrainConfig) -> Run:
             check_folder(wanted.replace(resume=True, micro_batches=same))
         except ValueError as reason:
             raise ValueError(f"{reason}; choose another --out for a study of its own") from reason
-    if not (wanted.run.out / CHECKPOINT).is_file() or (
+    if not checkpoints_in(wanted.run.out) or (
         load_run(wanted.run.out).iteration < wanted.total_iterations
     ):
         train(wanted.replace(resume=begun))
@@ -78,26 +100,44 @@ def run_loop(config: TrainConfig, processes: Processes) -> Trainer:
     trainer = Trainer(config.replace(device=processes.device), processes)
     check_before_writing(trainer)
     validation = validation_of(trainer)
-    open_folder(config, trainer)
+    changed = load_checkpoint(config, trainer) if config.run.resume else []
     first = trainer.iteration
-    end = min(config.total_iterations, config.run.stop_after or config.total_iterations)
-    seconds_before = seconds_so_far(config.run.out / "metrics.jsonl")
-    with RunLog(config, first, seconds_before, writes=processes.is_first) as log:
-        while trainer.iteration < end:
-            measured, at = trainer.step(), trainer.iteration
-            validated = {}
-            if validation is not None and at % validation.every == 0:
-                validated = validation.measure(trainer)
-            log.advance(at, measured, validated, is_last=at == end)
-            if at % config.run.save_every == 0 or at == end:
-                state = trainer.state()
-                if processes.is_first:
-                    save_checkpoint(config.run.out, state)
-        # A run that was cut off after its last checkpoint has no manifest yet.
-        unrecorded = not (config.run.out / MANIFEST).exists()
-        if processes.is_first and (trainer.iteration > first or unrecorded):
-            record_run(trainer, commit, log.seconds)
+    seconds_before = seconds_so_far(config.run.out / "metrics.jsonl", first)
+    with (
+        # All that may fail does so before the folder is written: else it would hold half a run.
+        RunLog(config, first, seconds_before, writes=processes.is_first) as log,
+        StopSignals(has_echo=processes.are_connected) as signals,
+    ):
+        record = open_folder(config, trainer, commit, changed) if processes.is_first else None
+        stopped_by = take_steps(trainer, validation, log, signals)
+        if record is not None:
+            record_run(trainer, record, log.seconds)
+    if stopped_by:
+        at = f"iteration {trainer.iteration} of {config.total_iterations}"
+        line = f"stopped by {name_of(stopped_by)} after {at}, with a checkpoint in {config.run.out}"
+        raise Stopped(stopped_by, line if processes.is_first else "")
     return trainer
+
+
+def take_steps(
+    trainer: Trainer, validation: Validation | None, log: RunLog, signals: StopSignals
+) -> int:
+    """Train to the end, or until a signal reaches one of the processes; return its number or 0."""
+    config, processes, stopped_by = trainer.config, trainer.processes, 0
+    end = end_of(config)
+    while trainer.iteration < end and not stopped_by:
+        measured, at = trainer.step(), trainer.iteration
+        stopped_by = processes.largest(signals.received)
+        is_last = at == end or stopped_by > 0
+        validated = {}
+        if validation is not None and at % validation.every == 0:
+            validated = validation.measure(trainer)
+        log.advance(at, measured, validated, is_last=is_last)
+        if at % config.run.save_every == 0 or is_last:
+            state = trainer.state()
+            if processes.is_first:
+                save_checkpoint(config.run.out, state, config.run.keep_checkpoints)
+    return stopped_by
 
 
 def check_before_writing(trainer: Trainer) -> None:
@@ -110,47 +150,108 @@ def check_before_writing(trainer: Trainer) -> None:
             open_source(config.data.data, split)
 
 
-def open_folder(config: TrainConfig, trainer: Trainer) -> None:
-    """Continue from the checkpoint in the run folder, or write the config into a new one."""
-    writes = trainer.processes.is_first
+def load_checkpoint(config: TrainConfig, trainer: Trainer) -> list[str]:
+    """Continue from the newest whole checkpoint of the run folder, and return how data changed.
+
+    Without a checkpoint yet the run starts anew.
+
+    Raises:
+        ValueError: the data changed, or no checkpoint fits.
+    """
+    out, note = config.run.out, "starts anew: there is no checkpoint yet"
+    changed: list[str] = []
+    if checkpoints_in(out):
+        data = trainer.images.stream or trainer.images.held
+        changed = check_data(out, data.fingerprints, changed_ok=config.run.data_changed_ok)
+        found = read_newest(out, PARTS)
+        try:
+            trainer.load(found.state)
+        except (AttributeError, IndexError, KeyError, RuntimeError, TypeError) as reason:
+            line = " ".join(str(reason).split())
+            raise ValueError(
+                f"{found.path} does not fit its config ({type(reason).__name__}: {line}); it is "
+                "of another run or damaged"
+            ) from reason
+        if trainer.processes.is_first:
+            for path in found.damaged:
+                path.rename(path.with_name(f"{path.name}.damaged"))
+        note = f"goes on after iteration {trainer.iteration} of {config.total_iterations}"
+    if trainer.processes.is_first:
+        print(f"{out} {note}", flush=True)
+    return changed
+
+
+def open_folder(
+    config: TrainConfig, trainer: Trainer, commit: str, changed: list[str]
+) -> dict[str, Any] | None:
+    """Write config and manifest, or trim a continued run's metrics to its checkpoint.
+
+    Returns what the manifest says so far; None for a finished run, which keeps its own.
+    """
+    out, at = config.run.out, trainer.iteration
     if config.run.resume:
-        # Without a checkpoint yet the run starts anew.
-        if (config.run.out / CHECKPOINT).exists():
-            trainer.load(read_checkpoint(config.run.out / CHECKPOINT))
-            note = f"goes on after iteration {trainer.iteration} of {config.total_iterations}"
-        else:
-            note = "starts anew: there is no checkpoint yet"
-        if writes:
-            print(f"{config.run.out} {note}", flush=True)
-            trim_metrics(config.run.out / "metrics.jsonl", trainer.iteration)
-    elif writes:
+        trim_metrics(out / "metrics.jsonl", at)
+    else:
         write_config(config)
+    # What was trained before the first checkpoint is gone, and the commit with it.
+    before = read_manifest(out) if at > 0 else {}
+    trains = at < end_of(config)
+    if before.get("iterations") == at and not trains:
+        return None
+    commits = before.get("commits", [])
+    if trains or not commits:
+        commits = [*commits, commit]
+    images = trainer.images.stream or trainer.images.held
+    record = {
+        "commit": commits[-1],
+        "commits": commits,
+        "parameters": {
+            "model": sum(p.numel() for p in trainer.model.parameters()),
+            "policy": sum(p.numel() for p in trainer.policy.parameters()),
+        },
+        "data": config.data.data,
+        "splits": as_recorded(images.fingerprints),
+        "data_changes": [
+            *before.get("data_changes", []),
+            *(f"after iteration {at}: {each}" for each in changed),
+        ],
+        "train_images": None if config.data.stream else len(trainer.images.held),
+        "world_size": trainer.processes.count,
+    }
+    # A run may be killed at any time; the rest is known at the end.
+    write_manifest(out, iterations=at, **record)
+    return record
 
 
-def peak_memory_mb(device: str) -> float:
-    """Most memory in use so far: of the process on a CPU, of torch's tensors on a GPU."""
+def end_of(config: TrainConfig) -> int:
+    """Return the iteration after which this part of the run ends."""
+    return min(config.total_iterations, config.run.stop_after or config.total_iterations)
+
+
+def peak_memory_mb(device: str) -> float | None:
+    """Most memory in use so far: of the process on a CPU, of torch's tensors on a GPU.
+
+    Windows does not say: None.
+    """
     if torch.device(device).type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
+    if sys.platform == "win32":
+        return None
+    import resource
+
     kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return kilobytes / (2**20 if sys.platform == "darwin" else 2**10)
 
 
-def record_run(trainer: Trainer, commit: str, seconds: float) -> None:
-    """Write the manifest; a resumed run keeps the commits of its earlier parts."""
+def record_run(trainer: Trainer, record: dict[str, Any], seconds: float) -> None:
+    """Complete the manifest by what the end of a run knows."""
     config = trainer.config
-    earlier = read_manifest(config.run.out).get("commits", []) if config.run.resume else []
     write_manifest(
         config.run.out,
-        commit=commit,
-        commits=[*earlier, commit],
-        iterations=trainer.iteration,
-        train_seconds=round(seconds, 3),
-        parameters={
-            "model": sum(p.numel() for p in trainer.model.parameters()),
-            "policy": sum(p.numel() for p in trainer.policy.parameters()),
+        **{
+            **record,
+            "iterations": trainer.iteration,
+            "train_seconds": round(seconds, 3),
+            "peak_memory_mb": peak_memory_mb(config.run.device),
         },
-        data=config.data.data,
-        train_images=None if config.data.stream else len(trainer.images.held),
-        world_size=trainer.processes.count,
-        peak_memory_mb=peak_memory_mb(config.run.device),
     )

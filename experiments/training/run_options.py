@@ -42,15 +42,18 @@ class RunOptions:
     """Iterations per line of metrics.jsonl."""
     save_every: int = 200
     """Iterations per checkpoint."""
+    keep_checkpoints: int = 2
+    """Checkpoints that are kept: the newest, and those before it in case it gets damaged."""
+    data_changed_ok: bool = False
+    """Continue although the data changed since the run began; the manifest says so."""
     evaluate_every: int | None = 200
     """Iterations per validation: the model's loss on held-out images, and the area under the error
     curve of the policy, of random and of uncertainty; None = never."""
 
     def __post_init__(self) -> None:
         check_at_least(self, 0, "seed")
-        check_at_least(
-            self, 1, "stop_after", "threads", "log_every", "save_every", "evaluate_every"
-        )
+        counts = ("stop_after", "threads", "log_every", "save_every", "evaluate_every")
+        check_at_least(self, 1, *counts, "keep_checkpoints")
 
 
 @dataclass(frozen=True, kw_only=True)

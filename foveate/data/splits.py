@@ -7,6 +7,8 @@ that are streamed.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +26,35 @@ _SPLIT_ALIASES = {
 _SPLIT_IN_NAME = re.compile(
     r"(?<![a-z])(train|training|val|valid|validation|dev|test|testing)(?![a-z])"
 )
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """What tells one state of a split from another."""
+
+    images: int
+    """Number of images."""
+    bytes: int
+    """Size of all files together."""
+    names: str
+    """Digest of the images' names and sizes."""
+
+
+def changes(before: Mapping[str, Fingerprint], now: Mapping[str, Fingerprint]) -> list[str]:
+    """Say which splits differ, one phrase each."""
+    phrases = []
+    for split in sorted({*before, *now}):
+        was, is_now = before.get(split), now.get(split)
+        if was == is_now:
+            continue
+        counts = [each.images if each else 0 for each in (was, is_now)]
+        other = counts[0] == counts[1]
+        phrases.append(
+            f"{split} has other images"
+            if other
+            else f"{split} had {counts[0]} images, has {counts[1]}"
+        )
+    return phrases
 
 
 def split_in_name(file: Path, folder: Path) -> str:

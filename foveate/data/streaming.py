@@ -13,7 +13,7 @@ datasets do not say how many rows they have, so nothing is held out: their split
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypedDict
 
@@ -24,6 +24,7 @@ from foveate.data import scenes
 from foveate.data.hub import HubDataset
 from foveate.data.images import ImageSet
 from foveate.data.pieces import open_source
+from foveate.data.splits import Fingerprint
 from foveate.data.workers import Delivery, ImageBatch, Position, Reader, Start, Worker
 
 
@@ -122,6 +123,11 @@ class ImageStream:
             Position(epoch=0, piece=0, row=0, block=0, taken=0) for _ in range(lanes)
         ]
         self._deliveries: Iterator[Delivery | str] | None = None
+
+    @property
+    def fingerprints(self) -> Mapping[str, Fingerprint] | None:
+        """Fingerprint of each split of the source; None where nothing is known."""
+        return None
 
     def __iter__(self) -> Iterator[ImageBatch]:
         """Return the stream itself: a second loop goes on where the first stopped."""

@@ -72,7 +72,7 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_training_leaves_a_whole_run_folder(run_folder: Path) -> None:
-    assert {"config.json", "manifest.json", "metrics.jsonl", "checkpoint.pt"} <= {
+    assert {"config.json", "manifest.json", "metrics.jsonl", "checkpoint.safetensors"} <= {
         f.name for f in run_folder.iterdir()
     }
     lines = [json.loads(line) for line in (run_folder / "metrics.jsonl").read_text().splitlines()]

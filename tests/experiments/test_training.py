@@ -25,7 +25,7 @@ from experiments.training.model_learner import model_rate
 from experiments.training.policy_learner import entropy_bonus, policy_rate
 from experiments.training.presets import PRESETS
 from experiments.training.trainer import Trainer
-from foveate.checkpoint import CHECKPOINT, load_model, read_checkpoint
+from foveate.checkpoint import CHECKPOINT, checkpoints_in, load_model, read_checkpoint
 from foveate.data import load_data
 
 SMOKE = PRESETS["smoke"][1].replace(report=False, threads=1)
@@ -258,7 +258,8 @@ def test_a_checkpoint_of_another_shape_is_named(tmp_path: Path) -> None:
     (config.run.out / "config.json").write_text(json.dumps({**content, "embed_dim": 64}))
     with pytest.raises(ValueError, match="another shape than its config"):
         load_run(config.run.out)
-    (config.run.out / "checkpoint.pt").write_bytes(b"nonsense")
+    for path in checkpoints_in(config.run.out):
+        path.write_bytes(b"nonsense")
     with pytest.raises(ValueError, match="not a readable foveate checkpoint"):
         load_run(config.run.out)
 

@@ -1,0 +1,25 @@
+"""Paths to data that hold in any working directory."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from experiments.training.config import TrainConfig
+from experiments.training.run_options import SYNTHETIC
+from foveate.data.loading import TORCHVISION_SETS
+
+
+def located(config: TrainConfig) -> TrainConfig:
+    """Return a config whose paths to data hold in any working directory.
+
+    Names of data sets stay as they are, whatever folders are called.
+    """
+    data = config.data.data
+    if data in SYNTHETIC or "://" in data:
+        return config
+    if data in TORCHVISION_SETS:
+        root = config.data.data_root.expanduser()
+        return config.replace(data_root=Path(os.path.abspath(root)))
+    path = Path(data).expanduser()
+    return config.replace(data=os.path.abspath(path)) if path.exists() else config

@@ -1,0 +1,49 @@
+"""Files that are written whole or not at all, whenever the process or the machine stops."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """Open a file that takes the place of ``path`` once it is written and on the disk.
+
+    Until then, and after any failure, what was there stays.
+
+    Raises:
+        ValueError: it cannot be written, say on a full disk or in a folder that vanished.
+    """
+    partial = path.with_name(f"{path.name}.partial")
+    try:
+        with partial.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+        sync_folder(path.parent)
+    except BaseException as reason:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+        if not isinstance(reason, OSError):
+            raise
+        raise ValueError(
+            f"cannot write {path} ({reason.strerror}); what was there before is kept; make room "
+            "or choose another folder"
+        ) from reason
+
+
+def sync_folder(folder: Path) -> None:
+    """Put a folder's list of names on the disk, where the system can: Windows cannot."""
+    if os.name == "nt":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # Some network file systems refuse.
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
