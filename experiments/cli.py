@@ -13,6 +13,8 @@ from typing import NoReturn, TypeVar
 
 import tyro
 
+from foveate.choices import blame
+
 Config = TypeVar("Config")
 
 
@@ -63,6 +65,11 @@ def run(main: Callable[[Config], object], config: Config) -> None:
         if os.environ.get("FOVEATE_DEBUG"):
             raise
         fail(str(mistake))
+    except Exception as mistake:
+        described = blame(mistake)
+        if described is None or os.environ.get("FOVEATE_DEBUG"):
+            raise
+        fail(described)
     except KeyboardInterrupt:
         sys.stderr.write(
             "interrupted; a training goes on from its last checkpoint with --resume "

@@ -9,12 +9,13 @@ import subprocess
 import time
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 
 from experiments.tables import write_json
 from experiments.training.config import TrainConfig
+from experiments.training.run_options import Changeable
 from foveate.checkpoint import CHECKPOINT
 
 MANIFEST = "manifest.json"
@@ -103,6 +104,7 @@ def write_config(config: TrainConfig) -> None:
 FREE_ON_RESUME = {
     "out",
     "resume",
+    "change_on_resume",
     "stop_after",
     "report",
     "device",
@@ -149,14 +151,15 @@ def check_folder(config: TrainConfig) -> None:
         raise ValueError(
             f"{out} holds results of a run whose checkpoint is gone; choose another --out"
         )
+    free = FREE_ON_RESUME | set(config.run.change_on_resume)
     changed = sorted(
-        name
-        for name in {**before, **now}
-        if now.get(name) != before.get(name) and name not in FREE_ON_RESUME
+        name for name in {**before, **now} if now.get(name) != before.get(name) and name not in free
     )
     if changed:
         listed = ", ".join(f"{name} was {before.get(name)}, is {now.get(name)}" for name in changed)
-        raise ValueError(f"cannot resume {out} with another config: {listed}")
+        may = [name for name in changed if name in get_args(Changeable)]
+        advice = f"; --change-on-resume {' '.join(may)} allows it" if may == changed else ""
+        raise ValueError(f"cannot resume {out} with another config: {listed}{advice}")
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

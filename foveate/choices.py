@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import traceback
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TypeVar
@@ -11,6 +12,8 @@ from typing import TypeVar
 T = TypeVar("T")
 MOST_TOLD = 300
 """Characters of what a user's own part says, or is."""
+_FILES: dict[str, str] = {}
+"""Files of the modules that were imported for a user, and the part that was looked up there."""
 
 
 def check_choice(kind: str, name: str, choices: Iterable[str], *, or_own: bool = False) -> None:
@@ -72,6 +75,7 @@ def lookup(
     with blaming(kind, name, f", importing {module}"):
         imported = importlib.import_module(module)
         missing = not hasattr(imported, attribute)
+    _FILES[str(getattr(imported, "__file__", None))] = f"{kind} {name!r}"
     if missing:
         raise ValueError(f"{kind} {name!r}: module {module} has no {attribute!r}")
     found: T = getattr(imported, attribute)
@@ -102,8 +106,20 @@ def blaming(kind: str, name: str, doing: str = "") -> Iterator[None]:
     try:
         yield
     except (Exception, SystemExit) as reason:
-        said = f"{type(reason).__name__}: {reason}"
-        raise ValueError(f"{kind} {name!r}{doing}: {said[:MOST_TOLD]}") from reason
+        raise ValueError(f"{kind} {name!r}{doing}: {_said(reason)}") from reason
+
+
+def _said(error: BaseException) -> str:
+    kind = "" if type(error) is ValueError else f"{type(error).__name__}: "
+    return f"{kind}{error}"[:MOST_TOLD]
+
+
+def blame(error: BaseException) -> str | None:
+    """Describe an error that was raised by way of a user's own module; None for any other."""
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        if part := _FILES.get(frame.f_code.co_filename):
+            return f"{part}: {_said(error)}"
+    return None
 
 
 def told(value: object) -> str:

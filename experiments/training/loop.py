@@ -21,6 +21,7 @@ from experiments.run_folder import (
 )
 from experiments.runs import Run, load_run
 from experiments.training.build import check_precision, set_threads
+from experiments.training.changes import record_changes
 from experiments.training.config import TrainConfig
 from experiments.training.distributed import Processes, share_batches
 from experiments.training.log import RunLog
@@ -123,6 +124,7 @@ def open_folder(config: TrainConfig, trainer: Trainer) -> None:
         if writes:
             print(f"{config.run.out} {note}", flush=True)
             trim_metrics(config.run.out / "metrics.jsonl", trainer.iteration)
+            record_changes(config, trainer.iteration)
     elif writes:
         write_config(config)
 
@@ -138,11 +140,12 @@ def peak_memory_mb(device: str) -> float:
 def record_run(trainer: Trainer, commit: str, seconds: float) -> None:
     """Write the manifest; a resumed run keeps the commits of its earlier parts."""
     config = trainer.config
-    earlier = read_manifest(config.run.out).get("commits", []) if config.run.resume else []
+    before = read_manifest(config.run.out) if config.run.resume else {}
     write_manifest(
         config.run.out,
         commit=commit,
-        commits=[*earlier, commit],
+        commits=[*before.get("commits", []), commit],
+        changes=before.get("changes", []),
         iterations=trainer.iteration,
         train_seconds=round(seconds, 3),
         parameters={

@@ -195,7 +195,11 @@ class ModelLearner:
     def load(self, state: dict[str, Any]) -> None:
         """Continue from a state."""
         for optimizer, saved in zip(self.optimizers, state["model_optimizers"], strict=True):
+            decays = [group["weight_decay"] for group in optimizer.param_groups]
             load_optimizer(optimizer, saved)
+            # A continuation may have another one.
+            for group, decay in zip(optimizer.param_groups, decays, strict=True):
+                group["weight_decay"] = decay
         if self.teacher is not None:
             self.teacher.load_state_dict(state["teacher"])
 

@@ -7,9 +7,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from experiments.training.checks import check_at_least, default_of
+from foveate.choices import check_choice
+
+Changeable = Literal["model_lr", "policy_lr", "weight_decay", "entropy_weight"]
+"""Options that a run can change when it goes on: they shape no weights and no randomness."""
 
 SYNTHETIC = ("scenes", "cue")
 """Data that are computed and need no files."""
@@ -24,6 +28,9 @@ class RunOptions:
     resume: bool = False
     """Continue the run in the run folder, from its checkpoint. A run that was cut off before its
     first checkpoint starts anew."""
+    change_on_resume: tuple[Changeable, ...] = ()
+    """Rates and weights that may differ from those that the resumed run had, such as ``model_lr``.
+    The manifest records what changed."""
     stop_after: int | None = None
     """Stop with a checkpoint after this iteration, to be resumed later; None = run to the end."""
     report: bool = False
@@ -47,6 +54,10 @@ class RunOptions:
     curve of the policy, of random and of uncertainty; None = never."""
 
     def __post_init__(self) -> None:
+        for name in self.change_on_resume:
+            check_choice("option to change", name, get_args(Changeable))
+        if self.change_on_resume and not self.resume:
+            raise ValueError("change_on_resume goes with --resume")
         check_at_least(self, 0, "seed")
         check_at_least(
             self, 1, "stop_after", "threads", "log_every", "save_every", "evaluate_every"

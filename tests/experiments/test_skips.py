@@ -10,15 +10,18 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from envs.rewards import REWARDS, Fixation
+from envs.rewards import REWARDS
+from experiments.run_folder import read_config, read_manifest
 from experiments.training.distributed import Processes
 from experiments.training.loop import train
 from experiments.training.presets import PRESETS
 from experiments.training.skips import MOST_IN_A_ROW
 from experiments.training.trainer import Trainer
-from foveate.checkpoint import CHECKPOINT
+from foveate.checkpoint import CHECKPOINT, read_checkpoint
+from foveate.finite import not_finite
+from foveate.model import AnyOrderTransformer
 
 TINY = PRESETS["smoke"][1].replace(
     embed_dim=16,
@@ -85,8 +88,6 @@ def nan_reward(trainer: Trainer) -> Any:
     class Hook:
         def __init__(self) -> None:
             REWARDS["auc"], self.kept = lambda f: -f.after * math.nan, REWARDS["auc"]
-            learner = trainer.policy_learner
-            self.env = getattr(learner, "ppo", None) and learner.ppo.ppo.get_env()
 
         def remove(self) -> None:
             REWARDS["auc"] = self.kept
@@ -131,3 +132,80 @@ def test_a_step_that_is_not_finite_is_skipped_and_the_next_one_is_taken(
     assert all(map(math.isfinite, trainer.measured.values()))
     with pytest.raises(AssertionError):
         assert_same(before, {key: snapshot(trainer)[key] for key in before})
+
+
+@pytest.mark.parametrize("agent", AGENTS)
+def test_a_run_without_an_end_of_skips_stops_and_its_advice_can_be_followed(
+    agent: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = TINY.replace(out=tmp_path / "run", save_every=2, agent=agent, iterations=13)
+    steps, forward = [0], AnyOrderTransformer.forward
+
+    def worse(model: AnyOrderTransformer, *parts: Any, **options: Any) -> Tensor:
+        loss: Tensor = forward(model, *parts, **options)
+        steps[0] += 1
+        return loss * math.nan if steps[0] > 8 else loss
+
+    with monkeypatch.context() as patch:
+        patch.setattr(AnyOrderTransformer, "forward", worse)
+        with pytest.raises(ValueError, match=rf"last of {MOST_IN_A_ROW} skipped in a row") as stop:
+            train(config)
+    line = str(stop.value)
+    assert "the loss is nan on image " in line
+    saved = read_checkpoint(config.run.out / CHECKPOINT)
+    assert f"{config.run.out / CHECKPOINT} of iteration {saved['iteration']}" in line
+    assert not_finite(saved) is None
+    lines = [json.loads(each) for each in (config.run.out / "metrics.jsonl").open()]
+    assert lines[-1]["skipped_steps"] == MOST_IN_A_ROW - 1
+    assert "--resume --model-lr 0.0015 --change-on-resume model_lr" in line
+
+    with pytest.raises(ValueError, match="--change-on-resume model_lr allows it"):
+        train(config.replace(resume=True, model_lr=0.0015))
+    done = train(config.replace(resume=True, model_lr=0.0015, change_on_resume=("model_lr",)))
+    assert done.iteration == config.total_iterations
+    manifest = read_manifest(config.run.out)
+    (change,) = manifest["changes"]
+    assert change["option"] == "model_lr"
+    assert (change["before"], change["after"]) == (0.003, 0.0015)
+    assert read_config(config.run.out).optimization.model_lr == 0.0015
+    train(config.replace(resume=True, model_lr=0.0015))
+
+
+@pytest.mark.parametrize("part", ["model", "policy"])
+def test_a_weight_that_is_not_finite_is_never_saved(part: str, tmp_path: Path) -> None:
+    """Neither where it is noticed by what it computes, nor right after the last step."""
+    trainer = trainer_of(out=tmp_path)
+    for _ in range(2):
+        trainer.step()
+    trainer.state()
+    weight = next(getattr(trainer, part).parameters())
+    with torch.no_grad():
+        weight.view(-1)[0] = math.inf
+    with pytest.raises(
+        ValueError, match=rf"{part}\.\S+ is not finite .* of iteration 2: .*--{part}-lr"
+    ):
+        trainer.state()
+    with pytest.raises(ValueError, match=named):
+        trainer.step()
+
+
+def test_a_checkpoint_with_a_weight_that_is_not_finite_is_named(tmp_path: Path) -> None:
+    trainer = trainer_of(out=tmp_path / "run")
+    state = trainer.state()
+    state["policy"]["score.weight"][0, 0] = math.nan
+    with pytest.raises(ValueError, match=r"a weight that is not finite, policy\.score\.weight"):
+        trainer.load(state)
+
+
+def test_weight_decay_changes_with_the_continuation() -> None:
+    state = trainer_of(iterations=0).state()
+    trainer = trainer_of(iterations=0, weight_decay=0.5)
+    trainer.load(state)
+    assert trainer.model_learner.optimizers[0].param_groups[0]["weight_decay"] == 0.5
+
+
+def test_changes_are_for_rates_and_for_a_continuation() -> None:
+    with pytest.raises(ValueError, match="unknown option to change 'budget'"):
+        TINY.replace(resume=True, change_on_resume=("budget",))
+    with pytest.raises(ValueError, match="goes with --resume"):
+        TINY.replace(change_on_resume=("model_lr",))
