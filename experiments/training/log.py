@@ -85,7 +85,10 @@ class RunLog:
         line = {"iteration": at, "seconds": round(self.seconds, 2), **measured, **validated}
         with (self.config.run.out / "metrics.jsonl").open("a") as file:
             file.write(json.dumps(line) + "\n")
-        shown = {k: f"{v:.3f}" for k, v in {**measured, **self.validated}.items()}
+        shown = {
+            k: f"{v:.3f}" if isinstance(v, float) else v
+            for k, v in {**measured, **self.validated}.items()
+        }
         self.progress.set_postfix({**shown, "images/s": f"{self._images_per_s(at):.0f}"})
         if self.wandb is not None:
             self.wandb.log(line, step=at)

@@ -90,7 +90,7 @@ def run_loop(config: TrainConfig, processes: Processes) -> Trainer:
             if validation is not None and at % validation.every == 0:
                 validated = validation.measure(trainer)
             log.advance(at, measured, validated, is_last=at == end)
-            if at % config.run.save_every == 0 or at == end:
+            if at == end or (at % config.run.save_every == 0 and not trainer.skips.doubt):
                 state = trainer.state()
                 if processes.is_first:
                     save_checkpoint(config.run.out, state)

@@ -23,8 +23,18 @@ class Skips:
     def __init__(self, config: TrainConfig, processes: Processes) -> None:
         self.config = config
         self.processes = processes
-        self.in_a_row = 0
         self.warned = False
+        self.taken()
+
+    def taken(self) -> None:
+        """Note that a step was taken."""
+        self.in_a_row = 0
+        self.last: NotFinite | None = None
+
+    @property
+    def doubt(self) -> bool:
+        """Whether the weights may be of no use: the last step found them without a finite loss."""
+        return self.last is not None and self.last.cause != "reward"
 
     def count(self, at: int, reason: NotFinite) -> None:
         """Skip an iteration; the first time say so on standard error.
@@ -36,11 +46,10 @@ class Skips:
         Raises:
             ValueError: it is the last of MOST_IN_A_ROW in a row.
         """
-        self.in_a_row += 1
+        self.in_a_row, self.last = self.in_a_row + 1, reason
         if self.warned and self.in_a_row < MOST_IN_A_ROW:
             return
-        images = chain(*self.processes.gather_objects(reason.images))
-        happened = f"{reason.what} {on_images(images)}"
+        happened = self._told(reason)
         if self.in_a_row == MOST_IN_A_ROW:
             raise ValueError(
                 f"iteration {at} is the last of {MOST_IN_A_ROW} skipped in a row: {happened}; "
@@ -52,6 +61,18 @@ class Skips:
                 f"\nwarning: iteration {at} is skipped, nothing learns from it: {happened} "
                 "(metrics.jsonl counts skipped_steps)\n"
             )
+
+    def check_saving(self, at: int) -> None:
+        """Raise ValueError if there is doubt about the weights after an iteration."""
+        if self.last is not None and self.doubt:
+            raise ValueError(
+                f"no checkpoint is written, since iteration {at} was skipped: "
+                f"{self._told(self.last)}; {self.way_back(self.last.cause)}"
+            )
+
+    def _told(self, reason: NotFinite) -> str:
+        images = chain(*self.processes.gather_objects(reason.images))
+        return f"{reason.what} {on_images(images)}"
 
     def way_back(self, cause: str) -> str:
         """Name the last good checkpoint and the options that go on from it.

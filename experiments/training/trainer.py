@@ -107,7 +107,7 @@ class Trainer:
                 self.measured |= {"loss": self._learn_in_order(at, generators)}
             else:
                 self.measured |= self._iterate_with_policy(at, config.policy, generators)
-            self.skips.in_a_row = 0
+            self.skips.taken()
         except ValueError as reason:
             # What is computed from a weight that is not finite gives errors that name others.
             weights = {"model": self.model.state_dict(), "policy": self.policy.state_dict()}
@@ -192,8 +192,10 @@ class Trainer:
         """Everything that the next iteration depends on, whether it is sharded or not.
 
         Raises:
-            ValueError: a number in it is not finite.
+            ValueError: a number in it is not finite, or the last step was skipped for the sake of
+                model or policy.
         """
+        self.skips.check_saving(self.iteration)
         options, processes = self.config.policy, self.processes
         kept = self.scans if options is not None and options.policy_every > 1 else []
         state = {

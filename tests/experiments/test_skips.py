@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +12,7 @@ import torch
 from torch import Tensor
 
 from envs.rewards import REWARDS
-from experiments.run_folder import read_config, read_manifest
+from experiments.run_folder import read_config, read_manifest, read_metrics
 from experiments.training.distributed import Processes
 from experiments.training.loop import train
 from experiments.training.presets import PRESETS
@@ -153,9 +152,10 @@ def test_a_run_without_an_end_of_skips_stops_and_its_advice_can_be_followed(
     line = str(stop.value)
     assert "the loss is nan on image " in line
     saved = read_checkpoint(config.run.out / CHECKPOINT)
-    assert f"{config.run.out / CHECKPOINT} of iteration {saved['iteration']}" in line
+    assert saved["iteration"] == 4, "none is written while steps are skipped"
+    assert f"{config.run.out / CHECKPOINT} of iteration 4" in line
     assert not_finite(saved) is None
-    lines = [json.loads(each) for each in (config.run.out / "metrics.jsonl").open()]
+    lines = read_metrics(config.run.out / "metrics.jsonl")
     assert lines[-1]["skipped_steps"] == MOST_IN_A_ROW - 1
     assert "--resume --model-lr 0.0015 --change-on-resume model_lr" in line
 
@@ -181,9 +181,8 @@ def test_a_weight_that_is_not_finite_is_never_saved(part: str, tmp_path: Path) -
     weight = next(getattr(trainer, part).parameters())
     with torch.no_grad():
         weight.view(-1)[0] = math.inf
-    with pytest.raises(
-        ValueError, match=rf"{part}\.\S+ is not finite .* of iteration 2: .*--{part}-lr"
-    ):
+    named = rf"{part}\.\S+ is not finite"
+    with pytest.raises(ValueError, match=rf"{named} .* of iteration 2: .*--{part}-lr"):
         trainer.state()
     with pytest.raises(ValueError, match=named):
         trainer.step()
@@ -209,3 +208,23 @@ def test_changes_are_for_rates_and_for_a_continuation() -> None:
         TINY.replace(resume=True, change_on_resume=("budget",))
     with pytest.raises(ValueError, match="goes with --resume"):
         TINY.replace(change_on_resume=("model_lr",))
+
+
+@pytest.mark.parametrize("inject", [nan_loss, nan_reward])
+def test_a_model_whose_last_step_was_skipped_is_not_saved(
+    inject: Callable[[Trainer], Any], tmp_path: Path
+) -> None:
+    """Weights that give no finite loss are finite and of no use; a reward says nothing of them."""
+    trainer = trainer_of(out=tmp_path)
+    for _ in range(2):
+        trainer.step()
+    hook = inject(trainer)
+    trainer.step()
+    hook.remove()
+    if inject is nan_reward:
+        assert trainer.state()["measured"]["skipped_steps"] == 1
+        return
+    with pytest.raises(ValueError, match=r"iteration 3 was skipped: the loss is nan on image \d+"):
+        trainer.state()
+    trainer.step()
+    trainer.state()
