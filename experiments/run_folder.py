@@ -111,6 +111,8 @@ FREE_ON_RESUME = {
     "shard",
     "threads",
     "wandb",
+    "wandb_project",
+    "wandb_entity",
     "data_root",
     "log_every",
     "save_every",

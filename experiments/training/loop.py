@@ -27,6 +27,7 @@ from experiments.training.distributed import Processes, share_batches
 from experiments.training.log import RunLog
 from experiments.training.trainer import Trainer
 from experiments.training.validation import validation_of
+from experiments.training.wandb_run import check_wandb
 from foveate.checkpoint import CHECKPOINT, check_device, read_checkpoint
 from foveate.data.pieces import open_source
 
@@ -106,6 +107,7 @@ def check_before_writing(trainer: Trainer) -> None:
     config = trainer.config
     if trainer.processes.is_first:
         check_precision(config)
+        check_wandb(config)
     if config.run.report and config.data.stream:
         for split in ("val", "test") if trainer.model.config.scannable else ("test",):
             open_source(config.data.data, split)

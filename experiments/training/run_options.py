@@ -44,7 +44,11 @@ class RunOptions:
     threads: int | None = None
     """CPU threads; None = torch's choice."""
     wandb: Literal["disabled", "offline", "online"] = "disabled"
-    """Weights & Biases beside metrics.jsonl."""
+    """Weights & Biases beside metrics.jsonl. offline asks no host."""
+    wandb_project: str | None = None
+    """Project there; None = that of WANDB_PROJECT, or foveate."""
+    wandb_entity: str | None = None
+    """User or team there; None = that of WANDB_ENTITY, or your own."""
     log_every: int = 10
     """Iterations per line of metrics.jsonl."""
     save_every: int = 200
@@ -58,6 +62,8 @@ class RunOptions:
             check_choice("option to change", name, get_args(Changeable))
         if self.change_on_resume and not self.resume:
             raise ValueError("change_on_resume goes with --resume")
+        if self.wandb == "disabled" and (self.wandb_project or self.wandb_entity):
+            raise ValueError("wandb_project and wandb_entity need --wandb online or offline")
         check_at_least(self, 0, "seed")
         check_at_least(
             self, 1, "stop_after", "threads", "log_every", "save_every", "evaluate_every"
