@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import resource
+import importlib.util
 import sys
 
 import torch
@@ -131,10 +131,17 @@ def open_folder(config: TrainConfig, trainer: Trainer) -> None:
         write_config(config)
 
 
-def peak_memory_mb(device: str) -> float:
-    """Most memory in use so far: of the process on a CPU, of torch's tensors on a GPU."""
+def peak_memory_mb(device: str) -> float | None:
+    """Most memory in use so far: of the process on a CPU, of torch's tensors on a GPU.
+
+    None = not known on a CPU, as under Windows.
+    """
     if torch.device(device).type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
+    if importlib.util.find_spec("resource") is None:
+        return None
+    import resource
+
     kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return kilobytes / (2**20 if sys.platform == "darwin" else 2**10)
 
