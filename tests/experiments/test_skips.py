@@ -228,3 +228,13 @@ def test_a_model_whose_last_step_was_skipped_is_not_saved(
         trainer.state()
     trainer.step()
     trainer.state()
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize(
+    "option",
+    ["model_lr", "policy_lr", "weight_decay", "entropy_weight", "discount", "random_share"],
+)
+def test_options_are_finite(option: str, number: float) -> None:
+    with pytest.raises(ValueError, match=option):
+        TINY.replace(**{option: number})
