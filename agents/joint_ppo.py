@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Int
 from sb3_contrib import MaskablePPO
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.logger import Logger
 from torch import Tensor, nn
 
 from agents.policies import PointerPolicy
@@ -67,7 +68,7 @@ class JointPPO:
             PointerActorCriticPolicy,
             ScanVecEnv(env),
             n_steps=env.budget,
-            batch_size=max(1, env.num_envs * env.budget // 4),
+            batch_size=minibatch_size(env.num_envs * env.budget),
             n_epochs=4,
             gamma=discount,
             gae_lambda=0.95,
@@ -75,6 +76,8 @@ class JointPPO:
             seed=seed,
             device=next(env.model.parameters()).device,
         )
+        # Else every rollout makes a new logger, and a folder of its own in the temporary ones.
+        self.ppo.set_logger(Logger(folder=None, output_formats=[]))
         # The update lies within sb3-contrib: its optimizer is the place to stop before.
         self.optimizer.register_step_pre_hook(lambda *_: self._check_gradient())
 
@@ -140,3 +143,12 @@ class JointPPO:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from weights."""
         self.ppo.policy.load_state_dict(state)
+
+
+def minibatch_size(num_steps: int) -> int:
+    """Return about a quarter of a rollout's steps, so that no minibatch is left with one of them.
+
+    Advantages are scaled by their standard deviation, which a single one does not have.
+    """
+    sizes = range(max(2, num_steps // 4), num_steps + 1)
+    return next((size for size in sizes if num_steps % size != 1), num_steps)
