@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -10,11 +11,13 @@ import torch
 from jaxtyping import Int
 from sb3_contrib import MaskablePPO
 from stable_baselines3.common.callbacks import BaseCallback
-from torch import Tensor
+from stable_baselines3.common.logger import Logger
+from torch import Tensor, nn
 
 from agents.policies import PointerPolicy
 from agents.sb3 import PointerActorCriticPolicy, ScanVecEnv
 from envs.vector import ImageScanVectorEnv
+from foveate.finite import NotFinite
 from foveate.orders.segments import Fixations
 
 Learn = Callable[[Int[Tensor, "B"], Int[Tensor, "B T *S"]], None]
@@ -65,7 +68,7 @@ class JointPPO:
             PointerActorCriticPolicy,
             ScanVecEnv(env),
             n_steps=env.budget,
-            batch_size=max(1, env.num_envs * env.budget // 4),
+            batch_size=minibatch_size(env.num_envs * env.budget),
             n_epochs=4,
             gamma=discount,
             gae_lambda=0.95,
@@ -73,6 +76,10 @@ class JointPPO:
             seed=seed,
             device=next(env.model.parameters()).device,
         )
+        # Else every rollout makes a new logger, and a folder of its own in the temporary ones.
+        self.ppo.set_logger(Logger(folder=None, output_formats=[]))
+        # The update lies within sb3-contrib: its optimizer is the place to stop before.
+        self.optimizer.register_step_pre_hook(lambda *_: self._check_gradient())
 
     @property
     def pointer(self) -> PointerPolicy:
@@ -102,6 +109,9 @@ class JointPPO:
 
         Returns:
             Mean error after a fixation (auc) and reward of a scan (return), and entropy, nats.
+
+        Raises:
+            NotFinite: a reward or a gradient is not finite; no step is taken with it.
         """
         # stable-baselines3 draws from the global generators: seeded anew for every iteration, a
         # resumed run goes on as if it had never stopped.
@@ -109,7 +119,7 @@ class JointPPO:
         self.ppo.ent_coef = entropy_weight
         self.ppo.lr_schedule = lambda _: learning_rate
         self.ppo._last_obs = None  # Observations of the model as it was before its update.
-        after = AfterRollout(learn)
+        after = self.after = AfterRollout(learn)
         num_steps = self.ppo.n_steps * self.ppo.n_envs
         # An interval never reached: the measurements stay in the logger, to be read below.
         self.ppo.learn(num_steps, callback=after, log_interval=2**62, reset_num_timesteps=False)
@@ -119,6 +129,13 @@ class JointPPO:
             "entropy": -float(self.ppo.logger.name_to_value["train/entropy_loss"]),
         }
 
+    def _check_gradient(self) -> None:
+        gradients = [p.grad for p in self.ppo.policy.parameters() if p.grad is not None]
+        length = float(nn.utils.get_total_norm(gradients))
+        if not math.isfinite(length):
+            images = [torch.from_numpy(self.after.index)]
+            raise NotFinite(f"the policy's gradient is {length}", images, cause="policy")
+
     def state_dict(self) -> dict[str, Any]:
         """Return the weights of policy and critic."""
         return self.ppo.policy.state_dict()
@@ -126,3 +143,12 @@ class JointPPO:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from weights."""
         self.ppo.policy.load_state_dict(state)
+
+
+def minibatch_size(num_steps: int) -> int:
+    """Return about a quarter of a rollout's steps, so that no minibatch is left with one of them.
+
+    Advantages are scaled by their standard deviation, which a single one does not have.
+    """
+    sizes = range(max(2, num_steps // 4), num_steps + 1)
+    return next((size for size in sizes if num_steps % size != 1), num_steps)

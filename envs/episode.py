@@ -15,6 +15,7 @@ from torch import Tensor
 from envs.candidates import Candidates, Observation
 from envs.rewards import REVISIT_PENALTY, Fixation, Knowledge, checked_reward, reward_named
 from foveate.errors import unseen_error
+from foveate.finite import check_finite
 from foveate.model import AnyOrderTransformer
 from foveate.model.decoder import Prediction
 from foveate.model.encoder import take
@@ -289,6 +290,7 @@ class Episode:
 
 
 def check_reward(reward: str, model: AnyOrderTransformer, images: Float[Tensor, "B C H W"]) -> None:
-    """Raise ValueError unless a reward can be had of a fixation on these images."""
+    """Raise ValueError unless a finite reward can be had of a fixation on these images."""
     episode = Episode(model, images, budget=1, reward=reward)
-    episode.step(torch.zeros(len(images), dtype=torch.long, device=images.device))
+    paid = episode.step(torch.zeros(len(images), dtype=torch.long, device=images.device))
+    check_finite(f"the reward {reward!r}", paid, torch.arange(len(images)), cause="reward")

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Num
 from torch import Tensor
 
-from foveate.choices import lookup
+from foveate.choices import blaming, lookup, told
 from foveate.model import AnyOrderTransformer
 from foveate.model.decoder import Prediction
 
@@ -118,20 +118,25 @@ def reward_named(name: str) -> Reward:
     return lookup("reward", name, REWARDS)
 
 
-def checked_reward(name: str, reward: Reward, fixation: Fixation) -> Float[Tensor, "B"]:
+def checked_reward(name: str, reward: Reward, fixation: Fixation) -> Num[Tensor, "B"]:
     """Return the reward of a fixation, one number per row.
 
     Raises:
         ValueError: the reward raises, or returns something else.
     """
-    try:
+    with blaming("reward", name):
         value = reward(fixation)
-    except Exception as reason:
-        # Whatever the user's function raises: the line must say whose it is.
-        raise ValueError(f"reward {name!r}: {type(reason).__name__}: {reason}") from reason
-    if not isinstance(value, torch.Tensor) or value.shape != fixation.after.shape:
+    shape, device = tuple(fixation.after.shape), fixation.after.device
+    if (
+        not isinstance(value, torch.Tensor)
+        or value.shape != shape
+        or value.device != device
+        or value.dtype == torch.bool
+        or value.is_complex()
+    ):
         raise ValueError(
-            f"reward {name!r} must return a reward per row, {tuple(fixation.after.shape)}, "
-            f"got {value!r}"
+            f"reward {name!r} must return a real number per row, a tensor of shape {shape} on "
+            f"{device}, got {told(value)}"
         )
-    return value
+    # A reward is not learned through, whatever it was computed from.
+    return value.detach()

@@ -18,6 +18,7 @@ from envs.toy import cue_set
 from foveate.checkpoint import load_model
 from foveate.choices import check_choice
 from foveate.data import ImageSet, load_data
+from foveate.finite import check_finite
 from foveate.model import AnyOrderTransformer
 from foveate.orders.segments import Fixations
 
@@ -173,10 +174,13 @@ class ImageScanVectorEnv(VectorEnv[Observations, NDArray[Any], NDArray[Any]]):
         """Make one fixation per row.
 
         Raises:
-            ValueError: not reset yet, a row's budget is spent, or there is no such fixation.
+            ValueError: not reset yet, a row's budget is spent, there is no such fixation, or the
+                reward is not finite.
         """
         episode = self._under_way()
         reward = episode.step(self._patches(np.asarray(actions)))
+        index = torch.from_numpy(self.index)
+        check_finite(f"the reward {self.reward!r}", reward, index, cause="reward")
         terminated = episode.done.cpu().numpy()
         observation, info = self._observe(), self._info()
         if self.autoreset == "same_step" and terminated.any():

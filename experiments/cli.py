@@ -14,7 +14,11 @@ from typing import NoReturn, TypeVar
 
 import tyro
 
+from foveate.choices import blame
+
 Config = TypeVar("Config")
+BOX = r"[\u2500-\u257f]+|-{5,}"
+"""What tyro draws its boxes of, in a terminal that knows Unicode and in one of ASCII."""
 
 
 def fail(message: str) -> NoReturn:
@@ -25,7 +29,7 @@ def fail(message: str) -> NoReturn:
 
 def one_line(complaint: str) -> str:
     """Strip tyro's box, its headline and its pointers to other subcommands from a complaint."""
-    lines = [re.sub(r"[─-╿]+", " ", line).strip() for line in complaint.splitlines()]
+    lines = [re.sub(BOX, " ", line).strip() for line in complaint.splitlines()]
     lines = [line for line in lines if line][1:]
     end = next(
         (i for i, line in enumerate(lines) if line.startswith("For full helptext")), len(lines)
@@ -86,17 +90,30 @@ def run(main: Callable[[Config], object], config: Config) -> None:
         if str(stop):
             sys.stderr.write(f"{stop}; go on with: {again(resume=trains)}\n")
         raise SystemExit(128 + stop.number) from None
+    except Exception as mistake:
+        described = blame(mistake)
+        if described is None or os.environ.get("FOVEATE_DEBUG"):
+            raise
+        fail(described)
     except KeyboardInterrupt:
         goes_on = "; a training goes on from its last checkpoint with --resume"
         sys.stderr.write(f"interrupted{goes_on * program().endswith('.train')}\n")
         raise SystemExit(130) from None
 
 
+def print_anything() -> None:
+    """Let no character stop a line: a terminal that lacks it gets its number instead."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
 def main_with_reader(main: Callable[[Config], object], read: Callable[[list[str]], Config]) -> None:
     """Entry point of a script that reads its arguments in a way of its own."""
+    print_anything()
     run(main, parse(lambda: read(sys.argv[1:])))
 
 
 def main_with_options(main: Callable[[Config], object], config: type[Config]) -> None:
     """Entry point of a script with options alone."""
+    print_anything()
     run(main, parse(lambda: tyro.cli(config, prog=program())))

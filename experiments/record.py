@@ -12,6 +12,7 @@ of README.md and docs from the records alone.
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import time
 from dataclasses import dataclass, replace
@@ -55,6 +56,11 @@ class RecordConfig:
         if (self.run is None and self.result is None) != (self.slug is None):
             raise ValueError(
                 "give --run or --result together with --slug, or none to regenerate the tables"
+            )
+        if self.slug is not None and not re.fullmatch(r"\w[\w.-]*", self.slug):
+            raise ValueError(
+                f"slug names a folder among the records: letters, digits, _, - and . after the "
+                f"first; got {self.slug!r}"
             )
 
 

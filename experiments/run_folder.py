@@ -13,13 +13,14 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 
 from experiments.tables import json_line, write_json
 from experiments.training.config import TrainConfig
 from experiments.training.locating import located
+from experiments.training.run_options import Changeable
 from experiments.training.typed import typed
 from foveate.checkpoint import checkpoints_in
 from foveate.data.splits import Fingerprint, changes
@@ -183,12 +184,15 @@ def write_config(config: TrainConfig) -> None:
 FREE_ON_RESUME = {
     "out",
     "resume",
+    "change_on_resume",
     "stop_after",
     "report",
     "device",
     "shard",
     "threads",
     "wandb",
+    "wandb_project",
+    "wandb_entity",
     "data_root",
     "log_every",
     "save_every",
@@ -234,13 +238,16 @@ def check_folder(config: TrainConfig) -> None:
             f"{out} holds results of a run whose checkpoint is gone; choose another --out"
         )
     # Data that moved are known by their fingerprints, which are compared once they are read.
-    free = FREE_ON_RESUME | ({"data"} if manifest.get("splits") else set())
+    free = FREE_ON_RESUME | set(config.run.change_on_resume)
+    free |= {"data"} if manifest.get("splits") else set()
     changed = sorted(
         name for name in {**before, **now} if now.get(name) != before.get(name) and name not in free
     )
     if changed:
         listed = ", ".join(f"{name} was {before.get(name)}, is {now.get(name)}" for name in changed)
-        raise ValueError(f"cannot resume {out} with another config: {listed}")
+        may = [name for name in changed if name in get_args(Changeable)]
+        advice = f"; --change-on-resume {' '.join(may)} allows it" if may == changed else ""
+        raise ValueError(f"cannot resume {out} with another config: {listed}{advice}")
 
 
 def read_metrics(path: Path, *, strict: bool = False) -> list[dict[str, Any]]:

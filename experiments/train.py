@@ -24,8 +24,11 @@ def main(config: TrainConfig) -> None:
     done = trainer.iteration == config.total_iterations
     if config.run.report and done and trainer.processes.is_first:
         from experiments.evaluation.report import report
+        from experiments.training.wandb_run import log_results
 
         report(config.run.out)
+        if config.run.wandb != "disabled":
+            log_results(config)
 
 
 if __name__ == "__main__":

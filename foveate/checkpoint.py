@@ -184,9 +184,12 @@ def check_device(device: str) -> None:
     """Raise ValueError unless torch can use the device."""
     try:
         torch.empty(1, device=device).item()
-    except (RuntimeError, AssertionError) as reason:
+    except Exception as reason:
+        # torch raises this and that, such as ModuleNotFoundError for a backend of others.
         line = str(reason).strip().splitlines()[0]
         raise ValueError(f"device {device!r} cannot be used here: {line}") from reason
+    if device.startswith("cpu:"):
+        raise ValueError(f"device {device!r} cannot be used here: all processors are one, cpu")
 
 
 def load_model(source: str | Path, device: str = "cpu") -> AnyOrderTransformer:

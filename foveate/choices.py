@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import difflib
 import importlib
-from collections.abc import Iterable, Mapping
+import traceback
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TypeVar
 
 T = TypeVar("T")
+MOST_TOLD = 300
+"""Characters of what a user's own part says, or is."""
+_FILES: dict[str, str] = {}
+"""Files of the modules that were imported for a user, and the part that was looked up there."""
 
 
 def check_choice(kind: str, name: str, choices: Iterable[str], *, or_own: bool = False) -> None:
@@ -66,12 +72,11 @@ def lookup(
     module, _, attribute = name.partition(":")
     if not module or module.startswith("."):
         raise ValueError(f"{kind} {name!r} must be MODULE:NAME, the module as import takes it")
-    try:
+    with blaming(kind, name, f", importing {module}"):
         imported = importlib.import_module(module)
-    except Exception as reason:
-        # Whatever the user's module raises: the line must say whose it is.
-        raise ValueError(f"{kind} {name!r}, importing {module}: {reason}") from reason
-    if not hasattr(imported, attribute):
+        missing = not hasattr(imported, attribute)
+    _FILES[str(getattr(imported, "__file__", None))] = f"{kind} {name!r}"
+    if missing:
         raise ValueError(f"{kind} {name!r}: module {module} has no {attribute!r}")
     found: T = getattr(imported, attribute)
     if subclass_of is not None:
@@ -82,5 +87,43 @@ def lookup(
     else:
         fits, wanted = callable(found), "can be called"
     if not fits:
-        raise ValueError(f"{kind} {name!r} must be something that {wanted}, got {found!r}")
+        raise ValueError(f"{kind} {name!r} must be something that {wanted}, got {told(found)}")
     return found
+
+
+@contextmanager
+def blaming(kind: str, name: str, doing: str = "") -> Iterator[None]:
+    """Turn what a part of the user's own raises inside into a ValueError that names the part.
+
+    Args:
+        kind: what the error calls it.
+        name: the user's name of it, ``MODULE:NAME``.
+        doing: what was being done with it, if not called.
+
+    Raises:
+        ValueError: something was raised, be it an exit.
+    """
+    try:
+        yield
+    except (Exception, SystemExit) as reason:
+        raise ValueError(f"{kind} {name!r}{doing}: {_said(reason)}") from reason
+
+
+def _said(error: BaseException) -> str:
+    kind = "" if type(error) is ValueError else f"{type(error).__name__}: "
+    return f"{kind}{error}"[:MOST_TOLD]
+
+
+def blame(error: BaseException) -> str | None:
+    """Describe an error that was raised by way of a user's own module; None for any other."""
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        if part := _FILES.get(frame.f_code.co_filename):
+            return f"{part}: {_said(error)}"
+    return None
+
+
+def told(value: object) -> str:
+    """Describe what was given in place of something else, in one short line."""
+    if hasattr(value, "dtype") and hasattr(value, "shape"):
+        return f"{type(value).__name__} of {value.dtype} and shape {tuple(value.shape)}"
+    return " ".join(repr(value).split())[:MOST_TOLD]

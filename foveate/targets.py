@@ -16,7 +16,7 @@ from jaxtyping import Float, Int, Num, UInt8
 from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
-from foveate.choices import lookup
+from foveate.choices import blaming, lookup
 from foveate.config import ModelConfig
 from foveate.patches import PixelScale, patchify
 
@@ -246,7 +246,9 @@ def make_target(config: ModelConfig) -> Target:
     Raises:
         ValueError: there is no such target, or it has no width.
     """
-    target = lookup("target", config.target, TARGETS, subclass_of=Target)(config)
+    kind = lookup("target", config.target, TARGETS, subclass_of=Target)
+    with blaming("target", config.target):
+        target = kind(config)
     if not isinstance(target.dim, int) or target.dim < 1:
         raise ValueError(
             f"target {config.target!r} must have a dim of at least 1 value, got {target.dim!r}"

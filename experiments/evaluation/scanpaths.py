@@ -17,7 +17,7 @@ from agents.baselines import GreedyOracleAgent, SaliencyAgent, UncertaintyAgent,
 from agents.policies import Agent
 from envs.episode import Episode
 from experiments.runs import Run
-from foveate.choices import lookup
+from foveate.choices import blaming, lookup, told
 from foveate.model import AnyOrderTransformer
 from foveate.orders import ORDERINGS, order_to_rank
 from foveate.orders.segments import Fixations
@@ -89,10 +89,10 @@ def first_fixations(
 def make_agent(name: str) -> Agent:
     """Make an agent of AGENTS, or one of the user's own, ``MODULE:NAME``."""
     make = lookup("agent", name, AGENTS)
-    try:
+    with blaming("agent", name, ", called without arguments"):
         agent = make()
-    except TypeError as reason:
-        raise ValueError(f"agent {name!r}, called without arguments: {reason}") from reason
+    if not callable(agent):
+        raise ValueError(f"agent {name!r} must return a function of episodes, got {told(agent)}")
     return OwnAgent(name, agent) if ":" in name else agent
 
 
@@ -111,10 +111,8 @@ class OwnAgent:
         Raises:
             ValueError: the agent raises, or returns no whole numbers, one or more per row.
         """
-        try:
+        with blaming("agent", self.name):
             patches = self.agent(episode, generator)
-        except Exception as reason:
-            raise ValueError(f"agent {self.name!r}: {type(reason).__name__}: {reason}") from reason
         rows = len(episode.unseen)
         if (
             not isinstance(patches, Tensor)
@@ -124,7 +122,7 @@ class OwnAgent:
         ):
             raise ValueError(
                 f"agent {self.name!r} must return int64 patches of shape ({rows},) or ({rows}, K), "
-                f"got {patches!r}"
+                f"got {told(patches)}"
             )
         return patches
 

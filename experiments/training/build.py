@@ -15,6 +15,7 @@ from experiments.training.config import TrainConfig
 from foveate.data import ImageSet, load_data
 from foveate.data.captions import Captions, patch_captions
 from foveate.data.streaming import first_images
+from foveate.finite import not_finite
 from foveate.model import AnyOrderTransformer
 from foveate.model.teachers import teacher_dim
 from foveate.optim import Muon
@@ -179,7 +180,7 @@ def load_weights(
     """Load the weights of a checkpoint.
 
     Raises:
-        ValueError: the checkpoint is of another shape.
+        ValueError: the checkpoint is of another shape, or holds a weight that is not finite.
     """
     try:
         model.load_state_dict(state["model"])
@@ -189,3 +190,8 @@ def load_weights(
         raise ValueError(
             f"the checkpoint in {directory} is of another shape than its config: {line}"
         ) from reason
+    if place := not_finite({name: state[name] for name in ("model", "policy")}):
+        raise ValueError(
+            f"the checkpoint in {directory} holds a weight that is not finite, {place}; "
+            "take an earlier one, or train anew"
+        )

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import fields
 
 
 def check_at_least(group: object, least: int, *names: str) -> None:
-    """Raise ValueError if one of the named options is smaller; None is allowed."""
+    """Raise ValueError if one of the named options is smaller, or infinite; None is allowed."""
     for name in names:
         value = getattr(group, name)
-        if value is not None and value < least:
+        # Not the other way round: no comparison with nan is true.
+        if value is not None and not least <= value < math.inf:
             raise ValueError(f"{name} must be at least {least}, got {value}")
 
 

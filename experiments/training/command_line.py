@@ -37,7 +37,7 @@ def read_command_line(arguments: Sequence[str]) -> TrainConfig:
             policy for.
         SystemExit: another mistake, or ``--help``, as by tyro.
     """
-    name, options = (arguments[0], list(arguments[1:])) if arguments else ("", [])
+    name, options = (arguments[0], as_flags(arguments[1:])) if arguments else ("", [])
     chosen: dict[str, tuple[str, TrainConfig]] = {}
     if name and not name.startswith("-"):
         check_name("preset", name, PRESETS)
@@ -93,6 +93,24 @@ def with_policy_or_without(
         options = without("iterations", options)
         check_without_policy([option_name(each) for each in options])
     return preset, options
+
+
+def as_flags(arguments: Sequence[str]) -> list[str]:
+    """Write ``--augment=True`` and ``--augment=False``, as sweeps do, as flags."""
+    flags = {
+        each.name
+        for group in GROUPS.values()
+        for each in dataclasses.fields(group)
+        if each.type == "bool"
+    }
+    written = []
+    for argument in arguments:
+        value = argument.partition("=")[2].lower()
+        if option_name(argument) in flags and value in ("true", "false"):
+            no = "" if value == "true" else "no-"
+            argument = f"--{no}{option_name(argument).replace('_', '-')}"
+        written.append(argument)
+    return written
 
 
 def option_name(argument: str) -> str:

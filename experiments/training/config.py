@@ -155,7 +155,7 @@ class TrainConfig:
             ValueError: an option that does not exist, or a value that is not allowed.
         """
         options = {
-            name: Path(value) if name in PATHS else value
+            name: _from_json(name, value)
             for name, value in content.items()
             if content.get("iterations") != 0
             or name == "iterations"
@@ -214,6 +214,13 @@ class TrainConfig:
     def _num_scans(self) -> int:
         assert self.policy is not None
         return self.per_micro_batch(self.policy.batch_size) * self.policy.group
+
+
+def _from_json(name: str, value: Any) -> Any:
+    """Return an option's value as it was before it was written."""
+    if name in PATHS:
+        return Path(value)
+    return tuple(value) if isinstance(value, list) else value
 
 
 def check_without_policy(names: list[str]) -> None:

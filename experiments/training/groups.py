@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -57,6 +58,11 @@ class ModelOptions:
     """Random unseen patches predicted from each prefix."""
 
     def __post_init__(self) -> None:
+        check_at_least(self, 1, "patch_size", "embed_dim", "depth", "num_heads", "num_targets")
+        check_at_least(self, 0, "decoder_depth", "periphery")
+        for name, value in self.order_options.items():
+            if not math.isfinite(value):
+                raise ValueError(f"order_options must be finite numbers, got {name} {value}")
         parts = self.parts
         if self.teacher != "average" and parts.target != "features":
             raise ValueError("teacher needs target='features'")

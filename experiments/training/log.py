@@ -1,15 +1,17 @@
-"""What a run says while it trains: metrics.jsonl, a progress bar, and Weights & Biases."""
+"""What a run says while it trains: metrics.jsonl, a progress bar or lines, and Weights & Biases."""
 
 from __future__ import annotations
 
 import json
+import math
+import sys
 import time
 from types import TracebackType
-from typing import Any
 
 from tqdm import tqdm
 
 from experiments.training.config import TrainConfig
+from experiments.training.wandb_run import open_run
 
 
 class RunLog:
@@ -26,23 +28,16 @@ class RunLog:
         self.started = time.perf_counter() - seconds_before
         self.logged, self.logged_at = time.perf_counter(), first
         self.validated: dict[str, float] = {}
+        # A bar draws over itself; what is no terminal gets a line per line of metrics.jsonl.
+        self.has_bar = sys.stderr.isatty()
         self.progress = tqdm(
             total=config.total_iterations,
             initial=first,
             desc=config.run.out.name,
             unit="it",
-            disable=not writes,
+            disable=not writes or not self.has_bar,
         )
-        self.wandb: Any = None
-        if writes and config.run.wandb != "disabled":
-            import wandb  # Seconds, and an extra.
-
-            self.wandb = wandb.init(
-                project="foveate",
-                mode=config.run.wandb,
-                dir=config.run.out,
-                config=config.flat(),
-            )
+        self.wandb = open_run(config) if writes else None
 
     def __enter__(self) -> RunLog:
         return self
@@ -82,13 +77,24 @@ class RunLog:
         self.validated = validated or self.validated
         if not self.writes or not (at % self.config.run.log_every == 0 or validated or is_last):
             return
-        line = {"iteration": at, "seconds": round(self.seconds, 2), **measured, **validated}
+        numbers = {"iteration": at, "seconds": round(self.seconds, 2), **measured, **validated}
+        # JSON knows no numbers but finite ones.
+        line = {k: v if math.isfinite(v) else None for k, v in numbers.items()}
         with (self.config.run.out / "metrics.jsonl").open("a") as file:
-            file.write(json.dumps(line) + "\n")
-        shown = {k: f"{v:.3f}" for k, v in {**measured, **self.validated}.items()}
-        self.progress.set_postfix({**shown, "images/s": f"{self._images_per_s(at):.0f}"})
+            file.write(json.dumps(line, allow_nan=False) + "\n")
+        self._show(at, {**measured, **self.validated})
         if self.wandb is not None:
             self.wandb.log(line, step=at)
+
+    def _show(self, at: int, measured: dict[str, float]) -> None:
+        shown = {k: f"{v:.3f}" if isinstance(v, float) else str(v) for k, v in measured.items()}
+        shown["images/s"] = f"{self._images_per_s(at):.0f}"
+        if self.has_bar:
+            self.progress.set_postfix(shown)
+            return
+        values = ", ".join(f"{name} {value}" for name, value in shown.items())
+        name, total = self.config.run.out.name, self.config.total_iterations
+        sys.stderr.write(f"{name}: iteration {at}/{total}, {values}\n")
 
     def _images_per_s(self, at: int) -> float:
         """Images that the model learned from since the last line, per second."""

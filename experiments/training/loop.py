@@ -23,6 +23,7 @@ from experiments.run_folder import (
 )
 from experiments.runs import Run, load_run
 from experiments.training.build import check_precision, set_threads
+from experiments.training.changes import record_changes
 from experiments.training.config import TrainConfig
 from experiments.training.distributed import Processes, share_batches
 from experiments.training.locating import located
@@ -31,6 +32,7 @@ from experiments.training.log import RunLog
 from experiments.training.stopping import StopSignals, name_of
 from experiments.training.trainer import Trainer
 from experiments.training.validation import Validation, validation_of
+from experiments.training.wandb_run import check_wandb
 from foveate.checkpoint import check_device, checkpoints_in, read_newest, save_checkpoint
 from foveate.data.pieces import open_source
 
@@ -133,7 +135,7 @@ def take_steps(
         if validation is not None and at % validation.every == 0:
             validated = validation.measure(trainer)
         log.advance(at, measured, validated, is_last=is_last)
-        if at % config.run.save_every == 0 or is_last:
+        if is_last or (at % config.run.save_every == 0 and not trainer.skips.doubt):
             state = trainer.state()
             if processes.is_first:
                 save_checkpoint(config.run.out, state, config.run.keep_checkpoints)
@@ -145,6 +147,7 @@ def check_before_writing(trainer: Trainer) -> None:
     config = trainer.config
     if trainer.processes.is_first:
         check_precision(config)
+        check_wandb(config)
     if config.run.report and config.data.stream:
         for split in ("val", "test") if trainer.model.config.scannable else ("test",):
             open_source(config.data.data, split)
@@ -191,6 +194,7 @@ def open_folder(
     out, at = config.run.out, trainer.iteration
     if config.run.resume:
         trim_metrics(out / "metrics.jsonl", at)
+        record_changes(config, at)
     else:
         write_config(config)
     # What was trained before the first checkpoint is gone, and the commit with it.
@@ -215,6 +219,7 @@ def open_folder(
             *before.get("data_changes", []),
             *(f"after iteration {at}: {each}" for each in changed),
         ],
+        "changes": before.get("changes", []),
         "train_images": None if config.data.stream else len(trainer.images.held),
         "world_size": trainer.processes.count,
     }

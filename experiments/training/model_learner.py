@@ -14,6 +14,7 @@ from experiments.training.batches import Ranked, TrainingImages
 from experiments.training.build import build_optimizers
 from experiments.training.config import TrainConfig
 from experiments.training.distributed import Processes, clip_and_step, load_optimizer, whole
+from foveate.finite import NotFinite
 from foveate.model import AnyOrderTransformer
 from foveate.model.teachers import Teacher, make_teacher
 from foveate.optim import CosineDecay, set_rate
@@ -113,21 +114,21 @@ class ModelLearner:
             generators: randomness of each micro-batch.
 
         Raises:
-            ValueError: the loss is not finite.
+            NotFinite: the loss or its gradient is not finite; no weight has changed.
         """
         set_rate(self.optimizers, self.rate(at))
         total, num_micro_batches = 0.0, self.config.optimization.micro_batches or 1
+        images: list[Tensor] = []
         for pairs, generator in zip(batches, generators, strict=True):
             loss = self._loss(pairs, generator)
             (loss / num_micro_batches).backward()
             total += float(loss.detach())
+            images += [batch.index for batch in pairs]
         value = self.processes.sum([total])[0] / num_micro_batches
         if not math.isfinite(value):
-            raise ValueError(
-                f"the loss is {value} at iteration {at + 1}; lower --model-lr "
-                "(the last checkpoint is kept)"
-            )
-        clip_and_step(self.model, self.optimizers, self.processes)
+            self.model.zero_grad()
+            raise NotFinite(f"the loss is {value}", images, cause="model")
+        clip_and_step(self.model, self.optimizers, self.processes, "model", images)
         if self.teacher is not None:
             self.teacher.update(self.model)
         return value
@@ -194,7 +195,11 @@ class ModelLearner:
     def load(self, state: dict[str, Any]) -> None:
         """Continue from a state."""
         for optimizer, saved in zip(self.optimizers, state["model_optimizers"], strict=True):
+            decays = [group["weight_decay"] for group in optimizer.param_groups]
             load_optimizer(optimizer, saved)
+            # A continuation may have another one.
+            for group, decay in zip(optimizer.param_groups, decays, strict=True):
+                group["weight_decay"] = decay
         if self.teacher is not None:
             self.teacher.load_state_dict(state["teacher"])
 

@@ -6,18 +6,21 @@ that the model learns from the orders that the policy chose before its update.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, Protocol
 
 import torch
+from torch import Tensor
 
-from agents.group_relative import policy_step
+from agents.group_relative import PolicyStep, policy_step
 from agents.policies import PointerPolicy, PolicyConfig
 from envs.vector import ImageScanVectorEnv
 from experiments.training.batches import Scans, TrainingImages
 from experiments.training.config import TrainConfig
 from experiments.training.distributed import Processes, clip_and_step, parameters_together
 from experiments.training.groups import PolicyTraining
+from foveate.finite import NotFinite
 from foveate.model import AnyOrderTransformer
 from foveate.optim import CosineDecay, set_rate
 from foveate.orders.segments import Fixations
@@ -112,6 +115,8 @@ class GroupRelativeLearner:
                 )
                 for (images, _), generator in zip(batches, generators, strict=True)
             ]
+        images = [index for _, index in batches]
+        measured = self._measured(steps, images)
         if updates:
             # The graphs of all micro-batches are alive until the scale is known.
             advantage = torch.cat([step.advantage for step in steps])
@@ -119,12 +124,33 @@ class GroupRelativeLearner:
             for step in steps:
                 (step.loss_scaled_by(scale) / num_micro_batches).backward()
             set_rate([self.optimizer], self.rate(at))
-            clip_and_step(self.policy, [self.optimizer], self.processes)
+            clip_and_step(self.policy, [self.optimizer], self.processes, "policy", images)
         learn([(drawn, step.order) for drawn, step in zip(batches, steps, strict=True)])
+        return measured
+
+    def _measured(self, steps: list[PolicyStep], images: list[Tensor]) -> dict[str, float]:
+        """Return the means over the scans of all processes.
+
+        Raises:
+            NotFinite: what was seen, paid or chosen in a scan is not finite in any process.
+        """
         measured = [(step.auc, step.episode_return, step.entropy) for step in steps]
         sums = self.processes.sum([sum(values) for values in zip(*measured, strict=True)])
-        means = (value / num_micro_batches for value in sums)
-        return dict(zip(("auc", "return", "entropy"), means, strict=True))
+        num_micro_batches = self.config.optimization.micro_batches or 1
+        auc, paid, entropy = (value / num_micro_batches for value in sums)
+        if not math.isfinite(auc):
+            raise NotFinite(f"the error after a fixation is {auc}", images, cause="model")
+        if not math.isfinite(entropy):
+            raise NotFinite(f"the policy's entropy is {entropy}", images, cause="policy")
+        if not math.isfinite(paid):
+            group = self.options.group
+            unpaid = [
+                index[(~step.rewards.isfinite()).any(1).unflatten(0, (-1, group)).any(1).cpu()]
+                for index, step in zip(images, steps, strict=True)
+            ]
+            what = f"the reward {self.options.reward!r} is {paid}"
+            raise NotFinite(what, unpaid, cause="reward")
+        return {"auc": auc, "return": paid, "entropy": entropy}
 
     def state(self) -> dict[str, Any]:
         """Return what the next update depends on beside the policy's weights."""

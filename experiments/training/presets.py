@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from experiments.training.config import TrainConfig
-from foveate.choices import lookup
+from foveate.choices import blaming, lookup, told
 from foveate.recipes import RECIPES
 
 RARE_SCANS: dict[str, float] = {"policy_every": 4, "batch_size": 8, "random_share": 0.75}
@@ -144,7 +144,8 @@ def own_preset(name: str) -> TrainConfig:
         ValueError: there is none of this name, or it is something else.
     """
     found: object = lookup("preset", name, {}, object)
-    config = found() if callable(found) else found
+    with blaming("preset", name, ", called without arguments"):
+        config = found() if callable(found) else found
     if not isinstance(config, TrainConfig):
-        raise ValueError(f"preset {name!r} must be a TrainConfig or return one, got {config!r}")
+        raise ValueError(f"preset {name!r} must be a TrainConfig or return one, got {told(config)}")
     return config

@@ -7,9 +7,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from experiments.training.checks import check_at_least, default_of
+from foveate.choices import check_choice
+
+Changeable = Literal["model_lr", "policy_lr", "weight_decay", "entropy_weight"]
+"""Options that a run can change when it goes on: they shape no weights and no randomness."""
 
 SYNTHETIC = ("scenes", "cue")
 """Data that are computed and need no files."""
@@ -24,6 +28,9 @@ class RunOptions:
     resume: bool = False
     """Continue the run in the run folder, from its checkpoint. A run that was cut off before its
     first checkpoint starts anew."""
+    change_on_resume: tuple[Changeable, ...] = ()
+    """Rates and weights that may differ from those that the resumed run had, such as ``model_lr``.
+    The manifest records what changed."""
     stop_after: int | None = None
     """Stop with a checkpoint after this iteration, to be resumed later; None = run to the end."""
     report: bool = False
@@ -37,7 +44,11 @@ class RunOptions:
     threads: int | None = None
     """CPU threads; None = torch's choice."""
     wandb: Literal["disabled", "offline", "online"] = "disabled"
-    """Weights & Biases beside metrics.jsonl."""
+    """Weights & Biases beside metrics.jsonl. offline asks no host."""
+    wandb_project: str | None = None
+    """Project there; None = that of WANDB_PROJECT, or foveate."""
+    wandb_entity: str | None = None
+    """User or team there; None = that of WANDB_ENTITY, or your own."""
     log_every: int = 10
     """Iterations per line of metrics.jsonl."""
     save_every: int = 200
@@ -51,6 +62,12 @@ class RunOptions:
     curve of the policy, of random and of uncertainty; None = never."""
 
     def __post_init__(self) -> None:
+        for name in self.change_on_resume:
+            check_choice("option to change", name, get_args(Changeable))
+        if self.change_on_resume and not self.resume:
+            raise ValueError("change_on_resume goes with --resume")
+        if self.wandb == "disabled" and (self.wandb_project or self.wandb_entity):
+            raise ValueError("wandb_project and wandb_entity need --wandb online or offline")
         check_at_least(self, 0, "seed")
         counts = ("stop_after", "threads", "log_every", "save_every", "evaluate_every")
         check_at_least(self, 1, *counts, "keep_checkpoints")

@@ -6,6 +6,7 @@ The model's side is ``model_learner``, the policy's ``policy_learner``, the imag
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from itertools import chain
 from typing import Any
 
@@ -27,6 +28,8 @@ from experiments.training.policy_learner import (
     MaskablePPOLearner,
     PolicyLearner,
 )
+from experiments.training.skips import Skips
+from foveate.finite import NotFinite, not_finite
 from foveate.model import AnyOrderTransformer
 from foveate.orders import order_to_rank
 
@@ -38,7 +41,8 @@ class Trainer:
     policy: PointerPolicy
     """It exists, as it started, in a run without policy as well: checkpoints hold one."""
     measured: dict[str, float]
-    """Loss of the last iteration; of the last one that scanned auc, return and entropy."""
+    """Loss of the last iteration; of the last one that scanned auc, return and entropy. As soon as
+    an iteration is skipped also how many were."""
 
     def __init__(self, config: TrainConfig, processes: Processes) -> None:
         self.config = config
@@ -70,6 +74,7 @@ class Trainer:
         self.scans: list[Scans] = []
         self.measured = {}
         self.iteration = 0
+        self.skips = Skips(config, processes)
 
     def _make_policy_learner(self, options: PolicyTraining) -> PolicyLearner:
         config, model, images = self.config, self.model, self.images
@@ -87,15 +92,40 @@ class Trainer:
     # --- one iteration
 
     def step(self) -> dict[str, float]:
-        """Run one iteration and return the latest measurements."""
+        """Run one iteration and return the latest measurements.
+
+        One in which a number is not finite is counted and changes no weight.
+
+        Raises:
+            ValueError: too many in a row were skipped, or a weight is not finite.
+        """
         config, at = self.config, self.iteration
         self.iteration += 1
         generators = self.generators()
-        if at < config.optimization.warmup_iterations or config.policy is None:
-            self.measured |= {"loss": self._learn_in_order(at, generators)}
-        else:
-            self.measured |= self._iterate_with_policy(at, config.policy, generators)
+        try:
+            if at < config.optimization.warmup_iterations or config.policy is None:
+                self.measured |= {"loss": self._learn_in_order(at, generators)}
+            else:
+                self.measured |= self._iterate_with_policy(at, config.policy, generators)
+            self.skips.taken()
+        except ValueError as reason:
+            # What is computed from a weight that is not finite gives errors that name others.
+            weights = {"model": self.model.state_dict(), "policy": self.policy.state_dict()}
+            self._check_finite(weights)
+            if not isinstance(reason, NotFinite):
+                raise
+            self.measured["skipped_steps"] = self.measured.get("skipped_steps", 0) + 1
+            self.skips.count(self.iteration, reason)
         return self.measured
+
+    def _check_finite(self, content: Mapping[str, object]) -> None:
+        if (place := not_finite(content)) is None:
+            return
+        cause = "model" if place.startswith(("model", "teacher")) else "policy"
+        raise ValueError(
+            f"{place} is not finite after iteration {self.iteration}, and no checkpoint holds it; "
+            f"{self.skips.way_back(cause)}"
+        )
 
     def generators(self) -> list[torch.Generator]:
         """Randomness of each micro-batch of this process.
@@ -159,10 +189,16 @@ class Trainer:
     # --- checkpoints
 
     def state(self) -> dict[str, Any]:
-        """Everything that the next iteration depends on, whether it is sharded or not."""
+        """Everything that the next iteration depends on, whether it is sharded or not.
+
+        Raises:
+            ValueError: a number in it is not finite, or the last step was skipped for the sake of
+                model or policy.
+        """
+        self.skips.check_saving(self.iteration)
         options, processes = self.config.policy, self.processes
         kept = self.scans if options is not None and options.policy_every > 1 else []
-        return {
+        state = {
             "iteration": self.iteration,
             "image_shape": self.images.held.image_shape,
             "model_config": dataclasses.asdict(self.model.config),
@@ -175,6 +211,10 @@ class Trainer:
             "scans": list(chain(*processes.gather_objects(moved(kept, "cpu")))),
             "measured": self.measured,
         }
+        if processes.is_first:
+            self._check_finite(state)
+        self.skips.saved_at = self.iteration
+        return state
 
     def load(self, state: dict[str, Any]) -> None:
         """Continue from a state."""
@@ -189,6 +229,7 @@ class Trainer:
         self.images.load_stream_states(state["streams"])
         self.iteration = state["iteration"]
         self.measured = dict(state.get("measured", {}))
+        self.skips.saved_at = self.iteration
 
 
 def who_learns(options: PolicyTraining, since_warmup: int) -> tuple[bool, bool]:

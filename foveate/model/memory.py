@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from foveate.choices import lookup
+from foveate.choices import blaming, lookup
 from foveate.config import ModelConfig
 
 NUM_TAPS = 4
@@ -111,4 +111,6 @@ def make_memory(config: ModelConfig) -> EncoderMemory:
     Raises:
         ValueError: there is no such memory.
     """
-    return lookup("memory", config.memory, MEMORIES, subclass_of=EncoderMemory)(config)
+    memory = lookup("memory", config.memory, MEMORIES, subclass_of=EncoderMemory)
+    with blaming("memory", config.memory):
+        return memory(config)

@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from foveate.choices import lookup
+from foveate.choices import blaming, lookup, told
 from foveate.orders.paths import PATHS, Grid
 from foveate.orders.random import RANDOM, RANDOM_SUBSETS, Draw, random_ordering
 from foveate.orders.ranks import (
@@ -68,6 +68,40 @@ class StatedOrdering:
         return self.order(images, generator=generator)
 
 
+@dataclass(frozen=True)
+class OwnOrdering:
+    """An order of the user's own, whose errors say whose they are."""
+
+    name: str
+    order: Ordering
+    num_patches: int
+
+    @property
+    def ties(self) -> bool | None:
+        """Whether patches may tie, as the order states it; None = unknown."""
+        return may_tie(self.order)
+
+    def __call__(
+        self, images: Float[Tensor, "B C H W"], *, generator: torch.Generator | None = None
+    ) -> Int[Tensor, "B N"]:
+        """Return the decoding step of every patch, from 0.
+
+        Raises:
+            ValueError: the order raises, or returns no step for each patch of each image.
+        """
+        with blaming("order", self.name):
+            rank = self.order(images, generator=generator)
+        shape = (len(images), self.num_patches)
+        if not isinstance(rank, Tensor) or rank.shape != shape or rank.device != images.device:
+            raise ValueError(
+                f"order {self.name!r} must return ranks of shape {shape} on {images.device}, "
+                f"got {told(rank)}"
+            )
+        with blaming("order", self.name):
+            check_rank(rank, self.num_patches)
+        return rank
+
+
 def may_tie(order: Ordering) -> bool | None:
     """Return whether patches may tie, as the order states it (``order.ties``); None = unknown."""
     ties: bool | None = getattr(order, "ties", None)
@@ -111,13 +145,11 @@ def ordering(name: str, grid: Grid, **options: int | float) -> Ordering:
     """
     build = lookup("order", name, {**ORDERINGS, **SUBSETS})
     checked = checked_options(name, build, grid, options)
-    try:
+    with blaming("order", name, f" on a {grid[0]}x{grid[1]} grid"):
         built = build(grid, **checked)
-    except ValueError as reason:
-        raise ValueError(f"order {name!r} on a {grid[0]}x{grid[1]} grid: {reason}") from reason
     if not isinstance(built, Ordering):
-        raise ValueError(f"order {name!r} must return a function of images, got {built!r}")
-    return built
+        raise ValueError(f"order {name!r} must return a function of images, got {told(built)}")
+    return OwnOrdering(name, built, grid[0] * grid[1]) if ":" in name else built
 
 
 def checked_options(
@@ -128,7 +160,8 @@ def checked_options(
     Raises:
         ValueError: the builder takes no such options, or not this number.
     """
-    signature = inspect.signature(build)
+    with blaming("order", name, ", whose options are asked for"):
+        signature = inspect.signature(build)
     try:
         signature.bind(grid, **options)
     except TypeError as reason:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
 import gymnasium as gym
@@ -14,7 +15,7 @@ from stable_baselines3 import DQN, PPO, SAC
 
 import envs
 from agents.baselines import scan_with
-from agents.joint_ppo import AfterRollout, JointPPO
+from agents.joint_ppo import AfterRollout, JointPPO, minibatch_size
 from agents.policies import PolicyAgent
 from agents.sb3 import PointerActorCriticPolicy, ScanVecEnv
 from envs.toy import CUE
@@ -184,3 +185,25 @@ def test_maskable_ppo_learns_to_read_the_cue() -> None:
     area = float(test.model.error_curve(world, order)[:, 1:].mean())
     assert area < 0.45, f"area {area:.3f}"
     assert float((order[:, 0] == CUE).float().mean()) > 0.9
+
+
+def test_joint_training_leaves_nothing_in_the_temporary_folder(
+    model: AnyOrderTransformer, data: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A logger of stable-baselines3 makes a folder: one for every rollout filled the disk."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    env = envs.ImageScanVectorEnv(3, model=model, data=data, budget=2)
+    joint = JointPPO(env, discount=0.7, hidden_dim=4, seed=0)
+    loggers = set()
+    for at in range(2):
+        joint.step(at, lambda index, order: None, learning_rate=1e-3, entropy_weight=0.0)
+        loggers.add(joint.ppo.logger)
+    assert len(loggers) == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_no_minibatch_has_a_single_step() -> None:
+    for num_steps in range(2, 500):
+        size = minibatch_size(num_steps)
+        assert min(size, num_steps % size or size) > 1
+    assert minibatch_size(768) == 192

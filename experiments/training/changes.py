@@ -1,0 +1,37 @@
+"""Options that change when a run goes on: the manifest and config.json say so."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from experiments.run_folder import MANIFEST, read_config, read_manifest, write_config
+from experiments.tables import write_json
+from experiments.training.config import TrainConfig
+
+
+def record_changes(config: TrainConfig, iteration: int) -> None:
+    """Write what ``--change-on-resume`` changes into the manifest, then into config.json.
+
+    From there on the run has the new values: another continuation need not name them again.
+
+    Args:
+        config: of the continuation.
+        iteration: of the checkpoint that it goes on from; 0 = it starts anew, all of it with the
+            new values.
+    """
+    out = config.run.out
+    old = read_config(out)
+    before, now = old.flat(), config.flat()
+    changed = [name for name in config.run.change_on_resume if before.get(name) != now.get(name)]
+    if not changed:
+        return
+    if iteration > 0:
+        manifest = read_manifest(out)
+        changes: list[dict[str, Any]] = manifest.get("changes", [])
+        for name in changed:
+            values = {"before": before[name], "after": now[name]}
+            change = {"iteration": iteration, "option": name, **values}
+            # A run that was cut off between the two files has recorded it already.
+            changes += [] if change in changes else [change]
+        write_json(out / MANIFEST, {**manifest, "changes": changes})
+    write_config(old.replace(out=out, **{name: now[name] for name in changed}))

@@ -1,0 +1,94 @@
+"""Steps that are left out because a number was not finite, and what a run says of them."""
+
+from __future__ import annotations
+
+import sys
+from itertools import chain
+
+from experiments.training.config import TrainConfig
+from experiments.training.distributed import Processes
+from foveate.checkpoint import CHECKPOINT
+from foveate.finite import NotFinite, on_images
+
+MOST_IN_A_ROW = 10
+"""Iterations in a row that are skipped before the run stops."""
+
+
+class Skips:
+    """Counts the skipped iterations of a run, and stops it when there is no end to them."""
+
+    saved_at: int | None = None
+    """Iteration of the last checkpoint; None = there is none yet."""
+
+    def __init__(self, config: TrainConfig, processes: Processes) -> None:
+        self.config = config
+        self.processes = processes
+        self.warned = False
+        self.taken()
+
+    def taken(self) -> None:
+        """Note that a step was taken."""
+        self.in_a_row = 0
+        self.last: NotFinite | None = None
+
+    @property
+    def doubt(self) -> bool:
+        """Whether the weights may be of no use: the last step found them without a finite loss."""
+        return self.last is not None and self.last.cause != "reward"
+
+    def count(self, at: int, reason: NotFinite) -> None:
+        """Skip an iteration; the first time say so on standard error.
+
+        Args:
+            at: number of the iteration, from 1.
+            reason: what was not finite.
+
+        Raises:
+            ValueError: it is the last of MOST_IN_A_ROW in a row.
+        """
+        self.in_a_row, self.last = self.in_a_row + 1, reason
+        if self.warned and self.in_a_row < MOST_IN_A_ROW:
+            return
+        happened = self._told(reason)
+        if self.in_a_row == MOST_IN_A_ROW:
+            raise ValueError(
+                f"iteration {at} is the last of {MOST_IN_A_ROW} skipped in a row: {happened}; "
+                f"{self.way_back(reason.cause)}"
+            )
+        self.warned = True
+        if self.processes.is_first:
+            sys.stderr.write(
+                f"\nwarning: iteration {at} is skipped, nothing learns from it: {happened} "
+                "(metrics.jsonl counts skipped_steps)\n"
+            )
+
+    def check_saving(self, at: int) -> None:
+        """Raise ValueError if there is doubt about the weights after an iteration."""
+        if self.last is not None and self.doubt:
+            raise ValueError(
+                f"no checkpoint is written, since iteration {at} was skipped: "
+                f"{self._told(self.last)}; {self.way_back(self.last.cause)}"
+            )
+
+    def _told(self, reason: NotFinite) -> str:
+        images = chain(*self.processes.gather_objects(reason.images))
+        return f"{reason.what} {on_images(images)}"
+
+    def way_back(self, cause: str) -> str:
+        """Name the last good checkpoint and the options that go on from it.
+
+        Args:
+            cause: ``model`` or ``policy``, whose rate is too high, or ``reward``.
+        """
+        file = self.config.run.out / CHECKPOINT
+        if self.saved_at is None:
+            last = f"there is no checkpoint yet, so that --resume starts {self.config.run.out} anew"
+        else:
+            last = f"the last good checkpoint is {file} of iteration {self.saved_at}"
+        if cause == "reward":
+            return f"{last}: mend the reward, then repeat the command with --resume"
+        rate = self.config.flat()[f"{cause}_lr"]
+        return (
+            f"{last}: repeat the command with --resume --{cause}-lr {rate / 2:g} "
+            f"--change-on-resume {cause}_lr"
+        )
