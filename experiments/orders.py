@@ -43,6 +43,8 @@ class OrdersConfig:
     """Labeled images, as of experiments.train."""
     data_root: Path = Path("data")
     """Where torchvision keeps its files."""
+    data_changed_ok: bool = False
+    """Go on although the images differ from those of runs that are there, and say what changed."""
     image_size: int | None = None
     """Resize and center-crop to this side, pixels; None = as they are."""
     limit: int | None = None
@@ -126,6 +128,7 @@ class OrdersConfig:
             threads=self.threads,
             data=self.data,
             data_root=self.data_root,
+            data_changed_ok=self.data_changed_ok,
             image_size=self.image_size,
             limit=self.limit,
             augment=self.augment,

@@ -6,8 +6,9 @@ import json
 import os
 import platform
 import subprocess
+import sys
 import time
-from itertools import count
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import torch
 from experiments.tables import write_json
 from experiments.training.config import TrainConfig
 from foveate.checkpoint import CHECKPOINT
+from foveate.data.splits import Fingerprint, changes
 
 MANIFEST = "manifest.json"
 
@@ -29,15 +31,6 @@ def git_commit() -> str:
     here = Path(__file__).parent
     result = subprocess.run(command, cwd=here, capture_output=True, text=True, check=False)
     return result.stdout.strip() or "unknown"
-
-
-def set_aside(path: Path) -> None:
-    """Keep a result, and the picture of it, under a number."""
-    number = next(n for n in count(1) if not path.with_stem(f"{path.stem}_{n}").exists())
-    for each in (path, path.with_suffix(".png")):
-        if each.exists():
-            os.replace(each, each.with_stem(f"{each.stem}_{number}"))
-    print(f"kept: what was there, of other options, as {path.stem}_{number}{path.suffix}")
 
 
 def write_manifest(directory: Path, **facts: object) -> None:
@@ -61,6 +54,32 @@ def read_manifest(directory: Path) -> dict[str, Any]:
     path = directory / MANIFEST
     content: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
     return content
+
+
+def check_data(directory: Path, now: Mapping[str, Fingerprint] | None, *, changed_ok: bool) -> None:
+    """Compare data with those that a run was trained on, as far as its manifest says.
+
+    Raises:
+        ValueError: they differ, and that is not ok.
+    """
+    splits = read_manifest(directory).get("splits")
+    if splits is None or now is None:
+        return
+    before = {name: Fingerprint(**each) for name, each in splits.items()}
+    if not (changed := "; ".join(changes(before, now))):
+        return
+    if not changed_ok:
+        raise ValueError(
+            f"the data of {directory} changed: {changed}; give what it was trained on with --data, "
+            "or go on with --data-changed-ok"
+        )
+    print(f"warning: the data of {directory} changed: {changed}", file=sys.stderr)
+
+
+def check_writable(directory: Path) -> None:
+    """Raise ValueError unless files can be written into a folder."""
+    if not os.access(directory, os.W_OK):
+        raise ValueError(f"{directory} cannot be written to")
 
 
 def save_checkpoint(directory: Path, state: dict[str, Any]) -> None:
@@ -106,6 +125,7 @@ FREE_ON_RESUME = {
     "stop_after",
     "report",
     "device",
+    "data_changed_ok",
     "shard",
     "threads",
     "wandb",

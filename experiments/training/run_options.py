@@ -32,6 +32,8 @@ class RunOptions:
     """Seed of all randomness: weights, batches, orders, actions."""
     device: str = "cpu"
     """Torch device."""
+    data_changed_ok: bool = False
+    """Go on although the images differ from those before, and say what changed."""
     shard: bool = False
     """Shard the model over the processes of torchrun (FSDP2), if it is too large for each."""
     threads: int | None = None

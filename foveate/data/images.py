@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int, Int64, UInt8
 from torch import Tensor
+
+from foveate.data.splits import Fingerprint
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,8 @@ class ImageSet:
     """Sentences about each image, any number of them; None for a set without captions."""
     boxes_px: Int64[Tensor, "M 4"] | None = None
     """Top, left, height and width of each image's object; None where the set does not say."""
+    fingerprints: Mapping[str, Fingerprint] | None = None
+    """Of all splits of the data set; None of computed images."""
 
     def __post_init__(self) -> None:
         if self.captions is not None and len(self.captions) != len(self.images):

@@ -7,6 +7,8 @@ that are streamed.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +26,32 @@ _SPLIT_ALIASES = {
 _SPLIT_IN_NAME = re.compile(
     r"(?<![a-z])(train|training|val|valid|validation|dev|test|testing)(?![a-z])"
 )
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """What tells one split from another."""
+
+    images: int
+    bytes: int
+    names: str
+    """Digest of the sorted (name, size) pairs."""
+
+
+def changes(before: Mapping[str, Fingerprint], now: Mapping[str, Fingerprint]) -> list[str]:
+    """Say of each split what differs; empty if nothing does."""
+    words = []
+    for split in (*before, *(name for name in now if name not in before)):
+        was, is_now = before.get(split), now.get(split)
+        if was == is_now:
+            continue
+        if was is None or is_now is None:
+            words.append(f"{split} is {'gone' if is_now is None else 'new'}")
+        elif was.images != is_now.images:
+            words.append(f"{split} had {was.images} images, has {is_now.images}")
+        else:
+            words.append(f"{split} has as many images, but other ones")
+    return words
 
 
 def split_in_name(file: Path, folder: Path) -> str:
