@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from experiments.cli import main_with_options
-from experiments.evaluation.options import EvaluationOptions
+from experiments.evaluation.options import EvaluationOptions, check_seed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +42,7 @@ class DecodeConfig(EvaluationOptions):
     """Seed of all noise."""
 
     def __post_init__(self) -> None:
+        check_seed(self.seed)
         if not self.passes or min((*self.passes, self.search_passes)) < 1 or self.num_images < 2:
             raise ValueError("passes and search_passes must be at least 1, num_images at least 2")
         if not self.search and self.search_passes != type(self).search_passes:

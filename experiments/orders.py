@@ -24,6 +24,7 @@ in it.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -115,8 +116,8 @@ class OrdersConfig:
             )
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise ValueError("seeds takes one or more different numbers")
-        if self.teraflops <= 0:
-            raise ValueError(f"teraflops must be above 0, got {self.teraflops}")
+        if not 0 < self.teraflops < math.inf:
+            raise ValueError(f"teraflops must be above 0 and finite, got {self.teraflops}")
         if min(self.probe_train, self.probe_test, self.batch_size) < 1:
             raise ValueError("probe_train, probe_test and batch_size must be at least 1")
 

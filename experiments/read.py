@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from experiments.cli import main_with_options
-from experiments.evaluation.options import EvaluationOptions
+from experiments.evaluation.options import EvaluationOptions, check_seed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +26,7 @@ class ReadConfig(EvaluationOptions):
     """Seed of the random points."""
 
     def __post_init__(self) -> None:
+        check_seed(self.seed)
         if self.limit < 2 or self.tracks < 1:
             raise ValueError("limit must be at least 2 (for an interval), tracks at least 1")
 

@@ -112,7 +112,10 @@ def check_recordable(run: Path) -> None:
                 f"{run / name} does not tell {lacking[0]}: the run is not finished; "
                 "finish it with --resume"
             )
-    run_tables(run)
+    try:
+        run_tables(run)
+    except (KeyError, TypeError, AttributeError) as reason:
+        raise ValueError(f"manifest.json or config.json in {run} is damaged ({reason})") from reason
 
 
 def keep_result(path: Path, records: Path, slug: str) -> tuple[Path, str]:

@@ -56,24 +56,30 @@ def read_manifest(directory: Path) -> dict[str, Any]:
     return content
 
 
-def check_data(directory: Path, now: Mapping[str, Fingerprint] | None, *, changed_ok: bool) -> None:
+def check_data(
+    directory: Path, now: Mapping[str, Fingerprint] | None, *, changed_ok: bool
+) -> list[str]:
     """Compare data with those that a run was trained on, as far as its manifest says.
+
+    Returns:
+        what changed, in words.
 
     Raises:
         ValueError: they differ, and that is not ok.
     """
     splits = read_manifest(directory).get("splits")
     if splits is None or now is None:
-        return
+        return []
     before = {name: Fingerprint(**each) for name, each in splits.items()}
-    if not (changed := "; ".join(changes(before, now))):
-        return
-    if not changed_ok:
+    changed = changes(before, now)
+    if changed and not changed_ok:
         raise ValueError(
-            f"the data of {directory} changed: {changed}; give what it was trained on with --data, "
-            "or go on with --data-changed-ok"
+            f"the data of {directory} changed: {'; '.join(changed)}; bring the former data back, "
+            "or add --data-changed-ok"
         )
-    print(f"warning: the data of {directory} changed: {changed}", file=sys.stderr)
+    if changed:
+        print(f"warning: the data of {directory} changed: {'; '.join(changed)}", file=sys.stderr)
+    return changed
 
 
 def check_writable(directory: Path) -> None:

@@ -33,8 +33,10 @@ class Run:
     """Where its images lie now; None = where they lay in training."""
     data_changed_ok: bool = False
     """Whether it may be evaluated on images other than those of the training."""
-    _checked: list[str] = field(default_factory=list, init=False, repr=False, compare=False)
-    """What of the data was checked; once per run is enough."""
+    _changes: dict[str, list[str]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+    """What changed of the data's place and content; each is looked at once."""
 
     @property
     def fixations(self) -> Fixations:
@@ -84,9 +86,10 @@ class Run:
         return data if data.isidentifier() else images.name
 
     @property
-    def data_options(self) -> dict[str, bool]:
-        """What a result says of its images beside its options: whether they may be other ones."""
-        return {"data_changed_ok": True} if self.data_changed_ok else {}
+    def data_options(self) -> dict[str, list[str]]:
+        """What a result says of its images beside its options: what changed since the training."""
+        found = [change for changes in self._changes.values() for change in changes]
+        return {"data_changes": found} if found else {}
 
     def untrained_model(self, image_shape: tuple[int, int, int]) -> AnyOrderTransformer:
         """Build the model as it starts, from torch's global random state.
@@ -104,14 +107,14 @@ class Run:
             ValueError: they are not there, differ from those of the training though that is not
                 ok, or are of a shape that the model does not read.
         """
-        if "place" not in self._checked:
-            check_place(self)
-            self._checked.append("place")
+        if "place" not in self._changes:
+            self._changes["place"] = check_place(self)
         config = self.config if self.moved_to is None else self.config.replace(data=self.moved_to)
         images = load_split(config, split, limit)
-        if "content" not in self._checked:
-            check_data(self.directory, images.fingerprints, changed_ok=self.data_changed_ok)
-            self._checked.append("content")
+        if "content" not in self._changes:
+            self._changes["content"] = check_data(
+                self.directory, images.fingerprints, changed_ok=self.data_changed_ok
+            )
         reads = (self.model.config.in_chans, *self.model.config.image_size)
         if images.image_shape != reads:
             raise ValueError(
@@ -126,23 +129,32 @@ def written(shape: tuple[int, ...]) -> str:
     return " x ".join(map(str, shape))
 
 
-def check_place(run: Run) -> None:
+def check_place(run: Run) -> list[str]:
     """Check where the images of a run lie; warn if nobody can tell whether these are they.
 
+    Returns:
+        what changed, in words: images that are computed cannot have moved.
+
     Raises:
-        ValueError: they are gone, or were computed and cannot have moved.
+        ValueError: the images are gone, or are others though that is not ok.
     """
     trained, now = run.config.data.data, run.moved_to
+    if now == "":
+        raise ValueError("data must be a path or a name, got an empty one")
     if now is not None and now != trained:
         computed = next((name for name in (trained, now) if name in SYNTHETIC), None)
-        if computed is not None and not run.data_changed_ok:
+        if computed is None:
+            return []
+        changed = f"trained on {trained}, evaluated on {now}"
+        if not run.data_changed_ok:
             raise ValueError(
-                f"{run.directory} was trained on {trained}, not on {now}: {computed} is computed "
-                "and cannot have moved; leave out --data, or add --data-changed-ok"
+                f"{run.directory}: {changed}, though {computed} is computed and cannot have moved; "
+                "leave out --data, or add --data-changed-ok"
             )
-        return
+        print(f"warning: {run.directory}: {changed}", file=sys.stderr)
+        return [changed]
     if trained in (*SYNTHETIC, *TORCHVISION_SETS) or trained.startswith(HUB):
-        return
+        return []
     path = Path(trained).expanduser()
     if not path.exists():
         raise ValueError(
@@ -155,6 +167,7 @@ def check_place(run: Run) -> None:
             f"it is read from {path.resolve()}",
             file=sys.stderr,
         )
+    return []
 
 
 def check_weights(model: AnyOrderTransformer, policy: PointerPolicy, directory: Path) -> None:

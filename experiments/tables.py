@@ -136,7 +136,7 @@ def plain(cell: str) -> str:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def written_whole(path: Path) -> Iterator[Path]:
     """Give a file to write to, of the same suffix; it takes the place of ``path`` in one step.
 
     An interrupted write leaves what was there. Of two processes that write at once, one is last.
@@ -153,7 +153,7 @@ def write_json(path: Path, content: object) -> None:
     """Write JSON in one step; what is not finite is null, for which JSON has no number."""
     # By way of JSON, so that keys and what only str() can write are plain before numbers are.
     plain_content = json.loads(json.dumps(content, default=str))
-    with replacing(path) as partial:
+    with written_whole(path) as partial:
         partial.write_text(json.dumps(finite(plain_content), indent=2, allow_nan=False) + "\n")
 
 

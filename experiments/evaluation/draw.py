@@ -12,7 +12,7 @@ from experiments.evaluation.run_result import RunResult
 from experiments.evaluation.scanpaths import ordered_in_chunks, scan_in_chunks
 from experiments.run_folder import git_commit
 from experiments.runs import Run
-from experiments.tables import replacing
+from experiments.tables import written_whole
 from foveate.drawing import fixation_heatmaps, scanpath_animation, scanpath_sheet
 from foveate.orders.semantic import model_ordering
 
@@ -74,9 +74,9 @@ def draw(
     result = Drawings(dataset=run.dataset(test), commit=git_commit(), iteration=run.iteration)
     options = {"index": index, "order": order, "heatmap_limit": heatmap_limit, **run.data_options}
     result.keep(files[0].with_suffix(".json"), options, files)
-    with replacing(files[0]) as sheet, replacing(files[1]) as animation:
+    with written_whole(files[0]) as sheet, written_whole(files[1]) as animation:
         scanpath_sheet(picked, path, canvas, run.model.grid, sheet, errors=error)
         scanpath_animation(picked, path, canvas, run.model.grid, animation)
-    with replacing(files[2]) as maps:
+    with written_whole(files[2]) as maps:
         fixation_heatmaps(paths[chosen:], run.model.grid, maps)
     return files

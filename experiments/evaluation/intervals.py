@@ -6,6 +6,7 @@ A single value has none: None.
 from __future__ import annotations
 
 import statistics
+import warnings
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -62,7 +63,8 @@ def gap_interval(
         return None, None
     if len(gap) < 2:
         return float(share(won, gap)), None
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", stats.DegenerateDataWarning)
         interval = bootstrap_interval((won, gap), share)
     return float(share(won, gap)), interval if np.isfinite(interval).all() else None
 

@@ -10,6 +10,12 @@ if TYPE_CHECKING:
     from experiments.runs import Run
 
 
+def check_seed(seed: int) -> None:
+    """Raise ValueError unless scikit-learn, NumPy and torch all take a seed."""
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"seed must lie in 0..{2**32 - 1}, got {seed}")
+
+
 @dataclass(frozen=True, kw_only=True)
 class EvaluationOptions:
     """Which run is evaluated, on what, and where."""

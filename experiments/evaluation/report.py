@@ -12,7 +12,7 @@ from experiments.evaluation.probe import probe
 from experiments.evaluation.probe_questions import NoLabels
 from experiments.evaluation.run_result import RunResult
 from experiments.runs import load_run
-from experiments.tables import replacing
+from experiments.tables import written_whole
 
 
 def present(
@@ -40,7 +40,7 @@ def present_comparison(comparison: Comparison, folder: Path, threads: int | None
     path = folder / f"compare{f'_judged_by_{comparison.judge}' if other else ''}.json"
     picture = path.with_suffix(".png")
     present(comparison, path, threads, [picture])
-    with replacing(picture) as partial:
+    with written_whole(picture) as partial:
         draw_comparison(comparison, partial)
     print(f"written: {picture}")
 
