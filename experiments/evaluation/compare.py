@@ -48,10 +48,7 @@ def compare(
         ValueError: the judge reads other images, an order or agent is unknown, less than two
             images are asked for, or the model's predictions are not finite.
     """
-    if min(limit, oracle_limit) < 2:
-        raise ValueError("limit and oracle_limit take two or more images, to have an interval")
-    if judge is not None:
-        check_judge(run, judge)
+    check_question(run, judge, min(limit, oracle_limit))
     scanners = Scanners.of(run.model, orders, agents)
     test, images, looked_at = images_of(run, limit)
     few = min(oracle_limit, len(images))
@@ -140,8 +137,12 @@ def not_beaten(rows: dict[str, OrderErrors]) -> tuple[str, ...]:
     return tuple(name for name, each in intervals.items() if each is not None and each[0] <= 0)
 
 
-def check_judge(run: Run, judge: Run) -> None:
-    """Raise ValueError unless the judge's model reads the images and the patches of the run."""
+def check_question(run: Run, judge: Run | None, num_images: int) -> None:
+    """Raise ValueError unless intervals can be had, and a judge reads the run's images."""
+    if num_images < 2:
+        raise ValueError("limit and oracle_limit take two or more images, to have an interval")
+    if judge is None:
+        return
     world, judged = run.model, judge.model
     sizes, judged_sizes = (
         (model.config.in_chans, model.config.image_size, model.grid) for model in (world, judged)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 
@@ -133,9 +133,8 @@ def decode(
     if against is not None:
         check_comparable(against, run)
     schedules = {f"parallel, {each} passes": DecodingSchedule.cosine(each) for each in passes}
-    searched = Searched()
-    if search:
-        searched = searched_schedule(run, search_passes, search, num_images, seed)
+    asked = run, search_passes, search, num_images, seed
+    searched = searched_schedule(*asked) if search else Searched()
     if searched.schedule is not None:
         schedules[f"parallel, {search_passes} passes, searched"] = searched.schedule
     decodings = {
@@ -145,16 +144,12 @@ def decode(
     return DecodeResult(
         decodings=measured(run, decodings, num_images=num_images, seeds=seeds),
         searched=searched,
-        data=run.data,
-        train_seconds=train_seconds(run),
         against_train_seconds=None if against is None else train_seconds(against),
-        num_patches=model.num_patches,
         num_images=num_images,
         repeats=repeats,
         threads=torch.get_num_threads(),
         seed=seed,
-        commit=git_commit(),
-        iteration=run.iteration,
+        **facts_of(run),
         options={
             "passes": passes,
             "num_images": num_images,
@@ -167,6 +162,17 @@ def decode(
             **run.data_options,
         },
     )
+
+
+def facts_of(run: Run) -> dict[str, Any]:
+    """Fields of a result that are the run's and the code's."""
+    return {
+        "data": run.data,
+        "train_seconds": train_seconds(run),
+        "num_patches": run.model.num_patches,
+        "commit": git_commit(),
+        "iteration": run.iteration,
+    }
 
 
 def train_seconds(run: Run) -> float | None:
