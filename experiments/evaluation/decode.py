@@ -137,9 +137,7 @@ def decode(
     searched = searched_schedule(*asked) if search else Searched()
     if searched.schedule is not None:
         schedules[f"parallel, {search_passes} passes, searched"] = searched.schedule
-    decodings = {
-        name: (each.num_passes, parallel(model, each)) for name, each in schedules.items()
-    } | sequential(model if one_by_one else None, against)
+    decodings = in_parallel(model, schedules) | sequential(model if one_by_one else None, against)
     seeds = range(seed + 1, seed + 1 + repeats)
     return DecodeResult(
         decodings=measured(run, decodings, num_images=num_images, seeds=seeds),
@@ -179,6 +177,13 @@ def train_seconds(run: Run) -> float | None:
     """Return how long a run was trained; None = its manifest does not say."""
     seconds: float | None = read_manifest(run.directory).get("train_seconds")
     return seconds
+
+
+def in_parallel(
+    model: AnyOrderTransformer, schedules: dict[str, DecodingSchedule]
+) -> dict[str, tuple[int, Decoding]]:
+    """Return decodings by schedules, with their passes."""
+    return {name: (each.num_passes, parallel(model, each)) for name, each in schedules.items()}
 
 
 def sequential(
