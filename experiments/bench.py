@@ -73,6 +73,8 @@ class BenchConfig:
             raise ValueError("numbers of the benchmark must be at least 1")
         if any(round(number**0.5) ** 2 != number for number in self.patches):
             raise ValueError(f"patches takes square numbers, got {self.patches}")
+        if not self.presets:
+            raise ValueError("presets takes one or more names")
         for preset in self.presets:
             check_choice("preset", preset, PRESETS)
             if not PRESETS[preset][1].iterations:
@@ -83,6 +85,8 @@ class BenchConfig:
                 raise ValueError(
                     f"{option.name} has no effect on the benchmark {self.what!r}; leave it out"
                 )
+        if self.path.is_dir():
+            raise ValueError(f"out must be a file, {self.path} is a folder")
         if self.what == "data" and self.data is None:
             raise ValueError("the benchmark 'data' needs --data")
 

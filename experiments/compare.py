@@ -13,14 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from experiments.cli import main_with_options
+from experiments.evaluation.options import EvaluationOptions
 
 
 @dataclass(frozen=True, kw_only=True)
-class CompareConfig:
+class CompareConfig(EvaluationOptions):
     """Options of the comparison."""
 
-    run: Path
-    """Run folder made by experiments.train."""
     judge: Path | None = None
     """Run whose model measures errors; None = this run's, which always chooses the scanpaths."""
     orders: tuple[str, ...] = ()
@@ -32,10 +31,6 @@ class CompareConfig:
     """Test images."""
     oracle_limit: int = 500
     """Test images of the greedy oracles, the costliest orders, and of the gap."""
-    device: str = "cpu"
-    """Torch device."""
-    threads: int | None = None
-    """CPU threads; None = torch's choice."""
 
     def __post_init__(self) -> None:
         if min(self.limit, self.oracle_limit) < 2:
@@ -49,11 +44,9 @@ def main(config: CompareConfig) -> None:
     from experiments.evaluation.compare import compare
     from experiments.evaluation.report import present_comparison
     from experiments.runs import load_run
-    from experiments.training.build import set_threads
 
-    set_threads(config.threads)
     comparison = compare(
-        load_run(config.run, config.device),
+        config.load(),
         judge=None if config.judge is None else load_run(config.judge, config.device),
         orders=config.orders,
         agents=config.agents,

@@ -16,14 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from experiments.cli import main_with_options
+from experiments.evaluation.options import EvaluationOptions, check_seed
 
 
 @dataclass(frozen=True, kw_only=True)
-class DecodeConfig:
-    """Options of the decoding."""
+class DecodeConfig(EvaluationOptions):
+    """Options of the decoding. The run is of a masked stream and a palette, as recipe autonat."""
 
-    run: Path
-    """Run folder of a model with a masked stream and a palette, as of recipe autonat."""
     passes: tuple[int, ...] = (1, 2, 4, 8, 16)
     """Numbers of forward passes."""
     num_images: int = 256
@@ -41,10 +40,9 @@ class DecodeConfig:
     """Passes of the schedule that is searched for."""
     seed: int = 0
     """Seed of all noise."""
-    threads: int | None = None
-    """CPU threads; None = torch's choice."""
 
     def __post_init__(self) -> None:
+        check_seed(self.seed)
         if not self.passes or min((*self.passes, self.search_passes)) < 1 or self.num_images < 2:
             raise ValueError("passes and search_passes must be at least 1, num_images at least 2")
         if not self.search and self.search_passes != type(self).search_passes:
@@ -56,11 +54,21 @@ class DecodeConfig:
 def main(config: DecodeConfig) -> None:
     """Decode as configured; write and print."""
     from experiments.evaluation.decode import decode
+    from experiments.evaluation.report import present
+    from experiments.runs import load_run
 
-    result = decode(**vars(config))
-    result.keep(config.run / "decode.json", vars(config))
-    print(result.to_text())
-    print(f"written: {config.run / 'decode.json'}")
+    result = decode(
+        config.load(),
+        passes=config.passes,
+        num_images=config.num_images,
+        repeats=config.repeats,
+        one_by_one=config.one_by_one,
+        against=None if config.against is None else load_run(config.against, config.device),
+        search=config.search,
+        search_passes=config.search_passes,
+        seed=config.seed,
+    )
+    present(result, config.run / "decode.json", config.threads)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ in it.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -43,6 +44,8 @@ class OrdersConfig:
     """Labeled images, as of experiments.train."""
     data_root: Path = Path("data")
     """Where torchvision keeps its files."""
+    data_changed_ok: bool = False
+    """Go on although the images differ from those of runs that are there, and say what changed."""
     image_size: int | None = None
     """Resize and center-crop to this side, pixels; None = as they are."""
     limit: int | None = None
@@ -113,8 +116,8 @@ class OrdersConfig:
             )
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise ValueError("seeds takes one or more different numbers")
-        if self.teraflops <= 0:
-            raise ValueError(f"teraflops must be above 0, got {self.teraflops}")
+        if not 0 < self.teraflops < math.inf:
+            raise ValueError(f"teraflops must be above 0 and finite, got {self.teraflops}")
         if min(self.probe_train, self.probe_test, self.batch_size) < 1:
             raise ValueError("probe_train, probe_test and batch_size must be at least 1")
 
@@ -126,6 +129,7 @@ class OrdersConfig:
             threads=self.threads,
             data=self.data,
             data_root=self.data_root,
+            data_changed_ok=self.data_changed_ok,
             image_size=self.image_size,
             limit=self.limit,
             augment=self.augment,

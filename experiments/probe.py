@@ -16,19 +16,13 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from experiments.cli import main_with_options
+from experiments.evaluation.options import EvaluationOptions
 from experiments.evaluation.probe_options import ProbeOptions
 
 
 @dataclass(frozen=True, kw_only=True)
-class ProbeConfig(ProbeOptions):
+class ProbeConfig(ProbeOptions, EvaluationOptions):
     """Options of the probe."""
-
-    run: Path
-    """Run folder made by experiments.train."""
-    device: str = "cpu"
-    """Torch device."""
-    threads: int | None = None
-    """CPU threads; None = torch's choice."""
 
     @property
     def output(self) -> Path:
@@ -40,12 +34,9 @@ def main(config: ProbeConfig) -> None:
     """Probe as configured."""
     from experiments.evaluation.probe import probe
     from experiments.evaluation.report import present
-    from experiments.runs import load_run
-    from experiments.training.build import set_threads
 
-    set_threads(config.threads)
     options = {each.name: getattr(config, each.name) for each in fields(ProbeOptions)}
-    result = probe(load_run(config.run, config.device), **options)
+    result = probe(config.load(), **options)
     present(result, config.output, config.threads)
 
 

@@ -9,29 +9,24 @@ written on a few images.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from experiments.cli import main_with_options
+from experiments.evaluation.options import EvaluationOptions, check_seed
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReadConfig:
-    """Options of the read-out."""
+class ReadConfig(EvaluationOptions):
+    """Options of the read-out. The run is of a recipe with tracks."""
 
-    run: Path
-    """Run folder of a recipe with tracks."""
     limit: int = 500
     """Test images."""
     tracks: int = 8
     """Fixations of each image that are read."""
     seed: int = 0
     """Seed of the random points."""
-    device: str = "cpu"
-    """Torch device."""
-    threads: int | None = None
-    """CPU threads; None = torch's choice."""
 
     def __post_init__(self) -> None:
+        check_seed(self.seed)
         if self.limit < 2 or self.tracks < 1:
             raise ValueError("limit must be at least 2 (for an interval), tracks at least 1")
 
@@ -39,12 +34,11 @@ class ReadConfig:
 def main(config: ReadConfig) -> None:
     """Read as configured; write and print."""
     from experiments.evaluation.read import read
+    from experiments.evaluation.report import present
 
-    result = read(**vars(config))
-    result.keep(config.run / "read.json", vars(config))
-    print(result.to_text())
+    result = read(config.load(), limit=config.limit, tracks=config.tracks, seed=config.seed)
+    present(result, config.run / "read.json", config.threads)
     print(result.examples_text())
-    print(f"written: {config.run / 'read.json'}")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ of README.md and docs from the records alone.
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 import time
@@ -69,26 +68,60 @@ def keep_run(run: Path, records: Path, slug: str) -> Path:
 
     Returns:
         the folder of the record.
+
+    Raises:
+        ValueError: the run was not compared, or one of its files is missing or damaged.
     """
-    if not (run / "compare.json").is_file():
-        raise ValueError(
-            f"{run} has no compare.json; run: python -m experiments.compare --run {run}"
-        )
-    contents = {
-        name: json.loads((run / name).read_text()) for name in ("manifest.json", "config.json")
-    }
+    from experiments.tables import read_object, write_json
+
+    check_files(run)
+    # All that is read is read before anything is written: a record is whole or is not there.
+    names = ("manifest.json", "config.json", "compare.json", "probe.json")
+    contents = {name: read_object(run / name) for name in names if (run / name).is_file()}
     folder = new_record(records, contents["manifest.json"]["date"], slug)
-    contents = {name: shrunk(content) for name, content in contents.items()}
+    for name in ("manifest.json", "config.json"):
+        contents[name] = shrunk(contents[name])
     for name in KEPT:
         if (run / name).is_file():
             shutil.copyfile(run / name, folder / name)
     for name in ("compare.json", "probe.json"):
-        if (run / name).is_file():
-            result = json.loads((run / name).read_text())
-            contents[name] = {**result, "options": shrunk(result.get("options", {}))}
+        if name in contents:
+            options = contents[name].get("options", {})
+            contents[name] = {**contents[name], "options": shrunk(options)}
     for name, content in contents.items():
-        (folder / name).write_text(json.dumps(content, indent=2) + "\n")
+        write_json(folder / name, content)
     return folder
+
+
+def check_files(run: Path) -> None:
+    """Raise ValueError unless a run folder has the files that a record is made of."""
+    for name in ("compare.json", "manifest.json", "config.json"):
+        if not (run / name).is_file():
+            script = "compare --run" if name == "compare.json" else "train PRESET --out"
+            raise ValueError(f"{run} has no {name}; run: python -m experiments.{script} {run}")
+
+
+def check_recordable(run: Path) -> None:
+    """Raise ValueError unless a run is finished and its results can be shown."""
+    from experiments.evaluation.pages import run_tables
+    from experiments.tables import read_object
+
+    check_files(run)
+    wanted = {
+        "manifest.json": ("date", "parameters", "train_seconds", "threads", "commit"),
+        "config.json": ("warmup_iterations", "iterations"),
+    }
+    for name, keys in wanted.items():
+        lacking = [key for key in keys if key not in read_object(run / name)]
+        if lacking:
+            raise ValueError(
+                f"{run / name} does not tell {lacking[0]}: the run is not finished; "
+                "finish it with --resume"
+            )
+    try:
+        run_tables(run)
+    except (KeyError, TypeError, AttributeError) as reason:
+        raise ValueError(f"manifest.json or config.json in {run} is damaged ({reason})") from reason
 
 
 def keep_result(path: Path, records: Path, slug: str) -> tuple[Path, str]:
@@ -141,6 +174,7 @@ def main(config: RecordConfig) -> None:
 
     if config.run is not None:
         assert config.slug is not None
+        check_recordable(config.run)
         folder = keep_run(config.run, RECORDS, config.slug)
         write_story(config, folder, run_tables(folder))
     if config.result is not None:

@@ -11,13 +11,12 @@ import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
-from itertools import count
 from pathlib import Path
 from typing import Any, get_args
 
 import torch
 
-from experiments.tables import json_line, write_json
+from experiments.tables import json_line, json_text, read_object
 from experiments.training.config import TrainConfig
 from experiments.training.locating import located
 from experiments.training.run_options import Changeable
@@ -40,18 +39,9 @@ def git_commit() -> str:
     return result.stdout.strip() or "unknown"
 
 
-def set_aside(path: Path) -> None:
-    """Keep a result, and the picture of it, under a number."""
-    number = next(n for n in count(1) if not path.with_stem(f"{path.stem}_{n}").exists())
-    for each in (path, path.with_suffix(".png")):
-        if each.exists():
-            os.replace(each, each.with_stem(f"{each.stem}_{number}"))
-    print(f"kept: what was there, of other options, as {path.stem}_{number}{path.suffix}")
-
-
 def write_manifest(directory: Path, **facts: object) -> None:
     """Record what a result depends on beside its config: versions, machine, and given facts."""
-    write_json(
+    write_own(
         directory / MANIFEST,
         {
             "date": time.strftime("%Y-%m-%d"),
@@ -75,23 +65,16 @@ def read_manifest(directory: Path) -> dict[str, Any]:
     return read_object(path) if path.exists() else {}
 
 
-def read_object(path: Path) -> dict[str, Any]:
-    """Read a JSON file that holds an object.
+def write_own(path: Path, content: object) -> None:
+    """Write JSON that only the folder's one writer writes.
+
+    What a kill leaves half written bears a name that the next write takes again.
 
     Raises:
-        ValueError: it is damaged, or holds something else.
+        ValueError: the file cannot be written.
     """
-    try:
-        content = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as reason:
-        raise ValueError(
-            f"{path} is damaged ({type(reason).__name__}: {reason}); restore it from a copy"
-        ) from reason
-    if not isinstance(content, dict):
-        raise ValueError(
-            f"{path} holds a {type(content).__name__} instead of an object; restore it from a copy"
-        )
-    return content
+    with replacing(path) as file:
+        file.write(json_text(content).encode())
 
 
 def check_writable(directory: Path) -> None:
@@ -177,7 +160,7 @@ def read_config(directory: Path) -> TrainConfig:
 def write_config(config: TrainConfig) -> None:
     """Make the run folder and write the config into it."""
     config.run.out.mkdir(parents=True, exist_ok=True)
-    write_json(config.run.out / "config.json", config.flat())
+    write_own(config.run.out / "config.json", config.flat())
 
 
 # May differ between a run and its continuation; all else shapes the result.
@@ -188,6 +171,7 @@ FREE_ON_RESUME = {
     "stop_after",
     "report",
     "device",
+    "data_changed_ok",
     "shard",
     "threads",
     "wandb",
@@ -198,7 +182,6 @@ FREE_ON_RESUME = {
     "save_every",
     "evaluate_every",
     "keep_checkpoints",
-    "data_changed_ok",
 }
 
 

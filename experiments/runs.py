@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import sys
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from agents.policies import PointerPolicy, PolicyAgent
-from experiments.run_folder import read_config
+from experiments.run_folder import check_data, read_config, read_manifest
 from experiments.training.build import build, load_split, load_weights
 from experiments.training.config import TrainConfig
+from experiments.training.run_options import SYNTHETIC
 from foveate.checkpoint import check_device, read_newest
 from foveate.data import ImageSet
+from foveate.data.hub import HUB
+from foveate.data.loading import TORCHVISION_SETS
 from foveate.model import AnyOrderTransformer
 from foveate.orders.segments import Fixations
 from foveate.recipes import Recipe
@@ -25,6 +29,14 @@ class Run:
     model: AnyOrderTransformer
     policy: PointerPolicy
     iteration: int
+    moved_to: str | None = None
+    """Where its images lie now; None = where they lay in training."""
+    data_changed_ok: bool = False
+    """Whether it may be evaluated on images other than those of the training."""
+    _changes: dict[str, list[str]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+    """What changed of the data's place and content; each is looked at once."""
 
     @property
     def fixations(self) -> Fixations:
@@ -70,8 +82,14 @@ class Run:
 
     def dataset(self, images: ImageSet) -> str:
         """Name of the data in results: that of ``--data``, or of the images if that is a path."""
-        data = self.config.data.data
+        data = self.moved_to or self.config.data.data
         return data if data.isidentifier() else images.name
+
+    @property
+    def data_options(self) -> dict[str, list[str]]:
+        """What a result says of its images beside its options: what changed since the training."""
+        found = [change for changes in self._changes.values() for change in changes]
+        return {"data_changes": found} if found else {}
 
     def untrained_model(self, image_shape: tuple[int, int, int]) -> AnyOrderTransformer:
         """Build the model as it starts, from torch's global random state.
@@ -83,12 +101,105 @@ class Run:
         return model
 
     def split(self, split: str, limit: int | None = None) -> ImageSet:
-        """Load one split of the data that the run was trained on."""
-        return load_split(self.config, split, limit)
+        """Load one split of the data that the run was trained on, from where they lie now.
+
+        Raises:
+            ValueError: they are not there, differ from those of the training though that is not
+                ok, or are of a shape that the model does not read.
+        """
+        if "place" not in self._changes:
+            self._changes["place"] = check_place(self)
+        config = self.config if self.moved_to is None else self.config.replace(data=self.moved_to)
+        images = load_split(config, split, limit)
+        if "content" not in self._changes:
+            self._changes["content"] = check_data(
+                self.directory, images.fingerprints, changed_ok=self.data_changed_ok
+            )
+        reads = (self.model.config.in_chans, *self.model.config.image_size)
+        if images.image_shape != reads:
+            raise ValueError(
+                f"the {split} images of {config.data.data} are {written(images.image_shape)}, the "
+                f"model in {self.directory} reads {written(reads)}; give images of its training"
+            )
+        return images
 
 
-def load_run(directory: Path | str, device: str = "cpu") -> Run:
+def written(shape: tuple[int, ...]) -> str:
+    """Write a shape: 3 x 32 x 32."""
+    return " x ".join(map(str, shape))
+
+
+def check_place(run: Run) -> list[str]:
+    """Check where the images of a run lie; warn if nobody can tell whether these are they.
+
+    Returns:
+        what changed, in words: images that are computed cannot have moved.
+
+    Raises:
+        ValueError: the images are gone, or are others though that is not ok.
+    """
+    trained, now = run.config.data.data, run.moved_to
+    if now == "":
+        raise ValueError("data must be a path or a name, got an empty one")
+    if now is not None and now != trained:
+        computed = next((name for name in (trained, now) if name in SYNTHETIC), None)
+        if computed is None:
+            return []
+        changed = f"trained on {trained}, evaluated on {now}"
+        if not run.data_changed_ok:
+            raise ValueError(
+                f"{run.directory}: {changed}, though {computed} is computed and cannot have moved; "
+                "leave out --data, or add --data-changed-ok"
+            )
+        print(f"warning: {run.directory}: {changed}", file=sys.stderr)
+        return [changed]
+    if trained in (*SYNTHETIC, *TORCHVISION_SETS) or trained.startswith(HUB):
+        return []
+    path = Path(trained).expanduser()
+    if not path.exists():
+        raise ValueError(
+            f"the data of {run.directory} are not at {trained} any more; "
+            "give the place where they are now with --data"
+        )
+    if not path.is_absolute() and read_manifest(run.directory).get("splits") is None:
+        print(
+            f"warning: {run.directory} does not say in which folder {trained} lay in training; "
+            f"it is read from {path.resolve()}",
+            file=sys.stderr,
+        )
+    return []
+
+
+def check_weights(model: AnyOrderTransformer, policy: PointerPolicy, directory: Path) -> None:
+    """Raise ValueError if a weight of a run is not finite."""
+    states = {"model": model.state_dict(), "policy": policy.state_dict()}
+    broken = [
+        f"{part} {name}"
+        for part, state in states.items()
+        for name, values in state.items()
+        if not values.isfinite().all()
+    ]
+    if broken:
+        raise ValueError(
+            f"the checkpoint in {directory} holds weights that are not finite, first in "
+            f"{broken[0]}; the training went wrong, train anew"
+        )
+
+
+def load_run(
+    directory: Path | str,
+    device: str = "cpu",
+    data: str | None = None,
+    data_changed_ok: bool = False,
+) -> Run:
     """Load model and policy of a run folder, in eval mode.
+
+    Args:
+        directory: the run folder.
+        device: where model and policy go.
+        data: where the images lie now; None = where they lay in training.
+        data_changed_ok: whether the run may be evaluated on other images than those of the
+            training. Without it :meth:`Run.split` refuses them, with it says what changed.
 
     Raises:
         ValueError: no such run, or a checkpoint that does not fit its config.
@@ -119,4 +230,13 @@ def load_run(directory: Path | str, device: str = "cpu") -> Run:
     config = config.replace(init=init)
     model, policy = build(config, (channels, height, width), *words)
     load_weights(model, policy, state, directory)
-    return Run(directory, config, model.eval(), policy.eval(), iteration)
+    check_weights(model, policy, directory)
+    return Run(
+        directory,
+        config,
+        model.eval(),
+        policy.eval(),
+        iteration,
+        moved_to=data,
+        data_changed_ok=data_changed_ok,
+    )

@@ -3,33 +3,28 @@
     python -m experiments.scanpaths --run runs/demo --index 0 3 7
 
 Shown are the numbered fixations, what has been seen, and the reconstruction after each. Writes
-scanpaths.png, scanpaths.gif and fixations.png into the run folder.
+scanpaths.png, scanpaths.gif and fixations.png into the run folder, and scanpaths.json, which says
+with which options. Pictures of other options are kept under a number.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from experiments.cli import main_with_options
+from experiments.evaluation.options import EvaluationOptions
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScanpathConfig:
+class ScanpathConfig(EvaluationOptions):
     """Options of the drawings."""
 
-    run: Path
-    """Run folder made by experiments.train."""
     index: tuple[int, ...] = (0, 1, 2, 3, 4, 5)
     """Test images to draw."""
     order: str = "policy"
     """policy, or the name of any order, as experiments.train takes it."""
     heatmap_limit: int = 1000
     """Test images behind the heat maps."""
-    device: str = "cpu"
-    """Torch device."""
-    threads: int | None = None
-    """CPU threads; None = torch's choice."""
 
     def __post_init__(self) -> None:
         if not self.index or min(self.index) < 0:
@@ -42,12 +37,9 @@ def main(config: ScanpathConfig) -> None:
     """Draw as configured."""
     from experiments.evaluation.draw import draw
     from experiments.evaluation.report import present_drawings
-    from experiments.runs import load_run
-    from experiments.training.build import set_threads
 
-    set_threads(config.threads)
     files = draw(
-        load_run(config.run, config.device),
+        config.load(),
         index=config.index,
         order=config.order,
         heatmap_limit=config.heatmap_limit,

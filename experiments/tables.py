@@ -9,13 +9,15 @@ from __future__ import annotations
 import html
 import json
 import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from pydantic import TypeAdapter, ValidationError
-
-from foveate.files import replacing
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,7 @@ class Result:
         """
         if not path.is_file():
             raise ValueError(f"no result at {path}")
-        return cls.from_content(json.loads(path.read_text()), path)
+        return cls.from_content(read_object(path), path)
 
     @classmethod
     def from_content(cls, content: dict[str, Any], path: Path) -> Self:
@@ -123,10 +125,8 @@ class Result:
             result: Self = TypeAdapter(cls).validate_python(content)
         except ValidationError as reason:
             first = reason.errors()[0]
-            place = ".".join(map(str, first["loc"]))
-            raise ValueError(
-                f"{path} is no {cls.kind} result of this version: {place}: {first['msg']}"
-            ) from reason
+            what = ": ".join([*filter(None, [".".join(map(str, first["loc"]))]), first["msg"]])
+            raise ValueError(f"{path} is no {cls.kind} result of this version: {what}") from reason
         return result
 
 
@@ -135,30 +135,87 @@ def plain(cell: str) -> str:
     return cell.replace("**", "")
 
 
-def write_json(path: Path, content: object) -> None:
-    """Write JSON in one step: an interrupted write leaves what was there.
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """Give a file to write to, of the same suffix; it takes the place of ``path`` in one step.
 
-    Raises:
-        ValueError: the file cannot be written.
+    An interrupted write leaves what was there. Of two processes that write at once, one is last.
     """
-    text = json.dumps(content, indent=2, default=str) + "\n"
-    with replacing(path) as file:
-        file.write(text.encode())
+    partial = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    try:
+        yield partial
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: object) -> None:
+    """Write JSON in one step."""
+    with written_whole(path) as partial:
+        partial.write_text(json_text(content))
+
+
+def json_text(content: object) -> str:
+    """Return JSON on many lines, with null for numbers that are not finite, which JSON lacks."""
+    # By way of JSON, so that keys and what only str() can write are plain before numbers are.
+    plain_content = json.loads(json.dumps(content, default=str))
+    return json.dumps(finite(plain_content), indent=2, allow_nan=False) + "\n"
+
+
+def finite(content: Any) -> Any:
+    """Return JSON content with None for every number that is not finite."""
+    if isinstance(content, dict):
+        return {name: finite(each) for name, each in content.items()}
+    if isinstance(content, (list, tuple)):
+        return [finite(each) for each in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content
 
 
 def json_line(content: object) -> str:
-    """Return JSON on one line, with null for numbers that are not finite, which JSON lacks."""
-    return json.dumps(_finite(content), allow_nan=False)
+    """Return JSON on one line, as :func:`json_text` does on many."""
+    return json.dumps(finite(content), allow_nan=False)
 
 
-def _finite(content: Any) -> Any:
-    if isinstance(content, float):
-        return content if math.isfinite(content) else None
-    if isinstance(content, dict):
-        return {name: _finite(each) for name, each in content.items()}
-    if isinstance(content, (list, tuple)):
-        return [_finite(each) for each in content]
-    return content
+def read_json(path: Path) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        ValueError: it holds no JSON, or one nested deeper than Python reads.
+    """
+    try:
+        return json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as reason:
+        raise ValueError(
+            f"{path} is damaged: it holds no JSON ({type(reason).__name__}: {reason})"
+        ) from reason
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """Read a JSON file that holds an object.
+
+    Raises:
+        ValueError: it holds anything else.
+    """
+    content = read_json(path)
+    if not isinstance(content, Mapping):
+        raise ValueError(f"{path} holds a {type(content).__name__} where an object belongs")
+    return dict(content)
+
+
+def set_aside(result: Path, pictures: Sequence[Path] = ()) -> None:
+    """Keep a result, and the pictures of it, under a number that none of them has."""
+    files = (result, *pictures)
+    number = next(n for n in count(1) if not any(numbered(each, n).exists() for each in files))
+    for each in files:
+        # Another process may have kept it in the meantime.
+        if each.exists():
+            os.replace(each, numbered(each, number))
+    print(f"kept: what was there, of other options, as {numbered(result, number).name}")
+
+
+def numbered(path: Path, number: int) -> Path:
+    """Return the path under a number: ``compare_1.json``."""
+    return path.with_stem(f"{path.stem}_{number}")
 
 
 def plural(number: int, noun: str) -> str:
@@ -167,12 +224,14 @@ def plural(number: int, noun: str) -> str:
 
 
 def with_interval(mean: float, interval: tuple[float, float] | None, digits: int = 3) -> str:
-    """Write a mean and, where it was measured more than once, its 95% interval."""
+    """Write a mean and its 95% interval; ``[-]`` where there are too few values for one."""
     if interval is None:
-        return f"{mean:.{digits}f}"
+        return f"{mean:.{digits}f} [-]"
     return f"{mean:.{digits}f} [{interval[0]:.{digits}f}, {interval[1]:.{digits}f}]"
 
 
-def signed(mean: float, interval: tuple[float, float], digits: int = 4) -> str:
-    """Write a difference with its 95% interval."""
+def signed(mean: float, interval: tuple[float, float] | None, digits: int = 4) -> str:
+    """Write a difference as :func:`with_interval` does, with its sign."""
+    if interval is None:
+        return f"{mean:+.{digits}f} [-]"
     return f"{mean:+.{digits}f} [{interval[0]:+.{digits}f}, {interval[1]:+.{digits}f}]"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Self, TypeAlias
@@ -100,11 +100,11 @@ class BenchResult(Result):
     caption: str
     """What was measured, in one line."""
     columns: tuple[str, ...]
-    rows: tuple[tuple[str | float, ...], ...]
+    rows: tuple[tuple[str | float | None, ...], ...]
     """One cell per column; the first is the row's name."""
     numbers: dict[str, float | None]
     """What later checks read, a key each in the file; None = cannot be measured here."""
-    curves: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    curves: Mapping[str, tuple[float | None, ...]] = field(default_factory=dict)
     """Series that stand behind a number, by name."""
     threads: int
     repeats: int
@@ -119,7 +119,9 @@ class BenchResult(Result):
     @classmethod
     def from_content(cls, content: dict[str, Any], path: Path) -> Self:
         """Read the numbers back from under their names."""
-        numbers = {key: content.get(key) for key in content.get("keys", ())}
+        keys = content.get("keys")
+        listed = keys if isinstance(keys, list) else ()
+        numbers = {str(key): content.get(str(key)) for key in listed}
         return super().from_content({**content, "numbers": numbers}, path)
 
     def tables(self) -> list[Table]:

@@ -13,7 +13,12 @@ from torch import Tensor
 from experiments.evaluation.compare_result import Comparison, OrderErrors
 from experiments.evaluation.diagnostics import diagnose
 from experiments.evaluation.intervals import Interval, gap_interval, half_width, mean_interval
-from experiments.evaluation.scanpaths import IMAGE_INDEPENDENT, error_curves_of, scanpaths
+from experiments.evaluation.scanpaths import (
+    IMAGE_INDEPENDENT,
+    Scanners,
+    error_curves_of,
+    scanpaths,
+)
 from experiments.run_folder import git_commit
 from experiments.runs import Run
 from foveate.data import ImageSet
@@ -40,21 +45,23 @@ def compare(
         oracle_limit: test images of the greedy oracles and of the gap.
 
     Raises:
-        ValueError: the judge reads other images, or there are less than two images.
+        ValueError: the judge reads other images, an order or agent is unknown, less than two
+            images are asked for, or the model's predictions are not finite.
     """
-    if judge is not None:
-        check_judge(run, judge)
+    check_question(run, judge, min(limit, oracle_limit))
+    scanners = Scanners.of(run.model, orders, agents)
     test, images, looked_at = images_of(run, limit)
     few = min(oracle_limit, len(images))
-    check_numbers(len(images), len(looked_at), few)
-    paths = scanpaths(run, images, looked_at, oracle_limit=few, orders=orders, agents=agents)
-    model = (judge or run).model
-    curves = {name: error_curves_of(model, images, path) for name, path in paths.items()}
+    paths = scanpaths(run, images, looked_at, oracle_limit=few, scanners=scanners)
+    by = judge or run
+    curves = {name: error_curves_of(by.model, images, path) for name, path in paths.items()}
+    check_finite(curves, by)
     area = {name: curve[:, 1:].mean(1) for name, curve in curves.items()}
     rows = order_errors(curves, area)
     gap, gap_ci95 = gap_closed(area, "oracle")
     gap_16, gap_16_ci95 = gap_closed(area, "oracle_16")
-    own_minus_other = area["policy"] - area["other_image"]
+    other = area.get("other_image")
+    own_minus_other = None if other is None else area["policy"] - other
     return Comparison(
         orders=rows,
         gap_closed=gap,
@@ -75,6 +82,7 @@ def compare(
             "agents": agents,
             "limit": limit,
             "oracle_limit": oracle_limit,
+            **run.data_options,
         },
     )
 
@@ -91,12 +99,13 @@ def images_of(
     return test, images, looked_at
 
 
-def check_numbers(num_test: int, num_validation: int, num_of_oracles: int) -> None:
-    """Raise ValueError unless every interval has two or more images."""
-    if min(num_of_oracles, num_validation) < 2:
+def check_finite(curves: dict[str, Float[np.ndarray, "R S"]], run: Run) -> None:
+    """Raise ValueError if the errors of a model are not finite."""
+    broken = sum(int((~np.isfinite(curve).all(1)).sum()) for curve in curves.values())
+    if broken:
         raise ValueError(
-            f"a comparison takes two or more images; there are {num_test} in test, of which the "
-            f"oracles scan {num_of_oracles}, and {num_validation} in val"
+            f"the model in {run.directory} predicts numbers that are not finite, in {broken} of "
+            f"{sum(map(len, curves.values()))} scans; its training went wrong, train anew"
         )
 
 
@@ -114,7 +123,9 @@ def facts_of(run: Run) -> dict[str, Any]:
     }
 
 
-def gap_closed(area: dict[str, Float[np.ndarray, " R"]], oracle: str) -> tuple[float, Interval]:
+def gap_closed(
+    area: dict[str, Float[np.ndarray, " R"]], oracle: str
+) -> tuple[float | None, Interval | None]:
     """Share of the gap from random to an oracle that the policy closes, on the oracle's images."""
     few = len(area[oracle])
     return gap_interval(area["random"][:few], area["policy"][:few], area[oracle])
@@ -122,11 +133,16 @@ def gap_closed(area: dict[str, Float[np.ndarray, " R"]], oracle: str) -> tuple[f
 
 def not_beaten(rows: dict[str, OrderErrors]) -> tuple[str, ...]:
     """Return the controls that know nothing of the image and may be as good as the policy."""
-    return tuple(name for name in IMAGE_INDEPENDENT if rows[name].minus_policy_ci95[0] <= 0)
+    intervals = {name: rows[name].minus_policy_ci95 for name in IMAGE_INDEPENDENT if name in rows}
+    return tuple(name for name, each in intervals.items() if each is not None and each[0] <= 0)
 
 
-def check_judge(run: Run, judge: Run) -> None:
-    """Raise ValueError unless the judge's model reads the images and the patches of the run."""
+def check_question(run: Run, judge: Run | None, num_images: int) -> None:
+    """Raise ValueError unless intervals can be had, and a judge reads the run's images."""
+    if num_images < 2:
+        raise ValueError("limit and oracle_limit take two or more images, to have an interval")
+    if judge is None:
+        return
     world, judged = run.model, judge.model
     sizes, judged_sizes = (
         (model.config.in_chans, model.config.image_size, model.grid) for model in (world, judged)

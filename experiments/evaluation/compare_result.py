@@ -38,19 +38,22 @@ NARROW = ("order", "area", "final", *COLUMNS[3:])
 
 @dataclass(frozen=True, kw_only=True)
 class OrderErrors:
-    """Errors of one order over the test images. All intervals are bootstraps over images."""
+    """Errors of one order over the test images.
+
+    All intervals are bootstraps over images; None = of a single image.
+    """
 
     auc: float
     """Area under the error curve: mean error after fixations 1..T, over the error before."""
-    auc_ci95: Interval
+    auc_ci95: Interval | None
     final_error: float
     """Error after the last fixation, over the error before the first."""
     minus_random: float
     """Area minus that of random orders, paired over images."""
-    minus_random_ci95: Interval
+    minus_random_ci95: Interval | None
     minus_policy: float
     """Area minus that of the policy, paired over images."""
-    minus_policy_ci95: Interval
+    minus_policy_ci95: Interval | None
     images: int
     """Test images that were scanned, the first ones; the oracles scan fewer than the others."""
     curve: tuple[float, ...]
@@ -66,12 +69,13 @@ class Comparison(RunResult):
     kind: ClassVar[str] = "compare"
     orders: dict[str, OrderErrors]
     """By name, best first."""
-    gap_closed: float
-    """Share of the gap from random to the oracle over all patches that the policy closes."""
-    gap_closed_ci95: Interval
-    gap_closed_oracle_16: float
+    gap_closed: float | None
+    """Share of the gap from random to the oracle over all patches that the policy closes; None =
+    there is no gap."""
+    gap_closed_ci95: Interval | None
+    gap_closed_oracle_16: float | None
     """The same with the oracle over 16 random patches."""
-    gap_closed_oracle_16_ci95: Interval
+    gap_closed_oracle_16_ci95: Interval | None
     diagnostics: Diagnostics
     not_better_than: tuple[str, ...] | None = None
     """Controls that the policy fails to beat; None = an old record, which does not say."""
@@ -123,7 +127,7 @@ class Comparison(RunResult):
             f"{self._scans()}, {'periphery' if self.periphery else 'blind'}, seed {self.seed}, "
             f"{training}, compared at `{self.commit[:10]}`."
         )
-        rows = tuple(self._row(name) for name in SHOWN)
+        rows = tuple(self._row(name) for name in SHOWN if name in self.orders)
         return Table(COLUMNS, rows, caption, (" ".join(self._findings()),))
 
     def _scans(self) -> str:
@@ -148,20 +152,29 @@ class Comparison(RunResult):
 
     def _findings(self) -> list[str]:
         """Parts of a paragraph on the policy."""
-        (low, high), (low_16, high_16) = self.gap_closed_ci95, self.gap_closed_oracle_16_ci95
-        signs = self.diagnostics
+        signs, images = self.diagnostics, self.orders["oracle"].images
+        own = "nothing, as there is no other image"
+        if signs.own_minus_other is not None:
+            own = signed(signs.own_minus_other, signs.own_minus_other_ci95)
         return [
-            f"The policy closes {self.gap_closed:.1%} [{low:.1%}, {high:.1%}] of the gap from "
+            f"The policy closes {share(self.gap_closed, self.gap_closed_ci95)} of the gap from "
             "random to the greedy oracle over all patches,",
-            f"and {self.gap_closed_oracle_16:.1%} [{low_16:.1%}, {high_16:.1%}] of that to the "
-            "oracle over 16 random ones;",
-            f"the oracles scan the first {self.orders['oracle'].images} images, to which their "
+            f"and {share(self.gap_closed_oracle_16, self.gap_closed_oracle_16_ci95)} of that to "
+            "the oracle over 16 random ones;",
+            f"the oracles scan the first {plural(images, 'image')}, to which their "
             "gaps and differences refer.",
-            "Its own path minus another image's: "
-            f"{signed(signs.own_minus_other, signs.own_minus_other_ci95)};",
-            f"{signs.distinct_orders} distinct orders on {signs.images} images; "
+            f"Its own path minus another image's: {own};",
+            f"{signs.distinct_orders} distinct orders on {plural(signs.images, 'image')}; "
             f"percentile of the chosen patch by true reward {signs.chosen_percentile:.2f}.",
         ]
+
+
+def share(closed: float | None, interval: Interval | None) -> str:
+    """Write the share of a gap that is closed, with its interval; ``-`` where there is no gap."""
+    if closed is None:
+        return "-"
+    between = "-" if interval is None else f"{interval[0]:.1%}, {interval[1]:.1%}"
+    return f"{closed:.1%} [{between}]"
 
 
 def training_facts(manifest: dict[str, Any], config: dict[str, Any]) -> str:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from dataclasses import dataclass
-from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 
@@ -21,9 +20,8 @@ from experiments.evaluation.generation import (
 from experiments.evaluation.intervals import Interval, seed_interval
 from experiments.evaluation.run_result import RunResult, minutes
 from experiments.run_folder import git_commit, read_manifest
-from experiments.runs import Run, load_run
+from experiments.runs import Run
 from experiments.tables import Table, plural, with_interval
-from experiments.training.build import set_threads
 from foveate.model import AnyOrderTransformer
 from foveate.model.parallel_decoding import DecodingSchedule, frechet_distance, search_schedule
 
@@ -38,7 +36,7 @@ class Decoded:
     """Median over repetitions."""
     distance: float
     """Frechet distance of the model's mean features to those of test images."""
-    distance_ci95: Interval
+    distance_ci95: Interval | None
     """Over repetitions."""
 
 
@@ -103,64 +101,89 @@ class DecodeResult(RunResult):
 
 
 def decode(
-    run: Path,
+    run: Run,
     *,
     passes: tuple[int, ...] = (1, 2, 4, 8, 16),
     num_images: int = 256,
     repeats: int = 3,
     one_by_one: bool = True,
-    against: Path | None = None,
+    against: Run | None = None,
     search: int = 0,
     search_passes: int = 4,
     seed: int = 0,
-    threads: int | None = None,
 ) -> DecodeResult:
     """Generate images by every decoding, and measure time and distance to test images.
 
     Args:
-        run: folder of a run whose model has a masked stream and a palette.
+        run: its model has a masked stream and a palette.
         passes: numbers of forward passes.
         num_images: images generated for each distance, two or more.
         repeats: times that each is generated, with other noise, two or more.
         one_by_one: whether to decode one patch per pass as well.
-        against: folder of an autoregressive run of the same images; None = none.
+        against: an autoregressive run of the same images; None = none.
         search: updates of the search for a schedule of ``search_passes``; 0 = no search.
         search_passes: passes of the schedule that is searched for.
         seed: of all noise.
-        threads: CPU threads; None leaves them as they are.
 
     Raises:
         ValueError: a model is of another kind, or has fewer patches than passes.
     """
-    set_threads(threads)
-    loaded = load_run(run)
-    model = loaded.model
-    check_decodable(loaded, max(*passes, search_passes if search else 1))
-    other = None if against is None else load_comparable(against, loaded)
+    model = run.model
+    check_decodable(run, max(*passes, search_passes if search else 1))
+    if against is not None:
+        check_comparable(against, run)
     schedules = {f"parallel, {each} passes": DecodingSchedule.cosine(each) for each in passes}
-    searched = Searched()
-    if search:
-        searched = searched_schedule(loaded, search_passes, search, num_images, seed)
+    asked = run, search_passes, search, num_images, seed
+    searched = searched_schedule(*asked) if search else Searched()
     if searched.schedule is not None:
         schedules[f"parallel, {search_passes} passes, searched"] = searched.schedule
-    decodings = {
-        name: (each.num_passes, parallel(model, each)) for name, each in schedules.items()
-    } | sequential(model if one_by_one else None, other)
+    decodings = in_parallel(model, schedules) | sequential(model if one_by_one else None, against)
     seeds = range(seed + 1, seed + 1 + repeats)
     return DecodeResult(
-        decodings=measured(loaded, decodings, num_images=num_images, seeds=seeds),
+        decodings=measured(run, decodings, num_images=num_images, seeds=seeds),
         searched=searched,
-        data=loaded.data,
-        train_seconds=read_manifest(run).get("train_seconds"),
-        against_train_seconds=read_manifest(against).get("train_seconds") if against else None,
-        num_patches=model.num_patches,
+        against_train_seconds=None if against is None else train_seconds(against),
         num_images=num_images,
         repeats=repeats,
         threads=torch.get_num_threads(),
         seed=seed,
-        commit=git_commit(),
-        iteration=loaded.iteration,
+        **facts_of(run),
+        options={
+            "passes": passes,
+            "num_images": num_images,
+            "repeats": repeats,
+            "one_by_one": one_by_one,
+            "against": None if against is None else against.directory,
+            "search": search,
+            "search_passes": search_passes,
+            "seed": seed,
+            **run.data_options,
+        },
     )
+
+
+def facts_of(run: Run) -> dict[str, Any]:
+    """Fields of a result that are the run's and the code's."""
+    return {
+        "data": run.data,
+        "train_seconds": train_seconds(run),
+        "num_patches": run.model.num_patches,
+        "commit": git_commit(),
+        "iteration": run.iteration,
+    }
+
+
+def train_seconds(run: Run) -> float | None:
+    """Return how long a run was trained; None = its manifest does not say."""
+    seconds: float | None = read_manifest(run.directory).get("train_seconds")
+    return seconds
+
+
+def in_parallel(
+    model: AnyOrderTransformer, schedules: dict[str, DecodingSchedule]
+) -> dict[str, tuple[int, Decoding]]:
+    """Return decodings by schedules, with their passes."""
+    return {name: (each.num_passes, parallel(model, each)) for name, each in schedules.items()}
 
 
 def sequential(
@@ -219,13 +242,8 @@ def check_decodable(run: Run, most_passes: int) -> None:
         raise ValueError(f"{num_patches} patches take at most as many passes, got {most_passes}")
 
 
-def load_comparable(against: Path, run: Run) -> Run:
-    """Load an autoregressive run of a palette and the same images.
-
-    Raises:
-        ValueError: it is another.
-    """
-    other = load_run(against)
+def check_comparable(other: Run, run: Run) -> None:
+    """Raise ValueError unless a run is autoregressive, of a palette and of the same images."""
     parts = other.model.config
     kind = parts.stream == "causal" and parts.target == "colors"
     images = [
@@ -238,7 +256,6 @@ def load_comparable(against: Path, run: Run) -> Run:
             f"--against needs a causal model of a palette, as of recipe igpt, of {data} in shape "
             f"{tuple(shape)}; {other.directory} holds another"
         )
-    return other
 
 
 def searched_schedule(

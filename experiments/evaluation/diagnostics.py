@@ -28,9 +28,10 @@ class Diagnostics:
     """Different scanpaths over the images."""
     images: int
     """Images that were scanned."""
-    own_minus_other: float
-    """Area of the policy's path minus that of another image's; below 0 = it uses the image."""
-    own_minus_other_ci95: Interval
+    own_minus_other: float | None
+    """Area of the policy's path minus that of another image's; below 0 = it uses the image; None =
+    there is no other image."""
+    own_minus_other_ci95: Interval | None
     """Bootstrap over images."""
     chosen_percentile: float
     """Where the chosen fixation stands among the selectable ones by true one-step reward.
@@ -80,7 +81,7 @@ def diagnose(
     model: AnyOrderTransformer,
     images: Float[Tensor, "R C H W"],
     order: Int[Tensor, "B T ..."],
-    own_minus_other: Float[np.ndarray, " B"],
+    own_minus_other: Float[np.ndarray, " B"] | None,
     fixations: Fixations | None = None,
 ) -> Diagnostics:
     """Diagnose a policy from its scanpaths.
@@ -90,11 +91,11 @@ def diagnose(
         images: the first R of the images; the percentile is measured on these.
         order: the policy's scanpath of every image.
         own_minus_other: area under the error curve of each image's scanpath minus the area of
-            another image's.
+            another image's; None = there is no other image.
         fixations: what the policy chose from; None = each fixation opens one patch.
     """
     rank = order_to_rank(order, model.num_patches)
-    mean, interval = mean_interval(own_minus_other)
+    mean, interval = (None, None) if own_minus_other is None else mean_interval(own_minus_other)
     percentiles = chosen_percentiles(model, images, order[: len(images)], fixations)
     return Diagnostics(
         fixation_entropy_nats=tuple(

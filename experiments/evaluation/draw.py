@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 
+from experiments.evaluation.run_result import RunResult
 from experiments.evaluation.scanpaths import ordered_in_chunks, scan_in_chunks
+from experiments.run_folder import git_commit
 from experiments.runs import Run
+from experiments.tables import written_whole
 from foveate.drawing import fixation_heatmaps, scanpath_animation, scanpath_sheet
+from foveate.orders.semantic import model_ordering
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drawings(RunResult):
+    """What pictures of scanpaths show; they lie beside the file of this result."""
+
+    kind: ClassVar[str] = "scanpaths"
+
+    dataset: str
+    commit: str
 
 
 def draw(
@@ -20,6 +36,8 @@ def draw(
 ) -> list[Path]:
     """Draw into the run folder; return the files: sheet, animation, heat maps.
 
+    Pictures of other options are kept under a number, as scanpaths.json tells.
+
     Args:
         run: its policy scans, and its model reconstructs.
         index: test images of the sheet and the animation.
@@ -29,6 +47,7 @@ def draw(
     Raises:
         ValueError: unknown order, or an image that the test split does not hold.
     """
+    chosen_order = None if order == "policy" else model_ordering(order, run.model)
     test = run.split("test", max(heatmap_limit, *index) + 1)
     if max(index) >= len(test):
         raise ValueError(
@@ -36,11 +55,13 @@ def draw(
         )
     every = torch.arange(min(heatmap_limit, len(test)))
     images = test.batch(torch.cat([torch.tensor(index), every]), device=torch.device(run.device))
-    if order == "policy":
+    if chosen_order is None:
         paths = scan_in_chunks(run.agent, run.model, images, run.budget, fixations=run.fixations)
     else:
         generator = torch.Generator().manual_seed(run.seed)
-        paths = ordered_in_chunks(order, run.model, images, run.budget, generator, run.fixations)
+        paths = ordered_in_chunks(
+            chosen_order, run.model, images, run.budget, generator, run.fixations
+        )
     chosen = len(index)
     picked, path = images[:chosen], paths[:chosen]
     canvas = run.model.reconstructions(picked, path)
@@ -50,7 +71,12 @@ def draw(
         run.directory / f"{name}{suffix}.{kind}"
         for name, kind in (("scanpaths", "png"), ("scanpaths", "gif"), ("fixations", "png"))
     ]
-    scanpath_sheet(picked, path, canvas, run.model.grid, files[0], errors=error)
-    scanpath_animation(picked, path, canvas, run.model.grid, files[1])
-    fixation_heatmaps(paths[chosen:], run.model.grid, files[2])
+    result = Drawings(dataset=run.dataset(test), commit=git_commit(), iteration=run.iteration)
+    options = {"index": index, "order": order, "heatmap_limit": heatmap_limit, **run.data_options}
+    result.keep(files[0].with_suffix(".json"), options, files)
+    with written_whole(files[0]) as sheet, written_whole(files[1]) as animation:
+        scanpath_sheet(picked, path, canvas, run.model.grid, sheet, errors=error)
+        scanpath_animation(picked, path, canvas, run.model.grid, animation)
+    with written_whole(files[2]) as maps:
+        fixation_heatmaps(paths[chosen:], run.model.grid, maps)
     return files

@@ -22,7 +22,8 @@ def parallel(model: AnyOrderTransformer, schedule: DecodingSchedule) -> Decoding
     """Return decoding by a schedule."""
 
     def decoding(canvas: Float[Tensor, "B C H W"], generator: torch.Generator) -> Tensor:
-        hidden = torch.ones(len(canvas), model.num_patches, dtype=torch.bool)
+        every = len(canvas), model.num_patches
+        hidden = torch.ones(every, dtype=torch.bool, device=canvas.device)
         return decode_in_parallel(model, canvas, hidden, schedule, generator=generator)
 
     return decoding
@@ -43,7 +44,8 @@ def generate(
 ) -> Float[Tensor, "B C H W"]:
     """Generate images from nothing."""
     shape = (model.config.in_chans, *model.config.image_size)
-    parts = torch.zeros(num_images, *shape).split(64)
+    device = next(model.parameters()).device
+    parts = torch.zeros(num_images, *shape, device=device).split(64)
     return torch.cat([decoding(part, generator) for part in parts])
 
 
@@ -53,10 +55,11 @@ def pooled(
 ) -> Float[np.ndarray, "B D"]:
     """Return mean features of images, as the model's palette shows them."""
     parts = [model.features(part)[-1].mean(1) for part in images.split(250)]
-    values: Float[np.ndarray, "B D"] = torch.cat(parts).double().numpy()
+    values: Float[np.ndarray, "B D"] = torch.cat(parts).double().cpu().numpy()
     return values
 
 
 def features(model: AnyOrderTransformer, images: ImageSet) -> Float[np.ndarray, "M D"]:
     """Return mean features of a set."""
-    return pooled(model, images.batch(torch.arange(len(images))))
+    device = next(model.parameters()).device
+    return pooled(model, images.batch(torch.arange(len(images)), device=device))

@@ -1,8 +1,12 @@
-"""95% intervals: of a mean over images, of the share of a gap, and of a mean over seeds."""
+"""95% intervals: of a mean over images, of the share of a gap, and of a mean over seeds.
+
+A single value has none: None.
+"""
 
 from __future__ import annotations
 
 import statistics
+import warnings
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -31,8 +35,10 @@ def bootstrap_interval(
     return float(interval.low), float(interval.high)
 
 
-def mean_interval(values: Float[np.ndarray, " B"]) -> tuple[float, Interval]:
+def mean_interval(values: Float[np.ndarray, " B"]) -> tuple[float, Interval | None]:
     """Mean over images and its bootstrap interval."""
+    if len(values) < 2:
+        return float(values[0]), None
     if np.ptp(values) == 0:
         return float(values[0]), (float(values[0]), float(values[0]))
     return float(values.mean()), bootstrap_interval((values,), np.mean)
@@ -42,17 +48,25 @@ def gap_interval(
     random: Float[np.ndarray, " B"],
     policy: Float[np.ndarray, " B"],
     oracle: Float[np.ndarray, " B"],
-) -> tuple[float, Interval]:
+) -> tuple[float | None, Interval | None]:
     """Share of the random-to-oracle gap that the policy closes, and its bootstrap interval.
 
-    ``mean(random - policy) / mean(random - oracle)``: 0 = as random, 1 = as the oracle.
+    ``mean(random - policy) / mean(random - oracle)``: 0 = as random, 1 = as the oracle. Without a
+    gap there is no share of it; if some resample has no gap, there is no interval.
     """
 
     def share(won: np.ndarray, gap: np.ndarray, axis: int = -1) -> np.ndarray:
         return np.asarray(won.mean(axis) / gap.mean(axis))
 
     won, gap = random - policy, random - oracle
-    return float(share(won, gap)), bootstrap_interval((won, gap), share)
+    if gap.mean() == 0:
+        return None, None
+    if len(gap) < 2:
+        return float(share(won, gap)), None
+    with np.errstate(divide="ignore", invalid="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", stats.DegenerateDataWarning)
+        interval = bootstrap_interval((won, gap), share)
+    return float(share(won, gap)), interval if np.isfinite(interval).all() else None
 
 
 def half_width(curve: Float[np.ndarray, "B S"]) -> Float[np.ndarray, " S"]:
@@ -60,8 +74,10 @@ def half_width(curve: Float[np.ndarray, "B S"]) -> Float[np.ndarray, " S"]:
     return 1.96 * curve.std(0) / np.sqrt(len(curve))
 
 
-def seed_interval(values: Sequence[float]) -> Interval:
-    """Interval of a mean over two or more seeds: Student's t."""
+def seed_interval(values: Sequence[float]) -> Interval | None:
+    """Interval of a mean over seeds: Student's t."""
+    if len(values) < 2:
+        return None
     half = float(stats.t.ppf(0.975, len(values) - 1)) * float(stats.sem(values))
     mean = statistics.mean(values)
     return mean - half, mean + half

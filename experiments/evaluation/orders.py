@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -13,14 +12,17 @@ from pydantic import TypeAdapter
 from experiments.evaluation.equal_compute import CountedRun, at_equal_compute, saved_mb
 from experiments.evaluation.orders_plan import plan_row
 from experiments.evaluation.orders_result import OrderRow, OrderRun, OrdersResult
-from experiments.evaluation.probe import check_labels
+from experiments.evaluation.probe_questions import Questions
 from experiments.run_folder import git_commit, read_manifest
 from experiments.runs import Run
-from experiments.tables import write_json
+from experiments.tables import read_json, write_json
 from experiments.training.build import load_split, set_threads
 from experiments.training.config import TrainConfig
 from experiments.training.loop import finished_run
 from foveate.probes import Attention, extract_features, knn_probe, linear_probe
+
+PROBES = ("linear", "knn")
+"""What every run is probed with."""
 
 
 @dataclass(frozen=True)
@@ -63,8 +65,7 @@ def compare_orders(
         ValueError: the data has no labels, a name is unknown, or the operations pay for no step.
     """
     set_threads(common.run.threads)
-    for split in ("train", "test"):
-        check_labels(load_split(common, split, 100), split)
+    check_answerable(common, probe_train, probe_test)
     counted = {}
     for name in names:
         plan = plan_row(common, name, of_recipes=of_recipes, budget=budget)
@@ -93,12 +94,25 @@ def compare_orders(
     )
 
 
+def check_answerable(common: TrainConfig, probe_train: int, probe_test: int) -> None:
+    """Raise ValueError if the images that probes are to see cannot answer them.
+
+    This is asked before the hours of training.
+    """
+    train, test = load_split(common, "train", probe_train), load_split(common, "test", probe_test)
+    notes = Questions.of(train, test, list(PROBES), seed=0).notes
+    for name, note in notes.items():
+        if name in PROBES:
+            raise ValueError(f"no order could be probed ({name}): {note}")
+        print(f"note: {note}")
+
+
 def measured(counted: CountedRun, probe_train: int, probe_test: int) -> OrderRun:
     """Train one run, or load it, and probe it."""
     run = finished_run(counted.config)
     path = run.directory / "probe_orders.json"
     if path.is_file():
-        stored = TypeAdapter(OrderRun).validate_python(json.loads(path.read_text()))
+        stored = TypeAdapter(OrderRun).validate_python(read_json(path))
         same = (stored.probe_train, stored.probe_test) == (probe_train, probe_test)
         if same and stored.linear_causal is not None:
             return stored
@@ -141,6 +155,8 @@ def probe_best_layer(
     The layer is best on held-out training images.
     """
     train, test = run.split("train", probe_train), run.split("test", probe_test)
+    questions = Questions.of(train, test, list(PROBES), seed=0)
+    train, test = questions.train, questions.test
     seen = extract_features(run.model, train, attention=attention)
     unseen = extract_features(run.model, test, attention=attention)
     known, wanted = train.labels.numpy(), test.labels.numpy()

@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import ClassVar, Self
 
 from experiments.evaluation.intervals import Interval, seed_interval
-from experiments.run_folder import set_aside
-from experiments.tables import Result, Table, plural, signed, with_interval
+from experiments.tables import Result, Table, plural, set_aside, signed, with_interval
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +80,7 @@ class OrderRow:
         columns = [run.accuracies() for run in runs]
         values = {name: [column[name] for column in columns] for name in columns[0]}
         means = {name: statistics.mean(each) for name, each in values.items()}
-        intervals = {name: interval_over_seeds(each) for name, each in values.items()}
+        intervals = {name: seed_interval(each) for name, each in values.items()}
         return cls(
             runs=tuple(runs),
             linear=means["linear"],
@@ -108,7 +107,8 @@ class OrderRow:
             "k-NN, causal mask": (self.knn_causal, self.knn_causal_ci95),
         }
         return {
-            name: with_interval(mean, interval)
+            # A single seed is nothing that is missing.
+            name: f"{mean:.3f}" if interval is None else with_interval(mean, interval)
             for name, (mean, interval) in measured.items()
             if mean is not None
         }
@@ -165,12 +165,16 @@ class OrdersResult(Result):
     def with_earlier(self, path: Path) -> Self:
         """Add the rows of an earlier call with the same settings and seeds.
 
-        A file of other settings, or whose rows were not probed with the causal mask, is kept beside
-        under a number.
+        A file of other settings or versions, damaged, or whose rows were not probed with the
+        causal mask, is kept beside under a number.
         """
         if not path.is_file():
             return self
-        earlier = self.read(path)
+        try:
+            earlier = self.read(path)
+        except ValueError:
+            set_aside(path)
+            return self
         # Rows of one table may differ in these.
         now, before = (
             dataclasses.replace(each, orders={}, commit="", threads=0) for each in (self, earlier)
@@ -244,8 +248,3 @@ class OrdersResult(Result):
             caption=caption,
             notes=notes,
         )
-
-
-def interval_over_seeds(values: Sequence[float]) -> Interval | None:
-    """Return the 95% interval of a mean; None of a single value."""
-    return None if len(values) == 1 else seed_interval(values)

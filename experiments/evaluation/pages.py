@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 from experiments.benchmarks.env import BenchEnvResult
 from experiments.benchmarks.timing import BenchResult
@@ -15,7 +13,7 @@ from experiments.evaluation.probe_result import ProbeResult
 from experiments.evaluation.read import ReadResult
 from experiments.evaluation.study import StudyResult
 from experiments.evaluation.torture_result import TortureResult
-from experiments.tables import Result, Table, plural
+from experiments.tables import Result, Table, plural, read_json, read_object
 
 ROOT = Path(__file__).parents[2]
 RECORDS = ROOT / "experiments" / "records"
@@ -61,12 +59,9 @@ def read_result(path: Path) -> Result:
     """
     if not path.is_file():
         raise ValueError(f"no result file at {path}")
-    try:
-        content = json.loads(path.read_text())
-    except ValueError as reason:
-        raise ValueError(f"{path} is no result file: it holds no JSON ({reason})") from reason
+    content = read_json(path)
     kind = content.get("kind") if isinstance(content, dict) else None
-    if kind not in RESULTS:
+    if not isinstance(kind, str) or kind not in RESULTS:
         raise ValueError(
             f"{path} is no result of a study or benchmark: its kind must be one of "
             f"{', '.join(RESULTS)}, got {kind}"
@@ -74,19 +69,15 @@ def read_result(path: Path) -> Result:
     return RESULTS[kind].from_content(content, path)
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON file of a record; empty if the record has none."""
-    return json.loads(path.read_text()) if path.is_file() else {}
-
-
 def run_tables(folder: Path) -> str:
     """Return comparison and probe of a recorded run as Markdown, with its compute."""
     training = training_facts(
-        read_json(folder / "manifest.json"), read_json(folder / "config.json")
+        read_object(folder / "manifest.json"), read_object(folder / "config.json")
     )
     tables = [Comparison.read(folder / "compare.json").summary(training)]
     if (folder / "probe.json").is_file():
-        tables.append(ProbeResult.read(folder / "probe.json").summary())
+        probed = ProbeResult.read(folder / "probe.json")
+        tables += probed.tables() if probed.notes else [probed.summary()]
     return "\n\n".join(table.to_markdown() for table in tables)
 
 
@@ -100,7 +91,10 @@ def area_of(comparison: Comparison, name: str) -> float:
 
 def short_table(folder: Path) -> Table:
     """Return four rows of a recorded comparison, for those who see one for the first time."""
-    manifest, result = read_json(folder / "manifest.json"), Comparison.read(folder / "compare.json")
+    manifest, result = (
+        read_object(folder / "manifest.json"),
+        Comparison.read(folder / "compare.json"),
+    )
     orders = result.orders
     return Table(
         columns=("order", "what it fixates", "area under the error curve (lower is better)"),
@@ -123,9 +117,12 @@ def summary_table(folders: dict[str, Path]) -> Table:
     rows = []
     for slug, folder in folders.items():
         result = Comparison.read(folder / "compare.json")
-        areas = (f"{area_of(result, name):.3f}" for name in SUMMARY)
-        gaps = f"{result.gap_closed:.0%} / {result.gap_closed_oracle_16:.0%}"
-        rows.append((linked(slug, folder), *areas, gaps))
+        areas = (
+            f"{area_of(result, name):.3f}" if name in result.orders else "-" for name in SUMMARY
+        )
+        gaps = (result.gap_closed, result.gap_closed_oracle_16)
+        shares = " / ".join("-" if gap is None else f"{gap:.0%}" for gap in gaps)
+        rows.append((linked(slug, folder), *areas, shares))
     return Table(
         caption="Area under the error curve (lower is better), one seed each; "
         "intervals, probes, and commands are in the records. "

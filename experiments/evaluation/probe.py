@@ -8,13 +8,14 @@ from typing import Any
 import torch
 
 from experiments.evaluation.probe_options import Pooling, Probe, ProbeOptions
-from experiments.evaluation.probe_result import ProbeResult, best_of
+from experiments.evaluation.probe_questions import Questions
+from experiments.evaluation.probe_result import COLUMNS, TITLES, ProbeResult, best_of
 from experiments.evaluation.probe_views import POOLINGS, Probing, Row, Variant, progress, tuning
 from experiments.run_folder import git_commit
 from experiments.runs import Run
 from foveate.data import ImageSet
 from foveate.orders.semantic import model_ordering
-from foveate.probes import Attention, States, hold_out, pixel_features
+from foveate.probes import Attention, States, pixel_features
 from foveate.probes.finetuning import FineTuneConfig
 from foveate.probes.heads import token_bytes
 
@@ -31,15 +32,6 @@ def layers_to_concat(chosen: tuple[int, ...], depth: int) -> list[int]:
             f"1..{depth}, got {' '.join(map(str, chosen)) or 'none'}"
         )
     return list(range(depth - chosen[0], depth)) if len(chosen) == 1 else [i - 1 for i in chosen]
-
-
-def check_labels(images: ImageSet, split: str) -> None:
-    """Raise ValueError unless all images of a split have a label."""
-    if int(images.labels.min()) < 0:
-        raise ValueError(
-            f"the {split} split of {images.name} has images without a label, so that nothing "
-            "can be probed; train on --data with a label column"
-        )
 
 
 def check_generative(how: FineTuneConfig, run: Run, images: ImageSet) -> None:
@@ -104,7 +96,8 @@ def probe(
     :class:`~experiments.evaluation.probe_options.ProbeOptions` says what the options mean.
 
     Raises:
-        ValueError: options that have no effect or do not fit, or images without labels.
+        NoLabels: there are no labels.
+        ValueError: options that have no effect or do not fit.
     """
     options = ProbeOptions(
         probes=probes,
@@ -120,10 +113,10 @@ def probe(
         test_limit=test_limit,
         seed=seed,
     )
-    probing = prepare(run, options)
+    probing, notes = prepare(run, options)
     variants = probing.variants()
     found = probe_frozen(probing, variants) if probing.columns else {}
-    if "finetune" in probes:
+    if "finetune" in probes and "finetune" not in notes:
         found["finetune"] = probing.fine_tune(variants)
     return ProbeResult(
         **found,
@@ -136,20 +129,25 @@ def probe(
         commonest_class=probing.commonest_class,
         commit=git_commit(),
         iteration=run.iteration,
-        options=asdict(options),
+        notes=notes,
+        options={**asdict(options), **run.data_options},
     )
 
 
-def prepare(run: Run, options: ProbeOptions) -> Probing:
-    """Load the images. What a later probe would refuse is refused before the first."""
+def prepare(run: Run, options: ProbeOptions) -> tuple[Probing, dict[str, str]]:
+    """Load the images. What a later probe would refuse is refused before the first.
+
+    Returns:
+        what is probed, and notes on what cannot be.
+    """
     how = tuning(options, run, "full")
     depth, with_concat = run.model.config.depth, "concat" in options.pooling
     concat = layers_to_concat(options.concat_layers, depth) if with_concat else []
     train, test = run.split("train", options.train_limit), run.split("test", options.test_limit)
-    for split, images in (("train", train), ("test", test)):
-        check_labels(images, split)
+    asked = [name for name in TITLES if name.removesuffix("_10") in options.probes]
+    questions = Questions.of(train, test, asked, options.seed)
     if how.generative_weight > 0:
-        check_generative(how, run, train)
-    if {*options.probes} != {"knn"}:
-        hold_out(train.labels.numpy(), options.seed)
-    return Probing(options, run, train, test, concat)
+        check_generative(how, run, questions.train)
+    answered = [name for name in asked if name in COLUMNS and name not in questions.notes]
+    probing = Probing(options, run, questions.train, questions.test, concat, answered)
+    return probing, questions.notes

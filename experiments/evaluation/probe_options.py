@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from experiments.evaluation.options import check_seed
+
 Probe = Literal["linear", "knn", "sgd", "attentive", "finetune"]
 Pooling = Literal["mean", "cls", "concat"]
 
@@ -42,6 +44,7 @@ class ProbeOptions:
     """Seed of the held-out images, of the untrained weights, and of what the probes draw."""
 
     def __post_init__(self) -> None:
+        check_seed(self.seed)
         for name in ("probes", "attention", "stream", "pooling"):
             if not getattr(self, name):
                 raise ValueError(f"{name} needs at least one choice")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 from experiments.evaluation.run_result import RunResult
@@ -20,6 +20,10 @@ COLUMNS = {
     "knn_10": "10-NN",
 }
 """Probes of frozen features in the order of the table, and its names for them."""
+TITLES = {**COLUMNS, "finetune": "fine-tuning"}
+"""All probes, and what notes call them."""
+NEIGHBORS = {"knn": 20, "knn_10": 10}
+"""k of the probes by neighbors."""
 Best = dict[str, str | float]
 """``layer`` is the name of the best features; under the probe's name stands their accuracy."""
 
@@ -63,11 +67,17 @@ class ProbeResult(RunResult):
     """Tokens of one layer, of train and of test, as the attentive probe reads them."""
     commonest_class: float | None = None
     """Share of the test images that are of the commonest class."""
+    notes: dict[str, str] = field(default_factory=dict)
+    """Why a probe has no number, by its name; and which images were left out, and why."""
 
     def tables(self) -> list[Table]:
-        """Return a table of frozen features, and one of fine-tuning."""
+        """Return a table of frozen features, and one of fine-tuning; notes stand below the last."""
         made = [self._frozen()] if self._columns() else []
-        return [*made, self._fine_tuned(self.finetune)] if self.finetune else made
+        made += [self._fine_tuned(self.finetune)] if self.finetune else []
+        if not self.notes:
+            return made
+        last = made.pop() if made else Table(("accuracy, 95% interval",), ())
+        return [*made, replace(last, notes=(*last.notes, *self._unanswered()))]
 
     def summary(self) -> Table:
         """Return the table of a record: the best layer, and what it is to be set against.
@@ -105,12 +115,24 @@ class ProbeResult(RunResult):
         columns = {name: getattr(self, name) for name in COLUMNS}
         return {name: column for name, column in columns.items() if column is not None}
 
+    def _unanswered(self) -> list[str]:
+        """Write the notes, a line for each reason."""
+        asked: dict[str, list[str]] = {}
+        for name, reason in self.notes.items():
+            if name in TITLES:
+                asked.setdefault(reason, []).append(TITLES[name])
+        left_out = [reason for name, reason in self.notes.items() if name not in TITLES]
+        return [*left_out, *(f"no number of {', '.join(n)}: {why}" for why, n in asked.items())]
+
     def _frozen(self) -> Table:
         columns = self._columns()
         names = dict.fromkeys(name for column in columns.values() for name in column)
-        rows = tuple(
-            (name, *(shown(column.get(name)) for column in columns.values())) for name in names
-        )
+        asked = [column for column in COLUMNS if column in columns or column in self.notes]
+
+        def cell(column: str, name: str) -> str:
+            return shown(columns[column].get(name)) if column in columns else "-"
+
+        rows = tuple((name, *(cell(column, name) for column in asked)) for name in names)
         notes = []
         for column, best in (
             ("linear", self.best),
@@ -128,7 +150,7 @@ class ProbeResult(RunResult):
                 f"tokens of a layer in float16: {train:.0f} MB of train, {test:.0f} MB of test; "
                 f"above {MAX_TOKEN_BYTES / 1e6:.0f} MB they are recomputed per batch"
             )
-        heads = "accuracy, 95% interval", *(COLUMNS[column] for column in columns)
+        heads = "accuracy, 95% interval", *(COLUMNS[column] for column in asked)
         return Table(heads, rows, notes=tuple(notes))
 
     def _fine_tuned(self, tuned: dict[str, FineTuned]) -> Table:
@@ -138,7 +160,7 @@ class ProbeResult(RunResult):
             f"{name}: no better than the commonest class alone ({alone:.3f}): too short; "
             "raise --finetune-epochs or --train-limit"
             for name, row in tuned.items()
-            if alone is not None and row.ci95[0] <= alone
+            if alone is not None and row.ci95 is not None and row.ci95[0] <= alone
         )
         return Table(("accuracy, 95% interval", "fine-tuned"), rows, notes=notes)
 

@@ -11,7 +11,7 @@ import torch
 from tqdm import tqdm
 
 from experiments.evaluation.probe_options import Pooling, ProbeOptions
-from experiments.evaluation.probe_result import COLUMNS, FineTuned
+from experiments.evaluation.probe_result import NEIGHBORS, FineTuned
 from experiments.runs import Run
 from foveate.data import ImageSet
 from foveate.model import AnyOrderTransformer
@@ -19,6 +19,7 @@ from foveate.probes import (
     Accuracy,
     Attention,
     States,
+    check_features,
     extract_features,
     knn_probes,
     linear_probe,
@@ -70,11 +71,8 @@ class Probing:
     test: ImageSet
     concat: list[int]
     """Layers that are concatenated, from 0."""
-
-    @property
-    def columns(self) -> list[str]:
-        """Columns of the table."""
-        return [name for name in COLUMNS if name.removesuffix("_10") in self.options.probes]
+    columns: list[str]
+    """What is probed of frozen features, as the table calls it."""
 
     def variants(self) -> list[Variant]:
         """The run's weights with every attention, full first, and untrained ones with the first."""
@@ -116,15 +114,17 @@ class Probing:
 
     def vectors(self, seen: np.ndarray, unseen: np.ndarray) -> Row:
         """Probe features that are one vector per image."""
-        options, row = self.options, Row()
+        check_features(seen, unseen)
+        seed, row = self.options.seed, Row()
         data = seen, self.train.labels.numpy(), unseen, self.test.labels.numpy()
-        if "linear" in options.probes:
-            row["linear"] = linear_probe(*data, seed=options.seed)
-        if "sgd" in options.probes:
-            row["sgd"] = sgd_probe(*data, seed=options.seed, device=self.run.device)
-        if "knn" in options.probes:
-            near = knn_probes(*data)
-            row["knn"], row["knn_10"] = near[20], near[10]
+        if "linear" in self.columns:
+            row["linear"] = linear_probe(*data, seed=seed)
+        if "sgd" in self.columns:
+            row["sgd"] = sgd_probe(*data, seed=seed, device=self.run.device)
+        neighbors = {name: k for name, k in NEIGHBORS.items() if name in self.columns}
+        if neighbors:
+            near = knn_probes(*data, neighbors=tuple(neighbors.values()))
+            row |= {name: near[k] for name, k in neighbors.items()}
         return row
 
     def attentive(self, view: View, layer: int) -> Accuracy:
@@ -145,7 +145,7 @@ class Probing:
         seen, unseen = (self.features(view, images) for images in (self.train, self.test))
         for layer, name in enumerate(seen):
             row = self.vectors(seen[name], unseen[name])
-            if "attentive" in self.options.probes and view.pooling == "mean":
+            if "attentive" in self.columns and view.pooling == "mean":
                 row["attentive"] = self.attentive(view, layer)
             yield name, row
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar
 
 import torch
@@ -14,9 +13,9 @@ from agents.baselines import scan_with
 from experiments.evaluation.intervals import Interval, mean_interval
 from experiments.evaluation.run_result import RunResult, minutes
 from experiments.run_folder import git_commit, read_manifest
-from experiments.runs import Run, load_run
+from experiments.runs import Run
 from experiments.tables import Table, with_interval
-from experiments.training.build import captions_of, set_threads
+from experiments.training.build import captions_of
 from foveate.data.captions import BACKGROUND, Vocabulary
 from foveate.orders import ordering, rank_to_order
 
@@ -28,14 +27,17 @@ SHOWN_TRACKS = 4
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """How much was right at some points of the images, with 95% intervals over images."""
+    """How much was right at some points of the images, with 95% intervals over images.
+
+    None = of a single image.
+    """
 
     sentences: float
     """Share of right sentences."""
-    sentences_ci95: Interval
+    sentences_ci95: Interval | None
     images: float
     """Share of images with more right than wrong sentences."""
-    images_ci95: Interval
+    images_ci95: Interval | None
     examples: tuple[str, ...] = ()
     """Of the first images: what was written, and in brackets what should have been."""
 
@@ -88,42 +90,31 @@ class ReadResult(RunResult):
         return "\n".join(lines)
 
 
-def read(
-    run: Path,
-    *,
-    limit: int = 500,
-    tracks: int = 8,
-    seed: int = 0,
-    device: str = "cpu",
-    threads: int | None = None,
-) -> ReadResult:
+def read(run: Run, *, limit: int = 500, tracks: int = 8, seed: int = 0) -> ReadResult:
     """Write sentences at the policy's fixations and at random points of test images.
 
     Args:
-        run: folder of a run whose model has tracks.
+        run: its model has tracks.
         limit: test images, two or more.
         tracks: points of each image that are read.
         seed: of the random points.
-        device: torch device.
-        threads: CPU threads; None leaves them as they are.
 
     Raises:
         ValueError: the model writes no words, or has no more patches than ``tracks``.
     """
-    set_threads(threads)
-    loaded, manifest = load_run(run, device), read_manifest(run)
-    model = loaded.model
+    model = run.model
     if not model.config.vocabulary:
         raise ValueError(
-            f"the model in {run} writes no words; train one with: python -m experiments.train git"
+            f"the model in {run.directory} writes no words; "
+            "train one with: python -m experiments.train git"
         )
     if tracks >= model.num_patches:
         raise ValueError(
             f"tracks must be less than the {model.num_patches} patches of an image, got {tracks}"
         )
-    test = loaded.split("test", limit)
-    captions = captions_of(loaded.config, test)
-    images = test.batch(torch.arange(len(test)), device=device)
+    test = run.split("test", limit)
+    captions = captions_of(run.config, test)
+    images = test.batch(torch.arange(len(test)), device=torch.device(run.device))
     generator = torch.Generator().manual_seed(seed)
     random = rank_to_order(ordering("random", model.grid)(images, generator=generator))
     background = None
@@ -131,21 +122,22 @@ def read(
         background = captions.sentences.index(BACKGROUND)
     wanted = Vocabulary(model.config.vocabulary).encode(captions.sentences)
     points = {
-        "policy": scan_with(loaded.agent, model, images, tracks),
+        "policy": scan_with(run.agent, model, images, tracks),
         "random": random[:, :tracks],
     }
     return ReadResult(
         points={
-            name: reading(loaded, images, each, captions.number, wanted, background)
+            name: reading(run, images, each, captions.number, wanted, background)
             for name, each in points.items()
         },
         tracks=tracks,
         test_images=len(test),
-        train_seconds=manifest.get("train_seconds"),
-        data=loaded.data,
-        seed=loaded.seed,
+        train_seconds=read_manifest(run.directory).get("train_seconds"),
+        data=run.dataset(test),
+        seed=run.seed,
         commit=git_commit(),
-        iteration=loaded.iteration,
+        iteration=run.iteration,
+        options={"limit": limit, "tracks": tracks, "seed": seed, **run.data_options},
     )
 
 
@@ -174,8 +166,8 @@ def reading(
     right = same_sentence(written, wanted)
     about_image = number != background if background is not None else number >= 0
     # Over images: the tracks of one image are not independent.
-    share, share_ci95 = mean_interval(right.float().mean(1).numpy())
-    most, most_ci95 = mean_interval(right_in_most(right, about_image).float().numpy())
+    share, share_ci95 = mean_interval(right.float().mean(1).cpu().numpy())
+    most, most_ci95 = mean_interval(right_in_most(right, about_image).float().cpu().numpy())
     vocabulary = Vocabulary(run.model.config.vocabulary)
     examples = []
     for image in range(min(SHOWN, len(images))):

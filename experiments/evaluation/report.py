@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from experiments.evaluation.compare import compare, draw_comparison
 from experiments.evaluation.compare_result import Comparison
 from experiments.evaluation.draw import draw
 from experiments.evaluation.probe import probe
+from experiments.evaluation.probe_questions import NoLabels
 from experiments.evaluation.run_result import RunResult
 from experiments.runs import load_run
+from experiments.tables import written_whole
 
 
-def present(result: RunResult, path: Path, threads: int | None = None) -> None:
+def present(
+    result: RunResult,
+    path: Path,
+    threads: int | None = None,
+    pictures: Sequence[Path] = (),
+) -> None:
     """Write a result with its options, and print its tables.
 
     Args:
         result: what was measured.
         path: its file.
         threads: option of the script that measured; None = torch's choice.
+        pictures: files that show it; earlier ones are kept if the earlier result is.
     """
-    result.keep(path, {**result.options, "threads": threads})
+    result.keep(path, {**result.options, "threads": threads}, pictures)
     print(f"\n{result.to_text()}")
     print(f"written: {path}")
 
@@ -29,9 +38,11 @@ def present_comparison(comparison: Comparison, folder: Path, threads: int | None
     """Write and draw a comparison, and print its tables; arguments as of :func:`present`."""
     other = comparison.options["judge"] is not None
     path = folder / f"compare{f'_judged_by_{comparison.judge}' if other else ''}.json"
-    present(comparison, path, threads)
-    draw_comparison(comparison, path.with_suffix(".png"))
-    print(f"written: {path.with_suffix('.png')}")
+    picture = path.with_suffix(".png")
+    present(comparison, path, threads, [picture])
+    with written_whole(picture) as partial:
+        draw_comparison(comparison, partial)
+    print(f"written: {picture}")
 
 
 def present_drawings(files: list[Path]) -> None:
@@ -43,15 +54,15 @@ def report(folder: Path) -> None:
     """Compare orders, draw scanpaths, and probe: about a minute on 2 cores.
 
     The comparison takes 400 test images, the probe 4,000 training and 2,000 test images. A model
-    that cannot scan is only probed.
+    that cannot scan is only probed; without labels nothing is.
     """
     run = load_run(folder)
     if run.model.config.scannable:
         print("comparing orders on 400 test images; the oracles take the longest", flush=True)
         present_comparison(compare(run, limit=400, oracle_limit=100), folder)
-        present_drawings(draw(run))
-    if run.split("test", 1).class_names:
-        print("probing all layers on 4,000 training images", flush=True)
+        present_drawings(draw(run, index=tuple(range(min(6, len(run.split("test", 6)))))))
+    print("probing all layers on 4,000 training images", flush=True)
+    try:
         present(probe(run, train_limit=4000, test_limit=2000), folder / "probe.json")
-    else:
-        print("no labels, no probe")
+    except NoLabels as reason:
+        print(f"no probe: {reason}")

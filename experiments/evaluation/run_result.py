@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from experiments.run_folder import set_aside
-from experiments.tables import Result, plural
+from experiments.tables import Result, plural, read_object, set_aside
 
-FREE_IN_RESULT = ("run", "device")
-"""Options of a measurement that do not shape its result."""
+FREE_IN_RESULT = ("run", "data", "device")
+"""Options of a measurement that do not shape its result: where things are."""
 SHAPES_RESULT = ("options", "iteration")
 """Where two results of a run may not differ, or one of them is kept apart."""
 
@@ -26,17 +25,25 @@ class RunResult(Result):
     iteration: int | None = None
     """Training iteration of the checkpoint; None = an older result does not say."""
 
-    def keep(self, path: Path, options: Mapping[str, object]) -> None:
+    def keep(
+        self, path: Path, options: Mapping[str, object], pictures: Sequence[Path] = ()
+    ) -> None:
         """Write, with the options of the measurement.
 
-        A result of other options, or of another iteration, is kept beside it under a number.
+        A result of other options, or of another iteration, or one that is damaged, is kept beside
+        it under a number, with its pictures.
         """
         shaping = {name: each for name, each in options.items() if name not in FREE_IN_RESULT}
         result = replace(self, options=json.loads(json.dumps(shaping, default=str)))
-        if path.is_file():
-            before, now = json.loads(path.read_text()), result.content()
-            if any(before.get(key) != now[key] for key in SHAPES_RESULT):
-                set_aside(path)
+        if any(each.exists() for each in (path, *pictures)):
+            now = result.content()
+            try:
+                before = read_object(path)
+                same = all(before.get(key) == now[key] for key in SHAPES_RESULT)
+            except (ValueError, OSError):
+                same = False
+            if not same:
+                set_aside(path, pictures)
         result.write(path)
 
 

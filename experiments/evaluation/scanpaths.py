@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ from envs.episode import Episode
 from experiments.runs import Run
 from foveate.choices import blaming, lookup, told
 from foveate.model import AnyOrderTransformer
-from foveate.orders import ORDERINGS, order_to_rank
+from foveate.orders import ORDERINGS, Ordering, order_to_rank
 from foveate.orders.segments import Fixations
 from foveate.orders.semantic import SEMANTIC, model_ordering
 
@@ -128,7 +129,7 @@ class OwnAgent:
 
 
 def ordered_in_chunks(
-    name: str,
+    order: Ordering,
     model: AnyOrderTransformer,
     images: Float[Tensor, "B C H W"],
     budget: int,
@@ -136,7 +137,6 @@ def ordered_in_chunks(
     fixations: Fixations | None = None,
 ) -> Int[Tensor, "B T *S"]:
     """Return the first fixations of an order on many images."""
-    order = model_ordering(name, model)
     ranks = [order(part, generator=generator) for part in split_rows(images, model.num_patches)]
     fixations = fixations or Fixations.single(model.num_patches)
     return first_fixations(torch.cat(ranks), budget, fixations)
@@ -154,35 +154,57 @@ def of_another_image(order: Int[Tensor, "B T ..."], seed: int) -> Int[Tensor, "B
     return other
 
 
+@dataclass(frozen=True)
+class Scanners:
+    """All who scan beside the policy, by name.
+
+    They are made before any image is read, as a name may be wrong.
+    """
+
+    orders: dict[str, Ordering]
+    agents: dict[str, Agent]
+
+    @classmethod
+    def of(
+        cls, model: AnyOrderTransformer, orders: tuple[str, ...], agents: tuple[str, ...]
+    ) -> Self:
+        """Make those that there are, and further ones by name.
+
+        Raises:
+            ValueError: there is no such order or agent.
+        """
+        return cls(
+            {name: model_ordering(name, model) for name in (*ORDERINGS, *SEMANTIC, *orders)},
+            {name: make_agent(name) for name in (*AGENTS, *agents)},
+        )
+
+
 def scanpaths(
     run: Run,
     images: Float[Tensor, "B C H W"],
     validation: Float[Tensor, "V C H W"],
     *,
     oracle_limit: int,
-    orders: tuple[str, ...] = (),
-    agents: tuple[str, ...] = (),
+    scanners: Scanners,
 ) -> dict[str, Int[Tensor, "R T *S"]]:
     """Let every order and agent scan the images.
 
     ``best_fixed`` is the mean rank of the policy on validation images. ``other_image`` gives each
-    image the scanpath that the policy chose on a random other one.
+    image the scanpath that the policy chose on a random other one, if there is one.
 
     Args:
         run: the model and the policy.
         images: pixels in [0, 1].
         validation: images that the best fixed order is made from.
         oracle_limit: the oracles scan only so many images, the first ones.
-        orders: further orders, by name.
-        agents: further agents, by name.
+        scanners: orders and agents.
     """
     model, budget = run.model, run.budget
     fixations = run.fixations
     generator = torch.Generator().manual_seed(run.seed)
-    chosen_agents = {name: make_agent(name) for name in (*AGENTS, *agents)}
     paths = {
-        name: ordered_in_chunks(name, model, images, budget, generator, fixations)
-        for name in (*ORDERINGS, *SEMANTIC, *orders)
+        name: ordered_in_chunks(order, model, images, budget, generator, fixations)
+        for name, order in scanners.orders.items()
     }
 
     def scan(
@@ -191,11 +213,12 @@ def scanpaths(
         return scan_in_chunks(agent, model, images, budget, num_candidates, fixations)
 
     paths["policy"] = scan(run.agent, images)
-    paths["other_image"] = of_another_image(paths["policy"], run.seed)
+    if len(images) > 1:
+        paths["other_image"] = of_another_image(paths["policy"], run.seed)
     rank = order_to_rank(scan(run.agent, validation), model.num_patches)
     fixed = first_fixations(rank.double().mean(0, keepdim=True), budget, fixations)
     paths["best_fixed"] = fixed.expand(len(images), *fixed.shape[1:])
-    for name, agent in chosen_agents.items():
+    for name, agent in scanners.agents.items():
         paths[name] = scan(agent, images)
     for name, candidates in ORACLES.items():
         number = candidates or model.num_patches

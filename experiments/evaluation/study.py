@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal, get_args
+from typing import Annotated, ClassVar, Literal, get_args
 
 import torch
+from pydantic import BeforeValidator
 
 from agents.baselines import GreedyOracleAgent
 from experiments.evaluation.intervals import Interval, seed_interval
 from experiments.evaluation.scanpaths import error_curves_of, scan_in_chunks
-from experiments.run_folder import git_commit
+from experiments.run_folder import git_commit, read_metrics
 from experiments.runs import Run
 from experiments.tables import Result, Table, plural, with_interval
 from experiments.training.build import set_threads
@@ -23,6 +23,8 @@ from foveate.orders import ordering, rank_to_order
 
 Learner = Literal["group-relative", "maskable-ppo"]
 """Who learns the policy."""
+Seconds = Annotated[float, BeforeValidator(lambda value: float("inf") if value is None else value)]
+"""A time; JSON has no number for one that never comes, which is null there."""
 TOLERANCE = 0.02
 """How near a learner must come to the worse one's last area to have reached it."""
 
@@ -34,8 +36,8 @@ class StudyRow:
     auc: float
     """Area under the error curve on test images, mean over runs."""
     auc_per_run: tuple[float, ...]
-    auc_ci95: Interval
-    seconds_to_target: tuple[float, ...] = ()
+    auc_ci95: Interval | None
+    seconds_to_target: tuple[Seconds, ...] = ()
     """Training time until the target, by seed; inf = never, none = it does not learn."""
 
 
@@ -165,7 +167,7 @@ def evaluate(run: Run, limit: int) -> dict[str, float]:
 
 def learning_curve(folder: Path) -> list[tuple[float, float]]:
     """Return seconds of training and area of its scans, averaged over five lines of metrics."""
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    lines = read_metrics(folder / "metrics.jsonl")
     points = [(line["seconds"], line["auc"]) for line in lines if "auc" in line]
     window = min(5, len(points))
     return [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from pathlib import Path
@@ -58,12 +59,14 @@ def set_threads(threads: int | None) -> None:
     """Set torch's CPU threads; None leaves them as they are.
 
     Raises:
-        ValueError: less than one.
+        ValueError: less than one, or more than a machine starts without failing.
     """
     if threads is None:
         return
-    if threads < 1:
-        raise ValueError(f"threads must be at least 1, got {threads}")
+    most = max(256, os.cpu_count() or 1)
+    if not 1 <= threads <= most:
+        bound = "at least 1" if threads < 1 else f"at most {most}"
+        raise ValueError(f"threads must be {bound}, got {threads}")
     torch.set_num_threads(threads)
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from experiments.run_folder import MANIFEST, read_config, read_manifest, write_config
-from experiments.tables import write_json
+from experiments.run_folder import MANIFEST, read_config, read_manifest, write_config, write_own
 from experiments.training.config import TrainConfig
 
 
@@ -33,5 +32,5 @@ def record_changes(config: TrainConfig, iteration: int) -> None:
             change = {"iteration": iteration, "option": name, **values}
             # A run that was cut off between the two files has recorded it already.
             changes += [] if change in changes else [change]
-        write_json(out / MANIFEST, {**manifest, "changes": changes})
+        write_own(out / MANIFEST, {**manifest, "changes": changes})
     write_config(old.replace(out=out, **{name: now[name] for name in changed}))

@@ -26,8 +26,8 @@ class Accuracy:
     """Share of test images classified correctly."""
 
     accuracy: float
-    ci95: tuple[float, float]
-    """Wilson interval over test images."""
+    ci95: tuple[float, float] | None
+    """Wilson interval over test images; None = of a single one."""
 
 
 @dataclass(frozen=True)
@@ -63,10 +63,21 @@ def wilson_interval(num_correct: int, num_images: int) -> tuple[float, float]:
 
 def score(
     predicted: Int[np.ndarray, " M"], labels: Int[np.ndarray, " M"]
-) -> tuple[float, tuple[float, float]]:
-    """Share of correct predictions, and its interval."""
-    correct = int((predicted == labels).sum())
-    return correct / len(labels), wilson_interval(correct, len(labels))
+) -> tuple[float, tuple[float, float] | None]:
+    """Share of correct predictions, and its interval; a single one has none."""
+    correct, number = int((predicted == labels).sum()), len(labels)
+    return correct / number, wilson_interval(correct, number) if number > 1 else None
+
+
+def check_features(train_x: Float[np.ndarray, "M D"], test_x: Float[np.ndarray, "K D"]) -> None:
+    """Raise ValueError unless all features are finite."""
+    for split, values in (("training", train_x), ("test", test_x)):
+        broken = int((~np.isfinite(values).all(1)).sum())
+        if broken:
+            raise ValueError(
+                f"the features of {broken} of {len(values)} {split} images are not finite; "
+                "give features of a model whose training went well"
+            )
 
 
 def hold_out(
@@ -121,8 +132,9 @@ def linear_probe(
     Reference: iGPT (Chen et al. 2020), Sec. 2.4, and openai/image-gpt issue 12: scikit-learn's.
 
     Raises:
-        ValueError: no tenth can be held out, see :func:`hold_out`.
+        ValueError: no tenth can be held out, see :func:`hold_out`, or a feature is not finite.
     """
+    check_features(train_x, test_x)
     fit, held = hold_out(train_y, seed)
 
     def classifier(strength: float) -> Pipeline:
@@ -170,14 +182,23 @@ def knn_probes(
     slower than one matrix product.
 
     Reference: Wu et al. 2018 (arXiv 1805.01978), Sec. 3.4; temperature and k as in SemAIM.
+
+    Raises:
+        ValueError: k does not lie in 1..M, or a feature is not finite.
     """
+    if not neighbors or not 1 <= min(neighbors) <= max(neighbors) <= len(train_x):
+        raise ValueError(
+            f"neighbors must lie in 1..{len(train_x)}, the number of training images, "
+            f"got {', '.join(map(str, neighbors)) or 'none'}"
+        )
+    check_features(train_x, test_x)
     labels = torch.from_numpy(np.asarray(train_y, dtype=np.int64))
     center = train_x.mean(0)
     train = torch.nn.functional.normalize(torch.from_numpy(train_x - center), dim=1)
     predicted: dict[int, list[Tensor]] = {k: [] for k in neighbors}
     for part in torch.from_numpy(test_x - center).split(500):
         similarity = torch.nn.functional.normalize(part, dim=1) @ train.T
-        nearest, index = similarity.topk(min(max(neighbors), len(train)), dim=1)
+        nearest, index = similarity.topk(max(neighbors), dim=1)
         for k, classes in predicted.items():
             votes = torch.zeros(len(part), int(labels.max()) + 1)
             votes.scatter_add_(1, labels[index[:, :k]], (nearest[:, :k] / temperature).exp())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import math
-from dataclasses import MISSING, fields, replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,10 @@ import torch
 from agents.baselines import GreedyOracleAgent, scan_with
 from envs.toy import cue_set
 from experiments.compare import CompareConfig
+from experiments.decode import DecodeConfig
 from experiments.evaluation.compare import compare, draw_comparison
 from experiments.evaluation.compare_result import SHOWN, Comparison, OrderErrors, training_facts
+from experiments.evaluation.decode import decode
 from experiments.evaluation.diagnostics import (
     Diagnostics,
     chosen_percentiles,
@@ -25,8 +27,10 @@ from experiments.evaluation.diagnostics import (
 )
 from experiments.evaluation.draw import draw
 from experiments.evaluation.intervals import gap_interval, mean_interval, seed_interval
+from experiments.evaluation.options import EvaluationOptions
 from experiments.evaluation.probe import probe
 from experiments.evaluation.probe_result import FineTuned, ProbeResult
+from experiments.evaluation.read import read
 from experiments.evaluation.report import present_comparison
 from experiments.evaluation.scanpaths import (
     first_fixations,
@@ -35,6 +39,7 @@ from experiments.evaluation.scanpaths import (
     scan_in_chunks,
 )
 from experiments.probe import ProbeConfig
+from experiments.read import ReadConfig
 from experiments.runs import Run
 from experiments.scanpaths import ScanpathConfig
 from experiments.training.build import build
@@ -333,15 +338,21 @@ def test_old_comparisons_are_drawn_without_their_intervals(
 
 
 @pytest.mark.parametrize(
-    ("script", "library"), [(CompareConfig, compare), (ProbeConfig, probe), (ScanpathConfig, draw)]
+    ("script", "library"),
+    [
+        (CompareConfig, compare),
+        (ProbeConfig, probe),
+        (ScanpathConfig, draw),
+        (ReadConfig, read),
+        (DecodeConfig, decode),
+    ],
 )
 def test_scripts_and_libraries_have_the_same_defaults(script: type, library: Any) -> None:
     parameters = dict(inspect.signature(library).parameters)
     parameters.pop("run")
-    options = {each.name: each.default for each in fields(script) if each.default is not MISSING}
-    assert {name: each.default for name, each in parameters.items()} == {
-        name: default for name, default in options.items() if name not in ("device", "threads")
-    }
+    shared = {each.name for each in fields(EvaluationOptions)}
+    options = {each.name: each.default for each in fields(script) if each.name not in shared}
+    assert {name: each.default for name, each in parameters.items()} == options
 
 
 def test_segments_are_compared_as_patches_are(run: Run) -> None:

@@ -19,15 +19,13 @@ from experiments.benchmarks.rollout import bench_rollout
 from experiments.benchmarks.streaming import bench_data
 from experiments.benchmarks.timing import BenchResult
 from experiments.benchmarks.training import bench_train
-from experiments.decode import DecodeConfig
-from experiments.evaluation.decode import Decoded, DecodeResult, Searched, decode
+from experiments.evaluation.decode import Decoded, DecodeResult, Searched
 from experiments.evaluation.orders import compare_orders
 from experiments.evaluation.orders_result import OrderRow, OrderRun, OrdersResult
 from experiments.evaluation.pages import RECORDS, RESULTS, read_result
-from experiments.evaluation.read import Reading, ReadResult, read
+from experiments.evaluation.read import Reading, ReadResult
 from experiments.evaluation.study import StudyResult, StudyRow, study
 from experiments.orders import OrdersConfig
-from experiments.read import ReadConfig
 from experiments.record import keep_result, keep_run
 from experiments.study import StudyConfig
 from experiments.tables import Result, Table
@@ -345,8 +343,6 @@ def test_a_table_is_shown_in_html_as_it_reads() -> None:
 @pytest.mark.parametrize(
     ("function", "config", "names"),
     [
-        (read, ReadConfig, None),
-        (decode, DecodeConfig, None),
         (study, StudyConfig, None),
         *(
             (bench, BenchConfig, [*(o for o, used in USED_BY.items() if what in used), "repeats"])

@@ -1,0 +1,47 @@
+"""Options that all evaluations of a trained run share. Free of torch, so that ``--help`` is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from experiments.runs import Run
+
+
+def check_seed(seed: int) -> None:
+    """Raise ValueError unless scikit-learn, NumPy and torch all take a seed."""
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"seed must lie in 0..{2**32 - 1}, got {seed}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationOptions:
+    """Which run is evaluated, on what, and where."""
+
+    run: Path
+    """Run folder made by experiments.train."""
+    data: str | None = None
+    """Where the run's images lie now, if they have moved; None = where they lay in training."""
+    data_changed_ok: bool = False
+    """Evaluate although the images differ from those of the training, and say what changed."""
+    device: str = "cpu"
+    """Torch device."""
+    threads: int | None = None
+    """CPU threads; None = torch's choice."""
+
+    def load(self) -> Run:
+        """Load the run; what would keep its result from being written is found now.
+
+        Raises:
+            ValueError: there is no such run, or nothing can be written into its folder.
+        """
+        from experiments.run_folder import check_writable
+        from experiments.runs import load_run
+        from experiments.training.build import set_threads
+
+        set_threads(self.threads)
+        run = load_run(self.run, self.device, self.data, self.data_changed_ok)
+        check_writable(run.directory)
+        return run
