@@ -71,9 +71,14 @@ def attempt(trial: Trial, folders: Path, until: float) -> Tried:
 
 
 def torture(
-    only: Sequence[str] = KINDS, *, short: bool = False, seed: int = 0, minutes: float = 20.0
+    only: Sequence[str] = KINDS,
+    *,
+    match: str = "",
+    short: bool = False,
+    seed: int = 0,
+    minutes: float = 20.0,
 ) -> tuple[TortureResult, list[Tried]]:
-    """Try everything of some kinds, two trials at a time."""
+    """Try everything of some kinds whose name holds a text, two trials at a time."""
     started = time.monotonic()
     prepare()
     with tempfile.TemporaryDirectory(prefix="torture_") as name:
@@ -86,7 +91,8 @@ def torture(
             module = importlib.import_module(f".{kind}", __package__)
             # A kind draws the same whichever kinds are tried beside it.
             rng = random.Random(f"{kind} {seed}")
-            trials += module.trials(Plan(shared, rng, short))
+            listed = module.trials(Plan(shared, rng, short))
+            trials += [trial for trial in listed if match in trial.name]
         tried = []
         with ThreadPoolExecutor(WORKERS) as pool:
             until = started + 60 * minutes
@@ -137,6 +143,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.torture", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--only", default=",".join(KINDS), help="kinds, separated by commas")
+    parser.add_argument("--match", default="", help="only trials whose name holds this text")
     parser.add_argument("--short", action="store_true", help="a little of each kind")
     parser.add_argument("--seed", type=int, default=0, help="of places, moments and inputs")
     parser.add_argument("--minutes", type=float, default=20.0, help="no trial begins later")
@@ -145,7 +152,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     only = options.only.split(",")
     if unknown := sorted(set(only) - set(KINDS)):
         parser.error(f"no kind {unknown[0]}; there are {', '.join(KINDS)}")
-    result, tried = torture(only, short=options.short, seed=options.seed, minutes=options.minutes)
+    result, tried = torture(
+        only, match=options.match, short=options.short, seed=options.seed, minutes=options.minutes
+    )
     late = sum(each.verdict == "late" for each in tried)
     if late:
         print(f"late: {late} trials were not tried, since no time was left")

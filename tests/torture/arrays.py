@@ -18,7 +18,6 @@ GIVEN: dict[str, tuple[str, bool]] = {
     "NaN pixels": ("whole.float() / 255 * float('nan'), labels", False),
     "one image": ("whole[0], labels[:1]", False),
     "channels last": ("whole.permute(0, 2, 3, 1), labels", False),
-    "two channels": ("whole[:, :2], labels", False),
     "fewer labels": ("whole, labels[:-1]", False),
     "float labels": ("whole, labels.float()", False),
     "int32 labels": ("whole, labels.int()", True),

@@ -144,11 +144,11 @@ def check_stream_change(change: Callable[[Path], object], folder: Path) -> None:
     which = (
         "tar" if "tar" in next(n for n, c in STREAM_CHANGES.items() if c is change) else "parquet"
     )
-    options = ("--stream", "--image-size", "16")
+    options = ("--stream", "--image-size", "16", "--patch-size", "4")
     data = folder / which
     train(data, folder, *options, "--stop-after", "2").well()
     change(folder)
-    train(data, folder, *options, "--resume").refused("shard|file|train|changed|had")
+    train(data, folder, *options, "--resume").refused("shard|file|source|changed|had")
 
 
 # --- places

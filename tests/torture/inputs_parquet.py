@@ -89,7 +89,7 @@ def shards_of_other_classes(root: Path) -> None:
 def of_splits() -> list[Case]:
     """List splits by name."""
     own = {"split_column": "fold"}
-    none = {"split_column": "none"}
+    none = {"split_column": None}
     return [
         Case("splits", split_column("train", "val", "test"), sized(15, 15, 30)),
         Case("dev", split_column("train", "dev", "test"), sized(15, 15, 30)),

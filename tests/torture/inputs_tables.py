@@ -68,12 +68,12 @@ def of_labels() -> list[Case]:
         "floats": with_labels(each((0.5, 1.0, 2.0)), "label"),
         "NaN": with_labels(each((float("nan"), 1.0, 2.0)), "label", reads=lambda x: len(x) == 60),
         "numbers as text": with_labels(each(("0", "1", "2")), reads=few_classes),
-        "huge": with_labels(each((5, 1_000_000_000, 7)), "label", reads=few_classes),
+        "huge": with_labels(each((5, 7, 1_000_000_000)), "label", reads=few_classes),
         "huge, all": with_labels(
             each((10**15, 10**15 + 1, 10**15 + 2)), "label", reads=few_classes
         ),
         "beyond int64": with_labels(
-            each((0, 2**63 + 5, 7), pa.uint64()), "label", reads=few_classes
+            each((0, 7, 2**63 + 5), pa.uint64()), "label", reads=few_classes
         ),
         "negative": with_labels(each((-5, 1, 2)), "label"),
         "missing": with_labels(each((None, None, None), pa.int64()), reads=unlabeled(60)),
@@ -169,5 +169,5 @@ def of_columns() -> list[Case]:
             None,
             ("wnid", "fixations"),
         ),
-        Case("no rows", lambda root: parquet_of(root, 0), None, ("parquet",)),
+        Case("no rows", lambda root: parquet_of(root, 0), None, ("train",)),
     ]

@@ -102,7 +102,7 @@ def cases(rng: random.Random) -> list[Case]:
             "a huge class",
             shards(replaced(whole, "00007.cls", b"1000000000")),
             lambda loaded: len(loaded) == TOTAL and len(loaded.classes) < 1000,
-            "cls",
+            "cls|label",
         ),
         tar("dots in names", shards(members(form="img.{:05}")), count(TOTAL), "dot"),
         tar("folders in names", shards(members(form="a/b/{:05}")), count(TOTAL)),

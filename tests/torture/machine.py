@@ -129,7 +129,7 @@ def read_only_report(shared: Path, folder: Path) -> None:
     out.chmod(0o555)
     for name in ("compare", "probe", "scanpaths"):
         running = start(command(name, "--run", out), folder, faults=[obey_permissions])
-        running.wait(10).refused("written|permission")
+        running.wait(20).refused("written|permission")
     out.chmod(0o755)
 
 
