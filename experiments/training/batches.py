@@ -102,6 +102,8 @@ def make_stream(config: TrainConfig, processes: Processes) -> ImageStream:
         num_workers=config.data.stream_workers,
         process=processes.index,
         num_processes=processes.count,
+        split_column=config.data.split_column,
+        skip_damaged=config.data.skip_damaged,
     )
 
 

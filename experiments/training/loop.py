@@ -20,14 +20,13 @@ from experiments.run_folder import (
     write_manifest,
 )
 from experiments.runs import Run, load_run
-from experiments.training.build import check_precision, set_threads
+from experiments.training.build import check_precision, check_stream, set_threads
 from experiments.training.config import TrainConfig
 from experiments.training.distributed import Processes, share_batches
 from experiments.training.log import RunLog
 from experiments.training.trainer import Trainer
 from experiments.training.validation import validation_of
 from foveate.checkpoint import CHECKPOINT, check_device, read_checkpoint
-from foveate.data.pieces import open_source
 
 
 def train(config: TrainConfig) -> Trainer:
@@ -107,7 +106,7 @@ def check_before_writing(trainer: Trainer) -> None:
         check_precision(config)
     if config.run.report and config.data.stream:
         for split in ("val", "test") if trainer.model.config.scannable else ("test",):
-            open_source(config.data.data, split)
+            check_stream(config, split)
 
 
 def open_folder(config: TrainConfig, trainer: Trainer) -> None:

@@ -72,6 +72,11 @@ class DataConfig:
     """Processes that decode streamed images."""
     channels: int | None = None
     """Color channels of streamed images, 1 or 3; None = 3."""
+    split_column: str | None = "split"
+    """Parquet column that names each row's split (``split``, where there is one): train, val or
+    test. None = take all rows and files, and hold val and test out of them by name."""
+    skip_damaged: bool = False
+    """Leave out what cannot be read of a stream, and count it, instead of stopping there."""
     augment: bool = False
     """Random flips and shifts of the training images (kornia)."""
 
@@ -83,6 +88,8 @@ class DataConfig:
             raise ValueError("stream needs --image-size, and --agent group-relative")
         if self.stream and self.limit is not None:
             raise ValueError("limit has no effect on a stream; add --limit None")
+        if self.skip_damaged and not self.stream:
+            raise ValueError("skip_damaged goes with --stream")
         if self.channels is not None and not self.stream:
             raise ValueError("channels goes with --stream")
         if self.stream_workers < 0 or (self.stream_workers and not self.stream):

@@ -134,7 +134,8 @@ def hub_source(dataset: HubDataset, split: str, name: str) -> _Hub:
         raise ValueError(f"{name}: {label} must be an integer column, got {features[label]}")
     kept = dataset.select_columns([image, *([label] if label else [])])
     encoded = kept.cast_column(image, datasets.Image(decode=False))
-    return _Hub([f"shard {n} of {name}" for n in range(dataset.num_shards)], encoded, image, label)
+    names = [f"shard {n} of {name}" for n in range(dataset.num_shards)]
+    return _Hub(names, None, encoded, image, label)
 
 
 def _import_datasets() -> ModuleType:

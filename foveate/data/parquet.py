@@ -21,6 +21,9 @@ LABEL_COLUMNS = ("label", "labels", "fine_label", "target", "class")
 CAPTION_COLUMNS = ("captions", "caption")
 """Names of a parquet file's sentences, text or lists of text; the first that is there."""
 
+SPLIT_COLUMN = "split"
+"""Name of a parquet file's column of split names, unless another is chosen."""
+
 
 @dataclass(frozen=True)
 class Columns:
@@ -39,7 +42,7 @@ class Columns:
         ]
 
 
-def parquet_rows(folder: Path, files: list[Path]) -> Rows:
+def parquet_rows(folder: Path, files: list[Path], split_column: str | None) -> Rows:
     """Read image bytes, labels, captions and splits of all files.
 
     A split column wins over a split in the file's name. A set has captions where a file has some.
@@ -51,14 +54,14 @@ def parquet_rows(folder: Path, files: list[Path]) -> Rows:
     class_names: tuple[str, ...] = ()
     has_captions = False
     for file in files:
-        table, columns = _read_parquet(file)
+        table, columns = _read_parquet(file, split_column)
         class_names = class_names or _parquet_class_names(table.schema, columns.label)
         has_captions = has_captions or columns.captions is not None
         contents = _contents(file, table, columns.image)
         nothing = [None] * len(contents)
         numbers = table[columns.label].to_pylist() if columns.label else nothing
         written = table[columns.captions].to_pylist() if columns.captions else nothing
-        default = split_in_name(file, folder)
+        default = split_in_name(file, folder) if split_column else "train"
         splits = table[columns.split].to_pylist() if columns.split else [default] * len(contents)
         called = _names(table, columns.image)
         rows = zip(contents, called, numbers, written, splits, strict=True)
@@ -82,11 +85,11 @@ def parquet_rows(folder: Path, files: list[Path]) -> Rows:
     return Rows(called_so, encoded, arrays, class_names, names, told)
 
 
-def _read_parquet(file: Path) -> tuple[pyarrow.Table, Columns]:
+def _read_parquet(file: Path, split_column: str | None) -> tuple[pyarrow.Table, Columns]:
     import pyarrow.parquet
 
     try:
-        columns = parquet_columns(file, pyarrow.parquet.read_schema(file))
+        columns = parquet_columns(file, pyarrow.parquet.read_schema(file), split_column)
         table = pyarrow.parquet.read_table(file, columns=columns.names, partitioning=None)
     except (pyarrow.ArrowException, OSError) as error:
         raise ValueError(f"cannot read {file} as parquet ({error}); write it again") from error
@@ -119,11 +122,12 @@ def _sentences(stored: str | list[str | None] | None) -> tuple[str, ...]:
     return tuple(sentence for sentence in several if sentence is not None)
 
 
-def parquet_columns(file: Path, schema: pyarrow.Schema) -> Columns:
+def parquet_columns(file: Path, schema: pyarrow.Schema, split_column: str | None) -> Columns:
     """Return the names of the columns with images, labels, splits and captions.
 
     Raises:
-        ValueError: No image column, labels that are no integers, or captions that are no text.
+        ValueError: No image column, labels that are no integers, captions that are no text, or no
+            ``split_column``; only SPLIT_COLUMN may be missing.
     """
     from pyarrow import types
 
@@ -139,7 +143,12 @@ def parquet_columns(file: Path, schema: pyarrow.Schema) -> Columns:
         text = kind.value_type if types.is_list(kind) or types.is_large_list(kind) else kind
         if not (types.is_string(text) or types.is_large_string(text) or types.is_null(text)):
             raise ValueError(f"{file}: {captions} must be text or lists of text, got {kind}")
-    return Columns(image, label, "split" if "split" in schema.names else None, captions)
+    if split_column not in (None, SPLIT_COLUMN, *schema.names):
+        raise ValueError(
+            f"{file} has no column {split_column!r} for --split-column; its columns: {schema.names}"
+        )
+    split = split_column if split_column in schema.names else None
+    return Columns(image, label, split, captions)
 
 
 def _image_column(file: Path, schema: pyarrow.Schema) -> str:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
-from jaxtyping import Int64, UInt8
+from jaxtyping import Float64, Int64, UInt8
 
 from foveate.data import scenes
 from foveate.data.decoding import Encoded, decode_image, open_image
-from foveate.data.splits import choose_rows
+from foveate.data.splits import Fingerprint, choose_rows, fingerprint, place, places
 
 
 @dataclass(frozen=True)
@@ -33,6 +38,8 @@ class Decoded:
     pixels: UInt8[np.ndarray, "M C H W"]
     labels: Int64[np.ndarray, " M"]
     captions: tuple[tuple[str, ...], ...] | None
+    fingerprints: Mapping[str, Fingerprint]
+    """Of every split that the set has, not of this one alone."""
 
 
 def decode(rows: Rows, split: str, image_size: int | None) -> Decoded:
@@ -42,13 +49,13 @@ def decode(rows: Rows, split: str, image_size: int | None) -> Decoded:
         ValueError: No rows for the split, or an image that is unreadable, of more than 8 bits or,
             without an image_size, of another size than the rest.
     """
-    num_rows = {stored: len(labels) for stored, labels in rows.labels.items()}
-    source, chosen = choose_rows(num_rows, split, rows.name)
+    choose = _chooser(rows)
+    source, chosen = choose(split)
     chosen = chosen[np.argsort(scenes.turn(rows.labels[source][chosen]), kind="stable")]
     # Headers of every split are read, so that all splits agree on channels whichever is loaded.
     modes, sizes = set(), set()
-    for stored, encoded in rows.encoded.items():
-        for number, item in enumerate(encoded):
+    for stored in (own for own in scenes.SPLITS if own in rows.encoded):
+        for number, item in enumerate(rows.encoded[stored]):
             with open_image(item, f"image {number} of {stored} in {rows.name}") as image:
                 modes.add(image.mode)
                 sizes.add(image.size)
@@ -67,4 +74,59 @@ def decode(rows: Rows, split: str, image_size: int | None) -> Decoded:
     captions = None
     if rows.captions is not None:
         captions = tuple(rows.captions[source][number] for number in chosen)
-    return Decoded(pixels, rows.labels[source][chosen], captions)
+    return Decoded(pixels, rows.labels[source][chosen], captions, _fingerprints(rows, choose))
+
+
+_Choose: TypeAlias = Callable[[str], tuple[str, Int64[np.ndarray, " M"]]]
+"""From a split to the stored one it is read from and which of its rows."""
+
+
+def _chooser(rows: Rows) -> _Choose:
+    """Return what chooses the rows of each split."""
+    num_rows = {stored: len(labels) for stored, labels in rows.labels.items()}
+
+    @functools.cache
+    def places_of(stored: str) -> Float64[np.ndarray, " M"]:
+        encoded = rows.encoded[stored]
+        return places(rows.names[stored], lambda row: place(_content(encoded[row])))
+
+    return lambda split: choose_rows(num_rows, split, rows.name, places_of)
+
+
+def _fingerprints(rows: Rows, choose: _Choose) -> dict[str, Fingerprint]:
+    """Return the fingerprints of all splits that the set has, each row by name or else content."""
+    found = {}
+    for split in scenes.SPLITS:
+        try:
+            stored, chosen = choose(split)
+        except ValueError:
+            continue  # Nobody asked for this one, which the set may lack.
+        encoded, names = rows.encoded[stored], rows.names[stored]
+        found[split] = fingerprint(
+            len(chosen),
+            [
+                (
+                    names[row] or hashlib.sha256(_content(encoded[row])).hexdigest(),
+                    _num_bytes(encoded[row]),
+                )
+                for row in chosen.tolist()
+            ],
+        )
+    return found
+
+
+def _content(item: Encoded) -> bytes:
+    """Return the bytes of an image as it is stored; those of pixels begin with their shape."""
+    if isinstance(item, bytes):
+        return item
+    if isinstance(item, Path):
+        return item.read_bytes()
+    pixels = np.asarray(item)
+    return repr(pixels.shape).encode() + pixels.tobytes()
+
+
+def _num_bytes(item: Encoded) -> int:
+    """Return how large an image is as it is stored."""
+    if isinstance(item, bytes):
+        return len(item)
+    return item.stat().st_size if isinstance(item, Path) else np.asarray(item).nbytes

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from foveate.data.folders import IMAGE_SUFFIXES, files_under, folder_rows
-from foveate.data.parquet import parquet_rows
+from foveate.data.parquet import SPLIT_COLUMN, parquet_rows
 from foveate.data.rows import Rows
 
 
@@ -47,21 +47,26 @@ def torchvision_rows(name: str, root: Path) -> Rows:
     return Rows(name, encoded, labels, class_names, names)
 
 
-def find_rows(path: Path) -> tuple[Callable[[], Rows], list[Path]]:
+def find_rows(
+    path: Path, split_column: str | None = SPLIT_COLUMN
+) -> tuple[Callable[[], Rows], list[Path]]:
     """Return how to read the rows under ``path`` and the files they come from.
 
     Nothing is read yet: whether the files changed decides whether they need to be.
 
     Raises:
-        ValueError: ``path`` is a file, but not a parquet file.
+        ValueError: ``path`` is a file, but not a parquet file; or images are in class folders,
+            which have no ``split_column``.
     """
     if path.is_file():
         if path.suffix != ".parquet":
             raise ValueError(f"{path} is neither a parquet file nor a folder; give one of these")
-        return lambda: parquet_rows(path.parent, [path]), [path]
+        return lambda: parquet_rows(path.parent, [path], split_column), [path]
     files = files_under(path)
     parquet = [file for file in files if file.suffix == ".parquet"]
     if parquet:
-        return lambda: parquet_rows(path, parquet), parquet
+        return lambda: parquet_rows(path, parquet, split_column), parquet
+    if split_column != SPLIT_COLUMN:
+        raise ValueError(f"split_column goes with parquet files, and {path} has none")
     images = [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES]
     return lambda: folder_rows(path, images), images

@@ -7,7 +7,8 @@ So a position is where a block begins and how much of it was taken: returning th
 one block again, and decodes no image that was delivered.
 
 Splits: parquet follows the rules of ``foveate.data``, row for row. Tar files and Hugging Face
-datasets do not say how many rows they have, so nothing is held out: their splits are their own.
+datasets do not say how many rows they have, so nothing is held out: their splits are their own. For
+tar files, ``split_column=None`` holds out all the same, each sample by its name alone.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from torch.utils.data import DataLoader
 from foveate.data import scenes
 from foveate.data.hub import HubDataset
 from foveate.data.images import ImageSet
+from foveate.data.parquet import SPLIT_COLUMN
 from foveate.data.pieces import open_source
 from foveate.data.workers import Delivery, ImageBatch, Position, Reader, Start, Worker
 
@@ -63,6 +65,13 @@ class ImageStream:
         num_workers: Worker processes that read and decode. 0: the caller's own process.
         process: Number of this training process, from 0; each gets other samples.
         num_processes: How many processes train together.
+        split_column: Parquet column that names each row's split; by default ``split``, if there is
+            one. None: rows and files of whatever split are train, and val and test held out.
+        skip_damaged: Leave out images that cannot be read, and what is damaged in tar files, and
+            count it on stderr, instead of stopping there.
+
+    Attributes:
+        fingerprints: Of the splits that have shards of their own; None for Hugging Face datasets.
 
     Raises:
         ValueError: A source that is missing, empty or of another kind, a split that it does not
@@ -83,19 +92,22 @@ class ImageStream:
         num_workers: int = 0,
         process: int = 0,
         num_processes: int = 1,
+        split_column: str | None = SPLIT_COLUMN,
+        skip_damaged: bool = False,
     ) -> None:
         _check_options(split, image_size, batch_size, channels, seed, shuffle_buffer, num_workers)
         if not 0 <= process < num_processes:
             raise ValueError(
                 f"process must lie in 0..num_processes - 1, got {process} of {num_processes}"
             )
-        opened = open_source(source, split)
+        opened = open_source(source, split, split_column=split_column, skip_damaged=skip_damaged)
         lanes = max(1, num_workers)
         if lanes * num_processes > len(opened.names):
             raise ValueError(
                 f"{len(opened.names)} {opened.kind} cannot be dealt to {lanes} workers x "
                 f"{num_processes} processes; use fewer, or store the data in more {opened.kind}"
             )
+        self.fingerprints = opened.fingerprints
         digest = hashlib.sha256("\n".join(opened.names).encode()).hexdigest()
         self._settings: dict[str, int | str] = {
             "split": split,
@@ -107,8 +119,12 @@ class ImageStream:
             "num_processes": num_processes,
             "source": f"{len(opened.names)} {opened.kind} ({digest[:8]})",
         }
+        if self.fingerprints is not None:
+            content = "".join(found.names for found in self.fingerprints.values())
+            self._settings["content"] = hashlib.sha256(content.encode()).hexdigest()[:8]
         self._reader = Reader(
             source=opened,
+            skip_damaged=skip_damaged,
             image_size=image_size,
             batch_size=batch_size,
             channels=channels,
@@ -131,11 +147,19 @@ class ImageStream:
         """Return the next batch.
 
         Raises:
-            ValueError: An image or file cannot be read.
+            ValueError: An image or file cannot be read, or a worker was killed.
         """
         if self._deliveries is None:
             self._deliveries = self._start()
-        delivery = next(self._deliveries)
+        try:
+            delivery = next(self._deliveries)
+        except RuntimeError as error:
+            # What the loader raises, for nothing but a worker that is gone.
+            self._deliveries = None
+            raise ValueError(
+                "a worker of the stream was killed, perhaps for want of memory; the last "
+                f"checkpoint is intact: go on with --resume [{' '.join(str(error).split())}]"
+            ) from error
         if isinstance(delivery, str):
             self._deliveries = None
             raise ValueError(delivery)
@@ -151,21 +175,30 @@ class ImageStream:
             "positions": list(self._positions),
         }
 
-    def load_state_dict(self, state: StreamState) -> None:
+    def load_state_dict(self, state: StreamState, *, data_changed_ok: bool = False) -> None:
         """Go to the position where ``state`` was taken, by a stream made with the same arguments.
 
-        Only ``image_size`` and ``channels`` may differ, and where the source lies.
+        Only ``image_size``, ``channels`` and ``skip_damaged`` may differ, and where the source
+        lies. With ``data_changed_ok`` its pieces may too; then the position is one among those.
 
         Raises:
             ValueError: Another argument or the source's pieces differ.
         """
         settings = {RENAMED.get(name, name): value for name, value in state["settings"].items()}
         for name, value in self._settings.items():
-            if settings[name] != value:
+            # States of before there was a digest of the content have none.
+            stored = settings.get(name, value) if name == "content" else settings[name]
+            if stored == value or (data_changed_ok and name in ("source", "content")):
+                continue
+            if name == "content":
                 raise ValueError(
-                    f"the state has {name} {settings[name]!r}, this stream {value!r}; "
-                    "make the stream with the state's"
+                    "the files of the stream have changed since the state was taken; put them "
+                    "back, or start anew"
                 )
+            raise ValueError(
+                f"the state has {name} {stored!r}, this stream {value!r}; "
+                "make the stream with the state's"
+            )
         self._turn = state["turn"]
         self._positions = list(state["positions"])
         self._deliveries = None
@@ -217,6 +250,8 @@ def first_images(
     image_size: int,
     channels: int = 3,
     limit: int,
+    split_column: str | None = SPLIT_COLUMN,
+    skip_damaged: bool = False,
 ) -> ImageSet:
     """Hold the first images of a stream, each once, to evaluate on.
 
@@ -229,11 +264,21 @@ def first_images(
         image_size: as of :class:`ImageStream`.
         channels: as of :class:`ImageStream`.
         limit: the most images; a split that has fewer comes whole.
+        split_column: as of :class:`ImageStream`.
+        skip_damaged: as of :class:`ImageStream`.
 
     Raises:
         ValueError: as of :class:`ImageStream`.
     """
-    stream = ImageStream(source, split, image_size=image_size, batch_size=1, channels=channels)
+    stream = ImageStream(
+        source,
+        split,
+        image_size=image_size,
+        batch_size=1,
+        channels=channels,
+        split_column=split_column,
+        skip_damaged=skip_damaged,
+    )
     batches: list[ImageBatch] = []
     for batch in stream:
         if stream.state_dict()["positions"][0]["epoch"] > 0:
@@ -244,4 +289,5 @@ def first_images(
     labels = torch.cat([batch.labels for batch in batches])
     named = int(labels.min()) >= 0
     names = tuple(str(label) for label in range(int(labels.max()) + 1)) if named else ()
-    return ImageSet(torch.cat([batch.images for batch in batches]), labels, names, "stream")
+    images = torch.cat([batch.images for batch in batches])
+    return ImageSet(images, labels, names, "stream", fingerprints=stream.fingerprints)
