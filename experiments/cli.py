@@ -63,6 +63,14 @@ def run(main: Callable[[Config], object], config: Config) -> None:
         if os.environ.get("FOVEATE_DEBUG"):
             raise
         fail(str(mistake))
+    except RuntimeError as mistake:
+        # torch raises it wherever the program is when a worker of a stream ends.
+        if "DataLoader worker" not in str(mistake) or os.environ.get("FOVEATE_DEBUG"):
+            raise
+        fail(
+            "a process that reads the stream was killed, perhaps for want of memory; the last "
+            f"checkpoint is intact: go on with --resume [{mistake}]"
+        )
     except KeyboardInterrupt:
         sys.stderr.write(
             "interrupted; a training goes on from its last checkpoint with --resume "

@@ -102,8 +102,10 @@ class ImageSet:
 
 
 def _tensor(given: object, what: str) -> Tensor:
-    if isinstance(given, np.ndarray) and given.dtype.kind in "biuf":
-        return torch.from_numpy(np.ascontiguousarray(given))
+    if isinstance(given, np.ndarray) and given.dtype.kind in "biuf" and given.itemsize <= 8:
+        # torch knows neither foreign byte orders nor arrays that are read-only.
+        native = given.dtype.newbyteorder("=")
+        return torch.from_numpy(np.require(given, native, ["C", "W"]))
     if isinstance(given, Tensor):
         return given
     raise ValueError(f"{what} must be a tensor or an array of numbers, got {type(given).__name__}")
@@ -150,6 +152,7 @@ def _labels(given: object, images: ImageSet) -> Int64[Tensor, " M"]:
             f"{name} has labels of shape {tuple(labels.shape)} for {len(images.images)} images; "
             "give every image one, -1 where its class is not known"
         )
+    labels = labels.to(torch.int64)
     # A device is not asked: that would wait for it every time the set is moved there.
     if labels.device.type == "cpu":
         low, high = int(labels.min()), int(labels.max())
@@ -158,7 +161,7 @@ def _labels(given: object, images: ImageSet) -> Int64[Tensor, " M"]:
                 f"{name} has labels from {low} to {high} and {len(images.class_names)} class "
                 "names; a label is the number of its class, from 0, or -1 where it is not known"
             )
-    return labels.to(torch.int64)
+    return labels
 
 
 def augment(

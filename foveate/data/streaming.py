@@ -39,6 +39,8 @@ class StreamState(TypedDict):
     """One for each worker."""
 
 
+LOADER_WORKER = "DataLoader worker"
+"""What torch's error says of a worker that is gone."""
 RENAMED = {"rank": "process", "world_size": "num_processes"}
 """Settings under other names in the states of older checkpoints."""
 
@@ -154,7 +156,8 @@ class ImageStream:
         try:
             delivery = next(self._deliveries)
         except RuntimeError as error:
-            # What the loader raises, for nothing but a worker that is gone.
+            if LOADER_WORKER not in str(error):
+                raise
             self._deliveries = None
             raise ValueError(
                 "a worker of the stream was killed, perhaps for want of memory; the last "

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import io
 import itertools
 import json
+import multiprocessing
+import os
+import signal
 import sys
-import tarfile
+import time
 import weakref
 from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
@@ -16,13 +19,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from image_files import encoded, numbered, write_parquet
+from image_files import encoded, numbered, write_parquet, write_tar
 from PIL import Image
 
 from foveate.data import decoding, load_data, pieces, row_groups, scenes
 from foveate.data.samples import Sample
 from foveate.data.streaming import ImageStream, first_images
-from foveate.data.workers import ImageBatch
+from foveate.data.workers import Delivery, ImageBatch
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:This DataLoader will create"),
@@ -34,14 +37,6 @@ pytestmark = [
 def write_groups(file: Path, images: list[Image.Image], group_size: int, **columns: object) -> None:
     write_parquet(file, images, **columns)
     pq.write_table(pq.read_table(file, partitioning=None), file, row_group_size=group_size)
-
-
-def write_tar(file: Path, members: list[tuple[str, bytes]]) -> None:
-    with tarfile.open(file, "w") as opened:
-        for name, content in members:
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            opened.addfile(member, io.BytesIO(content))
 
 
 def write_numbered(folder: Path, kind: str) -> None:
@@ -316,44 +311,6 @@ def test_one_row_group_and_one_buffer_are_held(
     assert 10 <= most_samples <= 12
 
 
-# Tar.
-
-
-def test_tar_labels_come_from_cls_or_json_and_other_files_do_not_count(tmp_path: Path) -> None:
-    png = [encoded(numbered(n)) for n in range(6)]
-    write_tar(
-        tmp_path / "set.tar",
-        [
-            ("._0.png", b"what macOS adds"),
-            ("a.b/0.png", png[0]),
-            ("._0.cls", b"what macOS adds"),
-            ("a.b/0.cls", b"10"),
-            ("a.b/1.json", b'{"caption": "x", "label": 11}'),
-            ("a.b/1.mask.png", b"not an image of the sample"),
-            ("a.b/1.PNG", png[1]),
-            ("a.b/2.json", b"12"),
-            ("a.b/2.png", png[2]),
-            ("a.b/3.json", b'{"caption": "x"}'),
-            ("a.b/3.png", png[3]),
-            ("c/3.txt", b"text"),
-            ("c/3.png", png[4]),
-        ],
-    )
-    batch = next(make(tmp_path / "set.tar", batch_size=5, shuffle_buffer=1))
-    assert batch.images[:, 0, 0, 0].tolist() == [0, 1, 2, 3, 4]
-    assert batch.labels.tolist() == [10, 11, 12, -1, -1]
-
-
-def test_tar_files_hold_nothing_out(tmp_path: Path) -> None:
-    for name, number in (("train-0", 1), ("train-1", 2), ("validation-0", 3)):
-        write_tar(tmp_path / f"{name}.tar", [("a.png", encoded(numbered(number)))])
-    for split, expected in (("train", {1, 2}), ("val", {3})):
-        found = next(make(tmp_path, split=split, batch_size=2)).images[:, 0, 0, 0]
-        assert set(found.tolist()) == expected
-    with pytest.raises(ValueError, match=r"no test split; it has \['train', 'val'\].*on its own"):
-        make(tmp_path, split="test")
-
-
 # Hugging Face.
 
 
@@ -523,3 +480,41 @@ def test_unreadable_images_are_named_in_one_line(tmp_path: Path, num_workers: in
         whole = (tmp_path / f"{number}.tar").read_bytes()
         (tmp_path / f"{number}.tar").write_bytes(b"x" + whole)
     says("cannot read .*tar as tar", [tmp_path / "0.tar", tmp_path / "1.tar"])
+
+
+# Workers.
+
+
+def hold_workers(source: Path, connection: Connection) -> None:
+    stream = make(source, num_workers=2)
+    next(stream)
+    connection.send(len(multiprocessing.active_children()))
+    time.sleep(60)
+
+
+def test_workers_do_not_outlive_a_parent_that_is_killed(tmp_path: Path) -> None:
+    write_numbered(tmp_path, "tar")
+    fork = multiprocessing.get_context("fork")
+    mine, theirs = fork.Pipe(duplex=False)
+    parent = fork.Process(target=hold_workers, args=[tmp_path, theirs])
+    parent.start()
+    # From here on the parent and its workers hold the only other ends, until they end.
+    theirs.close()
+    assert mine.recv() == 2
+    assert parent.pid is not None
+    os.kill(parent.pid, signal.SIGKILL)
+    assert mine.poll(2)
+    with pytest.raises(EOFError):
+        mine.recv()
+    parent.join()
+
+
+def test_a_worker_that_was_killed_is_one_line(source: Path) -> None:
+    def killed() -> Iterator[Delivery]:
+        raise RuntimeError("DataLoader worker (pid 1) is killed by signal: Killed. ")
+        yield
+
+    stream = make(source)
+    stream._deliveries = killed()
+    with pytest.raises(ValueError, match=r"a worker .* was killed.*checkpoint is intact.*--resume"):
+        next(stream)
