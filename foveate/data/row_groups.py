@@ -7,6 +7,7 @@ rows. Rows without names are told apart by their bytes, so all of train is then 
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -107,10 +108,12 @@ def _stored_splits(
 def _places(groups: list[_RowGroup]) -> Float64[np.ndarray, " M"]:
     """Return the places of the groups' rows, by name; where names say nothing, by content."""
     names: list[str | None] = []
+    for file, own in itertools.groupby(groups, lambda group: group.file):
+        with reading(file), pyarrow.parquet.ParquetFile(file) as opened:
+            for group in own:
+                stored = _stored_names(opened, group.number, group.image)
+                names += [stored[row] for row in group.rows.tolist()]
     at = [(group, row) for group in groups for row in group.rows.tolist()]
-    for group in groups:
-        stored = _stored_names(group.file, group.number, group.image)
-        names += [stored[row] for row in group.rows.tolist()]
 
     def place_of_content(number: int) -> float:
         group, row = at[number]
@@ -121,16 +124,12 @@ def _places(groups: list[_RowGroup]) -> Float64[np.ndarray, " M"]:
     return places(names, place_of_content)
 
 
-def _stored_names(file: Path, number: int, image: str) -> list[str | None]:
+def _stored_names(opened: pyarrow.parquet.ParquetFile, number: int, image: str) -> list[str | None]:
     """Return the path that is stored with every image of a row group, if any."""
-    with reading(file), pyarrow.parquet.ParquetFile(file) as opened:
-        kind = opened.schema_arrow.field(image).type
-        if kind.get_field_index("path") < 0:
-            return [None] * opened.metadata.row_group(number).num_rows
-    paths = pyarrow.compute.struct_field(
-        _read_group(file, number, [f"{image}.path"])[image], "path"
-    )
-    return [path or None for path in paths.to_pylist()]
+    if opened.schema_arrow.field(image).type.get_field_index("path") < 0:
+        return [None] * opened.metadata.row_group(number).num_rows
+    table = opened.read_row_group(number, columns=[f"{image}.path"], use_threads=False)
+    return [path or None for path in pyarrow.compute.struct_field(table[image], "path").to_pylist()]
 
 
 @functools.cache
