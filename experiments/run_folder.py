@@ -110,6 +110,7 @@ FREE_ON_RESUME = {
     "threads",
     "wandb",
     "data_root",
+    "skip_damaged",
     "log_every",
     "save_every",
     "evaluate_every",

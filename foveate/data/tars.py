@@ -126,14 +126,15 @@ class _Damage:
     skip: bool
     num_samples: int = 0
     num_bytes: int = 0
-    first_offset: int | None = None
+    first: str = ""
 
     def between(self, offset: int, next_offset: int, what: str) -> None:
         """Note that nothing can be read between two offsets."""
+        what = f"{what} at byte {offset}"
         if not self.skip:
-            raise ValueError(f"cannot read {self.file} as tar: {what} at byte {offset}; {_ADVICE}")
+            raise ValueError(f"cannot read {self.file} as tar: {what}; {_ADVICE}")
         self.num_bytes += max(0, next_offset - offset)
-        self.first_offset = offset if self.first_offset is None else self.first_offset
+        self.first = self.first or f"; {what}"
 
     def in_sample(self, error: ValueError) -> None:
         """Note that a sample is not whole."""
@@ -143,11 +144,10 @@ class _Damage:
 
     def say(self) -> None:
         """Say what was skipped, if anything."""
-        if self.num_samples or self.first_offset is not None:
-            place = "" if self.first_offset is None else f" from byte {self.first_offset} on"
+        if self.num_samples or self.first:
             say_once(
                 f"skipped in {self.file}: {self.num_samples} samples that are not whole, and "
-                f"{self.num_bytes} bytes that are no samples{place}"
+                f"{self.num_bytes} bytes between samples{self.first}"
             )
 
 

@@ -152,7 +152,7 @@ def test_a_hole_or_a_bad_header_is_an_error_or_a_counted_skip(
         assert epoch(shard, skip_damaged=True) == left
         lines = capsys.readouterr().err.splitlines()
         assert len(lines) == 1
-        assert f"from byte {offset} on" in lines[0]
+        assert lines[0].endswith(f"{what} at byte {offset}")
         shard.rename(shard.with_name("before.tar"))  # Every case is said about a file of its own.
         shard = shard.with_name(f"{first}{len(filled)}a.tar")
 
