@@ -36,6 +36,7 @@ def load_split(config: TrainConfig, split: str, limit: int | None = None) -> Ima
             options.data,
             split,
             image_size=options.image_size,
+            image_column=options.image_column,
             channels=options.channels or 3,
             limit=limit or STREAM_EVALUATED,
         )
@@ -43,7 +44,12 @@ def load_split(config: TrainConfig, split: str, limit: int | None = None) -> Ima
         images = cue_set(split)
         return images if limit is None else images.subset(limit)
     return load_data(
-        options.data, split, image_size=options.image_size, limit=limit, root=options.data_root
+        options.data,
+        split,
+        image_size=options.image_size,
+        image_column=options.image_column,
+        limit=limit,
+        root=options.data_root,
     )
 
 

@@ -8,8 +8,10 @@ train, drawn by a fixed shuffle, is val and no longer train. Without a test spli
 split is the test split (and val is held out of train); with neither, another tenth of train is.
 Rows are dealt round-robin over the classes, so that any prefix is class-balanced.
 
-A parquet file has a column of structs with the bytes of images. It may have ``label`` (integers),
-``split``, and ``captions`` (text, or lists of text).
+A parquet file has a column of images: bytes, structs of bytes and path, paths, or lists of these, of
+which the first counts. It may have ``label`` (numbers or text; ``foveate.data.labels`` has the
+rules), ``split``, and ``captions`` (text, or lists of text). ``foveate.data.decoding`` says how an
+image is read. What is not read is listed once on stderr: other files, other columns.
 """
 
 from __future__ import annotations
@@ -26,10 +28,21 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from foveate.data import decoding, folders, parquet, rows, scenes, sources, splits
+from foveate.data import (
+    columns,
+    decoding,
+    folders,
+    labels,
+    parquet,
+    rows,
+    scenes,
+    sources,
+    splits,
+)
+from foveate.data.decoding import ImageSize, height_and_width
 from foveate.data.images import ImageSet
 
-_READERS = (scenes, rows, sources, folders, parquet, splits, decoding)
+_READERS = (scenes, rows, sources, folders, parquet, columns, labels, splits, decoding)
 """What decides which pixels come of a file: a decoded set is made anew when one of them changes."""
 TORCHVISION_SETS = ("FashionMNIST", "CIFAR10", "CIFAR100", "STL10")
 
@@ -38,7 +51,8 @@ def load_data(
     data: str = "scenes",
     split: str = "train",
     *,
-    image_size: int | None = None,
+    image_size: ImageSize | None = None,
+    image_column: str | None = None,
     limit: int | None = None,
     root: Path = Path("data"),
 ) -> ImageSet:
@@ -48,34 +62,41 @@ def load_data(
 
     Args:
         data: "scenes", a torchvision name (FashionMNIST, CIFAR10, CIFAR100, STL10), a parquet file,
-            a folder of parquet files, or a folder of class folders. Class folders may lie in
-            folders train, val and test.
+            a folder of parquet files, a folder of ``datasets.save_to_disk``, or a folder of class
+            folders. Class folders may lie in folders train, val and test. Without class folders,
+            images have no labels.
         split: train, val or test.
-        image_size: Height and width in pixels: the shorter side is resized, the center kept; scenes
-            are composed at this size. None: as stored.
+        image_size: Side, or height and width, in pixels: images are resized to cover it, the center
+            kept; scenes are composed at this size. None: as stored.
+        image_column: Name of the column with the images. None: ``image``, else the only one that
+            may hold images.
         limit: Keep only the first so many images. None: all.
         root: Where torchvision keeps its files, and downloads them to if they are missing.
 
     Raises:
-        ValueError: Unknown data or split, no rows for the split, an image that is unreadable or of
-            another size than the rest, or an option out of range.
+        ValueError: Unknown data or split, no rows for the split, an image that is unreadable, too
+            large or of another size than the rest, several columns that may hold images, a label of
+            another kind, or an option out of range or without effect.
     """
     if split not in scenes.SPLITS:
         raise ValueError(f"split must be one of {', '.join(scenes.SPLITS)}, got {split!r}")
-    if image_size is not None and image_size < 1:
-        raise ValueError(f"image_size must be at least 1 pixel, got {image_size}")
+    if image_size is not None:
+        height_and_width(image_size)
     if limit is not None and limit < 1:
         raise ValueError(f"limit must be at least 1 image, got {limit}")
     path = Path(data).expanduser()
+    if image_column is not None and (data == "scenes" or data in TORCHVISION_SETS):
+        raise ValueError(f"image_column has no effect on {data}, which has no columns")
     if data == "scenes":
         loaded = _cached(["scenes", split, image_size], lambda: _load_scenes(split, image_size))
     elif data in TORCHVISION_SETS:
         loaded = _load_rows(sources.torchvision_rows(data, Path(root)), split, image_size)
     elif path.exists():
-        read, files = sources.find_rows(path.resolve())
+        read, files = sources.find_rows(path.resolve(), image_column)
         state = [(str(file), file.stat().st_mtime_ns, file.stat().st_size) for file in files]
         loaded = _cached(
-            [data, split, image_size, *state], lambda: _load_rows(read(), split, image_size)
+            [data, split, image_size, image_column, *state],
+            lambda: _load_rows(read(), split, image_size),
         )
     else:
         lowered = {name.lower(): name for name in ("scenes", *TORCHVISION_SETS)}
@@ -88,9 +109,12 @@ def load_data(
     return loaded if limit is None else loaded.subset(limit)
 
 
-def _load_scenes(split: str, image_size: int | None) -> ImageSet:
+def _load_scenes(split: str, image_size: ImageSize | None) -> ImageSet:
     """Compose the default scenes; another image_size scales the scene and the object alike."""
-    composed = scenes.default_scenes(split, image_size or 32)
+    height, width = height_and_width(image_size or 32)
+    if height != width:
+        raise ValueError(f"scenes are square; give one image_size, got {height}x{width}")
+    composed = scenes.default_scenes(split, height)
     extent_px = torch.full_like(composed.corner_px, composed.object_px)
     return ImageSet(
         composed.images,
@@ -102,7 +126,7 @@ def _load_scenes(split: str, image_size: int | None) -> ImageSet:
     )
 
 
-def _load_rows(stored: rows.Rows, split: str, image_size: int | None) -> ImageSet:
+def _load_rows(stored: rows.Rows, split: str, image_size: ImageSize | None) -> ImageSet:
     decoded = rows.decode(stored, split, image_size)
     return ImageSet(
         torch.from_numpy(decoded.pixels),

@@ -18,27 +18,30 @@ from foveate.data.tars import open_tar
 _FILE_KINDS = (".parquet", ".tar")
 
 
-def open_source(source: object, split: str) -> PieceSource:
+def open_source(source: object, split: str, image_column: str | None = None) -> PieceSource:
     """Open one split of a path, a list of paths, ``hf://NAME``, or a dataset.
 
     Raises:
-        ValueError: there is no such source or split, or nothing in it.
+        ValueError: there is no such source or split, or nothing in it; or an image column is chosen
+            of tar files.
     """
     if isinstance(source, HubDataset):
-        return hub_source(source, split, "the dataset")
+        return hub_source(source, split, "the dataset", image_column)
     if isinstance(source, str) and source.startswith(HUB):
-        return load_hub(source, split)
+        return load_hub(source, split, image_column)
     if isinstance(source, str | Path):
-        return _open_files([source], split, str(source))
+        return _open_files([source], split, str(source), image_column)
     if isinstance(source, Sequence):
-        return _open_files(source, split, "the list")
+        return _open_files(source, split, "the list", image_column)
     raise ValueError(
         f"source must be a path, a list of paths, {HUB}NAME or one split's datasets."
         f"IterableDataset, got {type(source).__name__}; a datasets.Dataset has to_iterable_dataset"
     )
 
 
-def _open_files(paths: Sequence[str | Path], split: str, name: str) -> PieceSource:
+def _open_files(
+    paths: Sequence[str | Path], split: str, name: str, image_column: str | None
+) -> PieceSource:
     found: set[tuple[Path, str]] = set()
     for path in (Path(path).expanduser().resolve() for path in paths):
         if path.is_dir():
@@ -57,4 +60,8 @@ def _open_files(paths: Sequence[str | Path], split: str, name: str) -> PieceSour
         raise ValueError(f"no parquet or tar files in {name}; image folders are for load_data")
     if len(kinds) > 1:
         raise ValueError(f"{name} has both parquet and tar files; list the files of one kind")
-    return (open_parquet if kinds == {".parquet"} else open_tar)(sorted(found), split, name)
+    if kinds == {".parquet"}:
+        return open_parquet(sorted(found), split, name, image_column)
+    if image_column is not None:
+        raise ValueError(f"image_column has no effect on tar files, such as those in {name}")
+    return open_tar(sorted(found), split, name)

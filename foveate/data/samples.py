@@ -34,6 +34,11 @@ class PieceSource(ABC):
     kind: ClassVar[str]
     """What its pieces are, in the plural."""
 
+    @property
+    def class_names(self) -> tuple[str, ...] | None:
+        """Name of each label; None where nobody listed them."""
+        return None
+
     @abstractmethod
     def read(self, piece: int, row: int) -> Iterator[Sample]:
         """Yield the samples of a piece, without the first ``row``."""

@@ -21,8 +21,10 @@ import torch
 from torch.utils.data import DataLoader
 
 from foveate.data import scenes
+from foveate.data.decoding import ImageSize, height_and_width
 from foveate.data.hub import HubDataset
 from foveate.data.images import ImageSet
+from foveate.data.labels import find_classes
 from foveate.data.pieces import open_source
 from foveate.data.workers import Delivery, ImageBatch, Position, Reader, Start, Worker
 
@@ -51,11 +53,13 @@ class ImageStream:
         source: A parquet or tar file, a list of them, a folder of them, ``hf://`` and a name that
             ``datasets.load_dataset`` takes, or a ``datasets.IterableDataset``, neither split by
             node nor shuffled. Tar files follow webdataset: neighbors that agree up to the first dot
-            of their names are one sample, with one image (jpg, jpeg, png, webp) and its class, if
-            any, in ``.cls`` or in ``.json`` under "label".
+            of their names are one sample, with one image (jpg, png, ...) and its class, if any,
+            in ``.cls`` or in ``.json`` under "label".
         split: train, val or test.
-        image_size: Height and width in pixels: the shorter side is resized, the center kept.
+        image_size: Side, or height and width, in pixels: images are resized to cover it, the center
+            kept.
         batch_size: Images per batch and process.
+        image_column: Column with the images; None: ``image``, else the only one that may hold some.
         channels: 3, or 1 for gray.
         seed: Determines the order of pieces and samples.
         shuffle_buffer: Samples that a worker holds, encoded, and shuffles among themselves. 1: a
@@ -75,8 +79,9 @@ class ImageStream:
         source: str | Path | Sequence[str | Path] | HubDataset,
         split: str = "train",
         *,
-        image_size: int,
+        image_size: ImageSize,
         batch_size: int,
+        image_column: str | None = None,
         channels: int = 3,
         seed: int = 0,
         shuffle_buffer: int = 1000,
@@ -89,7 +94,7 @@ class ImageStream:
             raise ValueError(
                 f"process must lie in 0..num_processes - 1, got {process} of {num_processes}"
             )
-        opened = open_source(source, split)
+        opened = open_source(source, split, image_column)
         lanes = max(1, num_workers)
         if lanes * num_processes > len(opened.names):
             raise ValueError(
@@ -109,7 +114,7 @@ class ImageStream:
         }
         self._reader = Reader(
             source=opened,
-            image_size=image_size,
+            image_size=height_and_width(image_size),
             batch_size=batch_size,
             channels=channels,
             seed=seed,
@@ -142,6 +147,11 @@ class ImageStream:
         self._positions[self._turn] = delivery.position
         self._turn = (self._turn + 1) % len(self._positions)
         return delivery.batch
+
+    @property
+    def class_names(self) -> tuple[str, ...] | None:
+        """Name of each label; None where the source does not list them."""
+        return self._reader.source.class_names
 
     def state_dict(self) -> StreamState:
         """Return the position after the last delivered batch; every process has its own."""
@@ -187,7 +197,7 @@ class ImageStream:
 
 def _check_options(
     split: str,
-    image_size: int,
+    image_size: ImageSize,
     batch_size: int,
     channels: int,
     seed: int,
@@ -196,8 +206,7 @@ def _check_options(
 ) -> None:
     if split not in scenes.SPLITS:
         raise ValueError(f"split must be one of {', '.join(scenes.SPLITS)}, got {split!r}")
-    if image_size < 1:
-        raise ValueError(f"image_size must be at least 1 pixel, got {image_size}")
+    height_and_width(image_size)
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1 image, got {batch_size}")
     if channels not in (1, 3):
@@ -214,7 +223,8 @@ def first_images(
     source: str | Path | Sequence[str | Path] | HubDataset,
     split: str,
     *,
-    image_size: int,
+    image_size: ImageSize,
+    image_column: str | None = None,
     channels: int = 3,
     limit: int,
 ) -> ImageSet:
@@ -227,13 +237,21 @@ def first_images(
         source: as of :class:`ImageStream`.
         split: as of :class:`ImageStream`.
         image_size: as of :class:`ImageStream`.
+        image_column: as of :class:`ImageStream`.
         channels: as of :class:`ImageStream`.
         limit: the most images; a split that has fewer comes whole.
 
     Raises:
         ValueError: as of :class:`ImageStream`.
     """
-    stream = ImageStream(source, split, image_size=image_size, batch_size=1, channels=channels)
+    stream = ImageStream(
+        source,
+        split,
+        image_size=image_size,
+        batch_size=1,
+        image_column=image_column,
+        channels=channels,
+    )
     batches: list[ImageBatch] = []
     for batch in stream:
         if stream.state_dict()["positions"][0]["epoch"] > 0:
@@ -242,6 +260,8 @@ def first_images(
         if len(batches) == limit:
             break
     labels = torch.cat([batch.labels for batch in batches])
-    named = int(labels.min()) >= 0
-    names = tuple(str(label) for label in range(int(labels.max()) + 1)) if named else ()
+    names = stream.class_names
+    if names is None:
+        # Of tar files nobody knows more classes than are seen.
+        names = find_classes(labels.tolist(), (), "stream").names
     return ImageSet(torch.cat([batch.images for batch in batches]), labels, names, "stream")

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import itertools
-import json
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import ClassVar
 
-from foveate.data.parquet import LABEL_COLUMNS
+from foveate.data.decoding import IMAGE_SUFFIXES
+from foveate.data.labels import LABEL_COLUMNS, Classes, read_json
 from foveate.data.samples import PieceSource, Sample, own_split, reading
 
-_TAR_IMAGES = frozenset({"jpg", "jpeg", "png", "webp"})
+_TAR_IMAGES = frozenset(suffix[1:] for suffix in IMAGE_SUFFIXES)
 _TAR_LABELS = frozenset({"cls", "json"})
 
 
@@ -41,8 +41,8 @@ class TarSource(PieceSource):
                 images = sorted(_TAR_IMAGES & found.keys())
                 if len(images) != 1:
                     raise ValueError(
-                        f"{where} has {len(images)} images; give every sample one "
-                        f"({', '.join(sorted(_TAR_IMAGES))})"
+                        f"{where} has {len(images)} images; give every sample one, such as .png "
+                        "or .jpg"
                     )
                 yield Sample(found[images[0]], _tar_label(found, where), where)
 
@@ -70,12 +70,15 @@ def _suffix(member: tarfile.TarInfo) -> str:
 
 
 def _tar_label(found: dict[str, bytes], where: str) -> int:
+    """Return the class number; text would need a list of all classes, which tar files lack."""
     try:
-        label = int(found["cls"]) if "cls" in found else json.loads(found.get("json", b"null"))
+        label = (
+            int(found["cls"]) if "cls" in found else read_json(found.get("json", b"null"), where)
+        )
     except ValueError as error:
         raise ValueError(f"{where}: its .cls or .json cannot be read ({error})") from error
     if isinstance(label, dict):
         label = next((label[name] for name in LABEL_COLUMNS if name in label), None)
-    if label is not None and not isinstance(label, int):
+    if isinstance(label, str):
         raise ValueError(f"{where}: its class must be an integer, got {label!r}")
-    return -1 if label is None else label
+    return Classes(()).number(label, where)

@@ -81,7 +81,8 @@ class Reader:
     """From a lane, one worker of one process, and its position to its batches."""
 
     source: PieceSource
-    image_size: int
+    image_size: tuple[int, int]
+    """Height and width, pixels."""
     batch_size: int
     channels: int
     seed: int
@@ -92,13 +93,15 @@ class Reader:
         """Yield batches without end."""
         shuffled = self._shuffled(start)
         mode = "L" if self.channels == 1 else "RGB"
-        size = (self.image_size, self.image_size)
+        height, width = self.image_size
         while True:
-            images = np.empty((self.batch_size, self.channels, *size), np.uint8)
+            images = np.empty((self.batch_size, self.channels, height, width), np.uint8)
             labels = np.empty(self.batch_size, np.int64)
             for item in range(self.batch_size):
                 sample, position = next(shuffled)
-                images[item] = decoding.decode_image(sample.content, sample.where, mode, size)
+                images[item] = decoding.decode_image(
+                    sample.content, sample.where, mode, (width, height)
+                )
                 labels[item] = sample.label
             batch = ImageBatch(torch.from_numpy(images), torch.from_numpy(labels))
             yield Delivery(batch, position)
