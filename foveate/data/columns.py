@@ -168,11 +168,10 @@ def _image_column(file: Path | str, schema: pyarrow.Schema, chosen: str | None) 
     """Return the chosen column, else ``image``, else the only one that may hold images."""
     from pyarrow import types
 
-    columns = ", ".join(schema.names)
     if chosen is not None:
         if chosen not in schema.names:
             raise ValueError(
-                f"{file} has no column {chosen!r} for --image-column; it has {columns}"
+                f"{file} has no column {chosen!r} for --image-column; its columns: {schema.names}"
             )
         kind = schema.field(chosen).type
         if not (_holds_images(kind) or is_text(_values_of(kind))):

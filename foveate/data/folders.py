@@ -68,6 +68,19 @@ def say_skipped(folder: Path, skipped: Iterable[Path], what: str) -> None:
         say(f"skipped in {folder}: {len(files)} {noun} no {what} ({', '.join(told)})")
 
 
+def check_splits(folder: Path, files: list[Path]) -> None:
+    """Check that folders which are called like splits hold images: others would be held out.
+
+    Raises:
+        ValueError: One holds none.
+    """
+    base = _without_wrappers(folder, files)
+    filled = {file.relative_to(base).parts[0] for file in files}
+    for path in sorted(base.iterdir()):
+        if path.is_dir() and _is_split(path.name) and path.name not in filled:
+            raise ValueError(f"{path} holds no images; put the split's there, or remove the folder")
+
+
 def folder_rows(folder: Path, files: list[Path]) -> Rows:
     """Sort images by the class folder, and where there is one the split folder, they lie in.
 
@@ -75,20 +88,14 @@ def folder_rows(folder: Path, files: list[Path]) -> Rows:
     anywhere are a set without labels.
 
     Raises:
-        ValueError: No images, or some in class folders and others beside these.
+        ValueError: Some images lie in class folders and others beside these.
     """
-    if not files:
-        raise ValueError(
-            f"no images in {folder}; expected class/image, split/class/image, images alone, or "
-            "parquet files (tar files need --stream)"
-        )
     base = _without_wrappers(folder, files)
     parents = [file.relative_to(base).parts[:-1] for file in files]
     if _has_splits(parents):
         left_out = Counter(parts[0] for parts in parents if parts and not _is_split(parts[0]))
         for name, number in left_out.items():
             say(f"left out of {folder}: {number} images in {base / name}, which is no split")
-        _check_empty_splits(base, {parts[0] for parts in parents if parts})
         kept = [
             (split_name(parts[0]) if parts else "train", parts[1:], file)
             for parts, file in zip(parents, files, strict=True)
@@ -103,12 +110,12 @@ def folder_rows(folder: Path, files: list[Path]) -> Rows:
             f"others with; move them into class folders, or out of {folder}"
         )
     class_names = tuple(sorted({below[0] for _, below, _ in kept if below}))
-    number = {name: label for label, name in enumerate(class_names)}
+    label_of = {name: label for label, name in enumerate(class_names)}
     splits = dict.fromkeys(split for split, _, _ in kept)
     of_split = {own: [each for each in kept if each[0] == own] for own in splits}
     labels = {
         own: np.array(
-            [number[below[0]] if below else -1 for _, below, _ in of_split[own]], np.int64
+            [label_of[below[0]] if below else -1 for _, below, _ in of_split[own]], np.int64
         )
         for own in splits
     }
@@ -147,14 +154,3 @@ def _without_wrappers(folder: Path, files: list[Path]) -> Path:
         if len(outermost) > 1 or _is_split(name) or min(len(parts) for parts in parents) < 2:
             return folder
         folder = folder / name
-
-
-def _check_empty_splits(base: Path, filled: set[str]) -> None:
-    """Refuse a folder that is called like a split and holds no images: another would be held out.
-
-    Raises:
-        ValueError: There is one.
-    """
-    for path in sorted(base.iterdir()):
-        if path.is_dir() and _is_split(path.name) and path.name not in filled:
-            raise ValueError(f"{path} holds no images; put the split's there, or remove the folder")

@@ -8,8 +8,8 @@ train, drawn by a fixed shuffle, is val and no longer train. Without a test spli
 split is the test split (and val is held out of train); with neither, another tenth of train is.
 Rows are dealt round-robin over the classes, so that any prefix is class-balanced.
 
-A parquet file has a column of images: bytes, structs of bytes and path, paths, or lists of these, of
-which the first counts. It may have ``label`` (numbers or text; ``foveate.data.labels`` has the
+A parquet file has a column of images: bytes, structs of bytes and path, paths, or lists of these,
+of which the first counts. It may have ``label`` (numbers or text; ``foveate.data.labels`` has the
 rules), ``split``, and ``captions`` (text, or lists of text). ``foveate.data.decoding`` says how an
 image is read. What is not read is listed once on stderr: other files, other columns.
 """

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from foveate.data.decoding import IMAGE_SUFFIXES
-from foveate.data.folders import files_under, folder_rows, say_skipped
+from foveate.data.folders import check_splits, files_under, folder_rows, say_skipped
 from foveate.data.parquet import SAVED_NOTES, saved_files, table_rows
 from foveate.data.rows import Rows
 
@@ -59,8 +59,9 @@ def find_rows(path: Path, image_column: str | None = None) -> tuple[Callable[[],
     skipped are counted in a notice.
 
     Raises:
-        ValueError: ``path`` is a file, but not a parquet file; or an image column is chosen of
-            something that has no columns.
+        ValueError: ``path`` is a file, but not a parquet file; or a folder without images, or with
+            a split's folder that has none; or an image column is chosen of something that has no
+            columns.
     """
     if path.is_file():
         if path.suffix != ".parquet":
@@ -80,4 +81,10 @@ def find_rows(path: Path, image_column: str | None = None) -> tuple[Callable[[],
         return lambda: table_rows(folder, tables, image_column), tables
     if image_column is not None:
         raise ValueError(f"image_column has no effect on the image folder {path}; leave it out")
+    if not images:
+        raise ValueError(
+            f"no images in {path}; expected class/image, split/class/image, images alone, or "
+            "parquet files (tar files need --stream)"
+        )
+    check_splits(path, images)
     return lambda: folder_rows(path, images), images

@@ -72,9 +72,8 @@ def _suffix(member: tarfile.TarInfo) -> str:
 def _tar_label(found: dict[str, bytes], where: str) -> int:
     """Return the class number; text would need a list of all classes, which tar files lack."""
     try:
-        label = (
-            int(found["cls"]) if "cls" in found else read_json(found.get("json", b"null"), where)
-        )
+        json = found.get("json", b"null")
+        label = int(found["cls"]) if "cls" in found else read_json(json, "its .json")
     except ValueError as error:
         raise ValueError(f"{where}: its .cls or .json cannot be read ({error})") from error
     if isinstance(label, dict):
