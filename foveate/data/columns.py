@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,7 +100,7 @@ def image_in(cell: object, folder: Path, where: str) -> Encoded:
         return cell
     if not isinstance(cell, str):
         raise ValueError(f"{where} has no image bytes; embed the images")
-    if not (folder / cell).is_file():
+    if not os.path.isfile(folder / cell):
         raise ValueError(f"{where} has no image bytes, and no file {folder / cell} is there")
     return folder / cell
 
