@@ -43,6 +43,10 @@ _TURNS = {
 }
 """What brings an image upright, by its EXIF orientation."""
 
+_SAY_ORIENTATION = frozenset({"exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp"})
+"""What Pillow calls the parts of a file, other than TIFF, that may say how an image lies."""
+
+Image.preinit()  # Formats are tried in this order: the usual ones first.
 Image.init()
 IMAGE_SUFFIXES = frozenset(
     suffix
@@ -115,7 +119,7 @@ def decode_image(
         with _reading(where), _without_pillows_limit():
             image.load()
             opaque = _opaque(_coarse(image, size), mode)
-            # Looked up after loading: in PNG it may stand behind the pixels.
+            # Looked up after loading: PNG may say it last. TIFF is turned by then.
             turn = _TURNS.get(_orientation(image))
             upright = opaque if turn is None else opaque.transpose(turn)
             if upright.size != size:
@@ -168,6 +172,8 @@ def _opaque(image: Image.Image, mode: str) -> Image.Image:
 
 def _orientation(image: Image.Image) -> int:
     """Return the orientation, 1 for upright; a damaged EXIF block says nothing."""
+    if not _SAY_ORIENTATION & image.info.keys():
+        return 1  # As of most images, for which the rest would take as long as decoding.
     try:
         with warnings.catch_warnings(action="ignore"):
             # Not the PNG's own method, which would decode it.

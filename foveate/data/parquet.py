@@ -113,7 +113,11 @@ def _read_table(file: Path, image_column: str | None) -> tuple[pyarrow.Table, Co
         return table, find_columns(file, table.schema, image_column)
     try:
         columns = find_columns(file, pyarrow.parquet.read_schema(file), image_column)
-        table = pyarrow.parquet.read_table(file, columns=columns.names, partitioning=None)
+        table = pyarrow.parquet.read_table(
+            file, columns=columns.names, partitioning=None, page_checksum_verification=True
+        )
+        # Damaged files can be read without an error, and then crash whoever takes a cell.
+        table.validate(full=True)
     except (pyarrow.ArrowException, OSError) as error:
         reason = " ".join(str(error).split())
         raise ValueError(f"cannot read {file} as parquet ({reason}); write it again") from error
@@ -125,13 +129,15 @@ def _read_arrow(file: Path) -> pyarrow.Table:
     import pyarrow
 
     try:
-        return pyarrow.ipc.open_stream(pyarrow.memory_map(str(file))).read_all()
+        table = pyarrow.ipc.open_stream(pyarrow.memory_map(str(file))).read_all()
+        table.validate(full=True)
     except (pyarrow.ArrowException, OSError) as error:
         reason = " ".join(str(error).split())
         raise ValueError(
             f"cannot read {file} as datasets.save_to_disk writes it ({reason}); convert it by "
             f"datasets.load_from_disk({str(file.parent)!r}).to_parquet('train.parquet')"
         ) from error
+    return table
 
 
 def _sentences(stored: str | list[str | None] | None) -> tuple[str, ...]:

@@ -49,6 +49,8 @@ class ParquetSource(PieceSource):
         with reading(group.file), pyarrow.parquet.ParquetFile(group.file) as opened:
             # Threads of its own would take the other workers' cores.
             table = opened.read_row_group(group.number, columns=columns, use_threads=False)
+            # Damaged files can be read without an error, and then crash whoever takes a cell.
+            table.validate(full=True)
         for number in group.rows[row:].tolist():
             where = f"row {number} of row group {group.number} of {group.file}"
             content = image_in(table[group.image][number].as_py(), group.file.parent, where)
@@ -70,6 +72,7 @@ def open_parquet(
                     table = opened.read_row_group(
                         number, columns=[columns.split], use_threads=False
                     )
+                    table.validate(full=True)
                     named_rows = table[columns.split].to_pylist()
                     stored = [split_name(str(own)) for own in named_rows]
                 else:
@@ -106,6 +109,7 @@ def _classes(files: list[Path], name: str, image_column: str | None) -> Classes:
             names = names or own_class_names(file, opened.schema_arrow, columns.label)
             if columns.label:
                 table = opened.read(columns=[columns.label], use_threads=False)
+                table.validate(full=True)
                 for value in table[columns.label].unique().to_pylist():
                     stored.add(read_label(value, str(file)))
     say_unread(files[0] if len(files) == 1 else name, unread)

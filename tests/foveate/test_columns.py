@@ -161,6 +161,7 @@ def test_text_is_numbered_over_all_files(tmp_path: Path) -> None:
         ([-2] * 30, "label -2 is no class number; they begin at 0"),
         (pa.array([2**63] * 30, pa.uint64()), f"label {2**63} is no class number"),
         ([[1]] * 30, "label must hold integers, text, .* got list"),
+        (pa.array([b"\xff"] * 30).view(pa.string()), "cannot read .* as parquet .*UTF8"),
         ([b"cat"] * 30, "label must hold integers, text, .* got binary"),
     ],
 )

@@ -344,6 +344,20 @@ def test_tar_labels_come_from_cls_or_json_and_other_files_do_not_count(tmp_path:
     assert batch.labels.tolist() == [10, 11, 12, -1, -1]
 
 
+def test_tar_samples_may_be_of_any_format_that_pillow_reads(tmp_path: Path) -> None:
+    members = []
+    for number, kind in enumerate(("bmp", "tif", "webp", "ppm")):
+        content = io.BytesIO()
+        lossless = {"lossless": True} if kind == "webp" else {}
+        numbered(number).save(content, {"tif": "tiff"}.get(kind, kind), **lossless)
+        members.append((f"{number}.{kind}", content.getvalue()))
+    write_tar(tmp_path / "set.tar", members)
+    batch = next(make(tmp_path / "set.tar", shuffle_buffer=1))
+    assert batch.images[:, 0, 0, 0].tolist() == [0, 1, 2, 3]
+    with pytest.raises(ValueError, match="image_column has no effect on tar files"):
+        make(tmp_path / "set.tar", image_column="png")
+
+
 def test_tar_files_hold_nothing_out(tmp_path: Path) -> None:
     for name, number in (("train-0", 1), ("train-1", 2), ("validation-0", 3)):
         write_tar(tmp_path / f"{name}.tar", [("a.png", encoded(numbered(number)))])
@@ -410,6 +424,31 @@ def test_hugging_face_names_and_folders_are_sources(
     batch = next(make(f"hf://{tmp_path / 'folder'}", batch_size=2))
     assert set(batch.images[:, 0, 0, 0].tolist()) == {1, 2}
     assert set(batch.labels.tolist()) == {0, 1}
+
+
+def test_hugging_face_columns_follow_the_rules_of_parquet(hub: Callable[[], object]) -> None:
+    import datasets
+
+    def with_lists(rows: dict[str, list[object]]) -> dict[str, list[object]]:
+        return {"photos": [[image, image] for image in rows["image"]]}
+
+    features = {"photos": datasets.List(datasets.Image()), "label": datasets.Value("float32")}
+    listed = hub().map(
+        with_lists, batched=True, remove_columns="image", features=datasets.Features(features)
+    )
+    assert take(make(listed), 3) == take(make(hub()), 3)
+    two = {"mask": datasets.Image(), **features}
+    both = hub().map(
+        lambda rows: {**with_lists(rows), "mask": rows["image"]},
+        batched=True,
+        remove_columns="image",
+        features=datasets.Features(two),
+    )
+    with pytest.raises(ValueError, match="may hold images, mask, photos; choose one"):
+        make(both)
+    assert take(make(both, image_column="photos"), 3) == take(make(hub()), 3)
+    named = datasets.ClassLabel(names=["even", "odd"])
+    assert make(hub().cast_column("label", named)).class_names == ("even", "odd")
 
 
 def test_wrong_hugging_face_data_sets_are_named(hub: Callable[[], object]) -> None:
@@ -514,6 +553,10 @@ def test_unreadable_images_are_named_in_one_line(tmp_path: Path, num_workers: in
         ([("a.png", png), ("a.jpg", png)], "sample a of .* has 2 images"),
         ([("a.png", png), ("a.cls", b"cat")], "its .cls or .json cannot be read"),
         ([("a.png", png), ("a.json", b'{"label": "cat"}')], "must be an integer, got 'cat'"),
+        ([("a.png", png), ("a.json", b"[" * 99_999)], "sample a of .* cannot be read"),
+        ([("a.png", png), ("a.json", b'{"label": 0.5}')], "sample a of .*, got 0.5"),
+        ([("a.png", png), ("a.cls", b"1000000000")], "label 1000000000 has no name among the num"),
+        ([("a.png", png), ("a.cls", b"-7")], "label -7 is no class number"),
         ([], "share of 2 tar files holds no images"),
     ):
         for number in range(2):
