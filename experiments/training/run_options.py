@@ -59,7 +59,8 @@ class DataConfig:
     """The training images."""
 
     data: str = "scenes"
-    """scenes, a torchvision name (FashionMNIST, ...), a parquet file or folder, an image folder."""
+    """scenes, a torchvision name (FashionMNIST, ...), a parquet file or folder, an image folder
+    (docs/data.md has the forms)."""
     data_root: Path = Path("data")
     """Where torchvision sets lie or are downloaded to."""
     image_size: ImageSizeOption = None

@@ -50,6 +50,17 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
+def check_shards(files: Iterable[Path]) -> None:
+    """Check that files which hold many images each are there: these are missed less than images.
+
+    Raises:
+        ValueError: One is a link to nothing.
+    """
+    for file in files:
+        if not file.exists():
+            raise ValueError(f"{file} is a link to nothing; mend or remove it")
+
+
 def say_skipped(folder: Path, skipped: Iterable[Path], what: str) -> None:
     """Count the skipped files by their endings, on stderr.
 

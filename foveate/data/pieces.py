@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from foveate.data.folders import files_under
+from foveate.data.folders import check_shards, files_under
 from foveate.data.hub import HUB, HubDataset, hub_source, load_hub
 from foveate.data.row_groups import open_parquet
 from foveate.data.samples import PieceSource
@@ -60,6 +60,7 @@ def _open_files(
         raise ValueError(f"no parquet or tar files in {name}; image folders are for load_data")
     if len(kinds) > 1:
         raise ValueError(f"{name} has both parquet and tar files; list the files of one kind")
+    check_shards(file for file, _ in found)
     if kinds == {".parquet"}:
         return open_parquet(sorted(found), split, name, image_column)
     if image_column is not None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from foveate.data.decoding import IMAGE_SUFFIXES
-from foveate.data.folders import check_splits, files_under, folder_rows, say_skipped
+from foveate.data.folders import check_shards, check_splits, files_under, folder_rows, say_skipped
 from foveate.data.parquet import SAVED_NOTES, saved_files, table_rows
 from foveate.data.rows import Rows
 
@@ -59,9 +59,9 @@ def find_rows(path: Path, image_column: str | None = None) -> tuple[Callable[[],
     skipped are counted in a notice.
 
     Raises:
-        ValueError: ``path`` is a file, but not a parquet file; or a folder without images, or with
-            a split's folder that has none; or an image column is chosen of something that has no
-            columns.
+        ValueError: ``path`` is a file, but not a parquet file; it is a folder without images, or
+            with a split's folder that has none; a table is a link to nothing; or an image column is
+            chosen of images that have no columns.
     """
     if path.is_file():
         if path.suffix != ".parquet":
@@ -78,6 +78,7 @@ def find_rows(path: Path, image_column: str | None = None) -> tuple[Callable[[],
     skipped = [file for file in files if file not in used and file.name not in notes]
     say_skipped(path, skipped, "tables" if tables else "images")
     if tables:
+        check_shards(tables)
         return lambda: table_rows(folder, tables, image_column), tables
     if image_column is not None:
         raise ValueError(f"image_column has no effect on the image folder {path}; leave it out")

@@ -9,6 +9,7 @@ from image_files import numbered, numbers
 
 from foveate.data import load_data, scenes
 from foveate.data.folders import files_under
+from foveate.data.streaming import ImageStream
 
 
 @pytest.fixture(autouse=True)
@@ -106,6 +107,17 @@ def test_an_empty_split_and_folders_beside_splits_are_named(
     (tmp_path / "test").mkdir()
     with pytest.raises(ValueError, match="test holds no images; put the split's there"):
         load_data(str(tmp_path), "test")
+
+
+@pytest.mark.parametrize("kind", ["parquet", "tar"])
+def test_a_shard_that_is_a_link_to_nothing_is_named(tmp_path: Path, kind: str) -> None:
+    (tmp_path / f"train.{kind}").symlink_to(tmp_path / "nowhere")
+    says = f"train.{kind} is a link to nothing; mend or remove it"
+    with pytest.raises(ValueError, match=says):
+        ImageStream(tmp_path, image_size=6, batch_size=1)
+    if kind == "parquet":
+        with pytest.raises(ValueError, match=says):
+            load_data(str(tmp_path))
 
 
 def test_hidden_files_and_folders_do_not_count(tmp_path: Path) -> None:
