@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from foveate.data.decoding import Encoded
 from foveate.data.labels import LABEL_COLUMNS, read_json
-from foveate.data.notices import say
+from foveate.data.notes import say_once
 
 if TYPE_CHECKING:
     import pyarrow
@@ -79,7 +79,7 @@ def say_unread(where: Path | str, columns: Iterable[str]) -> None:
     names = [name for name in dict.fromkeys(columns) if not name.startswith("__")]
     if names:
         what = "column" if len(names) == 1 else "columns"
-        say(f"not read of {where}: {what} {', '.join(names)}")
+        say_once(f"not read of {where}: {what} {', '.join(names)}")
 
 
 def image_in(cell: object, folder: Path, where: str) -> Encoded:
@@ -142,18 +142,18 @@ def _hugging_face_names(file: Path | str, metadata: bytes, label: str) -> tuple[
     try:
         found: object = read_json(metadata, f"{file}: its huggingface metadata")
     except ValueError as error:
-        say(f"passed over: {error}")
+        say_once(f"passed over: {error}")
         return ()
     for key in ("info", "features", label, "names"):
         if found is None:
             return ()
         if not isinstance(found, dict):
-            say(f"passed over: {file}: its huggingface metadata are of another form")
+            say_once(f"passed over: {file}: its huggingface metadata are of another form")
             return ()
         found = found.get(key)
     names = found or []
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        say(f"passed over: {file}: its huggingface names of {label} are no list of names")
+        say_once(f"passed over: {file}: its huggingface names of {label} are no list of names")
         return ()
     return tuple(names)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from foveate.data import scenes
-from foveate.data.notices import say
+from foveate.data.notes import say_once
 from foveate.data.rows import Rows
 from foveate.data.splits import split_name
 
@@ -76,7 +76,7 @@ def say_skipped(folder: Path, skipped: Iterable[Path], what: str) -> None:
     told += [f"broken links {len(broken)}"] if broken else []
     if files:
         noun = "file that is" if len(files) == 1 else "files that are"
-        say(f"skipped in {folder}: {len(files)} {noun} no {what} ({', '.join(told)})")
+        say_once(f"skipped in {folder}: {len(files)} {noun} no {what} ({', '.join(told)})")
 
 
 def check_splits(folder: Path, files: list[Path]) -> None:
@@ -106,7 +106,7 @@ def folder_rows(folder: Path, files: list[Path]) -> Rows:
     if _has_splits(parents):
         left_out = Counter(parts[0] for parts in parents if parts and not _is_split(parts[0]))
         for name, number in left_out.items():
-            say(f"left out of {folder}: {number} images in {base / name}, which is no split")
+            say_once(f"left out of {folder}: {number} images in {base / name}, which is no split")
         kept = [
             (split_name(parts[0]) if parts else "train", parts[1:], file)
             for parts, file in zip(parents, files, strict=True)
