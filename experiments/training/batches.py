@@ -97,6 +97,7 @@ def make_stream(config: TrainConfig, processes: Processes) -> ImageStream:
         "train",
         image_size=config.data.image_size,
         batch_size=config.stream_batch,
+        image_column=config.data.image_column,
         channels=config.data.channels or 3,
         seed=config.run.seed,
         num_workers=config.data.stream_workers,

@@ -37,6 +37,7 @@ def load_split(config: TrainConfig, split: str, limit: int | None = None) -> Ima
             options.data,
             split,
             image_size=options.image_size,
+            image_column=options.image_column,
             channels=options.channels or 3,
             limit=limit or STREAM_EVALUATED,
             split_column=options.split_column,
@@ -49,6 +50,7 @@ def load_split(config: TrainConfig, split: str, limit: int | None = None) -> Ima
         options.data,
         split,
         image_size=options.image_size,
+        image_column=options.image_column,
         limit=limit,
         root=options.data_root,
         split_column=options.split_column,
@@ -59,7 +61,11 @@ def check_stream(config: TrainConfig, split: str) -> None:
     """Raise ValueError unless a run's streamed data have the split."""
     options = config.data
     open_source(
-        options.data, split, split_column=options.split_column, skip_damaged=options.skip_damaged
+        options.data,
+        split,
+        image_column=options.image_column,
+        split_column=options.split_column,
+        skip_damaged=options.skip_damaged,
     )
 
 

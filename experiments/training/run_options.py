@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from experiments.training.checks import check_at_least, default_of
+from experiments.training.image_sizes import ImageSizeOption, read_image_size
 
 SYNTHETIC = ("scenes", "cue")
 """Data that are computed and need no files."""
@@ -58,11 +59,15 @@ class DataConfig:
     """The training images."""
 
     data: str = "scenes"
-    """scenes, a torchvision name (FashionMNIST, ...), a parquet file or folder, an image folder."""
+    """scenes, a torchvision name (FashionMNIST, ...), a parquet file or folder, an image folder
+    (docs/data.md has the forms)."""
     data_root: Path = Path("data")
     """Where torchvision sets lie or are downloaded to."""
-    image_size: int | None = None
-    """Resize and center-crop to this side, pixels; None = as they are."""
+    image_size: ImageSizeOption = None
+    """Resize and center-crop to this side, or to height x width such as 32x64, pixels; None = as
+    they are."""
+    image_column: str | None = None
+    """Column of a parquet file that holds the images; None = image, else the only one that may."""
     limit: int | None = None
     """Use only the first N training images; None = all."""
     stream: bool = False
@@ -81,7 +86,10 @@ class DataConfig:
     """Random flips and shifts of the training images (kornia)."""
 
     def __post_init__(self) -> None:
-        check_at_least(self, 1, "limit", "image_size")
+        check_at_least(self, 1, "limit")
+        object.__setattr__(self, "image_size", read_image_size(self.image_size))
+        if self.data in SYNTHETIC and self.image_column is not None:
+            raise ValueError(f"image_column has no effect on {self.data}, which has no columns")
         if self.data in SYNTHETIC and self.data_root != default_of(DataConfig, "data_root"):
             raise ValueError(f"data_root has no effect on {self.data}, which needs no files")
         if self.stream and self.image_size is None:

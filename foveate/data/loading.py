@@ -16,8 +16,10 @@ image of a tiny set falls into a split, the one with the lowest hash is moved th
 
 Rows are dealt round-robin over the classes, so that any prefix is class-balanced.
 
-A parquet file has a column of structs with the bytes of images. It may have ``label`` (integers),
-``split``, and ``captions`` (text, or lists of text).
+A parquet file has a column of images: bytes, structs of bytes and path, paths, or lists of these,
+of which the first counts. It may have ``label`` (numbers or text; ``foveate.data.labels`` has the
+rules), ``split``, and ``captions`` (text, or lists of text). ``foveate.data.decoding`` says how an
+image is read. What is not read is listed once on stderr: other files, other columns.
 """
 
 from __future__ import annotations
@@ -29,12 +31,25 @@ from pathlib import Path
 
 import torch
 
-from foveate.data import cache, decoding, folders, notes, parquet, rows, scenes, sources, splits
+from foveate.data import (
+    cache,
+    columns,
+    decoding,
+    folders,
+    labels,
+    notes,
+    parquet,
+    rows,
+    scenes,
+    sources,
+    splits,
+)
 from foveate.data.cache import file_state
+from foveate.data.columns import SPLIT_COLUMN, check_no_columns
+from foveate.data.decoding import ImageSize, height_and_width
 from foveate.data.images import ImageSet
-from foveate.data.parquet import SPLIT_COLUMN
 
-_READERS = (scenes, rows, sources, folders, parquet, splits, decoding)
+_READERS = (scenes, rows, sources, folders, parquet, columns, labels, splits, decoding)
 """What decides which pixels come of a file: a decoded set is made anew when one of them changes."""
 TORCHVISION_SETS = ("FashionMNIST", "CIFAR10", "CIFAR100", "STL10")
 
@@ -43,7 +58,8 @@ def load_data(
     data: str = "scenes",
     split: str = "train",
     *,
-    image_size: int | None = None,
+    image_size: ImageSize | None = None,
+    image_column: str | None = None,
     limit: int | None = None,
     root: Path = Path("data"),
     split_column: str | None = SPLIT_COLUMN,
@@ -54,44 +70,40 @@ def load_data(
 
     Args:
         data: "scenes", a torchvision name (FashionMNIST, CIFAR10, CIFAR100, STL10), a parquet file,
-            a folder of parquet files, or a folder of class folders. Class folders may lie in
-            folders train, val and test.
+            a folder of parquet files, a folder of ``datasets.save_to_disk``, or a folder of class
+            folders. Class folders may lie in folders train, val and test. Without class folders,
+            images have no labels.
         split: train, val or test.
-        image_size: Height and width in pixels: the shorter side is resized, the center kept; scenes
-            are composed at this size. None: as stored.
+        image_size: Side, or height and width, in pixels: images are resized to cover it, the center
+            kept; scenes are composed at this size. None: as stored.
+        image_column: Name of the column with the images. None: ``image``, else the only one that
+            may hold images.
         limit: Keep only the first so many images. None: all.
         root: Where torchvision keeps its files, and downloads them to if they are missing.
         split_column: Parquet column that names each row's split; by default ``split``, if there is
             one. None: rows and files of whatever split are train, and val and test held out.
 
     Raises:
-        ValueError: Unknown data or split, no rows for the split, an image that is unreadable or of
-            another size than the rest, or an option out of range.
+        ValueError: Unknown data or split, no rows for the split, an image that is unreadable, too
+            large or of another size than the rest, several columns that may hold images, a label of
+            another kind, or an option out of range or without effect.
     """
     if split not in scenes.SPLITS:
         raise ValueError(f"split must be one of {', '.join(scenes.SPLITS)}, got {split!r}")
-    if image_size is not None and image_size < 1:
-        raise ValueError(f"image_size must be at least 1 pixel, got {image_size}")
+    if image_size is not None:
+        height_and_width(image_size)
     if limit is not None and limit < 1:
         raise ValueError(f"limit must be at least 1 image, got {limit}")
     path = Path(data).expanduser()
-    if split_column != SPLIT_COLUMN and (data == "scenes" or data in TORCHVISION_SETS):
-        raise ValueError(f"split_column goes with parquet files, not with {data}")
+    if data == "scenes" or data in TORCHVISION_SETS:
+        check_no_columns(data, image_column, split_column)
     if data == "scenes":
         loaded = _cached(data, split, [image_size], lambda: _load_scenes(split, image_size))
     elif data in TORCHVISION_SETS:
         with notes.once(data):
             loaded = _load_rows(sources.torchvision_rows(data, Path(root)), split, image_size)
     elif path.exists():
-        path = path.resolve()
-        with notes.once(str(path)):
-            read, files = sources.find_rows(path, split_column)
-            loaded = _cached(
-                str(path),
-                split,
-                [image_size, split_column, *map(file_state, files)],
-                lambda: _load_rows(read(), split, image_size),
-            )
+        loaded = _load_files(path.resolve(), split, image_size, image_column, split_column)
     else:
         raise _no_such_data(data)
     return loaded if limit is None else loaded.subset(limit)
@@ -108,9 +120,12 @@ def _no_such_data(data: str) -> ValueError:
     )
 
 
-def _load_scenes(split: str, image_size: int | None) -> ImageSet:
+def _load_scenes(split: str, image_size: ImageSize | None) -> ImageSet:
     """Compose the default scenes; another image_size scales the scene and the object alike."""
-    composed = scenes.default_scenes(split, image_size or 32)
+    height, width = height_and_width(image_size or 32)
+    if height != width:
+        raise ValueError(f"scenes are square; give one image_size, got {height}x{width}")
+    composed = scenes.default_scenes(split, height)
     extent_px = torch.full_like(composed.corner_px, composed.object_px)
     return ImageSet(
         composed.images,
@@ -122,7 +137,24 @@ def _load_scenes(split: str, image_size: int | None) -> ImageSet:
     )
 
 
-def _load_rows(stored: rows.Rows, split: str, image_size: int | None) -> ImageSet:
+def _load_files(
+    path: Path,
+    split: str,
+    image_size: ImageSize | None,
+    image_column: str | None,
+    split_column: str | None,
+) -> ImageSet:
+    with notes.once(str(path)):
+        read, files = sources.find_rows(path, image_column, split_column)
+        return _cached(
+            str(path),
+            split,
+            [image_size, image_column, split_column, *map(file_state, files)],
+            lambda: _load_rows(read(), split, image_size),
+        )
+
+
+def _load_rows(stored: rows.Rows, split: str, image_size: ImageSize | None) -> ImageSet:
     decoded = rows.decode(stored, split, image_size)
     return ImageSet(
         torch.from_numpy(decoded.pixels),

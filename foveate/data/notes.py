@@ -41,9 +41,6 @@ def collected() -> Iterator[list[str]]:
 def once(about: str) -> Iterator[None]:
     """Say the lines of a block at its end, as those about one set."""
     with collected() as lines:
-        try:
-            yield
-        finally:
-            kept = list(lines)
-    for line in kept:
+        yield
+    for line in lines:
         say_once(line, about)

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from foveate.data import notes
-from foveate.data.folders import files_under
+from foveate.data.columns import SPLIT_COLUMN, check_no_columns
+from foveate.data.folders import check_shards, files_under
 from foveate.data.hub import HUB, HubDataset, hub_source, load_hub
-from foveate.data.parquet import SPLIT_COLUMN
 from foveate.data.row_groups import open_parquet
 from foveate.data.samples import PieceSource
 from foveate.data.splits import split_in_name
@@ -26,6 +26,7 @@ def open_source(
     source: object,
     split: str,
     *,
+    image_column: str | None = None,
     split_column: str | None = SPLIT_COLUMN,
     skip_damaged: bool = False,
 ) -> PieceSource:
@@ -36,29 +37,29 @@ def open_source(
             effect on it.
     """
     if isinstance(source, HubDataset) or (isinstance(source, str) and source.startswith(HUB)):
-        if split_column != SPLIT_COLUMN:
-            raise ValueError("split_column goes with parquet files, not with Hugging Face datasets")
+        check_no_columns("Hugging Face datasets", None, split_column)
         if isinstance(source, str):
-            return load_hub(source, split)
-        return hub_source(source, split, "the dataset")
+            return load_hub(source, split, image_column)
+        return hub_source(source, split, "the dataset", image_column)
     if isinstance(source, str | Path | Sequence):
         paths = [source] if isinstance(source, str | Path) else source
         name = str(source) if isinstance(source, str | Path) else "the list"
         with notes.once(name):
-            return _open_files(paths, split, name, split_column, skip_damaged)
+            found = _find_files(paths, name)
+            if found[0][0].suffix == ".parquet":
+                return open_parquet(found, split, name, image_column, split_column)
+            holds_out = split_column is None
+            known = SPLIT_COLUMN if holds_out else split_column
+            check_no_columns(f"tar files, such as {found[0][0]}", image_column, known)
+            return open_tar(found, split, name, holds_out=holds_out, skip_damaged=skip_damaged)
     raise ValueError(
         f"source must be a path, a list of paths, {HUB}NAME or one split's datasets."
         f"IterableDataset, got {type(source).__name__}; a datasets.Dataset has to_iterable_dataset"
     )
 
 
-def _open_files(
-    paths: Sequence[str | Path],
-    split: str,
-    name: str,
-    split_column: str | None,
-    skip_damaged: bool,
-) -> PieceSource:
+def _find_files(paths: Sequence[str | Path], name: str) -> list[tuple[Path, str]]:
+    """Return the files, all of one kind, each with the split that its name says."""
     found: set[tuple[Path, str]] = set()
     compressed: list[Path] = []
     for path in (Path(path).expanduser().resolve() for path in paths):
@@ -84,9 +85,5 @@ def _open_files(
         raise ValueError(f"no parquet or tar files in {name}; image folders are for load_data")
     if len(kinds) > 1:
         raise ValueError(f"{name} has both parquet and tar files; list the files of one kind")
-    if kinds == {".parquet"}:
-        return open_parquet(sorted(found), split, name, split_column)
-    if split_column not in (None, SPLIT_COLUMN):
-        raise ValueError(f"split_column goes with parquet files, and {name} has none")
-    holds_out = split_column is None
-    return open_tar(sorted(found), split, name, holds_out=holds_out, skip_damaged=skip_damaged)
+    check_shards(file for file, _ in found)
+    return sorted(found)

@@ -40,6 +40,20 @@ class PieceSource(ABC):
     kind: ClassVar[str]
     """What its pieces are, in the plural."""
 
+    @property
+    def class_names(self) -> tuple[str, ...] | None:
+        """Name of each label; None where nobody listed them."""
+        return None
+
+    def digests(self) -> dict[str, str]:
+        """Return in short what is read: the pieces and, where it is known, their content."""
+        pieces = hashlib.sha256("\n".join(self.names).encode()).hexdigest()[:8]
+        source = {"source": f"{len(self.names)} {self.kind} ({pieces})"}
+        if self.fingerprints is None:
+            return source
+        content = "".join(found.names for found in self.fingerprints.values())
+        return {**source, "content": hashlib.sha256(content.encode()).hexdigest()[:8]}
+
     @abstractmethod
     def read(self, piece: int, row: int) -> Iterator[Sample]:
         """Yield the samples of a piece, without the first ``row``."""

@@ -13,7 +13,6 @@ tar files, ``split_column=None`` holds out all the same, each sample by its name
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TypedDict
@@ -22,9 +21,11 @@ import torch
 from torch.utils.data import DataLoader
 
 from foveate.data import scenes
+from foveate.data.columns import SPLIT_COLUMN
+from foveate.data.decoding import ImageSize, height_and_width
 from foveate.data.hub import HubDataset
 from foveate.data.images import ImageSet
-from foveate.data.parquet import SPLIT_COLUMN
+from foveate.data.labels import find_classes
 from foveate.data.pieces import open_source
 from foveate.data.workers import Delivery, ImageBatch, Position, Reader, Start, Worker
 
@@ -55,11 +56,13 @@ class ImageStream:
         source: A parquet or tar file, a list of them, a folder of them, ``hf://`` and a name that
             ``datasets.load_dataset`` takes, or a ``datasets.IterableDataset``, neither split by
             node nor shuffled. Tar files follow webdataset: neighbors that agree up to the first dot
-            of their names are one sample, with one image (jpg, jpeg, png, webp) and its class, if
-            any, in ``.cls`` or in ``.json`` under "label".
+            of their names are one sample, with one image (jpg, png, ...) and its class, if any,
+            in ``.cls`` or in ``.json`` under "label".
         split: train, val or test.
-        image_size: Height and width in pixels: the shorter side is resized, the center kept.
+        image_size: Side, or height and width, in pixels: images are resized to cover it, the center
+            kept.
         batch_size: Images per batch and process.
+        image_column: Column with the images; None: ``image``, else the only one that may hold some.
         channels: 3, or 1 for gray.
         seed: Determines the order of pieces and samples.
         shuffle_buffer: Samples that a worker holds, encoded, and shuffles among themselves. 1: a
@@ -86,8 +89,9 @@ class ImageStream:
         source: str | Path | Sequence[str | Path] | HubDataset,
         split: str = "train",
         *,
-        image_size: int,
+        image_size: ImageSize,
         batch_size: int,
+        image_column: str | None = None,
         channels: int = 3,
         seed: int = 0,
         shuffle_buffer: int = 1000,
@@ -97,12 +101,16 @@ class ImageStream:
         split_column: str | None = SPLIT_COLUMN,
         skip_damaged: bool = False,
     ) -> None:
-        _check_options(split, image_size, batch_size, channels, seed, shuffle_buffer, num_workers)
-        if not 0 <= process < num_processes:
-            raise ValueError(
-                f"process must lie in 0..num_processes - 1, got {process} of {num_processes}"
-            )
-        opened = open_source(source, split, split_column=split_column, skip_damaged=skip_damaged)
+        if split not in scenes.SPLITS:
+            raise ValueError(f"split must be one of {', '.join(scenes.SPLITS)}, got {split!r}")
+        _check_processes(num_workers, process, num_processes)
+        opened = open_source(
+            source,
+            split,
+            image_column=image_column,
+            split_column=split_column,
+            skip_damaged=skip_damaged,
+        )
         lanes = max(1, num_workers)
         if lanes * num_processes > len(opened.names):
             raise ValueError(
@@ -110,7 +118,6 @@ class ImageStream:
                 f"{num_processes} processes; use fewer, or store the data in more {opened.kind}"
             )
         self.fingerprints = opened.fingerprints
-        digest = hashlib.sha256("\n".join(opened.names).encode()).hexdigest()
         self._settings: dict[str, int | str] = {
             "split": split,
             "batch_size": batch_size,
@@ -119,15 +126,12 @@ class ImageStream:
             "num_workers": num_workers,
             "process": process,
             "num_processes": num_processes,
-            "source": f"{len(opened.names)} {opened.kind} ({digest[:8]})",
+            **opened.digests(),
         }
-        if self.fingerprints is not None:
-            content = "".join(found.names for found in self.fingerprints.values())
-            self._settings["content"] = hashlib.sha256(content.encode()).hexdigest()[:8]
         self._reader = Reader(
             source=opened,
             skip_damaged=skip_damaged,
-            image_size=image_size,
+            image_size=height_and_width(image_size),
             batch_size=batch_size,
             channels=channels,
             seed=seed,
@@ -169,6 +173,11 @@ class ImageStream:
         self._positions[self._turn] = delivery.position
         self._turn = (self._turn + 1) % len(self._positions)
         return delivery.batch
+
+    @property
+    def class_names(self) -> tuple[str, ...] | None:
+        """Name of each label; None where the source does not list them."""
+        return self._reader.source.class_names
 
     def state_dict(self) -> StreamState:
         """Return the position after the last delivered batch; every process has its own."""
@@ -221,36 +230,21 @@ class ImageStream:
         return iter(loader)
 
 
-def _check_options(
-    split: str,
-    image_size: int,
-    batch_size: int,
-    channels: int,
-    seed: int,
-    shuffle_buffer: int,
-    num_workers: int,
-) -> None:
-    if split not in scenes.SPLITS:
-        raise ValueError(f"split must be one of {', '.join(scenes.SPLITS)}, got {split!r}")
-    if image_size < 1:
-        raise ValueError(f"image_size must be at least 1 pixel, got {image_size}")
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1 image, got {batch_size}")
-    if channels not in (1, 3):
-        raise ValueError(f"channels must be 1 (gray) or 3 (RGB), got {channels}")
-    if seed < 0:
-        raise ValueError(f"seed must not be negative, got {seed}")
-    if shuffle_buffer < 1:
-        raise ValueError(f"shuffle_buffer must be at least 1 sample, got {shuffle_buffer}")
+def _check_processes(num_workers: int, process: int, num_processes: int) -> None:
     if num_workers < 0:
         raise ValueError(f"num_workers must not be negative, got {num_workers}")
+    if not 0 <= process < num_processes:
+        raise ValueError(
+            f"process must lie in 0..num_processes - 1, got {process} of {num_processes}"
+        )
 
 
 def first_images(
     source: str | Path | Sequence[str | Path] | HubDataset,
     split: str,
     *,
-    image_size: int,
+    image_size: ImageSize,
+    image_column: str | None = None,
     channels: int = 3,
     limit: int,
     split_column: str | None = SPLIT_COLUMN,
@@ -265,6 +259,7 @@ def first_images(
         source: as of :class:`ImageStream`.
         split: as of :class:`ImageStream`.
         image_size: as of :class:`ImageStream`.
+        image_column: as of :class:`ImageStream`.
         channels: as of :class:`ImageStream`.
         limit: the most images; a split that has fewer comes whole.
         split_column: as of :class:`ImageStream`.
@@ -278,6 +273,7 @@ def first_images(
         split,
         image_size=image_size,
         batch_size=1,
+        image_column=image_column,
         channels=channels,
         split_column=split_column,
         skip_damaged=skip_damaged,
@@ -290,7 +286,9 @@ def first_images(
         if len(batches) == limit:
             break
     labels = torch.cat([batch.labels for batch in batches])
-    named = int(labels.min()) >= 0
-    names = tuple(str(label) for label in range(int(labels.max()) + 1)) if named else ()
+    names = stream.class_names
+    if names is None:
+        # Of tar files nobody knows more classes than are seen.
+        names = find_classes(labels.tolist(), (), "stream").names
     images = torch.cat([batch.images for batch in batches])
     return ImageSet(images, labels, names, "stream", fingerprints=stream.fingerprints)

@@ -8,21 +8,19 @@ for the end of the archive, so each member's place is checked here.
 from __future__ import annotations
 
 import itertools
-import json
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import ClassVar
 
+from foveate.data.decoding import IMAGE_SUFFIXES
+from foveate.data.labels import LABEL_COLUMNS, Classes, read_json
 from foveate.data.notes import say_once
-from foveate.data.parquet import LABEL_COLUMNS
 from foveate.data.samples import PieceSource, Sample, own_split, reading, shard_fingerprints
 from foveate.data.splits import HELD_OUT, belongs
 
-_TAR_IMAGES = frozenset(
-    "avif bmp gif jfif jpeg jpg pgm png ppm tif tiff webp".split()  # As Pillow reads them.
-)
+_TAR_IMAGES = frozenset(suffix[1:] for suffix in IMAGE_SUFFIXES)
 _TAR_LABELS = frozenset({"cls", "json"})
 _END = 2 * tarfile.BLOCKSIZE
 """Zeros at the end of an archive; a writer may add more, to fill a record."""
@@ -227,19 +225,21 @@ def _sample(opened: tarfile.TarFile, where: str, parts: list[_Part]) -> Sample:
                 "without other dots"
             )
         raise ValueError(
-            f"{where} has {len(images)} images; give every sample one "
-            f"({', '.join(sorted(_TAR_IMAGES))}), or add --skip-damaged"
+            f"{where} has {len(images)} images; give every sample one, such as .png or .jpg, or "
+            "add --skip-damaged"
         )
     return Sample(found[images[0]], _tar_label(found, where), where)
 
 
 def _tar_label(found: dict[str, bytes], where: str) -> int:
+    """Return the class number; text would need a list of all classes, which tar files lack."""
     try:
-        label = int(found["cls"]) if "cls" in found else json.loads(found.get("json", b"null"))
+        json = found.get("json", b"null")
+        label = int(found["cls"]) if "cls" in found else read_json(json, "its .json")
     except ValueError as error:
         raise ValueError(f"{where}: its .cls or .json cannot be read ({error})") from error
     if isinstance(label, dict):
         label = next((label[name] for name in LABEL_COLUMNS if name in label), None)
-    if label is not None and not isinstance(label, int):
+    if isinstance(label, str):
         raise ValueError(f"{where}: its class must be an integer, got {label!r}")
-    return -1 if label is None else label
+    return Classes(()).number(label, where)

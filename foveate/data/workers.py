@@ -103,7 +103,8 @@ class Reader:
     """From a lane, one worker of one process, and its position to its batches."""
 
     source: PieceSource
-    image_size: int
+    image_size: tuple[int, int]
+    """Height and width, pixels."""
     batch_size: int
     channels: int
     seed: int
@@ -111,12 +112,22 @@ class Reader:
     num_lanes: int
     skip_damaged: bool
 
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1 image, got {self.batch_size}")
+        if self.channels not in (1, 3):
+            raise ValueError(f"channels must be 1 (gray) or 3 (RGB), got {self.channels}")
+        if self.seed < 0:
+            raise ValueError(f"seed must not be negative, got {self.seed}")
+        if self.shuffle_buffer < 1:
+            raise ValueError(f"shuffle_buffer must be at least 1 sample, got {self.shuffle_buffer}")
+
     def batches(self, start: Start) -> Iterator[Delivery]:
         """Yield batches without end."""
         decoded = self._decoded(start)
-        size = (self.image_size, self.image_size)
+        height, width = self.image_size
         while True:
-            images = np.empty((self.batch_size, self.channels, *size), np.uint8)
+            images = np.empty((self.batch_size, self.channels, height, width), np.uint8)
             labels = np.empty(self.batch_size, np.int64)
             for item in range(self.batch_size):
                 images[item], labels[item], position = next(decoded)
@@ -126,11 +137,11 @@ class Reader:
     def _decoded(self, start: Start) -> Iterator[tuple[UInt8[np.ndarray, "C H W"], int, Position]]:
         """Yield pixels and label of each sample, with the position after it."""
         mode = "L" if self.channels == 1 else "RGB"
-        size = (self.image_size, self.image_size)
+        height, width = self.image_size
         skipped = 0
         for sample, position in self._shuffled(start):
             try:
-                pixels = decoding.decode_image(sample.content, sample.where, mode, size)
+                pixels = decoding.decode_image(sample.content, sample.where, mode, (width, height))
             except ValueError as error:
                 skipped += 1
                 if not self.skip_damaged or skipped == SKIPPED_IN_A_ROW:

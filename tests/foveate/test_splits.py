@@ -140,7 +140,7 @@ def test_a_split_column_may_have_another_name(tmp_path: Path) -> None:
         load_data(str(file), split_column="part")
     write_folder(tmp_path / "folder", list(range(9)))
     for data in ("scenes", "CIFAR10", str(tmp_path / "folder")):
-        with pytest.raises(ValueError, match="split_column goes with parquet files"):
+        with pytest.raises(ValueError, match="split_column has no effect on"):
             load_data(data, split_column="fold")
 
 

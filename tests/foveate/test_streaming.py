@@ -358,8 +358,8 @@ def test_hugging_face_names_and_folders_are_sources(
         folder = tmp_path / "folder" / "train" / "ab"[number % 2]
         folder.mkdir(parents=True)
         numbered(number).save(folder / "x.png")
-    with pytest.raises(ValueError, match=r"has no column of type datasets\.Image"):
-        make(f"hf://{tmp_path / 'plain'}")
+    plain = next(make(f"hf://{tmp_path / 'plain'}", batch_size=9))
+    assert set(plain.images[:, 0, 0, 0].tolist()) == set(range(9))
     with pytest.raises(ValueError, match=r"cannot open hf://.*nothing.*check the name"):
         make(f"hf://{tmp_path / 'nothing'}")
     with pytest.raises(ValueError, match=r"no val split; it has \['train'\]"):
@@ -369,12 +369,37 @@ def test_hugging_face_names_and_folders_are_sources(
     assert set(batch.labels.tolist()) == {0, 1}
 
 
+def test_hugging_face_columns_follow_the_rules_of_parquet(hub: Callable[[], object]) -> None:
+    import datasets
+
+    def with_lists(rows: dict[str, list[object]]) -> dict[str, list[object]]:
+        return {"photos": [[image, image] for image in rows["image"]]}
+
+    features = {"photos": datasets.List(datasets.Image()), "label": datasets.Value("float32")}
+    listed = hub().map(
+        with_lists, batched=True, remove_columns="image", features=datasets.Features(features)
+    )
+    assert take(make(listed), 3) == take(make(hub()), 3)
+    two = {"mask": datasets.Image(), **features}
+    both = hub().map(
+        lambda rows: {**with_lists(rows), "mask": rows["image"]},
+        batched=True,
+        remove_columns="image",
+        features=datasets.Features(two),
+    )
+    with pytest.raises(ValueError, match="may hold images, mask, photos; choose one"):
+        make(both)
+    assert take(make(both, image_column="photos"), 3) == take(make(hub()), 3)
+    named = datasets.ClassLabel(names=["even", "odd"])
+    assert make(hub().cast_column("label", named)).class_names == ("even", "odd")
+
+
 def test_wrong_hugging_face_data_sets_are_named(hub: Callable[[], object]) -> None:
     import datasets
 
     with pytest.raises(ValueError, match="5 shards cannot be dealt to 6 workers x 1 processes"):
         make(hub(), num_workers=6)
-    with pytest.raises(ValueError, match=r"no column of type datasets\.Image; its columns: "):
+    with pytest.raises(ValueError, match=r"no image column .*; its columns: \['label'\]"):
         make(hub().remove_columns("image"))
     with pytest.raises(ValueError, match=r"label must be an integer column, got .*string"):
         make(hub().cast_column("label", datasets.Value("string")))
@@ -438,8 +463,8 @@ def test_wrong_sources_are_named(tmp_path: Path) -> None:
     says("both parquet and tar files")
     pq.write_table(pa.table({"label": [1]}), tmp_path / "a.parquet")
     says("no image column", tmp_path / "a.parquet")
-    write_parquet(tmp_path / "a.parquet", [numbered(1)], label=["cat"])
-    says("label must be an integer column", tmp_path / "a.parquet")
+    write_parquet(tmp_path / "a.parquet", [numbered(1)], label=[["cat"]])
+    says("label must hold integers, text", tmp_path / "a.parquet")
     with pytest.raises(ValueError, match=r"source must be a path, .* got int"):
         pieces.open_source(5, "train")
 
@@ -460,7 +485,7 @@ def test_unreadable_images_are_named_in_one_line(tmp_path: Path, num_workers: in
         (None, r"row \d of row group \d of .*train.parquet has no image bytes"),
         (deep, "more than 8 bits"),
     ):
-        cells = pa.array([{"bytes": content, "path": "a.png"}] * 20, kind)
+        cells = pa.array([{"bytes": content, "path": None}] * 20, kind)
         pq.write_table(pa.table({"image": cells}), file, row_group_size=5)
         says(text, file)
 
@@ -471,6 +496,10 @@ def test_unreadable_images_are_named_in_one_line(tmp_path: Path, num_workers: in
         ([("a.png", png), ("a.jpg", png)], "sample a of .* has 2 images"),
         ([("a.png", png), ("a.cls", b"cat")], "its .cls or .json cannot be read"),
         ([("a.png", png), ("a.json", b'{"label": "cat"}')], "must be an integer, got 'cat'"),
+        ([("a.png", png), ("a.json", b"[" * 99_999)], "sample a of .* cannot be read"),
+        ([("a.png", png), ("a.json", b'{"label": 0.5}')], "sample a of .*, got 0.5"),
+        ([("a.png", png), ("a.cls", b"1000000000")], "label 1000000000 has no name among the num"),
+        ([("a.png", png), ("a.cls", b"-7")], "label -7 is no class number"),
         ([], "share of 2 tar files holds no images"),
     ):
         for number in range(2):

@@ -67,6 +67,20 @@ def test_tar_labels_come_from_cls_or_json_and_other_files_do_not_count(tmp_path:
     assert batch.labels.tolist() == [10, 11, 12, -1, -1]
 
 
+def test_tar_samples_may_be_of_any_format_that_pillow_reads(tmp_path: Path) -> None:
+    members = []
+    for number, kind in enumerate(("bmp", "tif", "webp", "ppm")):
+        content = io.BytesIO()
+        lossless = {"lossless": True} if kind == "webp" else {}
+        numbered(number).save(content, {"tif": "tiff"}.get(kind, kind), **lossless)
+        members.append((f"{number}.{kind}", content.getvalue()))
+    write_tar(tmp_path / "set.tar", members)
+    batch = next(make(tmp_path / "set.tar", batch_size=4))
+    assert batch.images[:, 0, 0, 0].tolist() == [0, 1, 2, 3]
+    with pytest.raises(ValueError, match="image_column has no effect on tar files"):
+        make(tmp_path / "set.tar", image_column="png")
+
+
 def test_tar_files_hold_nothing_out_unless_asked(tmp_path: Path) -> None:
     for name, number in (("train-0", 1), ("train-1", 2), ("validation-0", 3)):
         write_tar(tmp_path / f"{name}.tar", [("a.png", encoded(numbered(number)))])
