@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from envs.vector import ImageScanVectorEnv
 from foveate.data import ImageSet
+from foveate.data.decoding import ImageSize
 from foveate.model import AnyOrderTransformer
 
 
@@ -33,7 +34,7 @@ class ImageScanEnv(gym.Env[Any, Any]):
         model: str | AnyOrderTransformer = "scenes",
         data: str | ImageSet = "scenes",
         split: str = "train",
-        image_size: int | None = None,
+        image_size: ImageSize | None = None,
         limit: int | None = None,
         budget: int = 12,
         reward: str = "auc",

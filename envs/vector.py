@@ -18,6 +18,7 @@ from envs.toy import cue_set
 from foveate.checkpoint import load_model
 from foveate.choices import check_choice
 from foveate.data import ImageSet, load_data
+from foveate.data.decoding import ImageSize
 from foveate.finite import check_finite
 from foveate.model import AnyOrderTransformer
 from foveate.orders.segments import Fixations
@@ -66,7 +67,7 @@ class ImageScanVectorEnv(VectorEnv[Observations, NDArray[Any], NDArray[Any]]):
     - model: a packaged model, a run folder or a checkpoint file, as ``load_model`` takes it.
     - data: what ``foveate.data.load_data`` takes, or ``"cue"``, the world of ``envs.toy``.
     - split: train, val or test.
-    - image_size: resize to this side, pixels; None = as they are.
+    - image_size: resize to this side, or to (height, width), pixels; None = as they are.
     - limit: use only the first so many images; None = all.
     - budget: fixations per episode, below the number that there are to choose from.
     - reward: a key of ``envs.rewards.REWARDS``, or your own, ``MODULE:NAME``.
@@ -94,7 +95,7 @@ class ImageScanVectorEnv(VectorEnv[Observations, NDArray[Any], NDArray[Any]]):
         model: str | AnyOrderTransformer = "scenes",
         data: str | ImageSet = "scenes",
         split: str = "train",
-        image_size: int | None = None,
+        image_size: ImageSize | None = None,
         limit: int | None = None,
         budget: int = 12,
         reward: str = "auc",
@@ -271,7 +272,7 @@ class ImageScanVectorEnv(VectorEnv[Observations, NDArray[Any], NDArray[Any]]):
         return {**facts, **{f"_{name}": every.copy() for name in facts}}
 
 
-def load(data: str, split: str, image_size: int | None, limit: int | None) -> ImageSet:
+def load(data: str, split: str, image_size: ImageSize | None, limit: int | None) -> ImageSet:
     """Load images by name: those of the cue world, or what ``load_data`` takes."""
     if data == "cue":
         return cue_set(split)

@@ -32,6 +32,7 @@ from typing import Literal
 from experiments.cli import main_with_options
 from experiments.evaluation.orders_plan import POLICY, UNTRAINED
 from experiments.training.config import TrainConfig
+from experiments.training.image_sizes import ImageSizeOption
 from foveate.config import Memory, TargetKind
 from foveate.recipes import recipe
 
@@ -46,8 +47,9 @@ class OrdersConfig:
     """Where torchvision keeps its files."""
     data_changed_ok: bool = False
     """Go on although the images differ from those of runs that are there, and say what changed."""
-    image_size: int | None = None
-    """Resize and center-crop to this side, pixels; None = as they are."""
+    image_size: ImageSizeOption = None
+    """Resize and center-crop to this side, or to height x width such as 32x64, pixels; None = as
+    they are."""
     limit: int | None = None
     """Use only the first so many training images; None = all."""
     augment: bool = False

@@ -178,6 +178,7 @@ FREE_ON_RESUME = {
     "wandb_project",
     "wandb_entity",
     "data_root",
+    "skip_damaged",
     "log_every",
     "save_every",
     "evaluate_every",

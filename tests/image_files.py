@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +40,14 @@ def write_parquet(
     if metadata:
         table = table.replace_schema_metadata(metadata)
     pq.write_table(table, path)
+
+
+def write_tar(file: Path, members: list[tuple[str, bytes]]) -> None:
+    with tarfile.open(file, "w") as opened:
+        for name, content in members:
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            opened.addfile(member, io.BytesIO(content))
 
 
 def numbers(loaded: ImageSet) -> set[int]:

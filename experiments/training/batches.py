@@ -86,7 +86,9 @@ class TrainingImages:
                 f"a streaming run of {len(states)} processes resumes with as many, "
                 f"got {self.processes.count}"
             )
-        self.stream.load_state_dict(states[self.processes.index])
+        self.stream.load_state_dict(
+            states[self.processes.index], data_changed_ok=self.config.run.data_changed_ok
+        )
 
 
 def make_stream(config: TrainConfig, processes: Processes) -> ImageStream:
@@ -97,11 +99,14 @@ def make_stream(config: TrainConfig, processes: Processes) -> ImageStream:
         "train",
         image_size=config.data.image_size,
         batch_size=config.stream_batch,
+        image_column=config.data.image_column,
         channels=config.data.channels or 3,
         seed=config.run.seed,
         num_workers=config.data.stream_workers,
         process=processes.index,
         num_processes=processes.count,
+        split_column=config.data.split_column,
+        skip_damaged=config.data.skip_damaged,
     )
 
 

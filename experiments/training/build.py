@@ -15,6 +15,7 @@ from envs.toy import cue_set
 from experiments.training.config import TrainConfig
 from foveate.data import ImageSet, load_data
 from foveate.data.captions import Captions, patch_captions
+from foveate.data.pieces import open_source
 from foveate.data.streaming import first_images
 from foveate.finite import not_finite
 from foveate.model import AnyOrderTransformer
@@ -38,14 +39,35 @@ def load_split(config: TrainConfig, split: str, limit: int | None = None) -> Ima
             options.data,
             split,
             image_size=options.image_size,
+            image_column=options.image_column,
             channels=options.channels or 3,
             limit=limit or STREAM_EVALUATED,
+            split_column=options.split_column,
+            skip_damaged=options.skip_damaged,
         )
     if options.data == "cue":
         images = cue_set(split)
         return images if limit is None else images.subset(limit)
     return load_data(
-        options.data, split, image_size=options.image_size, limit=limit, root=options.data_root
+        options.data,
+        split,
+        image_size=options.image_size,
+        image_column=options.image_column,
+        limit=limit,
+        root=options.data_root,
+        split_column=options.split_column,
+    )
+
+
+def check_stream(config: TrainConfig, split: str) -> None:
+    """Raise ValueError unless a run's streamed data have the split."""
+    options = config.data
+    open_source(
+        options.data,
+        split,
+        image_column=options.image_column,
+        split_column=options.split_column,
+        skip_damaged=options.skip_damaged,
     )
 
 

@@ -22,7 +22,7 @@ from experiments.run_folder import (
     write_manifest,
 )
 from experiments.runs import Run, load_run
-from experiments.training.build import check_precision, set_threads
+from experiments.training.build import check_precision, check_stream, set_threads
 from experiments.training.changes import record_changes
 from experiments.training.config import TrainConfig
 from experiments.training.distributed import Processes, share_batches
@@ -34,7 +34,6 @@ from experiments.training.trainer import Trainer
 from experiments.training.validation import Validation, validation_of
 from experiments.training.wandb_run import check_wandb
 from foveate.checkpoint import check_device, checkpoints_in, read_newest, save_checkpoint
-from foveate.data.pieces import open_source
 
 PARTS = (
     "iteration",
@@ -150,7 +149,7 @@ def check_before_writing(trainer: Trainer) -> None:
         check_wandb(config)
     if config.run.report and config.data.stream:
         for split in ("val", "test") if trainer.model.config.scannable else ("test",):
-            open_source(config.data.data, split)
+            check_stream(config, split)
 
 
 def load_checkpoint(config: TrainConfig, trainer: Trainer) -> list[str]:

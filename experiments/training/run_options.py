@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from experiments.training.checks import check_at_least, default_of
+from experiments.training.image_sizes import ImageSizeOption, read_image_size
 from foveate.choices import check_choice
 
 Changeable = Literal["model_lr", "policy_lr", "weight_decay", "entropy_weight"]
@@ -78,11 +79,15 @@ class DataConfig:
     """The training images."""
 
     data: str = "scenes"
-    """scenes, a torchvision name (FashionMNIST, ...), a parquet file or folder, an image folder."""
+    """scenes, a torchvision name (FashionMNIST, ...), a parquet file or folder, an image folder
+    (docs/data.md has the forms)."""
     data_root: Path = Path("data")
     """Where torchvision sets lie or are downloaded to."""
-    image_size: int | None = None
-    """Resize and center-crop to this side, pixels; None = as they are."""
+    image_size: ImageSizeOption = None
+    """Resize and center-crop to this side, or to height x width such as 32x64, pixels; None = as
+    they are."""
+    image_column: str | None = None
+    """Column of a parquet file that holds the images; None = image, else the only one that may."""
     limit: int | None = None
     """Use only the first N training images; None = all."""
     stream: bool = False
@@ -92,17 +97,27 @@ class DataConfig:
     """Processes that decode streamed images."""
     channels: int | None = None
     """Color channels of streamed images, 1 or 3; None = 3."""
+    split_column: str | None = "split"
+    """Parquet column that names each row's split (``split``, where there is one): train, val or
+    test. None = take all rows and files, and hold val and test out of them by name."""
+    skip_damaged: bool = False
+    """Leave out what cannot be read of a stream, and count it, instead of stopping there."""
     augment: bool = False
     """Random flips and shifts of the training images (kornia)."""
 
     def __post_init__(self) -> None:
-        check_at_least(self, 1, "limit", "image_size")
+        check_at_least(self, 1, "limit")
+        object.__setattr__(self, "image_size", read_image_size(self.image_size))
+        if self.data in SYNTHETIC and self.image_column is not None:
+            raise ValueError(f"image_column has no effect on {self.data}, which has no columns")
         if self.data in SYNTHETIC and self.data_root != default_of(DataConfig, "data_root"):
             raise ValueError(f"data_root has no effect on {self.data}, which needs no files")
         if self.stream and self.image_size is None:
             raise ValueError("stream needs --image-size, and --agent group-relative")
         if self.stream and self.limit is not None:
             raise ValueError("limit has no effect on a stream; add --limit None")
+        if self.skip_damaged and not self.stream:
+            raise ValueError("skip_damaged goes with --stream")
         if self.channels is not None and not self.stream:
             raise ValueError("channels goes with --stream")
         if self.stream_workers < 0 or (self.stream_workers and not self.stream):

@@ -19,10 +19,9 @@ from torch import Tensor
 from agents.baselines import OrderAgent, UncertaintyAgent
 from agents.policies import Agent, PolicyAgent
 from envs.episode import Episode
-from experiments.training.build import load_split
+from experiments.training.build import check_stream, load_split
 from experiments.training.distributed import parameters_together
 from experiments.training.trainer import Trainer
-from foveate.data.pieces import open_source
 from foveate.model import AnyOrderTransformer
 from foveate.orders.segments import Fixations
 
@@ -100,7 +99,7 @@ def validation_of(trainer: Trainer) -> Validation | None:
         return None
     if config.data.stream:
         try:
-            open_source(config.data.data, "val")
+            check_stream(config, "val")
         except ValueError as reason:
             if trainer.processes.is_first:
                 sys.stderr.write(f"warning: no validation while training: {reason}\n")

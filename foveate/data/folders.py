@@ -2,49 +2,166 @@
 
 from __future__ import annotations
 
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 
 from foveate.data import scenes
-from foveate.data.decoding import Encoded
+from foveate.data.notes import say_once
 from foveate.data.rows import Rows
 from foveate.data.splits import split_name
 
-IMAGE_SUFFIXES = frozenset(".bmp .gif .jpeg .jpg .pgm .png .ppm .tif .tiff .webp".split())
-
 
 def files_under(folder: Path) -> list[Path]:
-    """Return the files in ``folder`` and below, sorted, without hidden ones."""
-    files = sorted(file for file in folder.rglob("*") if file.is_file())
-    return [file for file in files if "/." not in f"/{file.relative_to(folder).as_posix()}"]
+    """Return the files in ``folder`` and below, sorted, without hidden ones.
+
+    Links are followed, but not back into a folder that they lie in. Links to nothing are among the
+    files.
+
+    Raises:
+        ValueError: A folder cannot be read.
+    """
+    return sorted(_walk(folder, (os.path.realpath(folder),)))
+
+
+def _walk(folder: Path, above: tuple[str, ...]) -> Iterator[Path]:
+    """Yield the files of a folder; ``above`` are it and the folders around it, without links."""
+    try:
+        with os.scandir(folder) as opened:
+            entries = [entry for entry in opened if not entry.name.startswith(".")]
+    except OSError as error:
+        raise ValueError(f"cannot read the folder {folder} ({error.strerror})") from error
+    for entry in entries:
+        if _is_folder(entry):
+            real = os.path.realpath(entry.path)
+            if real not in above:
+                yield from _walk(folder / entry.name, (*above, real))
+        elif entry.is_symlink() or entry.is_file():
+            yield folder / entry.name
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # A link to itself.
+        return False
+
+
+def check_shards(files: Iterable[Path]) -> None:
+    """Check that files which hold many images each are there: these are missed less than images.
+
+    Raises:
+        ValueError: One is a link to nothing.
+    """
+    for file in files:
+        if not file.exists():
+            raise ValueError(f"{file} is a link to nothing; mend or remove it")
+
+
+def say_skipped(folder: Path, skipped: Iterable[Path], what: str) -> None:
+    """Count the skipped files by their endings, on stderr.
+
+    Args:
+        folder: The data set.
+        skipped: The files.
+        what: What they are not.
+    """
+    files = list(skipped)
+    broken = [file for file in files if not file.exists()]
+    endings = Counter(file.suffix.lower() or "no ending" for file in files if file.exists())
+    told = [f"{ending} {number}" for ending, number in endings.most_common()]
+    told += [f"broken links {len(broken)}"] if broken else []
+    if files:
+        noun = "file that is" if len(files) == 1 else "files that are"
+        say_once(f"skipped in {folder}: {len(files)} {noun} no {what} ({', '.join(told)})")
+
+
+def check_splits(folder: Path, files: list[Path]) -> None:
+    """Check that folders which are called like splits hold images: others would be held out.
+
+    Raises:
+        ValueError: One holds none.
+    """
+    base = _without_wrappers(folder, files)
+    filled = {file.relative_to(base).parts[0] for file in files}
+    for path in sorted(base.iterdir()):
+        if path.is_dir() and _is_split(path.name) and path.name not in filled:
+            raise ValueError(f"{path} holds no images; put the split's there, or remove the folder")
 
 
 def folder_rows(folder: Path, files: list[Path]) -> Rows:
-    """Sort files by the class folder, and where there is one the split folder, they lie in."""
-    parents = [file.relative_to(folder).parts[:-1] for file in files]
-    # A folder "train" that holds images itself is a class of vehicles, not a split.
-    has_splits = any(len(parts) > 1 and split_name(parts[0]) in scenes.SPLITS for parts in parents)
-    found: list[tuple[str, tuple[str, ...], Path]] = []
-    for file, parts in zip(files, parents, strict=True):
-        split = split_name(parts[0]) if has_splits and parts else "train"
-        below = parts[1:] if has_splits else parts
-        if below and split in scenes.SPLITS:
-            found.append((split, below, file))
-    if not found:
-        what = "images without class folders" if files else "no images"
+    """Sort images by the class folder, and where there is one the split folder, they lie in.
+
+    A single folder around class folders is seen through. Images that lie in no class folder
+    anywhere are a set without labels.
+
+    Raises:
+        ValueError: Some images lie in class folders and others beside these.
+    """
+    base = _without_wrappers(folder, files)
+    parents = [file.relative_to(base).parts[:-1] for file in files]
+    if _has_splits(parents):
+        left_out = Counter(parts[0] for parts in parents if parts and not _is_split(parts[0]))
+        for name, number in left_out.items():
+            say_once(f"left out of {folder}: {number} images in {base / name}, which is no split")
+        kept = [
+            (split_name(parts[0]) if parts else "train", parts[1:], file)
+            for parts, file in zip(parents, files, strict=True)
+            if not parts or _is_split(parts[0])
+        ]
+    else:
+        kept = [("train", parts, file) for parts, file in zip(parents, files, strict=True)]
+    loose = [file for _, below, file in kept if not below]
+    if loose and len(loose) < len(kept):
         raise ValueError(
-            f"{what} in {folder}; expected class/image, split/class/image or parquet files (tar "
-            "files need --stream)"
+            f"{loose[0].parent} has images without class folders, such as {loose[0].name}, beside "
+            f"others with; move them into class folders, or out of {folder}"
         )
-    class_names = tuple(sorted({below[0] for _, below, _ in found}))
-    number = {name: label for label, name in enumerate(class_names)}
-    encoded: dict[str, list[Encoded]] = {}
-    labels: dict[str, list[int]] = {}
-    names: dict[str, list[str | None]] = {}
-    for split, below, file in found:
-        encoded.setdefault(split, []).append(file)
-        labels.setdefault(split, []).append(number[below[0]])
-        names.setdefault(split, []).append("/".join((*below, file.name)))
-    arrays = {split: np.array(values, np.int64) for split, values in labels.items()}
-    return Rows(folder.name, encoded, arrays, class_names, names)
+    class_names = tuple(sorted({below[0] for _, below, _ in kept if below}))
+    label_of = {name: label for label, name in enumerate(class_names)}
+    splits = dict.fromkeys(split for split, _, _ in kept)
+    of_split = {own: [each for each in kept if each[0] == own] for own in splits}
+    labels = {
+        own: np.array(
+            [label_of[below[0]] if below else -1 for _, below, _ in of_split[own]], np.int64
+        )
+        for own in splits
+    }
+    return Rows(
+        name=folder.name,
+        encoded={own: [file for _, _, file in of_split[own]] for own in splits},
+        labels=labels,
+        class_names=class_names,
+        names={
+            own: ["/".join((*below, file.name)) for _, below, file in of_split[own]]
+            for own in splits
+        },
+        where={own: [str(file) for _, _, file in of_split[own]] for own in splits},
+    )
+
+
+def _is_split(name: str) -> bool:
+    return split_name(name) in scenes.SPLITS
+
+
+def _has_splits(parents: list[tuple[str, ...]]) -> bool:
+    """Whether the outermost folders are splits.
+
+    A folder "train" that holds images itself, beside other classes, is a class of vehicles.
+    """
+    nested = any(len(parts) > 1 and _is_split(parts[0]) for parts in parents)
+    return nested or all(parts and _is_split(parts[0]) for parts in parents)
+
+
+def _without_wrappers(folder: Path, files: list[Path]) -> Path:
+    """Go down as long as all images lie in one folder that is no split, in folders of it."""
+    while True:
+        parents = [file.relative_to(folder).parts[:-1] for file in files]
+        outermost = {parts[0] if parts else "" for parts in parents}
+        name = next(iter(outermost))
+        if len(outermost) > 1 or _is_split(name) or min(len(parts) for parts in parents) < 2:
+            return folder
+        folder = folder / name

@@ -6,13 +6,15 @@ import importlib
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType
 from typing import ClassVar, Protocol, runtime_checkable
 
 from PIL import Image
 
+from foveate.data.columns import find_columns, image_in, is_text, own_class_names, say_unread
 from foveate.data.decoding import Encoded
-from foveate.data.parquet import LABEL_COLUMNS
+from foveate.data.labels import Classes
 from foveate.data.samples import PieceSource, Sample, own_split
 from foveate.data.scenes import SPLITS
 from foveate.data.splits import split_name
@@ -62,7 +64,13 @@ class _Hub(PieceSource):
     dataset: HubDataset
     image: str
     label: str | None
+    classes: Classes
     kind: ClassVar[str] = "shards"
+
+    @property
+    def class_names(self) -> tuple[str, ...] | None:
+        """Name of each label."""
+        return self.classes.names or None
 
     def read(self, piece: int, row: int) -> Iterator[Sample]:
         shard = self.dataset.shard(num_shards=len(self.names), index=piece)
@@ -73,28 +81,29 @@ class _Hub(PieceSource):
             where = f"image {number} of {self.names[piece]}"
             content = _hub_content(columns[self.image][0], where)
             label = columns[self.label][0] if self.label else None
-            yield Sample(content, label if isinstance(label, int) else -1, where)
+            yield Sample(content, self.classes.number(label, where), where)
 
 
 def _hub_content(stored: object, where: str) -> Encoded:
+    """Return the image of a cell; unlike those of files, its path may be an address."""
+    if isinstance(stored, list):
+        stored = stored[0] if stored else None
     if isinstance(stored, Image.Image):
         # What map or filter has decoded.
         return stored
-    if isinstance(stored, dict):
-        if stored["bytes"] is not None:
-            content: bytes = stored["bytes"]
-            return content
-        if stored["path"]:
-            try:
-                with importlib.import_module("fsspec").open(stored["path"], "rb") as file:
-                    content = file.read()
-            except OSError as error:
-                raise ValueError(f"{where} cannot be read from {stored['path']}") from error
-            return content
-    raise ValueError(f"{where} has neither image bytes nor a path; embed the images")
+    cell = stored if isinstance(stored, dict) else {"path": stored}
+    path = cell.get("path")
+    if not isinstance(path, str) or cell.get("bytes") is not None:
+        return image_in(stored, Path(), where)
+    try:
+        with importlib.import_module("fsspec").open(path, "rb") as file:
+            content: bytes = file.read()
+    except OSError as error:
+        raise ValueError(f"{where} cannot be read from {path}") from error
+    return content
 
 
-def load_hub(source: str, split: str) -> _Hub:
+def load_hub(source: str, split: str, image_column: str | None = None) -> _Hub:
     """Open one split of a set by its name, ``hf://NAME``.
 
     Raises:
@@ -109,32 +118,44 @@ def load_hub(source: str, split: str) -> _Hub:
             f"cannot open {source} ({reason}); check the name and the network, or give the "
             "datasets.IterableDataset itself"
         ) from error
-    return hub_source(stored[own_split(list(stored), split, source)], split, source)
+    own = own_split(list(stored), split, source)
+    return hub_source(stored[own], split, source, image_column)
 
 
-def hub_source(dataset: HubDataset, split: str, name: str) -> _Hub:
+def hub_source(dataset: HubDataset, split: str, name: str, image_column: str | None = None) -> _Hub:
     """Cut a dataset into its shards; only images and labels are read.
 
     Raises:
-        ValueError: the dataset is another split, or has no images, or labels that are no integers.
+        ValueError: the dataset is another split, or has no images, several columns of them, or
+            labels that are neither numbers nor of named classes.
     """
     datasets = _import_datasets()
     own = split_name(str(dataset.split))
     if own in SPLITS and own != split:
         raise ValueError(f"{name} is a {own} split, not {split}; give that one's")
-    features = dataset.features or {}
-    image = next((key for key, kind in features.items() if isinstance(kind, datasets.Image)), None)
-    if image is None:
+    if not dataset.features:
         raise ValueError(
-            f"{name} has no column of type datasets.Image; its columns: {list(features)} (where a "
-            "map has hidden them, give it features=)"
+            f"{name} has no known columns; where a map has hidden them, give features="
         )
-    label = next((key for key in LABEL_COLUMNS if key in features), None)
-    if label and "int" not in str(getattr(features[label], "dtype", None)):
-        raise ValueError(f"{name}: {label} must be an integer column, got {features[label]}")
+    schema = datasets.Features(dataset.features).arrow_schema
+    columns = find_columns(name, schema, image_column)
+    image, label = columns.image, columns.label
+    names = own_class_names(name, schema, label)
+    if label and not names and is_text(schema.field(label).type):
+        raise ValueError(
+            f"{name}: {label} must be an integer column, got {dataset.features[label]}; name the "
+            f"classes of text by cast_column({label!r}, datasets.ClassLabel(names=[...]))"
+        )
+    say_unread(name, (column for column in schema.names if column not in (image, label)))
     kept = dataset.select_columns([image, *([label] if label else [])])
-    encoded = kept.cast_column(image, datasets.Image(decode=False))
-    return _Hub([f"shard {n} of {name}" for n in range(dataset.num_shards)], encoded, image, label)
+    for kind, undecoded in (
+        (datasets.Image, datasets.Image(decode=False)),
+        (datasets.List, datasets.List(datasets.Image(decode=False))),
+    ):
+        if isinstance(dataset.features[image], kind):
+            kept = kept.cast_column(image, undecoded)
+    shards = [f"shard {n} of {name}" for n in range(dataset.num_shards)]
+    return _Hub(shards, None, kept, image, label, Classes(names))
 
 
 def _import_datasets() -> ModuleType:

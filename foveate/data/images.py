@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int, Int64, UInt8
 from torch import Tensor
@@ -14,7 +15,16 @@ from foveate.data.splits import Fingerprint
 
 @dataclass(frozen=True)
 class ImageSet:
-    """One split of a data set, whole in memory."""
+    """One split of a data set, whole in memory.
+
+    Images are uint8; float32 or half-precision images in [0, 1] become so, to the nearest 255th.
+    Images and labels may be NumPy arrays. Labels may be of any integer type, and become int64.
+
+    Raises:
+        ValueError: No images, images of another shape or type, float pixels outside [0, 1] or NaN;
+            labels or captions that are not one for each image, or labels that are no integers,
+            less than -1, or without a name among ``class_names`` where there are some.
+    """
 
     images: UInt8[Tensor, "M C H W"]
     labels: Int64[Tensor, " M"]
@@ -27,14 +37,20 @@ class ImageSet:
     boxes_px: Int64[Tensor, "M 4"] | None = None
     """Top, left, height and width of each image's object; None where the set does not say."""
     fingerprints: Mapping[str, Fingerprint] | None = None
-    """Of each split of the data set that the images come from; None where nothing is known."""
+    """Of train, val and test of the data set that the images come from; None: not known."""
+    __no_type_check__ = True
+    """The tests' type checker leaves the constructor alone, which takes more than a field holds."""
 
     def __post_init__(self) -> None:
-        if self.captions is not None and len(self.captions) != len(self.images):
-            raise ValueError(
-                f"{self.name} has {len(self.captions)} captions for {len(self.images)} images; "
-                "give every image a tuple of sentences, which may be empty"
-            )
+        # As ``replace`` does: the class is frozen once it is made.
+        object.__setattr__(self, "images", _pixels(self.images, self.name))
+        object.__setattr__(self, "labels", _labels(self.labels, self))
+        for what, given in (("captions", self.captions), ("boxes", self.boxes_px)):
+            if given is not None and len(given) != len(self.images):
+                raise ValueError(
+                    f"{self.name} has {len(given)} {what} for {len(self.images)} images; give "
+                    "every image its own (captions: a tuple of sentences, which may be empty)"
+                )
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -83,6 +99,69 @@ class ImageSet:
             labels=self.labels.to(device),
             boxes_px=None if self.boxes_px is None else self.boxes_px.to(device),
         )
+
+
+def _tensor(given: object, what: str) -> Tensor:
+    if isinstance(given, np.ndarray) and given.dtype.kind in "biuf" and given.itemsize <= 8:
+        # torch knows neither foreign byte orders nor arrays that are read-only.
+        native = given.dtype.newbyteorder("=")
+        return torch.from_numpy(np.require(given, native, ["C", "W"]))
+    if isinstance(given, Tensor):
+        return given
+    raise ValueError(f"{what} must be a tensor or an array of numbers, got {type(given).__name__}")
+
+
+def _pixels(given: object, name: str) -> UInt8[Tensor, "M C H W"]:
+    """Return images as uint8; see :class:`ImageSet`."""
+    images = _tensor(given, f"the images of {name}")
+    shape = tuple(images.shape)
+    if len(shape) != 4 or 0 in shape:
+        raise ValueError(
+            f"the images of {name} must be of shape (images, channels, height, width), "
+            f"none of them 0, got {shape}"
+        )
+    if shape[1] > 4 and shape[3] <= 4:
+        raise ValueError(
+            f"the images of {name} have their channels last, shape {shape}; "
+            "give images.permute(0, 3, 1, 2), or for an array images.transpose(0, 3, 1, 2)"
+        )
+    if images.dtype == torch.uint8:
+        return images
+    if images.dtype not in (torch.float32, torch.float16, torch.bfloat16):
+        raise ValueError(
+            f"the images of {name} must be uint8 in 0..255 or float32 in [0, 1], got "
+            f"{images.dtype}; convert them"
+        )
+    low, high = float(images.min()), float(images.max())
+    if not (low >= 0 and high <= 1):  # NaN is neither.
+        raise ValueError(
+            f"the float images of {name} must lie in [0, 1], got pixels from {low:g} to {high:g}; "
+            "divide 0..255 by 255, or convert it to uint8, and replace what is not a number"
+        )
+    return (images.float() * 255).round().to(torch.uint8)
+
+
+def _labels(given: object, images: ImageSet) -> Int64[Tensor, " M"]:
+    """Return labels as int64; see :class:`ImageSet`."""
+    name = images.name
+    labels = _tensor(given, f"the labels of {name}")
+    if labels.dtype.is_floating_point or labels.dtype.is_complex or labels.dtype == torch.bool:
+        raise ValueError(f"the labels of {name} must be integers, got {labels.dtype}; convert them")
+    if tuple(labels.shape) != (len(images.images),):
+        raise ValueError(
+            f"{name} has labels of shape {tuple(labels.shape)} for {len(images.images)} images; "
+            "give every image one, -1 where its class is not known"
+        )
+    labels = labels.to(torch.int64)
+    # A device is not asked: that would wait for it every time the set is moved there.
+    if labels.device.type == "cpu":
+        low, high = int(labels.min()), int(labels.max())
+        if low < -1 or (images.class_names and high >= len(images.class_names)):
+            raise ValueError(
+                f"{name} has labels from {low} to {high} and {len(images.class_names)} class "
+                "names; a label is the number of its class, from 0, or -1 where it is not known"
+            )
+    return labels
 
 
 def augment(

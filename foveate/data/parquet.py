@@ -1,165 +1,156 @@
-"""Parquet files: images as structs with bytes in them, and labels, splits and captions if any."""
+"""Tables of images: parquet files, and the Arrow files that ``datasets.save_to_disk`` writes.
+
+Images may be bytes, structs of bytes and path, paths, or lists of these, of which the first counts.
+Labels, splits and captions are read where there are any.
+"""
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from foveate.data.columns import (
+    SPLIT_COLUMN,
+    Columns,
+    find_columns,
+    image_in,
+    name_in,
+    own_class_names,
+    say_unread,
+)
 from foveate.data.decoding import Encoded
+from foveate.data.labels import Label, find_classes, read_json, read_label
 from foveate.data.rows import Rows
 from foveate.data.splits import split_in_name, split_name
 
 if TYPE_CHECKING:
     import pyarrow
 
-LABEL_COLUMNS = ("label", "labels", "fine_label", "target", "class")
-"""Names of a parquet file's class numbers, the first that is there."""
-CAPTION_COLUMNS = ("captions", "caption")
-"""Names of a parquet file's sentences, text or lists of text; the first that is there."""
+SAVED_NOTES = frozenset({"state.json", "dataset_info.json", "dataset_dict.json"})
+"""What ``datasets.save_to_disk`` writes beside its Arrow files."""
 
 
-@dataclass(frozen=True)
-class Columns:
-    """Which columns of a parquet file hold what; None where there is none."""
+def table_rows(
+    folder: Path,
+    files: list[Path],
+    image_column: str | None = None,
+    split_column: str | None = SPLIT_COLUMN,
+) -> Rows:
+    """Read the images, labels, captions and splits of all files.
 
-    image: str
-    label: str | None
-    split: str | None
-    captions: str | None
+    A split column wins over a split in the file's name. Without ``split_column`` neither counts,
+    and all is train. A set has captions where a file has some.
 
-    @property
-    def names(self) -> list[str]:
-        """All columns that are there."""
-        return [
-            name for name in (self.image, self.label, self.split, self.captions) if name is not None
-        ]
-
-
-def parquet_rows(folder: Path, files: list[Path]) -> Rows:
-    """Read image bytes, labels, captions and splits of all files.
-
-    A split column wins over a split in the file's name. A set has captions where a file has some.
+    Raises:
+        ValueError: A file that cannot be read, or columns or cells that are none of those above.
     """
     encoded: dict[str, list[Encoded]] = {}
-    labels: dict[str, list[int]] = {}
+    stored: dict[str, list[Label]] = {}
     names: dict[str, list[str | None]] = {}
+    where: dict[str, list[str]] = {}
     captions: dict[str, list[tuple[str, ...]]] = {}
     class_names: tuple[str, ...] = ()
     has_captions = False
+    unread: list[str] = []
     for file in files:
-        table, columns = _read_parquet(file)
-        class_names = class_names or _parquet_class_names(table.schema, columns.label)
+        table, columns = _read_table(file, image_column, split_column)
+        unread += columns.unread
+        class_names = class_names or own_class_names(file, table.schema, columns.label)
         has_captions = has_captions or columns.captions is not None
-        contents = _contents(file, table, columns.image)
-        nothing = [None] * len(contents)
+        nothing = [None] * len(table)
         numbers = table[columns.label].to_pylist() if columns.label else nothing
         written = table[columns.captions].to_pylist() if columns.captions else nothing
-        default = split_in_name(file, folder)
-        splits = table[columns.split].to_pylist() if columns.split else [default] * len(contents)
-        called = _names(table, columns.image)
-        rows = zip(contents, called, numbers, written, splits, strict=True)
-        for content, name, number, sentences, split in rows:
-            where = split_name(str(split))
-            encoded.setdefault(where, []).append(content)
-            names.setdefault(where, []).append(name)
-            labels.setdefault(where, []).append(-1 if number is None else number)
-            captions.setdefault(where, []).append(_sentences(sentences))
-    arrays = {split: np.array(values, np.int64) for split, values in labels.items()}
-    highest = max((int(values.max()) for values in arrays.values()), default=-1)
-    if class_names and highest >= len(class_names):
-        raise ValueError(
-            f"{files[0]}: label {highest} has no name; class_names lists {len(class_names)}"
-        )
-    class_names = (
-        () if highest < 0 else class_names or tuple(str(label) for label in range(highest + 1))
+        default = split_in_name(file, folder) if split_column else "train"
+        splits = table[columns.split].to_pylist() if columns.split else [default] * len(table)
+        rows = zip(table[columns.image], numbers, written, splits, strict=True)
+        for row, (image, number, sentences, split) in enumerate(rows):
+            cell, place, own = image.as_py(), f"row {row} of {file}", split_name(str(split))
+            encoded.setdefault(own, []).append(image_in(cell, file.parent, place))
+            names.setdefault(own, []).append(name_in(cell))
+            where.setdefault(own, []).append(place)
+            stored.setdefault(own, []).append(read_label(number, place))
+            captions.setdefault(own, []).append(_sentences(sentences))
+    say_unread(files[0] if len(files) == 1 else folder, unread)
+    every = {label for labels in stored.values() for label in labels}
+    classes = find_classes(every, class_names, str(files[0]))
+    arrays = {
+        own: np.array([classes.number(label, "a row") for label in labels], np.int64)
+        for own, labels in stored.items()
+    }
+    return Rows(
+        name=files[0].stem if len(files) == 1 else folder.name,
+        encoded=encoded,
+        labels=arrays,
+        class_names=classes.names,
+        names=names,
+        where=where,
+        captions=captions if has_captions else None,
     )
-    called_so = files[0].stem if len(files) == 1 else folder.name
-    told = captions if has_captions else None
-    return Rows(called_so, encoded, arrays, class_names, names, told)
 
 
-def _read_parquet(file: Path) -> tuple[pyarrow.Table, Columns]:
+def saved_files(files: list[Path]) -> list[Path]:
+    """Return those of the Arrow files that belong to sets, as ``state.json`` beside them says.
+
+    A folder that datasets wrote to also holds what ``map`` has cached there.
+    """
+    belong = []
+    for file in files:
+        state = file.parent / "state.json"
+        listed = _listed(read_json(state.read_bytes(), str(state))) if state.is_file() else None
+        if listed is None or file.name in listed:
+            belong.append(file)
+    return belong
+
+
+def _listed(state: object) -> set[object] | None:
+    """Return the names of a set's files; None where its state does not list them."""
+    listed = state.get("_data_files") if isinstance(state, dict) else None
+    if not isinstance(listed, list):
+        return None
+    return {each.get("filename") for each in listed if isinstance(each, dict)}
+
+
+def _read_table(
+    file: Path, image_column: str | None, split_column: str | None
+) -> tuple[pyarrow.Table, Columns]:
     import pyarrow.parquet
 
+    if file.suffix == ".arrow":
+        table = _read_arrow(file)
+        return table, find_columns(file, table.schema, image_column, split_column)
     try:
-        columns = parquet_columns(file, pyarrow.parquet.read_schema(file))
-        table = pyarrow.parquet.read_table(file, columns=columns.names, partitioning=None)
+        schema = pyarrow.parquet.read_schema(file)
+        columns = find_columns(file, schema, image_column, split_column)
+        table = pyarrow.parquet.read_table(
+            file, columns=columns.names, partitioning=None, page_checksum_verification=True
+        )
+        # Damaged files can be read without an error, and then crash whoever takes a cell.
+        table.validate(full=True)
     except (pyarrow.ArrowException, OSError) as error:
-        raise ValueError(f"cannot read {file} as parquet ({error}); write it again") from error
+        reason = " ".join(str(error).split())
+        raise ValueError(f"cannot read {file} as parquet ({reason}); write it again") from error
     return table, columns
 
 
-def _contents(file: Path, table: pyarrow.Table, image: str) -> list[bytes]:
-    """Return the bytes of every image."""
-    contents: list[bytes | None] = []
-    for chunk in table[image].chunks:
-        contents += chunk.field("bytes").to_pylist()
-    if None in contents:
-        raise ValueError(f"{file}: row {contents.index(None)} has no image bytes; embed the images")
-    return [content or b"" for content in contents]
+def _read_arrow(file: Path) -> pyarrow.Table:
+    """Read the Arrow stream of a file."""
+    import pyarrow
 
-
-def _names(table: pyarrow.Table, image: str) -> list[str | None]:
-    """Return the path that is stored with every image, if any."""
-    names: list[str | None] = []
-    for chunk in table[image].chunks:
-        has_path = chunk.type.get_field_index("path") >= 0
-        paths = chunk.field("path").to_pylist() if has_path else [None] * len(chunk)
-        names += [path or None for path in paths]
-    return names
+    try:
+        table = pyarrow.ipc.open_stream(pyarrow.memory_map(str(file))).read_all()
+        table.validate(full=True)
+    except (pyarrow.ArrowException, OSError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(
+            f"cannot read {file} as datasets.save_to_disk writes it ({reason}); convert it by "
+            f"datasets.load_from_disk({str(file.parent)!r}).to_parquet('train.parquet')"
+        ) from error
+    return table
 
 
 def _sentences(stored: str | list[str | None] | None) -> tuple[str, ...]:
     """Return one sentence or several as a tuple; nothing is no sentence."""
     several = [stored] if stored is None or isinstance(stored, str) else stored
     return tuple(sentence for sentence in several if sentence is not None)
-
-
-def parquet_columns(file: Path, schema: pyarrow.Schema) -> Columns:
-    """Return the names of the columns with images, labels, splits and captions.
-
-    Raises:
-        ValueError: No image column, labels that are no integers, or captions that are no text.
-    """
-    from pyarrow import types
-
-    image = _image_column(file, schema)
-    label = next((name for name in LABEL_COLUMNS if name in schema.names), None)
-    if label and not types.is_integer(schema.field(label).type):
-        raise ValueError(
-            f"{file}: {label} must be an integer column, got {schema.field(label).type}"
-        )
-    captions = next((name for name in CAPTION_COLUMNS if name in schema.names), None)
-    if captions:
-        kind = schema.field(captions).type
-        text = kind.value_type if types.is_list(kind) or types.is_large_list(kind) else kind
-        if not (types.is_string(text) or types.is_large_string(text) or types.is_null(text)):
-            raise ValueError(f"{file}: {captions} must be text or lists of text, got {kind}")
-    return Columns(image, label, "split" if "split" in schema.names else None, captions)
-
-
-def _image_column(file: Path, schema: pyarrow.Schema) -> str:
-    """Return the first column of structs with bytes in them."""
-    from pyarrow import types
-
-    for field in schema:
-        if types.is_struct(field.type) and field.type.get_field_index("bytes") >= 0:
-            kind = field.type.field("bytes").type
-            if types.is_binary(kind) or types.is_large_binary(kind):
-                return str(field.name)
-    raise ValueError(
-        f"{file} has no image column of type struct{{bytes, path}}; its columns: {schema.names}"
-    )
-
-
-def _parquet_class_names(schema: pyarrow.Schema, label: str | None) -> tuple[str, ...]:
-    """Return the metadata's ``class_names``, else Hugging Face's ClassLabel names, else none."""
-    metadata = schema.metadata or {}
-    if b"class_names" in metadata:
-        return tuple(json.loads(metadata[b"class_names"]))
-    features = json.loads(metadata.get(b"huggingface", b"{}")).get("info", {}).get("features", {})
-    return tuple(features.get(label, {}).get("names") or ())

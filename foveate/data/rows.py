@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
-from jaxtyping import Int64, UInt8
+from jaxtyping import Float64, Int64, UInt8
 
 from foveate.data import scenes
-from foveate.data.decoding import Encoded, decode_image, open_image
-from foveate.data.splits import choose_rows
+from foveate.data.decoding import Encoded, ImageSize, decode_image, height_and_width, read_header
+from foveate.data.splits import Fingerprint, choose_rows, fingerprint, place, places
 
 
 @dataclass(frozen=True)
@@ -22,6 +27,8 @@ class Rows:
     class_names: tuple[str, ...]
     names: dict[str, list[str | None]]
     """What each row is called: its path below the folder of the set or split; None: nothing."""
+    where: dict[str, list[str]]
+    """Where each row lies, as an error says it: a file, or a row of one."""
     captions: dict[str, list[tuple[str, ...]]] | None = None
     """Sentences about each image; None for a source without captions."""
 
@@ -33,38 +40,105 @@ class Decoded:
     pixels: UInt8[np.ndarray, "M C H W"]
     labels: Int64[np.ndarray, " M"]
     captions: tuple[tuple[str, ...], ...] | None
+    fingerprints: Mapping[str, Fingerprint]
+    """Of every split that the set has, not of this one alone."""
 
 
-def decode(rows: Rows, split: str, image_size: int | None) -> Decoded:
+def decode(rows: Rows, split: str, image_size: ImageSize | None) -> Decoded:
     """Decode one split; see :func:`foveate.data.load_data`.
 
     Raises:
-        ValueError: No rows for the split, or an image that is unreadable, of more than 8 bits or,
-            without an image_size, of another size than the rest.
+        ValueError: No rows for the split, or an image that is unreadable, too large, gray of more
+            than 8 bits or, without an image_size, of another size than the rest.
     """
-    num_rows = {stored: len(labels) for stored, labels in rows.labels.items()}
-    source, chosen = choose_rows(num_rows, split, rows.name)
+    choose = _chooser(rows)
+    source, chosen = choose(split)
     chosen = chosen[np.argsort(scenes.turn(rows.labels[source][chosen]), kind="stable")]
-    # Headers of every split are read, so that all splits agree on channels whichever is loaded.
+    mode, (width, height) = _mode_and_size(rows, image_size)
+    pixels = np.empty((len(chosen), 1 if mode == "L" else 3, height, width), np.uint8)
+    for row, number in enumerate(chosen):
+        where = rows.where[source][number]
+        pixels[row] = decode_image(rows.encoded[source][number], where, mode, (width, height))
+    captions = None
+    if rows.captions is not None:
+        captions = tuple(rows.captions[source][number] for number in chosen)
+    return Decoded(pixels, rows.labels[source][chosen], captions, _fingerprints(rows, choose))
+
+
+def _mode_and_size(rows: Rows, image_size: ImageSize | None) -> tuple[str, tuple[int, int]]:
+    """Return mode, width and height that all images are brought to.
+
+    Headers of every split are read, so that all splits agree on channels whichever is loaded.
+    """
     modes, sizes = set(), set()
-    for stored, encoded in rows.encoded.items():
-        for number, item in enumerate(encoded):
-            with open_image(item, f"image {number} of {stored} in {rows.name}") as image:
-                modes.add(image.mode)
-                sizes.add(image.size)
-    if image_size is None and len(sizes) > 1:
+    for stored in (own for own in scenes.SPLITS if own in rows.encoded):
+        for item, where in zip(rows.encoded[stored], rows.where[stored], strict=True):
+            header = read_header(item, where)
+            modes.add(header.mode)
+            sizes.add(header.size)
+    mode = "L" if modes == {"L"} else "RGB"
+    if image_size is not None:
+        height, width = height_and_width(image_size)
+        return mode, (width, height)
+    if len(sizes) > 1:
         smallest, largest = (f"{width}x{height}" for width, height in (min(sizes), max(sizes)))
         raise ValueError(
             f"{rows.name} has images of {len(sizes)} sizes, {smallest} to {largest} pixels; "
             "pass image_size to bring them to one"
         )
-    mode = "L" if modes == {"L"} else "RGB"
-    width, height = (image_size, image_size) if image_size else sizes.pop()
-    pixels = np.empty((len(chosen), 1 if mode == "L" else 3, height, width), np.uint8)
-    for row, number in enumerate(chosen):
-        where = f"image {number} of {source} in {rows.name}"
-        pixels[row] = decode_image(rows.encoded[source][number], where, mode, (width, height))
-    captions = None
-    if rows.captions is not None:
-        captions = tuple(rows.captions[source][number] for number in chosen)
-    return Decoded(pixels, rows.labels[source][chosen], captions)
+    return mode, sizes.pop()
+
+
+_Choose: TypeAlias = Callable[[str], tuple[str, Int64[np.ndarray, " M"]]]
+"""From a split to the stored one it is read from and which of its rows."""
+
+
+def _chooser(rows: Rows) -> _Choose:
+    """Return what chooses the rows of each split."""
+    num_rows = {stored: len(labels) for stored, labels in rows.labels.items()}
+
+    @functools.cache
+    def places_of(stored: str) -> Float64[np.ndarray, " M"]:
+        encoded = rows.encoded[stored]
+        return places(rows.names[stored], lambda row: place(content_of(encoded[row])))
+
+    return lambda split: choose_rows(num_rows, split, rows.name, places_of)
+
+
+def _fingerprints(rows: Rows, choose: _Choose) -> dict[str, Fingerprint]:
+    """Return the fingerprints of all splits that the set has, each row by name or else content."""
+    found = {}
+    for split in scenes.SPLITS:
+        try:
+            stored, chosen = choose(split)
+        except ValueError:
+            continue  # Nobody asked for this one, which the set may lack.
+        encoded, names = rows.encoded[stored], rows.names[stored]
+        found[split] = fingerprint(
+            len(chosen),
+            [
+                (
+                    names[row] or hashlib.sha256(content_of(encoded[row])).hexdigest(),
+                    _num_bytes(encoded[row]),
+                )
+                for row in chosen.tolist()
+            ],
+        )
+    return found
+
+
+def content_of(item: Encoded) -> bytes:
+    """Return the bytes of an image as it is stored; those of pixels begin with their shape."""
+    if isinstance(item, bytes):
+        return item
+    if isinstance(item, Path):
+        return item.read_bytes()
+    pixels = np.asarray(item)
+    return repr(pixels.shape).encode() + pixels.tobytes()
+
+
+def _num_bytes(item: Encoded) -> int:
+    """Return how large an image is as it is stored."""
+    if isinstance(item, bytes):
+        return len(item)
+    return item.stat().st_size if isinstance(item, Path) else np.asarray(item).nbytes

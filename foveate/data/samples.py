@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import tarfile
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -13,7 +14,10 @@ from typing import ClassVar
 import pyarrow
 
 from foveate.data.decoding import Encoded
-from foveate.data.splits import split_name
+from foveate.data.scenes import SPLITS
+from foveate.data.splits import Fingerprint, fingerprint, split_name, split_source
+
+_END_BYTES = 2**16
 
 
 @dataclass(frozen=True)
@@ -31,8 +35,24 @@ class PieceSource(ABC):
 
     names: list[str]
     """One for each piece; where they differ, so do the data."""
+    fingerprints: Mapping[str, Fingerprint] | None
+    """Of every split that has shards of its own; None: not known."""
     kind: ClassVar[str]
     """What its pieces are, in the plural."""
+
+    @property
+    def class_names(self) -> tuple[str, ...] | None:
+        """Name of each label; None where nobody listed them."""
+        return None
+
+    def digests(self) -> dict[str, str]:
+        """Return in short what is read: the pieces and, where it is known, their content."""
+        pieces = hashlib.sha256("\n".join(self.names).encode()).hexdigest()[:8]
+        source = {"source": f"{len(self.names)} {self.kind} ({pieces})"}
+        if self.fingerprints is None:
+            return source
+        content = "".join(found.names for found in self.fingerprints.values())
+        return {**source, "content": hashlib.sha256(content.encode()).hexdigest()[:8]}
 
     @abstractmethod
     def read(self, piece: int, row: int) -> Iterator[Sample]:
@@ -45,9 +65,42 @@ def own_split(stored: Sequence[str], split: str, name: str) -> str:
     if split not in own:
         raise ValueError(
             f"{name} has no {split} split; it has {sorted(own)}, and nothing is held out of tar "
-            "files and Hugging Face datasets: store the split on its own"
+            "files and Hugging Face datasets: store the split on its own, or of tar files hold val "
+            "and test out of all by --split-column None"
         )
     return own[split]
+
+
+def shard_fingerprints(shards: Mapping[str, Mapping[Path, int]]) -> dict[str, Fingerprint]:
+    """Return the fingerprint of every split with shards of its own.
+
+    A shard is told by its name, size, number of rows, and a hash of its first and last 64 KiB: of
+    a tar file the first header, of parquet the footer.
+
+    Args:
+        shards: For each stored split its files, and how many of its rows lie in each; 0 where
+            nobody counted.
+    """
+    found = {}
+    for split in SPLITS:
+        with contextlib.suppress(ValueError):  # Nobody asked for this one, which may be missing.
+            stored, _ = split_source(shards, split, "")
+            if split == "train" or stored != "train":
+                rows = shards[stored]
+                parts = [
+                    (f"{file.name} {_digest_of_ends(file)} {rows[file]}", file.stat().st_size)
+                    for file in rows
+                ]
+                found[split] = fingerprint(sum(rows.values()), parts)
+    return found
+
+
+def _digest_of_ends(file: Path) -> str:
+    with reading(file), file.open("rb") as opened:
+        digest = hashlib.sha256(opened.read(_END_BYTES))
+        opened.seek(max(0, file.stat().st_size - _END_BYTES))
+        digest.update(opened.read(_END_BYTES))
+    return digest.hexdigest()
 
 
 @contextlib.contextmanager

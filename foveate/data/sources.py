@@ -1,6 +1,6 @@
 """Where the rows of a data set come from, and how the rows of one split become pixels.
 
-Every source (torchvision's sets, image folders, parquet files) answers the same questions: rows,
+Every source (torchvision's sets, image folders, tables) answers the same questions: rows,
 labels and class names of each stored split. Choosing a split's rows and decoding them are shared.
 """
 
@@ -11,8 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-from foveate.data.folders import IMAGE_SUFFIXES, files_under, folder_rows
-from foveate.data.parquet import parquet_rows
+from foveate.data.columns import SPLIT_COLUMN, check_no_columns
+from foveate.data.decoding import IMAGE_SUFFIXES
+from foveate.data.folders import check_shards, check_splits, files_under, folder_rows, say_skipped
+from foveate.data.parquet import SAVED_NOTES, saved_files, table_rows
 from foveate.data.rows import Rows
 
 
@@ -44,24 +46,48 @@ def torchvision_rows(name: str, root: Path) -> Rows:
         labels[split] = np.asarray(source.labels if name == "STL10" else source.targets, np.int64)
         class_names = tuple(source.classes)
     names: dict[str, list[str | None]] = {own: [None] * len(encoded[own]) for own in encoded}
-    return Rows(name, encoded, labels, class_names, names)
+    where = {
+        own: [f"image {number} of {own} in {name}" for number in range(len(encoded[own]))]
+        for own in encoded
+    }
+    return Rows(name, encoded, labels, class_names, names, where)
 
 
-def find_rows(path: Path) -> tuple[Callable[[], Rows], list[Path]]:
+def find_rows(
+    path: Path, image_column: str | None = None, split_column: str | None = SPLIT_COLUMN
+) -> tuple[Callable[[], Rows], list[Path]]:
     """Return how to read the rows under ``path`` and the files they come from.
 
-    Nothing is read yet: whether the files changed decides whether they need to be.
+    Nothing is read yet: whether the files changed decides whether they need to be. Files that are
+    skipped are counted in a notice.
 
     Raises:
-        ValueError: ``path`` is a file, but not a parquet file.
+        ValueError: ``path`` is a file, but not a parquet file; it is a folder without images, or
+            with a split's folder that has none; a table is a link to nothing; or a column is chosen
+            of images that have none.
     """
     if path.is_file():
         if path.suffix != ".parquet":
             raise ValueError(f"{path} is neither a parquet file nor a folder; give one of these")
-        return lambda: parquet_rows(path.parent, [path]), [path]
-    files = files_under(path)
-    parquet = [file for file in files if file.suffix == ".parquet"]
-    if parquet:
-        return lambda: parquet_rows(path, parquet), parquet
-    images = [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES]
+        folder, files, tables = path.parent, [path], [path]
+    else:
+        folder, files = path, files_under(path)
+        tables = [file for file in files if file.suffix == ".parquet"]
+    images = [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES and file.exists()]
+    if not tables and not images:
+        tables = saved_files([file for file in files if file.suffix == ".arrow"])
+    used = set(tables or images)
+    notes = SAVED_NOTES if tables else frozenset()
+    skipped = [file for file in files if file not in used and file.name not in notes]
+    say_skipped(path, skipped, "tables" if tables else "images")
+    if tables:
+        check_shards(tables)
+        return lambda: table_rows(folder, tables, image_column, split_column), tables
+    check_no_columns(f"the image folder {path}", image_column, split_column)
+    if not images:
+        raise ValueError(
+            f"no images in {path}; expected class/image, split/class/image, images alone, or "
+            "parquet files (tar files need --stream)"
+        )
+    check_splits(path, images)
     return lambda: folder_rows(path, images), images

@@ -1,4 +1,4 @@
-"""Splits: what they are called, and which rows belong to them.
+"""Splits: what they are called, which rows belong to them, and whether they changed.
 
 The rules stand in ``foveate.data.loading``. All data sets follow them, those in memory and those
 that are streamed.
@@ -6,16 +6,23 @@ that are streamed.
 
 from __future__ import annotations
 
+import collections
+import hashlib
 import re
-from collections.abc import Mapping
+import unicodedata
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Float64, Int64
 
 from foveate.data import scenes
+from foveate.data.notes import say_once
 
+HELD_OUT = {"val": (0.0, 0.1), "test": (0.1, 0.2)}
+"""Between which places the rows of train lie that a split takes which the set lacks."""
+KNOWN_SPLITS = "train (training), val (valid, validation, dev) and test (testing)"
 _SPLIT_ALIASES = {
     "training": "train",
     "valid": "val",
@@ -28,35 +35,6 @@ _SPLIT_IN_NAME = re.compile(
 )
 
 
-@dataclass(frozen=True)
-class Fingerprint:
-    """What tells one state of a split from another."""
-
-    images: int
-    """Number of images."""
-    bytes: int
-    """Size of all files together."""
-    names: str
-    """Digest of the images' names and sizes."""
-
-
-def changes(before: Mapping[str, Fingerprint], now: Mapping[str, Fingerprint]) -> list[str]:
-    """Say which splits differ, one phrase each."""
-    phrases = []
-    for split in sorted({*before, *now}):
-        was, is_now = before.get(split), now.get(split)
-        if was == is_now:
-            continue
-        counts = [each.images if each else 0 for each in (was, is_now)]
-        other = counts[0] == counts[1]
-        phrases.append(
-            f"{split} has other images"
-            if other
-            else f"{split} had {counts[0]} images, has {counts[1]}"
-        )
-    return phrases
-
-
 def split_in_name(file: Path, folder: Path) -> str:
     """Return the split that the file's path below ``folder`` names last, else train."""
     named = _SPLIT_IN_NAME.findall(str(file.relative_to(folder)).lower())
@@ -65,16 +43,87 @@ def split_in_name(file: Path, folder: Path) -> str:
 
 def split_name(name: str) -> str:
     """Return train, val or test for their other usual names, any other name in lower case."""
-    return _SPLIT_ALIASES.get(name.lower(), name.lower())
+    lowered = name.strip().lower()
+    return _SPLIT_ALIASES.get(lowered, lowered)
+
+
+def place(key: str | bytes) -> float:
+    """Return where in [0, 1) a row lies: its name's hash, or for bytes theirs.
+
+    The hash is the first 8 bytes of SHA-256, so that no other row moves it. Names are the same in
+    every Unicode form that a file system gives them.
+    """
+    if isinstance(key, str):
+        key = unicodedata.normalize("NFC", key).encode("utf-8", "surrogateescape")
+    # 53 bits are what a float holds exactly; more would round to 1.
+    return (int.from_bytes(hashlib.sha256(key).digest()[:8]) >> 11) / 2**53
+
+
+def places(
+    names: Sequence[str | None], place_of_content: Callable[[int], float]
+) -> Float64[np.ndarray, " M"]:
+    """Return the place of every row: its name's, or its content's where the name says nothing.
+
+    A name says nothing if more than a tenth of the rows, and more than ten of them, bear it, or
+    more than half of few rows: ``image.png`` in every row would put all on one side. Names that
+    repeat less, such as ``0.png`` of each class, go to one side together: whoever adds another
+    row moves none.
+
+    Args:
+        names: What each row is called; None: nothing.
+        place_of_content: The place of a row's bytes, asked only where the name says nothing.
+    """
+    most = min(len(names) / 2, max(10, len(names) / 10))
+    bearers = collections.Counter(names)
+    tells = {name: count == 1 or count <= most for name, count in bearers.items()}
+    return np.array(
+        [
+            place_of_content(row) if name is None or not tells[name] else place(name)
+            for row, name in enumerate(names)
+        ],
+        np.float64,
+    )
 
 
 def choose_rows(
-    num_rows: dict[str, int], split: str, name: str
+    num_rows: Mapping[str, int],
+    split: str,
+    name: str,
+    places_of: Callable[[str], Float64[np.ndarray, " M"]],
 ) -> tuple[str, Int64[np.ndarray, " M"]]:
     """Return the stored split to read and which of its rows, by the rules of ``foveate.data``.
 
+    Rows of stored splits with unknown names belong to none. They are counted in a notice.
+
+    Args:
+        num_rows: How many rows each stored split has.
+        split: train, val or test.
+        name: What an error calls the set.
+        places_of: The places of a stored split's rows, asked only where some are held out.
+
     Raises:
         ValueError: The set called ``name`` has no rows for the split.
+    """
+    source, held_out = split_source(num_rows, split, name)
+    for other in sorted(num_rows.keys() - set(scenes.SPLITS)):
+        say_once(
+            f"left out of {name}: {num_rows[other]} rows of split {other!r}; "
+            f"known are {KNOWN_SPLITS}"
+        )
+    if not held_out:
+        return source, np.arange(num_rows[source])
+    if num_rows[source] <= len(held_out):
+        raise ValueError(
+            f"{name} has too few images for its {split} split: {num_rows[source]} in {source}"
+        )
+    return source, np.flatnonzero(_sides(places_of(source), held_out) == split)
+
+
+def split_source(num_rows: Collection[str], split: str, name: str) -> tuple[str, list[str]]:
+    """Return the stored split that a split is read from, and what is held out of that one.
+
+    Raises:
+        ValueError: There is none to read, nor to hold out of.
     """
     stored_as = {own: own for own in scenes.SPLITS if own in num_rows}
     if "test" not in stored_as and "val" in stored_as:
@@ -82,22 +131,79 @@ def choose_rows(
     source = stored_as.get(split, "train")
     if source not in num_rows:
         raise ValueError(
-            f"{name} has no {split} split, nor train to hold it out of; it has {sorted(num_rows)}"
+            f"{name} has no {split} split, nor train to hold it out of; it has "
+            f"{sorted(num_rows)}, and known are {KNOWN_SPLITS}; of parquet or tar files, "
+            "--split-column None takes all rows and holds val and test out of them"
         )
-    chosen = np.arange(num_rows[source])
-    if source == "train":
-        num_held_out = max(1, round(len(chosen) / 10))
-        shuffled = np.random.default_rng(0).permutation(len(chosen))
-        for part in ("val", "test"):
-            if part in stored_as:
-                continue
-            shuffled, held_out = shuffled[:-num_held_out], shuffled[-num_held_out:]
-            if part == split:
-                chosen = np.sort(held_out)
-        if split == "train":
-            chosen = np.sort(shuffled)
-    if len(chosen) == 0:
-        raise ValueError(
-            f"{name} has too few images for its {split} split: {num_rows[source]} in {source}"
-        )
-    return source, chosen
+    held_out = [part for part in HELD_OUT if part not in stored_as]
+    return source, held_out if source == "train" else []
+
+
+def belongs(key: str, split: str, held_out: Sequence[str]) -> bool:
+    """Return whether a row of the stored split that a split is read from is that split's.
+
+    Each row is judged alone, so that it may be asked of a stream; ``choose_rows`` also sees to it
+    that no split of a tiny set is empty.
+    """
+    if not held_out:
+        return True
+    at = place(key)
+    return split == next(
+        (part for part in held_out if HELD_OUT[part][0] <= at < HELD_OUT[part][1]), "train"
+    )
+
+
+def _sides(at: Float64[np.ndarray, " M"], held_out: Sequence[str]) -> np.ndarray:
+    """Return the split of every row of train; there are more rows than splits held out."""
+    side = np.full(len(at), "train", dtype=object)
+    for part in held_out:
+        low, high = HELD_OUT[part]
+        side[(low <= at) & (at < high)] = part
+    # Only tiny sets have a split that no row falls into. It takes a row of the largest split.
+    for part in ("train", *held_out):
+        if part not in side:
+            largest = max(("train", *held_out), key=lambda other: int((side == other).sum()))
+            rows = np.flatnonzero(side == largest)
+            side[rows[at[rows].argmax() if part == "train" else at[rows].argmin()]] = part
+    return side
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """What a split holds, in short: equal for the same images, whatever their order."""
+
+    images: int
+    """How many there are; 0 where nobody counted, as in tar files."""
+    bytes: int
+    """Their size as stored, or that of their shards."""
+    names: str
+    """Digest of what each image or shard is called, or of its bytes, and of its size."""
+
+
+def fingerprint(images: int, parts: Iterable[tuple[str, int]]) -> Fingerprint:
+    """Return the fingerprint of images or shards, each with a name or digest and a size."""
+    ordered = sorted(parts)
+    digest = hashlib.sha256()
+    for name, size in ordered:
+        # Lengths first: names may hold any sign.
+        content = name.encode("utf-8", "surrogateescape")
+        digest.update(b"%d %d " % (len(content), size) + content)
+    return Fingerprint(images, sum(size for _, size in ordered), digest.hexdigest())
+
+
+def changes(before: Mapping[str, Fingerprint], now: Mapping[str, Fingerprint]) -> list[str]:
+    """Return in words what differs, one phrase for each split; nothing where all are equal."""
+    found = []
+    for split in sorted(before.keys() | now.keys()):
+        had, has = before.get(split), now.get(split)
+        if had is None:
+            found.append(f"{split} was not there, is now")
+        elif has is None:
+            found.append(f"{split} was there, is not now")
+        elif had.images != has.images:
+            found.append(f"{split} had {had.images} images, has {has.images}")
+        elif had.bytes != has.bytes:
+            found.append(f"{split} had {had.bytes} bytes, has {has.bytes}")
+        elif had.names != has.names:
+            found.append(f"{split} has other images, as many as before")
+    return found

@@ -7,13 +7,13 @@ So a position is where a block begins and how much of it was taken: returning th
 one block again, and decodes no image that was delivered.
 
 Splits: parquet follows the rules of ``foveate.data``, row for row. Tar files and Hugging Face
-datasets do not say how many rows they have, so nothing is held out: their splits are their own.
+datasets do not say how many rows they have, so nothing is held out: their splits are their own. For
+tar files, ``split_column=None`` holds out all the same, each sample by its name alone.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TypedDict
 
@@ -21,10 +21,12 @@ import torch
 from torch.utils.data import DataLoader
 
 from foveate.data import scenes
+from foveate.data.columns import SPLIT_COLUMN
+from foveate.data.decoding import ImageSize, height_and_width
 from foveate.data.hub import HubDataset
 from foveate.data.images import ImageSet
+from foveate.data.labels import find_classes
 from foveate.data.pieces import open_source
-from foveate.data.splits import Fingerprint
 from foveate.data.workers import Delivery, ImageBatch, Position, Reader, Start, Worker
 
 
@@ -38,6 +40,8 @@ class StreamState(TypedDict):
     """One for each worker."""
 
 
+LOADER_WORKER = "DataLoader worker"
+"""What torch's error says of a worker that is gone."""
 RENAMED = {"rank": "process", "world_size": "num_processes"}
 """Settings under other names in the states of older checkpoints."""
 
@@ -52,11 +56,13 @@ class ImageStream:
         source: A parquet or tar file, a list of them, a folder of them, ``hf://`` and a name that
             ``datasets.load_dataset`` takes, or a ``datasets.IterableDataset``, neither split by
             node nor shuffled. Tar files follow webdataset: neighbors that agree up to the first dot
-            of their names are one sample, with one image (jpg, jpeg, png, webp) and its class, if
-            any, in ``.cls`` or in ``.json`` under "label".
+            of their names are one sample, with one image (jpg, png, ...) and its class, if any,
+            in ``.cls`` or in ``.json`` under "label".
         split: train, val or test.
-        image_size: Height and width in pixels: the shorter side is resized, the center kept.
+        image_size: Side, or height and width, in pixels: images are resized to cover it, the center
+            kept.
         batch_size: Images per batch and process.
+        image_column: Column with the images; None: ``image``, else the only one that may hold some.
         channels: 3, or 1 for gray.
         seed: Determines the order of pieces and samples.
         shuffle_buffer: Samples that a worker holds, encoded, and shuffles among themselves. 1: a
@@ -64,6 +70,13 @@ class ImageStream:
         num_workers: Worker processes that read and decode. 0: the caller's own process.
         process: Number of this training process, from 0; each gets other samples.
         num_processes: How many processes train together.
+        split_column: Parquet column that names each row's split; by default ``split``, if there is
+            one. None: rows and files of whatever split are train, and val and test held out.
+        skip_damaged: Leave out images that cannot be read, and what is damaged in tar files, and
+            count it on stderr, instead of stopping there.
+
+    Attributes:
+        fingerprints: Of the splits that have shards of their own; None for Hugging Face datasets.
 
     Raises:
         ValueError: A source that is missing, empty or of another kind, a split that it does not
@@ -76,28 +89,35 @@ class ImageStream:
         source: str | Path | Sequence[str | Path] | HubDataset,
         split: str = "train",
         *,
-        image_size: int,
+        image_size: ImageSize,
         batch_size: int,
+        image_column: str | None = None,
         channels: int = 3,
         seed: int = 0,
         shuffle_buffer: int = 1000,
         num_workers: int = 0,
         process: int = 0,
         num_processes: int = 1,
+        split_column: str | None = SPLIT_COLUMN,
+        skip_damaged: bool = False,
     ) -> None:
-        _check_options(split, image_size, batch_size, channels, seed, shuffle_buffer, num_workers)
-        if not 0 <= process < num_processes:
-            raise ValueError(
-                f"process must lie in 0..num_processes - 1, got {process} of {num_processes}"
-            )
-        opened = open_source(source, split)
+        if split not in scenes.SPLITS:
+            raise ValueError(f"split must be one of {', '.join(scenes.SPLITS)}, got {split!r}")
+        _check_processes(num_workers, process, num_processes)
+        opened = open_source(
+            source,
+            split,
+            image_column=image_column,
+            split_column=split_column,
+            skip_damaged=skip_damaged,
+        )
         lanes = max(1, num_workers)
         if lanes * num_processes > len(opened.names):
             raise ValueError(
                 f"{len(opened.names)} {opened.kind} cannot be dealt to {lanes} workers x "
                 f"{num_processes} processes; use fewer, or store the data in more {opened.kind}"
             )
-        digest = hashlib.sha256("\n".join(opened.names).encode()).hexdigest()
+        self.fingerprints = opened.fingerprints
         self._settings: dict[str, int | str] = {
             "split": split,
             "batch_size": batch_size,
@@ -106,11 +126,12 @@ class ImageStream:
             "num_workers": num_workers,
             "process": process,
             "num_processes": num_processes,
-            "source": f"{len(opened.names)} {opened.kind} ({digest[:8]})",
+            **opened.digests(),
         }
         self._reader = Reader(
             source=opened,
-            image_size=image_size,
+            skip_damaged=skip_damaged,
+            image_size=height_and_width(image_size),
             batch_size=batch_size,
             channels=channels,
             seed=seed,
@@ -124,11 +145,6 @@ class ImageStream:
         ]
         self._deliveries: Iterator[Delivery | str] | None = None
 
-    @property
-    def fingerprints(self) -> Mapping[str, Fingerprint] | None:
-        """Fingerprint of each split of the source; None where nothing is known."""
-        return None
-
     def __iter__(self) -> Iterator[ImageBatch]:
         """Return the stream itself: a second loop goes on where the first stopped."""
         return self
@@ -137,17 +153,31 @@ class ImageStream:
         """Return the next batch.
 
         Raises:
-            ValueError: An image or file cannot be read.
+            ValueError: An image or file cannot be read, or a worker was killed.
         """
         if self._deliveries is None:
             self._deliveries = self._start()
-        delivery = next(self._deliveries)
+        try:
+            delivery = next(self._deliveries)
+        except RuntimeError as error:
+            if LOADER_WORKER not in str(error):
+                raise
+            self._deliveries = None
+            raise ValueError(
+                "a worker of the stream was killed, perhaps for want of memory; the last "
+                f"checkpoint is intact: go on with --resume [{' '.join(str(error).split())}]"
+            ) from error
         if isinstance(delivery, str):
             self._deliveries = None
             raise ValueError(delivery)
         self._positions[self._turn] = delivery.position
         self._turn = (self._turn + 1) % len(self._positions)
         return delivery.batch
+
+    @property
+    def class_names(self) -> tuple[str, ...] | None:
+        """Name of each label; None where the source does not list them."""
+        return self._reader.source.class_names
 
     def state_dict(self) -> StreamState:
         """Return the position after the last delivered batch; every process has its own."""
@@ -157,21 +187,30 @@ class ImageStream:
             "positions": list(self._positions),
         }
 
-    def load_state_dict(self, state: StreamState) -> None:
+    def load_state_dict(self, state: StreamState, *, data_changed_ok: bool = False) -> None:
         """Go to the position where ``state`` was taken, by a stream made with the same arguments.
 
-        Only ``image_size`` and ``channels`` may differ, and where the source lies.
+        Only ``image_size``, ``channels`` and ``skip_damaged`` may differ, and where the source
+        lies. With ``data_changed_ok`` its pieces may too; then the position is one among those.
 
         Raises:
             ValueError: Another argument or the source's pieces differ.
         """
         settings = {RENAMED.get(name, name): value for name, value in state["settings"].items()}
         for name, value in self._settings.items():
-            if settings[name] != value:
+            # States of before there was a digest of the content have none.
+            stored = settings.get(name, value) if name == "content" else settings[name]
+            if stored == value or (data_changed_ok and name in ("source", "content")):
+                continue
+            if name == "content":
                 raise ValueError(
-                    f"the state has {name} {settings[name]!r}, this stream {value!r}; "
-                    "make the stream with the state's"
+                    "the files of the stream have changed since the state was taken; put them "
+                    "back, or start anew"
                 )
+            raise ValueError(
+                f"the state has {name} {stored!r}, this stream {value!r}; "
+                "make the stream with the state's"
+            )
         self._turn = state["turn"]
         self._positions = list(state["positions"])
         self._deliveries = None
@@ -191,38 +230,25 @@ class ImageStream:
         return iter(loader)
 
 
-def _check_options(
-    split: str,
-    image_size: int,
-    batch_size: int,
-    channels: int,
-    seed: int,
-    shuffle_buffer: int,
-    num_workers: int,
-) -> None:
-    if split not in scenes.SPLITS:
-        raise ValueError(f"split must be one of {', '.join(scenes.SPLITS)}, got {split!r}")
-    if image_size < 1:
-        raise ValueError(f"image_size must be at least 1 pixel, got {image_size}")
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1 image, got {batch_size}")
-    if channels not in (1, 3):
-        raise ValueError(f"channels must be 1 (gray) or 3 (RGB), got {channels}")
-    if seed < 0:
-        raise ValueError(f"seed must not be negative, got {seed}")
-    if shuffle_buffer < 1:
-        raise ValueError(f"shuffle_buffer must be at least 1 sample, got {shuffle_buffer}")
+def _check_processes(num_workers: int, process: int, num_processes: int) -> None:
     if num_workers < 0:
         raise ValueError(f"num_workers must not be negative, got {num_workers}")
+    if not 0 <= process < num_processes:
+        raise ValueError(
+            f"process must lie in 0..num_processes - 1, got {process} of {num_processes}"
+        )
 
 
 def first_images(
     source: str | Path | Sequence[str | Path] | HubDataset,
     split: str,
     *,
-    image_size: int,
+    image_size: ImageSize,
+    image_column: str | None = None,
     channels: int = 3,
     limit: int,
+    split_column: str | None = SPLIT_COLUMN,
+    skip_damaged: bool = False,
 ) -> ImageSet:
     """Hold the first images of a stream, each once, to evaluate on.
 
@@ -233,13 +259,25 @@ def first_images(
         source: as of :class:`ImageStream`.
         split: as of :class:`ImageStream`.
         image_size: as of :class:`ImageStream`.
+        image_column: as of :class:`ImageStream`.
         channels: as of :class:`ImageStream`.
         limit: the most images; a split that has fewer comes whole.
+        split_column: as of :class:`ImageStream`.
+        skip_damaged: as of :class:`ImageStream`.
 
     Raises:
         ValueError: as of :class:`ImageStream`.
     """
-    stream = ImageStream(source, split, image_size=image_size, batch_size=1, channels=channels)
+    stream = ImageStream(
+        source,
+        split,
+        image_size=image_size,
+        batch_size=1,
+        image_column=image_column,
+        channels=channels,
+        split_column=split_column,
+        skip_damaged=skip_damaged,
+    )
     batches: list[ImageBatch] = []
     for batch in stream:
         if stream.state_dict()["positions"][0]["epoch"] > 0:
@@ -248,6 +286,9 @@ def first_images(
         if len(batches) == limit:
             break
     labels = torch.cat([batch.labels for batch in batches])
-    named = int(labels.min()) >= 0
-    names = tuple(str(label) for label in range(int(labels.max()) + 1)) if named else ()
-    return ImageSet(torch.cat([batch.images for batch in batches]), labels, names, "stream")
+    names = stream.class_names
+    if names is None:
+        # Of tar files nobody knows more classes than are seen.
+        names = find_classes(labels.tolist(), (), "stream").names
+    images = torch.cat([batch.images for batch in batches])
+    return ImageSet(images, labels, names, "stream", fingerprints=stream.fingerprints)

@@ -1,20 +1,50 @@
-"""Streamed tar files of webdataset's form: every file is a piece."""
+"""Streamed tar files of webdataset's form: every file is a piece.
+
+An archive is damaged where a header does not follow at once on the member before, or where it does
+not end in two blocks of zeros and at most a record of them more. Python's tarfile takes all of that
+for the end of the archive, so each member's place is checked here.
+"""
 
 from __future__ import annotations
 
 import itertools
-import json
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import ClassVar
 
-from foveate.data.parquet import LABEL_COLUMNS
-from foveate.data.samples import PieceSource, Sample, own_split, reading
+from foveate.data.decoding import IMAGE_SUFFIXES
+from foveate.data.labels import LABEL_COLUMNS, Classes, read_json
+from foveate.data.notes import say_once
+from foveate.data.samples import PieceSource, Sample, own_split, reading, shard_fingerprints
+from foveate.data.splits import HELD_OUT, belongs
 
-_TAR_IMAGES = frozenset({"jpg", "jpeg", "png", "webp"})
+_TAR_IMAGES = frozenset(suffix[1:] for suffix in IMAGE_SUFFIXES)
 _TAR_LABELS = frozenset({"cls", "json"})
+_END = 2 * tarfile.BLOCKSIZE
+"""Zeros at the end of an archive; a writer may add more, to fill a record."""
+_COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")
+"""How gzip, bzip2, xz and zstandard begin."""
+_ADVICE = "write it again, or add --skip-damaged"
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A file in an archive, read when it is needed."""
+
+    name: PurePosixPath
+    member: tarfile.TarInfo
+
+    @property
+    def stem(self) -> str:
+        """Folder and name up to the first dot."""
+        return str(self.name.with_name(self.name.name.partition(".")[0]))
+
+    @property
+    def suffix(self) -> str:
+        """What follows the first dot."""
+        return self.name.name.partition(".")[2].lower()
 
 
 @dataclass(frozen=True)
@@ -22,60 +52,194 @@ class TarSource(PieceSource):
     """One split of tar files."""
 
     files: list[Path]
+    split: str
+    held_out: list[str]
+    """Splits that are held out of these files."""
+    skip_damaged: bool
     kind: ClassVar[str] = "tar files"
 
     def read(self, piece: int, row: int) -> Iterator[Sample]:
-        """Yield the samples of a file, without the first ``row``."""
-        file = self.files[piece]
+        """Yield the samples of a file that belong to the split, without the first ``row``.
+
+        Raises:
+            ValueError: The archive or a sample is damaged; with skip_damaged these are counted.
+        """
+        file, count = self.files[piece], 0
+        damage = _Damage(file, self.skip_damaged)
         # Not "r|", which would have to read what is skipped.
-        with reading(file), tarfile.open(file, "r:") as opened:
-            members = (member for member in opened if member.isfile() and _stem(member))
-            for stem, parts in itertools.islice(itertools.groupby(members, _stem), row, None):
-                where = f"sample {stem} of {file}"
-                found = {
-                    suffix: content.read()
-                    for member in parts
-                    if (suffix := _suffix(member)) in _TAR_IMAGES | _TAR_LABELS
-                    and (content := opened.extractfile(member))
-                }
-                images = sorted(_TAR_IMAGES & found.keys())
-                if len(images) != 1:
-                    raise ValueError(
-                        f"{where} has {len(images)} images; give every sample one "
-                        f"({', '.join(sorted(_TAR_IMAGES))})"
-                    )
-                yield Sample(found[images[0]], _tar_label(found, where), where)
+        with reading(file), tarfile.open(file, "r:", ignore_zeros=True) as opened:
+            for stem, group in itertools.groupby(_parts(opened, damage), lambda part: part.stem):
+                if not belongs(stem, self.split, self.held_out):
+                    continue
+                try:
+                    # What was delivered is not read again, unless it may have been skipped.
+                    if count >= row or self.skip_damaged:
+                        sample = _sample(opened, f"sample {stem} of {file}", list(group))
+                except ValueError as error:
+                    damage.in_sample(error)
+                    continue
+                count += 1
+                if count > row:
+                    yield sample
+        damage.say()
 
 
-def open_tar(files: list[tuple[Path, str]], split: str, name: str) -> TarSource:
+def open_tar(
+    files: list[tuple[Path, str]],
+    split: str,
+    name: str,
+    *,
+    holds_out: bool = False,
+    skip_damaged: bool = False,
+) -> TarSource:
     """Open the files that belong to one split.
 
+    Args:
+        files: Each with the split that its name says.
+        split: train, val or test.
+        name: What an error calls the source.
+        holds_out: Files of whatever split are train, and val and test held out of them.
+        skip_damaged: Count what is damaged instead of stopping there.
+
     Raises:
-        ValueError: there is no such split.
+        ValueError: there is no such split; a file is compressed, or, unless damage is skipped,
+            does not end as an archive does.
     """
-    own = own_split([named for _, named in files], split, name)
-    kept = [file for file, named in files if named == own]
-    return TarSource([f"{file.name}: {file.stat().st_size} bytes" for file in kept], kept)
+    shards: dict[str, dict[Path, int]] = {}
+    for file, named in files:
+        _check_ends(file, skip_damaged)
+        shards.setdefault("train" if holds_out else named, {})[file] = 0
+    held_out = list(HELD_OUT) if holds_out else []
+    kept = list(shards["train" if holds_out else own_split(list(shards), split, name)])
+    part = f", {split} of all" if holds_out else ""
+    names = [f"{file.name}: {file.stat().st_size} bytes{part}" for file in kept]
+    return TarSource(names, shard_fingerprints(shards), kept, split, held_out, skip_damaged)
 
 
-def _stem(member: tarfile.TarInfo) -> str:
-    """Return folder and name up to the first dot; nothing for a hidden file."""
-    path = PurePosixPath(member.name)
-    stem = path.name.partition(".")[0]
-    return str(path.with_name(stem)) if stem else ""
+@dataclass
+class _Damage:
+    """What is wrong with an archive: an error, or counted where it is skipped."""
+
+    file: Path
+    skip: bool
+    num_samples: int = 0
+    num_bytes: int = 0
+    first: str = ""
+
+    def between(self, offset: int, next_offset: int, what: str) -> None:
+        """Note that nothing can be read between two offsets."""
+        what = f"{what} at byte {offset}"
+        if not self.skip:
+            raise ValueError(f"cannot read {self.file} as tar: {what}; {_ADVICE}")
+        self.num_bytes += max(0, next_offset - offset)
+        self.first = self.first or f"; {what}"
+
+    def in_sample(self, error: ValueError) -> None:
+        """Note that a sample is not whole."""
+        if not self.skip:
+            raise error
+        self.num_samples += 1
+
+    def say(self) -> None:
+        """Say what was skipped, if anything."""
+        if self.num_samples or self.first:
+            say_once(
+                f"skipped in {self.file}: {self.num_samples} samples that are not whole, and "
+                f"{self.num_bytes} bytes between samples{self.first}"
+            )
 
 
-def _suffix(member: tarfile.TarInfo) -> str:
-    return PurePosixPath(member.name).name.partition(".")[2].lower()
+def _check_ends(file: Path, skip_damaged: bool) -> None:
+    """Look at both ends of an archive, which shows most damage before anything is read."""
+    size = file.stat().st_size
+    with reading(file), file.open("rb") as opened:
+        start = opened.read(8)
+        opened.seek(max(0, size - _END))
+        end = opened.read()
+    if start.startswith(_COMPRESSED):
+        raise ValueError(f"{file} is compressed; unpack it to a plain .tar")
+    if len(end) < _END or any(end):
+        _Damage(file, skip_damaged).between(size, size, "it is cut off, without an archive's end,")
+
+
+def _parts(opened: tarfile.TarFile, damage: _Damage) -> Iterator[_Part]:
+    """Yield the files in an archive, except hidden ones; see to it that none is lost."""
+    end, size = 0, damage.file.stat().st_size
+    while True:
+        try:
+            member = opened.next()
+        except tarfile.TarError as error:
+            return damage.between(end, size, " ".join(str(error).split()))
+        next_offset = size if member is None else member.offset
+        problem = _problem(damage.file, end, next_offset, at_end=member is None)
+        if problem:
+            damage.between(end, next_offset, problem)
+        if member is None:
+            return None
+        end = opened.offset
+        part = _Part(PurePosixPath(member.name), member)
+        # A link stands for a file that the archive holds already.
+        if (member.isfile() or member.islnk() or member.issym()) and part.name.name[:1] != ".":
+            yield part
+
+
+def _problem(file: Path, offset: int, next_offset: int, *, at_end: bool) -> str | None:
+    """Return what is wrong between a member and the next or, at the end, the end of the file."""
+    length = next_offset - offset
+    if not at_end and length == 0:
+        return None
+    with file.open("rb") as opened:
+        opened.seek(offset)
+        first = opened.read(tarfile.BLOCKSIZE)
+        if any(first):
+            return "a bad header"
+        blocks = iter(lambda: opened.read(min(2**20, next_offset - opened.tell())), b"")
+        # The longest end: the last block of a record did not suffice, hence another record.
+        if any(any(block) for block in blocks) or not at_end or length >= _END + tarfile.RECORDSIZE:
+            return "a hole of zeros"
+    return "it is cut off, without an archive's end," if length < _END else None
+
+
+def _sample(opened: tarfile.TarFile, where: str, parts: list[_Part]) -> Sample:
+    """Read the parts of a sample that are its image or its class."""
+    found: dict[str, bytes] = {}
+    for part in parts:
+        if part.suffix not in _TAR_IMAGES | _TAR_LABELS:
+            continue
+        if part.suffix in found:
+            raise ValueError(f"{where} has two files .{part.suffix}; names must differ")
+        try:
+            content = opened.extractfile(part.member)
+            found[part.suffix] = content.read() if content else b""
+        except (tarfile.TarError, KeyError) as error:
+            raise ValueError(
+                f"{where}: its file {part.name} at byte {part.member.offset} is cut off; {_ADVICE}"
+            ) from error
+    images = sorted(_TAR_IMAGES & found.keys())
+    if len(images) != 1:
+        dotted = [part for part in parts if part.suffix.rpartition(".")[2] in _TAR_IMAGES]
+        if not images and dotted:
+            raise ValueError(
+                f"{where} has no image: its key ends at the first dot of a name, so that "
+                f"{dotted[0].name.name} is its part .{dotted[0].suffix}; name files KEY.SUFFIX, "
+                "without other dots"
+            )
+        raise ValueError(
+            f"{where} has {len(images)} images; give every sample one, such as .png or .jpg, or "
+            "add --skip-damaged"
+        )
+    return Sample(found[images[0]], _tar_label(found, where), where)
 
 
 def _tar_label(found: dict[str, bytes], where: str) -> int:
+    """Return the class number; text would need a list of all classes, which tar files lack."""
     try:
-        label = int(found["cls"]) if "cls" in found else json.loads(found.get("json", b"null"))
+        json = found.get("json", b"null")
+        label = int(found["cls"]) if "cls" in found else read_json(json, "its .json")
     except ValueError as error:
         raise ValueError(f"{where}: its .cls or .json cannot be read ({error})") from error
     if isinstance(label, dict):
         label = next((label[name] for name in LABEL_COLUMNS if name in label), None)
-    if label is not None and not isinstance(label, int):
+    if isinstance(label, str):
         raise ValueError(f"{where}: its class must be an integer, got {label!r}")
-    return -1 if label is None else label
+    return Classes(()).number(label, where)

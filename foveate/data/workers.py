@@ -7,6 +7,9 @@ after block of samples.
 from __future__ import annotations
 
 import itertools
+import os
+import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TypedDict
@@ -18,7 +21,13 @@ from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
 from foveate.data import decoding
+from foveate.data.notes import say_once
 from foveate.data.samples import PieceSource, Sample
+
+PARENT_CHECK_S = 0.2
+"""How often a worker looks whether its parent is still there."""
+SKIPPED_IN_A_ROW = 1000
+"""So many unreadable images on end are no damage that could be left out."""
 
 
 @dataclass(frozen=True)
@@ -66,14 +75,27 @@ class Worker(IterableDataset[Delivery | str]):
     def __init__(self, reader: Reader, starts: list[Start]) -> None:
         self.reader = reader
         self.starts = starts
+        self.parent = os.getpid()
 
     def __iter__(self) -> Iterator[Delivery | str]:
         """Yield batches, or last the line of an error, which the loader would wrap in many."""
         worker = get_worker_info()
+        if worker:
+            threading.Thread(target=_end_with, args=[self.parent], daemon=True).start()
         try:
             yield from self.reader.batches(self.starts[worker.id if worker else 0])
         except ValueError as error:
             yield str(error)
+
+
+def _end_with(parent: int) -> None:
+    """End this process when its parent is gone, also where that was killed.
+
+    The loader's own workers look for their parent every five seconds, between batches.
+    """
+    while os.getppid() == parent:
+        time.sleep(PARENT_CHECK_S)
+    os._exit(1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,27 +103,53 @@ class Reader:
     """From a lane, one worker of one process, and its position to its batches."""
 
     source: PieceSource
-    image_size: int
+    image_size: tuple[int, int]
+    """Height and width, pixels."""
     batch_size: int
     channels: int
     seed: int
     shuffle_buffer: int
     num_lanes: int
+    skip_damaged: bool
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1 image, got {self.batch_size}")
+        if self.channels not in (1, 3):
+            raise ValueError(f"channels must be 1 (gray) or 3 (RGB), got {self.channels}")
+        if self.seed < 0:
+            raise ValueError(f"seed must not be negative, got {self.seed}")
+        if self.shuffle_buffer < 1:
+            raise ValueError(f"shuffle_buffer must be at least 1 sample, got {self.shuffle_buffer}")
 
     def batches(self, start: Start) -> Iterator[Delivery]:
         """Yield batches without end."""
-        shuffled = self._shuffled(start)
-        mode = "L" if self.channels == 1 else "RGB"
-        size = (self.image_size, self.image_size)
+        decoded = self._decoded(start)
+        height, width = self.image_size
         while True:
-            images = np.empty((self.batch_size, self.channels, *size), np.uint8)
+            images = np.empty((self.batch_size, self.channels, height, width), np.uint8)
             labels = np.empty(self.batch_size, np.int64)
             for item in range(self.batch_size):
-                sample, position = next(shuffled)
-                images[item] = decoding.decode_image(sample.content, sample.where, mode, size)
-                labels[item] = sample.label
+                images[item], labels[item], position = next(decoded)
             batch = ImageBatch(torch.from_numpy(images), torch.from_numpy(labels))
             yield Delivery(batch, position)
+
+    def _decoded(self, start: Start) -> Iterator[tuple[UInt8[np.ndarray, "C H W"], int, Position]]:
+        """Yield pixels and label of each sample, with the position after it."""
+        mode = "L" if self.channels == 1 else "RGB"
+        height, width = self.image_size
+        skipped = 0
+        for sample, position in self._shuffled(start):
+            try:
+                pixels = decoding.decode_image(sample.content, sample.where, mode, (width, height))
+            except ValueError as error:
+                skipped += 1
+                if not self.skip_damaged or skipped == SKIPPED_IN_A_ROW:
+                    raise
+                say_once(f"skipped: {error}")
+                continue
+            skipped = 0
+            yield pixels, sample.label, position
 
     def _shuffled(self, start: Start) -> Iterator[tuple[Sample, Position]]:
         """Yield the samples block by block, each with the position after it."""

@@ -114,3 +114,24 @@ def test_a_config_that_does_not_load_names_the_version_that_reads_it(tmp_path: P
     (tmp_path / "manifest.json").write_text('{"commit": "abc123"}')
     with pytest.raises(ValueError, match="its commit abc123 reads it"):
         read_config(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("given", "size"), [("32", 32), ("32x64", (32, 64)), ("16x16", 16), ("None", None)]
+)
+def test_image_sizes_survive_the_command_line_and_the_disk(
+    tmp_path: Path, given: str, size: object
+) -> None:
+    config = read("smoke", "--image-size", given, "--out", str(tmp_path))
+    assert config.data.image_size == size
+    write_config(config)
+    assert read_config(tmp_path) == config
+    for wrong in ("0", "32x", "32x0", "x", "1.5", "-8x8"):
+        with pytest.raises(ValueError, match=f"such as 32x64; got {wrong}"):
+            TrainConfig().replace(image_size=wrong)
+
+
+def test_an_image_column_is_of_no_use_to_data_without_columns() -> None:
+    assert TrainConfig().replace(data="a.parquet", image_column="photo").data.image_column
+    with pytest.raises(ValueError, match="image_column has no effect on scenes"):
+        TrainConfig().replace(image_column="photo")

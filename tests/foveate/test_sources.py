@@ -93,7 +93,7 @@ def test_splits_never_overlap_and_together_hold_every_image(tmp_path, own):
     if own[1:] == ("val", "test"):
         assert found[1] == stored["val"]
     else:
-        assert len(found[1]) == len(stored["train"]) // 10
+        assert 0.04 < len(found[1]) / len(stored["train"]) < 0.16
 
 
 def test_every_prefix_is_balanced_over_the_classes(tmp_path):
@@ -164,7 +164,8 @@ def test_torchvision_fashion_mnist_is_read_from_root(tmp_path):
         labels = bytes(n % 10 for n in range(count))
         (raw / f"{part}-labels-idx1-ubyte").write_bytes(struct.pack(">II", 0x801, count) + labels)
     found = {split: load_data("FashionMNIST", split, root=tmp_path) for split in scenes.SPLITS}
-    assert [len(loaded) for loaded in found.values()] == [27, 3, 10]
+    assert len(found["test"]) == 10
+    assert all(found.values())
     assert numbers(found["train"]) | numbers(found["val"]) == set(range(30))
     assert found["test"].image_shape == (1, 28, 28)
     assert found["test"].class_names[1] == "Trouser"
@@ -237,8 +238,8 @@ def test_wrong_files_are_named(tmp_path):
     says("cannot read .* as parquet", file)
     pq.write_table(pa.table({"label": [1]}), file)
     says(r"no image column .*\['label'\]", file)
-    write_parquet(file, [numbered(1)], label=["cat"])
-    says("label must be an integer column, got string", file)
+    write_parquet(file, [numbered(1)], label=[["cat"]])
+    says("label must hold integers, text, .* got list", file)
     write_parquet(file, [numbered(1)], NAMES, label=[2])
     says("label 2 has no name", file)
     write_parquet(file, [numbered(1)])
@@ -249,17 +250,17 @@ def test_wrong_files_are_named(tmp_path):
     says("more than 8 bits", file)
     kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     for content, text in (
-        (b"junk", "cannot read image 0 of train"),
-        (None, "row 0 has no image bytes"),
+        (b"junk", r"cannot read row 0 of .*set\.parquet; replace or remove it"),
+        (None, r"row 0 of .*set\.parquet has no image bytes; embed the images"),
     ):
-        cells = pa.array([{"bytes": content, "path": "a.png"}] * 9, kind)
+        cells = pa.array([{"bytes": content, "path": None}] * 9, kind)
         pq.write_table(pa.table({"image": cells}), file)
         says(text, file)
     cut = encoded(Image.fromarray(np.random.default_rng(0).integers(0, 255, (32, 32), np.uint8)))
     pq.write_table(
         pa.table({"image": pa.array([{"bytes": cut[:400], "path": ""}] * 9, kind)}), file
     )
-    says(r"cannot read image \d of train in set; replace or remove it", file)
+    says(r"cannot read row \d of .*set\.parquet; replace or remove it", file)
 
 
 @pytest.mark.parametrize("kind", [pa.binary(), pa.large_binary()])

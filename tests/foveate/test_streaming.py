@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import io
 import itertools
 import json
+import multiprocessing
+import os
+import signal
 import sys
-import tarfile
+import time
 import weakref
 from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
@@ -16,13 +19,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from image_files import encoded, numbered, write_parquet
+from image_files import encoded, numbered, write_parquet, write_tar
 from PIL import Image
 
 from foveate.data import decoding, load_data, pieces, row_groups, scenes
 from foveate.data.samples import Sample
 from foveate.data.streaming import ImageStream, first_images
-from foveate.data.workers import ImageBatch
+from foveate.data.workers import Delivery, ImageBatch
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:This DataLoader will create"),
@@ -34,14 +37,6 @@ pytestmark = [
 def write_groups(file: Path, images: list[Image.Image], group_size: int, **columns: object) -> None:
     write_parquet(file, images, **columns)
     pq.write_table(pq.read_table(file, partitioning=None), file, row_group_size=group_size)
-
-
-def write_tar(file: Path, members: list[tuple[str, bytes]]) -> None:
-    with tarfile.open(file, "w") as opened:
-        for name, content in members:
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            opened.addfile(member, io.BytesIO(content))
 
 
 def write_numbered(folder: Path, kind: str) -> None:
@@ -316,44 +311,6 @@ def test_one_row_group_and_one_buffer_are_held(
     assert 10 <= most_samples <= 12
 
 
-# Tar.
-
-
-def test_tar_labels_come_from_cls_or_json_and_other_files_do_not_count(tmp_path: Path) -> None:
-    png = [encoded(numbered(n)) for n in range(6)]
-    write_tar(
-        tmp_path / "set.tar",
-        [
-            ("._0.png", b"what macOS adds"),
-            ("a.b/0.png", png[0]),
-            ("._0.cls", b"what macOS adds"),
-            ("a.b/0.cls", b"10"),
-            ("a.b/1.json", b'{"caption": "x", "label": 11}'),
-            ("a.b/1.mask.png", b"not an image of the sample"),
-            ("a.b/1.PNG", png[1]),
-            ("a.b/2.json", b"12"),
-            ("a.b/2.png", png[2]),
-            ("a.b/3.json", b'{"caption": "x"}'),
-            ("a.b/3.png", png[3]),
-            ("c/3.txt", b"text"),
-            ("c/3.png", png[4]),
-        ],
-    )
-    batch = next(make(tmp_path / "set.tar", batch_size=5, shuffle_buffer=1))
-    assert batch.images[:, 0, 0, 0].tolist() == [0, 1, 2, 3, 4]
-    assert batch.labels.tolist() == [10, 11, 12, -1, -1]
-
-
-def test_tar_files_hold_nothing_out(tmp_path: Path) -> None:
-    for name, number in (("train-0", 1), ("train-1", 2), ("validation-0", 3)):
-        write_tar(tmp_path / f"{name}.tar", [("a.png", encoded(numbered(number)))])
-    for split, expected in (("train", {1, 2}), ("val", {3})):
-        found = next(make(tmp_path, split=split, batch_size=2)).images[:, 0, 0, 0]
-        assert set(found.tolist()) == expected
-    with pytest.raises(ValueError, match=r"no test split; it has \['train', 'val'\].*on its own"):
-        make(tmp_path, split="test")
-
-
 # Hugging Face.
 
 
@@ -401,8 +358,8 @@ def test_hugging_face_names_and_folders_are_sources(
         folder = tmp_path / "folder" / "train" / "ab"[number % 2]
         folder.mkdir(parents=True)
         numbered(number).save(folder / "x.png")
-    with pytest.raises(ValueError, match=r"has no column of type datasets\.Image"):
-        make(f"hf://{tmp_path / 'plain'}")
+    plain = next(make(f"hf://{tmp_path / 'plain'}", batch_size=9))
+    assert set(plain.images[:, 0, 0, 0].tolist()) == set(range(9))
     with pytest.raises(ValueError, match=r"cannot open hf://.*nothing.*check the name"):
         make(f"hf://{tmp_path / 'nothing'}")
     with pytest.raises(ValueError, match=r"no val split; it has \['train'\]"):
@@ -412,12 +369,37 @@ def test_hugging_face_names_and_folders_are_sources(
     assert set(batch.labels.tolist()) == {0, 1}
 
 
+def test_hugging_face_columns_follow_the_rules_of_parquet(hub: Callable[[], object]) -> None:
+    import datasets
+
+    def with_lists(rows: dict[str, list[object]]) -> dict[str, list[object]]:
+        return {"photos": [[image, image] for image in rows["image"]]}
+
+    features = {"photos": datasets.List(datasets.Image()), "label": datasets.Value("float32")}
+    listed = hub().map(
+        with_lists, batched=True, remove_columns="image", features=datasets.Features(features)
+    )
+    assert take(make(listed), 3) == take(make(hub()), 3)
+    two = {"mask": datasets.Image(), **features}
+    both = hub().map(
+        lambda rows: {**with_lists(rows), "mask": rows["image"]},
+        batched=True,
+        remove_columns="image",
+        features=datasets.Features(two),
+    )
+    with pytest.raises(ValueError, match="may hold images, mask, photos; choose one"):
+        make(both)
+    assert take(make(both, image_column="photos"), 3) == take(make(hub()), 3)
+    named = datasets.ClassLabel(names=["even", "odd"])
+    assert make(hub().cast_column("label", named)).class_names == ("even", "odd")
+
+
 def test_wrong_hugging_face_data_sets_are_named(hub: Callable[[], object]) -> None:
     import datasets
 
     with pytest.raises(ValueError, match="5 shards cannot be dealt to 6 workers x 1 processes"):
         make(hub(), num_workers=6)
-    with pytest.raises(ValueError, match=r"no column of type datasets\.Image; its columns: "):
+    with pytest.raises(ValueError, match=r"no image column .*; its columns: \['label'\]"):
         make(hub().remove_columns("image"))
     with pytest.raises(ValueError, match=r"label must be an integer column, got .*string"):
         make(hub().cast_column("label", datasets.Value("string")))
@@ -481,8 +463,8 @@ def test_wrong_sources_are_named(tmp_path: Path) -> None:
     says("both parquet and tar files")
     pq.write_table(pa.table({"label": [1]}), tmp_path / "a.parquet")
     says("no image column", tmp_path / "a.parquet")
-    write_parquet(tmp_path / "a.parquet", [numbered(1)], label=["cat"])
-    says("label must be an integer column", tmp_path / "a.parquet")
+    write_parquet(tmp_path / "a.parquet", [numbered(1)], label=[["cat"]])
+    says("label must hold integers, text", tmp_path / "a.parquet")
     with pytest.raises(ValueError, match=r"source must be a path, .* got int"):
         pieces.open_source(5, "train")
 
@@ -503,7 +485,7 @@ def test_unreadable_images_are_named_in_one_line(tmp_path: Path, num_workers: in
         (None, r"row \d of row group \d of .*train.parquet has no image bytes"),
         (deep, "more than 8 bits"),
     ):
-        cells = pa.array([{"bytes": content, "path": "a.png"}] * 20, kind)
+        cells = pa.array([{"bytes": content, "path": None}] * 20, kind)
         pq.write_table(pa.table({"image": cells}), file, row_group_size=5)
         says(text, file)
 
@@ -514,6 +496,10 @@ def test_unreadable_images_are_named_in_one_line(tmp_path: Path, num_workers: in
         ([("a.png", png), ("a.jpg", png)], "sample a of .* has 2 images"),
         ([("a.png", png), ("a.cls", b"cat")], "its .cls or .json cannot be read"),
         ([("a.png", png), ("a.json", b'{"label": "cat"}')], "must be an integer, got 'cat'"),
+        ([("a.png", png), ("a.json", b"[" * 99_999)], "sample a of .* cannot be read"),
+        ([("a.png", png), ("a.json", b'{"label": 0.5}')], "sample a of .*, got 0.5"),
+        ([("a.png", png), ("a.cls", b"1000000000")], "label 1000000000 has no name among the num"),
+        ([("a.png", png), ("a.cls", b"-7")], "label -7 is no class number"),
         ([], "share of 2 tar files holds no images"),
     ):
         for number in range(2):
@@ -523,3 +509,41 @@ def test_unreadable_images_are_named_in_one_line(tmp_path: Path, num_workers: in
         whole = (tmp_path / f"{number}.tar").read_bytes()
         (tmp_path / f"{number}.tar").write_bytes(b"x" + whole)
     says("cannot read .*tar as tar", [tmp_path / "0.tar", tmp_path / "1.tar"])
+
+
+# Workers.
+
+
+def hold_workers(source: Path, connection: Connection) -> None:
+    stream = make(source, num_workers=2)
+    next(stream)
+    connection.send(len(multiprocessing.active_children()))
+    time.sleep(60)
+
+
+def test_workers_do_not_outlive_a_parent_that_is_killed(tmp_path: Path) -> None:
+    write_numbered(tmp_path, "tar")
+    fork = multiprocessing.get_context("fork")
+    mine, theirs = fork.Pipe(duplex=False)
+    parent = fork.Process(target=hold_workers, args=[tmp_path, theirs])
+    parent.start()
+    # From here on the parent and its workers hold the only other ends, until they end.
+    theirs.close()
+    assert mine.recv() == 2
+    assert parent.pid is not None
+    os.kill(parent.pid, signal.SIGKILL)
+    assert mine.poll(2)
+    with pytest.raises(EOFError):
+        mine.recv()
+    parent.join()
+
+
+def test_a_worker_that_was_killed_is_one_line(source: Path) -> None:
+    def killed() -> Iterator[Delivery]:
+        raise RuntimeError("DataLoader worker (pid 1) is killed by signal: Killed. ")
+        yield
+
+    stream = make(source)
+    stream._deliveries = killed()
+    with pytest.raises(ValueError, match=r"a worker .* was killed.*checkpoint is intact.*--resume"):
+        next(stream)

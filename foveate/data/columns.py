@@ -1,0 +1,277 @@
+"""Which columns of a table hold images, labels, splits and captions, and what is in a cell."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from foveate.data.decoding import Encoded
+from foveate.data.labels import LABEL_COLUMNS, read_json
+from foveate.data.notes import say_once
+
+if TYPE_CHECKING:
+    import pyarrow
+
+CAPTION_COLUMNS = ("captions", "caption")
+"""Names of a table's sentences, text or lists of text; the first that is there."""
+SPLIT_COLUMN = "split"
+"""Name of a table's column of split names, unless another is chosen."""
+PATH_COLUMNS = ("image", "img", "image_path", "path", "file_path", "file_name", "filename", "file")
+"""Names of text columns that may hold the paths of images; of other text nobody knows."""
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which columns of a table hold what; None where there is none."""
+
+    image: str
+    label: str | None
+    split: str | None
+    captions: str | None
+    unread: tuple[str, ...]
+    """All other columns."""
+
+    @property
+    def names(self) -> list[str]:
+        """All columns that are read."""
+        return [
+            name for name in (self.image, self.label, self.split, self.captions) if name is not None
+        ]
+
+
+def find_columns(
+    file: Path | str,
+    schema: pyarrow.Schema,
+    image_column: str | None = None,
+    split_column: str | None = SPLIT_COLUMN,
+) -> Columns:
+    """Return the names of the columns with images, labels, splits and captions.
+
+    Raises:
+        ValueError: Two columns of one name, no image column, several without one named ``image``,
+            labels that are neither numbers nor text, captions that are no text, or no
+            ``split_column``; only SPLIT_COLUMN may be missing.
+    """
+    from pyarrow import types
+
+    if len(set(schema.names)) < len(schema.names):
+        raise ValueError(f"{file} has several columns of one name; its columns: {schema.names}")
+    image = _image_column(file, schema, image_column)
+    label = next((name for name in LABEL_COLUMNS if name in schema.names), None)
+    if label:
+        kind = _values_of(schema.field(label).type)
+        known = (types.is_integer, types.is_boolean, types.is_floating, types.is_null, is_text)
+        if not any(is_kind(kind) for is_kind in known):
+            raise ValueError(
+                f"{file}: {label} must hold integers, text, true and false or whole numbers, got "
+                f"{kind}; convert the column or give it another name"
+            )
+    captions = next((name for name in CAPTION_COLUMNS if name in schema.names), None)
+    if captions:
+        kind = schema.field(captions).type
+        text = kind.value_type if _is_list(kind) else kind
+        if not (is_text(text) or types.is_null(text)):
+            raise ValueError(f"{file}: {captions} must be text or lists of text, got {kind}")
+    if split_column not in (None, SPLIT_COLUMN, *schema.names):
+        raise ValueError(
+            f"{file} has no column {split_column!r} for --split-column; its columns: {schema.names}"
+        )
+    split = split_column if split_column in schema.names else None
+    unread = tuple(name for name in schema.names if name not in (image, label, split, captions))
+    return Columns(image, label, split, captions, unread)
+
+
+def check_no_columns(where: str, image_column: str | None, split_column: str | None) -> None:
+    """Check that no column is chosen of data that have none.
+
+    Raises:
+        ValueError: One is.
+    """
+    if image_column is not None:
+        raise ValueError(f"image_column has no effect on {where}; leave it out")
+    if split_column != SPLIT_COLUMN:
+        raise ValueError(f"split_column has no effect on {where}; leave it out")
+
+
+def say_unread(where: Path | str, columns: Iterable[str]) -> None:
+    """Name the columns that are not read, in one notice; those of pandas' index mean nothing."""
+    names = [name for name in dict.fromkeys(columns) if not name.startswith("__")]
+    if names:
+        what = "column" if len(names) == 1 else "columns"
+        say_once(f"not read of {where}: {what} {', '.join(names)}")
+
+
+def image_in(cell: object, folder: Path, where: str) -> Encoded:
+    """Return the image of a cell: its bytes, the file that it names, or the first of a list.
+
+    Args:
+        cell: Bytes, a path, a struct of both, or a list of these.
+        folder: Where paths begin that are not absolute.
+        where: What an error calls the cell.
+
+    Raises:
+        ValueError: There are no bytes and no such file.
+    """
+    cell = _first(cell)
+    if isinstance(cell, dict):
+        cell = cell.get("bytes") or cell.get("path")
+    if isinstance(cell, bytes):
+        return cell
+    if not isinstance(cell, str):
+        raise ValueError(f"{where} has no image bytes; embed the images")
+    if not os.path.isfile(folder / cell):
+        raise ValueError(f"{where} has no image bytes, and no file {folder / cell} is there")
+    return folder / cell
+
+
+def name_in(cell: object) -> str | None:
+    """Return the path that a cell stores of its image, if any."""
+    cell = _first(cell)
+    if isinstance(cell, dict):
+        cell = cell.get("path")
+    return cell if isinstance(cell, str) and cell else None
+
+
+def column_of_names(schema: pyarrow.Schema, image: str) -> str | None:
+    """Return the column, or the part of it, where :func:`name_in` finds names; None: nowhere."""
+    from pyarrow import types
+
+    kind = schema.field(image).type
+    if types.is_struct(kind):
+        return f"{image}.path" if kind.get_field_index("path") >= 0 else None
+    return None if _is_bytes(kind) else image
+
+
+def own_class_names(file: Path | str, schema: pyarrow.Schema, label: str | None) -> tuple[str, ...]:
+    """Return the class names that a table gives.
+
+    These are the metadata's ``class_names``, else Hugging Face's ClassLabel names, else those of a
+    column of true and false, else none.
+
+    Raises:
+        ValueError: The metadata's ``class_names`` are no list of names.
+    """
+    from pyarrow import types
+
+    metadata = schema.metadata or {}
+    if b"class_names" in metadata:
+        names = read_json(metadata[b"class_names"], f"{file}: class_names")
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise ValueError(f'{file}: class_names must be a list of names, such as ["cat", "dog"]')
+        return tuple(names)
+    if label is None:
+        return ()
+    if names := _hugging_face_names(file, metadata.get(b"huggingface", b"{}"), label):
+        return names
+    return ("False", "True") if types.is_boolean(_values_of(schema.field(label).type)) else ()
+
+
+def _hugging_face_names(file: Path | str, metadata: bytes, label: str) -> tuple[str, ...]:
+    """Return the names of a ClassLabel; metadata of another form are passed over with a line."""
+    try:
+        found: object = read_json(metadata, f"{file}: its huggingface metadata")
+    except ValueError as error:
+        say_once(f"passed over: {error}")
+        return ()
+    for key in ("info", "features", label, "names"):
+        if found is None:
+            return ()
+        if not isinstance(found, dict):
+            say_once(f"passed over: {file}: its huggingface metadata are of another form")
+            return ()
+        found = found.get(key)
+    names = found or []
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        say_once(f"passed over: {file}: its huggingface names of {label} are no list of names")
+        return ()
+    return tuple(names)
+
+
+def _first(cell: object) -> object:
+    """Return the first of a list of images, the image itself where there is no list."""
+    if isinstance(cell, list):
+        return cell[0] if cell else None
+    return cell
+
+
+def _image_column(file: Path | str, schema: pyarrow.Schema, chosen: str | None) -> str:
+    """Return the chosen column, else ``image``, else the only one that may hold images."""
+    from pyarrow import types
+
+    if chosen is not None:
+        if chosen not in schema.names:
+            raise ValueError(
+                f"{file} has no column {chosen!r} for --image-column; its columns: {schema.names}"
+            )
+        kind = schema.field(chosen).type
+        if not (_holds_images(kind) or is_text(_values_of(kind))):
+            raise ValueError(
+                f"{file}: --image-column {chosen} must hold bytes, paths, structs of both or lists "
+                f"of these, got {kind}"
+            )
+        return chosen
+    images = [field.name for field in schema if _holds_images(field.type)]
+    # A few bytes of fixed length are a checksum rather than an image.
+    likely = [name for name in images if not types.is_fixed_size_binary(schema.field(name).type)]
+    paths = [
+        name
+        for name in PATH_COLUMNS
+        if name in schema.names and is_text(_values_of(schema.field(name).type))
+    ]
+    found = likely or images or paths
+    if "image" in [*images, *paths]:
+        return "image"
+    if len(found) > 1:
+        raise ValueError(
+            f"{file} has several columns that may hold images, {', '.join(found)}; choose one by "
+            "--image-column"
+        )
+    if not found:
+        raise ValueError(
+            f"{file} has no image column of bytes, struct{{bytes, path}} or lists of these; its "
+            f"columns: {schema.names}"
+        )
+    return found[0]
+
+
+def _holds_images(kind: pyarrow.DataType) -> bool:
+    """Whether a column may hold images: bytes, structs with bytes, or lists of either."""
+    from pyarrow import types
+
+    if _is_list(kind):
+        kind = kind.value_type
+    if types.is_struct(kind):
+        return kind.get_field_index("bytes") >= 0 and _is_bytes(kind.field("bytes").type)
+    return _is_bytes(kind)
+
+
+def _is_bytes(kind: pyarrow.DataType) -> bool:
+    from pyarrow import types
+
+    known = (types.is_binary, types.is_large_binary, types.is_binary_view)
+    return types.is_fixed_size_binary(kind) or any(is_kind(kind) for is_kind in known)
+
+
+def is_text(kind: pyarrow.DataType) -> bool:
+    """Whether a column holds text."""
+    from pyarrow import types
+
+    return types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind)
+
+
+def _is_list(kind: pyarrow.DataType) -> bool:
+    from pyarrow import types
+
+    known = (types.is_list, types.is_large_list, types.is_fixed_size_list)
+    views = (types.is_list_view, types.is_large_list_view)
+    return any(is_kind(kind) for is_kind in (*known, *views))
+
+
+def _values_of(kind: pyarrow.DataType) -> pyarrow.DataType:
+    """Return the type of a column's values, also where a dictionary holds them."""
+    from pyarrow import types
+
+    return kind.value_type if types.is_dictionary(kind) else kind

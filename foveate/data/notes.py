@@ -1,0 +1,46 @@
+"""What is left out of a data set is said on stderr: once for each set and process.
+
+A set that comes from the cache repeats what was said when it was read.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterator
+
+_collecting: list[list[str]] = []
+_said: set[tuple[str, str]] = set()
+
+
+def say_once(line: str, about: str = "") -> None:
+    """Print a line to stderr, unless this process has done so about the same set.
+
+    Within :func:`collected` it is kept for later instead.
+    """
+    if _collecting:
+        if line not in _collecting[-1]:
+            _collecting[-1].append(line)
+    elif (about, line) not in _said:
+        _said.add((about, line))
+        print(line, file=sys.stderr)
+
+
+@contextlib.contextmanager
+def collected() -> Iterator[list[str]]:
+    """Give the lines of a block in a list, instead of printing them."""
+    lines: list[str] = []
+    _collecting.append(lines)
+    try:
+        yield lines
+    finally:
+        _collecting.pop()
+
+
+@contextlib.contextmanager
+def once(about: str) -> Iterator[None]:
+    """Say the lines of a block at its end, as those about one set."""
+    with collected() as lines:
+        yield
+    for line in lines:
+        say_once(line, about)

@@ -1,0 +1,103 @@
+"""The cache of decoded sets: bounded, listed, emptied, and never served for other files."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from image_files import numbered, numbers, write_parquet
+
+from experiments.cache import CacheConfig, main
+from foveate.data import cache, load_data, scenes
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    made = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("FOVEATE_CACHE", str(made))
+    return made
+
+
+def write_sets(data: Path, *names: str) -> None:
+    for name in names:
+        write_parquet(data / f"{name}.parquet", [numbered(n) for n in range(20)])
+
+
+def test_sets_are_listed_and_removed_by_a_command(
+    tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_sets(tmp_path, "a", "b")
+    for name in "ab":
+        load_data(str(tmp_path / f"{name}.parquet"), "test")
+    (folder / "mine.npz").write_text("not the cache's")
+    (folder / "partial-cut").mkdir()
+    main(CacheConfig())
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].endswith(f"MiB  test   {tmp_path / 'b.parquet'}")
+    assert lines[1].endswith(f"MiB  test   {tmp_path / 'a.parquet'}")
+    assert lines[2].startswith("2 sets, 0.0 of 4096 MiB, in ")
+    main(CacheConfig(empty=True))
+    assert capsys.readouterr().out.endswith(": removed\n")
+    assert [path.name for path in folder.iterdir()] == ["mine.npz"]
+
+
+def test_the_set_not_used_for_longest_makes_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_sets(tmp_path, "a", "b", "c")
+    load_data(str(tmp_path / "a.parquet"))
+    size = cache.entries()[0].num_bytes
+    monkeypatch.setenv("FOVEATE_CACHE_LIMIT", str(2 * size + size // 2))
+    load_data(str(tmp_path / "b.parquet"))
+    for number, entry in enumerate(cache.entries()):
+        os.utime(entry.path, (1000.0 - number, 1000.0 - number))
+    load_data(str(tmp_path / "a.parquet"))  # Used again, hence b is the oldest.
+    load_data(str(tmp_path / "c.parquet"))
+    assert {Path(entry.name).stem for entry in cache.entries()} == {"a", "c"}
+    monkeypatch.setenv("FOVEATE_CACHE_LIMIT", "0")
+    assert len(load_data(str(tmp_path / "b.parquet"))) > 0
+    assert len(cache.entries()) == 2
+    monkeypatch.setenv("FOVEATE_CACHE_LIMIT", "4GB")
+    with pytest.raises(ValueError, match="FOVEATE_CACHE_LIMIT must be a number of bytes"):
+        load_data(str(tmp_path / "b.parquet"))
+
+
+def test_a_file_as_old_and_as_large_is_another(tmp_path: Path) -> None:
+    (tmp_path / "set" / "cat").mkdir(parents=True)
+    for number in range(20):
+        numbered(number).save(tmp_path / "set" / "cat" / f"{number}.pgm")
+    file, other = tmp_path / "set" / "cat" / "0.pgm", tmp_path / "other.pgm"
+    numbered(99).save(other)
+    state = file.stat()
+    splits = [numbers(load_data(str(tmp_path / "set"), split)) for split in scenes.SPLITS]
+    other.replace(file)
+    os.utime(file, ns=(state.st_atime_ns, state.st_mtime_ns))
+    assert file.stat().st_size == state.st_size
+    again = [numbers(load_data(str(tmp_path / "set"), split)) for split in scenes.SPLITS]
+    assert set.union(*again) ^ set.union(*splits) == {0, 99}
+
+
+def test_a_folder_of_the_same_relative_name_is_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for place, first in (("here", 0), ("there", 50)):
+        (tmp_path / place).mkdir()
+        images = [numbered(n) for n in range(first, first + 20)]
+        write_parquet(tmp_path / place / "set.parquet", images)
+    monkeypatch.chdir(tmp_path / "here")
+    assert max(numbers(load_data("set.parquet"))) < 20
+    monkeypatch.chdir(tmp_path / "there")
+    assert min(numbers(load_data("set.parquet"))) >= 50
+
+
+def test_what_was_left_out_is_said_of_a_cached_set_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    split = ["train"] * 18 + ["extra"] * 2
+    write_parquet(tmp_path / "set.parquet", [numbered(n) for n in range(20)], split=split)
+    for _ in range(2):  # As two processes would.
+        monkeypatch.setattr("foveate.data.notes._said", set())
+        load_data(str(tmp_path / "set.parquet"))
+        load_data(str(tmp_path / "set.parquet"))
+        assert capsys.readouterr().err.count("left out of set: 2 rows of split 'extra'") == 1

@@ -1,0 +1,225 @@
+"""Tables: every usual form of images and labels is read, whole and streamed; others are named."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from image_files import encoded, numbered, numbers
+
+from foveate.data import load_data, scenes
+from foveate.data.streaming import ImageStream, first_images
+
+FILES = [encoded(numbered(n)) for n in range(30)]
+STRUCTS = [{"bytes": file, "path": f"{n}.png"} for n, file in enumerate(FILES)]
+STRUCT = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+LABELS = [n % 3 for n in range(30)]
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FOVEATE_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
+def write(folder: Path, metadata: dict[str, str] | None = None, **columns: object) -> Path:
+    folder.mkdir(exist_ok=True)
+    table = pa.table(columns).replace_schema_metadata(metadata)
+    pq.write_table(table, folder / "set.parquet", row_group_size=8)
+    return folder / "set.parquet"
+
+
+def read_both(file: Path, **options: object) -> dict[int, int]:
+    """Return the label of each numbered image; a stream holds the same images, labels and names."""
+    of_number: dict[int, int] = {}
+    for split in scenes.SPLITS:
+        loaded = load_data(str(file), split, **options)
+        streamed = first_images(file, split, image_size=6, channels=1, limit=99, **options)
+        assert streamed.class_names == loaded.class_names
+        both = []
+        for each in (loaded, streamed):
+            found = each.images[:, 0, 0, 0].tolist()
+            both.append(dict(zip(found, each.labels.tolist(), strict=True)))
+        assert both[0] == both[1]
+        of_number |= both[0]
+    assert sorted(of_number) == list(range(30))
+    return of_number
+
+
+@pytest.mark.parametrize(
+    "images",
+    [
+        pa.array(FILES, pa.binary()),
+        pa.array(FILES, pa.large_binary()),
+        pa.array(FILES, pa.binary_view()),
+        pa.array(STRUCTS, STRUCT),
+        pa.array([[each, None] for each in STRUCTS], pa.list_(STRUCT)),
+        pa.array([[each] for each in FILES], pa.large_list(pa.binary())),
+        pa.array([[each] * 2 for each in FILES], pa.list_(pa.binary(), 2)),
+    ],
+    ids=lambda array: str(array.type)[:30],
+)
+def test_images_are_bytes_or_structs_or_lists_of_which_the_first_counts(
+    tmp_path: Path, images: pa.Array
+) -> None:
+    file = write(tmp_path / "set", picture=images, label=LABELS)
+    assert read_both(file) == dict(enumerate(LABELS))
+
+
+def test_images_may_be_paths_that_exist(tmp_path: Path) -> None:
+    (tmp_path / "files").mkdir()
+    for number, content in enumerate(FILES):
+        (tmp_path / "files" / f"{number}.png").write_bytes(content)
+    near = [f"../files/{number}.png" for number in range(30)]
+    far = [str(tmp_path / "files" / f"{number}.png") for number in range(30)]
+    for image in (near, far, [{"bytes": None, "path": path} for path in near]):
+        kind = STRUCT if isinstance(image[0], dict) else pa.string()
+        file = write(tmp_path / "set", image=pa.array(image, kind), label=LABELS)
+        assert read_both(file) == dict(enumerate(LABELS))
+    with pytest.raises(ValueError, match=r"row 0 of .*parquet has no image bytes, and no file .*x"):
+        load_data(str(write(tmp_path / "set", image=["x"] * 30)))
+    with pytest.raises(ValueError, match=r"row 0 of .*parquet has no image bytes; embed"):
+        load_data(str(write(tmp_path / "set", image=pa.array([[]] * 30, pa.list_(STRUCT)))))
+
+
+def test_several_image_columns_need_a_choice(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    blank = pa.array([encoded(numbered(99))] * 30)
+    images = pa.array(STRUCTS, STRUCT)
+    file = write(tmp_path / "set", mask=blank, image=images, wnid=["n1"] * 30, label=LABELS)
+    assert read_both(file) == dict(enumerate(LABELS))
+    assert (
+        capsys.readouterr().err.splitlines().count(f"not read of {file}: columns mask, wnid") == 1
+    )
+    file = write(tmp_path / "set", mask=blank, photo=images, label=LABELS)
+    says = "several columns that may hold images, mask, photo; choose one by --image-column"
+    with pytest.raises(ValueError, match=says):
+        load_data(str(file))
+    with pytest.raises(ValueError, match=says):
+        ImageStream(file, image_size=6, batch_size=1)
+    assert read_both(file, image_column="photo") == dict(enumerate(LABELS))
+    with pytest.raises(ValueError, match=r"no column 'foto' .*\['mask', 'photo', 'label'\]"):
+        load_data(str(file), image_column="foto")
+    with pytest.raises(ValueError, match="--image-column label must hold bytes"):
+        load_data(str(file), image_column="label")
+    (tmp_path / "a").mkdir()
+    numbered(1).save(tmp_path / "a" / "1.png")
+    for data in (str(tmp_path / "a"), "scenes"):
+        with pytest.raises(ValueError, match="image_column has no effect"):
+            load_data(data, image_column="photo")
+
+
+@pytest.mark.parametrize(
+    ("labels", "names", "expected"),
+    [
+        (pa.array(LABELS, pa.uint8()), ("0", "1", "2"), LABELS),
+        (pa.array(LABELS, pa.float64()), ("0", "1", "2"), LABELS),
+        (pa.array([["owl", "cat", "dog"][k] for k in LABELS]), ("cat", "dog", "owl"), [2, 0, 1]),
+        (pa.array(["b", "a", "c"] * 10).dictionary_encode(), ("a", "b", "c"), [1, 0, 2]),
+        (pa.array([4, 0, 1] * 10).dictionary_encode(), ("0", "1", "2", "3", "4"), [4, 0, 1]),
+        (pa.array([True, False, True] * 10), ("False", "True"), [1, 0, 1]),
+        (pa.array([10**9, 7, 10**9 + 1] * 10), ("7", "1000000000", "1000000001"), [1, 0, 2]),
+        (pa.array([2**63 - 1, 0, 0] * 10, pa.uint64()), ("0", str(2**63 - 1)), [1, 0, 0]),
+        (pa.array([1.0, float("nan"), None] * 10), ("0", "1"), [1, -1, -1]),
+        (pa.nulls(30), (), [-1, -1, -1]),
+        (pa.array([-1] * 30), (), [-1, -1, -1]),
+    ],
+    ids=lambda value: str(getattr(value, "type", ""))[:20],
+)
+@pytest.mark.parametrize("column", ["label", "cls"])
+def test_labels_are_numbers_or_text_of_any_kind(
+    tmp_path: Path, labels: pa.Array, names: tuple[str, ...], expected: list[int], column: str
+) -> None:
+    file = write(tmp_path / "set", image=FILES, **{column: labels})
+    found = read_both(file)
+    assert [found[number] for number in range(30)] == (expected * 10)[:30]
+    assert load_data(str(file)).class_names == names
+
+
+def test_text_is_numbered_over_all_files(tmp_path: Path) -> None:
+    for name, label, part in (("train", "dog", FILES[:20]), ("test", "cat", FILES[20:])):
+        table = pa.table({"image": part, "label": [label] * len(part)})
+        (tmp_path / "set").mkdir(exist_ok=True)
+        pq.write_table(table, tmp_path / "set" / f"{name}.parquet")
+    for split, label in (("train", 1), ("test", 0)):
+        for loaded in (
+            load_data(str(tmp_path / "set"), split),
+            first_images(tmp_path / "set", split, image_size=6, limit=9),
+        ):
+            assert loaded.class_names == ("cat", "dog")
+            assert set(loaded.labels.tolist()) == {label}
+
+
+@pytest.mark.parametrize(
+    ("labels", "says"),
+    [
+        ([0.5] * 30, "integer, text, true or false, got 0.5"),
+        ([float("inf")] * 30, "got inf"),
+        ([-2] * 30, "label -2 is no class number; they begin at 0"),
+        (pa.array([2**63] * 30, pa.uint64()), f"label {2**63} is no class number"),
+        ([[1]] * 30, "label must hold integers, text, .* got list"),
+        (pa.array([b"\xff"] * 30).view(pa.string()), "cannot read .* as parquet .*UTF8"),
+        ([b"cat"] * 30, "label must hold integers, text, .* got binary"),
+    ],
+)
+def test_other_labels_are_one_line(tmp_path: Path, labels: object, says: str) -> None:
+    file = write(tmp_path / "set", image=STRUCTS, label=labels)
+    for read in (load_data, lambda data: ImageStream(data, image_size=6, batch_size=1)):
+        with pytest.raises(ValueError, match=says) as caught:
+            read(str(file))
+        assert str(file) in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+
+def test_metadata_of_another_form_are_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    deep = "[" * 100_000 + "]" * 100_000
+    for names in ('{"0": "cat"}', "[1, 2, 3]", "null", "[", deep, '["cat"]'):
+        file = write(tmp_path / "set", {"class_names": names}, image=FILES, label=LABELS)
+        with pytest.raises(ValueError, match=r"set\.parquet: .*class_names") as caught:
+            load_data(str(file))
+        assert len(str(caught.value)) < 400
+    file = write(tmp_path / "set", {"class_names": '["b", "a"]'}, image=FILES, label=["a"] * 30)
+    assert set(read_both(file).values()) == {1}
+    names = {"info": {"features": {"label": {"names": {"0": "cat"}}}}}
+    for n, metadata in enumerate(("[", deep, "[]", '{"info": [1]}', json.dumps(names))):
+        file = write(tmp_path / f"{n}", {"huggingface": metadata}, image=FILES, label=LABELS)
+        assert load_data(str(file)).class_names == ("0", "1", "2")
+        assert f"passed over: {file}: its huggingface" in capsys.readouterr().err
+
+
+def test_folders_of_save_to_disk_are_read(tmp_path: Path) -> None:
+    """Written here as datasets does: Arrow streams, and JSON that says which belong to the set."""
+    names = {"info": {"features": {"label": {"names": ["x", "y", "z"], "_type": "ClassLabel"}}}}
+    metadata = {"huggingface": json.dumps(names)}
+    for split, part in (("train", slice(0, 20)), ("test", slice(20, 30))):
+        folder = tmp_path / "saved" / split
+        folder.mkdir(parents=True)
+        images = pa.array(STRUCTS[part], STRUCT)
+        table = pa.table({"image": images, "label": LABELS[part]}).replace_schema_metadata(metadata)
+        listed = [{"filename": "data-00000-of-00001.arrow"}]
+        (folder / "state.json").write_text(json.dumps({"_data_files": listed}))
+        (folder / "dataset_info.json").write_text("{}")
+        for name in ("data-00000-of-00001", "cache-0123"):
+            with pa.ipc.new_stream(folder / f"{name}.arrow", table.schema) as writer:
+                writer.write_table(table)
+    (tmp_path / "saved" / "dataset_dict.json").write_text('{"splits": ["train", "test"]}')
+    assert numbers(load_data(str(tmp_path / "saved"), "test")) == set(range(20, 30))
+    train = load_data(str(tmp_path / "saved"))
+    assert train.class_names == ("x", "y", "z")
+    assert numbers(train) < set(range(20))
+    (folder / "data-00000-of-00001.arrow").write_bytes(b"junk")
+    with pytest.raises(ValueError, match=r"cannot read .*arrow .*load_from_disk\(.*to_parquet"):
+        load_data(str(tmp_path / "saved"))
+
+
+def test_mixed_sizes_are_brought_to_height_and_width(tmp_path: Path) -> None:
+    images = [encoded(numbered(n, size=(8 + n % 3, 9))) for n in range(30)]
+    file = write(tmp_path / "set", image=images)
+    assert load_data(str(file), image_size=(4, 8)).image_shape == (1, 4, 8)
+    batch = next(ImageStream(file, image_size=(4, 8), batch_size=2))
+    assert batch.images.shape == (2, 3, 4, 8)

@@ -1,0 +1,127 @@
+"""Folders: which files are images, of which class and split, and what is said of the rest."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from image_files import numbered, numbers
+
+from foveate.data import load_data, scenes
+from foveate.data.folders import files_under
+from foveate.data.streaming import ImageStream
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FOVEATE_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
+def fill(folder: Path, first: int, count: int = 10, ending: str = "png") -> None:
+    """Write images of these numbers."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in range(first, first + count):
+        numbered(number).save(folder / f"{number:03}.{ending}")
+
+
+def load_all(folder: Path) -> dict[str, set[int]]:
+    return {split: numbers(load_data(str(folder), split)) for split in scenes.SPLITS}
+
+
+def test_links_are_followed_and_loops_are_not(tmp_path: Path) -> None:
+    fill(tmp_path / "far" / "b", 10)
+    fill(tmp_path / "set" / "a", 0, 9)
+    (tmp_path / "set" / "b").symlink_to(tmp_path / "far" / "b", target_is_directory=True)
+    numbered(9).save(tmp_path / "far" / "x.png")
+    (tmp_path / "set" / "a" / "009.png").symlink_to(tmp_path / "far" / "x.png")
+    (tmp_path / "set" / "a" / "up").symlink_to(tmp_path / "set", target_is_directory=True)
+    (tmp_path / "far" / "b" / "self").symlink_to(tmp_path / "far" / "b", target_is_directory=True)
+    (tmp_path / "set" / "b2").symlink_to("b2")
+    assert set.union(*load_all(tmp_path / "set").values()) == set(range(20))
+    loaded = load_data(str(tmp_path / "set"))
+    assert loaded.class_names == ("a", "b")
+    assert (loaded.labels == loaded.images[:, 0, 0, 0] // 10).all()
+
+
+def test_what_is_skipped_is_counted_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fill(tmp_path / "a", 0)
+    fill(tmp_path / "b", 10, ending="tga")
+    for name in ("a/x.txt", "a/y.TXT", "notes.json", "LICENSE", ".hidden", "a/.DS_Store"):
+        (tmp_path / name).write_text("text")
+    (tmp_path / "b" / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    assert sum(map(len, load_all(tmp_path).values())) == 20
+    said = capsys.readouterr().err.splitlines()
+    assert said == [
+        f"skipped in {tmp_path}: 5 files that are no images "
+        "(.txt 2, no ending 1, .json 1, broken links 1)"
+    ]
+
+
+def test_a_folder_around_everything_is_seen_through(tmp_path: Path) -> None:
+    for split, first in (("train", 0), ("test", 20)):
+        fill(tmp_path / "set" / "set" / split / "a", first)
+        fill(tmp_path / "set" / "set" / split / "b", first + 10)
+    (tmp_path / "set" / "README").write_text("unpacked")
+    assert load_all(tmp_path)["test"] == set(range(20, 40))
+    assert load_data(str(tmp_path)).class_names == ("a", "b")
+
+
+def test_images_without_any_class_folder_have_no_labels(tmp_path: Path) -> None:
+    fill(tmp_path / "flat", 0, 30)
+    fill(tmp_path / "splits" / "train", 0)
+    fill(tmp_path / "splits" / "Validation", 10)
+    fill(tmp_path / "splits" / "test", 20)
+    for folder in (tmp_path / "flat", tmp_path / "splits"):
+        found = load_all(folder)
+        assert set.union(*found.values()) == set(range(30))
+        loaded = load_data(str(folder))
+        assert loaded.class_names == ()
+        assert set(loaded.labels.tolist()) == {-1}
+    assert found["val"] == set(range(10, 20))
+
+
+@pytest.mark.parametrize(
+    ("folders", "flat"),
+    [("train", "test"), ("train", "train"), ("train", "val"), ("train", "."), (".", ".")],
+)
+def test_images_beside_class_folders_are_refused(tmp_path: Path, folders: str, flat: str) -> None:
+    """A test split is never carved from train where there is a folder called test."""
+    fill(tmp_path / folders / "a", 0)
+    fill(tmp_path / folders / "b", 10)
+    fill(tmp_path / flat, 20)
+    place = tmp_path / flat
+    with pytest.raises(ValueError, match=f"{place} has images without class folders, such as 020"):
+        load_data(str(tmp_path), "test")
+
+
+def test_an_empty_split_and_folders_beside_splits_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fill(tmp_path / "train" / "a", 0)
+    fill(tmp_path / "extra" / "a", 10)
+    assert set.union(*load_all(tmp_path).values()) == set(range(10))
+    line = f"left out of {tmp_path}: 10 images in {tmp_path / 'extra'}, which is no split\n"
+    assert capsys.readouterr().err == line
+    (tmp_path / "test").mkdir()
+    with pytest.raises(ValueError, match="test holds no images; put the split's there"):
+        load_data(str(tmp_path), "test")
+
+
+@pytest.mark.parametrize("kind", ["parquet", "tar"])
+def test_a_shard_that_is_a_link_to_nothing_is_named(tmp_path: Path, kind: str) -> None:
+    (tmp_path / f"train.{kind}").symlink_to(tmp_path / "nowhere")
+    says = f"train.{kind} is a link to nothing; mend or remove it"
+    with pytest.raises(ValueError, match=says):
+        ImageStream(tmp_path, image_size=6, batch_size=1)
+    if kind == "parquet":
+        with pytest.raises(ValueError, match=says):
+            load_data(str(tmp_path))
+
+
+def test_hidden_files_and_folders_do_not_count(tmp_path: Path) -> None:
+    fill(tmp_path / ".thumbs", 0)
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "x.tar").write_text("")
+    assert files_under(tmp_path) == [tmp_path / "a" / "x.tar"]

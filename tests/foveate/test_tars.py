@@ -1,0 +1,221 @@
+"""Streamed tar files: what webdataset writes is read, and no sample of a damaged file is lost."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from image_files import encoded, numbered, write_tar
+
+from foveate.data.streaming import ImageStream
+
+
+def make(source: object, **options: object) -> ImageStream:
+    settings = {"image_size": 6, "batch_size": 1, "channels": 1, "shuffle_buffer": 1}
+    return ImageStream(source, **{**settings, **options})
+
+
+def epoch(source: Path, **options: object) -> list[int]:
+    """Numbers of the images that come once."""
+    stream, found = make(source, **options), []
+    for batch in stream:
+        if stream.state_dict()["positions"][0]["epoch"] > 0:
+            break
+        found += batch.images[:, 0, 0, 0].tolist()
+    return found
+
+
+@pytest.fixture
+def shard(tmp_path: Path) -> Path:
+    """Forty samples of two files."""
+    members = []
+    for n in range(40):
+        members += [(f"{n:03d}.png", encoded(numbered(n))), (f"{n:03d}.cls", b"1")]
+    write_tar(tmp_path / "a.tar", members)
+    return tmp_path / "a.tar"
+
+
+# What is read.
+
+
+def test_tar_labels_come_from_cls_or_json_and_other_files_do_not_count(tmp_path: Path) -> None:
+    png = [encoded(numbered(n)) for n in range(6)]
+    write_tar(
+        tmp_path / "set.tar",
+        [
+            ("._0.png", b"what macOS adds"),
+            ("a.b/0.png", png[0]),
+            ("._0.cls", b"what macOS adds"),
+            ("a.b/0.cls", b"10"),
+            ("a.b/1.json", b'{"caption": "x", "label": 11}'),
+            ("a.b/1.mask.png", b"not an image of the sample"),
+            ("a.b/1.PNG", png[1]),
+            ("a.b/2.json", b"12"),
+            ("a.b/2.png", png[2]),
+            ("a.b/3.json", b'{"caption": "x"}'),
+            ("a.b/3.png", png[3]),
+            ("c/3.txt", b"text"),
+            ("c/3.png", png[4]),
+        ],
+    )
+    batch = next(make(tmp_path / "set.tar", batch_size=5, shuffle_buffer=1))
+    assert batch.images[:, 0, 0, 0].tolist() == [0, 1, 2, 3, 4]
+    assert batch.labels.tolist() == [10, 11, 12, -1, -1]
+
+
+def test_tar_samples_may_be_of_any_format_that_pillow_reads(tmp_path: Path) -> None:
+    members = []
+    for number, kind in enumerate(("bmp", "tif", "webp", "ppm")):
+        content = io.BytesIO()
+        lossless = {"lossless": True} if kind == "webp" else {}
+        numbered(number).save(content, {"tif": "tiff"}.get(kind, kind), **lossless)
+        members.append((f"{number}.{kind}", content.getvalue()))
+    write_tar(tmp_path / "set.tar", members)
+    batch = next(make(tmp_path / "set.tar", batch_size=4))
+    assert batch.images[:, 0, 0, 0].tolist() == [0, 1, 2, 3]
+    with pytest.raises(ValueError, match="image_column has no effect on tar files"):
+        make(tmp_path / "set.tar", image_column="png")
+
+
+def test_tar_files_hold_nothing_out_unless_asked(tmp_path: Path) -> None:
+    for name, number in (("train-0", 1), ("train-1", 2), ("validation-0", 3)):
+        write_tar(tmp_path / f"{name}.tar", [("a.png", encoded(numbered(number)))])
+    for split, expected in (("train", {1, 2}), ("val", {3})):
+        found = next(make(tmp_path, split=split, batch_size=2)).images[:, 0, 0, 0]
+        assert set(found.tolist()) == expected
+    with pytest.raises(ValueError, match=r"no test split; it has \['train', 'val'\].*on its own"):
+        make(tmp_path, split="test")
+
+
+def test_tar_samples_are_held_out_by_name(shard: Path) -> None:
+    found = {
+        split: epoch(shard, split=split, split_column=None) for split in ("train", "val", "test")
+    }
+    assert sorted(itertools.chain(*found.values())) == list(range(40))
+    few = [(f"{n:03d}.png", encoded(numbered(n))) for n in range(0, 40, 2)]
+    write_tar(shard, [*few, ("x.png", encoded(numbered(99)))])
+    for split, numbers in found.items():
+        again = epoch(shard, split=split, split_column=None)
+        assert {n for n in again if n != 99} == {n for n in numbers if n % 2 == 0}
+    stream = make(shard, split_column=None)
+    batches = [int(next(stream).images[0, 0, 0, 0]) for _ in range(5)]
+    state = stream.state_dict()
+    expected = [int(next(stream).images[0, 0, 0, 0]) for _ in range(5)]
+    resumed = make(shard, split_column=None)
+    resumed.load_state_dict(state)
+    assert [int(next(resumed).images[0, 0, 0, 0]) for _ in range(5)] == expected
+    assert not set(batches) & set(expected)
+
+
+@pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_every_form_of_tar_is_read_to_its_end(form: int, tmp_path: Path) -> None:
+    file = tmp_path / "a.tar"
+    with tarfile.open(file, "w", format=form) as opened:
+        for n in range(5):
+            folder = "f" * 90 if form == tarfile.USTAR_FORMAT else "f" * 150
+            member = tarfile.TarInfo(f"{folder}/{n}.png")
+            member.size = len(encoded(numbered(n)))
+            opened.addfile(member, io.BytesIO(encoded(numbered(n))))
+        link = tarfile.TarInfo("linked.png")
+        link.type, link.linkname = tarfile.LNKTYPE, f"{folder}/3.png"
+        opened.addfile(link)
+    assert epoch(file) == [0, 1, 2, 3, 4, 3]
+    # Some writers end with two blocks and fill no record.
+    whole = file.read_bytes().rstrip(b"\0")
+    file.write_bytes(whole + bytes(-len(whole) % 512 + 1024))
+    assert epoch(file) == [0, 1, 2, 3, 4, 3]
+
+
+# What is damaged.
+
+
+def test_a_shard_that_is_cut_anywhere_is_an_error(shard: Path) -> None:
+    whole = shard.read_bytes()
+    end = len(whole.rstrip(b"\0"))
+    cuts = [0, 1, 511, 512, 513, *range(1024, end, 6000), end, end + 512, end + 1000]
+    for cut in cuts:
+        shard.write_bytes(whole[:cut])
+        with pytest.raises(ValueError, match=rf"a.tar as tar: .* at byte {cut}; write it again"):
+            epoch(shard)
+        if cut >= 2048:  # Of what is left, no whole sample is lost.
+            assert epoch(shard, skip_damaged=True)[: cut // 2048] == list(range(cut // 2048))
+
+
+def test_a_hole_or_a_bad_header_is_an_error_or_a_counted_skip(
+    shard: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = shard.read_bytes()
+    # A sample of ours takes four blocks, and its first header the first of them.
+    for first, filled, offset, what in (
+        (2048 * 8, bytes(2048 * 4), 2048 * 8, "a hole of zeros"),
+        (2048 * 8, bytes(len(whole) - 2048 * 8), 2048 * 8, "a hole of zeros"),
+        (2048 * 8, b"x" * 512, 2048 * 8, "a bad header"),
+        (0, b"x", 0, "a bad header"),
+    ):
+        shard.write_bytes(whole[:first] + filled + whole[first + len(filled) :])
+        assert shard.stat().st_size == len(whole)
+        with pytest.raises(ValueError, match=rf"a.tar as tar: {what} at byte {offset};"):
+            epoch(shard)
+        samples = -(-len(filled) // 2048)
+        left = [n for n in range(40) if not first // 2048 <= n < first // 2048 + samples]
+        capsys.readouterr()
+        assert epoch(shard, skip_damaged=True) == left
+        lines = capsys.readouterr().err.splitlines()
+        assert len(lines) == 1
+        assert lines[0].endswith(f"{what} at byte {offset}")
+        shard.rename(shard.with_name("before.tar"))  # Every case is said about a file of its own.
+        shard = shard.with_name(f"{first}{len(filled)}a.tar")
+
+
+def test_flipped_bits_lose_no_sample_without_an_error(shard: Path) -> None:
+    whole = shard.read_bytes()
+    generator = np.random.default_rng(0)
+    for place in generator.integers(0, 40 * 2048, 20).tolist():
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << int(generator.integers(8))
+        shard.write_bytes(damaged)
+        try:
+            found = epoch(shard)
+        except ValueError:
+            continue
+        assert len(found) == 40
+
+
+def test_a_shard_of_samples_that_are_not_whole_is_an_error_or_a_counted_skip(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    png = encoded(numbered(7))
+    for number, members in enumerate(
+        (
+            [("a.cls", b"1")],
+            [("a.png", png), ("a.png", png)],
+            [("a.png", b"junk")],
+            [("a.png", png), ("a.cls", b"cat")],
+        )
+    ):
+        file = tmp_path / f"{number}.tar"
+        write_tar(file, [("0.png", png), *members, ("1.png", png)])
+        with pytest.raises(ValueError, match=f"sample a of .*{number}.tar"):
+            epoch(file)
+        assert epoch(file, skip_damaged=True) == [7, 7]
+        assert capsys.readouterr().err.startswith("skipped")
+
+
+def test_names_with_several_dots_are_told_of_the_rule(tmp_path: Path) -> None:
+    members = [(f"img.{n:03d}.png", encoded(numbered(n))) for n in range(5)]
+    write_tar(tmp_path / "a.tar", members)
+    with pytest.raises(ValueError, match=r"key ends at the first dot.*img\.000\.png is its part"):
+        epoch(tmp_path / "a.tar")
+
+
+def test_compressed_shards_are_named(tmp_path: Path) -> None:
+    (tmp_path / "a.tar").write_bytes(b"\x1f\x8b\x08 and so on")
+    (tmp_path / "b.tar.gz").write_bytes(b"x")
+    (tmp_path / "c.tgz").write_bytes(b"x")
+    for source, name in (("a.tar", "a.tar"), ("b.tar.gz", "b.tar.gz"), ("", r"b\.tar\.gz")):
+        with pytest.raises(ValueError, match=f"{name} is compressed; unpack it"):
+            make(tmp_path / source)
