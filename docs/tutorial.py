@@ -86,7 +86,7 @@ for texture in ("stripes", "checks", "rings"):
         picture(texture).save(folder / texture / f"{number:03}.png")
 
 # %% [markdown]
-# `load_data` reads the folder. It puts a tenth of the images aside for validation and another
+# `load_data` reads the folder. It puts about a tenth of the images aside for validation and another
 # tenth for the test. All images get the same size, here 32 x 32 pixels.
 
 # %%

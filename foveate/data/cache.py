@@ -20,6 +20,7 @@ import zipfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -31,6 +32,7 @@ from foveate.data.splits import Fingerprint
 DEFAULT_LIMIT_BYTES = 4 * 2**30
 _OURS = re.compile(r"[0-9a-f]{32}\.npz")
 _PARTIAL = "partial-"
+FileState: TypeAlias = tuple[str, int, int, int, int]
 _UNREADABLE = (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile)
 
 
@@ -64,14 +66,17 @@ def limit_bytes() -> int:
     return int(given)
 
 
-def file_state(file: Path) -> tuple[str, int, int, int, int]:
+def file_state(file: Path) -> FileState:
     """Return what differs when a file was changed or replaced, even by one as old and as large."""
     found = file.stat()
     return str(file), found.st_mtime_ns, found.st_ctime_ns, found.st_ino, found.st_size
 
 
 def cached(
-    source: str, split: str, key: Iterable[object], build: Callable[[], ImageSet]
+    source: str,
+    split: str,
+    key: Iterable[object],
+    build: Callable[[], tuple[ImageSet, Sequence[Path]]],
 ) -> ImageSet:
     """Return the stored set; if none can be read, build and store it.
 
@@ -79,7 +84,8 @@ def cached(
         source: Path or name of the data, for the listing.
         split: train, val or test.
         key: All else that decides what is built; it is told apart by its ``repr``.
-        build: Makes the set.
+        build: Makes the set, and names files whose state is not in the key: where one of them
+            changed, the set is built anew.
     """
     digest = hashlib.sha256(repr([source, split, *key]).encode("utf-8", "surrogateescape"))
     path = cache_folder() / f"{digest.hexdigest()[:32]}.npz"
@@ -88,10 +94,10 @@ def cached(
         loaded, lines = _load(path)
     except _UNREADABLE:
         with collected() as lines:
-            loaded = build()
+            loaded, files = build()
         # A read-only or full disk costs the next call its time, not this one its result.
         with contextlib.suppress(OSError):
-            _store(path, loaded, source, split, lines, limit)
+            _store(path, loaded, source, split, [*map(file_state, files)], lines, limit)
     for line in lines:
         say_once(line)
     return loaded
@@ -137,6 +143,9 @@ def _load(path: Path) -> tuple[ImageSet, list[str]]:
     # Opened here, since np.load leaves a damaged file open.
     with path.open("rb") as file, np.load(file) as stored:
         about = json.loads(str(stored["about"]))
+        for state in about["files"]:
+            if list(file_state(Path(state[0]))) != state:
+                raise ValueError(f"{state[0]} has changed since the set was stored")
         captions, prints = about["captions"], about["fingerprints"]
         loaded = ImageSet(
             torch.from_numpy(stored["images"]),
@@ -153,7 +162,13 @@ def _load(path: Path) -> tuple[ImageSet, list[str]]:
 
 
 def _store(
-    path: Path, built: ImageSet, source: str, split: str, lines: Sequence[str], limit: int
+    path: Path,
+    built: ImageSet,
+    source: str,
+    split: str,
+    files: Sequence[FileState],
+    lines: Sequence[str],
+    limit: int,
 ) -> None:
     """Write the set beside its final place, then move it there in one step, and make room."""
     if built.images.nbytes > limit:
@@ -166,6 +181,7 @@ def _store(
         "class_names": built.class_names,
         "captions": built.captions,
         "fingerprints": prints,
+        "files": files,
         "notices": lines,
     }
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=_PARTIAL) as folder:

@@ -67,7 +67,7 @@ def say_skipped(folder: Path, skipped: Iterable[Path], what: str) -> None:
     Args:
         folder: The data set.
         skipped: The files.
-        what: What they are not.
+        what: What they are not, one of it.
     """
     files = list(skipped)
     broken = [file for file in files if not file.exists()]
@@ -75,8 +75,8 @@ def say_skipped(folder: Path, skipped: Iterable[Path], what: str) -> None:
     told = [f"{ending} {number}" for ending, number in endings.most_common()]
     told += [f"broken links {len(broken)}"] if broken else []
     if files:
-        noun = "file that is" if len(files) == 1 else "files that are"
-        say_once(f"skipped in {folder}: {len(files)} {noun} no {what} ({', '.join(told)})")
+        noun = f"file that is no {what}" if len(files) == 1 else f"files that are no {what}s"
+        say_once(f"skipped in {folder}: {len(files)} {noun} ({', '.join(told)})")
 
 
 def check_splits(folder: Path, files: list[Path]) -> None:

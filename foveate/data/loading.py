@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -98,7 +98,7 @@ def load_data(
     if data == "scenes" or data in TORCHVISION_SETS:
         check_no_columns(data, image_column, split_column)
     if data == "scenes":
-        loaded = _cached(data, split, [image_size], lambda: _load_scenes(split, image_size))
+        loaded = _cached(data, split, [image_size], lambda: (_load_scenes(split, image_size), ()))
     elif data in TORCHVISION_SETS:
         with notes.once(data):
             loaded = _load_rows(sources.torchvision_rows(data, Path(root)), split, image_size)
@@ -146,12 +146,13 @@ def _load_files(
 ) -> ImageSet:
     with notes.once(str(path)):
         read, files = sources.find_rows(path, image_column, split_column)
-        return _cached(
-            str(path),
-            split,
-            [image_size, image_column, split_column, *map(file_state, files)],
-            lambda: _load_rows(read(), split, image_size),
-        )
+        key = [image_size, image_column, split_column, *map(file_state, files)]
+
+        def build() -> tuple[ImageSet, list[Path]]:
+            stored = read()
+            return _load_rows(stored, split, image_size), stored.files_beside(files)
+
+        return _cached(str(path), split, key, build)
 
 
 def _load_rows(stored: rows.Rows, split: str, image_size: ImageSize | None) -> ImageSet:
@@ -166,7 +167,12 @@ def _load_rows(stored: rows.Rows, split: str, image_size: ImageSize | None) -> I
     )
 
 
-def _cached(data: str, split: str, key: list[object], build: Callable[[], ImageSet]) -> ImageSet:
+def _cached(
+    data: str,
+    split: str,
+    key: Sequence[object],
+    build: Callable[[], tuple[ImageSet, Sequence[Path]]],
+) -> ImageSet:
     """Return the decoded set from the cache, or make it; other code makes it anew."""
     code = [Path(str(file)).read_bytes() for file in (__file__, *(m.__file__ for m in _READERS))]
     return cache.cached(data, split, [*key, hashlib.sha256(b"".join(code)).hexdigest()], build)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Callable, Mapping
+import itertools
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
@@ -31,6 +32,11 @@ class Rows:
     """Where each row lies, as an error says it: a file, or a row of one."""
     captions: dict[str, list[tuple[str, ...]]] | None = None
     """Sentences about each image; None for a source without captions."""
+
+    def files_beside(self, files: Iterable[Path]) -> list[Path]:
+        """Return the files of images that are not among ``files``: tables may name them."""
+        every = itertools.chain.from_iterable(self.encoded.values())
+        return sorted({item for item in every if isinstance(item, Path)} - set(files))
 
 
 @dataclass(frozen=True)

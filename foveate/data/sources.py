@@ -79,7 +79,7 @@ def find_rows(
     used = set(tables or images)
     notes = SAVED_NOTES if tables else frozenset()
     skipped = [file for file in files if file not in used and file.name not in notes]
-    say_skipped(path, skipped, "tables" if tables else "images")
+    say_skipped(path, skipped, "table" if tables else "image")
     if tables:
         check_shards(tables)
         return lambda: table_rows(folder, tables, image_column, split_column), tables

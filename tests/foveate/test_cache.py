@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from image_files import numbered, numbers, write_parquet
 
@@ -40,6 +42,19 @@ def test_sets_are_listed_and_removed_by_a_command(
     main(CacheConfig(empty=True))
     assert capsys.readouterr().out.endswith(": removed\n")
     assert [path.name for path in folder.iterdir()] == ["mine.npz"]
+
+
+def test_an_image_that_a_table_names_is_read_again_when_it_changed(tmp_path: Path) -> None:
+    for number in range(30):
+        numbered(number).save(tmp_path / f"{number}.png")
+    table = pa.table({"image": [f"{number}.png" for number in range(30)]})
+    pq.write_table(table, tmp_path / "set.parquet")
+    before = load_data(str(tmp_path / "set.parquet"))
+    changed = min(numbers(before))
+    numbered(200).save(tmp_path / f"{changed}.png")
+    after = load_data(str(tmp_path / "set.parquet"))
+    assert numbers(after) == numbers(before) - {changed} | {200}
+    assert len(cache.entries()) == 1
 
 
 def test_the_set_not_used_for_longest_makes_room(
