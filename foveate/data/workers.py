@@ -7,11 +7,12 @@ after block of samples.
 from __future__ import annotations
 
 import itertools
+import multiprocessing
 import os
 import threading
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from multiprocessing import connection
 from typing import TypedDict
 
 import numpy as np
@@ -93,8 +94,14 @@ def _end_with(parent: int) -> None:
 
     The loader's own workers look for their parent every five seconds, between batches.
     """
-    while os.getppid() == parent:
-        time.sleep(PARENT_CHECK_S)
+    sentinels = []
+    if os.getppid() != parent:
+        # Started by a server, as is the way of Python 3.14, which tells of the parent's end.
+        started_by = multiprocessing.parent_process()
+        assert started_by is not None, "a worker has a parent"
+        sentinels, parent = [started_by.sentinel], os.getppid()
+    while os.getppid() == parent and not connection.wait(sentinels, PARENT_CHECK_S):
+        pass
     os._exit(1)
 
 

@@ -439,7 +439,7 @@ def test_a_reward_of_ones_own_uses_the_models_features(
     torch.testing.assert_close(reward, (episode.scan.content - before).norm(dim=-1))
     bright = Episode(model, images, budget=2, reward="my_rewards:brightness")
     torch.testing.assert_close(bright.step(torch.arange(5)), images.flatten(1).mean(1))
-    with pytest.raises(ValueError, match="must return a reward per row"):
+    with pytest.raises(ValueError, match="must return a real number per row"):
         Episode(model, images, budget=2, reward="my_rewards:one").step(torch.arange(5))
 
 

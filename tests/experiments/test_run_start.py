@@ -11,6 +11,7 @@ import torch
 from experiments import runs
 from experiments.training.build import build
 from experiments.training.config import TrainConfig
+from foveate.checkpoint import Found
 
 
 @pytest.mark.parametrize(("written", "expected"), [({}, "timm"), ({"init": "xavier"}, "xavier")])
@@ -29,7 +30,7 @@ def test_untrained_weights_start_as_those_of_the_run_did(
         "iteration": 1,
     }
     monkeypatch.setattr(runs, "read_config", lambda directory: config)
-    monkeypatch.setattr(runs, "read_checkpoint", lambda path, device: state)
+    monkeypatch.setattr(runs, "read_newest", lambda directory: Found(state, tmp_path, ()))
     run = runs.load_run(tmp_path)
     torch.manual_seed(0)
     untrained = run.untrained_model((1, 8, 8))

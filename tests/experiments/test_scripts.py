@@ -186,7 +186,7 @@ def test_parts_of_ones_own_are_named_by_their_module(
     assert rows["my_parts:reverse"]["auc"] != rows["raster"]["auc"]
     for options, complaint in (
         (["--reward", "my_parts:none"], "module my_parts has no 'none'"),
-        (["--reward", "builtins:id"], "must return a reward per row"),
+        (["--reward", "builtins:id"], "must return a real number per row"),
         (["--order", "my_parts:short"], r"rank must have shape \(B, 64\), got \(2, 3\)"),
     ):
         done = call("train", "smoke", *options, "--out", tmp_path / "none")

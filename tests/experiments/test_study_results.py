@@ -25,6 +25,7 @@ from experiments.evaluation.orders_result import OrderRow, OrderRun, OrdersResul
 from experiments.evaluation.pages import RECORDS, RESULTS, read_result
 from experiments.evaluation.read import Reading, ReadResult
 from experiments.evaluation.study import StudyResult, StudyRow, study
+from experiments.evaluation.torture_result import TortureResult, TortureRow
 from experiments.orders import OrdersConfig
 from experiments.record import keep_result, keep_run
 from experiments.study import StudyConfig
@@ -155,7 +156,15 @@ BENCH_ENV = BenchEnvResult(
     repeats=3,
     commit=COMMIT,
 )
-ALL: list[Result] = [READ, DECODE, STUDY, BENCH, BENCH_ENV, orders_result()]
+TORTURE = TortureResult(
+    seed=0,
+    commit="0" * 40,
+    seconds=60.0,
+    rows=(
+        TortureRow(trials="kills", tried=3, right=2, lost=1, tracebacks=0, skipped=0, seconds=2.5),
+    ),
+)
+ALL: list[Result] = [READ, DECODE, STUDY, BENCH, BENCH_ENV, orders_result(), TORTURE]
 
 
 def test_every_kind_of_result_is_tried() -> None:
