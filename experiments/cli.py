@@ -17,13 +17,18 @@ import tyro
 from foveate.choices import blame
 
 Config = TypeVar("Config")
+MOST_CHARACTERS = 900
+"""Of a message; more are what the user gave."""
 BOX = r"[\u2500-\u257f]+|-{5,}"
 """What tyro draws its boxes of, in a terminal that knows Unicode and in one of ASCII."""
 
 
 def fail(message: str) -> NoReturn:
-    """Print one line to standard error and exit with code 2."""
-    sys.stderr.write(f"error: {' '.join(message.split())}\n")
+    """Print one line to standard error and exit with code 2; an endless one loses its middle."""
+    line = " ".join(message.split())
+    if len(line) > MOST_CHARACTERS:
+        line = f"{line[: MOST_CHARACTERS // 2]} ... {line[-MOST_CHARACTERS // 2 :]}"
+    sys.stderr.write(f"error: {line}\n")
     raise SystemExit(2)
 
 

@@ -33,7 +33,7 @@ from experiments.cli import main_with_options
 from experiments.evaluation.orders_plan import POLICY, UNTRAINED
 from experiments.training.config import TrainConfig
 from experiments.training.image_sizes import ImageSizeOption
-from foveate.config import Memory, TargetKind
+from foveate.config import Init, Memory, TargetKind
 from foveate.recipes import recipe
 
 
@@ -50,6 +50,10 @@ class OrdersConfig:
     image_size: ImageSizeOption = None
     """Resize and center-crop to this side, or to height x width such as 32x64, pixels; None = as
     they are."""
+    image_column: str | None = None
+    """Parquet column of the images, as of experiments.train."""
+    split_column: str | None = "split"
+    """Parquet column of the splits, as of experiments.train."""
     limit: int | None = None
     """Use only the first so many training images; None = all."""
     augment: bool = False
@@ -79,6 +83,8 @@ class OrdersConfig:
     """What all models predict; ``policy`` needs pixels."""
     memory: Memory | None = None
     """What their decoders read of the encoder (foveate/config.py); None = the recipe's."""
+    init: Init | None = None
+    """How weights start; None = as each recipe says."""
     patch_size: int = 4
     """Side of a patch, pixels."""
     embed_dim: int = 128
@@ -133,12 +139,15 @@ class OrdersConfig:
             data_root=self.data_root,
             data_changed_ok=self.data_changed_ok,
             image_size=self.image_size,
+            image_column=self.image_column,
+            split_column=self.split_column,
             limit=self.limit,
             augment=self.augment,
             recipe=self.recipe,
             order="random",
             target=self.target,
             memory=self.memory,
+            init=self.init,
             patch_size=self.patch_size,
             embed_dim=self.embed_dim,
             depth=self.depth,

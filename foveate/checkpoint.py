@@ -11,7 +11,7 @@ import re
 import shutil
 import sys
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ ASSETS = Path(__file__).parent / "assets"
 PRETRAINED = {"scenes": ASSETS / "scenes.safetensors", "cue": ASSETS / "cue.safetensors"}
 """Small models that ship with the package: of the default data, and of the cue world for tests."""
 _EARLIER = re.compile(r"checkpoint-(\d+)\.safetensors")
-_PARTS_OF_A_MODEL = ("model_config", "model")
+_PARTS_OF_A_MODEL: Mapping[str, type] = {"model_config": dict, "model": dict}
 
 
 @dataclass(frozen=True)
@@ -57,12 +57,12 @@ def checkpoints_in(directory: Path) -> list[Path]:
     return found + [each for each in (directory / OLD_CHECKPOINT,) if each.exists()]
 
 
-def read_newest(directory: Path, parts: Iterable[str] = _PARTS_OF_A_MODEL) -> Found:
+def read_newest(directory: Path, parts: Mapping[str, type] = _PARTS_OF_A_MODEL) -> Found:
     """Read the newest checkpoint of a run folder that is whole, and say which newer ones are not.
 
     Args:
         directory: the run folder.
-        parts: what the checkpoint has to hold.
+        parts: what the checkpoint has to hold, and of which type.
 
     Raises:
         ValueError: there is none, or all are damaged.
@@ -92,11 +92,11 @@ def no_checkpoint(path: Path) -> str:
     )
 
 
-def read_checkpoint(path: Path, parts: Iterable[str] = _PARTS_OF_A_MODEL) -> dict[str, Any]:
+def read_checkpoint(path: Path, parts: Mapping[str, type] = _PARTS_OF_A_MODEL) -> dict[str, Any]:
     """Read a checkpoint file, of this version or of 0.1, into memory of the CPU.
 
     Raises:
-        ValueError: there is none, it is damaged, or it lacks one of the parts.
+        ValueError: there is none, it is damaged, or one of the parts is missing or of another type.
     """
     if not path.exists():
         raise ValueError(no_checkpoint(path))
@@ -105,10 +105,11 @@ def read_checkpoint(path: Path, parts: Iterable[str] = _PARTS_OF_A_MODEL) -> dic
     except Exception as reason:
         why = " ".join(str(reason).split()) if type(reason) is ValueError else type(reason).__name__
         raise ValueError(f"{path} is not a readable foveate checkpoint ({why})") from reason
-    missing = [part for part in parts if not isinstance(state, dict) or part not in state]
+    held = state if isinstance(state, dict) else {}
+    missing = [part for part, kind in parts.items() if not isinstance(held.get(part), kind)]
     if missing:
         raise ValueError(
-            f"{path} is not a readable foveate checkpoint (no {', '.join(missing)} in it)"
+            f"{path} is not a readable foveate checkpoint (no proper {', '.join(missing)} in it)"
         )
     whole: dict[str, Any] = state
     return whole

@@ -84,6 +84,7 @@ def compare_orders(
         recipe=None if of_recipes else common.model.recipe,
         target=None if of_recipes else common.parts.target,
         memory=None if of_recipes else common.parts.memory,
+        init=common.model.init,
         teraflops=teraflops,
         precision=common.optimization.precision,
         seeds=seeds,

@@ -152,6 +152,8 @@ class OrdersResult(Result):
     """That all orders share; None = recipes are compared."""
     target: str | None
     memory: str | None = None
+    init: str | None = None
+    """How all weights started; None = as each recipe says."""
     teraflops: float
     """Of each run."""
     precision: str
@@ -216,6 +218,7 @@ class OrdersResult(Result):
             memory = "" if self.memory is None else f", memory {self.memory}"
             model = f"recipe `{self.recipe}` with target {self.target}{memory}"
             data += "" if first.patches is None else f", {first.patches} patches"
+        model += "" if self.init is None else f", weights started by {self.init}"
         probed = "" if self.commit == first.commit else f", probed at `{self.commit[:10]}`"
         return (
             f"{data}, {model}, {' to '.join(sizes)} M parameters, {self.teraflops:g} TFLOP a run, "

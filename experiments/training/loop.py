@@ -35,16 +35,16 @@ from experiments.training.validation import Validation, validation_of
 from experiments.training.wandb_run import check_wandb
 from foveate.checkpoint import check_device, checkpoints_in, read_newest, save_checkpoint
 
-PARTS = (
-    "iteration",
-    "image_shape",
-    "model_config",
-    "model",
-    "policy",
-    "model_optimizers",
-    "generator",
-    "streams",
-)
+PARTS: dict[str, type] = {
+    "iteration": int,
+    "image_shape": tuple,
+    "model_config": dict,
+    "model": dict,
+    "policy": dict,
+    "model_optimizers": list,
+    "generator": torch.Tensor,
+    "streams": list,
+}
 """What the checkpoint of a training holds, whatever trains."""
 
 

@@ -29,6 +29,7 @@ from experiments.training.policy_learner import (
     PolicyLearner,
 )
 from experiments.training.skips import Skips
+from foveate.config import ModelConfig
 from foveate.finite import NotFinite, not_finite
 from foveate.model import AnyOrderTransformer
 from foveate.orders import order_to_rank
@@ -217,7 +218,12 @@ class Trainer:
         return state
 
     def load(self, state: dict[str, Any]) -> None:
-        """Continue from a state."""
+        """Continue from a state.
+
+        Raises:
+            ValueError: it is of another run, or holds a number that is not finite.
+        """
+        self._check_fits(state)
         weights = sharded_like(state["model"], self.model.state_dict())
         load_weights(self.model, self.policy, {**state, "model": weights}, self.config.run.out)
         self.model_learner.load(state)
@@ -230,6 +236,24 @@ class Trainer:
         self.iteration = state["iteration"]
         self.measured = dict(state.get("measured", {}))
         self.skips.saved_at = self.iteration
+
+    def _check_fits(self, state: dict[str, Any]) -> None:
+        config = self.model.config
+        # How weights start matters no more, and older checkpoints do not say.
+        saved = ModelConfig(**{**state["model_config"], "init": config.init})
+        fits = {
+            "iteration": 0 <= state["iteration"] <= self.config.total_iterations,
+            "image_shape": state["image_shape"] == self.images.held.image_shape,
+            "model_config": saved == config,
+            "model_optimizers": len(state["model_optimizers"])
+            == len(self.model_learner.optimizers),
+        }
+        wrong = [name for name, fit in fits.items() if not fit]
+        if wrong:
+            raise ValueError(
+                f"the checkpoint in {self.config.run.out} is of another run: it has another "
+                f"{', '.join(wrong)}"
+            )
 
 
 def who_learns(options: PolicyTraining, since_warmup: int) -> tuple[bool, bool]:

@@ -93,7 +93,7 @@ def test_no_damage_goes_unnoticed(tmp_path: Path) -> None:
         assert "\n" not in str(caught.value)
     for wrong in ([1, 2], {"model": {}}, None):
         write_state(path, wrong)
-        with pytest.raises(ValueError, match="no model_config"):
+        with pytest.raises(ValueError, match="no proper model_config"):
             read_checkpoint(path)
     path.unlink()
     path.mkdir()
