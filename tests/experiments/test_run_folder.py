@@ -149,7 +149,7 @@ def test_a_checkpoint_of_another_kind_is_one_line(tmp_path: Path) -> None:
     state = read_checkpoint(path)
     for change in ({"model_optimizers": [1, {}]}, {"model_optimizers": []}, {"iteration": -1}):
         write_state(path, {**state, **change})
-        with pytest.raises(ValueError, match="does not fit its config|is of another run"):
+        with pytest.raises(ValueError, match=r"does not fit its config|is of another run"):
             train(config.replace(resume=True))
     for change in ({"model": 3}, {"model_config": None}, {"image_shape": "x"}, {"iteration": None}):
         write_state(path, {**state, **change})

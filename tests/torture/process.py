@@ -245,6 +245,8 @@ def _child(
     log: Path, faults: tuple[Call, ...], call: Call, cwd: Path, environment: dict[str, str]
 ) -> None:
     os.setsid()
+    # Workers start as they do everywhere, and not as this process did.
+    multiprocessing.set_start_method(multiprocessing.get_all_start_methods()[0], force=True)
     # A trial ends with the one who tries.
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
