@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import subprocess
@@ -16,10 +15,11 @@ from typing import Any, get_args
 
 import torch
 
-from experiments.tables import json_line, json_text, read_object
+from experiments.metrics_file import read_metrics
+from experiments.tables import json_text, read_object
 from experiments.training.config import TrainConfig
 from experiments.training.locating import located
-from experiments.training.run_options import Changeable
+from experiments.training.run_options import SYNTHETIC, Changeable
 from experiments.training.typed import typed
 from foveate.checkpoint import checkpoints_in
 from foveate.data.splits import Fingerprint, changes
@@ -108,7 +108,12 @@ def check_data(
     Raises:
         ValueError: the data changed, or the manifest is damaged.
     """
-    recorded = read_manifest(directory).get("splits")
+    manifest = read_manifest(directory)
+    if now is not None and not manifest:
+        unknown = "which images it was trained on is unknown, since its manifest.json is gone"
+        print(f"warning: {directory}: {unknown}", file=sys.stderr)
+        return [unknown]
+    recorded = manifest.get("splits")
     if recorded is None or now is None:
         return []
     try:
@@ -223,7 +228,8 @@ def check_folder(config: TrainConfig) -> None:
         )
     # Data that moved are known by their fingerprints, which are compared once they are read.
     free = FREE_ON_RESUME | set(config.run.change_on_resume)
-    free |= {"data"} if manifest.get("splits") else set()
+    if manifest.get("splits") and now["data"] not in SYNTHETIC:
+        free |= {"data"}
     changed = sorted(
         name for name in {**before, **now} if now.get(name) != before.get(name) and name not in free
     )
@@ -232,48 +238,3 @@ def check_folder(config: TrainConfig) -> None:
         may = [name for name in changed if name in get_args(Changeable)]
         advice = f"; --change-on-resume {' '.join(may)} allows it" if may == changed else ""
         raise ValueError(f"cannot resume {out} with another config: {listed}{advice}")
-
-
-def read_metrics(path: Path, *, strict: bool = False) -> list[dict[str, Any]]:
-    """Read the lines of a metrics file, without a last one that was cut off.
-
-    Args:
-        path: the file; none is as an empty one.
-        strict: refuse a file with a damaged line in its middle, instead of a warning.
-
-    Raises:
-        ValueError: a line in the middle is damaged, and ``strict``.
-    """
-    metrics: list[dict[str, Any]] = []
-    lines = path.read_bytes().splitlines() if path.exists() else []
-    for number, line in enumerate(lines, 1):
-        try:
-            content = json.loads(line)
-            float(content["iteration"])
-        except (ValueError, TypeError, KeyError, RecursionError) as reason:
-            if number == len(lines):
-                break
-            complaint = f"line {number} of {path} is damaged"
-            if strict:
-                raise ValueError(
-                    f"{complaint}, and what follows would be lost; mend or remove it"
-                ) from reason
-            print(f"warning: {complaint} and left out", file=sys.stderr)
-            continue
-        metrics.append(content)
-    return metrics
-
-
-def trim_metrics(path: Path, iteration: int) -> None:
-    """Drop lines written after the checkpoint that is being resumed."""
-    metrics = read_metrics(path, strict=True)
-    kept = [json_line(line) + "\n" for line in metrics if line["iteration"] <= iteration]
-    with replacing(path) as file:
-        file.write("".join(kept).encode())
-
-
-def seconds_so_far(path: Path, iteration: int) -> float:
-    """Training time up to an iteration that the metrics record, s."""
-    lines = read_metrics(path, strict=True)
-    times = [line.get("seconds", 0.0) for line in lines if line["iteration"] <= iteration]
-    return float(times[-1]) if times else 0.0

@@ -170,22 +170,6 @@ def check_place(run: Run) -> list[str]:
     return []
 
 
-def check_weights(model: AnyOrderTransformer, policy: PointerPolicy, directory: Path) -> None:
-    """Raise ValueError if a weight of a run is not finite."""
-    states = {"model": model.state_dict(), "policy": policy.state_dict()}
-    broken = [
-        f"{part} {name}"
-        for part, state in states.items()
-        for name, values in state.items()
-        if not values.isfinite().all()
-    ]
-    if broken:
-        raise ValueError(
-            f"the checkpoint in {directory} holds weights that are not finite, first in "
-            f"{broken[0]}; the training went wrong, train anew"
-        )
-
-
 def load_run(
     directory: Path | str,
     device: str = "cpu",
@@ -230,7 +214,6 @@ def load_run(
     config = config.replace(init=init)
     model, policy = build(config, (channels, height, width), *words)
     load_weights(model, policy, state, directory)
-    check_weights(model, policy, directory)
     return Run(
         directory,
         config,

@@ -19,15 +19,15 @@ from experiments.evaluation.options import EvaluationOptions
 class ScanpathConfig(EvaluationOptions):
     """Options of the drawings."""
 
-    index: tuple[int, ...] = (0, 1, 2, 3, 4, 5)
-    """Test images to draw."""
+    index: tuple[int, ...] | None = None
+    """Test images to draw; None = the first six, or all of fewer."""
     order: str = "policy"
     """policy, or the name of any order, as experiments.train takes it."""
     heatmap_limit: int = 1000
     """Test images behind the heat maps."""
 
     def __post_init__(self) -> None:
-        if not self.index or min(self.index) < 0:
+        if self.index is not None and (not self.index or min(self.index) < 0):
             raise ValueError("index takes one or more test image numbers from 0")
         if self.heatmap_limit < 1:
             raise ValueError(f"heatmap_limit must be at least 1, got {self.heatmap_limit}")

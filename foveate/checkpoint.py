@@ -6,6 +6,7 @@ one is damaged, the one before is read.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shutil
@@ -17,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from foveate.config import ModelConfig
 from foveate.files import replacing
+from foveate.finite import not_finite
 from foveate.model import AnyOrderTransformer
 from foveate.tensors import read_outline, read_state, write_state
 
@@ -96,6 +97,7 @@ def read_checkpoint(path: Path, parts: Mapping[str, type] = _PARTS_OF_A_MODEL) -
     """Read a checkpoint file, of this version or of 0.1, into memory of the CPU.
 
     Raises:
+        OSError: it cannot be read now.
         ValueError: there is none, it is damaged, or one of the parts is missing or of another type.
     """
     if not path.exists():
@@ -103,6 +105,8 @@ def read_checkpoint(path: Path, parts: Mapping[str, type] = _PARTS_OF_A_MODEL) -
     try:
         state = _read_old(path) if path.is_file() and _is_zip(path) else read_state(path)
     except Exception as reason:
+        if isinstance(reason, OSError) and reason.errno not in (None, errno.EISDIR, errno.EINVAL):
+            raise  # The file cannot be read now, which says nothing of what is in it.
         why = " ".join(str(reason).split()) if type(reason) is ValueError else type(reason).__name__
         raise ValueError(f"{path} is not a readable foveate checkpoint ({why})") from reason
     held = state if isinstance(state, dict) else {}
@@ -138,29 +142,19 @@ def save_checkpoint(directory: Path, state: dict[str, Any], keep: int = 2) -> No
             written; what was there before is kept.
     """
     newest = directory / CHECKPOINT
-    for part in ("model", "policy"):
-        name = not_finite(state[part])
-        if name is not None:
-            good = checkpoints_in(directory)[:1]
-            last = f"the last good one is {good[0]}" if good else "there is none yet"
-            raise ValueError(
-                f"{name} of the {part} is not finite after iteration {state['iteration']}, hence "
-                f"no checkpoint of it; {last}"
-            )
+    if place := not_finite({part: state[part] for part in ("model", "policy")}):
+        good = checkpoints_in(directory)[:1]
+        last = f"the last good one is {good[0]}" if good else "there is none yet"
+        raise ValueError(
+            f"{place} is not finite after iteration {state['iteration']}, hence no checkpoint of "
+            f"it; {last}"
+        )
     iteration = _iteration_of(newest)
     if keep > 1 and iteration is not None and iteration != state["iteration"]:
         _keep_beside(newest, directory / f"checkpoint-{iteration:06d}.safetensors")
     write_state(newest, state)
     for path in checkpoints_in(directory)[keep:]:
         path.unlink()
-
-
-def not_finite(weights: dict[str, Tensor]) -> str | None:
-    """Return the name of the first tensor with NaN or infinity in it; None if there is none."""
-    for name, tensor in weights.items():
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            return name
-    return None
 
 
 def _iteration_of(path: Path) -> int | None:

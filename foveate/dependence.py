@@ -125,7 +125,7 @@ def _distance(one: Tensor, two: Tensor) -> Float[Tensor, "B N"]:
     return (one - two).abs().amax(-1) / one.abs().max().clamp_min(1e-12)
 
 
-def different(inputs: Float[Tensor, "B *S"]) -> tuple[Tensor, Tensor]:
-    """Return inputs turned around, and flat ones: what hides from one shows in the other."""
+def different(inputs: Float[Tensor, "B *S"]) -> tuple[Tensor, ...]:
+    """Return inputs turned around, all low, and all high: what hides from one shows in another."""
     low, high = inputs.aminmax()
-    return low + high - inputs, low.expand_as(inputs)
+    return low + high - inputs, low.expand_as(inputs), high.expand_as(inputs)

@@ -21,7 +21,8 @@ from PIL import Image
 
 from experiments.benchmarks.timing import DTYPES, BenchResult, alternate, cell, count_flops
 from experiments.benchmarks.torchrun import losses_under_torchrun
-from experiments.run_folder import git_commit, read_metrics
+from experiments.metrics_file import read_metrics
+from experiments.run_folder import git_commit
 from experiments.training.build import multiplies_bfloat16
 from experiments.training.distributed import Processes
 from experiments.training.loop import peak_memory_mb, train

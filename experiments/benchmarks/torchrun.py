@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from experiments.run_folder import read_metrics
+from experiments.metrics_file import read_metrics
 
 
 def losses_under_torchrun(num_processes: int, out: Path, *options: str) -> list[float]:

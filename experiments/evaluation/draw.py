@@ -27,10 +27,14 @@ class Drawings(RunResult):
     commit: str
 
 
+MOST_DRAWN = (0, 1, 2, 3, 4, 5)
+"""Test images that are drawn, unless others are asked for."""
+
+
 def draw(
     run: Run,
     *,
-    index: tuple[int, ...] = (0, 1, 2, 3, 4, 5),
+    index: tuple[int, ...] | None = None,
     order: str = "policy",
     heatmap_limit: int = 1000,
 ) -> list[Path]:
@@ -40,7 +44,7 @@ def draw(
 
     Args:
         run: its policy scans, and its model reconstructs.
-        index: test images of the sheet and the animation.
+        index: test images of the sheet and the animation; None = the first six, or all of fewer.
         order: policy, or the name of any order.
         heatmap_limit: test images of the heat maps, the first ones.
 
@@ -48,10 +52,11 @@ def draw(
         ValueError: unknown order, or an image that the test split does not hold.
     """
     chosen_order = None if order == "policy" else model_ordering(order, run.model)
-    test = run.split("test", max(heatmap_limit, *index) + 1)
+    test = run.split("test", max(heatmap_limit, *(index or MOST_DRAWN)) + 1)
+    index = index or MOST_DRAWN[: len(test)]
     if max(index) >= len(test):
         raise ValueError(
-            f"image {max(index)} does not exist: the test split holds 0..{len(test) - 1}"
+            f"image {max(index)} of --index does not exist: the test split holds 0..{len(test) - 1}"
         )
     every = torch.arange(min(heatmap_limit, len(test)))
     images = test.batch(torch.cat([torch.tensor(index), every]), device=torch.device(run.device))

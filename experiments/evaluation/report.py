@@ -58,10 +58,10 @@ def report(folder: Path) -> None:
     """
     run = load_run(folder)
     if run.model.config.scannable:
-        print("comparing orders on 400 test images; the oracles take the longest", flush=True)
+        print("comparing orders on up to 400 test images; the oracles take longest", flush=True)
         present_comparison(compare(run, limit=400, oracle_limit=100), folder)
         present_drawings(draw(run, index=tuple(range(min(6, len(run.split("test", 6)))))))
-    print("probing all layers on 4,000 training images", flush=True)
+    print("probing all layers on up to 4,000 training images", flush=True)
     try:
         present(probe(run, train_limit=4000, test_limit=2000), folder / "probe.json")
     except NoLabels as reason:

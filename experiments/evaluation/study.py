@@ -13,7 +13,8 @@ from pydantic import BeforeValidator
 from agents.baselines import GreedyOracleAgent
 from experiments.evaluation.intervals import Interval, seed_interval
 from experiments.evaluation.scanpaths import error_curves_of, scan_in_chunks
-from experiments.run_folder import git_commit, read_metrics
+from experiments.metrics_file import read_metrics
+from experiments.run_folder import git_commit
 from experiments.runs import Run
 from experiments.tables import Result, Table, plural, with_interval
 from experiments.training.build import set_threads

@@ -6,6 +6,7 @@ from typing import Any
 
 from experiments.run_folder import MANIFEST, read_config, read_manifest, write_config, write_own
 from experiments.training.config import TrainConfig
+from experiments.training.locating import located
 
 
 def record_changes(config: TrainConfig, iteration: int) -> None:
@@ -31,6 +32,18 @@ def record_changes(config: TrainConfig, iteration: int) -> None:
             values = {"before": before[name], "after": now[name]}
             change = {"iteration": iteration, "option": name, **values}
             # A run that was cut off between the two files has recorded it already.
-            changes += [] if change in changes else [change]
+            if change not in [each for each in changes if each["option"] == name][-1:]:
+                changes.append(change)
         write_own(out / MANIFEST, {**manifest, "changes": changes})
     write_config(old.replace(out=out, **{name: now[name] for name in changed}))
+
+
+def record_move(config: TrainConfig) -> list[str]:
+    """Write where data have moved to into config.json, and return it in words."""
+    out = config.run.out
+    old = read_config(out)
+    before, now = located(old).data.data, located(config).data.data
+    if before == now:
+        return []
+    write_config(old.replace(out=out, data=now))
+    return [f"the data moved from {before} to {now}"]

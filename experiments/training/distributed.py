@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import math
 import os
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
@@ -22,7 +21,7 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
@@ -30,7 +29,6 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from experiments.run_folder import read_config
 from experiments.training.config import TrainConfig
-from foveate.finite import NotFinite
 from foveate.model import AnyOrderTransformer
 from foveate.model.teachers import OWN_DECAY
 from foveate.orders.semantic import SEMANTIC
@@ -219,39 +217,6 @@ def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> N
         for at, each in state["state"].items()
     }
     optimizer.load_state_dict({**state, "state": moments})
-
-
-def clip_and_step(
-    module: nn.Module,
-    optimizers: list[torch.optim.Optimizer],
-    processes: Processes,
-    learner: str = "model",
-    images: Sequence[Int[Tensor, "B"]] = (),
-) -> None:
-    """Take one step of a module's optimizers, then forget its gradient.
-
-    The gradient is summed over processes and clipped to norm 1.
-
-    Args:
-        module: what learns.
-        optimizers: of its parameters.
-        processes: those that train together.
-        learner: what an error calls the module.
-        images: numbers of the images that it learns from, for an error.
-
-    Raises:
-        NotFinite: the gradient is not finite in any process; nothing is updated in all of them.
-    """
-    processes.sum_gradients(module)
-    norm = nn.utils.clip_grad_norm_(module.parameters(), 1.0)
-    # Clipping has read every gradient: of what it returns one look tells of them all.
-    length = float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
-    if not math.isfinite(length):
-        module.zero_grad()
-        raise NotFinite(f"the {learner}'s gradient is {length}", images, cause=learner)
-    for optimizer in optimizers:
-        optimizer.step()
-    module.zero_grad()
 
 
 def check_shardable(config: TrainConfig, processes: Processes) -> None:

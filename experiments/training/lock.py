@@ -17,6 +17,8 @@ from pathlib import Path
 
 LOCK = "run.lock"
 """Name of the file in a run folder that its writer holds locked, while it writes."""
+_OURS: set[Path] = set()
+"""Folders that this process writes: the system keeps only other processes out."""
 _HELD = (errno.EACCES, errno.EAGAIN, errno.EDEADLK)
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 
@@ -32,6 +34,9 @@ def locked(directory: Path) -> Iterator[None]:
     """
     if directory.exists() and not directory.is_dir():
         raise ValueError(f"{directory} is a file; choose a folder with --out")
+    own = directory.resolve()
+    if own in _OURS:
+        raise ValueError(f"{directory} is being written by this process; choose another --out")
     missing = [each for each in (directory, *directory.parents) if not each.exists()]
     try:
         descriptor = _acquire(directory)
@@ -39,9 +44,11 @@ def locked(directory: Path) -> Iterator[None]:
         raise ValueError(
             f"cannot write to {directory} ({reason.strerror}); choose another --out"
         ) from reason
+    _OURS.add(own)
     try:
         yield
     finally:
+        _OURS.discard(own)
         with contextlib.suppress(OSError):
             (directory / LOCK).unlink(missing_ok=True)
         os.close(descriptor)
@@ -76,7 +83,8 @@ def _acquire(directory: Path) -> int:
 def _lock(descriptor: int, path: Path) -> None:
     """Lock an open file.
 
-    POSIX locks are not inherited, so that no worker keeps one for a process that was killed.
+    POSIX locks are not inherited, so that no worker keeps one for a process that was killed. They
+    end when their process closes the file anywhere: nothing here opens it once more.
 
     Raises:
         ValueError: another process holds the lock.

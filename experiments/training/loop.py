@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from experiments.cli import Stopped
+from experiments.metrics_file import seconds_so_far, trim_metrics
 from experiments.run_folder import (
     as_recorded,
     check_data,
@@ -16,14 +17,12 @@ from experiments.run_folder import (
     git_commit,
     read_config,
     read_manifest,
-    seconds_so_far,
-    trim_metrics,
     write_config,
     write_manifest,
 )
 from experiments.runs import Run, load_run
 from experiments.training.build import check_precision, check_stream, set_threads
-from experiments.training.changes import record_changes
+from experiments.training.changes import record_changes, record_move
 from experiments.training.config import TrainConfig
 from experiments.training.distributed import Processes, share_batches
 from experiments.training.locating import located
@@ -124,7 +123,7 @@ def take_steps(
     trainer: Trainer, validation: Validation | None, log: RunLog, signals: StopSignals
 ) -> int:
     """Train to the end, or until a signal reaches one of the processes; return its number or 0."""
-    config, processes, stopped_by = trainer.config, trainer.processes, 0
+    config, processes, stopped_by, due = trainer.config, trainer.processes, 0, False
     end = end_of(config)
     while trainer.iteration < end and not stopped_by:
         measured, at = trainer.step(), trainer.iteration
@@ -134,8 +133,11 @@ def take_steps(
         if validation is not None and at % validation.every == 0:
             validated = validation.measure(trainer)
         log.advance(at, measured, validated, is_last=is_last)
-        if is_last or (at % config.run.save_every == 0 and not trainer.skips.doubt):
-            state = trainer.state()
+        due = due or at % config.run.save_every == 0
+        if is_last or (due and not trainer.skips.doubt):
+            due = False
+            # Who asks for the end gets a checkpoint, if its numbers are finite.
+            state = trainer.state(despite_skips=stopped_by > 0)
             if processes.is_first:
                 save_checkpoint(config.run.out, state, config.run.keep_checkpoints)
     return stopped_by
@@ -177,10 +179,21 @@ def load_checkpoint(config: TrainConfig, trainer: Trainer) -> list[str]:
         if trainer.processes.is_first:
             for path in found.damaged:
                 path.rename(path.with_name(f"{path.name}.damaged"))
+        check_alike(trainer)
         note = f"goes on after iteration {trainer.iteration} of {config.total_iterations}"
     if trainer.processes.is_first:
         print(f"{out} {note}", flush=True)
     return changed
+
+
+def check_alike(trainer: Trainer) -> None:
+    """Raise ValueError unless all processes go on from the same iteration."""
+    found = set(trainer.processes.gather_objects(trainer.iteration))
+    if len(found) > 1:
+        raise ValueError(
+            f"the processes found checkpoints of iterations {sorted(found)} in "
+            f"{trainer.config.run.out}; see to it that all can read it, then resume again"
+        )
 
 
 def open_folder(
@@ -192,8 +205,10 @@ def open_folder(
     """
     out, at = config.run.out, trainer.iteration
     if config.run.resume:
-        trim_metrics(out / "metrics.jsonl", at)
+        most_apart = max(config.run.log_every, read_config(out).run.log_every)
+        trim_metrics(out / "metrics.jsonl", at, most_apart)
         record_changes(config, at)
+        changed = [*record_move(config), *changed]
     else:
         write_config(config)
     # What was trained before the first checkpoint is gone, and the commit with it.

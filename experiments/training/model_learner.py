@@ -13,7 +13,8 @@ from torch import Tensor
 from experiments.training.batches import Ranked, TrainingImages
 from experiments.training.build import build_optimizers
 from experiments.training.config import TrainConfig
-from experiments.training.distributed import Processes, clip_and_step, load_optimizer, whole
+from experiments.training.distributed import Processes, load_optimizer, whole
+from experiments.training.updates import clip_and_step
 from foveate.finite import NotFinite
 from foveate.model import AnyOrderTransformer
 from foveate.model.teachers import Teacher, make_teacher

@@ -18,8 +18,9 @@ from agents.policies import PointerPolicy, PolicyConfig
 from envs.vector import ImageScanVectorEnv
 from experiments.training.batches import Scans, TrainingImages
 from experiments.training.config import TrainConfig
-from experiments.training.distributed import Processes, clip_and_step, parameters_together
+from experiments.training.distributed import Processes, parameters_together
 from experiments.training.groups import PolicyTraining
+from experiments.training.updates import clip, take_step
 from foveate.finite import NotFinite
 from foveate.model import AnyOrderTransformer
 from foveate.optim import CosineDecay, set_rate
@@ -123,9 +124,15 @@ class GroupRelativeLearner:
             scale = self.processes.gather(advantage).std()
             for step in steps:
                 (step.loss_scaled_by(scale) / num_micro_batches).backward()
+            clip(self.policy, self.processes, "policy", images)
+        try:
+            learn([(drawn, step.order) for drawn, step in zip(batches, steps, strict=True)])
+        except NotFinite:
+            self.policy.zero_grad()  # Neither of the two learns.
+            raise
+        if updates:
             set_rate([self.optimizer], self.rate(at))
-            clip_and_step(self.policy, [self.optimizer], self.processes, "policy", images)
-        learn([(drawn, step.order) for drawn, step in zip(batches, steps, strict=True)])
+            take_step(self.policy, [self.optimizer])
         return measured
 
     def _measured(self, steps: list[PolicyStep], images: list[Tensor]) -> dict[str, float]:

@@ -33,8 +33,11 @@ class Skips:
 
     @property
     def doubt(self) -> bool:
-        """Whether the weights may be of no use: the last step found them without a finite loss."""
-        return self.last is not None and self.last.cause != "reward"
+        """Whether the weights may be of no use: the last steps found no finite loss for them.
+
+        A single step that is skipped says little of them.
+        """
+        return self.in_a_row > 1 and self.last is not None and self.last.cause != "reward"
 
     def count(self, at: int, reason: NotFinite) -> None:
         """Skip an iteration; the first time say so on standard error.
@@ -58,7 +61,7 @@ class Skips:
         self.warned = True
         if self.processes.is_first:
             sys.stderr.write(
-                f"\nwarning: iteration {at} is skipped, nothing learns from it: {happened} "
+                f"\nwarning: iteration {at} is skipped: {happened} "
                 "(metrics.jsonl counts skipped_steps)\n"
             )
 
@@ -66,7 +69,7 @@ class Skips:
         """Raise ValueError if there is doubt about the weights after an iteration."""
         if self.last is not None and self.doubt:
             raise ValueError(
-                f"no checkpoint is written, since iteration {at} was skipped: "
+                f"no checkpoint is written, since iteration {at} and those before it were skipped: "
                 f"{self._told(self.last)}; {self.way_back(self.last.cause)}"
             )
 

@@ -95,7 +95,8 @@ class Trainer:
     def step(self) -> dict[str, float]:
         """Run one iteration and return the latest measurements.
 
-        One in which a number is not finite is counted and changes no weight.
+        One in which a number is not finite is counted, and no step is taken with it. MaskablePPO
+        keeps those that it took before it in the iteration.
 
         Raises:
             ValueError: too many in a row were skipped, or a weight is not finite.
@@ -122,7 +123,7 @@ class Trainer:
     def _check_finite(self, content: Mapping[str, object]) -> None:
         if (place := not_finite(content)) is None:
             return
-        cause = "model" if place.startswith(("model", "teacher")) else "policy"
+        cause = "policy" if place.startswith(("policy", "actor_critic")) else "model"
         raise ValueError(
             f"{place} is not finite after iteration {self.iteration}, and no checkpoint holds it; "
             f"{self.skips.way_back(cause)}"
@@ -189,14 +190,18 @@ class Trainer:
 
     # --- checkpoints
 
-    def state(self) -> dict[str, Any]:
+    def state(self, *, despite_skips: bool = False) -> dict[str, Any]:
         """Everything that the next iteration depends on, whether it is sharded or not.
 
+        Args:
+            despite_skips: give it although the last steps were skipped.
+
         Raises:
-            ValueError: a number in it is not finite, or the last step was skipped for the sake of
+            ValueError: a number in it is not finite, or the last steps were skipped for the sake of
                 model or policy.
         """
-        self.skips.check_saving(self.iteration)
+        if not despite_skips:
+            self.skips.check_saving(self.iteration)
         options, processes = self.config.policy, self.processes
         kept = self.scans if options is not None and options.policy_every > 1 else []
         state = {
@@ -221,9 +226,12 @@ class Trainer:
         """Continue from a state.
 
         Raises:
-            ValueError: it is of another run, or holds a number that is not finite.
+            ValueError: it is of another run, or holds a weight that is not finite.
         """
         self._check_fits(state)
+        # The next checkpoint is to say how this run started.
+        init = state["model_config"].get("init", ModelConfig.init)
+        self.model.config = dataclasses.replace(self.model.config, init=init)
         weights = sharded_like(state["model"], self.model.state_dict())
         load_weights(self.model, self.policy, {**state, "model": weights}, self.config.run.out)
         self.model_learner.load(state)
@@ -238,9 +246,9 @@ class Trainer:
         self.skips.saved_at = self.iteration
 
     def _check_fits(self, state: dict[str, Any]) -> None:
-        config = self.model.config
-        # How weights start matters no more, and older checkpoints do not say.
-        saved = ModelConfig(**{**state["model_config"], "init": config.init})
+        # How weights started matters no more; checkpoints from before there was a choice say none.
+        saved = ModelConfig(**state["model_config"])
+        config = dataclasses.replace(self.model.config, init=saved.init)
         fits = {
             "iteration": 0 <= state["iteration"] <= self.config.total_iterations,
             "image_shape": state["image_shape"] == self.images.held.image_shape,

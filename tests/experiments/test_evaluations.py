@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import json
 import re
 from dataclasses import replace
@@ -22,7 +23,7 @@ from experiments.evaluation.probe_questions import NoLabels, Questions
 from experiments.evaluation.report import present
 from experiments.runs import Run, load_run
 from experiments.tables import read_object, set_aside, write_json, written_whole
-from experiments.training.build import build
+from experiments.training.build import build, load_weights
 from experiments.training.config import TrainConfig
 from foveate.data import ImageSet
 from foveate.data.splits import Fingerprint
@@ -96,10 +97,12 @@ def test_images_that_are_gone_or_of_another_shape_are_named(
 
 
 def test_weights_that_are_not_finite_are_not_evaluated(run: Run) -> None:
-    with torch.no_grad():
-        run.policy.state_dict()[next(iter(run.policy.state_dict()))].view(-1)[0] = torch.nan
-    with pytest.raises(ValueError, match="not finite, first in policy "):
-        runs.check_weights(run.model, run.policy, run.directory)
+    state = {"model": run.model.state_dict(), "policy": dict(run.policy.state_dict())}
+    name, values = next(iter(state["policy"].items()))
+    state["policy"][name] = values * torch.nan
+    model, policy = copy.deepcopy((run.model, run.policy))
+    with pytest.raises(ValueError, match="weight that is not finite, policy"):
+        load_weights(model, policy, state, run.directory)
 
 
 # --- questions without an answer

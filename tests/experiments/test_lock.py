@@ -76,3 +76,13 @@ def test_a_file_system_without_locks_is_named(
     with locked(tmp_path / "run"):
         pass
     assert "has no locks" in capsys.readouterr().err
+
+
+def test_a_process_does_not_write_one_folder_twice_at_once(tmp_path: Path) -> None:
+    with locked(tmp_path / "run"):
+        with pytest.raises(ValueError, match="is being written by this process"):
+            with locked(tmp_path / "run"):
+                pass
+        assert (tmp_path / "run" / LOCK).exists()
+    with locked(tmp_path / "run"):
+        pass

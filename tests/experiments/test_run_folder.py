@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 from collections.abc import Mapping
@@ -10,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from image_files import numbered
 
+from experiments.metrics_file import read_metrics, trim_metrics
 from experiments.run_folder import (
     check_data,
     check_writable,
     read_config,
     read_manifest,
-    read_metrics,
-    trim_metrics,
     write_manifest,
 )
 from experiments.runs import load_run
@@ -48,11 +49,29 @@ def test_a_damaged_line_of_metrics_is_named_and_nothing_after_it_is_lost(
     assert [line["iteration"] for line in read_metrics(path)] == [1, 3, 4]
     assert capsys.readouterr().err == f"warning: line 2 of {path} is damaged and left out\n"
     with pytest.raises(ValueError, match=r"line 2 of .* is damaged"):
-        trim_metrics(path, 3)
+        trim_metrics(path, 3, 1)
     assert path.read_text() == content
     path.write_bytes(("\n".join(lines) + "\n").encode() + b"\xff\xfe")
-    trim_metrics(path, 3)
+    trim_metrics(path, 3, 1)
     assert path.read_text() == "\n".join(lines[:3]) + "\n"
+    assert capsys.readouterr().err == ""
+
+
+def test_lines_of_metrics_that_are_lost_or_there_twice_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "metrics.jsonl"
+
+    def trimmed(*iterations: int) -> str:
+        path.write_text("".join(f'{{"iteration": {at}}}\n' for at in iterations))
+        trim_metrics(path, 25, 10)
+        return capsys.readouterr().err
+
+    assert trimmed(10, 20) == trimmed(10, 20, 25) == trimmed(5, 10, 20, 30) == ""
+    for iterations, gap in (((), "0 and 26"), ((10,), "10 and 26"), ((20,), "0 and 20")):
+        assert f"lacks lines between iterations {gap}" in trimmed(*iterations)
+    with pytest.raises(ValueError, match="iteration 10 comes after 20"):
+        trimmed(10, 20, 10, 20)
 
 
 def test_lines_are_json_whatever_the_numbers() -> None:
@@ -239,3 +258,35 @@ def test_a_start_that_fails_leaves_no_folder_behind(
             train(config)
     assert list(tmp_path.iterdir()) == []
     train(config)
+
+
+def test_a_run_on_files_does_not_go_on_with_computed_images_and_keeps_where_its_data_are(
+    tmp_path: Path,
+) -> None:
+    for name in ("a", "b"):
+        for number in range(30):
+            (tmp_path / name).mkdir(exist_ok=True)
+            numbered(number, size=(16, 16)).save(tmp_path / name / f"{number}.png")
+    config = SMALL.replace(out=tmp_path / "run", data=str(tmp_path / "a"), limit=None)
+    train(config.replace(stop_after=2))
+    with pytest.raises(ValueError, match=r"data was .*, is scenes"):
+        train(config.replace(resume=True, data="scenes"))
+    train(config.replace(resume=True, data=str(tmp_path / "b")))
+    assert read_config(config.run.out).data.data == str(tmp_path / "b")
+    (change,) = read_manifest(config.run.out)["data_changes"]
+    assert "the data moved from" in change
+
+
+def test_a_checkpoint_that_cannot_be_read_now_is_not_called_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = SMALL.replace(out=tmp_path / "run")
+    train(config.replace(stop_after=2))
+
+    def stale(path: Path) -> Any:
+        raise OSError(errno.ESTALE, "Stale file handle", str(path))
+
+    monkeypatch.setattr("foveate.checkpoint.read_state", stale)
+    with pytest.raises(OSError, match="Stale"):
+        train(config.replace(resume=True))
+    assert (config.run.out / CHECKPOINT).exists()

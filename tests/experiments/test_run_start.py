@@ -11,6 +11,9 @@ import torch
 from experiments import runs
 from experiments.training.build import build
 from experiments.training.config import TrainConfig
+from experiments.training.distributed import Processes
+from experiments.training.presets import PRESETS
+from experiments.training.trainer import Trainer
 from foveate.checkpoint import Found
 
 
@@ -36,3 +39,14 @@ def test_untrained_weights_start_as_those_of_the_run_did(
     untrained = run.untrained_model((1, 8, 8))
     assert untrained.config.init == expected
     assert run.model.config.init == expected
+
+
+def test_a_run_that_goes_on_says_how_it_started_not_how_its_recipe_starts_now() -> None:
+    config = PRESETS["smoke"][1].replace(
+        recipe="saim", iterations=0, warmup_iterations=2, prefix_share=0.0, budget=12, limit=32
+    )
+    trainer = Trainer(config, Processes.started("cpu"))
+    assert trainer.model.config.init == "xavier"
+    state = trainer.state()
+    trainer.load({**state, "model_config": {**state["model_config"], "init": "timm"}})
+    assert trainer.state()["model_config"]["init"] == "timm"

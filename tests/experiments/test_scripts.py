@@ -23,7 +23,7 @@ from PIL import Image
 
 from agents.baselines import OrderAgent, scan_with
 from experiments.benchmarks import growth, streaming
-from experiments.run_folder import read_metrics
+from experiments.metrics_file import read_metrics
 from experiments.runs import load_run
 from experiments.training.config import TrainConfig
 from experiments.training.loop import train

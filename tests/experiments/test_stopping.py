@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from experiments.cli import Stopped, run
-from experiments.run_folder import read_manifest, read_metrics
+from experiments.metrics_file import read_metrics
+from experiments.run_folder import read_manifest
 from experiments.training.distributed import Processes
 from experiments.training.loop import train
 from experiments.training.presets import PRESETS

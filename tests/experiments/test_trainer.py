@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from experiments.training import model_learner, policy_learner
 from experiments.training.build import build_optimizers
 from experiments.training.config import TrainConfig
-from experiments.training.distributed import Processes, clip_and_step
+from experiments.training.distributed import Processes
 from experiments.training.policy_learner import GroupRelativeLearner, MaskablePPOLearner
 from experiments.training.presets import PRESETS
 from experiments.training.trainer import Trainer
+from experiments.training.updates import clip_and_step
 from foveate.model import AnyOrderTransformer
 
 TINY = PRESETS["smoke"][1].replace(
@@ -43,8 +44,9 @@ def trainer_of(config: TrainConfig) -> Trainer:
 
 def patch_updates(monkeypatch: pytest.MonkeyPatch, stand_in: object) -> None:
     """Replace what updates model and policy from their gradients."""
-    for module in (model_learner, policy_learner):
-        monkeypatch.setattr(module, "clip_and_step", stand_in)
+    monkeypatch.setattr(model_learner, "clip_and_step", stand_in)
+    monkeypatch.setattr(policy_learner, "clip", stand_in)
+    monkeypatch.setattr(policy_learner, "take_step", lambda *_: None)
 
 
 # --- schedules

@@ -16,7 +16,8 @@ import torch
 from PIL import Image
 
 from agents.baselines import scan_with
-from experiments.run_folder import MANIFEST, read_metrics, write_config
+from experiments.metrics_file import read_metrics
+from experiments.run_folder import MANIFEST, write_config
 from experiments.runs import load_run
 from experiments.training.config import TrainConfig
 from experiments.training.distributed import Processes

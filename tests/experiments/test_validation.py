@@ -13,7 +13,7 @@ from image_files import encoded, numbered
 
 from agents.baselines import OrderAgent, UncertaintyAgent, scan_with
 from agents.policies import PolicyAgent
-from experiments.run_folder import read_metrics
+from experiments.metrics_file import read_metrics
 from experiments.runs import load_run
 from experiments.training.distributed import Processes
 from experiments.training.loop import train
