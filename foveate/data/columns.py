@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -128,21 +129,14 @@ def image_in(cell: object, folder: Path, where: str) -> Encoded:
 
 
 def name_in(cell: object) -> str | None:
-    """Return the path that a cell stores of its image, if any."""
+    """Return the path of a cell whose image is a file; None where the cell holds its bytes.
+
+    A path stored beside bytes names no file, and may be that of a class or of all images.
+    """
     cell = _first(cell)
     if isinstance(cell, dict):
-        cell = cell.get("path")
+        cell = cell.get("bytes") or cell.get("path")
     return cell if isinstance(cell, str) and cell else None
-
-
-def column_of_names(schema: pyarrow.Schema, image: str) -> str | None:
-    """Return the column, or the part of it, where :func:`name_in` finds names; None: nowhere."""
-    from pyarrow import types
-
-    kind = schema.field(image).type
-    if types.is_struct(kind):
-        return f"{image}.path" if kind.get_field_index("path") >= 0 else None
-    return None if _is_bytes(kind) else image
 
 
 def own_class_names(file: Path | str, schema: pyarrow.Schema, label: str | None) -> tuple[str, ...]:
@@ -152,8 +146,17 @@ def own_class_names(file: Path | str, schema: pyarrow.Schema, label: str | None)
     column of true and false, else none.
 
     Raises:
-        ValueError: The metadata's ``class_names`` are no list of names.
+        ValueError: The metadata's ``class_names`` are no list of names, or a name is there twice.
     """
+    names = _class_names(file, schema, label)
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise ValueError(
+            f"{file}: class_names has {twice[0]!r} twice; give every class a name of its own"
+        )
+    return names
+
+
+def _class_names(file: Path | str, schema: pyarrow.Schema, label: str | None) -> tuple[str, ...]:
     from pyarrow import types
 
     metadata = schema.metadata or {}
@@ -207,7 +210,7 @@ def _image_column(file: Path | str, schema: pyarrow.Schema, chosen: str | None) 
                 f"{file} has no column {chosen!r} for --image-column; its columns: {schema.names}"
             )
         kind = schema.field(chosen).type
-        if not (_holds_images(kind) or is_text(_values_of(kind))):
+        if not (_holds_images(kind) or is_text(_item_of(kind))):
             raise ValueError(
                 f"{file}: --image-column {chosen} must hold bytes, paths, structs of both or lists "
                 f"of these, got {kind}"
@@ -219,7 +222,7 @@ def _image_column(file: Path | str, schema: pyarrow.Schema, chosen: str | None) 
     paths = [
         name
         for name in PATH_COLUMNS
-        if name in schema.names and is_text(_values_of(schema.field(name).type))
+        if name in schema.names and is_text(_item_of(schema.field(name).type))
     ]
     found = likely or images or paths
     if "image" in [*images, *paths]:
@@ -241,8 +244,7 @@ def _holds_images(kind: pyarrow.DataType) -> bool:
     """Whether a column may hold images: bytes, structs with bytes, or lists of either."""
     from pyarrow import types
 
-    if _is_list(kind):
-        kind = kind.value_type
+    kind = _item_of(kind)
     if types.is_struct(kind):
         return kind.get_field_index("bytes") >= 0 and _is_bytes(kind.field("bytes").type)
     return _is_bytes(kind)
@@ -268,6 +270,12 @@ def _is_list(kind: pyarrow.DataType) -> bool:
     known = (types.is_list, types.is_large_list, types.is_fixed_size_list)
     views = (types.is_list_view, types.is_large_list_view)
     return any(is_kind(kind) for is_kind in (*known, *views))
+
+
+def _item_of(kind: pyarrow.DataType) -> pyarrow.DataType:
+    """Return the type of one image of a column, also where lists or dictionaries hold them."""
+    kind = _values_of(kind)
+    return _values_of(kind.value_type) if _is_list(kind) else kind
 
 
 def _values_of(kind: pyarrow.DataType) -> pyarrow.DataType:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import struct
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -83,10 +84,15 @@ def height_and_width(image_size: ImageSize) -> tuple[int, int]:
 def read_header(item: Encoded, where: str) -> Header:
     """Return mode and size of an image, of which no pixels are read.
 
+    Only PNG that may say below its pixels how it lies is decoded.
+
     Raises:
         ValueError: The image is unreadable, or gray with more than 8 bits.
     """
     with open_image(item, where) as image:
+        if image.format == "PNG" and isinstance(item, bytes | Path) and _says_more_below(item):
+            with _reading(where), _without_pillows_limit():
+                image.load()
         # Pillow states the size of TIFF as it is after turning, of all else before.
         turned = image.format != "TIFF" and _orientation(image) >= 5
         size = image.size[::-1] if turned else image.size
@@ -181,6 +187,20 @@ def _orientation(image: Image.Image) -> int:
     except Exception:
         return 1
     return found if isinstance(found, int) and found in _TURNS else 1
+
+
+def _says_more_below(item: bytes | Path) -> bool:
+    """Whether a PNG has EXIF or text below its pixels, which Pillow finds only by decoding."""
+    below = False
+    with item.open("rb") if isinstance(item, Path) else io.BytesIO(item) as file:
+        file.seek(8)
+        while len(head := file.read(8)) == 8:
+            length, kind = struct.unpack(">I4s", head)
+            if below and kind in (b"eXIf", b"tEXt", b"zTXt", b"iTXt"):
+                return True
+            below = below or kind == b"IDAT"
+            file.seek(length + 4, io.SEEK_CUR)
+    return False
 
 
 @contextlib.contextmanager

@@ -23,7 +23,8 @@ class ImageSet:
     Raises:
         ValueError: No images, images of another shape or type, float pixels outside [0, 1] or NaN;
             labels or captions that are not one for each image, or labels that are no integers,
-            less than -1, or without a name among ``class_names`` where there are some.
+            less than -1, beyond int64, or without a name among ``class_names`` where there are
+            some; two classes of one name.
     """
 
     images: UInt8[Tensor, "M C H W"]
@@ -45,6 +46,11 @@ class ImageSet:
         # As ``replace`` does: the class is frozen once it is made.
         object.__setattr__(self, "images", _pixels(self.images, self.name))
         object.__setattr__(self, "labels", _labels(self.labels, self))
+        if len(set(self.class_names)) < len(self.class_names):
+            twice = next(name for name in self.class_names if self.class_names.count(name) > 1)
+            raise ValueError(
+                f"{self.name} has the class name {twice!r} twice; give every class its own"
+            )
         for what, given in (("captions", self.captions), ("boxes", self.boxes_px)):
             if given is not None and len(given) != len(self.images):
                 raise ValueError(
@@ -152,7 +158,9 @@ def _labels(given: object, images: ImageSet) -> Int64[Tensor, " M"]:
             f"{name} has labels of shape {tuple(labels.shape)} for {len(images.images)} images; "
             "give every image one, -1 where its class is not known"
         )
-    labels = labels.to(torch.int64)
+    unsigned, labels = labels.dtype == torch.uint64, labels.to(torch.int64)
+    if unsigned and bool((labels < 0).any()):
+        raise ValueError(f"{name} has labels beyond int64; number its classes from 0")
     # A device is not asked: that would wait for it every time the set is moved there.
     if labels.device.type == "cpu":
         low, high = int(labels.min()), int(labels.max())

@@ -8,10 +8,12 @@ numbered in order. So a label of a billion is one class, not a billion.
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 LABEL_COLUMNS = ("label", "labels", "fine_label", "target", "class", "cls")
 """Names under which class labels are stored; the first that is there is read."""
@@ -107,6 +109,44 @@ def find_classes(stored: Iterable[Label], names: tuple[str, ...], where: str) ->
         tuple(str(number) for number in numbers),
         {number: position for position, number in enumerate(numbers)},
     )
+
+
+def find_classes_of_files(
+    files: Mapping[Path, tuple[Collection[Label], tuple[str, ...]]],
+) -> dict[Path, Classes]:
+    """Return the classes of a set of files, for each file as it numbers them.
+
+    Files may name their numbers in orders of their own. The set has the names of all, those of the
+    first file first. A file without names numbers as all others do.
+
+    Args:
+        files: For each file every label that it stores, once or more, and its own class names.
+
+    Raises:
+        ValueError: A label without a name, text beside numbers, or numbers without names beside
+            files that name theirs differently.
+    """
+    lists = {names: file for file, (_, names) in files.items() if names}
+    every = tuple(dict.fromkeys(itertools.chain.from_iterable(lists)))
+    position = {name: number for number, name in enumerate(every)}
+    stored: set[Label] = set()
+    numbers: dict[Path, dict[Label, int]] = {}
+    for file, (labels, names) in files.items():
+        if names:
+            # Each file by its own list: that of all is longer.
+            find_classes((label for label in labels if isinstance(label, int)), names, str(file))
+        elif len(lists) > 1 and any(isinstance(label, int) for label in labels):
+            first, second = list(lists.values())[:2]
+            raise ValueError(
+                f"{file} has numbers without class_names, which {first} and {second} list "
+                "differently; write the file's own"
+            )
+        numbers[file] = {number: position[name] for number, name in enumerate(names)}
+        stored |= {numbers[file].get(label, label) for label in labels}
+    shared = find_classes(stored, every, str(next(iter(files))))
+    if shared.numbers is not None:  # Text says itself which class it is.
+        return dict.fromkeys(files, shared)
+    return {file: Classes(shared.names, numbers[file] or None) for file in files}
 
 
 def read_json(content: bytes | str, where: str) -> object:

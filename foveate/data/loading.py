@@ -9,10 +9,11 @@ notice. Without a val split, about a tenth of train is val and no longer train. 
 split, the set's val split is the test split (and val is held out of train); with neither, about
 another tenth of train is.
 
-What is held out is decided for every image alone, by a hash of its name: its path below the folder
-of the set or split, or the path stored in parquet. Where there is none, or most rows bear the same,
-it is a hash of its bytes. So no image changes sides when others come or go. One exception: where no
-image of a tiny set falls into a split, the one with the lowest hash is moved there.
+What is held out is decided for every image alone. Of an image that is a file it is a hash of its
+path, below the folder of the set or split, or as a table names it. Of an image whose bytes lie in a
+table or array it is a hash of these. So no image changes sides when others come or go. One
+exception: where no image of a tiny set falls into a split, the one with the lowest hash is moved
+there.
 
 Rows are dealt round-robin over the classes, so that any prefix is class-balanced.
 

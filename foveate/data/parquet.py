@@ -21,7 +21,7 @@ from foveate.data.columns import (
     say_unread,
 )
 from foveate.data.decoding import Encoded
-from foveate.data.labels import Label, find_classes, read_json, read_label
+from foveate.data.labels import Label, find_classes_of_files, read_json, read_label
 from foveate.data.rows import Rows
 from foveate.data.splits import split_in_name, split_name
 
@@ -47,17 +47,18 @@ def table_rows(
         ValueError: A file that cannot be read, or columns or cells that are none of those above.
     """
     encoded: dict[str, list[Encoded]] = {}
-    stored: dict[str, list[Label]] = {}
+    stored: dict[str, list[tuple[Path, Label]]] = {}
     names: dict[str, list[str | None]] = {}
     where: dict[str, list[str]] = {}
     captions: dict[str, list[tuple[str, ...]]] = {}
-    class_names: tuple[str, ...] = ()
+    of_file: dict[Path, tuple[set[Label], tuple[str, ...]]] = {}
     has_captions = False
     unread: list[str] = []
     for file in files:
         table, columns = _read_table(file, image_column, split_column)
         unread += columns.unread
-        class_names = class_names or own_class_names(file, table.schema, columns.label)
+        occur: set[Label] = set()
+        of_file[file] = occur, own_class_names(file, table.schema, columns.label)
         has_captions = has_captions or columns.captions is not None
         nothing = [None] * len(table)
         numbers = table[columns.label].to_pylist() if columns.label else nothing
@@ -70,20 +71,21 @@ def table_rows(
             encoded.setdefault(own, []).append(image_in(cell, file.parent, place))
             names.setdefault(own, []).append(name_in(cell))
             where.setdefault(own, []).append(place)
-            stored.setdefault(own, []).append(read_label(number, place))
+            label = read_label(number, place)
+            occur.add(label)
+            stored.setdefault(own, []).append((file, label))
             captions.setdefault(own, []).append(_sentences(sentences))
     say_unread(files[0] if len(files) == 1 else folder, unread)
-    every = {label for labels in stored.values() for label in labels}
-    classes = find_classes(every, class_names, str(files[0]))
+    classes = find_classes_of_files(of_file)
     arrays = {
-        own: np.array([classes.number(label, "a row") for label in labels], np.int64)
+        own: np.array([classes[file].number(label, "a row") for file, label in labels], np.int64)
         for own, labels in stored.items()
     }
     return Rows(
         name=files[0].stem if len(files) == 1 else folder.name,
         encoded=encoded,
         labels=arrays,
-        class_names=classes.names,
+        class_names=classes[files[0]].names,
         names=names,
         where=where,
         captions=captions if has_captions else None,

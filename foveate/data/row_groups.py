@@ -1,14 +1,13 @@
 """Streamed parquet: every row group is a piece; the split rules are those of ``foveate.data``.
 
-Opening reads footers, split columns and, where something is held out of train, the names of its
-rows. Rows without names are told apart by their bytes, so all of train is then read once.
+Opening reads footers, labels and split columns. Where something is held out of train, it reads all
+images of train once: bytes in a table decide their side themselves.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
-import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,20 +17,20 @@ import numpy as np
 import pyarrow.parquet
 from jaxtyping import Float64, Int64
 
+from foveate.data.cache import FileState, file_state
 from foveate.data.columns import (
     SPLIT_COLUMN,
     Columns,
-    column_of_names,
     find_columns,
     image_in,
     name_in,
     own_class_names,
     say_unread,
 )
-from foveate.data.labels import Classes, Label, find_classes, read_label
+from foveate.data.labels import Classes, Label, find_classes_of_files, read_label
 from foveate.data.rows import content_of
 from foveate.data.samples import PieceSource, Sample, reading, shard_fingerprints
-from foveate.data.splits import choose_rows, place, places, split_name
+from foveate.data.splits import choose_rows, place, split_name
 
 
 @dataclass(frozen=True)
@@ -49,13 +48,14 @@ class ParquetSource(PieceSource):
     """One split of parquet files."""
 
     groups: list[_RowGroup]
-    classes: Classes
+    classes: dict[Path, Classes]
+    """Of each file, all with the same names."""
     kind: ClassVar[str] = "row groups"
 
     @property
     def class_names(self) -> tuple[str, ...]:
         """Name of each label."""
-        return self.classes.names
+        return next(iter(self.classes.values())).names
 
     def read(self, piece: int, row: int) -> Iterator[Sample]:
         """Yield the split's samples of a row group, without the first ``row``."""
@@ -69,7 +69,7 @@ class ParquetSource(PieceSource):
             where = f"row {number} of row group {group.number} of {group.file}"
             content = image_in(table[group.image][number].as_py(), group.file.parent, where)
             label = table[group.label][number].as_py() if group.label else None
-            yield Sample(content, self.classes.number(label, where), where)
+            yield Sample(content, self.classes[group.file].number(label, where), where)
 
 
 def open_parquet(
@@ -117,18 +117,18 @@ def _columns(file: Path, image_column: str | None, split_column: str | None) -> 
         return find_columns(file, opened.schema_arrow, image_column, split_column)
 
 
-def _classes(found: dict[Path, Columns], name: str) -> Classes:
+def _classes(found: dict[Path, Columns], name: str) -> dict[Path, Classes]:
     """Read the labels of all files, of which those of one split may lack some class.
 
     Columns that a stream does not read are named in a notice.
     """
-    names: tuple[str, ...] = ()
-    stored: set[Label] = set()
+    of_file: dict[Path, tuple[set[Label], tuple[str, ...]]] = {}
     unread: list[str] = []
     for file, columns in found.items():
         unread += [*columns.unread, *([columns.captions] if columns.captions else [])]
         with _opened(file) as opened:
-            names = names or own_class_names(file, opened.schema_arrow, columns.label)
+            stored: set[Label] = set()
+            of_file[file] = stored, own_class_names(file, opened.schema_arrow, columns.label)
             if columns.label:
                 table = opened.read(columns=[columns.label], use_threads=False)
                 table.validate(full=True)
@@ -136,7 +136,7 @@ def _classes(found: dict[Path, Columns], name: str) -> Classes:
                     stored.add(read_label(value, str(file)))
     first = next(iter(found))
     say_unread(first if len(found) == 1 else name, unread)
-    return find_classes(stored, names, str(first))
+    return find_classes_of_files(of_file)
 
 
 def _stored_splits(file: Path, column: str | None, default: str) -> Iterator[list[str]]:
@@ -151,43 +151,25 @@ def _stored_splits(file: Path, column: str | None, default: str) -> Iterator[lis
 
 
 def _places(groups: list[_RowGroup]) -> Float64[np.ndarray, " M"]:
-    """Return the places of the groups' rows, by name; where names say nothing, by content."""
-    names: list[str | None] = []
-    for file, own in itertools.groupby(groups, lambda group: group.file):
-        with _opened(file) as opened:
-            for group in own:
-                stored = _stored_names(opened, group.number, group.image)
-                names += [stored[row] for row in group.rows.tolist()]
-    at = [(group, row) for group in groups for row in group.rows.tolist()]
-
-    def place_of_content(number: int) -> float:
-        group, row = at[number]
-        state = group.file.stat()
-        found = _places_of_contents(group.file, state.st_mtime_ns, group.number, group.image)
-        return float(found[row])
-
-    return places(names, place_of_content)
-
-
-def _stored_names(opened: pyarrow.parquet.ParquetFile, number: int, image: str) -> list[str | None]:
-    """Return what every image of a row group is called, of which no bytes are read."""
-    column = column_of_names(opened.schema_arrow, image)
-    if column is None:
-        return [None] * opened.metadata.row_group(number).num_rows
-    return [name_in(cell.as_py()) for cell in _read_group(opened, number, [column])[image]]
+    """Return the places of the groups' rows, as ``foveate.data.rows`` gives them."""
+    found = (
+        _places_in_group(file_state(group.file), group.number, group.image)[group.rows]
+        for group in groups
+    )
+    return np.concatenate(list(found))
 
 
 @functools.cache
-def _places_of_contents(
-    file: Path, mtime_ns: int, number: int, image: str
-) -> Float64[np.ndarray, " M"]:
-    """Return the places of a row group's images by their bytes, which are read once a process."""
+def _places_in_group(state: FileState, number: int, image: str) -> Float64[np.ndarray, " M"]:
+    """Return the places of a row group's images, which are read once a process."""
+    file = Path(state[0])
     with _opened(file) as opened:
         table = _read_group(opened, number, [image])
     at = np.full(len(table), place(b""))
-    for row, cell in enumerate(table[image]):
+    for row, stored in enumerate(table[image]):
+        cell = stored.as_py()
         with contextlib.suppress(ValueError):  # A row without an image: reading it says so.
-            at[row] = place(content_of(image_in(cell.as_py(), file.parent, "")))
+            at[row] = place(name_in(cell) or content_of(image_in(cell, file.parent, "")))
     return at
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import hashlib
 import itertools
-from collections.abc import Callable, Iterable, Mapping
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
@@ -15,7 +16,7 @@ from jaxtyping import Float64, Int64, UInt8
 
 from foveate.data import scenes
 from foveate.data.decoding import Encoded, ImageSize, decode_image, height_and_width, read_header
-from foveate.data.splits import Fingerprint, choose_rows, fingerprint, place, places
+from foveate.data.splits import Fingerprint, choose_rows, fingerprint, place
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,8 @@ class Rows:
     labels: dict[str, np.ndarray]
     class_names: tuple[str, ...]
     names: dict[str, list[str | None]]
-    """What each row is called: its path below the folder of the set or split; None: nothing."""
+    """The path of each image that is a file of its own, below the folder of the set or split or as
+    a table names it; None: its bytes lie in a table or array."""
     where: dict[str, list[str]]
     """Where each row lies, as an error says it: a file, or a row of one."""
     captions: dict[str, list[tuple[str, ...]]] | None = None
@@ -105,14 +107,17 @@ def _chooser(rows: Rows) -> _Choose:
 
     @functools.cache
     def places_of(stored: str) -> Float64[np.ndarray, " M"]:
-        encoded = rows.encoded[stored]
-        return places(rows.names[stored], lambda row: place(content_of(encoded[row])))
+        pairs = zip(rows.names[stored], rows.encoded[stored], strict=True)
+        return np.array([place(name or content_of(item)) for name, item in pairs], np.float64)
 
     return lambda split: choose_rows(num_rows, split, rows.name, places_of)
 
 
 def _fingerprints(rows: Rows, choose: _Choose) -> dict[str, Fingerprint]:
-    """Return the fingerprints of all splits that the set has, each row by name or else content."""
+    """Return the fingerprints of all splits that the set has.
+
+    Each row counts by its name or else content, and by what is known of it.
+    """
     found = {}
     for split in scenes.SPLITS:
         try:
@@ -124,13 +129,26 @@ def _fingerprints(rows: Rows, choose: _Choose) -> dict[str, Fingerprint]:
             len(chosen),
             [
                 (
-                    names[row] or hashlib.sha256(content_of(encoded[row])).hexdigest(),
+                    json.dumps(
+                        [
+                            names[row] or hashlib.sha256(content_of(encoded[row])).hexdigest(),
+                            *_known_of(rows, stored, row),
+                        ]
+                    ),
                     _num_bytes(encoded[row]),
                 )
                 for row in chosen.tolist()
             ],
         )
     return found
+
+
+def _known_of(rows: Rows, stored: str, row: int) -> tuple[int, str | None, Sequence[str]]:
+    """Return a row's label, its name, and its captions."""
+    label = int(rows.labels[stored][row])
+    known = 0 <= label < len(rows.class_names)
+    captions = rows.captions[stored][row] if rows.captions else ()
+    return label, rows.class_names[label] if known else None, captions
 
 
 def content_of(item: Encoded) -> bytes:

@@ -67,12 +67,12 @@ def find_rows(
             of images that have none.
     """
     if path.is_file():
-        if path.suffix != ".parquet":
+        if path.suffix.lower() != ".parquet":
             raise ValueError(f"{path} is neither a parquet file nor a folder; give one of these")
         folder, files, tables = path.parent, [path], [path]
     else:
         folder, files = path, files_under(path)
-        tables = [file for file in files if file.suffix == ".parquet"]
+        tables = [file for file in files if file.suffix.lower() == ".parquet"]
     images = [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES and file.exists()]
     if not tables and not images:
         tables = saved_files([file for file in files if file.suffix == ".arrow"])

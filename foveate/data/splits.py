@@ -6,7 +6,6 @@ that are streamed.
 
 from __future__ import annotations
 
-import collections
 import hashlib
 import re
 import unicodedata
@@ -57,32 +56,6 @@ def place(key: str | bytes) -> float:
         key = unicodedata.normalize("NFC", key).encode("utf-8", "surrogateescape")
     # 53 bits are what a float holds exactly; more would round to 1.
     return (int.from_bytes(hashlib.sha256(key).digest()[:8]) >> 11) / 2**53
-
-
-def places(
-    names: Sequence[str | None], place_of_content: Callable[[int], float]
-) -> Float64[np.ndarray, " M"]:
-    """Return the place of every row: its name's, or its content's where the name says nothing.
-
-    A name says nothing if more than a tenth of the rows, and more than ten of them, bear it, or
-    more than half of few rows: ``image.png`` in every row would put all on one side. Names that
-    repeat less, such as ``0.png`` of each class, go to one side together: whoever adds another
-    row moves none.
-
-    Args:
-        names: What each row is called; None: nothing.
-        place_of_content: The place of a row's bytes, asked only where the name says nothing.
-    """
-    most = min(len(names) / 2, max(10, len(names) / 10))
-    bearers = collections.Counter(names)
-    tells = {name: count == 1 or count <= most for name, count in bearers.items()}
-    return np.array(
-        [
-            place_of_content(row) if name is None or not tells[name] else place(name)
-            for row, name in enumerate(names)
-        ],
-        np.float64,
-    )
 
 
 def choose_rows(
@@ -177,7 +150,7 @@ class Fingerprint:
     bytes: int
     """Their size as stored, or that of their shards."""
     names: str
-    """Digest of what each image or shard is called, or of its bytes, and of its size."""
+    """Digest of what each image or shard is called, or of its bytes, of its size and its labels."""
 
 
 def fingerprint(images: int, parts: Iterable[tuple[str, int]]) -> Fingerprint:
@@ -205,5 +178,5 @@ def changes(before: Mapping[str, Fingerprint], now: Mapping[str, Fingerprint]) -
         elif had.bytes != has.bytes:
             found.append(f"{split} had {had.bytes} bytes, has {has.bytes}")
         elif had.names != has.names:
-            found.append(f"{split} has other images, as many as before")
+            found.append(f"{split} has other images or labels, as many as before")
     return found

@@ -31,6 +31,14 @@ def write(folder: Path, metadata: dict[str, str] | None = None, **columns: objec
     return folder / "set.parquet"
 
 
+def write_named(folder: Path, files: dict[str, tuple[list[str] | None, list[object]]]) -> None:
+    """Write files of numbered images, whose labels repeat, each with class names of its own."""
+    for name, (class_names, labels) in files.items():
+        stored = [labels[number % len(labels)] for number in range(10)]
+        metadata = {"class_names": json.dumps(class_names)} if class_names else None
+        write(folder, metadata, image=FILES[:10], label=stored).rename(folder / f"{name}.parquet")
+
+
 def read_both(file: Path, **options: object) -> dict[int, int]:
     """Return the label of each numbered image; a stream holds the same images, labels and names."""
     of_number: dict[int, int] = {}
@@ -58,6 +66,7 @@ def read_both(file: Path, **options: object) -> dict[int, int]:
         pa.array([[each, None] for each in STRUCTS], pa.list_(STRUCT)),
         pa.array([[each] for each in FILES], pa.large_list(pa.binary())),
         pa.array([[each] * 2 for each in FILES], pa.list_(pa.binary(), 2)),
+        pa.array(FILES, pa.binary()).dictionary_encode(),
     ],
     ids=lambda array: str(array.type)[:30],
 )
@@ -74,9 +83,13 @@ def test_images_may_be_paths_that_exist(tmp_path: Path) -> None:
         (tmp_path / "files" / f"{number}.png").write_bytes(content)
     near = [f"../files/{number}.png" for number in range(30)]
     far = [str(tmp_path / "files" / f"{number}.png") for number in range(30)]
-    for image in (near, far, [{"bytes": None, "path": path} for path in near]):
-        kind = STRUCT if isinstance(image[0], dict) else pa.string()
-        file = write(tmp_path / "set", image=pa.array(image, kind), label=LABELS)
+    for image in (
+        pa.array(near),
+        pa.array(far).dictionary_encode(),
+        pa.array([{"bytes": None, "path": path} for path in near], STRUCT),
+        pa.array([[path, "x"] for path in near]),
+    ):
+        file = write(tmp_path / "set", image=image, label=LABELS)
         assert read_both(file) == dict(enumerate(LABELS))
     with pytest.raises(ValueError, match=r"row 0 of .*parquet has no image bytes, and no file .*x"):
         load_data(str(write(tmp_path / "set", image=["x"] * 30)))
@@ -151,6 +164,61 @@ def test_text_is_numbered_over_all_files(tmp_path: Path) -> None:
         ):
             assert loaded.class_names == ("cat", "dog")
             assert set(loaded.labels.tolist()) == {label}
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "names", "labels"),
+    [
+        ((["b", "a"], [0, 1]), (["a", "b"], [0, 1]), ("b", "a"), ([0, 1], [1, 0])),
+        ((["b", "a"], [0, 1]), (["a", "c"], [0, 1]), ("b", "a", "c"), ([0, 1], [1, 2])),
+        ((["b", "a"], [0, -1]), (None, [1, 0]), ("b", "a"), ([0, -1], [1, 0])),
+        ((["b", "a"], ["a", "b"]), (["a", "b"], ["a", "b"]), ("b", "a"), ([1, 0], [1, 0])),
+        ((None, [0, 1]), (None, [2, 0]), ("0", "1", "2"), ([0, 1], [2, 0])),
+    ],
+)
+def test_every_file_may_number_the_classes_in_its_own_order(
+    tmp_path: Path,
+    first: tuple[list[str] | None, list[object]],
+    second: tuple[list[str] | None, list[object]],
+    names: tuple[str, ...],
+    labels: tuple[list[int], list[int]],
+) -> None:
+    write_named(tmp_path, {"test": first, "train": second})
+    for split, expected in zip(("test", "train"), labels, strict=True):
+        for loaded in (
+            load_data(str(tmp_path), split),
+            first_images(tmp_path, split, image_size=6, limit=9),
+        ):
+            assert loaded.class_names == names
+            numbered = zip(loaded.images[:, 0, 0, 0].tolist(), loaded.labels.tolist(), strict=True)
+            assert all(label == expected[number % 2] for number, label in numbered)
+
+
+@pytest.mark.parametrize(
+    ("files", "says"),
+    [
+        ({"a": (["x"], [0]), "b": (["x", "y"], [2])}, r"b.parquet: label 2 has no name"),
+        ({"a": (["x"], [0]), "b": (["y"], ["y"])}, "some labels are text"),
+        ({"a": (["x"], [0]), "b": (["y"], [0]), "c": (None, [0])}, "c.parquet has numbers without"),
+        ({"a": (["x", "x"], [0])}, "class_names has 'x' twice"),
+    ],
+)
+def test_class_names_that_leave_a_label_open_are_one_line(
+    tmp_path: Path, files: dict[str, tuple[list[str] | None, list[object]]], says: str
+) -> None:
+    write_named(tmp_path, files)
+    for read in (load_data, lambda data: ImageStream(data, image_size=6, batch_size=1)):
+        with pytest.raises(ValueError, match=says) as caught:
+            read(str(tmp_path))
+        assert "\n" not in str(caught.value)
+
+
+def test_endings_of_tables_may_be_in_upper_case(tmp_path: Path) -> None:
+    file = write(tmp_path / "set", image=STRUCTS, label=LABELS).rename(
+        tmp_path / "set" / "A.PARQUET"
+    )
+    for data in (file, file.parent):
+        assert read_both(data) == dict(enumerate(LABELS))
 
 
 @pytest.mark.parametrize(

@@ -49,6 +49,21 @@ def test_images_are_upright_and_so_are_their_sizes(kind: str) -> None:
         assert (upright.transpose(1, 2, 0) == pixels).all(), orientation
 
 
+def test_png_may_say_below_its_pixels_how_it_lies(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    lying = Image.fromarray(noise(3)[:4])
+    content = stored(lying, exif=exif)
+    start = content.index(b"eXIf") - 4
+    end = start + 12 + int.from_bytes(content[start : start + 4])
+    late = content[:start] + content[end:-12] + content[start:end] + content[-12:]
+    (tmp_path / "late.png").write_bytes(late)
+    for item in (content, late, tmp_path / "late.png"):
+        assert read_header(item, "it").size == (4, 6)
+        upright = decode_image(item, "it", "RGB", (4, 6)).transpose(1, 2, 0)
+        assert (upright == np.asarray(lying.transpose(Turn.ROTATE_270))).all()
+
+
 def test_damaged_exif_says_nothing() -> None:
     content = stored(Image.fromarray(noise(3)), exif=b"Exif\0\0MM\0*\0\0\0\x08\xff\xff\x01\x12")
     assert read_header(content, "it").size == (6, 6)

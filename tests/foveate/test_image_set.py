@@ -58,6 +58,7 @@ def test_labels_of_any_integer_type_are_taken() -> None:
         (LABELS.view(2, 1), r"labels of shape \(2, 1\) for 2 images"),
         (LABELS + 1, "labels from 1 to 2 and 2 class names"),
         (LABELS - 2, "labels from -2 to -1"),
+        (np.array([0, 2**64 - 1], np.uint64), "set has labels beyond int64"),
         ([0, 1], "labels of set must be a tensor or an array of numbers, got list"),
     ],
 )
@@ -65,6 +66,11 @@ def test_other_labels_are_refused_in_one_line(given: object, says: str) -> None:
     with pytest.raises(ValueError, match=says) as caught:
         ImageSet(BYTES, given, ("a", "b"), "set")
     assert "\n" not in str(caught.value)
+
+
+def test_two_classes_of_one_name_are_refused() -> None:
+    with pytest.raises(ValueError, match="set has the class name 'a' twice"):
+        ImageSet(BYTES, LABELS, ("a", "a"), "set")
 
 
 def test_every_image_has_a_box_where_there_are_boxes() -> None:

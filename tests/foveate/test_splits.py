@@ -13,7 +13,7 @@ import pytest
 from image_files import encoded, numbered, numbers, write_parquet
 
 from foveate.data import load_data, scenes
-from foveate.data.splits import Fingerprint, changes, fingerprint, place, places
+from foveate.data.splits import Fingerprint, changes, fingerprint, place
 from foveate.data.streaming import ImageStream, first_images
 
 
@@ -36,12 +36,23 @@ def write_named(data: Path, chosen: list[int], name: Callable[[int], str | None]
     pq.write_table(pa.table({"image": pa.array(cells, kind)}), data / "a.parquet", row_group_size=7)
 
 
+def write_paths(data: Path, chosen: list[int]) -> None:
+    write_folder(data, chosen)
+    paths = [f"{('cat', 'dog')[n % 2]}/{n}.png" for n in chosen]
+    pq.write_table(pa.table({"image": paths}), data / "a.parquet", row_group_size=7)
+
+
 WRITERS: dict[str, Callable[[Path, list[int]], None]] = {
     "folder": write_folder,
     "names": lambda data, chosen: write_named(data, chosen, lambda n: f"{n}.png"),
     "no names": lambda data, chosen: write_named(data, chosen, lambda _: None),
     "one name": lambda data, chosen: write_named(data, chosen, lambda _: "image.png"),
-    "names twice": lambda data, chosen: write_named(data, chosen, lambda n: f"{n // 2}.png"),
+    "few names": lambda data, chosen: write_named(data, chosen, lambda n: f"class{n % 8}.png"),
+    # Fewer rows make the name more or less than a tenth of them.
+    "one of ten": lambda data, chosen: write_named(
+        data, chosen, lambda n: "0.png" if n % 10 == 0 else f"{n}.png"
+    ),
+    "files": lambda data, chosen: write_paths(data, chosen),
 }
 
 
@@ -66,13 +77,26 @@ def test_no_image_changes_sides_when_others_come_or_go(kind: str, tmp_path: Path
     assert sides(tmp_path / "fewer") == {number: before[number] for number in fewer}
 
 
-@pytest.mark.parametrize("kind", ["names", "no names", "one name", "names twice"])
+@pytest.mark.parametrize("kind", ["names", "no names", "one name", "few names", "files"])
 def test_streams_hold_out_what_memory_does(kind: str, tmp_path: Path) -> None:
     WRITERS[kind](tmp_path / "set", list(range(60)))
     for split in scenes.SPLITS:
         expected = numbers(load_data(str(tmp_path / "set"), split))
         streamed = first_images(tmp_path / "set", split, image_size=6, channels=1, limit=99)
         assert numbers(streamed) == expected
+
+
+def test_a_path_beside_the_bytes_does_not_hold_out_a_class(tmp_path: Path) -> None:
+    write_named(tmp_path / "set", list(range(200)), lambda n: f"class{n % 8}.png")
+    found = sides(tmp_path / "set")
+    for kind in range(8):
+        assert len({found[number] for number in range(kind, 200, 8)}) > 1
+
+
+def test_an_image_that_is_a_file_goes_by_its_path_from_a_folder_or_a_table(tmp_path: Path) -> None:
+    write_folder(tmp_path / "folder", list(range(60)))
+    write_paths(tmp_path / "table", list(range(60)))
+    assert sides(tmp_path / "folder") == sides(tmp_path / "table")
 
 
 @pytest.mark.parametrize("count", [3, 4, 5, 8])
@@ -91,7 +115,6 @@ def test_too_few_images_to_hold_any_out_are_an_error(tmp_path: Path) -> None:
 def test_a_place_is_the_same_in_every_unicode_form_and_below_one() -> None:
     assert place("caf\u00e9") == place("cafe\u0301") != place("cafe")
     assert place("a") == place(b"a")
-    assert places([None, "a"], lambda _: 0.25).tolist() == [0.25, place("a")]
 
 
 # Names of splits.
@@ -157,7 +180,7 @@ def test_changes_are_said_in_words() -> None:
         "val had 1000 bytes, has 1010"
     ]
     assert changes({"val": had}, {"val": Fingerprint(72, 1000, "b")}) == [
-        "val has other images, as many as before"
+        "val has other images or labels, as many as before"
     ]
     assert changes({"val": had}, {"test": had}) == [
         "test was not there, is now",
@@ -194,23 +217,40 @@ def test_every_split_knows_what_all_splits_hold(kind: str, tmp_path: Path) -> No
     assert load_data("scenes", "val", image_size=16).fingerprints is None
 
 
+@pytest.mark.parametrize("column", ["label", "caption"])
+def test_other_labels_or_captions_change_a_fingerprint(column: str, tmp_path: Path) -> None:
+    images, file = [numbered(n) for n in range(40)], tmp_path / "set.parquet"
+    before = []
+    for turn in range(2):
+        values = [(n + turn) % 4 for n in range(40)]
+        stored = values if column == "label" else [str(value) for value in values]
+        write_parquet(file, images, split=["train"] * 40, **{column: stored})
+        before.append(load_data(str(file)).fingerprints or {})
+    assert changes(*before) == [
+        f"{split} has other images or labels, as many as before"
+        for split in ("test", "train", "val")
+    ]
+
+
 def test_a_stream_knows_what_its_shards_are(tmp_path: Path) -> None:
     def stream() -> ImageStream:
         return ImageStream(tmp_path / "set", image_size=6, batch_size=1, channels=1)
 
-    WRITERS["names"](tmp_path / "set", list(range(40)))
+    train = tmp_path / "set" / "train"
+    for own in scenes.SPLITS:
+        WRITERS["names"](tmp_path / "set" / own, list(range(40)))
     before, state = stream().fingerprints, stream().state_dict()
     assert before is not None
     assert before["train"].images == 40
-    shutil.rmtree(tmp_path / "set")
-    WRITERS["names"](tmp_path / "set", list(range(20)))
+    shutil.rmtree(train)
+    WRITERS["names"](train, list(range(20)))
     assert changes(before, stream().fingerprints or {}) == ["train had 40 images, has 20"]
     with pytest.raises(ValueError, match="the state has source"):
         stream().load_state_dict(state)
     stream().load_state_dict(state, data_changed_ok=True)
-    shutil.rmtree(tmp_path / "set")
+    shutil.rmtree(train)
     # The same names and counts, other images.
-    write_named(tmp_path / "set", list(range(40, 80)), lambda n: f"{n - 40}.png")
+    write_named(train, list(range(40, 80)), lambda n: f"{n - 40}.png")
     assert changes(before, stream().fingerprints or {})
     with pytest.raises(ValueError, match="files of the stream have changed since the state"):
         stream().load_state_dict(state)
