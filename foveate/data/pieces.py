@@ -11,7 +11,7 @@ from pathlib import Path
 
 from foveate.data import notes
 from foveate.data.columns import SPLIT_COLUMN, check_no_columns
-from foveate.data.folders import check_shards, files_under
+from foveate.data.folders import check_shards, files_under, say_repeated
 from foveate.data.hub import HUB, HubDataset, hub_source, load_hub
 from foveate.data.row_groups import open_parquet
 from foveate.data.samples import PieceSource
@@ -46,7 +46,7 @@ def open_source(
         name = str(source) if isinstance(source, str | Path) else "the list"
         with notes.once(name):
             found = _find_files(paths, name)
-            if found[0][0].suffix == ".parquet":
+            if found[0][0].suffix.lower() == ".parquet":
                 return open_parquet(found, split, name, image_column, split_column)
             holds_out = split_column is None
             known = SPLIT_COLUMN if holds_out else split_column
@@ -65,14 +65,15 @@ def _find_files(paths: Sequence[str | Path], name: str) -> list[tuple[Path, str]
     for path in (Path(path).expanduser().resolve() for path in paths):
         if path.is_dir():
             files = files_under(path)
-            compressed += [file for file in files if _COMPRESSED_TAR.search(file.name)]
-            files = [file for file in files if file.suffix in _FILE_KINDS]
-            found |= {(file, split_in_name(file, path)) for file in files}
+            compressed += [file.path for file in files if _COMPRESSED_TAR.search(file.path.name)]
+            shards = [file for file in files if file.path.suffix.lower() in _FILE_KINDS]
+            say_repeated(path, shards)
+            found |= {(file.path, split_in_name(file.path, path)) for file in shards}
         elif not path.exists():
             raise ValueError(
                 f"no data {path}; give parquet or tar files that exist, or their folder"
             )
-        elif path.suffix in _FILE_KINDS:
+        elif path.suffix.lower() in _FILE_KINDS:
             found.add((path, split_in_name(path, path.parent)))
         elif _COMPRESSED_TAR.search(path.name):
             compressed.append(path)
@@ -80,7 +81,7 @@ def _find_files(paths: Sequence[str | Path], name: str) -> list[tuple[Path, str]
             raise ValueError(f"{path} is neither a parquet nor a tar file; give one of these")
     if compressed:
         raise ValueError(f"{compressed[0]} is compressed; unpack it to a plain .tar")
-    kinds = {file.suffix for file, _ in found}
+    kinds = {file.suffix.lower() for file, _ in found}
     if not kinds:
         raise ValueError(f"no parquet or tar files in {name}; image folders are for load_data")
     if len(kinds) > 1:
