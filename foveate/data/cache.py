@@ -16,13 +16,13 @@ import re
 import shutil
 import tempfile
 import time
-import zipfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
+import PIL
 import torch
 
 from foveate.data.images import ImageSet
@@ -33,7 +33,6 @@ DEFAULT_LIMIT_BYTES = 4 * 2**30
 _OURS = re.compile(r"[0-9a-f]{32}\.npz")
 _PARTIAL = "partial-"
 FileState: TypeAlias = tuple[str, int, int, int, int]
-_UNREADABLE = (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile)
 
 
 @dataclass(frozen=True)
@@ -67,8 +66,14 @@ def limit_bytes() -> int:
 
 
 def file_state(file: Path) -> FileState:
-    """Return what differs when a file was changed or replaced, even by one as old and as large."""
-    found = file.stat()
+    """Return what differs when a file was changed or replaced, even by one as old and as large.
+
+    A file that is gone has a state too: who reads it says so better.
+    """
+    try:
+        found = file.stat()
+    except OSError:
+        return str(file), 0, 0, 0, 0
     return str(file), found.st_mtime_ns, found.st_ctime_ns, found.st_ino, found.st_size
 
 
@@ -76,7 +81,7 @@ def cached(
     source: str,
     split: str,
     key: Iterable[object],
-    build: Callable[[], tuple[ImageSet, Sequence[Path]]],
+    build: Callable[[], tuple[ImageSet, Sequence[FileState]]],
 ) -> ImageSet:
     """Return the stored set; if none can be read, build and store it.
 
@@ -84,20 +89,22 @@ def cached(
         source: Path or name of the data, for the listing.
         split: train, val or test.
         key: All else that decides what is built; it is told apart by its ``repr``.
-        build: Makes the set, and names files whose state is not in the key: where one of them
-            changed, the set is built anew.
+        build: Makes the set, and returns the states of files that are not in the key, from before
+            they were read: where one of them changed, the set is built anew.
     """
-    digest = hashlib.sha256(repr([source, split, *key]).encode("utf-8", "surrogateescape"))
+    digest = hashlib.sha256(
+        repr([source, split, PIL.__version__, *key]).encode("utf-8", "surrogateescape")
+    )
     path = cache_folder() / f"{digest.hexdigest()[:32]}.npz"
     limit = limit_bytes()
     try:
         loaded, lines = _load(path)
-    except _UNREADABLE:
+    except Exception:  # A damaged file fails in more ways than can be listed.
         with collected() as lines:
-            loaded, files = build()
+            loaded, states = build()
         # A read-only or full disk costs the next call its time, not this one its result.
         with contextlib.suppress(OSError):
-            _store(path, loaded, source, split, [*map(file_state, files)], lines, limit)
+            _store(path, loaded, source, split, states, lines, limit)
     for line in lines:
         say_once(line)
     return loaded
@@ -113,7 +120,7 @@ def entries() -> list[Entry]:
                 source, split = str(stored["source"]), str(stored["split"])
         except FileNotFoundError:
             continue  # Another process made room.
-        except _UNREADABLE:
+        except Exception:  # As above.
             source, split = "?", "?"
         found.append(Entry(path, source, split, state.st_size, state.st_mtime))
     return sorted(found, key=lambda entry: -entry.used_s)
@@ -195,12 +202,15 @@ def _store(
             split=np.array(split),
             boxes_px=np.empty((0, 4)) if built.boxes_px is None else built.boxes_px.numpy(),
         )
+        # A set too large alone would push out all others.
+        if partial.stat().st_size > limit:
+            return
         partial.replace(path)
     _make_room(limit)
 
 
 def _make_room(limit: int) -> None:
-    """Remove the sets that were not used for longest, until the others take ``limit`` bytes."""
+    """Keep each set that fits into ``limit`` bytes beside those used after it; remove others."""
     # Another process may make room too: what is gone is no error.
     states = []
     for path in _sets():
@@ -208,6 +218,7 @@ def _make_room(limit: int) -> None:
             states.append((path.stat(), path))
     total = 0
     for state, path in sorted(states, key=lambda found: -found[0].st_mtime_ns):
-        total += state.st_size
-        if total > limit:
+        if total + state.st_size > limit:
             path.unlink(missing_ok=True)
+        else:
+            total += state.st_size

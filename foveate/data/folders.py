@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,8 +16,18 @@ from foveate.data.rows import Rows
 from foveate.data.splits import split_name
 
 
-def files_under(folder: Path) -> list[Path]:
-    """Return the files in ``folder`` and below, sorted, without hidden ones.
+class File(NamedTuple):
+    """A file that was found in a folder."""
+
+    path: Path
+    real: str
+    """Where it lies, with no links on the way."""
+    gone: bool = False
+    """Whether it is a link to nothing."""
+
+
+def files_under(folder: Path) -> list[File]:
+    """Return the files in ``folder`` and below, sorted by path, without hidden ones.
 
     Links are followed, but not back into a folder that they lie in. Links to nothing are among the
     files.
@@ -24,23 +35,26 @@ def files_under(folder: Path) -> list[Path]:
     Raises:
         ValueError: A folder cannot be read.
     """
-    return sorted(_walk(folder, (os.path.realpath(folder),)))
+    return list(_walk(folder, (os.path.realpath(folder),)))
 
 
-def _walk(folder: Path, above: tuple[str, ...]) -> Iterator[Path]:
-    """Yield the files of a folder; ``above`` are it and the folders around it, without links."""
+def _walk(folder: Path, above: tuple[str, ...]) -> Iterator[File]:
+    """Yield the files of a folder; ``above`` are the folders around it and it, without links."""
     try:
         with os.scandir(folder) as opened:
             entries = [entry for entry in opened if not entry.name.startswith(".")]
     except OSError as error:
         raise ValueError(f"cannot read the folder {folder} ({error.strerror})") from error
-    for entry in entries:
+    for entry in sorted(entries, key=lambda entry: entry.name):
+        path = folder / entry.name
         if _is_folder(entry):
-            real = os.path.realpath(entry.path)
+            real = os.path.realpath(path)
             if real not in above:
-                yield from _walk(folder / entry.name, (*above, real))
-        elif entry.is_symlink() or entry.is_file():
-            yield folder / entry.name
+                yield from _walk(path, (*above, real))
+        elif entry.is_symlink():
+            yield File(path, os.path.realpath(path), not path.exists())
+        elif entry.is_file():
+            yield File(path, os.path.join(above[-1], entry.name))
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -61,7 +75,7 @@ def check_shards(files: Iterable[Path]) -> None:
             raise ValueError(f"{file} is a link to nothing; mend or remove it")
 
 
-def say_skipped(folder: Path, skipped: Iterable[Path], what: str) -> None:
+def say_skipped(folder: Path, skipped: Sequence[File], what: str) -> None:
     """Count the skipped files by their endings, on stderr.
 
     Args:
@@ -69,40 +83,53 @@ def say_skipped(folder: Path, skipped: Iterable[Path], what: str) -> None:
         skipped: The files.
         what: What they are not, one of it.
     """
-    files = list(skipped)
-    broken = [file for file in files if not file.exists()]
-    endings = Counter(file.suffix.lower() or "no ending" for file in files if file.exists())
+    broken = sum(file.gone for file in skipped)
+    endings = Counter(file.path.suffix.lower() or "no ending" for file in skipped if not file.gone)
     told = [f"{ending} {number}" for ending, number in endings.most_common()]
-    told += [f"broken links {len(broken)}"] if broken else []
-    if files:
-        noun = f"file that is no {what}" if len(files) == 1 else f"files that are no {what}s"
-        say_once(f"skipped in {folder}: {len(files)} {noun} ({', '.join(told)})")
+    told += [f"broken links {broken}"] if broken else []
+    if skipped:
+        noun = f"file that is no {what}" if len(skipped) == 1 else f"files that are no {what}s"
+        say_once(f"skipped in {folder}: {len(skipped)} {noun} ({', '.join(told)})")
 
 
-def check_splits(folder: Path, files: list[Path]) -> None:
-    """Check that folders which are called like splits hold images: others would be held out.
+def say_repeated(folder: Path, read: Iterable[File]) -> None:
+    """Count the files that links make part of the data set once more, on stderr."""
+    paths: dict[str, list[Path]] = {}
+    for file in read:
+        paths.setdefault(file.real, []).append(file.path)
+    repeated = [several for several in paths.values() if len(several) > 1]
+    if repeated:
+        first, second, *_ = repeated[0]
+        noun = "1 file" if len(repeated) == 1 else f"{len(repeated)} files"
+        say_once(
+            f"more than once in {folder}: {noun}, by links, such as {first} and {second}; what is "
+            "trained on may be held out as well"
+        )
 
-    Raises:
-        ValueError: One holds none.
-    """
-    base = _without_wrappers(folder, files)
-    filled = {file.relative_to(base).parts[0] for file in files}
-    for path in sorted(base.iterdir()):
-        if path.is_dir() and _is_split(path.name) and path.name not in filled:
-            raise ValueError(f"{path} holds no images; put the split's there, or remove the folder")
 
-
-def folder_rows(folder: Path, files: list[Path]) -> Rows:
-    """Sort images by the class folder, and where there is one the split folder, they lie in.
+def folder_reader(folder: Path, files: list[Path]) -> Callable[[], Rows]:
+    """Return what sorts images by the folders they lie in: the split's, if any, and the class's.
 
     A single folder around class folders is seen through. Images that lie in no class folder
     anywhere are a set without labels.
 
     Raises:
-        ValueError: Some images lie in class folders and others beside these.
+        ValueError: A folder that is called like a split holds no images, so that others would be
+            held out; or, when they are sorted, some images lie in class folders and others beside
+            these.
     """
-    base = _without_wrappers(folder, files)
-    parents = [file.relative_to(base).parts[:-1] for file in files]
+    base, parents = _without_wrappers(folder, files)
+    filled = {parts[0] for parts in parents if parts}
+    for path in sorted(base.iterdir()):
+        if path.is_dir() and _is_split(path.name) and path.name not in filled:
+            raise ValueError(f"{path} holds no images; put the split's there, or remove the folder")
+    return lambda: _folder_rows(folder, base, parents, files)
+
+
+def _folder_rows(
+    folder: Path, base: Path, parents: list[tuple[str, ...]], files: list[Path]
+) -> Rows:
+    """Sort the images, of which ``parents`` are the folders below ``base`` they lie in."""
     if _has_splits(parents):
         left_out = Counter(parts[0] for parts in parents if parts and not _is_split(parts[0]))
         for name, number in left_out.items():
@@ -156,12 +183,16 @@ def _has_splits(parents: list[tuple[str, ...]]) -> bool:
     return nested or all(parts and _is_split(parts[0]) for parts in parents)
 
 
-def _without_wrappers(folder: Path, files: list[Path]) -> Path:
-    """Go down as long as all images lie in one folder that is no split, in folders of it."""
+def _without_wrappers(folder: Path, files: list[Path]) -> tuple[Path, list[tuple[str, ...]]]:
+    """Go down as long as all images lie in one folder that is no split, in folders of it.
+
+    Returns:
+        The folder that is reached, and the folders below it that each image lies in.
+    """
+    parents = [file.parts[len(folder.parts) : -1] for file in files]
     while True:
-        parents = [file.relative_to(folder).parts[:-1] for file in files]
         outermost = {parts[0] if parts else "" for parts in parents}
         name = next(iter(outermost))
         if len(outermost) > 1 or _is_split(name) or min(len(parts) for parts in parents) < 2:
-            return folder
-        folder = folder / name
+            return folder, parents
+        folder, parents = folder / name, [parts[1:] for parts in parents]

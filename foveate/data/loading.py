@@ -45,7 +45,7 @@ from foveate.data import (
     sources,
     splits,
 )
-from foveate.data.cache import file_state
+from foveate.data.cache import FileState, file_state
 from foveate.data.columns import SPLIT_COLUMN, check_no_columns
 from foveate.data.decoding import ImageSize, height_and_width
 from foveate.data.images import ImageSet
@@ -149,9 +149,10 @@ def _load_files(
         read, files = sources.find_rows(path, image_column, split_column)
         key = [image_size, image_column, split_column, *map(file_state, files)]
 
-        def build() -> tuple[ImageSet, list[Path]]:
+        def build() -> tuple[ImageSet, list[FileState]]:
             stored = read()
-            return _load_rows(stored, split, image_size), stored.files_beside(files)
+            states = [*map(file_state, stored.files_beside(files))]
+            return _load_rows(stored, split, image_size), states
 
         return _cached(str(path), split, key, build)
 
@@ -172,7 +173,7 @@ def _cached(
     data: str,
     split: str,
     key: Sequence[object],
-    build: Callable[[], tuple[ImageSet, Sequence[Path]]],
+    build: Callable[[], tuple[ImageSet, Sequence[FileState]]],
 ) -> ImageSet:
     """Return the decoded set from the cache, or make it; other code makes it anew."""
     code = [Path(str(file)).read_bytes() for file in (__file__, *(m.__file__ for m in _READERS))]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from foveate.data import notes
 from foveate.data.columns import SPLIT_COLUMN, check_no_columns
-from foveate.data.folders import check_shards, files_under
+from foveate.data.folders import check_shards, files_under, say_repeated
 from foveate.data.hub import HUB, HubDataset, hub_source, load_hub
 from foveate.data.row_groups import open_parquet
 from foveate.data.samples import PieceSource
@@ -65,9 +65,10 @@ def _find_files(paths: Sequence[str | Path], name: str) -> list[tuple[Path, str]
     for path in (Path(path).expanduser().resolve() for path in paths):
         if path.is_dir():
             files = files_under(path)
-            compressed += [file for file in files if _COMPRESSED_TAR.search(file.name)]
-            files = [file for file in files if file.suffix.lower() in _FILE_KINDS]
-            found |= {(file, split_in_name(file, path)) for file in files}
+            compressed += [file.path for file in files if _COMPRESSED_TAR.search(file.path.name)]
+            shards = [file for file in files if file.path.suffix.lower() in _FILE_KINDS]
+            say_repeated(path, shards)
+            found |= {(file.path, split_in_name(file.path, path)) for file in shards}
         elif not path.exists():
             raise ValueError(
                 f"no data {path}; give parquet or tar files that exist, or their folder"

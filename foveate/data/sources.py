@@ -6,6 +6,7 @@ labels and class names of each stored split. Choosing a split's rows and decodin
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +14,14 @@ import numpy as np
 
 from foveate.data.columns import SPLIT_COLUMN, check_no_columns
 from foveate.data.decoding import IMAGE_SUFFIXES
-from foveate.data.folders import check_shards, check_splits, files_under, folder_rows, say_skipped
+from foveate.data.folders import (
+    File,
+    check_shards,
+    files_under,
+    folder_reader,
+    say_repeated,
+    say_skipped,
+)
 from foveate.data.parquet import SAVED_NOTES, saved_files, table_rows
 from foveate.data.rows import Rows
 
@@ -69,25 +77,39 @@ def find_rows(
     if path.is_file():
         if path.suffix.lower() != ".parquet":
             raise ValueError(f"{path} is neither a parquet file nor a folder; give one of these")
-        folder, files, tables = path.parent, [path], [path]
-    else:
-        folder, files = path, files_under(path)
-        tables = [file for file in files if file.suffix.lower() == ".parquet"]
-    images = [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES and file.exists()]
+        return lambda: table_rows(path.parent, [path], image_column, split_column), [path]
+    found = files_under(path)
+    tables = [file for file in found if file.path.suffix.lower() == ".parquet"]
+    images = [file for file in found if _is_image(file)]
     if not tables and not images:
-        tables = saved_files([file for file in files if file.suffix == ".arrow"])
-    used = set(tables or images)
-    notes = SAVED_NOTES if tables else frozenset()
-    skipped = [file for file in files if file not in used and file.name not in notes]
-    say_skipped(path, skipped, "table" if tables else "image")
+        arrow = [file.path for file in found if file.path.suffix == ".arrow"]
+        saved = set(saved_files(arrow))
+        tables = [file for file in found if file.path in saved]
+    say_repeated(path, tables or images)
+    files = [file.path for file in tables or images]
     if tables:
-        check_shards(tables)
-        return lambda: table_rows(folder, tables, image_column, split_column), tables
+        # Tables may name images beside them; which ones is known when they are read.
+        used = set(files)
+        others = [file for file in found if file.path not in used and not _is_image(file)]
+        say_skipped(path, [file for file in others if file.path.name not in SAVED_NOTES], "table")
+        check_shards(files)
+
+        def read() -> Rows:
+            rows = table_rows(path, files, image_column, split_column)
+            named = {os.path.realpath(file) for file in rows.files_beside(())} if images else set()
+            say_skipped(path, [image for image in images if image.real not in named], "table")
+            return rows
+
+        return read, files
+    say_skipped(path, [file for file in found if not _is_image(file)], "image")
     check_no_columns(f"the image folder {path}", image_column, split_column)
     if not images:
         raise ValueError(
             f"no images in {path}; expected class/image, split/class/image, images alone, or "
             "parquet files (tar files need --stream)"
         )
-    check_splits(path, images)
-    return lambda: folder_rows(path, images), images
+    return folder_reader(path, files), files
+
+
+def _is_image(file: File) -> bool:
+    return not file.gone and file.path.suffix.lower() in IMAGE_SUFFIXES

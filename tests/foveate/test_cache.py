@@ -8,10 +8,11 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from image_files import numbered, numbers, write_parquet
 
 from experiments.cache import CacheConfig, main
-from foveate.data import cache, load_data, scenes
+from foveate.data import ImageSet, cache, load_data, rows, scenes
 
 
 @pytest.fixture(autouse=True)
@@ -76,6 +77,71 @@ def test_the_set_not_used_for_longest_makes_room(
     monkeypatch.setenv("FOVEATE_CACHE_LIMIT", "4GB")
     with pytest.raises(ValueError, match="FOVEATE_CACHE_LIMIT must be a number of bytes"):
         load_data(str(tmp_path / "b.parquet"))
+
+
+def image_set(images: int, text: str = "") -> ImageSet:
+    pixels, labels = torch.zeros(images, 1, 4, 4, dtype=torch.uint8), torch.zeros(images).long()
+    return ImageSet(pixels, labels, (), "set", captions=((text,),) * images)
+
+
+def test_a_set_too_large_by_its_captions_pushes_none_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FOVEATE_CACHE_LIMIT", "20000")
+    for name in "ab":
+        cache.cached(name, "train", [], lambda: (image_set(1), ()))
+    cache.cached("large", "train", [], lambda: (image_set(1, "x" * 20_000), ()))
+    assert {entry.name for entry in cache.entries()} == {"a", "b"}
+
+
+def test_a_set_that_still_fits_stays_when_one_used_later_goes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for used, (name, text) in enumerate({"old": "", "wide": "x" * 10_000}.items()):
+        cache.cached(name, "train", [], lambda text=text: (image_set(1, text), ()))
+        os.utime(cache.entries()[0].path, (1000.0 + used, 1000.0 + used))
+    monkeypatch.setenv("FOVEATE_CACHE_LIMIT", "10000")
+    cache.cached("new", "train", [], lambda: (image_set(1), ()))
+    assert {entry.name for entry in cache.entries()} == {"old", "new"}
+
+
+@pytest.mark.parametrize("field", range(4, 12))
+def test_a_set_with_a_damaged_header_is_made_anew(folder: Path, field: int) -> None:
+    """Zip files may claim to be encrypted, or packed in ways that nobody knows."""
+    cache.cached("set", "train", [], lambda: (image_set(1), ()))
+    (path,) = folder.glob("*.npz")
+    whole = bytearray(path.read_bytes())
+    whole[whole.index(b"PK\x01\x02") + field] ^= 0xFF
+    path.write_bytes(whole)
+    assert [entry.num_bytes for entry in cache.entries()] == [len(whole)]
+    cache.cached("set", "train", [], lambda: (image_set(2), ()))
+    assert len(cache.cached("set", "train", [], lambda: (image_set(3), ()))) in (1, 2)
+
+
+def test_an_image_that_changes_while_it_is_decoded_is_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(30):
+        numbered(number).save(tmp_path / f"{number}.png")
+    table = pa.table({"image": [f"{number}.png" for number in range(30)]})
+    pq.write_table(table, tmp_path / "train.parquet")
+    decode = rows.decode
+
+    def decode_then_change(*given: object) -> object:
+        decoded = decode(*given)
+        numbered(200).save(tmp_path / f"{changed}.png")
+        return decoded
+
+    monkeypatch.setenv("FOVEATE_CACHE_LIMIT", "0")
+    changed = min(numbers(load_data(str(tmp_path / "train.parquet"))))
+    monkeypatch.delenv("FOVEATE_CACHE_LIMIT")
+    monkeypatch.setattr(rows, "decode", decode_then_change)
+    assert 200 not in numbers(load_data(str(tmp_path / "train.parquet")))
+    assert 200 in numbers(load_data(str(tmp_path / "train.parquet")))
+
+
+def test_another_pillow_decodes_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    cache.cached("set", "train", [], lambda: (image_set(1), ()))
+    monkeypatch.setattr("PIL.__version__", "0.0")
+    assert len(cache.cached("set", "train", [], lambda: (image_set(2), ()))) == 2
 
 
 def test_a_file_as_old_and_as_large_is_another(tmp_path: Path) -> None:

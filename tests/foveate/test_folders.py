@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
-from image_files import numbered, numbers
+from image_files import numbered, numbers, write_parquet
 
 from foveate.data import load_data, scenes
 from foveate.data.folders import files_under
+from foveate.data.sources import find_rows
 from foveate.data.streaming import ImageStream
 
 
@@ -109,6 +113,69 @@ def test_an_empty_split_and_folders_beside_splits_are_named(
         load_data(str(tmp_path), "test")
 
 
+def test_images_that_a_table_names_are_not_called_skipped(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fill(tmp_path / "images", 0)
+    (tmp_path / "linked").symlink_to(tmp_path / "images", target_is_directory=True)
+    paths = [f"linked/{number:03}.png" for number in range(10)]
+    pq.write_table(pa.table({"file_name": paths}), tmp_path / "metadata.PARQUET")
+    assert set.union(*load_all(tmp_path).values()) == set(range(10))
+    assert capsys.readouterr().err == ""
+    fill(tmp_path / "images", 10, 2)
+    (tmp_path / "notes.txt").write_text("text")
+    pq.write_table(pa.table({"file_name": paths[1:]}), tmp_path / "metadata.PARQUET")
+    assert set.union(*load_all(tmp_path).values()) == set(range(1, 10))
+    said = capsys.readouterr().err
+    assert "1 file that is no table (.txt 1)\n" in said
+    assert "6 files that are no tables (.png 6)\n" in said
+
+
+@pytest.mark.parametrize("link", ["all", "a/000b.png"])
+def test_files_that_links_make_part_of_the_set_again_are_counted_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], link: str
+) -> None:
+    fill(tmp_path / "set" / "a", 0)
+    fill(tmp_path / "set" / "b", 10)
+    target = "a" if link == "all" else "a/000.png"
+    (tmp_path / "set" / link).symlink_to(tmp_path / "set" / target)
+    (tmp_path / "link").symlink_to(tmp_path / "set")
+    for split in scenes.SPLITS:
+        load_data(str(tmp_path / "link"), split)
+    (said,) = capsys.readouterr().err.splitlines()
+    again = "all/000.png" if link == "all" else link
+    several = "10 files" if link == "all" else "1 file"
+    assert said.startswith(
+        f"more than once in {tmp_path / 'set'}: {several}, by links, such as "
+        f"{tmp_path / 'set' / 'a' / '000.png'} and {tmp_path / 'set' / again};"
+    )
+
+
+@pytest.mark.parametrize(
+    "load", [load_data, lambda path: ImageStream(path, image_size=6, batch_size=1)]
+)
+def test_a_table_that_a_link_makes_part_of_the_set_again_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], load: Callable[[str], object]
+) -> None:
+    write_parquet(tmp_path / "train.PARQUET", [numbered(number) for number in range(20)])
+    (tmp_path / "test.parquet").symlink_to(tmp_path / "train.PARQUET")
+    load(str(tmp_path))
+    assert f"more than once in {tmp_path}: 1 file, by links, such as " in capsys.readouterr().err
+
+
+def test_a_big_folder_is_looked_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only links are asked whether they lead anywhere, and paths are not compared anew."""
+    fill(tmp_path / "set" / "a", 0)
+    asked: list[Path] = []
+    exists, relative_to = Path.exists, Path.relative_to
+    monkeypatch.setattr(Path, "exists", lambda self: asked.append(self) or exists(self))
+    monkeypatch.setattr(
+        Path, "relative_to", lambda self, *other: asked.append(self) or relative_to(self, *other)
+    )
+    find_rows(tmp_path)
+    assert asked == []
+
+
 @pytest.mark.parametrize("kind", ["parquet", "tar"])
 def test_a_shard_that_is_a_link_to_nothing_is_named(tmp_path: Path, kind: str) -> None:
     (tmp_path / f"train.{kind}").symlink_to(tmp_path / "nowhere")
@@ -124,4 +191,4 @@ def test_hidden_files_and_folders_do_not_count(tmp_path: Path) -> None:
     fill(tmp_path / ".thumbs", 0)
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "x.tar").write_text("")
-    assert files_under(tmp_path) == [tmp_path / "a" / "x.tar"]
+    assert [file.path for file in files_under(tmp_path)] == [tmp_path / "a" / "x.tar"]
