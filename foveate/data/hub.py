@@ -72,14 +72,18 @@ class _Hub(PieceSource):
         """Name of each label."""
         return self.classes.names or None
 
-    def read(self, piece: int, row: int) -> Iterator[Sample]:
+    def read(self, piece: int, row: int) -> Iterator[Sample | ValueError]:
         shard = self.dataset.shard(num_shards=len(self.names), index=piece)
         # Not __iter__, which deals the shards of a dataset once more where it is in a worker.
         rows = enumerate(shard.iter(batch_size=1))
         # Counted, as load_state_dict is not exact: after a filter, up to datasets 5.0.
         for number, columns in itertools.islice(rows, row, None):
             where = f"image {number} of {self.names[piece]}"
-            content = _hub_content(columns[self.image][0], where)
+            try:
+                content = _hub_content(columns[self.image][0], where)
+            except ValueError as error:
+                yield error
+                continue
             label = columns[self.label][0] if self.label else None
             yield Sample(content, self.classes.number(label, where), where)
 

@@ -7,10 +7,19 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
+NAMES_IN_A_LINE = 10
+"""The most names that a line lists."""
 _collecting: list[list[str]] = []
 _said: set[tuple[str, str]] = set()
+
+
+def listed(names: Iterable[str]) -> str:
+    """Return names in order as one line shows them: ten at most, and how many more there are."""
+    ordered = sorted(names)
+    rest = len(ordered) - NAMES_IN_A_LINE
+    return str(ordered[:NAMES_IN_A_LINE]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def say_once(line: str, about: str = "") -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -57,7 +58,7 @@ class ParquetSource(PieceSource):
         """Name of each label."""
         return next(iter(self.classes.values())).names
 
-    def read(self, piece: int, row: int) -> Iterator[Sample]:
+    def read(self, piece: int, row: int) -> Iterator[Sample | ValueError]:
         """Yield the split's samples of a row group, without the first ``row``."""
         group = self.groups[piece]
         if row == len(group.rows):
@@ -67,7 +68,11 @@ class ParquetSource(PieceSource):
             table = _read_group(opened, group.number, columns)
         for number in group.rows[row:].tolist():
             where = f"row {number} of row group {group.number} of {group.file}"
-            content = image_in(table[group.image][number].as_py(), group.file.parent, where)
+            try:
+                content = image_in(table[group.image][number].as_py(), group.file.parent, where)
+            except ValueError as error:
+                yield error
+                continue
             label = table[group.label][number].as_py() if group.label else None
             yield Sample(content, self.classes[group.file].number(label, where), where)
 
@@ -87,8 +92,11 @@ def open_parquet(
         columns = found[file]
         stored_as = named if split_column else "train"
         for number, stored in enumerate(_stored_splits(file, columns.split, stored_as)):
-            for own in sorted(set(stored)):
-                rows = np.flatnonzero(np.array(stored) == own)
+            rows_of: dict[str, list[int]] = {}
+            for row, own in enumerate(stored):
+                rows_of.setdefault(own, []).append(row)
+            for own in sorted(rows_of):
+                rows = np.array(rows_of[own])
                 first = num_rows.get(own, 0)
                 groups.append(
                     (own, first, _RowGroup(file, number, columns.image, columns.label, rows))
@@ -109,7 +117,30 @@ def open_parquet(
     for own, _, group in groups:
         counts = shards.setdefault(own, {})
         counts[group.file] = counts.get(group.file, 0) + len(group.rows)
-    return ParquetSource(names, shard_fingerprints(shards), kept, _classes(found, name))
+    # Of each file once, whichever splits it holds.
+    beside = functools.cache(lambda file: _files_named_by(file, found[file].image))
+    fingerprints = shard_fingerprints(shards, beside)
+    return ParquetSource(names, fingerprints, kept, _classes(found, name))
+
+
+def _files_named_by(file: Path, image: str) -> str:
+    """Return a digest of the names and sizes of the images that lie beside a table of paths.
+
+    Empty where the images lie in the table. Structs are taken to hold theirs: whether one names a
+    file instead shows only in its bytes.
+    """
+    digest, names = hashlib.sha256(), 0
+    with _opened(file) as opened:
+        if column_of_names(opened.schema_arrow, image) != image:
+            return ""
+        for number in range(opened.num_row_groups):
+            for name in filter(None, _stored_names(opened, number, image)):
+                size = -1
+                with contextlib.suppress(OSError):  # Reading it says that it is not there.
+                    size = (file.parent / name).stat().st_size
+                digest.update(f"{len(name)} {size} {name}".encode("utf-8", "surrogateescape"))
+                names += 1
+    return f" {digest.hexdigest()}" if names else ""
 
 
 def _columns(file: Path, image_column: str | None, split_column: str | None) -> Columns:

@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import tarfile
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -14,6 +14,7 @@ from typing import ClassVar
 import pyarrow
 
 from foveate.data.decoding import Encoded
+from foveate.data.notes import listed
 from foveate.data.scenes import SPLITS
 from foveate.data.splits import Fingerprint, fingerprint, split_name, split_source
 
@@ -45,6 +46,11 @@ class PieceSource(ABC):
         """Name of each label; None where nobody listed them."""
         return None
 
+    @property
+    def advice(self) -> str:
+        """What to do where a worker's share has no images."""
+        return "remove empty ones or use fewer workers"
+
     def digests(self) -> dict[str, str]:
         """Return in short what is read: the pieces and, where it is known, their content."""
         pieces = hashlib.sha256("\n".join(self.names).encode()).hexdigest()[:8]
@@ -55,8 +61,12 @@ class PieceSource(ABC):
         return {**source, "content": hashlib.sha256(content.encode()).hexdigest()[:8]}
 
     @abstractmethod
-    def read(self, piece: int, row: int) -> Iterator[Sample]:
-        """Yield the samples of a piece, without the first ``row``."""
+    def read(self, piece: int, row: int) -> Iterator[Sample | ValueError]:
+        """Yield the samples of a piece, without the first ``row``.
+
+        A row whose image is missing comes as the error that says so: whether that ends the stream
+        is for the reader to decide, and the row counts.
+        """
 
 
 def own_split(stored: Sequence[str], split: str, name: str) -> str:
@@ -64,14 +74,16 @@ def own_split(stored: Sequence[str], split: str, name: str) -> str:
     own = {split_name(called): called for called in stored}
     if split not in own:
         raise ValueError(
-            f"{name} has no {split} split; it has {sorted(own)}, and nothing is held out of tar "
+            f"{name} has no {split} split; it has {listed(own)}, and nothing is held out of tar "
             "files and Hugging Face datasets: store the split on its own, or of tar files hold val "
             "and test out of all by --split-column None"
         )
     return own[split]
 
 
-def shard_fingerprints(shards: Mapping[str, Mapping[Path, int]]) -> dict[str, Fingerprint]:
+def shard_fingerprints(
+    shards: Mapping[str, Mapping[Path, int]], beside: Callable[[Path], str] = lambda file: ""
+) -> dict[str, Fingerprint]:
     """Return the fingerprint of every split with shards of its own.
 
     A shard is told by its name, size, number of rows, and a hash of its first and last 64 KiB: of
@@ -80,6 +92,7 @@ def shard_fingerprints(shards: Mapping[str, Mapping[Path, int]]) -> dict[str, Fi
     Args:
         shards: For each stored split its files, and how many of its rows lie in each; 0 where
             nobody counted.
+        beside: A digest of the files that a shard names, empty where it names none.
     """
     found = {}
     for split in SPLITS:
@@ -87,10 +100,10 @@ def shard_fingerprints(shards: Mapping[str, Mapping[Path, int]]) -> dict[str, Fi
             stored, _ = split_source(shards, split, "")
             if split == "train" or stored != "train":
                 rows = shards[stored]
-                parts = [
-                    (f"{file.name} {_digest_of_ends(file)} {rows[file]}", file.stat().st_size)
-                    for file in rows
-                ]
+                parts = []
+                for file, num_rows in rows.items():
+                    told = f"{file.name} {_digest_of_ends(file)} {num_rows}{beside(file)}"
+                    parts.append((told, file.stat().st_size))
                 found[split] = fingerprint(sum(rows.values()), parts)
     return found
 

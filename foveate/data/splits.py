@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Float64, Int64
 
 from foveate.data import scenes
-from foveate.data.notes import say_once
+from foveate.data.notes import NAMES_IN_A_LINE, listed, say_once
 
 HELD_OUT = {"val": (0.0, 0.1), "test": (0.1, 0.2)}
 """Between which places the rows of train lie that a split takes which the set lacks."""
@@ -78,7 +78,15 @@ def choose_rows(
         ValueError: The set called ``name`` has no rows for the split.
     """
     source, held_out = split_source(num_rows, split, name)
-    for other in sorted(num_rows.keys() - set(scenes.SPLITS)):
+    others = num_rows.keys() - set(scenes.SPLITS)
+    if len(others) > NAMES_IN_A_LINE:
+        rows = sum(num_rows[other] for other in others)
+        say_once(
+            f"left out of {name}: {rows} rows of {len(others)} splits, {listed(others)}; "
+            f"known are {KNOWN_SPLITS}"
+        )
+        others = set()
+    for other in sorted(others):
         say_once(
             f"left out of {name}: {num_rows[other]} rows of split {other!r}; "
             f"known are {KNOWN_SPLITS}"
@@ -105,7 +113,7 @@ def split_source(num_rows: Collection[str], split: str, name: str) -> tuple[str,
     if source not in num_rows:
         raise ValueError(
             f"{name} has no {split} split, nor train to hold it out of; it has "
-            f"{sorted(num_rows)}, and known are {KNOWN_SPLITS}; of parquet or tar files, "
+            f"{listed(num_rows)}, and known are {KNOWN_SPLITS}; of parquet or tar files, "
             "--split-column None takes all rows and holds val and test out of them"
         )
     held_out = [part for part in HELD_OUT if part not in stored_as]

@@ -44,6 +44,8 @@ LOADER_WORKER = "DataLoader worker"
 """What torch's error says of a worker that is gone."""
 RENAMED = {"rank": "process", "world_size": "num_processes"}
 """Settings under other names in the states of older checkpoints."""
+ADDED = frozenset({"content", "image_column", "split_column"})
+"""Settings that the states of older checkpoints lack."""
 
 
 class ImageStream:
@@ -104,13 +106,8 @@ class ImageStream:
         if split not in scenes.SPLITS:
             raise ValueError(f"split must be one of {', '.join(scenes.SPLITS)}, got {split!r}")
         _check_processes(num_workers, process, num_processes)
-        opened = open_source(
-            source,
-            split,
-            image_column=image_column,
-            split_column=split_column,
-            skip_damaged=skip_damaged,
-        )
+        columns = {"image_column": image_column, "split_column": split_column}
+        opened = open_source(source, split, **columns, skip_damaged=skip_damaged)
         lanes = max(1, num_workers)
         if lanes * num_processes > len(opened.names):
             raise ValueError(
@@ -126,6 +123,7 @@ class ImageStream:
             "num_workers": num_workers,
             "process": process,
             "num_processes": num_processes,
+            **{name: str(column) for name, column in columns.items()},
             **opened.digests(),
         }
         self._reader = Reader(
@@ -198,8 +196,7 @@ class ImageStream:
         """
         settings = {RENAMED.get(name, name): value for name, value in state["settings"].items()}
         for name, value in self._settings.items():
-            # States of before there was a digest of the content have none.
-            stored = settings.get(name, value) if name == "content" else settings[name]
+            stored = settings.get(name, value) if name in ADDED else settings[name]
             if stored == value or (data_changed_ok and name in ("source", "content")):
                 continue
             if name == "content":

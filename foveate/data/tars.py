@@ -2,7 +2,8 @@
 
 An archive is damaged where a header does not follow at once on the member before, or where it does
 not end in two blocks of zeros and at most a record of them more. Python's tarfile takes all of that
-for the end of the archive, so each member's place is checked here.
+for the end of the archive, so each member's place is checked here. More zeros than that may be all
+that a failed copy left of samples.
 """
 
 from __future__ import annotations
@@ -24,6 +25,9 @@ _TAR_IMAGES = frozenset(suffix[1:] for suffix in IMAGE_SUFFIXES)
 _TAR_LABELS = frozenset({"cls", "json"})
 _END = 2 * tarfile.BLOCKSIZE
 """Zeros at the end of an archive; a writer may add more, to fill a record."""
+_LARGE_RECORDS = tuple(tarfile.BLOCKSIZE << power for power in range(5, 17))
+"""Records that ``tar -b`` writes instead of the usual 10 KiB, bytes; files are multiples of one."""
+_ZEROS = "a hole of zeros"
 _COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")
 """How gzip, bzip2, xz and zstandard begin."""
 _ADVICE = "write it again, or add --skip-damaged"
@@ -57,6 +61,16 @@ class TarSource(PieceSource):
     """Splits that are held out of these files."""
     skip_damaged: bool
     kind: ClassVar[str] = "tar files"
+
+    @property
+    def advice(self) -> str:
+        """What to do where a worker's share has no images."""
+        if not self.held_out:
+            return super().advice
+        return (
+            f"no sample in it falls into {self.split} by its name; give more samples, use fewer "
+            f"workers, or store {self.split} in files of its own"
+        )
 
     def read(self, piece: int, row: int) -> Iterator[Sample]:
         """Yield the samples of a file that belong to the split, without the first ``row``.
@@ -125,12 +139,16 @@ class _Damage:
     num_samples: int = 0
     num_bytes: int = 0
     first: str = ""
+    """The first reason why nothing could be read between samples."""
+    first_sample: str = ""
+    """The first reason why a sample is not whole."""
 
     def between(self, offset: int, next_offset: int, what: str) -> None:
         """Note that nothing can be read between two offsets."""
         what = f"{what} at byte {offset}"
         if not self.skip:
-            raise ValueError(f"cannot read {self.file} as tar: {what}; {_ADVICE}")
+            hint = " (tar -A leaves zeros, too)" if what.startswith(_ZEROS) else ""
+            raise ValueError(f"cannot read {self.file} as tar: {what}; {_ADVICE}{hint}")
         self.num_bytes += max(0, next_offset - offset)
         self.first = self.first or f"; {what}"
 
@@ -139,13 +157,14 @@ class _Damage:
         if not self.skip:
             raise error
         self.num_samples += 1
+        self.first_sample = self.first_sample or f" (the first: {error})"
 
     def say(self) -> None:
         """Say what was skipped, if anything."""
         if self.num_samples or self.first:
             say_once(
-                f"skipped in {self.file}: {self.num_samples} samples that are not whole, and "
-                f"{self.num_bytes} bytes between samples{self.first}"
+                f"skipped in {self.file}: {self.num_samples} samples that are not whole"
+                f"{self.first_sample}, and {self.num_bytes} bytes between samples{self.first}"
             )
 
 
@@ -171,6 +190,7 @@ def _parts(opened: tarfile.TarFile, damage: _Damage) -> Iterator[_Part]:
         except tarfile.TarError as error:
             return damage.between(end, size, " ".join(str(error).split()))
         next_offset = size if member is None else member.offset
+        end = _after_global_headers(damage.file, end, next_offset)
         problem = _problem(damage.file, end, next_offset, at_end=member is None)
         if problem:
             damage.between(end, next_offset, problem)
@@ -181,6 +201,24 @@ def _parts(opened: tarfile.TarFile, damage: _Damage) -> Iterator[_Part]:
         # A link stands for a file that the archive holds already.
         if (member.isfile() or member.islnk() or member.issym()) and part.name.name[:1] != ".":
             yield part
+
+
+def _after_global_headers(file: Path, offset: int, next_offset: int) -> int:
+    """Return where the headers end that are about all members; tarfile reads them unseen."""
+    with file.open("rb") as opened:
+        while offset < next_offset:
+            opened.seek(offset)
+            try:
+                header = tarfile.TarInfo.frombuf(
+                    opened.read(tarfile.BLOCKSIZE), tarfile.ENCODING, "surrogateescape"
+                )
+            except tarfile.HeaderError:
+                break
+            end = offset + tarfile.BLOCKSIZE * (1 + -(-header.size // tarfile.BLOCKSIZE))
+            if header.type != tarfile.XGLTYPE or end > next_offset:
+                break
+            offset = end
+    return offset
 
 
 def _problem(file: Path, offset: int, next_offset: int, *, at_end: bool) -> str | None:
@@ -194,10 +232,16 @@ def _problem(file: Path, offset: int, next_offset: int, *, at_end: bool) -> str 
         if any(first):
             return "a bad header"
         blocks = iter(lambda: opened.read(min(2**20, next_offset - opened.tell())), b"")
-        # The longest end: the last block of a record did not suffice, hence another record.
-        if any(any(block) for block in blocks) or not at_end or length >= _END + tarfile.RECORDSIZE:
-            return "a hole of zeros"
+        if any(any(block) for block in blocks) or not at_end or length >= _longest_end(next_offset):
+            return _ZEROS
     return "it is cut off, without an archive's end," if length < _END else None
+
+
+def _longest_end(size: int) -> int:
+    """Return how many bytes of zeros are too many at the end of an archive."""
+    fitting = (record for record in _LARGE_RECORDS if size % record == 0)
+    # The last block of a record did not suffice, hence another record.
+    return _END + max(tarfile.RECORDSIZE, *fitting, 0)
 
 
 def _sample(opened: tarfile.TarFile, where: str, parts: list[_Part]) -> Sample:

@@ -105,6 +105,35 @@ def _end_with(parent: int) -> None:
     os._exit(1)
 
 
+@dataclass
+class _Skips:
+    """Images that a worker has left out: the first is named, and all of an epoch are counted."""
+
+    worker: str
+    first: bool = True
+    epoch: int | None = None
+    count: int = 0
+
+    def add(self, error: ValueError) -> None:
+        """Count one; name the first, and say at 10, 100, ... how many there are by now."""
+        if self.first:
+            say_once(f"skipped: {error}")
+        self.first = False
+        self.count += 1
+        if self.count > 1 and self.count == 10 ** (len(str(self.count)) - 1):
+            self._say("so far in an epoch")
+
+    def enter(self, epoch: int) -> None:
+        """Say how many there were where an epoch ends: once, if it is the same in each."""
+        if epoch != self.epoch and self.count:
+            self._say("in an epoch")
+            self.count = 0
+        self.epoch = epoch
+
+    def _say(self, when: str) -> None:
+        say_once(f"skipped {when}: {self.count} images that cannot be read, by {self.worker}")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Reader:
     """From a lane, one worker of one process, and its position to its batches."""
@@ -145,20 +174,23 @@ class Reader:
         """Yield pixels and label of each sample, with the position after it."""
         mode = "L" if self.channels == 1 else "RGB"
         height, width = self.image_size
-        skipped = 0
+        skips, in_a_row = _Skips(f"worker {start.lane + 1} of {self.num_lanes}"), 0
         for sample, position in self._shuffled(start):
+            skips.enter(position["epoch"])
             try:
+                if isinstance(sample, ValueError):
+                    raise sample
                 pixels = decoding.decode_image(sample.content, sample.where, mode, (width, height))
             except ValueError as error:
-                skipped += 1
-                if not self.skip_damaged or skipped == SKIPPED_IN_A_ROW:
+                in_a_row += 1
+                if not self.skip_damaged or in_a_row == SKIPPED_IN_A_ROW:
                     raise
-                say_once(f"skipped: {error}")
+                skips.add(error)
                 continue
-            skipped = 0
+            in_a_row = 0
             yield pixels, sample.label, position
 
-    def _shuffled(self, start: Start) -> Iterator[tuple[Sample, Position]]:
+    def _shuffled(self, start: Start) -> Iterator[tuple[Sample | ValueError, Position]]:
         """Yield the samples block by block, each with the position after it."""
         at = start.position
         while True:
@@ -183,11 +215,13 @@ class Reader:
             if at["block"] == 0:
                 raise ValueError(
                     f"a worker's share of {len(self.source.names)} {self.source.kind} holds no "
-                    "images; remove empty ones or use fewer workers"
+                    f"images; {self.source.advice}"
                 )
             at = Position(epoch=at["epoch"] + 1, piece=0, row=0, block=0, taken=0)
 
-    def _read_epoch(self, lane: int, at: Position) -> Iterator[tuple[Sample, int, int]]:
+    def _read_epoch(
+        self, lane: int, at: Position
+    ) -> Iterator[tuple[Sample | ValueError, int, int]]:
         """Yield the rest of a lane's epoch, with the piece and how much of it was read."""
         random = np.random.default_rng((self.seed, at["epoch"], 0))
         dealt = random.permutation(len(self.source.names))

@@ -194,6 +194,7 @@ def test_a_state_of_other_settings_or_data_is_refused(source: Path) -> None:
         "num_processes": {"num_workers": 2, "num_processes": 2},
         "batch_size": {"num_workers": 2, "batch_size": 5},
         "shuffle_buffer": {"num_workers": 2, "shuffle_buffer": 5},
+        "split_column": {"num_workers": 2, "split_column": None},
     }.items():
         with pytest.raises(ValueError, match=f"the state has {name} .*; make the stream with"):
             make(source, **options).load_state_dict(state)
@@ -214,6 +215,7 @@ def test_a_state_of_older_names_continues(source: Path) -> None:
         settings.pop("process"),
         settings.pop("num_processes"),
     )
+    del settings["image_column"], settings["split_column"]
     resumed = make(source)
     resumed.load_state_dict(state)
     assert take(resumed, 1) == take(stream, 1)

@@ -109,6 +109,9 @@ def test_tar_samples_are_held_out_by_name(shard: Path) -> None:
     resumed.load_state_dict(state)
     assert [int(next(resumed).images[0, 0, 0, 0]) for _ in range(5)] == expected
     assert not set(batches) & set(expected)
+    write_tar(shard, [("000.png", encoded(numbered(0)))])
+    with pytest.raises(ValueError, match=r"no images; no sample in it falls into (val|train).*own"):
+        [epoch(shard, split=split, split_column=None) for split in ("val", "train")]
 
 
 @pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
@@ -128,6 +131,24 @@ def test_every_form_of_tar_is_read_to_its_end(form: int, tmp_path: Path) -> None
     whole = file.read_bytes().rstrip(b"\0")
     file.write_bytes(whole + bytes(-len(whole) % 512 + 1024))
     assert epoch(file) == [0, 1, 2, 3, 4, 3]
+    # tar -b 512 fills records of 256 KiB.
+    file.write_bytes(whole + bytes(-len(whole) % 2**18))
+    assert epoch(file) == [0, 1, 2, 3, 4, 3]
+
+
+def test_headers_about_all_members_are_no_damage(tmp_path: Path) -> None:
+    file = tmp_path / "a.tar"
+    headers = {"comment": "as git archive writes it" * 30}
+    with tarfile.open(file, "w", format=tarfile.PAX_FORMAT, pax_headers=headers) as opened:
+        for n in range(3):
+            member = tarfile.TarInfo(f"{n}.png")
+            member.size = len(encoded(numbered(n)))
+            opened.addfile(member, io.BytesIO(encoded(numbered(n))))
+    assert epoch(file) == [0, 1, 2]
+    whole = file.read_bytes()
+    file.write_bytes(b"x" + whole[1:])
+    with pytest.raises(ValueError, match="a bad header at byte 0"):
+        epoch(file)
 
 
 # What is damaged.
@@ -202,7 +223,9 @@ def test_a_shard_of_samples_that_are_not_whole_is_an_error_or_a_counted_skip(
         with pytest.raises(ValueError, match=f"sample a of .*{number}.tar"):
             epoch(file)
         assert epoch(file, skip_damaged=True) == [7, 7]
-        assert capsys.readouterr().err.startswith("skipped")
+        said = capsys.readouterr().err
+        assert said.startswith("skipped")
+        assert "sample a of" in said, "the reason"
 
 
 def test_names_with_several_dots_are_told_of_the_rule(tmp_path: Path) -> None:
