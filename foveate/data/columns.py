@@ -139,6 +139,11 @@ def name_in(cell: object) -> str | None:
     return cell if isinstance(cell, str) and cell else None
 
 
+def holds_paths(schema: pyarrow.Schema, image: str) -> bool:
+    """Whether the images of a column are files that it names."""
+    return not _holds_images(schema.field(image).type)
+
+
 def own_class_names(file: Path | str, schema: pyarrow.Schema, label: str | None) -> tuple[str, ...]:
     """Return the class names that a table gives.
 

@@ -23,6 +23,7 @@ from foveate.data.columns import (
     SPLIT_COLUMN,
     Columns,
     find_columns,
+    holds_paths,
     image_in,
     name_in,
     own_class_names,
@@ -131,10 +132,11 @@ def _files_named_by(file: Path, image: str) -> str:
     """
     digest, names = hashlib.sha256(), 0
     with _opened(file) as opened:
-        if column_of_names(opened.schema_arrow, image) != image:
+        if not holds_paths(opened.schema_arrow, image):
             return ""
         for number in range(opened.num_row_groups):
-            for name in filter(None, _stored_names(opened, number, image)):
+            cells = _read_group(opened, number, [image])[image].to_pylist()
+            for name in filter(None, map(name_in, cells)):
                 size = -1
                 with contextlib.suppress(OSError):  # Reading it says that it is not there.
                     size = (file.parent / name).stat().st_size
