@@ -36,9 +36,8 @@ def one_line(complaint: str) -> str:
     """Strip tyro's box, its headline and its pointers to other subcommands from a complaint."""
     lines = [re.sub(BOX, " ", line).strip() for line in complaint.splitlines()]
     lines = [line for line in lines if line][1:]
-    end = next(
-        (i for i, line in enumerate(lines) if line.startswith("For full helptext")), len(lines)
-    )
+    notes = ("For full helptext", "Argument helptext")
+    end = next((i for i, line in enumerate(lines) if line.startswith(notes)), len(lines))
     end = next((i for i, line in enumerate(lines[:end]) if line.startswith("in python")), end)
     return re.sub(r"^Error parsing [\w.-]+: ", "", " ".join(lines[:end]))
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import operator
 import struct
 import warnings
 from collections.abc import Iterator
@@ -71,9 +72,16 @@ def height_and_width(image_size: ImageSize) -> tuple[int, int]:
     """Return an image size as height and width.
 
     Raises:
-        ValueError: A side is less than 1 pixel, or the image has more than MAX_PIXELS.
+        ValueError: It is neither one whole number nor two, a side is less than 1 pixel, or the
+            image has more than MAX_PIXELS.
     """
-    height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
+    sides = (image_size, image_size) if isinstance(image_size, int | np.integer) else image_size
+    try:
+        height, width = (operator.index(side) for side in sides)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"image_size must be a side or (height, width) in whole pixels, got {image_size!r}"
+        ) from error
     if min(height, width) < 1:
         raise ValueError(f"image_size must be at least 1 pixel, got {image_size}")
     if height * width > MAX_PIXELS:

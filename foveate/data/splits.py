@@ -110,6 +110,8 @@ def split_source(num_rows: Collection[str], split: str, name: str) -> tuple[str,
     if "test" not in stored_as and "val" in stored_as:
         stored_as["test"] = stored_as.pop("val")
     source = stored_as.get(split, "train")
+    if not num_rows:
+        raise ValueError(f"{name} holds no images")
     if source not in num_rows:
         raise ValueError(
             f"{name} has no {split} split, nor train to hold it out of; it has "

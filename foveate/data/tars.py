@@ -281,9 +281,15 @@ def _tar_label(found: dict[str, bytes], where: str) -> int:
         json = found.get("json", b"null")
         label = int(found["cls"]) if "cls" in found else read_json(json, "its .json")
     except ValueError as error:
-        raise ValueError(f"{where}: its .cls or .json cannot be read ({error})") from error
+        raise ValueError(
+            f"{where}: its .cls must hold a class number and its .json JSON ({error}); tar files "
+            "take no text as classes, since they hold no list of them"
+        ) from error
     if isinstance(label, dict):
         label = next((label[name] for name in LABEL_COLUMNS if name in label), None)
     if isinstance(label, str):
-        raise ValueError(f"{where}: its class must be an integer, got {label!r}")
+        raise ValueError(
+            f"{where}: its class must be an integer, got {label!r}: tar files hold no list of "
+            "classes to number text by"
+        )
     return Classes(()).number(label, where)

@@ -145,7 +145,9 @@ def ordering(name: str, grid: Grid, **options: int | float) -> Ordering:
     """
     build = lookup("order", name, {**ORDERINGS, **SUBSETS})
     checked = checked_options(name, build, grid, options)
-    with blaming("order", name, f" on a {grid[0]}x{grid[1]} grid"):
+    # Often the order itself is given, which takes images.
+    what = f" called with the grid {tuple(grid)}, to return a function of images"
+    with blaming("order", name, what):
         built = build(grid, **checked)
     if not isinstance(built, Ordering):
         raise ValueError(f"order {name!r} must return a function of images, got {told(built)}")
