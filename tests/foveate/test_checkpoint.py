@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import pickle
 import random
@@ -172,19 +173,21 @@ def test_weights_that_are_not_finite_are_never_written(part: str, tmp_path: Path
     assert read_newest(tmp_path).state["iteration"] == 2
 
 
-@pytest.fixture
+@contextlib.contextmanager
 def full_disk() -> Iterator[None]:
-    """No file may grow beyond 1,000 bytes."""
+    """No file may grow beyond 1,000 bytes, not even the one that pytest's output goes to."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
-def test_a_full_disk_leaves_what_was_there(tmp_path: Path, full_disk: None) -> None:
+def test_a_full_disk_leaves_what_was_there(tmp_path: Path) -> None:
     kept = tmp_path / CHECKPOINT
     kept.write_bytes(b"precious")
-    with pytest.raises(ValueError, match="File too large"):
+    with pytest.raises(ValueError, match="File too large"), full_disk():
         save_checkpoint(tmp_path, state_at(2))
     assert [each.read_bytes() for each in tmp_path.iterdir()] == [b"precious"]
     with pytest.raises(ValueError, match="cannot write"):
