@@ -34,7 +34,7 @@ def locked(directory: Path) -> Iterator[None]:
     """
     if directory.exists() and not directory.is_dir():
         raise ValueError(f"{directory} is a file; choose a folder with --out")
-    own = directory.resolve()
+    own = Path(os.path.realpath(directory))  # Which does not mind a link to itself.
     if own in _OURS:
         raise ValueError(f"{directory} is being written by this process; choose another --out")
     missing = [each for each in (directory, *directory.parents) if not each.exists()]

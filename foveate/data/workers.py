@@ -95,7 +95,7 @@ def _end_with(parent: int) -> None:
     The loader's own workers look for their parent every five seconds, between batches.
     """
     sentinels = []
-    if os.getppid() != parent:
+    if multiprocessing.get_start_method() != "fork":
         # Started by a server, as is the way of Python 3.14, which tells of the parent's end.
         started_by = multiprocessing.parent_process()
         assert started_by is not None, "a worker has a parent"

@@ -86,3 +86,9 @@ def test_a_process_does_not_write_one_folder_twice_at_once(tmp_path: Path) -> No
         assert (tmp_path / "run" / LOCK).exists()
     with locked(tmp_path / "run"):
         pass
+
+
+def test_a_folder_that_is_a_link_to_itself_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "run").symlink_to(tmp_path / "run")
+    with pytest.raises(ValueError, match="run"), locked(tmp_path / "run"):
+        pass
