@@ -459,7 +459,11 @@ def test_wandb_works_offline(tmp_path: Path) -> None:
         ("bench", ["device", "--device", "toaster"], "'toaster' cannot be used here"),
         ("probe", ["--run", "nowhere"], "no run folder at nowhere"),
         ("scanpaths", ["--run", "nowhere"], "no run folder at nowhere"),
-        ("scanpaths", ["--run", "RUN", "--index", "999999"], "image 999999 does not exist"),
+        (
+            "scanpaths",
+            ["--run", "RUN", "--index", "999999"],
+            "image 999999 of --index does not exist",
+        ),
         ("scanpaths", ["--run", "RUN", "--order", "rastr"], "did you mean 'raster'"),
     ],
 )
