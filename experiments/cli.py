@@ -69,16 +69,6 @@ class Stopped(KeyboardInterrupt):
         self.number = number
 
 
-def lost_worker(mistake: Exception) -> str | None:
-    """Describe what torch raises wherever the program is when a worker of a stream ends."""
-    if not isinstance(mistake, RuntimeError) or "DataLoader worker" not in str(mistake):
-        return None
-    return (
-        "a process that reads the stream was killed, perhaps for want of memory; the last "
-        f"checkpoint is intact: go on with --resume [{mistake}]"
-    )
-
-
 def again(*, resume: bool) -> str:
     """Return the command as the user typed it, or with ``--resume``."""
     launcher = "torchrun ... " if "TORCHELASTIC_RUN_ID" in os.environ else "python "
@@ -105,6 +95,8 @@ def run(main: Callable[[Config], object], config: Config) -> None:
             sys.stderr.write(f"{stop}; go on with: {again(resume=trains)}\n")
         raise SystemExit(128 + stop.number) from None
     except Exception as mistake:
+        from foveate.data.workers import lost_worker  # Imports torch, which --help need not.
+
         described = lost_worker(mistake) or blame(mistake)
         if described is None or os.environ.get("FOVEATE_DEBUG"):
             raise

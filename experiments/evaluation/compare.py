@@ -55,7 +55,7 @@ def compare(
     paths = scanpaths(run, images, looked_at, oracle_limit=few, scanners=scanners)
     by = judge or run
     curves = {name: error_curves_of(by.model, images, path) for name, path in paths.items()}
-    check_finite(curves, by)
+    check_errors(curves, by)
     area = {name: curve[:, 1:].mean(1) for name, curve in curves.items()}
     rows = order_errors(curves, area)
     gap, gap_ci95 = gap_closed(area, "oracle")
@@ -99,7 +99,7 @@ def images_of(
     return test, images, looked_at
 
 
-def check_finite(curves: dict[str, Float[np.ndarray, "R S"]], run: Run) -> None:
+def check_errors(curves: dict[str, Float[np.ndarray, "R S"]], run: Run) -> None:
     """Raise ValueError if the errors of a model are not finite."""
     broken = sum(int((~np.isfinite(curve).all(1)).sum()) for curve in curves.values())
     if broken:

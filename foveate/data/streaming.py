@@ -27,7 +27,15 @@ from foveate.data.hub import HubDataset
 from foveate.data.images import ImageSet
 from foveate.data.labels import find_classes
 from foveate.data.pieces import open_source
-from foveate.data.workers import Delivery, ImageBatch, Position, Reader, Start, Worker
+from foveate.data.workers import (
+    Delivery,
+    ImageBatch,
+    Position,
+    Reader,
+    Start,
+    Worker,
+    lost_worker,
+)
 
 
 class StreamState(TypedDict):
@@ -40,8 +48,6 @@ class StreamState(TypedDict):
     """One for each worker."""
 
 
-LOADER_WORKER = "DataLoader worker"
-"""What torch's error says of a worker that is gone."""
 RENAMED = {"rank": "process", "world_size": "num_processes"}
 """Settings under other names in the states of older checkpoints."""
 ADDED = frozenset({"content", "image_column", "split_column"})
@@ -158,13 +164,10 @@ class ImageStream:
         try:
             delivery = next(self._deliveries)
         except RuntimeError as error:
-            if LOADER_WORKER not in str(error):
+            if (described := lost_worker(error)) is None:
                 raise
             self._deliveries = None
-            raise ValueError(
-                "a worker of the stream was killed, perhaps for want of memory; the last "
-                f"checkpoint is intact: go on with --resume [{' '.join(str(error).split())}]"
-            ) from error
+            raise ValueError(described) from error
         if isinstance(delivery, str):
             self._deliveries = None
             raise ValueError(delivery)

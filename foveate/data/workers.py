@@ -89,6 +89,16 @@ class Worker(IterableDataset[Delivery | str]):
             yield str(error)
 
 
+def lost_worker(error: Exception) -> str | None:
+    """Describe what torch raises, wherever the program is, when a worker ends; None: all else."""
+    if not isinstance(error, RuntimeError) or "DataLoader worker" not in str(error):
+        return None
+    return (
+        "a worker of the stream was killed, perhaps for want of memory; the last checkpoint is "
+        f"intact: go on with --resume [{' '.join(str(error).split())}]"
+    )
+
+
 def _end_with(parent: int) -> None:
     """End this process when its parent is gone, also where that was killed.
 
