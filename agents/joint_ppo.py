@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any, cast
 
 import numpy as np
@@ -14,7 +15,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Logger
 from torch import Tensor, nn
 
-from agents.policies import PointerPolicy
+from agents.policies import PointerPolicy, PolicyConfig
 from agents.sb3 import PointerActorCriticPolicy, ScanVecEnv
 from envs.vector import ImageScanVectorEnv
 from foveate.finite import NotFinite
@@ -62,7 +63,9 @@ class JointPPO:
     sb3-contrib's defaults but for the epochs, since the model moves between rollouts.
     """
 
-    def __init__(self, env: ImageScanVectorEnv, *, discount: float, hidden_dim: int, seed: int):
+    def __init__(
+        self, env: ImageScanVectorEnv, *, discount: float, policy: PolicyConfig, seed: int
+    ):
         self.seed = seed
         self.ppo = MaskablePPO(
             PointerActorCriticPolicy,
@@ -72,7 +75,7 @@ class JointPPO:
             n_epochs=4,
             gamma=discount,
             gae_lambda=0.95,
-            policy_kwargs={"hidden_dim": hidden_dim},
+            policy_kwargs=asdict(policy),
             seed=seed,
             device=next(env.model.parameters()).device,
         )

@@ -177,6 +177,7 @@ class PointerActorCriticPolicy(MaskableMultiInputActorCriticPolicy):
         action_space: gym.spaces.Discrete,
         lr_schedule: Callable[[float], float],
         hidden_dim: int = 64,
+        doubt: float = 2.0,
         **kwargs: Any,
     ) -> None:
         if "query_states" not in observation_space.spaces:
@@ -184,8 +185,9 @@ class PointerActorCriticPolicy(MaskableMultiInputActorCriticPolicy):
                 "PointerActorCriticPolicy reads obs='latent'; "
                 "use MultiInputPolicy or CnnPolicy for the others"
             )
-        self.config, self.latent_space = PolicyConfig(hidden_dim=hidden_dim), observation_space
-        # Orthogonal layers would undo the zero start that makes the first policy uniform.
+        self.config = PolicyConfig(hidden_dim=hidden_dim, doubt=doubt)
+        self.latent_space = observation_space
+        # Orthogonal layers would undo the zero start, by which the first policy is its doubt.
         kwargs = {
             **kwargs,
             "features_extractor_class": PassThrough,

@@ -13,6 +13,7 @@ import torch
 from agents.policies import PointerPolicy, PolicyConfig
 from envs.toy import cue_set
 from experiments.training.config import TrainConfig
+from experiments.training.groups import PolicyTraining
 from foveate.data import ImageSet, load_data
 from foveate.data.captions import Captions, patch_captions
 from foveate.data.pieces import open_source
@@ -154,7 +155,15 @@ def build(
             "add --iterations 0, or for saim and semaim --target pixels"
         )
     check_scans(config, model)
-    return model, PointerPolicy(config.model.embed_dim, PolicyConfig()).to(config.run.device)
+    policy = PointerPolicy(config.model.embed_dim, policy_config(config.policy))
+    return model, policy.to(config.run.device)
+
+
+def policy_config(options: PolicyTraining | None) -> PolicyConfig:
+    """Return the policy's sizes and start; one that never learns is uniformly random."""
+    if options is None or options.schedule == "frozen":
+        return PolicyConfig(doubt=0.0)
+    return PolicyConfig(doubt=options.doubt)
 
 
 def check_scans(config: TrainConfig, model: AnyOrderTransformer) -> None:

@@ -122,6 +122,10 @@ class PolicyTraining:
     """Discount per fixation."""
     entropy_weight: float = 0.03
     """Entropy bonus at the start; it falls with the learning rate."""
+    doubt: float = 2.0
+    """Factor of the model's expected log error in the logits of the untrained policy, which is thus
+    a soft uncertainty rule; the factor is learned. 0 = the policy starts uniform, and does not see
+    the expected error. With schedule frozen it is 0."""
     group: int = 4
     """Scans of the same image that are one another's baseline."""
     num_candidates: int | None = None
@@ -147,7 +151,7 @@ class PolicyTraining:
 
     def __post_init__(self) -> None:
         check_share(self, "random_share", "discount")
-        check_at_least(self, 0, "policy_lr", "entropy_weight")
+        check_at_least(self, 0, "policy_lr", "entropy_weight", "doubt")
         check_at_least(self, 1, "iterations", "batch_size", "policy_every", "alternate_every")
         check_at_least(self, 2, "num_candidates")
         if self.group < 2:

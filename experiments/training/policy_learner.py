@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 
 from agents.group_relative import PolicyStep, policy_step
-from agents.policies import PointerPolicy, PolicyConfig
+from agents.policies import PointerPolicy
 from envs.vector import ImageScanVectorEnv
 from experiments.training.batches import Scans, TrainingImages
+from experiments.training.build import policy_config
 from experiments.training.config import TrainConfig
 from experiments.training.distributed import Processes, parameters_together
 from experiments.training.groups import PolicyTraining
@@ -194,7 +195,7 @@ class MaskablePPOLearner:
         self.ppo = JointPPO(
             env,
             discount=options.discount,
-            hidden_dim=PolicyConfig().hidden_dim,
+            policy=policy_config(options),
             seed=config.run.seed,
         )
         self.policy, self.optimizer = self.ppo.pointer, self.ppo.optimizer

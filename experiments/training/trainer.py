@@ -85,7 +85,7 @@ class Trainer:
 
     @property
     def policy_has_learned(self) -> bool:
-        """Whether the policy is another than the uniformly random one that it started as."""
+        """Whether the policy is another than the one that it started as."""
         options = self.config.policy
         warmup = self.config.optimization.warmup_iterations
         return options is not None and options.schedule != "frozen" and self.iteration > warmup

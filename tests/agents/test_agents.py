@@ -160,19 +160,41 @@ def test_log_probabilities_are_of_the_distribution_sampled(
 
 
 def test_log_probabilities_of_candidates_are_of_the_choice_among_them(
-    model: AnyOrderTransformer, policy: PointerPolicy, images: Tensor
+    model: AnyOrderTransformer, images: Tensor
 ) -> None:
     """Chosen among two, uniformly, each has half the probability."""
-    torch.nn.init.zeros_(policy.score.weight)
+    policy = PointerPolicy(model.config.embed_dim, PolicyConfig(doubt=0.0))
     done = step(model, policy, images, num_candidates=2)
     torch.testing.assert_close(done.log_prob.exp(), torch.full((20, 3), 0.5))
     assert all(len(set(row)) == 3 for row in done.order.tolist())
 
 
-def test_an_untrained_policy_is_uniform(model: AnyOrderTransformer, images: Tensor) -> None:
+@pytest.mark.parametrize("doubt", [0.0, 2.0])
+def test_an_untrained_policy_is_its_doubt(
+    model: AnyOrderTransformer, images: Tensor, doubt: float
+) -> None:
+    """Probabilities are proportional to the expected error to the power of the factor."""
+    fresh = PointerPolicy(model.config.embed_dim, PolicyConfig(doubt=doubt))
+    episode = Episode(model, images, budget=3)
+    episode.step(torch.arange(5))
+    seen = episode.observe()
+    power = (doubt * seen.log_error).exp() * seen.selectable
+    probability = fresh.distribution(seen).probs.detach()
+    torch.testing.assert_close(probability, power / power.sum(1, keepdim=True))
+    rule = scan_with(UncertaintyAgent(), model, images, 4)
+    if doubt:
+        torch.testing.assert_close(scan_with(PolicyAgent(fresh), model, images, 4), rule)
+
+
+def test_the_factor_of_doubt_is_learned_and_its_gradient_stays_with_the_policy(
+    model: AnyOrderTransformer, images: Tensor
+) -> None:
     fresh = PointerPolicy(model.config.embed_dim, PolicyConfig())
-    probability = fresh.distribution(Episode(model, images, budget=2).observe()).probs.detach()
-    torch.testing.assert_close(probability, torch.full((5, 12), 1 / 12))
+    step(model, fresh, images).loss.backward()
+    assert fresh.doubt is not None
+    assert fresh.doubt.grad is not None
+    assert fresh.doubt.grad != 0
+    assert all(parameter.grad is None for parameter in model.parameters())
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from stable_baselines3 import DQN, PPO, SAC
 import envs
 from agents.baselines import scan_with
 from agents.joint_ppo import AfterRollout, JointPPO, minibatch_size
-from agents.policies import PolicyAgent
+from agents.policies import PolicyAgent, PolicyConfig
 from agents.sb3 import PointerActorCriticPolicy, ScanVecEnv
 from envs.toy import CUE
 from foveate.data import ImageSet
@@ -62,7 +62,7 @@ def test_the_adapter_says_what_the_environment_says(
 def test_joint_ppo_is_what_its_docstring_says(model: AnyOrderTransformer, data: ImageSet) -> None:
     """A rollout is one episode of every row; the rate and the bonus are those of the step."""
     env = envs.ImageScanVectorEnv(8, model=model, data=data, budget=3)
-    joint = JointPPO(env, discount=0.6, hidden_dim=8, seed=0)
+    joint = JointPPO(env, discount=0.6, policy=PolicyConfig(hidden_dim=8), seed=0)
     assert (joint.ppo.n_steps, joint.ppo.batch_size, joint.ppo.n_epochs) == (3, 6, 4)
     assert (joint.ppo.gamma, joint.ppo.gae_lambda) == (0.6, 0.95)
     assert joint.ppo.clip_range(1) == 0.2
@@ -109,17 +109,27 @@ def test_plain_algorithms_run_unmodified(algorithm, name: str, policy: str, obs:
     assert env.action_space.contains(action if action.ndim else int(action))
 
 
-def test_an_untrained_pointer_policy_is_uniform_over_the_unvisited(
-    model: AnyOrderTransformer, data: ImageSet
+@pytest.mark.parametrize("doubt", [0.0, 2.0])
+def test_an_untrained_pointer_policy_is_its_doubt_over_the_unvisited(
+    model: AnyOrderTransformer, data: ImageSet, doubt: float
 ) -> None:
     env = ScanVecEnv(envs.ImageScanVectorEnv(3, model=model, data=data, budget=3))
-    learner = MaskablePPO(PointerActorCriticPolicy, env, n_steps=3, batch_size=9, seed=0)
+    learner = MaskablePPO(
+        PointerActorCriticPolicy,
+        env,
+        n_steps=3,
+        batch_size=9,
+        seed=0,
+        policy_kwargs={"doubt": doubt},
+    )
     env.reset()
     observation, *_ = env.step(np.array([0, 1, 2]))
     tensors, _ = learner.policy.obs_to_tensor(observation)
     masks = get_action_masks(env)
     shares = learner.policy.get_distribution(tensors, masks).distribution.probs.detach()
-    torch.testing.assert_close(shares, torch.from_numpy(masks / 11).float(), atol=1e-6, rtol=0)
+    expected = np.exp(doubt * observation["log_error"]) * masks
+    expected = torch.from_numpy(expected / expected.sum(1, keepdims=True)).float()
+    torch.testing.assert_close(shares, expected, atol=1e-6, rtol=0)
 
 
 def test_a_saved_policy_loads_and_rows_of_any_number_use_it(
@@ -193,7 +203,7 @@ def test_joint_training_leaves_nothing_in_the_temporary_folder(
     """A logger of stable-baselines3 makes a folder: one for every rollout filled the disk."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     env = envs.ImageScanVectorEnv(3, model=model, data=data, budget=2)
-    joint = JointPPO(env, discount=0.7, hidden_dim=4, seed=0)
+    joint = JointPPO(env, discount=0.7, policy=PolicyConfig(hidden_dim=4), seed=0)
     loggers = set()
     for at in range(2):
         joint.step(at, lambda index, order: None, learning_rate=1e-3, entropy_weight=0.0)
