@@ -55,7 +55,7 @@ def test_numbers_are_those_of_the_answers(run: Run) -> None:
         after=(3, 1),
         orders=("random", "policy"),
         read_outs=("queries", "attentive", "seen"),
-        label_shares=(0.3,),
+        label_shares=(0.4,),
         train_limit=60,
         test_limit=30,
     )
@@ -80,8 +80,8 @@ def test_numbers_are_those_of_the_answers(run: Run) -> None:
     assert run.model.config.periphery
     assert known.periphery_alone is not None
     assert list(known.periphery_alone.read_outs) == list(cell.read_outs)
-    fewer = known.label_shares["0.3"]["random"][3]
-    right = known.correct[Answered("random", 3, "seen", "knn", 0.3)]
+    fewer = known.label_shares["random"]["0.4"][3]
+    right = known.correct[Answered("random", 3, "seen", "knn", 0.4)]
     assert fewer.read_outs["seen"].knn == right.mean()
 
 
@@ -141,6 +141,7 @@ def test_the_script_writes_numbers_table_and_picture(
         fixations=(1, 4),
         orders=orders,
         read_outs=("seen",),
+        label_shares=(0.5,),
         train_limit=50,
         test_limit=20,
     )
@@ -154,6 +155,7 @@ def test_the_script_writes_numbers_table_and_picture(
     assert content["linear"]["layer_1"]["accuracy"] > 0
     shown = capsys.readouterr().out
     assert "seen, linear, after" in shown
+    assert "50% of the labels" in shown
     assert ProbeResult.read(path).to_text() in shown
     assert (run.directory / "probe_linear_knn_fixations.png").stat().st_size > 5000
 
