@@ -58,4 +58,5 @@ def _draw_panel(
             axis.axhline(level, color="0.4", linestyle=line, linewidth=1.2, label=label)
     axis.set_title(f"{read_out}, {probe}", fontsize=8)
     axis.set_xlabel("fixations")
+    axis.set_xticks(sorted({k for row in rows.values() for k in row}))
     axis.spines[["top", "right"]].set_visible(False)
