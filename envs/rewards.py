@@ -27,14 +27,14 @@ class Knowledge:
     """What an episode knows between two fixations."""
 
     error: Float[Tensor, "B"]
-    """Squared raw-pixel error summed over the unseen patches, over the image's own error before the
-    first fixation."""
+    """Error summed over the unseen patches, over the image's own error before the first fixation:
+    of raw pixels the squared error, else the loss of the model's target."""
     prediction: Prediction
     """What the model predicts of Q patches."""
     predicted: Int[Tensor, "B Q"]
     """The patches that are predicted: all of them, in raster order, unless candidates are drawn."""
     patch_errors: Float[Tensor, "B Q"]
-    """Mean squared error of each predicted patch; 0 where seen."""
+    """Error of each predicted patch; 0 where seen."""
     content: Float[Tensor, "B D"]
     """Encoder state of the patch seen last: the causal summary of all that has been seen."""
 
@@ -50,10 +50,11 @@ class Fixation:
     is_new: Bool[Tensor, "B S"]
     """Which of them had not been seen before (False at the padding)."""
     initial_error: Float[Tensor, "B"]
-    """Squared error summed over all patches before the first fixation, which errors are divided
-    by."""
-    targets: Float[Tensor, "B N P"]
-    """The true patches, normalized as the model predicts them."""
+    """Error summed over all patches before the first fixation, which errors are divided by."""
+    images: Float[Tensor, "B C H W"]
+    """The true images in [0, 1]."""
+    targets: Float[Tensor, "B N T"]
+    """What the model is to predict of every patch: the true pixels, normalized, or features."""
     model: AnyOrderTransformer
     """The world."""
 
@@ -85,11 +86,6 @@ class Fixation:
     def features_after(self) -> Float[Tensor, "B D"]:
         """The encoder's summary of what has been seen after it."""
         return self.known_after.content
-
-    @cached_property
-    def images(self) -> Float[Tensor, "B C H W"]:
-        """The true images in [0, 1]."""
-        return self.model.unpatchify(self.model.denormalize(self.targets))
 
 
 Reward = Callable[[Fixation], Tensor]

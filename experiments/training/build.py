@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from agents.policies import PointerPolicy, PolicyConfig
 from envs.toy import cue_set
@@ -20,7 +22,7 @@ from foveate.data.pieces import open_source
 from foveate.data.streaming import first_images
 from foveate.finite import not_finite
 from foveate.model import AnyOrderTransformer
-from foveate.model.teachers import teacher_dim
+from foveate.model.teachers import Teacher, attach_teacher, make_teacher, teacher_dim
 from foveate.optim import Muon
 from foveate.orders.segments import Fixations
 
@@ -131,7 +133,7 @@ def build(
     """Build model and policy for images of shape (C, H, W), and words of a recipe with tracks."""
     parts = config.parts
     feature_dim = None
-    if parts.target == "features":
+    if parts.takes_features:
         feature_dim = teacher_dim(config.model.teacher, config.model.embed_dim)
     model = AnyOrderTransformer(
         parts.model_config(
@@ -150,13 +152,33 @@ def build(
     ).to(config.run.device)
     if config.policy is not None and not model.config.scannable:
         raise ValueError(
-            "the policy needs a causal stream whose decoder predicts raw pixels without lateral "
-            f"attention, which recipe {config.model.recipe} is not with these options; "
+            "the policy needs a causal stream whose decoder predicts raw pixels, or unseen "
+            "patches' features, without lateral attention, which recipe "
+            f"{config.model.recipe} is not with these options; "
             "add --iterations 0, or for saim and semaim --target pixels"
         )
     check_scans(config, model)
     policy = PointerPolicy(config.model.embed_dim, policy_config(config.policy))
     return model, policy.to(config.run.device)
+
+
+def build_teacher(
+    config: TrainConfig,
+    model: AnyOrderTransformer,
+    reference: Float[Tensor, "R C H W"] | None = None,
+) -> Teacher | None:
+    """Build the teacher of a model of features, and attach it; None of all other models.
+
+    Args:
+        config: it names the teacher.
+        model: the student.
+        reference: images by which features are standardized in scans; None = a state says it.
+    """
+    if not model.config.takes_features:
+        return None
+    teacher = make_teacher(config.model.teacher, model, config.run.device, reference)
+    attach_teacher(model, teacher)
+    return teacher
 
 
 def policy_config(options: PolicyTraining | None) -> PolicyConfig:

@@ -23,6 +23,7 @@ from experiments.training.build import check_stream, load_split
 from experiments.training.distributed import parameters_together
 from experiments.training.trainer import Trainer
 from foveate.model import AnyOrderTransformer
+from foveate.model.teachers import AverageTeacher
 from foveate.orders.segments import Fixations
 
 NUM_IMAGES = 64
@@ -60,6 +61,8 @@ class Validation:
         # Orders and models of one's own might draw from the global generators.
         with torch.random.fork_rng(devices):
             measured = {"validation_loss": self._loss(trainer)}
+            if isinstance(teacher := trainer.model_learner.teacher, AverageTeacher):
+                measured["validation_feature_std"] = teacher.spread(self.images)
             if not model.config.scannable:
                 return measured
             with parameters_together(model):
