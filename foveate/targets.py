@@ -246,11 +246,20 @@ class PixelsAndFeatures(Features):
     def loss(
         self, values: Float[Tensor, "*#B Q T"], targets: Float[Tensor, "*#B Q T"]
     ) -> Float[Tensor, "*B Q"]:
-        """Return the squared error of pixels and the weighted distance of directions, summed."""
+        """Return the sum of both parts."""
+        parts = self.parts(values, targets)
+        return parts["pixels"] + parts["features"]
+
+    def parts(
+        self, values: Float[Tensor, "*#B Q T"], targets: Float[Tensor, "*#B Q T"]
+    ) -> dict[str, Float[Tensor, "*B Q"]]:
+        """Return the squared error of ``pixels``, and the weighted distance of ``features``."""
         first = self.config.patch_dim
-        pixels = Target.loss(self, values[..., :first], targets[..., :first])
-        features = super().loss(values[..., first:], targets[..., first:])
-        return pixels + self.config.feature_weight * features
+        distance = super().loss(values[..., first:], targets[..., first:])
+        return {
+            "pixels": Target.loss(self, values[..., :first], targets[..., :first]),
+            "features": self.config.feature_weight * distance,
+        }
 
     def pixels_in(self, values: Float[Tensor, "*B T"]) -> Float[Tensor, "*B P"]:
         """Return the first values, which are pixels."""

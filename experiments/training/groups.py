@@ -123,7 +123,7 @@ class PolicyTraining:
     """Images scanned by the policy per iteration."""
     reward: str = "auc"
     """Reward per fixation: auc, gain, surprise, ease (envs/rewards.py), or your own,
-    ``MODULE:NAME``."""
+    ``MODULE:NAME``; with target="pixels_features" also auc_pixels and auc_features."""
     discount: float = 0.7
     """Discount per fixation."""
     entropy_weight: float = 0.03
