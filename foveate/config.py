@@ -193,6 +193,11 @@ class ModelConfig(Parts):
             )
         if self.decoder_depth < 0:
             raise ValueError(f"decoder_depth must be at least 0, got {self.decoder_depth}")
+        self._check_target()
+        self._check_parts()
+
+    def _check_target(self) -> None:
+        """Refuse numbers that the target does not take, and what does not go with it."""
         if self.reads_colors and not 2 <= self.num_colors <= 2**15:
             raise ValueError(f"num_colors must lie in 2..{2**15}, got {self.num_colors}")
         if not 0 <= self.label_smoothing < 1:
@@ -226,7 +231,6 @@ class ModelConfig(Parts):
             )
         if self.reads_colors and self.periphery:
             raise ValueError("a palette has no thumbnail: target='colors' needs periphery=0")
-        self._check_parts()
 
     def _check_parts(self) -> None:
         """Refuse combinations of parts that mean nothing."""
