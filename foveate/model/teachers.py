@@ -88,9 +88,14 @@ class AverageTeacher:
     @torch.no_grad()
     def __call__(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B N F"]:
         """Return a feature of every patch, standardized over the batch, without gradient."""
-        tokens = self._encoder.features(images)[-1]
+        tokens = self.raw(images)
         deviation, mean = torch.std_mean(tokens, dim=(0, 1), keepdim=True)
         return (tokens - mean) / (deviation + 1e-6)
+
+    @torch.no_grad()
+    def raw(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B N F"]:
+        """Return a feature of every patch before it is standardized, without gradient."""
+        return self._encoder.features(images)[-1]
 
     @torch.no_grad()
     def of_each(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B N F"]:
@@ -100,7 +105,7 @@ class AverageTeacher:
             ValueError: there are no reference images, and no state that knows of them.
         """
         deviation, mean = self.moments()
-        return (self._encoder.features(images)[-1] - mean) / (deviation + 1e-6)
+        return (self.raw(images) - mean) / (deviation + 1e-6)
 
     @torch.no_grad()
     def moments(self) -> Float[Tensor, "2 1 1 F"]:
@@ -115,18 +120,9 @@ class AverageTeacher:
                     "the teacher knows no mean and deviation of its features: its checkpoint is "
                     "from before features could be scanned; train anew"
                 )
-            tokens = self._encoder.features(self.reference)[-1]
+            tokens = self.raw(self.reference)
             self._moments = torch.stack(torch.std_mean(tokens, dim=(0, 1), keepdim=True))
         return self._moments
-
-    @torch.no_grad()
-    def spread(self, images: Float[Tensor, "B C H W"]) -> float:
-        """Standard deviation of a patch's feature over images, mean over patches and features.
-
-        Before standardization. It is near 0 where features have collapsed, be it to one for all
-        patches, or to one for every place.
-        """
-        return float(self._encoder.features(images)[-1].std(0, correction=0).mean())
 
     def update(self, student: PatchEncoder) -> None:
         """Follow the student, after each of its steps."""

@@ -85,6 +85,7 @@ def test_what_an_episode_pays_is_the_loss_of_the_target(run: Run) -> None:
 def test_the_validation_tells_how_far_features_spread(config: TrainConfig) -> None:
     line = read_metrics(config.run.out / "metrics.jsonl")[-1]
     assert 0 < line["validation_feature_std"] < 2
+    assert 1 < line["validation_feature_rank"] <= config.model.embed_dim
     assert 0 < line["validation_auc_policy"] < 2
     assert "validation_auc_uncertainty" in line
 
