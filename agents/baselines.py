@@ -39,7 +39,7 @@ class OrderAgent:
 
 
 class UncertaintyAgent:
-    """Fixate where the model expects its own squared error to be largest.
+    """Fixate where the model expects its own error to be largest.
 
     This is active exploration without learning.
 
@@ -68,7 +68,7 @@ class SaliencyAgent:
     ) -> Int[Tensor, "B *S"]:
         """Return the patch, or segment, with the strongest edges."""
         model = episode.scan.model
-        edges = kornia.filters.sobel(model.unpatchify(episode.targets))
+        edges = kornia.filters.sobel(episode.images)
         saliency = episode.of_fixations(model.patchify(edges).mean(-1))
         best = saliency.masked_fill(~episode.selectable, -torch.inf).argmax(-1)
         return episode.opens(best)
@@ -77,7 +77,7 @@ class SaliencyAgent:
 def error_after(episode: Episode, fixations: Int[Tensor, "B K"]) -> Float[Tensor, "B K"]:
     """Error of what would still be unseen, were each of these fixations made next.
 
-    It is normalized as the rewards are, and looks at the true pixels. Of fixations that would show
+    It is normalized as the rewards are, and looks at the truth. Of fixations that would show
     nothing new it is ``inf``.
 
     Args:
@@ -94,9 +94,10 @@ def error_after(episode: Episode, fixations: Int[Tensor, "B K"]) -> Float[Tensor
     scan = episode.scan.repeat(num_tried)
     scan.make_room(patches.shape[2])
     scan.reveal(patches.clamp_min(0).flatten(0, 1), present)
-    pixels = scan.predict().values.unflatten(0, (-1, num_tried))
+    values = scan.predict().values.unflatten(0, (-1, num_tried))
     left = unseen & ~patches_in(patches, num_patches)
-    error = unseen_error(pixels, episode.targets.unsqueeze(1), left).sum(-1)
+    target = scan.model.target
+    error = unseen_error(target, values, episode.targets.unsqueeze(1), left).sum(-1)
     after = error / episode.initial_error.unsqueeze(-1)
     return after.masked_fill(~episode.selectable.gather(1, fixations), torch.inf)
 

@@ -26,7 +26,7 @@ class Observation:
     content_state: Float[Tensor, "B D"]
     """Encoder state of the patch seen last; before the first, of the last always-visible token."""
     log_error: Float[Tensor, "B K"]
-    """The model's expected squared error of every candidate, log."""
+    """The model's expected error of every candidate, log."""
     selectable: Bool[Tensor, "B K"]
     """Whether a candidate may be chosen (True = it would show something new)."""
     remaining: Float[Tensor, "B"]

@@ -1,8 +1,8 @@
 """A batch of image-scanning episodes in plain torch, for the environment and the trainers alike.
 
 An action is the next fixation: a patch, or a segment of patches that become visible together. The
-reward compares the raw-pixel reconstruction error of what is still unseen before and after it. An
-episode ends after ``budget`` fixations.
+reward compares the error of what is still unseen before and after it: of raw pixels, of features,
+or of both, as the model's target says. An episode ends after ``budget`` fixations.
 """
 
 from __future__ import annotations
@@ -70,7 +70,8 @@ class Episode:
         # Before the first fixation the scans of an image do not differ.
         prediction = scan.predict().repeat(group)
         self.scan = scan.repeat(group)
-        self.targets = model.patchify(model.normalize(images)).repeat_interleave(group, dim=0)
+        self.images = images.repeat_interleave(group, dim=0)
+        self.targets = model.targets(images).repeat_interleave(group, dim=0)
         num_rows, device = len(self.targets), images.device
         self.num_steps = torch.zeros(num_rows, dtype=torch.long, device=device)
         self.opened = torch.full((num_rows, budget, fixations.size), -1, device=device)
@@ -96,7 +97,7 @@ class Episode:
     choices: Candidates
     """Fixations among which the next one is chosen, and the patches that are predicted."""
     patch_errors: Float[Tensor, "B Q"]
-    """Mean squared error of each predicted patch; 0 where seen."""
+    """Error of each predicted patch, the loss of the model's target; 0 where seen."""
 
     # --- what is known
 
@@ -142,7 +143,7 @@ class Episode:
         )
 
     def remaining_error(self) -> Float[Tensor, "B"]:
-        """Squared error summed over the unseen patches, as far as the predicted ones tell."""
+        """Error summed over the unseen patches, as far as the predicted ones tell."""
         number = self.choices.of_predicted(self.unseen).sum(1).clamp_min(1)
         return self.patch_errors.sum(1) * (self.unseen.sum(1) / number)
 
@@ -182,6 +183,7 @@ class Episode:
             patches=patches,
             is_new=new,
             initial_error=self.initial_error,
+            images=self.images,
             targets=self.targets,
             model=self.scan.model,
         )
@@ -198,8 +200,8 @@ class Episode:
             self.scan = Scan.start(model, images, min(model.num_patches, room))
         else:
             self.scan.restart(rows, images)
-        fresh = model.patchify(model.normalize(images))
-        self.targets = self.targets.masked_scatter(rows.view(-1, 1, 1), fresh)
+        self.images = self.images.masked_scatter(rows.view(-1, 1, 1, 1), images)
+        self.targets = self.targets.masked_scatter(rows.view(-1, 1, 1), model.targets(images))
         self.num_steps = self.num_steps.masked_fill(rows, 0)
         self.opened = self.opened.masked_fill(rows.view(-1, 1, 1), -1)
         self.newest = self.newest.masked_fill(rows.unsqueeze(1), -1)
@@ -259,7 +261,8 @@ class Episode:
         self.prediction = prediction
         choices, unseen = self.choices, self.choices.of_predicted(self.unseen)
         targets = self.targets if choices.are_all else take(self.targets, choices.positions)
-        self.patch_errors = unseen_error(prediction.values, targets, unseen)
+        values, target = prediction.values, self.scan.model.target
+        self.patch_errors = unseen_error(target, values, targets, unseen)
 
     def _look_at_all(self, prediction: Prediction) -> Float[Tensor, "B"]:
         """Take a prediction of all patches, return its error, and draw the first candidates."""

@@ -21,8 +21,8 @@ from torch import Tensor
 
 from envs.episode import Episode
 from foveate.model import AnyOrderTransformer
+from foveate.patches import UNSEEN_GRAY
 
-UNSEEN_GRAY = 0.5
 MIN_SIDE_PX = 36
 """Smallest side of a picture: what the convolutions of stable-baselines3's NatureCNN need."""
 RETINA_LEVELS = 3
@@ -94,13 +94,12 @@ class CanvasObserver:
     def __call__(self, episode: Episode) -> NDArray[np.uint8]:
         """Return one picture per row."""
         model = episode.scan.model
-        unseen = episode.unseen.unsqueeze(-1)
-        reconstruction = torch.where(unseen, episode.prediction.values, episode.targets)
+        seen = (~episode.unseen).float().unsqueeze(-1).expand(-1, -1, model.config.patch_dim)
         picture = torch.cat(
             [
                 seen_pixels(episode),
-                model.unpatchify(model.denormalize(reconstruction)),
-                model.unpatchify((~unseen).float().expand_as(reconstruction))[:, :1],
+                reconstruction(episode),
+                model.unpatchify(seen)[:, :1],
             ],
             dim=1,
         )
@@ -191,14 +190,21 @@ def centers_of(segments: Int[Tensor, "B S"], centers: Float[Tensor, "N 2"]) -> F
 def seen_pixels(episode: Episode, *, thumbnail: bool = False) -> Float[Tensor, "B C H W"]:
     """Draw what has been seen, in [0, 1]: gray elsewhere, or the model's thumbnail of the image."""
     model = episode.scan.model
-    truth = model.denormalize(episode.targets)
+    truth = model.patchify(episode.images)
     behind = torch.full_like(truth, UNSEEN_GRAY)
     if thumbnail and model.config.periphery:
         side = model.config.periphery * model.config.patch_size
-        small = F.interpolate(model.unpatchify(truth), (side, side), mode="area")
+        small = F.interpolate(episode.images, (side, side), mode="area")
         wide = F.interpolate(small, model.config.image_size, mode="bilinear")
         behind = model.patchify(wide)
     return model.unpatchify(torch.where(episode.unseen.unsqueeze(-1), behind, truth))
+
+
+def reconstruction(episode: Episode) -> Float[Tensor, "B C H W"]:
+    """Draw what is predicted, not clamped, and the truth where seen; gray if features alone are."""
+    model, unseen = episode.scan.model, episode.unseen.unsqueeze(-1)
+    predicted = model.picture(episode.prediction.values)
+    return model.unpatchify(torch.where(unseen, predicted, model.patchify(episode.images)))
 
 
 def unbounded(*shape: int) -> gym.spaces.Box:

@@ -17,6 +17,8 @@ from torch import Tensor
 from foveate.choices import blaming, lookup, told
 from foveate.model import AnyOrderTransformer
 from foveate.model.decoder import Prediction
+from foveate.model.encoder import take
+from foveate.targets import PixelsAndFeatures
 
 REVISIT_PENALTY = 0.1
 """Taken from the reward of a fixation that shows nothing new."""
@@ -27,14 +29,14 @@ class Knowledge:
     """What an episode knows between two fixations."""
 
     error: Float[Tensor, "B"]
-    """Squared raw-pixel error summed over the unseen patches, over the image's own error before the
-    first fixation."""
+    """Error summed over the unseen patches, over the image's own error before the first fixation:
+    of raw pixels the squared error, else the loss of the model's target."""
     prediction: Prediction
     """What the model predicts of Q patches."""
     predicted: Int[Tensor, "B Q"]
     """The patches that are predicted: all of them, in raster order, unless candidates are drawn."""
     patch_errors: Float[Tensor, "B Q"]
-    """Mean squared error of each predicted patch; 0 where seen."""
+    """Error of each predicted patch; 0 where seen."""
     content: Float[Tensor, "B D"]
     """Encoder state of the patch seen last: the causal summary of all that has been seen."""
 
@@ -50,10 +52,11 @@ class Fixation:
     is_new: Bool[Tensor, "B S"]
     """Which of them had not been seen before (False at the padding)."""
     initial_error: Float[Tensor, "B"]
-    """Squared error summed over all patches before the first fixation, which errors are divided
-    by."""
-    targets: Float[Tensor, "B N P"]
-    """The true patches, normalized as the model predicts them."""
+    """Error summed over all patches before the first fixation, which errors are divided by."""
+    images: Float[Tensor, "B C H W"]
+    """The true images in [0, 1]."""
+    targets: Float[Tensor, "B N T"]
+    """What the model is to predict of every patch: the true pixels, normalized, or features."""
     model: AnyOrderTransformer
     """The world."""
 
@@ -76,6 +79,22 @@ class Fixation:
         errors = (known.patch_errors.unsqueeze(2) * match).sum(1) / match.sum(1).clamp_min(1)
         return errors.sum(1) / self.initial_error
 
+    def after_of(self, part: str) -> Float[Tensor, "B"]:
+        """Error after the fixation that is of ``pixels``, or of ``features``; both sum to all.
+
+        Raises:
+            ValueError: the model does not predict both.
+        """
+        known, target = self.known_after, self.model.target
+        if not isinstance(target, PixelsAndFeatures):
+            raise ValueError(
+                "needs a model with target='pixels_features', got "
+                f"target={target.config.target!r}; auc is of all that a model predicts"
+            )
+        truth = take(self.targets, known.predicted.clamp_min(0))
+        errors = target.parts(known.prediction.values, truth)[part] * (known.patch_errors > 0)
+        return self.after * errors.sum(1) / known.patch_errors.sum(1).clamp_min(1e-12)
+
     @property
     def features_before(self) -> Float[Tensor, "B D"]:
         """The encoder's summary of what had been seen before the fixation."""
@@ -85,11 +104,6 @@ class Fixation:
     def features_after(self) -> Float[Tensor, "B D"]:
         """The encoder's summary of what has been seen after it."""
         return self.known_after.content
-
-    @cached_property
-    def images(self) -> Float[Tensor, "B C H W"]:
-        """The true images in [0, 1]."""
-        return self.model.unpatchify(self.model.denormalize(self.targets))
 
 
 Reward = Callable[[Fixation], Tensor]
@@ -108,14 +122,20 @@ final error, so that the order of the same patches carries no signal. ``surprise
 ``ease`` flat sky.
 """
 
+PART_REWARDS: dict[str, Reward] = {
+    "auc_pixels": lambda fixation: -fixation.after_of("pixels"),
+    "auc_features": lambda fixation: -fixation.after_of("features"),
+}
+"""Rewards that look at one part of what a model of pixels and features predicts, as ``auc``."""
+
 
 def reward_named(name: str) -> Reward:
-    """Return a reward of REWARDS, or one of your own, ``MODULE:NAME``.
+    """Return a reward of REWARDS or PART_REWARDS, or one of your own, ``MODULE:NAME``.
 
     Raises:
         ValueError: unknown, or nothing that can be called.
     """
-    return lookup("reward", name, REWARDS)
+    return lookup("reward", name, {**REWARDS, **PART_REWARDS})
 
 
 def checked_reward(name: str, reward: Reward, fixation: Fixation) -> Num[Tensor, "B"]:

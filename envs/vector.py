@@ -41,7 +41,7 @@ class ImageScanVectorEnv(VectorEnv[Observations, NDArray[Any], NDArray[Any]]):
     ``obs="latent"``, ``"canvas"`` or ``"retina"``: see ``envs.observations``.
 
     ## Rewards
-    By name, from the raw-pixel error of what is still unseen; see ``envs.rewards.REWARDS``. The
+    By name, from the error of what is still unseen; see ``envs.rewards.REWARDS``. The
     first glance is free.
 
     ## Starting State

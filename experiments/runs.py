@@ -8,7 +8,7 @@ from pathlib import Path
 
 from agents.policies import PointerPolicy, PolicyAgent
 from experiments.run_folder import check_data, read_config, read_manifest
-from experiments.training.build import build, load_split, load_weights
+from experiments.training.build import build, build_teacher, load_split, load_weights
 from experiments.training.config import TrainConfig
 from experiments.training.run_options import SYNTHETIC
 from foveate.checkpoint import check_device, read_newest
@@ -214,10 +214,14 @@ def load_run(
     config = config.replace(init=init)
     model, policy = build(config, (channels, height, width), *words)
     load_weights(model, policy, state, directory)
+    model = model.eval()
+    # Only scans ask for the teacher: what else is measured needs none of timm's weights.
+    if model.config.scannable and (teacher := build_teacher(config, model)) is not None:
+        teacher.load_state_dict(state["teacher"])
     return Run(
         directory,
         config,
-        model.eval(),
+        model,
         policy.eval(),
         iteration,
         moved_to=data,

@@ -69,6 +69,10 @@ class TrainingImages:
             images = augment(images, generator=generator)
         return images, index
 
+    def first(self, number: int) -> Float[Tensor, "B C H W"]:
+        """Return the first images as they are stored, in [0, 1]; all processes get the same."""
+        return self.pixels[:number].float() / 255
+
     def stream_state(self) -> StreamState | None:
         """Return where the stream of this process is; None if all images are in memory."""
         return None if self.stream is None else self.stream.state_dict()

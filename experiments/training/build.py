@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from agents.policies import PointerPolicy, PolicyConfig
 from envs.toy import cue_set
@@ -21,9 +23,16 @@ from foveate.data.pieces import open_source
 from foveate.data.streaming import first_images
 from foveate.finite import not_finite
 from foveate.model import AnyOrderTransformer
-from foveate.model.teachers import teacher_dim
+from foveate.model.teachers import (
+    AverageTeacher,
+    Teacher,
+    attach_teacher,
+    make_teacher,
+    teacher_dim,
+)
 from foveate.optim import Muon
 from foveate.orders.segments import Fixations
+from foveate.targets import Features
 
 STREAM_EVALUATED = 10_000
 """Images of a streamed split that are evaluated on, unless a number is asked for."""
@@ -136,7 +145,7 @@ def build(
     """Build model and policy for images of shape (C, H, W), and words of a recipe with tracks."""
     parts = config.parts
     feature_dim = None
-    if parts.target == "features":
+    if parts.takes_features:
         feature_dim = teacher_dim(config.model.teacher, config.model.embed_dim)
     model = AnyOrderTransformer(
         parts.model_config(
@@ -155,13 +164,33 @@ def build(
     ).to(config.run.device)
     if config.policy is not None and not model.config.scannable:
         raise ValueError(
-            "the policy needs a causal stream whose decoder predicts raw pixels without lateral "
-            f"attention, which recipe {config.model.recipe} is not with these options; "
+            "the policy needs a causal stream whose decoder predicts raw pixels, or unseen "
+            "patches' features, without lateral attention, which recipe "
+            f"{config.model.recipe} is not with these options; "
             "add --iterations 0, or for saim and semaim --target pixels"
         )
     check_scans(config, model)
     policy = PointerPolicy(config.model.embed_dim, policy_config(config.policy))
     return model, policy.to(config.run.device)
+
+
+def build_teacher(
+    config: TrainConfig,
+    model: AnyOrderTransformer,
+    reference: Float[Tensor, "R C H W"] | None = None,
+) -> Teacher | None:
+    """Build the teacher of a model of features, and attach it; None of all other models.
+
+    Args:
+        config: it names the teacher.
+        model: the student.
+        reference: images by which features are standardized in scans; None = a state says it.
+    """
+    if not model.config.takes_features:
+        return None
+    teacher = make_teacher(config.model.teacher, model, config.run.device, reference)
+    attach_teacher(model, teacher)
+    return teacher
 
 
 def policy_config(options: PolicyTraining | None) -> PolicyConfig:
@@ -213,8 +242,8 @@ def build_optimizers(
     ]
 
 
-def start_from(model: AnyOrderTransformer, source: str) -> None:
-    """Give a model the weights of another.
+def start_from(model: AnyOrderTransformer, teacher: Teacher | None, source: str) -> None:
+    """Give a model, and the teacher of its own weights, the weights of another's.
 
     Raises:
         ValueError: there is no such model, its weights are not finite, or it has other parts or
@@ -236,6 +265,12 @@ def start_from(model: AnyOrderTransformer, source: str) -> None:
             f"the model in {source} holds a weight that is not finite, {place}; start from another"
         )
     model.load_state_dict(start.state_dict())
+    if isinstance(teacher, AverageTeacher):
+        known = start.target.teacher if isinstance(start.target, Features) else None
+        if known is None:  # Its checkpoint holds a model alone.
+            teacher.average.module.load_state_dict(start.state_dict())
+        else:
+            teacher.load_state_dict(known.state_dict())
 
 
 def load_weights(

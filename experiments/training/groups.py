@@ -42,8 +42,11 @@ class ModelOptions:
     ``scenes``; None = as ``init`` says. With ``--schedule policy_only --warmup-iterations 0`` a
     policy learns to scan for a model that is there already."""
     teacher: str = "average"
-    """Whose features are predicted (target="features"): ``average``, of the model's own weights
-    over time, ``own``, of these weights as they are, or a timm model."""
+    """Whose features are predicted (targets features and pixels_features): ``average``, of the
+    model's own weights over time, ``own``, of these weights as they are, or a timm model."""
+    feature_weight: float | None = None
+    """Weight of the features' error beside that of the pixels (target="pixels_features"); None =
+    the recipe's."""
     num_colors: int | None = None
     """Entries of the palette (target="colors"); None = the recipe's."""
     patch_size: int = 4
@@ -68,8 +71,10 @@ class ModelOptions:
             if not math.isfinite(value):
                 raise ValueError(f"order_options must be finite numbers, got {name} {value}")
         parts = self.parts
-        if self.teacher != "average" and parts.target != "features":
-            raise ValueError("teacher needs target='features'")
+        if self.teacher != "average" and not parts.takes_features:
+            raise ValueError("teacher needs target='features' or 'pixels_features'")
+        if self.feature_weight is not None and parts.target != "pixels_features":
+            raise ValueError("feature_weight needs target='pixels_features'")
         if self.num_colors is not None and parts.target != "colors":
             raise ValueError("num_colors needs target='colors'")
         if self.pixel_units is not None and parts.reads_colors:
@@ -88,6 +93,7 @@ class ModelOptions:
             "init": self.init,
             "pixel_units": self.pixel_units,
             "decoder_depth": self.decoder_depth,
+            "feature_weight": self.feature_weight,
             "num_colors": self.num_colors,
             # Options of the recipe's order are not those of another.
             "order_options": self.order_options if self.order or self.order_options else None,
@@ -121,7 +127,7 @@ class PolicyTraining:
     """Images scanned by the policy per iteration."""
     reward: str = "auc"
     """Reward per fixation: auc, gain, surprise, ease (envs/rewards.py), or your own,
-    ``MODULE:NAME``."""
+    ``MODULE:NAME``; with target="pixels_features" also auc_pixels and auc_features."""
     discount: float = 0.7
     """Discount per fixation."""
     entropy_weight: float = 0.03

@@ -18,7 +18,7 @@ from agents.policies import PointerPolicy
 from envs.episode import check_reward
 from envs.rewards import reward_named
 from experiments.training.batches import Drawn, Ranked, Scans, TrainingImages, moved, repeated
-from experiments.training.build import build, load_weights, start_from
+from experiments.training.build import build, build_teacher, load_weights, start_from
 from experiments.training.config import TrainConfig
 from experiments.training.distributed import Processes, sharded_like, whole
 from experiments.training.groups import PolicyTraining
@@ -34,6 +34,9 @@ from foveate.config import ModelConfig
 from foveate.finite import NotFinite, not_finite
 from foveate.model import AnyOrderTransformer
 from foveate.orders import order_to_rank
+
+REFERENCE_IMAGES = 64
+"""Training images, the first ones, by which a teacher's features are standardized in scans."""
 
 
 class Trainer:
@@ -59,16 +62,17 @@ class Trainer:
             words = self.images.captions.vocabulary.words
             max_words = self.images.captions.encoded.shape[1]
         self.model, self.policy = build(config, self.images.held.image_shape, words, max_words)
+        teacher = build_teacher(config, self.model, self.images.first(REFERENCE_IMAGES))
         begins = not (config.run.resume and checkpoints_in(config.run.out))
         if config.model.start_from is not None and begins:
-            start_from(self.model, config.model.start_from)
+            start_from(self.model, teacher, config.model.start_from)
         if config.policy is not None:
             # A wrong reward is refused before files are written.
             few = self.images.held.batch(torch.zeros(2, dtype=torch.long), config.run.device)
             check_reward(config.policy.reward, self.model, few)
         if config.run.shard:
             processes.shard(self.model)
-        self.model_learner = ModelLearner(config, self.model, self.images, processes)
+        self.model_learner = ModelLearner(config, self.model, self.images, processes, teacher)
         self.policy_learner: PolicyLearner | None = None
         if config.policy is not None:
             self.policy_learner = self._make_policy_learner(config.policy)
