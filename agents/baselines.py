@@ -38,22 +38,34 @@ class OrderAgent:
         return self.order[rows, episode.num_steps]
 
 
+@dataclass(frozen=True)
 class UncertaintyAgent:
     """Fixate where the model expects its own squared error to be largest.
 
-    This is active exploration without learning.
+    This is active exploration without learning. With a cost of saccades it fixates where the
+    expected error, over that of the image before the first fixation, less the cost is largest: the
+    reward that the model expects to gain, one step ahead.
+
+    Args:
+        saccade_cost: per patch of distance.
 
     Reference: the analogue of attention-map entropy (AME, Pardyl et al. 2023, apardyl/AME).
     Differs: uncertainty is the predicted error, not the entropy of attention.
     """
+
+    saccade_cost: float = 0.0
 
     def __call__(
         self, episode: Episode, generator: torch.Generator | None = None
     ) -> Int[Tensor, "B *S"]:
         """Return the patch, or segment, of the candidate with the largest expected error."""
         observation = episode.observe()
-        expected = observation.log_error.masked_fill(~observation.selectable, -torch.inf)
-        return episode.patch_of(expected.argmax(-1))
+        value = observation.log_error
+        if self.saccade_cost:
+            assert observation.distance is not None, "an episode always tells"
+            value = observation.expected_share - self.saccade_cost * observation.distance
+        value = value.masked_fill(~observation.selectable, -torch.inf)
+        return episode.patch_of(value.argmax(-1))
 
 
 class SaliencyAgent:

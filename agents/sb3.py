@@ -153,22 +153,27 @@ class PointerActorCritic(nn.Module):
 
 def as_observation(features: dict[str, Tensor]) -> Observation:
     """Turn a batch of latent observations into what the native policy reads."""
+    initial = features.get("initial_log_error")
     return Observation(
         query_states=features["query_states"],
         content_state=features["content_state"],
         log_error=features["log_error"],
         selectable=features["selectable"].bool(),
         remaining=features["remaining"].squeeze(-1),
+        distance=features.get("distance"),
+        initial_log_error=None if initial is None else initial.squeeze(-1),
     )
 
 
 class PointerActorCriticPolicy(MaskableMultiInputActorCriticPolicy):
     """MaskablePPO's policy with one logit per fixation; for ``obs="latent"``.
 
-    ``MaskablePPO(PointerActorCriticPolicy, env)`` is all it takes.
+    ``MaskablePPO(PointerActorCriticPolicy, env)`` is all it takes. ``policy_kwargs`` takes the
+    fields of :class:`agents.policies.PolicyConfig`, such as the environment's ``saccade_cost``.
 
     Raises:
-        ValueError: the observations are not latent.
+        ValueError: the observations are not latent, or a policy with a cost of saccades is not told
+            the distances.
     """
 
     def __init__(
@@ -178,6 +183,8 @@ class PointerActorCriticPolicy(MaskableMultiInputActorCriticPolicy):
         lr_schedule: Callable[[float], float],
         hidden_dim: int = 64,
         doubt: float = 2.0,
+        depth: int = 0,
+        saccade_cost: float = 0.0,
         **kwargs: Any,
     ) -> None:
         if "query_states" not in observation_space.spaces:
@@ -185,7 +192,14 @@ class PointerActorCriticPolicy(MaskableMultiInputActorCriticPolicy):
                 "PointerActorCriticPolicy reads obs='latent'; "
                 "use MultiInputPolicy or CnnPolicy for the others"
             )
-        self.config = PolicyConfig(hidden_dim=hidden_dim, doubt=doubt)
+        if saccade_cost > 0 and "distance" not in observation_space.spaces:
+            raise ValueError(
+                "a policy with saccade_cost reads the distance of every candidate, which these "
+                "observations lack; make the environment with saccade_cost above 0"
+            )
+        self.config = PolicyConfig(
+            hidden_dim=hidden_dim, doubt=doubt, depth=depth, saccade_cost=saccade_cost
+        )
         self.latent_space = observation_space
         # Orthogonal layers would undo the zero start, by which the first policy is its doubt.
         kwargs = {
