@@ -43,8 +43,8 @@ class UncertaintyAgent:
     """Fixate where the model expects its own squared error to be largest.
 
     This is active exploration without learning. With a cost of saccades it fixates where the
-    expected error, over that of the image before the first fixation, less the cost is largest: the
-    reward that the model expects to gain, one step ahead.
+    expected gain in the rewards ``auc`` to come, less the cost of the way, is largest: an error
+    that is taken away now is missing from all errors that follow.
 
     Args:
         saccade_cost: per patch of distance.
@@ -62,8 +62,10 @@ class UncertaintyAgent:
         observation = episode.observe()
         value = observation.log_error
         if self.saccade_cost:
-            assert observation.distance is not None, "an episode always tells"
-            value = observation.expected_share - self.saccade_cost * observation.distance
+            gain, distance = observation.expected_gain, observation.distance
+            assert gain is not None, "an episode always tells"
+            assert distance is not None, "an episode always tells"
+            value = gain - self.saccade_cost * distance
         value = value.masked_fill(~observation.selectable, -torch.inf)
         return episode.patch_of(value.argmax(-1))
 

@@ -159,19 +159,19 @@ def relative_doubt(observation: Observation) -> Float[Tensor, "B K"]:
 def relative_price(observation: Observation, saccade_cost: float) -> Float[Tensor, "B K"]:
     """Cost of the saccade to each candidate, over the largest gain that is expected of one.
 
-    The expected share less the cost is what the rule of ``UncertaintyAgent`` goes by. Around the
-    best candidate the logarithm of that falls by this price.
+    The expected gain less the cost is what ``UncertaintyAgent`` goes by. Around the best candidate
+    the logarithm of that falls by this price.
 
     Raises:
         ValueError: the observation tells no distances.
     """
-    if observation.distance is None:
+    if observation.distance is None or observation.expected_gain is None:
         raise ValueError(
             "a policy with saccade_cost reads the distance of every candidate, which this "
             "observation lacks; make the environment with saccade_cost above 0"
         )
-    share = observation.expected_share.detach()
-    best = share.masked_fill(~observation.selectable, 0.0).amax(1, keepdim=True)
+    gain = observation.expected_gain.detach()
+    best = gain.masked_fill(~observation.selectable, 0.0).amax(1, keepdim=True)
     return saccade_cost * observation.distance / best.clamp_min(1e-6)
 
 

@@ -153,7 +153,6 @@ class PointerActorCritic(nn.Module):
 
 def as_observation(features: dict[str, Tensor]) -> Observation:
     """Turn a batch of latent observations into what the native policy reads."""
-    initial = features.get("initial_log_error")
     return Observation(
         query_states=features["query_states"],
         content_state=features["content_state"],
@@ -161,7 +160,7 @@ def as_observation(features: dict[str, Tensor]) -> Observation:
         selectable=features["selectable"].bool(),
         remaining=features["remaining"].squeeze(-1),
         distance=features.get("distance"),
-        initial_log_error=None if initial is None else initial.squeeze(-1),
+        expected_gain=features.get("expected_gain"),
     )
 
 
@@ -172,8 +171,7 @@ class PointerActorCriticPolicy(MaskableMultiInputActorCriticPolicy):
     fields of :class:`agents.policies.PolicyConfig`, such as the environment's ``saccade_cost``.
 
     Raises:
-        ValueError: the observations are not latent, or a policy with a cost of saccades is not told
-            the distances.
+        ValueError: the observations are not latent.
     """
 
     def __init__(
@@ -191,11 +189,6 @@ class PointerActorCriticPolicy(MaskableMultiInputActorCriticPolicy):
             raise ValueError(
                 "PointerActorCriticPolicy reads obs='latent'; "
                 "use MultiInputPolicy or CnnPolicy for the others"
-            )
-        if saccade_cost > 0 and "distance" not in observation_space.spaces:
-            raise ValueError(
-                "a policy with saccade_cost reads the distance of every candidate, which these "
-                "observations lack; make the environment with saccade_cost above 0"
             )
         self.config = PolicyConfig(
             hidden_dim=hidden_dim, doubt=doubt, depth=depth, saccade_cost=saccade_cost

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Num
 from torch import Tensor
 
 from foveate.model.decoder import Prediction
@@ -37,18 +37,10 @@ class Observation:
     distance: Float[Tensor, "B K"] | None = None
     """Length of the saccade to every candidate, patches; 0 before the first fixation. An episode
     always tells; None = an environment without a cost of saccades does not."""
-    initial_log_error: Float[Tensor, "B"] | None = None
-    """The squared error of all patches that the model expected before the first fixation, log; None
-    as in ``distance``."""
-
-    @property
-    def expected_share(self) -> Float[Tensor, "B K"]:
-        """Expected error of each candidate over that of the image before the first fixation.
-
-        It is the model's estimate of the error that the fixation takes away, in rewards.
-        """
-        assert self.initial_log_error is not None, "an environment without saccade_cost"
-        return (self.log_error - self.initial_log_error.unsqueeze(1)).exp()
+    expected_gain: Float[Tensor, "B K"] | None = None
+    """What every candidate's own patches add to the rewards ``auc`` to come, as the model expects:
+    their error over that of the image before the first fixation, once for each fixation that is
+    left. None as in ``distance``."""
 
 
 @dataclass(frozen=True)
@@ -150,15 +142,16 @@ class Candidates:
         remaining: Float[Tensor, "B"],
         distance: Float[Tensor, "B K"],
         initial_log_error: Float[Tensor, "B"],
+        num_left: Num[Tensor, "B"],
     ) -> Observation:
         """Return what a policy sees, from a prediction of the predicted patches."""
         log_error, states = expected_log_error(prediction), prediction.states
         selectable = self.of_predicted(unseen)
         if not self.fixations.is_single:
             states, log_error, selectable = self._pooled(states, log_error, selectable)
-        return Observation(
-            states, content_state, log_error, selectable, remaining, distance, initial_log_error
-        )
+        share = (log_error - initial_log_error.unsqueeze(1)).exp()
+        gain = share * num_left.unsqueeze(1)
+        return Observation(states, content_state, log_error, selectable, remaining, distance, gain)
 
     def _pooled(
         self,

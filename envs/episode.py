@@ -150,6 +150,7 @@ class Episode:
             remaining=1 - self.num_steps / self.budget,
             distance=self.choices.distance(self.newest, self.scan.model.grid),
             initial_log_error=self.initial_log_error,
+            num_left=self.budget - self.num_steps,
         )
 
     def remaining_error(self) -> Float[Tensor, "B"]:

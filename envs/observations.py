@@ -50,8 +50,8 @@ class LatentObserver:
     of the patch seen last; ``log_error`` (A,): the error that the model expects; ``selectable``
     (A,): 1 = shows something new; ``remaining`` (1,): share of the budget left. With one patch per
     fixation A is the number of patches. Where saccades cost something also ``distance`` (A,): the
-    length of the saccade to every fixation, patches, and ``initial_log_error`` (1,): the expected
-    error of the whole image before the first fixation.
+    length of the saccade to every fixation, patches, and ``expected_gain`` (A,): what the model
+    expects it to add to the rewards to come.
     """
 
     def __init__(
@@ -68,13 +68,12 @@ class LatentObserver:
         if saccade_cost > 0:
             # Only there, so that agents saved from worlds without the cost still fit those.
             spaces["distance"] = gym.spaces.Box(0, np.inf, (num_fixations,), np.float32)
-            spaces["initial_log_error"] = unbounded(1)
+            spaces["expected_gain"] = gym.spaces.Box(0, np.inf, (num_fixations,), np.float32)
         self.space = gym.spaces.Dict(spaces)
 
     def __call__(self, episode: Episode) -> dict[str, NDArray[Any]]:
         """Return one observation per row."""
         seen = episode.observe()
-        assert seen.distance is not None, "an episode always tells"
         told = {
             "query_states": seen.query_states,
             "content_state": seen.content_state,
@@ -82,9 +81,13 @@ class LatentObserver:
             "selectable": seen.selectable.to(torch.int8),
             "remaining": seen.remaining.unsqueeze(1),
             "distance": seen.distance,
-            "initial_log_error": episode.initial_log_error.unsqueeze(1),
+            "expected_gain": seen.expected_gain,
         }
-        return {name: to_numpy(told[name]) for name in self.space}
+        return {
+            name: to_numpy(values)
+            for name, values in told.items()
+            if values is not None and name in self.space.spaces
+        }
 
 
 class CanvasObserver:
