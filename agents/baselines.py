@@ -38,22 +38,36 @@ class OrderAgent:
         return self.order[rows, episode.num_steps]
 
 
+@dataclass(frozen=True)
 class UncertaintyAgent:
     """Fixate where the model expects its own error to be largest.
 
-    This is active exploration without learning.
+    This is active exploration without learning. With a cost of saccades it fixates where the
+    expected gain in the rewards ``auc`` to come, less the cost of the way, is largest: an error
+    that is taken away now is missing from all errors that follow.
+
+    Args:
+        saccade_cost: per patch of distance.
 
     Reference: the analogue of attention-map entropy (AME, Pardyl et al. 2023, apardyl/AME).
     Differs: uncertainty is the predicted error, not the entropy of attention.
     """
+
+    saccade_cost: float = 0.0
 
     def __call__(
         self, episode: Episode, generator: torch.Generator | None = None
     ) -> Int[Tensor, "B *S"]:
         """Return the patch, or segment, of the candidate with the largest expected error."""
         observation = episode.observe()
-        expected = observation.log_error.masked_fill(~observation.selectable, -torch.inf)
-        return episode.patch_of(expected.argmax(-1))
+        value = observation.log_error
+        if self.saccade_cost:
+            gain, distance = observation.expected_gain, observation.distance
+            assert gain is not None, "an episode always tells"
+            assert distance is not None, "an episode always tells"
+            value = gain - self.saccade_cost * distance
+        value = value.masked_fill(~observation.selectable, -torch.inf)
+        return episode.patch_of(value.argmax(-1))
 
 
 class SaliencyAgent:

@@ -106,11 +106,13 @@ def policy_step(
     fixations: Fixations | None = None,
     num_candidates: int | None = None,
     generator: torch.Generator | None = None,
+    saccade_cost: float = 0.0,
 ) -> PolicyStep:
     """Scan each image ``group`` times, for the policy-gradient loss.
 
     With ``num_candidates`` the policy chooses among so many random unseen fixations, and its
-    log-probabilities are those of that choice.
+    log-probabilities are those of that choice. Rewards are lower by ``saccade_cost`` per patch of
+    distance.
     """
     if group < 2:
         raise ValueError(
@@ -125,6 +127,7 @@ def policy_step(
         fixations=fixations,
         num_candidates=num_candidates,
         generator=generator,
+        saccade_cost=saccade_cost,
     )
     # No fixation is chosen twice: where they share no patch, all that is opened is new.
     all_new = episode.fixations.is_partition

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from envs.candidates import Candidates, Observation
+from envs.candidates import Candidates, Observation, expected_log_error
 from envs.rewards import REVISIT_PENALTY, Fixation, Knowledge, checked_reward, reward_named
 from foveate.errors import unseen_error
 from foveate.finite import check_finite
@@ -20,7 +20,7 @@ from foveate.model import AnyOrderTransformer
 from foveate.model.decoder import Prediction
 from foveate.model.encoder import take
 from foveate.model.scanning import Scan
-from foveate.orders.ranks import first_repeat
+from foveate.orders.saccades import centers_of, check_saccade_cost, distances
 from foveate.orders.segments import Fixations, patches_in
 
 
@@ -40,9 +40,12 @@ class Episode:
             one of them, and their errors stand for those of all. None = all fixations.
             ``error`` and the reward are estimates then.
         generator: draws the candidates, on the CPU.
+        saccade_cost: taken from the reward per patch of distance between the middles of successive
+            fixations (all patches of each, new or not); the first one is free.
 
     Raises:
-        ValueError: unknown reward, a budget outside 1..A, or less than one candidate.
+        ValueError: unknown reward, a budget outside 1..A, less than one candidate, or a cost below
+            0 or not finite.
     """
 
     def __init__(
@@ -56,7 +59,10 @@ class Episode:
         fixations: Fixations | None = None,
         num_candidates: int | None = None,
         generator: torch.Generator | None = None,
+        saccade_cost: float = 0.0,
     ) -> None:
+        check_saccade_cost(saccade_cost)
+        self.saccade_cost = saccade_cost
         self.reward, self.reward_of = reward, reward_named(reward)
         if num_candidates is not None and num_candidates < 1:
             raise ValueError(f"there must be at least 1 candidate, got {num_candidates}")
@@ -79,6 +85,7 @@ class Episode:
         self.unseen = torch.ones(self.targets.shape[:2], dtype=torch.bool, device=device)
         self.num_opened = 0
         self.initial_error = self._look_at_all(prediction)
+        self.initial_log_error = expected_log_error(prediction).logsumexp(1)
         self.error = torch.ones_like(self.initial_error)
 
     opened: Int[Tensor, "B T S"]
@@ -94,6 +101,8 @@ class Episode:
     error: Float[Tensor, "B"]
     """Error of what is still unseen, over the image's own error before the first fixation; an
     estimate where candidates are drawn."""
+    initial_log_error: Float[Tensor, "B"]
+    """The squared error of all patches that the model expected before the first fixation, log."""
     choices: Candidates
     """Fixations among which the next one is chosen, and the patches that are predicted."""
     patch_errors: Float[Tensor, "B Q"]
@@ -140,6 +149,9 @@ class Episode:
             self.unseen,
             content_state=self.scan.content,
             remaining=1 - self.num_steps / self.budget,
+            distance=self.choices.distance(self.newest, self.scan.model.grid),
+            initial_log_error=self.initial_log_error,
+            num_left=self.budget - self.num_steps,
         )
 
     def remaining_error(self) -> Float[Tensor, "B"]:
@@ -153,7 +165,8 @@ class Episode:
         """Make one fixation per row and return the reward, (B,).
 
         Patches that have been seen show nothing new. A fixation that shows nothing new at all
-        spends the step, leaves the error as it is, and its reward is lower by REVISIT_PENALTY.
+        spends the step, leaves the error as it is, and its reward is lower by REVISIT_PENALTY. The
+        way to it costs what every saccade does.
 
         Args:
             patches: the patch that each row opens, (B,), or the K patches that it opens together,
@@ -170,6 +183,8 @@ class Episode:
         if not all_new:
             self._check(patches)
         known_before = self._knowledge()
+        grid = self.scan.model.grid
+        saccade = distances(centers_of(self.newest, grid), centers_of(patches, grid))
         place = patches.clamp_min(0)
         new = (patches >= 0) & self.unseen.gather(1, place)
         self._record(patches, new)
@@ -188,7 +203,7 @@ class Episode:
             model=self.scan.model,
         )
         reward = checked_reward(self.reward, self.reward_of, fixation)
-        return reward - REVISIT_PENALTY * ~new.any(1)
+        return reward - REVISIT_PENALTY * ~new.any(1) - self.saccade_cost * saccade
 
     def restart(self, rows: Bool[Tensor, "B"], images: Float[Tensor, "R C H W"]) -> None:
         """Begin a new episode with new images in the chosen rows (True = restart)."""
@@ -206,8 +221,10 @@ class Episode:
         self.opened = self.opened.masked_fill(rows.view(-1, 1, 1), -1)
         self.newest = self.newest.masked_fill(rows.unsqueeze(1), -1)
         self.unseen = self.unseen | rows.unsqueeze(1)
-        initial = self._look_at_all(self.scan.predict())
-        self.initial_error = torch.where(rows, initial, self.initial_error)
+        prediction = self.scan.predict()
+        initial = self._look_at_all(prediction), expected_log_error(prediction).logsumexp(1)
+        self.initial_error = torch.where(rows, initial[0], self.initial_error)
+        self.initial_log_error = torch.where(rows, initial[1], self.initial_log_error)
         self.error = self.error.masked_fill(rows, 1.0)
 
     # --- parts of a step
@@ -219,20 +236,7 @@ class Episode:
             raise ValueError(
                 f"the budget of {self.budget} fixations is spent (row {row}); start a new episode"
             )
-        num_patches, least = self.unseen.shape[1], 0 if patches.shape[1] == 1 else -1
-        is_outside = ((patches < least) | (patches >= num_patches)).any(1)
-        if bool(is_outside.any()):
-            row = int(is_outside.nonzero()[0])
-            raise ValueError(
-                f"a patch must lie in 0..{num_patches - 1}; row {row} opens {patches[row].tolist()}"
-            )
-        if (repeat := first_repeat(patches)) is not None:
-            row = repeat[0]
-            raise ValueError(f"row {row} opens a patch twice at once: {patches[row].tolist()}")
-        if self.num_candidates is not None:
-            is_decoded = (self.choices.predicted.unsqueeze(2) == patches.unsqueeze(1)).any(1)
-            if not bool((is_decoded | (patches < 0)).all()):
-                raise ValueError("with num_candidates the next patch must be one of the candidates")
+        self.choices.check(patches)
 
     def _record(self, patches: Int[Tensor, "B K"], new: Bool[Tensor, "B K"]) -> None:
         """Note what was opened at this step."""

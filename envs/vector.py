@@ -12,7 +12,7 @@ from gymnasium.vector.utils import batch_space, iterate
 from numpy.typing import NDArray
 
 from envs.episode import Episode, check_reward
-from envs.observations import OBSERVERS, centers_of, patch_centers
+from envs.observations import OBSERVERS, points_of
 from envs.rendering import draw_episode
 from envs.toy import cue_set
 from foveate.checkpoint import load_model
@@ -21,6 +21,7 @@ from foveate.data import ImageSet, load_data
 from foveate.data.decoding import ImageSize
 from foveate.finite import check_finite
 from foveate.model import AnyOrderTransformer
+from foveate.orders.saccades import check_saccade_cost
 from foveate.orders.segments import Fixations
 
 Observations: TypeAlias = NDArray[Any] | dict[str, NDArray[Any]]
@@ -42,7 +43,8 @@ class ImageScanVectorEnv(VectorEnv[Observations, NDArray[Any], NDArray[Any]]):
 
     ## Rewards
     By name, from the error of what is still unseen; see ``envs.rewards.REWARDS``. The
-    first glance is free.
+    first glance is free. With ``saccade_cost=C`` C is taken from it per patch of distance between
+    the middles of this fixation and the one before; the first one is free.
 
     ## Starting State
     Images drawn at random with the environment's seed, or ``options={"index": image numbers}``: one
@@ -71,6 +73,7 @@ class ImageScanVectorEnv(VectorEnv[Observations, NDArray[Any], NDArray[Any]]):
     - limit: use only the first so many images; None = all.
     - budget: fixations per episode, below the number that there are to choose from.
     - reward: a key of ``envs.rewards.REWARDS``, or your own, ``MODULE:NAME``.
+    - saccade_cost: taken from the reward per patch of distance that the gaze moves.
     - fixation_size: side of the square that a fixation opens, patches.
     - obs: observation mode.
     - action: patch numbers or gaze points.
@@ -99,6 +102,7 @@ class ImageScanVectorEnv(VectorEnv[Observations, NDArray[Any], NDArray[Any]]):
         limit: int | None = None,
         budget: int = 12,
         reward: str = "auc",
+        saccade_cost: float = 0.0,
         fixation_size: int = 1,
         obs: str = "latent",
         action: str = "patch",
@@ -125,14 +129,16 @@ class ImageScanVectorEnv(VectorEnv[Observations, NDArray[Any], NDArray[Any]]):
         num_fixations = len(self.fixations)
         if not 1 <= budget < num_fixations:
             raise ValueError(f"budget must lie in 1..{num_fixations - 1} fixations, got {budget}")
+        check_saccade_cost(saccade_cost)
         check_world(self.model, self.images, reward)
         self.num_envs, self.budget, self.reward = num_envs, budget, reward
+        self.saccade_cost = saccade_cost
         self.autoreset, self.render_mode = autoreset, render_mode
         mode = AutoresetMode.SAME_STEP if autoreset == "same_step" else AutoresetMode.DISABLED
         self.metadata = {**self.metadata, "autoreset_mode": mode}
-        self.observer = OBSERVERS[obs](self.model, num_fixations)
-        centers = centers_of(self.fixations.patches, patch_centers(self.model.grid))
-        self.centers = centers if action == "gaze" else None
+        self.observer = OBSERVERS[obs](self.model, num_fixations, saccade_cost)
+        points = points_of(self.fixations.patches, self.model.grid)
+        self.points = points if action == "gaze" else None
         self.single_observation_space = self.observer.space
         self.single_action_space = (
             gym.spaces.Discrete(num_fixations)
@@ -238,6 +244,7 @@ class ImageScanVectorEnv(VectorEnv[Observations, NDArray[Any], NDArray[Any]]):
                 budget=self.budget,
                 reward=self.reward,
                 fixations=self.fixations,
+                saccade_cost=self.saccade_cost,
             )
         else:
             self.episode.restart(torch.from_numpy(rows).to(device), batch)
@@ -247,11 +254,11 @@ class ImageScanVectorEnv(VectorEnv[Observations, NDArray[Any], NDArray[Any]]):
         """Turn actions into the patches that they open."""
         episode = self._under_way()
         selectable = episode.selectable
-        if self.centers is None:
+        if self.points is None:
             chosen = torch.as_tensor(actions, device=selectable.device).long()
         else:
-            points = torch.as_tensor(actions, dtype=torch.float32, device=selectable.device)
-            offset = points.unsqueeze(1) - self.centers.to(selectable.device)
+            gaze = torch.as_tensor(actions, dtype=torch.float32, device=selectable.device)
+            offset = gaze.unsqueeze(1) - self.points.to(selectable.device)
             chosen = offset.square().sum(-1).masked_fill(~selectable, torch.inf).argmin(1)
         if bool(((chosen < 0) | (chosen >= len(self.fixations))).any()):
             raise ValueError(

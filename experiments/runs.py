@@ -61,6 +61,11 @@ class Run:
         return self.config.scan.budget
 
     @property
+    def saccade_cost(self) -> float:
+        """What the policy's reward lost per patch of distance; 0 without a policy."""
+        return 0.0 if self.config.policy is None else self.config.policy.saccade_cost
+
+    @property
     def data(self) -> str:
         """Images that the run was trained on: a name, or the last part of a path."""
         return Path(self.config.data.data).name

@@ -49,7 +49,7 @@ def compare(
             images are asked for, or the model's predictions are not finite.
     """
     check_question(run, judge, min(limit, oracle_limit))
-    scanners = Scanners.of(run.model, orders, agents)
+    scanners = Scanners.of(run.model, orders, agents, run.saccade_cost)
     test, images, looked_at = images_of(run, limit)
     few = min(oracle_limit, len(images))
     paths = scanpaths(run, images, looked_at, oracle_limit=few, scanners=scanners)

@@ -15,6 +15,7 @@ SHOWN = (
     "oracle_16",
     "policy",
     "uncertainty",
+    "uncertainty_near",
     "saliency",
     "best_fixed",
     "other_image",

@@ -166,16 +166,23 @@ class Scanners:
 
     @classmethod
     def of(
-        cls, model: AnyOrderTransformer, orders: tuple[str, ...], agents: tuple[str, ...]
+        cls,
+        model: AnyOrderTransformer,
+        orders: tuple[str, ...],
+        agents: tuple[str, ...],
+        saccade_cost: float = 0.0,
     ) -> Self:
         """Make those that there are, and further ones by name.
+
+        Where saccades cost something, ``uncertainty_near`` is the rule that subtracts the cost.
 
         Raises:
             ValueError: there is no such order or agent.
         """
+        near = {"uncertainty_near": UncertaintyAgent(saccade_cost)} if saccade_cost else {}
         return cls(
             {name: model_ordering(name, model) for name in (*ORDERINGS, *SEMANTIC, *orders)},
-            {name: make_agent(name) for name in (*AGENTS, *agents)},
+            {**near, **{name: make_agent(name) for name in (*AGENTS, *agents)}},
         )
 
 

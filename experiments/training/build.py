@@ -197,7 +197,9 @@ def policy_config(options: PolicyTraining | None) -> PolicyConfig:
     """Return the policy's sizes and start; one that never learns is uniformly random."""
     if options is None or options.schedule == "frozen":
         return PolicyConfig(doubt=0.0)
-    return PolicyConfig(doubt=options.doubt)
+    return PolicyConfig(
+        doubt=options.doubt, depth=options.policy_depth, saccade_cost=options.saccade_cost
+    )
 
 
 def check_scans(config: TrainConfig, model: AnyOrderTransformer) -> None:

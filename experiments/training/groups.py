@@ -128,6 +128,9 @@ class PolicyTraining:
     reward: str = "auc"
     """Reward per fixation: auc, gain, surprise, ease (envs/rewards.py), or your own,
     ``MODULE:NAME``; with target="pixels_features" also auc_pixels and auc_features."""
+    saccade_cost: float = 0.0
+    """Taken from the reward per patch of distance between the middles of successive fixations; the
+    first one is free."""
     discount: float = 0.7
     """Discount per fixation."""
     entropy_weight: float = 0.03
@@ -136,6 +139,8 @@ class PolicyTraining:
     """Factor of the model's expected log error in the logits of the untrained policy, which is thus
     a soft uncertainty rule; the factor is learned. 0 = the policy starts uniform, and does not see
     the expected error. With schedule frozen it is 0."""
+    policy_depth: int = 0
+    """Transformer blocks of the policy in which the candidates attend to one another; 0 = none."""
     group: int = 4
     """Scans of the same image that are one another's baseline."""
     num_candidates: int | None = None
@@ -162,6 +167,7 @@ class PolicyTraining:
     def __post_init__(self) -> None:
         check_share(self, "random_share", "discount")
         check_at_least(self, 0, "policy_lr", "entropy_weight", "doubt")
+        check_at_least(self, 0, "policy_depth", "saccade_cost")
         check_at_least(self, 1, "iterations", "batch_size", "policy_every", "alternate_every")
         check_at_least(self, 2, "num_candidates")
         if self.group < 2:

@@ -114,6 +114,7 @@ class GroupRelativeLearner:
                     fixations=self.fixations,
                     num_candidates=options.num_candidates,
                     generator=generator,
+                    saccade_cost=options.saccade_cost,
                 )
                 for (images, _), generator in zip(batches, generators, strict=True)
             ]
@@ -190,6 +191,7 @@ class MaskablePPOLearner:
             data=images.held,
             budget=config.scan.budget,
             reward=options.reward,
+            saccade_cost=options.saccade_cost,
             fixation_size=config.scan.fixation_size,
         )
         self.ppo = JointPPO(
