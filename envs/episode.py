@@ -13,14 +13,15 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from envs.candidates import Candidates, Observation
-from envs.rewards import REVISIT_PENALTY, Fixation, Knowledge, checked_reward, reward_named
+from envs.opening import check_opening
+from envs.recognition import RecognitionProbe, labels_of
+from envs.rewards import REVISIT_PENALTY, Fixation, Knowledge, checked_reward, reward_with
 from foveate.errors import unseen_error
 from foveate.finite import check_finite
 from foveate.model import AnyOrderTransformer
 from foveate.model.decoder import Prediction
 from foveate.model.encoder import take
 from foveate.model.scanning import Scan
-from foveate.orders.ranks import first_repeat
 from foveate.orders.segments import Fixations, patches_in
 
 
@@ -40,9 +41,12 @@ class Episode:
             one of them, and their errors stand for those of all. None = all fixations.
             ``error`` and the reward are estimates then.
         generator: draws the candidates, on the CPU.
+        labels: class of each image, for rewards that ask for it; -1 or None = unknown.
+        probe: the classifier of the reward ``recognition``; frozen here.
 
     Raises:
-        ValueError: unknown reward, a budget outside 1..A, or less than one candidate.
+        ValueError: unknown reward, or one without its probe; a budget outside 1..A, or less than
+            one candidate.
     """
 
     def __init__(
@@ -56,8 +60,10 @@ class Episode:
         fixations: Fixations | None = None,
         num_candidates: int | None = None,
         generator: torch.Generator | None = None,
+        labels: Int[Tensor, "B"] | None = None,
+        probe: RecognitionProbe | None = None,
     ) -> None:
-        self.reward, self.reward_of = reward, reward_named(reward)
+        self.reward, self.reward_of, self.probe = reward, reward_with(reward, probe), probe
         if num_candidates is not None and num_candidates < 1:
             raise ValueError(f"there must be at least 1 candidate, got {num_candidates}")
         fixations = Fixations.single(model.num_patches) if fixations is None else fixations
@@ -71,6 +77,7 @@ class Episode:
         prediction = scan.predict().repeat(group)
         self.scan = scan.repeat(group)
         self.targets = model.patchify(model.normalize(images)).repeat_interleave(group, dim=0)
+        self.labels = labels_of(images, labels).repeat_interleave(group)
         num_rows, device = len(self.targets), images.device
         self.num_steps = torch.zeros(num_rows, dtype=torch.long, device=device)
         self.opened = torch.full((num_rows, budget, fixations.size), -1, device=device)
@@ -167,7 +174,8 @@ class Episode:
         """
         patches = patches.unsqueeze(1) if patches.ndim == 1 else patches
         if not all_new:
-            self._check(patches)
+            among = None if self.num_candidates is None else self.choices.predicted
+            check_opening(patches, self.unseen.shape[1], self.done, self.budget, among)
         known_before = self._knowledge()
         place = patches.clamp_min(0)
         new = (patches >= 0) & self.unseen.gather(1, place)
@@ -184,11 +192,18 @@ class Episode:
             initial_error=self.initial_error,
             targets=self.targets,
             model=self.scan.model,
+            labels=self.labels,
+            probe=self.probe,
         )
         reward = checked_reward(self.reward, self.reward_of, fixation)
         return reward - REVISIT_PENALTY * ~new.any(1)
 
-    def restart(self, rows: Bool[Tensor, "B"], images: Float[Tensor, "R C H W"]) -> None:
+    def restart(
+        self,
+        rows: Bool[Tensor, "B"],
+        images: Float[Tensor, "R C H W"],
+        labels: Int[Tensor, "R"] | None = None,
+    ) -> None:
         """Begin a new episode with new images in the chosen rows (True = restart)."""
         model = self.scan.model
         if bool(rows.all()):
@@ -200,6 +215,7 @@ class Episode:
             self.scan.restart(rows, images)
         fresh = model.patchify(model.normalize(images))
         self.targets = self.targets.masked_scatter(rows.view(-1, 1, 1), fresh)
+        self.labels = self.labels.masked_scatter(rows, labels_of(images, labels))
         self.num_steps = self.num_steps.masked_fill(rows, 0)
         self.opened = self.opened.masked_fill(rows.view(-1, 1, 1), -1)
         self.newest = self.newest.masked_fill(rows.unsqueeze(1), -1)
@@ -209,28 +225,6 @@ class Episode:
         self.error = self.error.masked_fill(rows, 1.0)
 
     # --- parts of a step
-
-    def _check(self, patches: Int[Tensor, "B K"]) -> None:
-        """Raise ValueError unless each row may make this fixation."""
-        if bool(self.done.any()):
-            row = int(self.done.nonzero()[0])
-            raise ValueError(
-                f"the budget of {self.budget} fixations is spent (row {row}); start a new episode"
-            )
-        num_patches, least = self.unseen.shape[1], 0 if patches.shape[1] == 1 else -1
-        is_outside = ((patches < least) | (patches >= num_patches)).any(1)
-        if bool(is_outside.any()):
-            row = int(is_outside.nonzero()[0])
-            raise ValueError(
-                f"a patch must lie in 0..{num_patches - 1}; row {row} opens {patches[row].tolist()}"
-            )
-        if (repeat := first_repeat(patches)) is not None:
-            row = repeat[0]
-            raise ValueError(f"row {row} opens a patch twice at once: {patches[row].tolist()}")
-        if self.num_candidates is not None:
-            is_decoded = (self.choices.predicted.unsqueeze(2) == patches.unsqueeze(1)).any(1)
-            if not bool((is_decoded | (patches < 0)).all()):
-                raise ValueError("with num_candidates the next patch must be one of the candidates")
 
     def _record(self, patches: Int[Tensor, "B K"], new: Bool[Tensor, "B K"]) -> None:
         """Note what was opened at this step."""
@@ -252,7 +246,7 @@ class Episode:
 
     def _knowledge(self) -> Knowledge:
         said = self.prediction, self.choices.predicted, self.patch_errors
-        return Knowledge(self.error, *said, self.scan.content)
+        return Knowledge(self.error, *said, self.scan.content, self.scan.mean_content)
 
     def _judge(self, prediction: Prediction) -> None:
         """Keep a prediction of the predicted patches, and its errors."""
@@ -289,8 +283,14 @@ class Episode:
         )
 
 
-def check_reward(reward: str, model: AnyOrderTransformer, images: Float[Tensor, "B C H W"]) -> None:
+def check_reward(
+    reward: str,
+    model: AnyOrderTransformer,
+    images: Float[Tensor, "B C H W"],
+    labels: Int[Tensor, "B"] | None = None,
+    probe: RecognitionProbe | None = None,
+) -> None:
     """Raise ValueError unless a finite reward can be had of a fixation on these images."""
-    episode = Episode(model, images, budget=1, reward=reward)
+    episode = Episode(model, images, budget=1, reward=reward, labels=labels, probe=probe)
     paid = episode.step(torch.zeros(len(images), dtype=torch.long, device=images.device))
     check_finite(f"the reward {reward!r}", paid, torch.arange(len(images)), cause="reward")

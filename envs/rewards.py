@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Bool, Float, Int, Num
 from torch import Tensor
 
+from envs.recognition import RecognitionProbe
 from foveate.choices import blaming, lookup, told
 from foveate.model import AnyOrderTransformer
 from foveate.model.decoder import Prediction
@@ -37,6 +38,8 @@ class Knowledge:
     """Mean squared error of each predicted patch; 0 where seen."""
     content: Float[Tensor, "B D"]
     """Encoder state of the patch seen last: the causal summary of all that has been seen."""
+    mean_content: Float[Tensor, "B D"]
+    """Mean encoder state of periphery and patches seen; 0 before anything has been seen."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,10 @@ class Fixation:
     """The true patches, normalized as the model predicts them."""
     model: AnyOrderTransformer
     """The world."""
+    labels: Int[Tensor, "B"]
+    """Class of each image; -1 = unknown."""
+    probe: RecognitionProbe | None
+    """Frozen classifier of ``mean_content``; None = there is none."""
 
     @property
     def before(self) -> Float[Tensor, "B"]:
@@ -87,6 +94,16 @@ class Fixation:
         return self.known_after.content
 
     @cached_property
+    def recognized(self) -> Float[Tensor, "B"]:
+        """Fall of the probe's cross-entropy, nats; 0 where there is no label."""
+        assert self.probe is not None, "an episode refuses rewards that lack their probe"
+        before, after = (
+            self.probe.cross_entropy(known.mean_content, self.labels)
+            for known in (self.known_before, self.known_after)
+        )
+        return before - after
+
+    @cached_property
     def images(self) -> Float[Tensor, "B C H W"]:
         """The true images in [0, 1]."""
         return self.model.unpatchify(self.model.denormalize(self.targets))
@@ -107,15 +124,32 @@ REWARDS: dict[str, Reward] = {
 final error, so that the order of the same patches carries no signal. ``surprise`` seeks noise and
 ``ease`` flat sky.
 """
+REWARDS_OF_CLASSES: dict[str, Reward] = {"recognition": lambda fixation: fixation.recognized}
+"""Rewards that need labels and a probe.
+
+``recognition`` is how far a fixation makes the probe surer of the true class. As ``gain``, it
+telescopes without discount: only the last look at the features counts then.
+"""
 
 
 def reward_named(name: str) -> Reward:
-    """Return a reward of REWARDS, or one of your own, ``MODULE:NAME``.
+    """Return a reward of REWARDS or REWARDS_OF_CLASSES, or one of your own, ``MODULE:NAME``.
 
     Raises:
         ValueError: unknown, or nothing that can be called.
     """
-    return lookup("reward", name, REWARDS)
+    return lookup("reward", name, REWARDS | REWARDS_OF_CLASSES)
+
+
+def reward_with(name: str, probe: RecognitionProbe | None) -> Reward:
+    """Do as :func:`reward_named` does, and raise ValueError if the reward lacks its probe."""
+    reward = reward_named(name)
+    if name in REWARDS_OF_CLASSES and probe is None:
+        raise ValueError(
+            f"reward {name!r} needs a probe that knows the classes; give as model the folder of a "
+            f"run that was trained with --reward {name}, or choose {', '.join(REWARDS)}"
+        )
+    return reward
 
 
 def checked_reward(name: str, reward: Reward, fixation: Fixation) -> Num[Tensor, "B"]:

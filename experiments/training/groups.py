@@ -117,7 +117,8 @@ class PolicyTraining:
     """Images scanned by the policy per iteration."""
     reward: str = "auc"
     """Reward per fixation: auc, gain, surprise, ease (envs/rewards.py), or your own,
-    ``MODULE:NAME``."""
+    ``MODULE:NAME``. recognition needs labels: the fall of the cross-entropy of a linear probe,
+    which learns beside the policy, on what has been seen so far."""
     discount: float = 0.7
     """Discount per fixation."""
     entropy_weight: float = 0.03
@@ -166,6 +167,10 @@ class PolicyTraining:
         if self.agent == "maskable-ppo" and self.num_candidates is not None:
             raise ValueError(
                 "num_candidates needs --agent group-relative; maskable-ppo chooses among all"
+            )
+        if self.agent == "maskable-ppo" and self.reward == "recognition":
+            raise ValueError(
+                "reward recognition needs --agent group-relative, beside which its probe learns"
             )
         if self.policy_every > 1 and self.schedule not in ("joint", "frozen"):
             raise ValueError("policy_every needs schedule joint or frozen; add --policy-every 1")

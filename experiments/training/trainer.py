@@ -28,6 +28,7 @@ from experiments.training.policy_learner import (
     MaskablePPOLearner,
     PolicyLearner,
 )
+from experiments.training.recognition import make_probe
 from experiments.training.skips import Skips
 from foveate.config import ModelConfig
 from foveate.finite import NotFinite, not_finite
@@ -58,10 +59,15 @@ class Trainer:
             words = self.images.captions.vocabulary.words
             max_words = self.images.captions.encoded.shape[1]
         self.model, self.policy = build(config, self.images.held.image_shape, words, max_words)
+        self.probe = make_probe(config, self.model, self.images, processes)
         if config.policy is not None:
             # A wrong reward is refused before files are written.
-            few = self.images.held.batch(torch.zeros(2, dtype=torch.long), config.run.device)
-            check_reward(config.policy.reward, self.model, few)
+            first = torch.zeros(2, dtype=torch.long)
+            few, labels = (
+                self.images.held.batch(first, config.run.device),
+                self.images.labels(first),
+            )
+            check_reward(config.policy.reward, self.model, few, labels, self.probe)
         if config.run.shard:
             processes.shard(self.model)
         self.model_learner = ModelLearner(config, self.model, self.images, processes)
@@ -81,7 +87,9 @@ class Trainer:
         config, model, images = self.config, self.model, self.images
         if options.agent == "maskable-ppo":
             return MaskablePPOLearner(config, options, model, images)
-        return GroupRelativeLearner(config, options, model, self.policy, images, self.processes)
+        return GroupRelativeLearner(
+            config, options, model, self.policy, images, self.processes, self.probe
+        )
 
     @property
     def policy_has_learned(self) -> bool:
