@@ -39,7 +39,7 @@ class Knowledge:
     content: Float[Tensor, "B D"]
     """Encoder state of the patch seen last: the causal summary of all that has been seen."""
     mean_content: Float[Tensor, "B D"]
-    """Mean encoder state of periphery and patches seen; 0 before anything has been seen."""
+    """Mean encoder state of periphery and patches seen; without either the start token's."""
 
 
 @dataclass(frozen=True)

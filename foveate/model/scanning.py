@@ -47,9 +47,10 @@ class Scan:
 
     @property
     def mean_content(self) -> Float[Tensor, "B D"]:
-        """Mean encoder state of periphery and patches seen; 0 before anything has been seen."""
-        # The start token, which shows nothing, is among the lengths and not in the sum.
-        return self.content_sum / (self.lengths - 1).clamp_min(1).unsqueeze(1)
+        """Mean encoder state of periphery and patches seen; without either the start token's."""
+        # The start token is among the lengths, and not in the sum.
+        number = (self.lengths - 1).unsqueeze(1)
+        return torch.where(number > 0, self.content_sum / number.clamp_min(1), self.content)
 
     @classmethod
     @torch.no_grad()

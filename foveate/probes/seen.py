@@ -17,8 +17,8 @@ def seen_means(
 ) -> Float[Tensor, "B U D"]:
     """Mean encoder state of what has been seen after 0..T fixations, U = T + 1.
 
-    Last layer; of periphery and patches seen, not of the start token; 0 before anything has been
-    seen. The parallel twin of ``Scan.mean_content``, and it carries gradients.
+    Last layer; of periphery and patches seen, and where there is neither of the start token. The
+    parallel twin of ``Scan.mean_content``, and it carries gradients.
 
     Args:
         model: one that can scan.
@@ -41,4 +41,5 @@ def seen_means(
     # Without the start token, which shows nothing; entry m sums up m tokens.
     sums = F.pad(states[:, 1:].cumsum(1), (0, 0, 1, 0))
     places = counts + model.num_always - 1
-    return take(sums, places) / places.clamp_min(1).unsqueeze(-1)
+    number = places.unsqueeze(-1)
+    return torch.where(number > 0, take(sums, places) / number.clamp_min(1), states[:, :1])
