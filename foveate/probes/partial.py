@@ -20,10 +20,10 @@ from torch import Tensor
 from foveate.data import ImageSet
 from foveate.model import AnyOrderTransformer
 from foveate.model.encoder import take
-from foveate.orders import order_to_rank, rank_to_order
 from foveate.orders.segments import patches_in
 from foveate.probes.features import frozen
 from foveate.probes.heads import Read
+from foveate.probes.seen import encode_after, mean_of_seen
 
 Pooled = Literal["seen", "last", "queries", "queries_2x2"]
 """Ways to make one vector of what has been seen.
@@ -131,21 +131,7 @@ def features_after(
         ValueError: a number of fixations does not lie in 0..T, there is no such layer, or the model
             has no causal stream, or no decoder whose queries could be read.
     """
-    if not after or not 0 <= min(after) <= max(after) <= order.shape[1]:
-        raise ValueError(
-            f"numbers of fixations must lie in 0..{order.shape[1]}, the length of the scanpaths, "
-            f"got {' '.join(map(str, after)) or 'none'}"
-        )
-    if model.config.stream != "causal":
-        raise ValueError("features after k fixations need a causal stream; this one is masked")
-    rank = order_to_rank(order, model.num_patches)
-    by_rank = rank_to_order(rank)
-    sorted_rank = rank.gather(1, by_rank)
-    steps = torch.tensor(after, device=rank.device).repeat(len(rank), 1)
-    counts = torch.searchsorted(sorted_rank, steps)
-    length = int(counts.max())
-    ties = torch.searchsorted(sorted_rank, sorted_rank[:, :length].contiguous(), right=True)
-    layers = model.encode(images, by_rank, ties.clamp(max=length))
+    layers, by_rank, counts = encode_after(model, images, order, after)
     states = content_states(layers, layer)
     vectors = {name: states[:, :0] for name in pooled}
     if "seen" in vectors:
@@ -161,7 +147,8 @@ def features_after(
     kept = None
     if tokens:
         places = token_places(model).to(states.device)
-        first = torch.arange(model.num_always, device=rank.device).expand(len(rank), -1)
+        length = layers[-1].shape[1] - model.num_always
+        first = torch.arange(model.num_always, device=counts.device).expand(len(counts), -1)
         of_tokens = torch.cat([first, by_rank[:, :length] + model.num_always], dim=1)
         kept = half(torch.cat([states, places[of_tokens]], dim=2))
     return PartialFeatures(vectors, kept, counts + model.num_always)
@@ -171,15 +158,6 @@ def half(tokens: Float[Tensor, "*B D"]) -> Float[Tensor, "*B D"]:
     """Return float16, with what is too large for it at its end."""
     largest = torch.finfo(torch.float16).max
     return tokens.clamp(-largest, largest).half()
-
-
-def mean_of_seen(
-    states: Float[Tensor, "B S D"], number: Int[Tensor, "B K"]
-) -> Float[Tensor, "B K D"]:
-    """Average the first tokens behind the start token; of none of them, the start token itself."""
-    sums = F.pad(states[:, 1:].cumsum(1), (0, 0, 1, 0))
-    mean = take(sums, number) / number.clamp_min(1).unsqueeze(2)
-    return torch.where(number.unsqueeze(2) > 0, mean, states[:, :1])
 
 
 def pooled_queries(

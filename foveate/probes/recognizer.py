@@ -62,7 +62,7 @@ def fine_tune_by_fixations(
     Differs: scans are made beforehand, by a policy that does not learn from the class.
 
     Args:
-        model: one that can scan; where its weights start.
+        model: with a causal stream; where its weights start.
         train: labeled images.
         test: labeled images.
         train_order: scanpaths on train, of patches or of segments padded with -1.
@@ -74,7 +74,7 @@ def fine_tune_by_fixations(
 
     Raises:
         ValueError: ``after`` has no number, or one outside 0..T; a generative weight, for which a
-            scan has no loss here; no tenth can be held out; or the model cannot scan.
+            scan has no loss here; no tenth can be held out; or the model has no causal stream.
     """
     most = min(train_order.shape[1], test_order.shape[1])
     if not after or not 0 <= min(after) <= max(after) <= most:
@@ -84,7 +84,6 @@ def fine_tune_by_fixations(
         raise ValueError(
             "generative_weight has no effect where fine-tuning goes by fixations; leave it out"
         )
-    model.check_scannable()
     labels = train.labels.numpy()
     fit, held = (torch.from_numpy(part) for part in hold_out(labels, seed))
     fit_images, fit_order = train.take(fit), train_order[fit]
