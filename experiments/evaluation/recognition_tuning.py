@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 
 from experiments.evaluation.probe_options import ProbeOptions
-from experiments.evaluation.probe_result import FineTuned, shown
+from experiments.evaluation.probe_result import FineTuned, TunedByFixations
 from experiments.evaluation.probe_views import progress, tuning
 from experiments.evaluation.recognition_paths import Scanners
 from experiments.runs import Run
-from experiments.tables import Table
 from foveate.data import ImageSet
 from foveate.model import AnyOrderTransformer
 from foveate.probes.recognizer import fine_tune_by_fixations
 
 TUNED_ORDERS = ("policy", "random")
 """Orders that are fine-tuned for, if no others are asked for: each takes minutes."""
-TunedByFixations = dict[str, dict[int, FineTuned]]
-"""By order, those of untrained weights with ``random_weights_`` before it, and by fixations."""
 
 
 def tune_by_fixations(
@@ -42,7 +38,7 @@ def tune_by_fixations(
         test: labeled images.
         after: numbers of fixations.
         orders: names of orders and agents, or ``MODULE:NAME`` of one's own.
-        options: epochs, learning rates and seed.
+        options: epochs, learning rates and seed. There is no generative loss of a scan.
     """
     scanners = Scanners.of(run, orders)
     policy = scanners.policy(train, test)
@@ -59,12 +55,3 @@ def tune_by_fixations(
             number: FineTuned(**vars(each), **vars(how)) for number, each in reached.items()
         }
     return tuned
-
-
-def tuned_table(tuned: Mapping[str, Mapping[int, FineTuned]]) -> Table:
-    """Return a row for every order, and a column for every number of fixations."""
-    numbers = sorted({number for row in tuned.values() for number in row})
-    rows = tuple(
-        (name, *(shown(row.get(number)) for number in numbers)) for name, row in tuned.items()
-    )
-    return Table(("fine-tuned, 95% interval, after", *map(str, numbers)), rows)

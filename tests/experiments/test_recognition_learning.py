@@ -10,7 +10,12 @@ import pytest
 import torch
 
 import envs
+from experiments import runs
+from experiments.evaluation.probe_result import ProbeResult
+from experiments.probe import ProbeConfig, main
+from experiments.runs import Run
 from experiments.training import batches, recognition
+from experiments.training.build import build
 from experiments.training.config import TrainConfig
 from experiments.training.distributed import Processes
 from experiments.training.loop import train
@@ -169,3 +174,28 @@ def test_a_resumed_run_has_the_probe_of_one_that_never_stopped(tmp_path: Path) -
     )
     env.reset(seed=0)
     assert np.abs(env.step(np.array([0, 1]))[1]).min() > 0
+
+
+def test_probe_fine_tunes_by_fixations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For every order, from the run's weights and from untrained ones; the result reads back."""
+    config = TrainConfig().replace(
+        data="cue", patch_size=2, embed_dim=16, depth=1, num_heads=2, decoder_depth=1, budget=4
+    )
+    torch.manual_seed(0)
+    model, policy = build(config, (1, 8, 8))
+    run = Run(tmp_path, config, model.eval(), policy.eval(), 0)
+    monkeypatch.setattr(runs, "load_run", lambda *_: run)
+    options: dict[str, Any] = {"probes": ("finetune",), "fixations": (4, 1), "train_limit": 60}
+    with pytest.raises(ValueError, match=r"fixations must lie in 1\.\.4"):
+        main(ProbeConfig(run=tmp_path, **{**options, "fixations": (5,)}))
+    main(
+        ProbeConfig(run=tmp_path, **options, finetune_epochs=1, finetune_lr=(0.001,), test_limit=30)
+    )
+    result = ProbeResult.read(tmp_path / "probe_finetune.json")
+    assert result.finetune_fixations is not None
+    orders = [start + order for order in ("policy", "random") for start in ("", "random_weights_")]
+    assert list(result.finetune_fixations) == orders
+    for row in result.finetune_fixations.values():
+        assert [*row] == [1, 4]
+        assert all(each.ci95 is not None and each.attention == "causal" for each in row.values())
+    assert "random_weights_policy" in result.to_text()
