@@ -76,16 +76,8 @@ def fine_tune_by_fixations(
         ValueError: ``after`` has no number, or one outside 0..T; a generative weight, for which a
             scan has no loss here; no tenth can be held out; or the model has no causal stream.
     """
-    most = min(train_order.shape[1], test_order.shape[1])
-    if not after or not 0 <= min(after) <= max(after) <= most:
-        given = " ".join(map(str, after)) or "none"
-        raise ValueError(f"fixations must lie in 0..{most}, the length of the scans, got {given}")
-    if how.generative_weight > 0:
-        raise ValueError(
-            "generative_weight has no effect where fine-tuning goes by fixations; leave it out"
-        )
-    labels = train.labels.numpy()
-    fit, held = (torch.from_numpy(part) for part in hold_out(labels, seed))
+    check_tuning(after, min(train_order.shape[1], test_order.shape[1]), how)
+    fit, held = (torch.from_numpy(part) for part in hold_out(train.labels.numpy(), seed))
     fit_images, fit_order = train.take(fit), train_order[fit]
 
     def learn(rate: float) -> Recognizer:
@@ -94,20 +86,35 @@ def fine_tune_by_fixations(
         )
 
     def held_accuracy(tuned: Recognizer) -> float:
-        classes = named_classes(tuned, train.take(held), train_order[held])
-        return float((classes == train.labels[held].unsqueeze(1)).double().mean())
+        named = named_classes(tuned, train.take(held), train_order[held])
+        return float((named == train.labels[held].unsqueeze(1)).double().mean())
 
     _, rate, tuned = best_rate(how.learning_rates, learn, held_accuracy)
-    chosen = named_classes(tuned, train.take(held), train_order[held])
-    tested = named_classes(tuned, test, test_order)
+    chosen = _scores(tuned, train.take(held), train_order[held])
+    tested = _scores(tuned, test, test_order)
     return {
-        number: HeadAccuracy(
-            *score(tested[:, at].numpy(), test.labels.numpy()),
-            validation_accuracy=score(chosen[:, at].numpy(), labels[held.numpy()])[0],
-            learning_rate=rate,
-        )
-        for at, number in enumerate(after)
+        number: HeadAccuracy(*tested[number], validation_accuracy=reached, learning_rate=rate)
+        for number, (reached, _) in chosen.items()
     }
+
+
+def check_tuning(after: tuple[int, ...], most: int, how: FineTuneConfig) -> None:
+    """Raise ValueError unless scans of ``most`` fixations can be fine-tuned for in this way."""
+    if not after or not 0 <= min(after) <= max(after) <= most:
+        given = " ".join(map(str, after)) or "none"
+        raise ValueError(f"fixations must lie in 0..{most}, the length of the scans, got {given}")
+    if how.generative_weight > 0:
+        raise ValueError(
+            "generative_weight has no effect where fine-tuning goes by fixations; leave it out"
+        )
+
+
+def _scores(
+    recognizer: Recognizer, images: ImageSet, order: Int[Tensor, "M T *S"]
+) -> dict[int, tuple[float, tuple[float, float] | None]]:
+    """Return the accuracy after each number of fixations, and its interval."""
+    named, labels = named_classes(recognizer, images, order).numpy(), images.labels.numpy()
+    return {k: score(named[:, at], labels) for at, k in enumerate(recognizer.after)}
 
 
 def train_recognizer(
