@@ -11,7 +11,6 @@ from torch import Tensor
 from foveate.model.decoder import Prediction
 from foveate.model.encoder import take
 from foveate.orders.paths import Grid
-from foveate.orders.ranks import first_repeat
 from foveate.orders.saccades import centers_of, distances
 from foveate.orders.segments import Fixations
 
@@ -105,28 +104,6 @@ class Candidates:
     def of_predicted(self, unseen: Bool[Tensor, "B N"]) -> Bool[Tensor, "B Q"]:
         """Which predicted patches are unseen (False at the padding)."""
         return unseen.gather(1, self.positions) & (self.predicted >= 0)
-
-    def check(self, patches: Int[Tensor, "B K"]) -> None:
-        """Check what each row is to open together.
-
-        Raises:
-            ValueError: a patch is outside 0..N-1, or twice in a row; or, where candidates are
-                drawn, it is not of a candidate.
-        """
-        num_patches, least = self.fixations.num_patches, 0 if patches.shape[1] == 1 else -1
-        is_outside = ((patches < least) | (patches >= num_patches)).any(1)
-        if bool(is_outside.any()):
-            row = int(is_outside.nonzero()[0])
-            raise ValueError(
-                f"a patch must lie in 0..{num_patches - 1}; row {row} opens {patches[row].tolist()}"
-            )
-        if (repeat := first_repeat(patches)) is not None:
-            row = repeat[0]
-            raise ValueError(f"row {row} opens a patch twice at once: {patches[row].tolist()}")
-        if not self.are_all:
-            is_decoded = (self.predicted.unsqueeze(2) == patches.unsqueeze(1)).any(1)
-            if not bool((is_decoded | (patches < 0)).all()):
-                raise ValueError("with num_candidates the next patch must be one of the candidates")
 
     def distance(self, newest: Int[Tensor, "B S"], grid: Grid) -> Float[Tensor, "B K"]:
         """Return the length of the saccade from what was opened last to each, patches."""

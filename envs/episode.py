@@ -13,9 +13,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from envs.candidates import Candidates, Observation, expected_log_error
-from envs.rewards import REVISIT_PENALTY, Fixation, Knowledge, checked_reward, reward_named
+from envs.opening import check_opening
+from envs.recognition import RecognitionProbe, labels_of
+from envs.rewards import REVISIT_PENALTY, Fixation, Knowledge, checked_reward, reward_with
 from foveate.errors import unseen_error
-from foveate.finite import check_finite
 from foveate.model import AnyOrderTransformer
 from foveate.model.decoder import Prediction
 from foveate.model.encoder import take
@@ -42,10 +43,12 @@ class Episode:
         generator: draws the candidates, on the CPU.
         saccade_cost: taken from the reward per patch of distance between the middles of successive
             fixations (all patches of each, new or not); the first one is free.
+        labels: class of each image, for rewards that ask for it; -1 or None = unknown.
+        probe: the classifier of the reward ``recognition``; frozen here.
 
     Raises:
-        ValueError: unknown reward, a budget outside 1..A, less than one candidate, or a cost below
-            0 or not finite.
+        ValueError: unknown reward, or one without its probe; a budget outside 1..A, less than one
+            candidate, or a cost below 0 or not finite.
     """
 
     def __init__(
@@ -60,10 +63,11 @@ class Episode:
         num_candidates: int | None = None,
         generator: torch.Generator | None = None,
         saccade_cost: float = 0.0,
+        labels: Int[Tensor, "B"] | None = None,
+        probe: RecognitionProbe | None = None,
     ) -> None:
-        check_saccade_cost(saccade_cost)
-        self.saccade_cost = saccade_cost
-        self.reward, self.reward_of = reward, reward_named(reward)
+        self.saccade_cost = check_saccade_cost(saccade_cost)
+        self.reward, self.reward_of, self.probe = reward, reward_with(reward, probe), probe
         if num_candidates is not None and num_candidates < 1:
             raise ValueError(f"there must be at least 1 candidate, got {num_candidates}")
         fixations = Fixations.single(model.num_patches) if fixations is None else fixations
@@ -78,12 +82,12 @@ class Episode:
         self.scan = scan.repeat(group)
         self.images = images.repeat_interleave(group, dim=0)
         self.targets = model.targets(images).repeat_interleave(group, dim=0)
+        self.labels = labels_of(images, labels).repeat_interleave(group)
         num_rows, device = len(self.targets), images.device
-        self.num_steps = torch.zeros(num_rows, dtype=torch.long, device=device)
+        self.num_steps, self.num_opened = torch.zeros(num_rows, dtype=torch.long, device=device), 0
         self.opened = torch.full((num_rows, budget, fixations.size), -1, device=device)
         self.newest = self.opened[:, 0]
         self.unseen = torch.ones(self.targets.shape[:2], dtype=torch.bool, device=device)
-        self.num_opened = 0
         self.initial_error = self._look_at_all(prediction)
         self.initial_log_error = expected_log_error(prediction).logsumexp(1)
         self.error = torch.ones_like(self.initial_error)
@@ -181,7 +185,8 @@ class Episode:
         """
         patches = patches.unsqueeze(1) if patches.ndim == 1 else patches
         if not all_new:
-            self._check(patches)
+            among = None if self.num_candidates is None else self.choices.predicted
+            check_opening(patches, self.unseen.shape[1], self.done, self.budget, among)
         known_before = self._knowledge()
         grid = self.scan.model.grid
         saccade = distances(centers_of(self.newest, grid), centers_of(patches, grid))
@@ -201,11 +206,18 @@ class Episode:
             images=self.images,
             targets=self.targets,
             model=self.scan.model,
+            labels=self.labels,
+            probe=self.probe,
         )
         reward = checked_reward(self.reward, self.reward_of, fixation)
         return reward - REVISIT_PENALTY * ~new.any(1) - self.saccade_cost * saccade
 
-    def restart(self, rows: Bool[Tensor, "B"], images: Float[Tensor, "R C H W"]) -> None:
+    def restart(
+        self,
+        rows: Bool[Tensor, "B"],
+        images: Float[Tensor, "R C H W"],
+        labels: Int[Tensor, "R"] | None = None,
+    ) -> None:
         """Begin a new episode with new images in the chosen rows (True = restart)."""
         model = self.scan.model
         if bool(rows.all()):
@@ -217,6 +229,7 @@ class Episode:
             self.scan.restart(rows, images)
         self.images = self.images.masked_scatter(rows.view(-1, 1, 1, 1), images)
         self.targets = self.targets.masked_scatter(rows.view(-1, 1, 1), model.targets(images))
+        self.labels = self.labels.masked_scatter(rows, labels_of(images, labels))
         self.num_steps = self.num_steps.masked_fill(rows, 0)
         self.opened = self.opened.masked_fill(rows.view(-1, 1, 1), -1)
         self.newest = self.newest.masked_fill(rows.unsqueeze(1), -1)
@@ -228,15 +241,6 @@ class Episode:
         self.error = self.error.masked_fill(rows, 1.0)
 
     # --- parts of a step
-
-    def _check(self, patches: Int[Tensor, "B K"]) -> None:
-        """Raise ValueError unless each row may make this fixation."""
-        if bool(self.done.any()):
-            row = int(self.done.nonzero()[0])
-            raise ValueError(
-                f"the budget of {self.budget} fixations is spent (row {row}); start a new episode"
-            )
-        self.choices.check(patches)
 
     def _record(self, patches: Int[Tensor, "B K"], new: Bool[Tensor, "B K"]) -> None:
         """Note what was opened at this step."""
@@ -258,7 +262,7 @@ class Episode:
 
     def _knowledge(self) -> Knowledge:
         said = self.prediction, self.choices.predicted, self.patch_errors
-        return Knowledge(self.error, *said, self.scan.content)
+        return Knowledge(self.error, *said, self.scan.content, self.scan.mean_content)
 
     def _judge(self, prediction: Prediction) -> None:
         """Keep a prediction of the predicted patches, and its errors."""
@@ -294,10 +298,3 @@ class Episode:
             num_opened=self.num_opened,
             generator=self.generator,
         )
-
-
-def check_reward(reward: str, model: AnyOrderTransformer, images: Float[Tensor, "B C H W"]) -> None:
-    """Raise ValueError unless a finite reward can be had of a fixation on these images."""
-    episode = Episode(model, images, budget=1, reward=reward)
-    paid = episode.step(torch.zeros(len(images), dtype=torch.long, device=images.device))
-    check_finite(f"the reward {reward!r}", paid, torch.arange(len(images)), cause="reward")

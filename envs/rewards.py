@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Bool, Float, Int, Num
 from torch import Tensor
 
+from envs.recognition import RecognitionProbe
 from foveate.choices import blaming, lookup, told
 from foveate.model import AnyOrderTransformer
 from foveate.model.decoder import Prediction
@@ -39,6 +40,8 @@ class Knowledge:
     """Error of each predicted patch; 0 where seen."""
     content: Float[Tensor, "B D"]
     """Encoder state of the patch seen last: the causal summary of all that has been seen."""
+    mean_content: Float[Tensor, "B D"]
+    """Mean encoder state of periphery and patches seen; without either the start token's."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,10 @@ class Fixation:
     """What the model is to predict of every patch: the true pixels, normalized, or features."""
     model: AnyOrderTransformer
     """The world."""
+    labels: Int[Tensor, "B"]
+    """Class of each image; -1 = unknown."""
+    probe: RecognitionProbe | None
+    """Frozen classifier of ``mean_content``; None = there is none."""
 
     @property
     def before(self) -> Float[Tensor, "B"]:
@@ -105,6 +112,16 @@ class Fixation:
         """The encoder's summary of what has been seen after it."""
         return self.known_after.content
 
+    @cached_property
+    def recognized(self) -> Float[Tensor, "B"]:
+        """Fall of the probe's cross-entropy, nats; 0 where there is no label."""
+        assert self.probe is not None, "an episode refuses rewards that lack their probe"
+        before, after = (
+            self.probe.cross_entropy(known.mean_content, self.labels)
+            for known in (self.known_before, self.known_after)
+        )
+        return before - after
+
 
 Reward = Callable[[Fixation], Tensor]
 """One number per row, (B,)."""
@@ -121,6 +138,12 @@ REWARDS: dict[str, Reward] = {
 final error, so that the order of the same patches carries no signal. ``surprise`` seeks noise and
 ``ease`` flat sky.
 """
+REWARDS_OF_CLASSES: dict[str, Reward] = {"recognition": lambda fixation: fixation.recognized}
+"""Rewards that need labels and a probe.
+
+``recognition`` is how far a fixation makes the probe surer of the true class. As ``gain``, it
+telescopes without discount: only the last look at the features counts then.
+"""
 
 PART_REWARDS: dict[str, Reward] = {
     "auc_pixels": lambda fixation: -fixation.after_of("pixels"),
@@ -130,12 +153,23 @@ PART_REWARDS: dict[str, Reward] = {
 
 
 def reward_named(name: str) -> Reward:
-    """Return a reward of REWARDS or PART_REWARDS, or one of your own, ``MODULE:NAME``.
+    """Return a reward by name, or one of your own, ``MODULE:NAME``.
 
     Raises:
         ValueError: unknown, or nothing that can be called.
     """
-    return lookup("reward", name, {**REWARDS, **PART_REWARDS})
+    return lookup("reward", name, REWARDS | PART_REWARDS | REWARDS_OF_CLASSES)
+
+
+def reward_with(name: str, probe: RecognitionProbe | None) -> Reward:
+    """Do as :func:`reward_named` does, and raise ValueError if the reward lacks its probe."""
+    reward = reward_named(name)
+    if name in REWARDS_OF_CLASSES and probe is None:
+        raise ValueError(
+            f"reward {name!r} needs a probe that knows the classes; give as model the folder of a "
+            f"run that was trained with --reward {name}, or choose {', '.join(REWARDS)}"
+        )
+    return reward
 
 
 def checked_reward(name: str, reward: Reward, fixation: Fixation) -> Num[Tensor, "B"]:

@@ -8,9 +8,10 @@ from pathlib import Path
 
 from agents.policies import PointerPolicy, PolicyAgent
 from experiments.run_folder import check_data, read_config, read_manifest
-from experiments.training.build import build, build_teacher, load_split, load_weights
+from experiments.training.build import build, build_teacher, load_split
 from experiments.training.config import TrainConfig
 from experiments.training.run_options import SYNTHETIC
+from experiments.training.weights import load_weights
 from foveate.checkpoint import check_device, read_newest
 from foveate.data import ImageSet
 from foveate.data.hub import HUB

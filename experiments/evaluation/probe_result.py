@@ -6,11 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
+from experiments.evaluation.recognition_result import ByFixations, Recognized, fixation_tables
 from experiments.evaluation.run_result import RunResult
 from experiments.tables import Table, with_interval
 from foveate.probes import Accuracy, ChosenAccuracy, LinearAccuracy
+from foveate.probes.attentive import MAX_TOKEN_BYTES
 from foveate.probes.finetuning import FineTuneConfig
-from foveate.probes.heads import MAX_TOKEN_BYTES, HeadAccuracy
+from foveate.probes.heads import HeadAccuracy
 
 COLUMNS = {
     "linear": "linear",
@@ -33,6 +35,10 @@ class FineTuned(FineTuneConfig, HeadAccuracy):
     """How well a fine-tuned copy classifies, and how it was fine-tuned."""
 
 
+TunedByFixations = dict[str, dict[int, FineTuned]]
+"""By order, that of untrained weights with ``random_weights_`` before it, and by fixations."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class ProbeResult(RunResult):
     """Accuracies on the test images, by probe and by features; None = not probed.
@@ -53,6 +59,18 @@ class ProbeResult(RunResult):
     best_attentive: Best | None = None
     finetune: dict[str, FineTuned] | None = None
     """By the weights and the attention that fine-tuning starts from."""
+    finetune_fixations: TunedByFixations | None = None
+    """How well one fine-tuned network classifies after k fixations; None = not asked for."""
+    fixations: dict[str, ByFixations] | None = None
+    """What is recognized after k fixations, by order; None = not asked for."""
+    controls: dict[str, ByFixations] | None = None
+    """The same without the model's features, or without its training, on the policy's path."""
+    all_patches: Recognized | None = None
+    """After all patches, in random order."""
+    periphery_alone: Recognized | None = None
+    """Before any fixation; None = the model has no periphery."""
+    label_shares: dict[str, dict[str, ByFixations]] | None = None
+    """As ``fixations``, by the share of the training labels."""
     commit: str
     dataset: str
     train_images: int
@@ -71,9 +89,15 @@ class ProbeResult(RunResult):
     """Why a probe has no number, by its name; and which images were left out, and why."""
 
     def tables(self) -> list[Table]:
-        """Return a table of frozen features, and one of fine-tuning; notes stand below the last."""
+        """Return the tables of what was probed; notes stand below the last."""
         made = [self._frozen()] if self._columns() else []
         made += [self._fine_tuned(self.finetune)] if self.finetune else []
+        if self.finetune_fixations:
+            made.append(tuned_table(self.finetune_fixations))
+        if self.fixations:
+            references = {"all_patches": self.all_patches, "periphery_alone": self.periphery_alone}
+            of_controls, of_shares = self.controls or {}, self.label_shares or {}
+            made += fixation_tables(self.fixations, of_controls, references, of_shares)
         if not self.notes:
             return made
         last = made.pop() if made else Table(("accuracy, 95% interval",), ())
@@ -163,6 +187,13 @@ class ProbeResult(RunResult):
             if alone is not None and row.ci95 is not None and row.ci95[0] <= alone
         )
         return Table(("accuracy, 95% interval", "fine-tuned"), rows, notes=notes)
+
+
+def tuned_table(tuned: TunedByFixations) -> Table:
+    """Return a row for every order, and a column for every number of fixations."""
+    numbers = sorted({number for row in tuned.values() for number in row})
+    rows = tuple((name, *(shown(row.get(k)) for k in numbers)) for name, row in tuned.items())
+    return Table(("fine-tuned, 95% interval, after", *map(str, numbers)), rows)
 
 
 def shown(accuracy: Accuracy | None) -> str:

@@ -73,6 +73,11 @@ class TrainingImages:
         """Return the first images as they are stored, in [0, 1]; all processes get the same."""
         return self.pixels[:number].float() / 255
 
+    def labels(self, index: Int[Tensor, "B"]) -> Int[Tensor, "B"]:
+        """Return the class of each drawn image; -1 where the set does not say, and of a stream."""
+        known = self.held.labels[index.clamp_min(0)].masked_fill(index < 0, -1)
+        return known.to(self.config.run.device)
+
     def stream_state(self) -> StreamState | None:
         """Return where the stream of this process is; None if all images are in memory."""
         return None if self.stream is None else self.stream.state_dict()

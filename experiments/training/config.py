@@ -92,6 +92,8 @@ class TrainConfig:
             raise ValueError(
                 f"recipe {recipe} writes words, for which it needs all labels; leave out --stream"
             )
+        if self.data.stream and self.policy is not None and self.policy.reward == "recognition":
+            raise ValueError("reward recognition needs all labels; leave out --stream")
         if self.optimization.prefix_share > 0 and parts.ranks != "any":
             raise ValueError(f"recipe {recipe} takes no tied prefixes; add --prefix-share 0")
         for name in ("budget", "fixation_size"):

@@ -127,7 +127,9 @@ class PolicyTraining:
     """Images scanned by the policy per iteration."""
     reward: str = "auc"
     """Reward per fixation: auc, gain, surprise, ease (envs/rewards.py), or your own,
-    ``MODULE:NAME``; with target="pixels_features" also auc_pixels and auc_features."""
+    ``MODULE:NAME``; with target="pixels_features" also auc_pixels and auc_features. recognition
+    needs labels: the fall of the cross-entropy of a linear probe, which learns beside the policy,
+    on what has been seen so far."""
     saccade_cost: float = 0.0
     """Taken from the reward per patch of distance between the middles of successive fixations; the
     first one is free."""
@@ -182,6 +184,10 @@ class PolicyTraining:
         if self.agent == "maskable-ppo" and self.num_candidates is not None:
             raise ValueError(
                 "num_candidates needs --agent group-relative; maskable-ppo chooses among all"
+            )
+        if self.agent == "maskable-ppo" and self.reward == "recognition":
+            raise ValueError(
+                "reward recognition needs --agent group-relative, beside which its probe learns"
             )
         if self.policy_every > 1 and self.schedule not in ("joint", "frozen"):
             raise ValueError("policy_every needs schedule joint or frozen; add --policy-every 1")

@@ -34,6 +34,8 @@ class Scan:
     """Embedded patches; each row depends on its own pixels alone."""
     content: Float[Tensor, "B D"]
     """Encoder state of the token revealed last: the causal summary of all that has been seen."""
+    content_sum: Float[Tensor, "B D"]
+    """Sum of the encoder states of all that has been seen, periphery and patches."""
     encoder_caches: list[KeyValueCache]
     decoder_caches: list[KeyValueCache]
     lengths: Int[Tensor, "B"]
@@ -42,6 +44,13 @@ class Scan:
     """Room for tokens in a row; one more place takes the padding."""
     at: CachePlace | None = None
     """Where the newest tokens went; its mask is None as long as all rows are equally long."""
+
+    @property
+    def mean_content(self) -> Float[Tensor, "B D"]:
+        """Mean encoder state of periphery and patches seen; without either the start token's."""
+        # The start token is among the lengths, and not in the sum.
+        number = (self.lengths - 1).unsqueeze(1)
+        return torch.where(number > 0, self.content_sum / number.clamp_min(1), self.content)
 
     @classmethod
     @torch.no_grad()
@@ -63,6 +72,7 @@ class Scan:
             model=model,
             patches=patches,
             content=always[:, 0],
+            content_sum=torch.zeros_like(always[:, 0]),
             encoder_caches=empty_caches(model.encoder, always, capacity + 1),
             decoder_caches=[
                 KeyValueCache.empty(like, capacity + 1) for _ in model.decoder_blocks()
@@ -70,7 +80,10 @@ class Scan:
             lengths=torch.zeros(len(images), dtype=torch.long, device=images.device),
             capacity=capacity,
         )
-        for token in always.split(1, dim=1):
+        start, *periphery = always.split(1, dim=1)
+        scan._append(start, None)
+        scan.content_sum = torch.zeros_like(scan.content_sum)  # The start token shows nothing.
+        for token in periphery:
             scan._append(token, None)
         return scan
 
@@ -80,9 +93,11 @@ class Scan:
         always, patches = self.model.embed(images)
         self.patches = self.patches.masked_scatter(rows.view(-1, 1, 1), patches)
         self.lengths = self.lengths.masked_fill(rows, 0)
-        for token in always.split(1, dim=1):
+        for number, token in enumerate(always.split(1, dim=1)):
             tokens = torch.zeros_like(self.patches[:, :1])
             self._append(tokens.masked_scatter(rows.view(-1, 1, 1), token), rows.unsqueeze(1))
+            if number == 0:
+                self.content_sum = self.content_sum.masked_fill(rows.unsqueeze(1), 0.0)
 
     @torch.no_grad()
     def reveal(
@@ -152,6 +167,7 @@ class Scan:
             model=self.model,
             patches=self.patches.repeat_interleave(times, dim=0),
             content=self.content.repeat_interleave(times, dim=0),
+            content_sum=self.content_sum.repeat_interleave(times, dim=0),
             encoder_caches=[cache.repeat(times) for cache in self.encoder_caches],
             decoder_caches=[cache.repeat(times) for cache in self.decoder_caches],
             lengths=self.lengths.repeat_interleave(times, dim=0),
@@ -177,6 +193,8 @@ class Scan:
             self.model.decoder_blocks(), self.decoder_caches, memories, strict=True
         ):
             cache.write(self.at.place, *reader.keys_values(memory))
+        states = layers[-1] if present is None else layers[-1] * present.unsqueeze(-1)
+        self.content_sum = self.content_sum + states.sum(1)
         if present is None:
             self.content = layers[-1][:, -1]
         else:

@@ -15,10 +15,11 @@ from torch import Tensor
 from foveate.orders.paths import Grid
 
 
-def check_saccade_cost(cost: float) -> None:
-    """Raise ValueError unless a cost per patch of distance may be taken from rewards."""
+def check_saccade_cost(cost: float) -> float:
+    """Return a cost per patch of distance; raise ValueError unless it may be taken from rewards."""
     if not 0 <= cost < math.inf:
         raise ValueError(f"saccade_cost must be a finite number of at least 0, got {cost}")
+    return cost
 
 
 def centers_of(segments: Int[Tensor, "*B S"], grid: Grid) -> Float[Tensor, "*B 2"]:

@@ -25,8 +25,9 @@ from experiments.evaluation.report import present
 from experiments.evaluation.scanpaths import Scanners
 from experiments.runs import Run, load_run
 from experiments.tables import read_object, set_aside, write_json, written_whole
-from experiments.training.build import build, load_weights
+from experiments.training.build import build
 from experiments.training.config import TrainConfig
+from experiments.training.weights import load_weights
 from foveate.data import ImageSet
 from foveate.data.splits import Fingerprint
 from foveate.probes import knn_probes, linear_probe

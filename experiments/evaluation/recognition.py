@@ -1,0 +1,155 @@
+"""Recognition after k fixations: how well is an image known from what has been seen of it?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Int
+
+from experiments.evaluation.intervals import mean_interval
+from experiments.evaluation.probe_questions import Questions
+from experiments.evaluation.recognition_asking import CONTROLS, REFERENCES, Answered, Asking
+from experiments.evaluation.recognition_options import ORDERS, READ_OUTS, FixationsProbe, ReadOut
+from experiments.evaluation.recognition_paths import Scanners
+from experiments.evaluation.recognition_result import MAIN_PROBE, ByFixations, Known, Recognized
+from experiments.runs import Run
+from foveate.probes import score
+from foveate.probes.partial import content_layer
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recognition:
+    """How well images are known after k fixations of every order."""
+
+    fixations: dict[str, ByFixations]
+    controls: dict[str, ByFixations]
+    all_patches: Recognized
+    periphery_alone: Recognized | None
+    """None = the model is blind but for what it fixates."""
+    label_shares: dict[str, dict[str, ByFixations]]
+    """Of smaller shares of the labels, by share and order."""
+    notes: dict[str, str]
+    """Why there is no number, and which images were left out."""
+    correct: dict[Answered, Bool[np.ndarray, " K"]]
+    """Whether each test image was classified correctly, to pair over images and seeds."""
+    labels: Int[np.ndarray, " K"]
+    """Classes of the test images."""
+
+
+def recognize(
+    run: Run,
+    *,
+    after: tuple[int, ...],
+    orders: tuple[str, ...] = ORDERS,
+    read_outs: tuple[ReadOut, ...] = READ_OUTS,
+    layer: int | None = None,
+    probe: FixationsProbe = "per_order",
+    label_shares: tuple[float, ...] = (1.0,),
+    controls: bool = True,
+    train_limit: int = 10000,
+    test_limit: int | None = None,
+    seed: int = 0,
+) -> Recognition:
+    """Probe what is known after each number of fixations in ``after``, for every order.
+
+    Args:
+        run: its model reads, and its policy scans.
+        after: numbers of fixations, in 1..budget.
+        orders: names of orders and agents, or ``MODULE:NAME`` of one's own.
+        read_outs: what the probes see; the first vector is the headline.
+        layer: encoder layer of the content, from 1; None = the mean of all, layer-normalized.
+        probe: probes trained for each order and number, or once on random subsets.
+        label_shares: shares of the training labels; 1 is always measured.
+        controls: whether the controls are probed as well.
+        train_limit: training images of the probes.
+        test_limit: test images; None = all.
+        seed: of the held-out images, the probes, the subsets and the untrained weights.
+
+    Raises:
+        NoLabels: there are no labels.
+        ValueError: a number of fixations outside 1..budget, an unknown order, a layer that is not
+            there, or a model that cannot scan.
+    """
+    scanners = recognizable(run, after=after, orders=orders, layer=layer)
+    train, test = run.split("train", train_limit), run.split("test", test_limit)
+    questions = Questions.of(train, test, [], seed)
+    asking = Asking(
+        run=run,
+        train=questions.train,
+        test=questions.test,
+        after=tuple(sorted({*after})),
+        read_outs=read_outs,
+        layer=layer,
+        label_shares=tuple(sorted({*label_shares, 1.0}, reverse=True)),
+        seed=seed,
+    )
+    asking.ask_all(scanners, shared=probe == "shared", controls=controls)
+    return recognition_of(asking, {**questions.notes, **asking.notes})
+
+
+def recognizable(
+    run: Run, *, after: tuple[int, ...], orders: tuple[str, ...], layer: int | None
+) -> Scanners:
+    """Return who scans; what :func:`recognize` would refuse is refused before any image is read.
+
+    Raises:
+        ValueError: see :func:`recognize`.
+    """
+    run.model.check_scannable()
+    if not after or not 1 <= min(after) <= max(after) <= run.budget:
+        raise ValueError(
+            f"fixations must lie in 1..{run.budget}, the budget of the run, "
+            f"got {' '.join(map(str, after)) or 'none'}"
+        )
+    content_layer(run.model.config.depth, layer)
+    return Scanners.of(run, orders)
+
+
+def recognition_of(asking: Asking, notes: dict[str, str]) -> Recognition:
+    """Turn answers into accuracies, with intervals and differences from the policy."""
+    rows: dict[tuple[str, float], ByFixations] = {}
+    asked = dict.fromkeys((each.order, each.label_share, each.after) for each in asking.correct)
+    for order, share, after in asked:
+        cell = recognized(asking.correct, order, share, after)
+        rows.setdefault((order, share), {})[after] = cell
+    whole = {order: row for (order, share), row in rows.items() if share == 1}
+    apart = {*CONTROLS, *REFERENCES}
+    periphery = whole.get("periphery_alone")
+    return Recognition(
+        fixations={order: row for order, row in whole.items() if order not in apart},
+        controls={order: whole[order] for order in CONTROLS if order in whole},
+        all_patches=whole["all_patches"][asking.run.model.num_patches],
+        periphery_alone=None if periphery is None else periphery[0],
+        label_shares={
+            f"{share:g}": {name: row for (name, of), row in rows.items() if of == share}
+            for share in asking.label_shares
+            if share < 1 and any(of == share for _, of in rows)
+        },
+        notes=notes,
+        correct=asking.correct,
+        labels=asking.test.labels.numpy(),
+    )
+
+
+def recognized(
+    correct: dict[Answered, Bool[np.ndarray, " K"]], order: str, share: float, after: int
+) -> Recognized:
+    """Summarize all answers after some fixations of an order."""
+    read_outs: dict[str, dict[str, Any]] = {}
+    for asked, right in correct.items():
+        if asked != (order, after, asked.read_out, asked.probe, share):
+            continue
+        found = read_outs.setdefault(asked.read_out, {})
+        found[asked.probe], found[f"{asked.probe}_ci95"] = score(right, np.ones_like(right))
+        policy = correct.get(asked._replace(order="policy"))
+        is_main = asked.probe == MAIN_PROBE.get(asked.read_out, "linear")
+        if policy is not None and order != "policy" and is_main:
+            difference = right.astype(float) - policy
+            found["minus_policy"], found["minus_policy_ci95"] = mean_interval(difference)
+    first = next((found for name, found in read_outs.items() if name != "attentive"), {})
+    attentive = read_outs.get("attentive", {})
+    beside = {name: attentive[name] for name in ("attentive", "attentive_ci95") if attentive}
+    each = {name: Known(**found) for name, found in read_outs.items()}
+    return Recognized(**({**first, **beside} if first else attentive), read_outs=each)
