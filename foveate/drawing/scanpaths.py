@@ -17,6 +17,7 @@ from torch import Tensor
 from foveate.orders.segments import borders
 
 Grid = tuple[int, int]
+Color = tuple[float, float, float, float]
 Lines = list[tuple[tuple[int, int], tuple[int, int]]]
 UNSEEN_GRAY = 0.5
 _STEPS = mpl.colormaps["plasma"]
@@ -24,9 +25,9 @@ MOST_NUMBERS = 20
 """Fixations that are all numbered."""
 FIRST_NUMBERS = 5
 """Of longer scanpaths these are numbered as well."""
-LEAST_TEXT_PX, MOST_TEXT_PX = 8.0, 15.0
-_DIGIT_WIDTH, _LINE_HEIGHT = 0.7, 1.2
-"""Of bold text, over its size."""
+LEAST_TEXT_PX, MOST_TEXT_PX = 7.5, 15.0
+_DIGIT_WIDTH, _LINE_HEIGHT = 0.8, 1.2
+"""Of bold text and a little room around it, over its size."""
 
 
 def seen_canvas(
@@ -96,8 +97,8 @@ def draw_scanpath(
     y, x = ((np.array(middles).reshape(-1, 2) + 0.5) * (height, width) - 0.5).T
     patch_px = _pixel_px(axis, image.shape[2]) * min(height, width)
     line_width = _points(axis, min(1.8, max(0.9, patch_px / 18)))
-    # The first third of the colors is too dark to be read on a photograph.
-    colors = [_STEPS(0.35 + 0.62 * step / max(1, budget - 1)) for step in segments]
+    # The first two fifths of the colors is too dark to be read on a photograph.
+    colors = [_STEPS(0.42 + 0.55 * step / max(1, budget - 1)) for step in segments]
     alpha = 0.8 if budget <= MOST_NUMBERS else 0.5
     for place, segment in enumerate(segments.values()):
         if len(segment) > 1:
@@ -115,7 +116,7 @@ def draw_scanpath(
 
 
 def _number(
-    axis: Axes, fixations: Sequence[tuple[float, float, int, object]], patch_px: float, budget: int
+    axis: Axes, fixations: Sequence[tuple[float, float, int, Color]], patch_px: float, budget: int
 ) -> None:
     """Write numbers where they are wanted and overlap no earlier one, and dots elsewhere."""
     wanted, scale = numbered_steps(budget), _pixel_px(axis, axis.get_images()[0].get_size()[1])
@@ -174,7 +175,7 @@ def _frame(
     grid: Grid,
     patch: tuple[float, float],
     *,
-    color: object,
+    color: Color | str,
     linewidth: float,
 ) -> None:
     lines = np.array(border_lines(segment, grid)) * patch - 0.5

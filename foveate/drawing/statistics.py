@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from torch import Tensor
 
 from foveate.drawing.scanpaths import Grid
 from foveate.drawing.sheets import shown_steps
