@@ -114,7 +114,7 @@ PRESETS |= {
             budget=budget,
         ),
     )
-    for num_patches, patch_size, budget, minutes in ((144, 8, 36, 60), (256, 6, 48, 100))
+    for num_patches, patch_size, budget, minutes in ((144, 8, 36, 65), (256, 6, 48, 100))
 }
 
 
