@@ -18,6 +18,7 @@ from foveate.data import ImageSet, load_data
 from foveate.data.captions import Captions, patch_captions
 from foveate.data.pieces import open_source
 from foveate.data.streaming import first_images
+from foveate.data.wander import wandered
 from foveate.model import AnyOrderTransformer
 from foveate.model.teachers import (
     Teacher,
@@ -33,7 +34,16 @@ STREAM_EVALUATED = 10_000
 
 
 def load_split(config: TrainConfig, split: str, limit: int | None = None) -> ImageSet:
-    """Load one split of a run's data; ``cue`` is the toy world of ``envs.toy``.
+    """Load one split of a run's data; images that wander are at their fixed places.
+
+    All else is as of :func:`load_stored`.
+    """
+    images, factor = load_stored(config, split, limit), config.data.wander
+    return images if factor is None else wandered(images, factor, config.model.patch_size)
+
+
+def load_stored(config: TrainConfig, split: str, limit: int | None = None) -> ImageSet:
+    """Load one split of a run's data as it is; ``cue`` is the toy world of ``envs.toy``.
 
     Of streamed data it is the first images: STREAM_EVALUATED of them unless limit says otherwise.
     """
