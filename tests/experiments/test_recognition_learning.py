@@ -61,7 +61,7 @@ def few_first_steps(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def trainer_on(data: ImageSet, monkeypatch: pytest.MonkeyPatch, **change: Any) -> Trainer:
-    monkeypatch.setattr(batches, "load_split", lambda *_: data)
+    monkeypatch.setattr(batches, "load_stored", lambda *_: data)
     return Trainer(WORLD.replace(**change), Processes.started("cpu"))
 
 
