@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -11,8 +12,8 @@ import numpy as np
 from jaxtyping import Float
 
 from experiments.evaluation.compare_result import Comparison, OrderErrors
-from experiments.evaluation.contenders import Scanners, measure
-from experiments.evaluation.diagnostics import diagnose, path_length, visited_entropy
+from experiments.evaluation.contenders import Measured, Scanners, measure
+from experiments.evaluation.diagnostics import Diagnostics, diagnose, path_length, visited_entropy
 from experiments.evaluation.findings import (
     IMAGE_INDEPENDENT,
     RULES,
@@ -62,71 +63,25 @@ def compare(
         ValueError: the judge reads other images, an order or agent is unknown, less than two
             images are asked for, no memory is allowed, or the model's predictions are not finite.
     """
-    check_question(run, judge, min(limit, oracle_limit))
-    room = int(memory * 1e9)
-    if room < 1:
-        raise ValueError(f"memory must be a number of GB above 0, got {memory}")
+    check_question(run, judge, min(limit, oracle_limit), memory)
     scanners = Scanners.of(run.model, orders, agents, without)
     test, validation = run.split("test", limit), run.split("val", limit)
-    num_images, by = len(test), judge or run
-    few = min(oracle_limit, num_images)
+    by, few = judge or run, min(oracle_limit, len(test))
     judged = min(few, max(2, MOST_JUDGED // run.model.num_patches))
-    work = scanners.predictions(run, num_images, len(validation), few)
-    work += judged * run.model.num_patches * (1 + run.budget * len(run.fixations))
-    sys.stderr.write(
-        f"comparing {len(scanners)} orders and agents on {plural(num_images, 'test image')}"
-        f"{f', the oracles on {few}' * bool(scanners.oracles)}\n"
-    )
-    with Progress("compare", work) as progress:
-        measured = measure(
-            run,
-            scanners,
-            test.images,
-            validation.images,
-            judge=by.model,
-            oracle_limit=few,
-            memory=room,
-            advance=progress.advance,
-        )
-        curves = measured.curve
-        check_errors(curves, by)
-        area = {name: curve[:, 1:].mean(1) for name, curve in curves.items()}
-        other = area.get("other_image")
-        diagnostics = diagnose(
-            run.model,
-            test.images[:judged],
-            measured.order["policy"],
-            None if other is None else area["policy"] - other,
-            run.fixations,
-            memory=room,
-            advance=progress.advance,
-        )
-    rows = order_errors(curves, area)
-    rows = {
-        name: replace(row, path_length=path_length(measured.order[name], run.model.grid))
-        for name, row in rows.items()
-    }
-    rank = order_to_rank(measured.order["policy"], run.model.num_patches)
-    gap, gap_ci95 = gap_closed(area, "oracle")
-    gap_16, gap_16_ci95 = gap_closed(area, "oracle_16")
+    with started(run, scanners, len(test), len(validation), few, judged) as progress:
+        shared: Any = {"memory": int(memory * 1e9), "advance": progress.advance}
+        pixels, seen = test.images, validation.images
+        measured = measure(run, scanners, pixels, seen, judge=by.model, oracle_limit=few, **shared)
+        check_errors(measured.curve, by)
+        path, lost = measured.order["policy"], measured.own_minus_other
+        diagnostics = diagnose(run.model, pixels[:judged], path, lost, run.fixations, **shared)
     return Comparison(
-        orders=rows,
-        gap_closed=gap,
-        gap_closed_ci95=gap_ci95,
-        gap_closed_oracle_16=gap_16,
-        gap_closed_oracle_16_ci95=gap_16_ci95,
+        **conclusions(run, measured, diagnostics),
         diagnostics=diagnostics,
         percentile_images=judged,
-        visited_entropy=round(visited_entropy(rank, run.budget), 4),
-        not_better_than=not_beaten(rows, IMAGE_INDEPENDENT),
-        nearly_collapsed=nearly_collapsed(rows, gap_16 if gap is None else gap, diagnostics),
-        behind_rules=tuple(name for name in RULES if name in rows and is_behind(rows[name])),
-        level_with_rules=tuple(
-            name for name in not_beaten(rows, RULES) if not is_behind(rows[name])
-        ),
         dataset=run.dataset(test),
         judge="own" if judge is None else judge.name,
-        test_images=num_images,
+        test_images=len(test),
         **facts_of(run),
         options={
             "judge": None if judge is None else judge.directory,
@@ -138,6 +93,43 @@ def compare(
             **run.data_options,
         },
     )
+
+
+def started(
+    run: Run, scanners: Scanners, images: int, validation: int, oracle_images: int, judged: int
+) -> Progress:
+    """Say what is compared on how many images, and begin to count what is done of it."""
+    work = scanners.predictions(run, images, validation, oracle_images)
+    work += judged * run.model.num_patches * (1 + run.budget * len(run.fixations))
+    sys.stderr.write(
+        f"comparing {len(scanners)} orders and agents on {plural(images, 'test image')}"
+        f"{f', the oracles on {oracle_images}' * bool(scanners.oracles)}\n"
+    )
+    return Progress("compare", work)
+
+
+def conclusions(run: Run, measured: Measured, diagnostics: Diagnostics) -> dict[str, Any]:
+    """Fields of a comparison that follow from the scanpaths and their errors."""
+    rows = {
+        name: replace(row, path_length=path_length(measured.order[name], run.model.grid))
+        for name, row in order_errors(measured.curve, measured.area).items()
+    }
+    gap, gap_ci95 = gap_closed(measured.area, "oracle")
+    gap_16, gap_16_ci95 = gap_closed(measured.area, "oracle_16")
+    behind = tuple(name for name in RULES if name in rows and is_behind(rows[name]))
+    rank = order_to_rank(measured.order["policy"], run.model.num_patches)
+    return {
+        "orders": rows,
+        "gap_closed": gap,
+        "gap_closed_ci95": gap_ci95,
+        "gap_closed_oracle_16": gap_16,
+        "gap_closed_oracle_16_ci95": gap_16_ci95,
+        "visited_entropy": round(visited_entropy(rank, run.budget), 4),
+        "not_better_than": not_beaten(rows, IMAGE_INDEPENDENT),
+        "nearly_collapsed": nearly_collapsed(rows, gap_16 if gap is None else gap, diagnostics),
+        "behind_rules": behind,
+        "level_with_rules": tuple(x for x in not_beaten(rows, RULES) if x not in behind),
+    }
 
 
 def check_errors(curves: dict[str, Float[np.ndarray, "R S"]], run: Run) -> None:
@@ -177,8 +169,10 @@ def gap_closed(
     return gap_interval(area["random"][:few], area["policy"][:few], area[oracle])
 
 
-def check_question(run: Run, judge: Run | None, num_images: int) -> None:
+def check_question(run: Run, judge: Run | None, num_images: int, memory: float) -> None:
     """Raise ValueError unless intervals can be had, and a judge reads the run's images."""
+    if not 0 < memory < math.inf:
+        raise ValueError(f"memory must be a number of GB above 0, got {memory}")
     if num_images < 2:
         raise ValueError("limit and oracle_limit take two or more images, to have an interval")
     if judge is None:

@@ -131,6 +131,17 @@ class Measured:
     order: dict[str, Int[Tensor, "R T *S"]]
     curve: dict[str, Float[np.ndarray, "R L"]]
 
+    @property
+    def area(self) -> dict[str, Float[np.ndarray, " R"]]:
+        """Mean error after fixations 1..T of each image."""
+        return {name: curve[:, 1:].mean(1) for name, curve in self.curve.items()}
+
+    @property
+    def own_minus_other(self) -> Float[np.ndarray, " R"] | None:
+        """Area of the policy's path minus that of another image's; None = there is no other."""
+        area = self.area
+        return area["policy"] - area["other_image"] if "other_image" in area else None
+
 
 def measure(
     run: Run,
