@@ -16,8 +16,12 @@ from agents.policies import Agent
 from envs.episode import Episode
 from foveate.errors import unseen_error
 from foveate.model import AnyOrderTransformer
+from foveate.model.scanning import bytes_per_row
 from foveate.orders import order_to_rank
 from foveate.orders.segments import Fixations, patches_in
+
+TRIED_BYTES = 2**26
+"""Memory for the fixations that are tried at once, at least one of them."""
 
 
 @dataclass(frozen=True)
@@ -98,22 +102,30 @@ def error_after(episode: Episode, fixations: Int[Tensor, "B K"]) -> Float[Tensor
         episode: scans under way, which stay as they are.
         fixations: numbers of K fixations of each row.
     """
-    num_tried, num_patches = fixations.shape[1], episode.unseen.shape[1]
-    patches = episode.fixations.opened_by(fixations)
-    unseen = episode.unseen.unsqueeze(1).expand(-1, num_tried, -1)
-    present = None
-    if not episode.fixations.is_single:
-        new = (patches >= 0) & unseen.gather(2, patches.clamp_min(0))
-        present = new.flatten(0, 1)
-    scan = episode.scan.repeat(num_tried)
-    scan.make_room(patches.shape[2])
-    scan.reveal(patches.clamp_min(0).flatten(0, 1), present)
-    values = scan.predict().values.unflatten(0, (-1, num_tried))
-    left = unseen & ~patches_in(patches, num_patches)
-    target = scan.model.target
-    error = unseen_error(target, values, episode.targets.unsqueeze(1), left).sum(-1)
-    after = error / episode.initial_error.unsqueeze(-1)
+    num_rows, num_tried = fixations.shape
+    patches = episode.fixations.opened_by(fixations).flatten(0, 1)
+    row = torch.arange(num_rows, device=fixations.device).repeat_interleave(num_tried)
+    model, room = episode.scan.model, episode.scan.capacity + patches.shape[1]
+    at_once = max(1, TRIED_BYTES // bytes_per_row(model, room))
+    parts = zip(row.split(at_once), patches.split(at_once), strict=True)
+    error = torch.cat([_error_left(episode, *part) for part in parts])
+    after = error.view(num_rows, num_tried) / episode.initial_error.unsqueeze(-1)
     return after.masked_fill(~episode.selectable.gather(1, fixations), torch.inf)
+
+
+def _error_left(
+    episode: Episode, row: Int[Tensor, "R"], patches: Int[Tensor, "R S"]
+) -> Float[Tensor, "R"]:
+    """Error of what would still be unseen of each row, were its patches opened."""
+    unseen, present = episode.unseen[row], None
+    if not episode.fixations.is_single:
+        present = (patches >= 0) & unseen.gather(1, patches.clamp_min(0))
+    scan = episode.scan.take(row)
+    scan.make_room(patches.shape[1])
+    scan.reveal(patches.clamp_min(0), present)
+    left = unseen & ~patches_in(patches, unseen.shape[1])
+    values, targets = scan.predict().values, episode.targets.index_select(0, row)
+    return unseen_error(scan.model.target, values, targets, left).sum(-1)
 
 
 @dataclass(frozen=True)
@@ -144,8 +156,9 @@ class GreedyOracleAgent:
         selectable = episode.selectable
         noise = torch.rand(selectable.shape, generator=generator).to(selectable.device)
         noise = noise.masked_fill(~selectable, -1.0)
-        available = noise.shape[1]
-        number = available if self.num_candidates is None else min(self.num_candidates, available)
+        # Those that may be chosen have the larger noise, so that no other need be tried.
+        most = max(1, int(selectable.sum(1).max()))
+        number = most if self.num_candidates is None else min(self.num_candidates, most)
         candidates = noise.topk(number, 1).indices
         best = error_after(episode, candidates).argmin(1, keepdim=True)
         return episode.opens(candidates.gather(1, best).squeeze(1))

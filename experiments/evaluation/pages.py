@@ -96,19 +96,24 @@ def short_table(folder: Path) -> Table:
         Comparison.read(folder / "compare.json"),
     )
     orders = result.orders
+    note = (
+        f"{result.budget} of {result.num_patches} patches, {orders['policy'].images} "
+        f"test images, seed {result.seed}; trained {manifest['train_seconds'] / 60:.1f} "
+        f"minutes on {plural(manifest['threads'], 'CPU thread')}."
+    )
+    if "oracle" in orders:
+        note += (
+            f" The oracle scans only the first {orders['oracle'].images} images. Its area here is "
+            "that of the policy plus the mean difference between the two on those images."
+        )
     return Table(
         columns=("order", "what it fixates", "area under the error curve (lower is better)"),
         rows=tuple(
             (f"**{name}**" if name == "policy" else name, gloss, f"{area_of(result, name):.3f}")
             for name, gloss in GLOSSES.items()
+            if name in orders
         ),
-        notes=(
-            f"{result.budget} of {result.num_patches} patches, {orders['policy'].images} "
-            f"test images, seed {result.seed}; trained {manifest['train_seconds'] / 60:.1f} "
-            f"minutes on {plural(manifest['threads'], 'CPU thread')}. The oracle scans only the "
-            f"first {orders['oracle'].images} images. Its area here is that of the policy plus "
-            "the mean difference between the two on those images.",
-        ),
+        notes=(note,),
     )
 
 

@@ -280,3 +280,16 @@ def entropy_bonus(config: TrainConfig, options: PolicyTraining) -> CosineDecay:
         end=config.total_iterations,
         floor=LEAST_BONUS,
     )
+
+
+def most_entropy(config: TrainConfig, num_fixations: int) -> float | None:
+    """Return the entropy of a policy that finds all fixations equally good, mean over a scan, nats.
+
+    A fixation is chosen among those that were not made before, or among drawn candidates. None =
+    the run trains no policy.
+    """
+    if config.policy is None:
+        return None
+    budget = config.scan.budget
+    most = config.policy.num_candidates or num_fixations
+    return sum(math.log(min(most, num_fixations - at)) for at in range(budget)) / budget

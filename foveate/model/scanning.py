@@ -22,6 +22,23 @@ CACHED_VALUES = 2**18
 (1.4 times as fast as 256 rows of 64 patches in one piece)."""
 
 
+def bytes_per_row(model: AnyOrderTransformer, num_opened: int) -> int:
+    """Memory that one row of a scan takes at most, with what is predicted and judged of it, bytes.
+
+    Of each patch there are the truth, predictions before and after a step, their errors, and the
+    activations of a decoder block; of each token its keys and values, old and new.
+
+    Args:
+        model: who scans; its numbers take 4 bytes.
+        num_opened: patches that are revealed.
+    """
+    config, decoder = model.config, model.decoder
+    num_layers = config.depth + len(decoder.blocks)
+    tokens = model.num_always + num_opened + 1
+    patches = model.num_patches * (6 * decoder.head.out_features + 16 * config.embed_dim)
+    return 4 * (patches + 4 * num_layers * tokens * config.embed_dim)
+
+
 @dataclass
 class Scan:
     """A batch of scans in progress.
@@ -153,27 +170,28 @@ class Scan:
             queries = block(queries, keys[rows], values[rows], mask)
         return self.model.decoder.read_out(queries)
 
-    def repeat(self, times: int) -> Scan:
-        """Return an independent scan in which every row stands ``times`` times in succession."""
+    def take(self, rows: Int[Tensor, "R"]) -> Scan:
+        """Return an independent scan of the chosen rows; one may be chosen several times."""
         at = self.at
         if at is not None:
             mask = at.may_attend
-            at = CachePlace(
-                at.place.repeat_interleave(times, dim=0),
-                at.length,
-                None if mask is None else mask.repeat_interleave(times, dim=0),
-            )
+            at = CachePlace(at.place[rows], at.length, None if mask is None else mask[rows])
         return Scan(
             model=self.model,
-            patches=self.patches.repeat_interleave(times, dim=0),
-            content=self.content.repeat_interleave(times, dim=0),
-            content_sum=self.content_sum.repeat_interleave(times, dim=0),
-            encoder_caches=[cache.repeat(times) for cache in self.encoder_caches],
-            decoder_caches=[cache.repeat(times) for cache in self.decoder_caches],
-            lengths=self.lengths.repeat_interleave(times, dim=0),
+            patches=self.patches.index_select(0, rows),
+            content=self.content[rows],
+            content_sum=self.content_sum[rows],
+            encoder_caches=[cache.take(rows) for cache in self.encoder_caches],
+            decoder_caches=[cache.take(rows) for cache in self.decoder_caches],
+            lengths=self.lengths[rows],
             capacity=self.capacity,
             at=at,
         )
+
+    def repeat(self, times: int) -> Scan:
+        """Return an independent scan in which every row stands ``times`` times in succession."""
+        rows = torch.arange(len(self.content), device=self.content.device)
+        return self.take(rows.repeat_interleave(times))
 
     def make_room(self, num_patches: int) -> None:
         """Make sure that so many more patches can be revealed in every row."""
