@@ -115,13 +115,7 @@ class Scanners:
                 for name in names
                 if name not in (*made_of_the_policy, *AGENTS, NEAR, *ORACLES)
             },
-            {
-                **near,
-                **{
-                    name: make_agent(name)
-                    for name in (*filter(AGENTS.__contains__, names), *agents)
-                },
-            },
+            {**near, **{name: make_agent(name) for name in (*rules, *agents)}},
             {name: ORACLES[name] for name in names if name in ORACLES},
         )
 

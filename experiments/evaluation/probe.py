@@ -177,20 +177,25 @@ def probe(
         test_limit=test_limit,
         seed=seed,
     )
+    return probed(run, options)
+
+
+def probed(run: Run, options: ProbeOptions) -> ProbeResult:
+    """Probe as the options say; see :func:`probe`."""
     probing, notes = prepare(run, options)
     variants = probing.variants()
     found = probe_frozen(probing, variants) if probing.columns else {}
     if options.asks_fixations and not {"linear", "knn"} <= {*notes}:
         found |= probe_fixations(run, options, notes)
-    if "finetune" in probes and "finetune" not in notes:
+    if "finetune" in options.probes and "finetune" not in notes:
         found |= fine_tune_all(probing, variants)
     return ProbeResult(
         **found,
         dataset=run.dataset(probing.test),
         train_images=len(probing.train),
         test_images=len(probing.test),
-        pooling="; ".join(POOLINGS[kind] for kind in pooling),
-        seed=seed,
+        pooling="; ".join(POOLINGS[kind] for kind in options.pooling),
+        seed=options.seed,
         concat_layers=tuple(layer + 1 for layer in probing.concat) or None,
         commonest_class=probing.commonest_class,
         commit=git_commit(),

@@ -14,6 +14,12 @@ from torch import Tensor
 from foveate.data import ImageSet
 from foveate.model import AnyOrderTransformer
 from foveate.probes import linear_probe
+from foveate.probes.attentive import (
+    AttentiveHead,
+    attentive_probe,
+    frozen_tokens,
+    token_bytes,
+)
 from foveate.probes.finetuning import (
     Classifier,
     FineTuneConfig,
@@ -21,14 +27,7 @@ from foveate.probes.finetuning import (
     fine_tune_probe,
     layer_decay_groups,
 )
-from foveate.probes.heads import (
-    AttentiveHead,
-    attentive_probe,
-    descend,
-    frozen_tokens,
-    sgd_probe,
-    token_bytes,
-)
+from foveate.probes.heads import descend, sgd_probe
 
 
 @pytest.fixture(scope="module")
