@@ -14,6 +14,7 @@ from agents.policies import PointerPolicy, PolicyConfig
 from envs.toy import cue_set
 from experiments.training.config import TrainConfig
 from experiments.training.groups import PolicyTraining
+from foveate.checkpoint import load_model
 from foveate.data import ImageSet, load_data
 from foveate.data.captions import Captions, patch_captions
 from foveate.data.pieces import open_source
@@ -26,6 +27,10 @@ from foveate.orders.segments import Fixations
 
 STREAM_EVALUATED = 10_000
 """Images of a streamed split that are evaluated on, unless a number is asked for."""
+
+
+FREE_AT_START = ("init", "num_targets", "error_loss_weight", "label_smoothing")
+"""What may differ between a model and the one that it starts from: it shapes no function of it."""
 
 
 def load_split(config: TrainConfig, split: str, limit: int | None = None) -> ImageSet:
@@ -206,6 +211,31 @@ def build_optimizers(
         hidden_optimizer,
         torch.optim.AdamW(others, lr=rate, betas=betas, weight_decay=0.0),
     ]
+
+
+def start_from(model: AnyOrderTransformer, source: str) -> None:
+    """Give a model the weights of another.
+
+    Raises:
+        ValueError: there is no such model, its weights are not finite, or it has other parts or
+            sizes.
+    """
+    start = load_model(source)
+    ours, theirs = vars(model.config), vars(start.config)
+    differ = [
+        f"{name} {theirs[name]}, not {value}"
+        for name, value in ours.items()
+        if theirs[name] != value and name not in FREE_AT_START
+    ]
+    if differ:
+        raise ValueError(
+            f"the model in {source} cannot be the start of this one: it has {', '.join(differ)}"
+        )
+    if place := not_finite({"model": start.state_dict()}):
+        raise ValueError(
+            f"the model in {source} holds a weight that is not finite, {place}; start from another"
+        )
+    model.load_state_dict(start.state_dict())
 
 
 def load_weights(

@@ -18,7 +18,7 @@ from agents.policies import PointerPolicy
 from envs.episode import check_reward
 from envs.rewards import reward_named
 from experiments.training.batches import Drawn, Ranked, Scans, TrainingImages, moved, repeated
-from experiments.training.build import build, load_weights
+from experiments.training.build import build, load_weights, start_from
 from experiments.training.config import TrainConfig
 from experiments.training.distributed import Processes, sharded_like, whole
 from experiments.training.groups import PolicyTraining
@@ -29,6 +29,7 @@ from experiments.training.policy_learner import (
     PolicyLearner,
 )
 from experiments.training.skips import Skips
+from foveate.checkpoint import checkpoints_in
 from foveate.config import ModelConfig
 from foveate.finite import NotFinite, not_finite
 from foveate.model import AnyOrderTransformer
@@ -58,6 +59,9 @@ class Trainer:
             words = self.images.captions.vocabulary.words
             max_words = self.images.captions.encoded.shape[1]
         self.model, self.policy = build(config, self.images.held.image_shape, words, max_words)
+        begins = not (config.run.resume and checkpoints_in(config.run.out))
+        if config.model.start_from is not None and begins:
+            start_from(self.model, config.model.start_from)
         if config.policy is not None:
             # A wrong reward is refused before files are written.
             few = self.images.held.batch(torch.zeros(2, dtype=torch.long), config.run.device)
