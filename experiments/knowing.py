@@ -1,9 +1,9 @@
 """Is an image known better after k fixations of the policy, and does its order teach the model?
 
     python -m experiments.knowing demo --seeds 0 1 2
-    python -m experiments.knowing cifar10 --data PATH --periphery 0 --seeds 0 1 2 3 4 --out runs/blind
+    python -m experiments.knowing cifar10 --data PATH --periphery 0 --out runs/blind
 
-A preset of experiments.train and its options come first or last; those below are the study's own.
+PRESET and further options are those of experiments.train. The options below are the study's own.
 For every seed three runs are trained into the output folder, all with as many model updates:
 
 ``policy_SEED`` learns model and policy jointly. ``random_SEED`` learns its model from uniformly
@@ -13,7 +13,8 @@ folder; the last call, with all seeds, writes the tables.
 
 Seeing: one model, and what it knows after fixations of the policy and of other orders. Teaching:
 the 2 x 2 of models trained on random scans or the policy's, asked after random fixations or their
-own policy's. Differences are paired over seeds and test images. Writes knowing.json and knowing.png.
+own policy's. Differences are paired over seeds and test images. Writes knowing.json and
+knowing.png.
 """
 
 from __future__ import annotations
@@ -88,7 +89,7 @@ def read_arguments(arguments: Sequence[str]) -> KnowingCommand:
         SystemExit: another mistake, or ``--help``, as by tyro.
     """
     own, others = split_options(arguments, {each.name for each in fields(KnowingConfig)})
-    if not others or {"-h", "--help"} & {*arguments}:
+    if {"-h", "--help"} & {*arguments}:
         own = ["--help"]
     study = tyro.cli(KnowingConfig, prog=f"{program()} PRESET", args=own, description=__doc__)
     if "seed" in map(option_name, others):

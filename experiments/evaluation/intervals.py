@@ -75,11 +75,11 @@ def half_width(curve: Float[np.ndarray, "B S"]) -> Float[np.ndarray, " S"]:
 
 
 def seed_interval(values: Sequence[float]) -> Interval | None:
-    """Interval of a mean over seeds: Student's t."""
+    """Interval of a mean over seeds, or over as many images as need no resampling: Student's t."""
     if len(values) < 2:
         return None
     half = float(stats.t.ppf(0.975, len(values) - 1)) * float(stats.sem(values))
-    mean = statistics.mean(values)
+    mean = statistics.fmean(values)
     return mean - half, mean + half
 
 
