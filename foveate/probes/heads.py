@@ -91,48 +91,72 @@ def predict(
     return torch.cat(parts).numpy()
 
 
-def _probe(
-    build: Callable[[], nn.Module],
-    optimize: Callable[[Iterator[nn.Parameter], float], torch.optim.Optimizer],
-    rates: tuple[float, ...],
-    train_x: Read,
-    train_y: Int[np.ndarray, " M"],
-    test_x: Read,
-    test_y: Int[np.ndarray, " K"],
-    *,
-    seed: int,
-    device: str,
-    epochs: int,
-    batch_size: int,
-) -> HeadAccuracy:
-    """Choose a learning rate on the held-out tenth of train, refit on all, and test once."""
-    labels = torch.from_numpy(np.asarray(train_y, dtype=np.int64))
+@dataclass(frozen=True, kw_only=True)
+class HeadProbe:
+    """A head on frozen features, and how it is trained."""
 
-    def seen(index: Tensor) -> Tensor:
-        return train_x(index).to(device).float()
+    build: Callable[[], nn.Module]
+    optimize: Callable[[Iterator[nn.Parameter], float], torch.optim.Optimizer]
+    """Makes an optimizer of parameters and a peak learning rate."""
+    rates: tuple[float, ...]
+    """Peak learning rates to choose from."""
+    seed: int
+    device: str
+    epochs: int
+    batch_size: int
 
-    def train(rate: float, index: Int[Tensor, " F"]) -> nn.Module:
-        head = seeded(build, seed).to(device)
+    def fit(
+        self, read: Read, labels: Int[np.ndarray, " M"], rate: float, index: Int[Tensor, " F"]
+    ) -> nn.Module:
+        """Train a new head on the images at the given indices."""
+        known = torch.from_numpy(np.asarray(labels, dtype=np.int64))
+        head = seeded(self.build, self.seed).to(self.device)
         descend(
-            optimize(head.parameters(), rate),
-            lambda batch: F.cross_entropy(head(seen(batch)), labels[batch].to(device)),
+            self.optimize(head.parameters(), rate),
+            lambda batch: F.cross_entropy(
+                head(self.on_device(read)(batch)), known[batch].to(self.device)
+            ),
             index,
-            epochs=epochs,
-            batch_size=batch_size,
-            generator=torch.Generator().manual_seed(seed),
+            epochs=self.epochs,
+            batch_size=self.batch_size,
+            generator=torch.Generator().manual_seed(self.seed),
         )
         return head
 
-    fit, held = (torch.from_numpy(part) for part in hold_out(train_y, seed))
-    scores = [
-        score(predict(train(rate, fit), seen, held), train_y[held.numpy()])[0] for rate in rates
-    ]
-    best = int(np.argmax(scores))
-    head = train(rates[best], torch.arange(len(train_y)))
-    predicted = predict(
-        head, lambda index: test_x(index).to(device).float(), torch.arange(len(test_y))
-    )
-    return HeadAccuracy(*score(predicted, np.asarray(test_y)), scores[best], rates[best])
+    def choose(self, read: Read, labels: Int[np.ndarray, " M"]) -> tuple[float, float]:
+        """Choose a learning rate on the held-out tenth; its accuracy there comes second.
+
+        Raises:
+            ValueError: no tenth can be held out, see :func:`foveate.probes.hold_out`.
+        """
+        fit, held = (torch.from_numpy(part) for part in hold_out(labels, self.seed))
+        heads = (self.fit(read, labels, rate, fit) for rate in self.rates)
+        scores = [score(self.classify(head, read, held), labels[held])[0] for head in heads]
+        best = int(np.argmax(scores))
+        return self.rates[best], scores[best]
+
+    def classify(
+        self, head: nn.Module, read: Read, index: Int[Tensor, " K"]
+    ) -> Int[np.ndarray, " K"]:
+        """Classify the images at the given indices."""
+        return predict(head, self.on_device(read), index)
+
+    def measure(
+        self,
+        train_x: Read,
+        train_y: Int[np.ndarray, " M"],
+        test_x: Read,
+        test_y: Int[np.ndarray, " K"],
+    ) -> HeadAccuracy:
+        """Choose a learning rate, refit on all of train, and test once."""
+        rate, reached = self.choose(train_x, train_y)
+        head = self.fit(train_x, train_y, rate, torch.arange(len(train_y)))
+        predicted = self.classify(head, test_x, torch.arange(len(test_y)))
+        return HeadAccuracy(*score(predicted, np.asarray(test_y)), reached, rate)
+
+    def on_device(self, read: Read) -> Read:
+        """Return what reads the same, as float32 on the device."""
+        return lambda index: read(index).to(self.device).float()
 
 
 # --- linear
@@ -165,19 +189,17 @@ def sgd_probe(
         nn.init.trunc_normal_(linear.weight, std=0.01)
         return nn.Sequential(nn.BatchNorm1d(train_x.shape[1], affine=False, eps=1e-6), linear)
 
-    return _probe(
-        build,
-        lambda parameters, rate: torch.optim.SGD(parameters, lr=rate, momentum=0.9),
-        SGD_RATES,
-        torch.from_numpy(train_x).__getitem__,
-        train_y,
-        torch.from_numpy(test_x).__getitem__,
-        test_y,
+    probe = HeadProbe(
+        build=build,
+        optimize=lambda parameters, rate: torch.optim.SGD(parameters, lr=rate, momentum=0.9),
+        rates=SGD_RATES,
         seed=seed,
         device=device,
         epochs=epochs,
         batch_size=batch_size,
     )
+    seen, unseen = (torch.from_numpy(x).__getitem__ for x in (train_x, test_x))
+    return probe.measure(seen, train_y, unseen, test_y)
 
 
 # --- attentive
@@ -238,11 +260,19 @@ class AttentiveHead(nn.Module):
         self.linear = nn.Linear(embed_dim, num_classes)
 
     def forward(self, tokens: Float[Tensor, "B N D"]) -> Float[Tensor, "B C"]:
-        """Logits of every class."""
-        tokens = self.norm(tokens.transpose(1, 2))
+        """Logits of every class; tokens that are all zeros are padding."""
+        present = tokens.any(2)
+        if present.all():
+            tokens = self.norm(tokens.transpose(1, 2))
+        else:
+            # Padding may not move the batch's mean and deviation.
+            real = self.norm(tokens[present])
+            tokens = torch.zeros_like(tokens).masked_scatter(present.unsqueeze(2), real)
+            tokens = tokens.transpose(1, 2)
         split = (len(self.query), -1)
         query = torch.einsum("hk,hkd->hd", self.query, self.key.weight.unflatten(0, split))
-        attention = (query @ tokens * self.query.shape[1] ** -0.5).softmax(2)
+        attention = query @ tokens * self.query.shape[1] ** -0.5
+        attention = attention.masked_fill(~present.unsqueeze(1), -torch.inf).softmax(2)
         attended = attention @ tokens.transpose(1, 2)
         value = self.value.weight.unflatten(0, split)
         return self.linear(torch.einsum("bhd,hkd->bhk", attended, value).flatten(1))
@@ -271,15 +301,36 @@ def attentive_probe(
     Raises:
         ValueError: no tenth can be held out, see :func:`foveate.probes.hold_out`.
     """
-    embed_dim, num_classes = train_x(torch.arange(1)).shape[-1], int(train_y.max()) + 1
-    return _probe(
-        lambda: AttentiveHead(embed_dim, num_classes, num_heads),
-        lambda parameters, rate: torch.optim.AdamW(parameters, lr=rate, weight_decay=0.05),
-        ATTENTIVE_RATES,
-        train_x,
-        train_y,
-        test_x,
-        test_y,
+    width, num_classes = train_x(torch.arange(1)).shape[-1], int(train_y.max()) + 1
+    probe = attentive(
+        width,
+        num_classes,
+        num_heads=num_heads,
+        seed=seed,
+        device=device,
+        epochs=epochs,
+        batch_size=batch_size,
+    )
+    return probe.measure(train_x, train_y, test_x, test_y)
+
+
+def attentive(
+    embed_dim: int,
+    num_classes: int,
+    *,
+    num_heads: int,
+    seed: int,
+    device: str = "cpu",
+    epochs: int = 30,
+    batch_size: int = 256,
+) -> HeadProbe:
+    """Return :class:`AttentiveHead` and how :func:`attentive_probe` trains it."""
+    return HeadProbe(
+        build=lambda: AttentiveHead(embed_dim, num_classes, num_heads),
+        optimize=lambda parameters, rate: torch.optim.AdamW(
+            parameters, lr=rate, weight_decay=0.05
+        ),
+        rates=ATTENTIVE_RATES,
         seed=seed,
         device=device,
         epochs=epochs,

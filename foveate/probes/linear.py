@@ -135,21 +135,37 @@ def linear_probe(
         ValueError: no tenth can be held out, see :func:`hold_out`, or a feature is not finite.
     """
     check_features(train_x, test_x)
-    fit, held = hold_out(train_y, seed)
+    strength, reached = choose_regularization(train_x, train_y, seed=seed)
+    predicted = fit_linear(train_x, train_y, strength).predict(test_x)
+    return LinearAccuracy(*score(predicted, test_y), reached, strength)
 
-    def classifier(strength: float) -> Pipeline:
-        return make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=300))
 
+def fit_linear(
+    train_x: Float[np.ndarray, "M D"], train_y: Int[np.ndarray, " M"], strength: float
+) -> Pipeline:
+    """Logistic regression on standardized features, with the inverse strength C."""
     # Matrices this small are many times slower on several BLAS threads, above all on busy cores.
     with threadpool_limits(1), warnings.catch_warnings():
         # Three hundred iterations are a budget, not a goal: weak regularization on raw pixels
         # need not converge.
         warnings.simplefilter("ignore", ConvergenceWarning)
-        fitted = (classifier(c).fit(train_x[fit], train_y[fit]) for c in REGULARIZATION)
-        scores = [float(each.score(train_x[held], train_y[held])) for each in fitted]
-        best = int(np.argmax(scores))
-        predicted = classifier(REGULARIZATION[best]).fit(train_x, train_y).predict(test_x)
-    return LinearAccuracy(*score(predicted, test_y), scores[best], REGULARIZATION[best])
+        regression = LogisticRegression(C=strength, max_iter=300)
+        return make_pipeline(StandardScaler(), regression).fit(train_x, train_y)
+
+
+def choose_regularization(
+    train_x: Float[np.ndarray, "M D"], train_y: Int[np.ndarray, " M"], *, seed: int
+) -> tuple[float, float]:
+    """Choose C on a held-out tenth; its accuracy there comes second.
+
+    Raises:
+        ValueError: no tenth can be held out, see :func:`hold_out`.
+    """
+    fit, held = hold_out(train_y, seed)
+    fitted = (fit_linear(train_x[fit], train_y[fit], c) for c in REGULARIZATION)
+    scores = [float(each.score(train_x[held], train_y[held])) for each in fitted]
+    best = int(np.argmax(scores))
+    return REGULARIZATION[best], scores[best]
 
 
 def knn_probe(
@@ -178,8 +194,24 @@ def knn_probes(
 ) -> dict[int, Accuracy]:
     """Vote of the k nearest neighbors by cosine, each with weight exp(similarity / temperature).
 
-    For every k in ``neighbors``. By hand, since scikit-learn's brute-force search on cosine is
-    slower than one matrix product.
+    Raises:
+        ValueError: k does not lie in 1..M, or a feature is not finite.
+    """
+    classes = knn_classes(train_x, train_y, test_x, neighbors=neighbors, temperature=temperature)
+    return {k: Accuracy(*score(each, np.asarray(test_y))) for k, each in classes.items()}
+
+
+def knn_classes(
+    train_x: Float[np.ndarray, "M D"],
+    train_y: Int[np.ndarray, " M"],
+    test_x: Float[np.ndarray, "K D"],
+    *,
+    neighbors: Sequence[int] = (20, 10),
+    temperature: float = 0.07,
+) -> dict[int, Int[np.ndarray, " K"]]:
+    """Classify by a vote of the k nearest neighbors, for every k in ``neighbors``.
+
+    By hand, since scikit-learn's brute-force search on cosine is slower than one matrix product.
 
     Reference: Wu et al. 2018 (arXiv 1805.01978), Sec. 3.4; temperature and k as in SemAIM.
 
@@ -203,7 +235,4 @@ def knn_probes(
             votes = torch.zeros(len(part), int(labels.max()) + 1)
             votes.scatter_add_(1, labels[index[:, :k]], (nearest[:, :k] / temperature).exp())
             classes.append(votes.argmax(1))
-    return {
-        k: Accuracy(*score(torch.cat(classes).numpy(), np.asarray(test_y)))
-        for k, classes in predicted.items()
-    }
+    return {k: torch.cat(classes).numpy() for k, classes in predicted.items()}

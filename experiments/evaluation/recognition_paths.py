@@ -1,0 +1,113 @@
+"""Scanpaths of the images that a probe learns from, and of those that it is asked of."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from experiments.evaluation.scanpaths import (
+    AGENTS,
+    first_fixations,
+    make_agent,
+    of_another_image,
+    ordered_in_chunks,
+    scan_in_chunks,
+)
+from experiments.runs import Run
+from foveate.choices import check_name, lookup
+from foveate.data import ImageSet
+from foveate.orders import ORDERINGS, order_to_rank
+from foveate.orders.semantic import SEMANTIC, model_ordering
+
+Scan = Callable[[Float[Tensor, "M C H W"]], Int[Tensor, "M T *S"]]
+OF_THE_POLICY = ("policy", "other_image", "best_fixed")
+"""Made of the policy's scanpaths."""
+MOST_OF_VALIDATION = 2000
+"""Validation images that the best fixed order is made from."""
+
+
+@dataclass(frozen=True)
+class Scanpaths:
+    """The scanpaths of one order on both splits."""
+
+    train: Int[Tensor, "M T *S"]
+    test: Int[Tensor, "K T *S"]
+
+
+@dataclass(frozen=True)
+class Scanners:
+    """Who scans, by name. They are made before any image is read, as a name may be wrong."""
+
+    run: Run
+    scans: dict[str, Scan]
+    """The policy first, whatever is asked for: the others are compared with it."""
+    asked: tuple[str, ...]
+
+    @classmethod
+    def of(cls, run: Run, names: tuple[str, ...]) -> Scanners:
+        """Make the policy and what is asked for.
+
+        Raises:
+            ValueError: there is no such order or agent.
+        """
+        for name in names:
+            check_name("order", name, (*OF_THE_POLICY, *AGENTS, *ORDERINGS, *SEMANTIC))
+        scans = {name: scan_of(run, name) for name in names if name not in OF_THE_POLICY}
+        return cls(run, {"policy": scan_of(run, "policy"), **scans}, names)
+
+    def paths(self, train: ImageSet, test: ImageSet) -> Iterator[tuple[str, Scanpaths]]:
+        """Scan both splits in every order, the policy's first."""
+        splits = [pixels(self.run, images) for images in (train, test)]
+        policy = Scanpaths(*map(self.scans["policy"], splits))
+        yield "policy", policy
+        for name in self.asked:
+            if name in self.scans:
+                if name != "policy":
+                    yield name, Scanpaths(*map(self.scans[name], splits))
+            elif name == "other_image":
+                both = (policy.train, policy.test)
+                yield name, Scanpaths(*(of_another_image(each, self.run.seed) for each in both))
+            elif name == "best_fixed":
+                fixed = self.best_fixed()
+                repeated = (fixed.expand(len(each), *fixed.shape[1:]) for each in splits)
+                yield name, Scanpaths(*repeated)
+
+    def best_fixed(self) -> Int[Tensor, "1 T *S"]:
+        """Return the first fixations by the policy's mean rank on validation images."""
+        run = self.run
+        looked_at = self.scans["policy"](pixels(run, run.split("val", MOST_OF_VALIDATION)))
+        rank = order_to_rank(looked_at, run.model.num_patches).double()
+        return first_fixations(rank.mean(0, keepdim=True), run.budget, run.fixations)
+
+
+def pixels(run: Run, images: ImageSet) -> Float[Tensor, "M C H W"]:
+    """Return all pixels of a split, in [0, 1]."""
+    return images.batch(torch.arange(len(images)), device=torch.device(run.device))
+
+
+def scan_of(run: Run, name: str) -> Scan:
+    """Return what scans images: the policy, an agent or an order."""
+    model, budget, fixations = run.model, run.budget, run.fixations
+    if name == "policy" or is_agent(name):
+        agent = run.agent if name == "policy" else make_agent(name)
+        return lambda images: scan_in_chunks(agent, model, images, budget, fixations=fixations)
+    order = model_ordering(name, model)
+    generator = torch.Generator().manual_seed(run.seed)
+    return lambda images: ordered_in_chunks(order, model, images, budget, generator, fixations)
+
+
+def is_agent(name: str) -> bool:
+    """Whether a name is an agent's: of a user's own, what is called without arguments makes one."""
+    if ":" not in name:
+        return name in AGENTS
+    own = lookup("order or agent", name, {})
+    try:
+        inspect.signature(own).bind()
+    except (TypeError, ValueError):
+        return False
+    return True

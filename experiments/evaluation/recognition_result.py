@@ -1,0 +1,125 @@
+"""How well images are known after k fixations: the numbers, and the tables of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from experiments.evaluation.intervals import Interval
+from experiments.tables import Table, signed, with_interval
+
+MAIN_PROBE = {"attentive": "attentive"}
+"""The probe that a read-out is compared by; of all others it is the linear one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Known:
+    """Accuracies of the probes of one read-out on the test images; None = not probed."""
+
+    linear: float | None = None
+    linear_ci95: Interval | None = None
+    """Wilson interval over test images, as all but that of a difference."""
+    knn: float | None = None
+    """Of 20 neighbors."""
+    knn_ci95: Interval | None = None
+    attentive: float | None = None
+    attentive_ci95: Interval | None = None
+    minus_policy: float | None = None
+    """Linear accuracy (attentive, where that is the read-out) minus the policy's after as many
+    fixations."""
+    minus_policy_ci95: Interval | None = None
+    """Paired bootstrap over test images."""
+
+    def shown(self, probe: str) -> str:
+        """Write the accuracy of one probe with its interval, or a dash."""
+        accuracy = getattr(self, probe)
+        return "-" if accuracy is None else with_interval(accuracy, getattr(self, f"{probe}_ci95"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recognized(Known):
+    """What is recognized after some fixations: of the first vector, and of every read-out.
+
+    ``attentive`` stands beside the first vector, whose read-out it is not.
+    """
+
+    read_outs: dict[str, Known] = field(default_factory=dict)
+
+
+ByFixations = dict[int, Recognized]
+"""By the number of fixations."""
+
+
+def read_outs_of(rows: Mapping[str, ByFixations]) -> list[str]:
+    """Return all read-outs, in the order in which they were asked for."""
+    cells = [cell for row in rows.values() for cell in row.values()]
+    return list(dict.fromkeys(name for cell in cells for name in cell.read_outs))
+
+
+def fixation_tables(
+    fixations: Mapping[str, ByFixations],
+    controls: Mapping[str, ByFixations],
+    references: Mapping[str, Recognized | None],
+    label_shares: Mapping[str, Mapping[str, ByFixations]],
+) -> list[Table]:
+    """Return a table of every read-out, then one of what needs no model, then of fewer labels.
+
+    Args:
+        fixations: accuracies by order.
+        controls: accuracies by control.
+        references: what does not depend on an order, such as all patches.
+        label_shares: accuracies by share of the labels, and by order.
+    """
+    names = read_outs_of(fixations)
+    tables = [table_of(name, fixations, controls, references) for name in names]
+    plain = {
+        f"{name}, {read_out}": {k: cell.read_outs[read_out] for k, cell in row.items()}
+        for name, row in controls.items()
+        for read_out in read_outs_of({name: row})
+        if read_out not in names
+    }
+    if plain:
+        ks = list(next(iter(plain.values())))
+        rows = tuple((name, *(row[k].shown("linear") for k in ks)) for name, row in plain.items())
+        tables.append(Table(headings("the policy's path without the model, linear", ks), rows))
+    for share, orders in label_shares.items():
+        if names:
+            caption = f"{float(share):.0%} of the labels"
+            tables.append(table_of(names[0], orders, {}, {}, caption))
+    return tables
+
+
+def headings(what: str, ks: list[int]) -> tuple[str, ...]:
+    """Return the headings of a table over numbers of fixations."""
+    return f"{what}, after", *(str(k) for k in ks)
+
+
+def table_of(
+    read_out: str,
+    fixations: Mapping[str, ByFixations],
+    controls: Mapping[str, ByFixations],
+    references: Mapping[str, Recognized | None],
+    caption: str = "",
+) -> Table:
+    """Return the table of one read-out: a row for every order, a column for every number."""
+    probe = MAIN_PROBE.get(read_out, "linear")
+    ks = sorted({k for row in fixations.values() for k in row})
+    shown = {
+        name: {k: cell.read_outs[read_out] for k, cell in row.items() if read_out in cell.read_outs}
+        for name, row in (*fixations.items(), *controls.items())
+    }
+    rows = []
+    for name, row in shown.items():
+        if not row:
+            continue
+        last = row[max(row)]
+        difference = "-"
+        if last.minus_policy is not None:
+            difference = signed(last.minus_policy, last.minus_policy_ci95, digits=3)
+        rows.append((name, *(row[k].shown(probe) if k in row else "-" for k in ks), difference))
+    for name, cell in references.items():
+        if cell is not None and read_out in cell.read_outs:
+            value = cell.read_outs[read_out].shown(probe)
+            rows.append((name.replace("_", " "), *[""] * (len(ks) - 1), value, ""))
+    heads = headings(f"{read_out}, {probe}", ks)
+    return Table((*heads, "minus policy"), tuple(rows), caption=caption)
