@@ -26,7 +26,8 @@ from pathlib import Path
 import tyro
 
 from experiments.cli import main_with_reader, program
-from experiments.evaluation.knowing_plan import POLICY, RANDOM, check_joint
+from experiments.evaluation.knowing_plan import Asked, check_joint, usual_fixations
+from experiments.evaluation.recognition_options import ORDERS, READ_OUTS, ReadOut
 from experiments.training.command_line import option_name, read_command_line
 from experiments.training.config import TrainConfig
 
@@ -41,18 +42,11 @@ class KnowingConfig:
     """Folder of the runs and of knowing.json."""
     fixations: tuple[int, ...] | None = None
     """Numbers of fixations after which is asked; None = powers of two, and the budget."""
-    orders: tuple[str, ...] = (
-        "policy",
-        "random",
-        "raster",
-        "center_out",
-        "best_fixed",
-        "other_image",
-        "uncertainty",
-        "saliency",
-    )
+    orders: tuple[str, ...] = ORDERS
     """Orders of the fixations, as of experiments.probe. The model of random scans is asked after
     ``policy`` and ``random`` alone."""
+    read_outs: tuple[ReadOut, ...] = READ_OUTS
+    """Features of what has been seen, as of experiments.probe."""
     train_limit: int = 5000
     """Training images of the probes."""
     test_limit: int | None = 5000
@@ -61,16 +55,27 @@ class KnowingConfig:
     """Test images on which the error of the reconstruction is measured."""
 
     def __post_init__(self) -> None:
-        for name in ("seeds", "orders"):
-            values = getattr(self, name)
-            if not values or len(set(values)) < len(values):
-                raise ValueError(f"{name} takes one or more different values, got {values}")
-        if lacking := [name for name in (POLICY, RANDOM) if name not in self.orders]:
-            raise ValueError(f"orders must contain policy and random; add {' '.join(lacking)}")
-        if min(self.seeds) < 0:
-            raise ValueError(f"seeds must be at least 0, got {min(self.seeds)}")
-        if min(self.train_limit, self.area_limit, self.test_limit or 2) < 2:
-            raise ValueError("train_limit, test_limit and area_limit must be at least 2 images")
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds) or min(self.seeds) < 0:
+            raise ValueError(
+                f"seeds takes one or more different numbers, at least 0, got {self.seeds}"
+            )
+
+    def asked(self, budget: int) -> Asked:
+        """Return what runs of this budget are asked.
+
+        Raises:
+            ValueError: they cannot be asked so.
+        """
+        asked = Asked(
+            orders=self.orders,
+            after=tuple(sorted(self.fixations or usual_fixations(budget))),
+            read_outs=self.read_outs,
+            train_limit=self.train_limit,
+            test_limit=self.test_limit,
+            area_limit=self.area_limit,
+        )
+        asked.check(budget)
+        return asked
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +84,7 @@ class KnowingCommand:
 
     study: KnowingConfig
     training: TrainConfig
+    asked: Asked
 
 
 def read_arguments(arguments: Sequence[str]) -> KnowingCommand:
@@ -96,7 +102,8 @@ def read_arguments(arguments: Sequence[str]) -> KnowingCommand:
         raise ValueError("seed has no effect, as every run has its own; use --seeds")
     training = read_command_line(others)
     check_joint(training)
-    return KnowingCommand(study=study, training=training)
+    asked = study.asked(training.scan.budget)
+    return KnowingCommand(study=study, training=training, asked=asked)
 
 
 def split_options(arguments: Sequence[str], names: set[str]) -> tuple[list[str], list[str]]:
@@ -115,8 +122,9 @@ def main(command: KnowingCommand) -> None:
     """Carry out the study as configured; write, draw and print."""
     from experiments.evaluation.knowing import present_knowing, study_knowing
 
-    options = {each.name: getattr(command.study, each.name) for each in fields(KnowingConfig)}
-    present_knowing(study_knowing(command.training, **options), command.study.out)
+    study = command.study
+    result = study_knowing(command.training, command.asked, seeds=study.seeds, out=study.out)
+    present_knowing(result, study.out)
 
 
 if __name__ == "__main__":

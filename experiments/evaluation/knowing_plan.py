@@ -9,6 +9,7 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
+from experiments.evaluation.recognition_options import ReadOut
 from experiments.training.config import TrainConfig
 
 POLICY = "policy"
@@ -58,6 +59,40 @@ class Plan:
                 iterations=updates,
             ),
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What a run is asked."""
+
+    orders: tuple[str, ...]
+    """Whose fixations."""
+    after: tuple[int, ...]
+    """How many of them."""
+    read_outs: tuple[ReadOut, ...]
+    """Features, as of experiments.probe."""
+    train_limit: int
+    """Training images of the probes."""
+    test_limit: int | None
+    """Test images of the probes; None = all."""
+    area_limit: int
+    """Test images of the areas under the error curve."""
+
+    def check(self, budget: int) -> None:
+        """Raise ValueError unless runs of this budget can be asked so."""
+        for name in ("orders", "after", "read_outs"):
+            values = getattr(self, name)
+            if not values or len(set(values)) < len(values):
+                raise ValueError(f"{name} takes one or more different values, got {values}")
+        if lacking := [name for name in (POLICY, RANDOM) if name not in self.orders]:
+            raise ValueError(f"orders must contain policy and random; add {' '.join(lacking)}")
+        if not 1 <= min(self.after) <= max(self.after) <= budget:
+            raise ValueError(
+                f"fixations must lie in 1..{budget}, the budget of the scans, got "
+                f"{' '.join(map(str, self.after))}"
+            )
+        if min(self.train_limit, self.area_limit, self.test_limit or 2) < 2:
+            raise ValueError("train_limit, test_limit and area_limit must be at least 2 images")
 
 
 def check_joint(common: TrainConfig) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from experiments.evaluation.knowing_plan import POLICY, RANDOM
-from experiments.evaluation.knowing_rows import Area, Difference, Known, Taught
+from experiments.evaluation.knowing_rows import REFERENCES, Area, Difference, Known, Taught
 from experiments.evaluation.run_result import RunResult
 from experiments.tables import Table, plural, signed, with_interval
 
@@ -43,13 +43,22 @@ class KnowingResult(RunResult):
     @property
     def fixations(self) -> tuple[int, ...]:
         """Numbers of fixations after which was asked."""
-        return tuple(sorted({row.after for row in self.known}))
+        return tuple(sorted({row.after for row in self.known if row.order not in REFERENCES}))
+
+    def references(self, model: str, read_out: str) -> dict[str, Known]:
+        """Return what a model knows of all patches, and of the periphery alone if it has one."""
+        return {
+            row.order: row
+            for row in self.known
+            if (row.model, row.read_out) == (model, read_out) and row.order in REFERENCES
+        }
 
     def rows(self, model: str, read_out: str) -> dict[str, dict[int, Known]]:
         """Return what a model knows, by order and fixations; best order first, after the last."""
         rows: dict[str, dict[int, Known]] = {}
         for row in self.known:
-            if (row.model, row.read_out) == (model, read_out):
+            asked = (row.model, row.read_out) == (model, read_out)
+            if asked and row.order not in REFERENCES:
                 rows.setdefault(row.order, {})[row.after] = row
         last = self.fixations[-1]
         return dict(sorted(rows.items(), key=lambda item: -item[1][last].accuracy.mean))
@@ -66,6 +75,11 @@ class KnowingResult(RunResult):
             (f"minus {order}", *(str(rows[order][last].policy_minus) for rows in columns.values()))
             for order in orders
             if order != POLICY
+        ]
+        standing = {name: self.references(POLICY, name) for name in self.read_outs}
+        lines += [
+            (f"minus {order}", *(str(rows[order].policy_minus) for rows in standing.values()))
+            for order in next(iter(standing.values()))
         ]
         return Table(
             columns=(f"accuracy after {plural(last, 'fixation')}", *columns),
@@ -106,7 +120,7 @@ class KnowingResult(RunResult):
             for name in self.read_outs
             for table in (self._accuracies(name), self._differences(name))
         ]
-        return [self.summary(), *by_read_out, self._two_by_two(), self._areas()]
+        return [self.summary(), *by_read_out, self.two_by_two(), self._areas()]
 
     def _caption(self) -> str:
         warmup, iterations = self.iterations
@@ -127,7 +141,13 @@ class KnowingResult(RunResult):
                 (order, *(accuracy(row[after]) for after in self.fixations))
                 for order, row in self.rows(POLICY, read_out).items()
             ),
-            notes=("95% intervals over seeds (Student's t).",),
+            notes=(
+                "95% intervals over seeds (Student's t).",
+                *(
+                    f"{order}: {accuracy(row)}."
+                    for order, row in self.references(POLICY, read_out).items()
+                ),
+            ),
         )
 
     def _differences(self, read_out: str) -> Table:
@@ -154,7 +174,8 @@ class KnowingResult(RunResult):
             rows=tuple(lines),
         )
 
-    def _two_by_two(self) -> Table:
+    def two_by_two(self) -> Table:
+        """Return accuracies of both models after random fixations and their own policy's."""
         last = self.fixations[-1]
         lines = []
         for read_out in self.read_outs:

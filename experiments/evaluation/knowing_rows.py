@@ -19,6 +19,8 @@ from experiments.evaluation.knowing_plan import POLICY, RANDOM
 from experiments.tables import signed
 
 Key = TypeVar("Key")
+REFERENCES = ("all_patches", "periphery_alone")
+"""What is known of all patches, and of none; no order of fixations."""
 Asked = tuple[str, int, str]
 """Order, number of fixations, and read-out."""
 
@@ -84,14 +86,15 @@ class Known:
     model: str
     """What the model learned from: random scans, or also the policy's."""
     order: str
-    """Of the fixations."""
+    """Of the fixations; or one of REFERENCES."""
     after: int
     """Fixations."""
     read_out: str
     """Features, and their probe."""
     accuracy: Mean
     policy_minus: Difference | None
-    """The policy's accuracy on the same model minus this one; None = it is the policy's."""
+    """The policy's accuracy on the same model minus this one; None = it is the policy's. Of
+    REFERENCES it is that after the last fixation."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,21 +133,26 @@ class Measured:
 
 
 def known_rows(runs: Mapping[str, Sequence[Measured]]) -> tuple[Known, ...]:
-    """Return what each model knows, from its runs by seed."""
+    """Return what each model knows, from its runs by seed.
+
+    Of the references the policy's accuracy after its last fixation is the counterpart.
+    """
     rows = []
     for model, each in runs.items():
         correct = by_seed([run.correct for run in each])
-        rows += [
-            Known(
-                model=model,
-                order=order,
-                after=after,
-                read_out=read_out,
-                accuracy=Mean.of(values),
-                policy_minus=lead(correct[POLICY, after, read_out], values, order),
+        last = max(after for order, after, _ in correct if order == POLICY)
+        for (order, after, read_out), values in correct.items():
+            counterpart = last if order in REFERENCES else after
+            rows.append(
+                Known(
+                    model=model,
+                    order=order,
+                    after=after,
+                    read_out=read_out,
+                    accuracy=Mean.of(values),
+                    policy_minus=lead(correct[POLICY, counterpart, read_out], values, order),
+                )
             )
-            for (order, after, read_out), values in correct.items()
-        ]
     return tuple(rows)
 
 
