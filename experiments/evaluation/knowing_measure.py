@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import zipfile
 from dataclasses import asdict
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Float
 
 from experiments.evaluation.knowing_plan import Asked
 from experiments.evaluation.knowing_rows import Measured
@@ -41,19 +43,25 @@ def ask(run: Run, asked: Asked) -> Measured:
         train_limit=asked.train_limit,
         test_limit=asked.test_limit,
     ).correct
-    test = run.split("test", asked.area_limit)
-    # Scans of training images are not needed here, but for those of two.
-    paths = Scanners.of(run, asked.orders).paths(run.split("train", 2), test)
-    images = pixels(run, test)
     return Measured(
         correct={
             (each.order, each.after, read_out_of(each)): right for each, right in answers.items()
         },
-        areas={
-            order: error_curves_of(run.model, images, path.test)[:, 1:].mean(1)
-            for order, path in paths
-        },
+        areas=areas_of(run, asked),
     )
+
+
+def areas_of(run: Run, asked: Asked) -> dict[str, Float[np.ndarray, " R"]]:
+    """Measure the area under the error curve of each order on test images."""
+    scanners, test = Scanners.of(run, asked.orders), run.split("test", asked.area_limit)
+    # Scans of training images are not needed here, but for those of two.
+    few, images = run.split("train", 2), pixels(run, test)
+    policy = scanners.policy(few, test)
+    paths = {order: scanners.paths(order, few, test, policy).test for order in asked.orders}
+    return {
+        order: error_curves_of(run.model, images, path)[:, 1:].mean(1)
+        for order, path in paths.items()
+    }
 
 
 def read_out_of(answered: Answered) -> str:
@@ -80,7 +88,8 @@ def read_kept(path: Path, question: str) -> Measured | None:
     if not path.is_file():
         return None
     try:
-        with np.load(path) as arrays:
+        # NumPy leaves a damaged file open.
+        with np.load(BytesIO(path.read_bytes())) as arrays:
             if str(arrays["question"]) != question:
                 return None
             names = json.loads(str(arrays["names"]))

@@ -20,7 +20,7 @@ from experiments.evaluation.knowing_rows import (
     known_rows,
     taught_rows,
 )
-from experiments.knowing import main, read_arguments
+from experiments.knowing import KnowingConfig, main, read_arguments
 from experiments.runs import load_run
 from experiments.training.config import TrainConfig
 from experiments.training.presets import PRESETS
@@ -232,7 +232,6 @@ def test_options_of_the_study_stand_among_those_of_the_training() -> None:
     ("line", "complaint"),
     [
         ("--seed 3", "use --seeds"),
-        ("--seeds 3 3", "one or more different numbers, at least 0"),
         ("--orders policy raster", "orders must contain policy and random; add random"),
         ("--orders policy random policy", "orders takes one or more different values"),
         ("--fixations 1 5", r"fixations must lie in 1\.\.4, the budget of the scans, got 1 5"),
@@ -242,6 +241,8 @@ def test_options_of_the_study_stand_among_those_of_the_training() -> None:
 def test_questions_without_an_answer_are_refused(line: str, complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint):
         read_arguments(["smoke", *line.split()])
+    with pytest.raises(ValueError, match="one or more different numbers, at least 0"):
+        KnowingConfig(seeds=(3, 3))
 
 
 def test_usual_fixations_are_powers_of_two_and_the_budget() -> None:
