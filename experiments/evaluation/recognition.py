@@ -2,48 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Int
 
 from experiments.evaluation.intervals import mean_interval
 from experiments.evaluation.probe_questions import Questions
-from experiments.evaluation.recognition_options import (
-    ORDERS,
-    READ_OUTS,
-    FixationProbe,
-    ReadOut,
-    RecognitionOptions,
-)
-from experiments.evaluation.recognition_paths import Scanners, Scanpaths
-from experiments.evaluation.recognition_probes import Answer, Asked, Prober, Views, balanced_share
+from experiments.evaluation.recognition_asking import CONTROLS, REFERENCES, Answered, Asking
+from experiments.evaluation.recognition_options import ORDERS, READ_OUTS, FixationsProbe, ReadOut
+from experiments.evaluation.recognition_paths import Scanners
 from experiments.evaluation.recognition_result import MAIN_PROBE, ByFixations, Known, Recognized
 from experiments.runs import Run
-from foveate.data import ImageSet
-from foveate.model import AnyOrderTransformer
 from foveate.probes import score
-from foveate.probes.partial import (
-    partial_features,
-    path_features,
-    pixels_after,
-)
-
-
-class Answered(NamedTuple):
-    """What was asked: a name of ``correct`` in :class:`Recognition`."""
-
-    order: str
-    """Also a control, ``all_patches`` or ``periphery_alone``."""
-    after: int
-    """Fixations."""
-    read_out: str
-    probe: str
-    """linear, knn or attentive."""
-    label_share: float = 1.0
+from foveate.probes.partial import content_layer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +33,7 @@ class Recognition:
     notes: dict[str, str]
     correct: dict[Answered, Bool[np.ndarray, " K"]]
     """Whether each test image was classified correctly, to pair over images and seeds."""
-    labels: np.ndarray
+    labels: Int[np.ndarray, " K"]
     """Classes of the test images."""
 
 
@@ -71,7 +44,7 @@ def recognize(
     orders: tuple[str, ...] = ORDERS,
     read_outs: tuple[ReadOut, ...] = READ_OUTS,
     layer: int | None = None,
-    probe: FixationProbe = "per_order",
+    probe: FixationsProbe = "per_order",
     label_shares: tuple[float, ...] = (1.0,),
     controls: bool = True,
     train_limit: int = 10000,
@@ -98,4 +71,78 @@ def recognize(
         ValueError: a number of fixations outside 1..budget, an unknown order, a layer that is not
             there, or a model that cannot scan.
     """
-    raise NotImplementedError
+    scanners = Scanners.of(run, orders)
+    run.model.check_scannable()
+    check_after(after, run.budget)
+    content_layer(run.model.config.depth, layer)
+    train, test = run.split("train", train_limit), run.split("test", test_limit)
+    questions = Questions.of(train, test, [], seed)
+    asking = Asking(
+        run=run,
+        train=questions.train,
+        test=questions.test,
+        after=tuple(sorted({*after})),
+        read_outs=read_outs,
+        layer=layer,
+        label_shares=tuple(sorted({*label_shares, 1.0}, reverse=True)),
+        seed=seed,
+    )
+    asking.ask_all(scanners, shared=probe == "shared", controls=controls)
+    return recognition_of(asking, {**questions.notes, **asking.notes})
+
+
+def check_after(after: tuple[int, ...], budget: int) -> None:
+    """Raise ValueError unless the numbers of fixations are within the budget."""
+    if not after or not 1 <= min(after) <= max(after) <= budget:
+        raise ValueError(
+            f"fixations must lie in 1..{budget}, the budget of the run, "
+            f"got {' '.join(map(str, after)) or 'none'}"
+        )
+
+
+def recognition_of(asking: Asking, notes: dict[str, str]) -> Recognition:
+    """Turn answers into accuracies, with intervals and differences from the policy."""
+    rows: dict[tuple[str, float], ByFixations] = {}
+    asked = dict.fromkeys((each.order, each.label_share, each.after) for each in asking.correct)
+    for order, share, after in asked:
+        cell = recognized(asking.correct, order, share, after)
+        rows.setdefault((order, share), {})[after] = cell
+    whole = {order: row for (order, share), row in rows.items() if share == 1}
+    apart = {*CONTROLS, *REFERENCES}
+    periphery = whole.get("periphery_alone")
+    return Recognition(
+        fixations={order: row for order, row in whole.items() if order not in apart},
+        controls={order: whole[order] for order in CONTROLS if order in whole},
+        all_patches=whole["all_patches"][asking.run.model.num_patches],
+        periphery_alone=None if periphery is None else periphery[0],
+        label_shares={
+            f"{share:g}": {name: row for (name, of), row in rows.items() if of == share}
+            for share in asking.label_shares
+            if share < 1 and any(of == share for _, of in rows)
+        },
+        notes=notes,
+        correct=asking.correct,
+        labels=asking.test.labels.numpy(),
+    )
+
+
+def recognized(
+    correct: dict[Answered, Bool[np.ndarray, " K"]], order: str, share: float, after: int
+) -> Recognized:
+    """Summarize all answers after some fixations of an order."""
+    read_outs: dict[str, dict[str, Any]] = {}
+    for asked, right in correct.items():
+        if asked != (order, after, asked.read_out, asked.probe, share):
+            continue
+        found = read_outs.setdefault(asked.read_out, {})
+        found[asked.probe], found[f"{asked.probe}_ci95"] = score(right, np.ones_like(right))
+        policy = correct.get(asked._replace(order="policy"))
+        is_main = asked.probe == MAIN_PROBE.get(asked.read_out, "linear")
+        if policy is not None and order != "policy" and is_main:
+            difference = right.astype(float) - policy
+            found["minus_policy"], found["minus_policy_ci95"] = mean_interval(difference)
+    first = next((found for name, found in read_outs.items() if name != "attentive"), {})
+    attentive = read_outs.get("attentive", {})
+    beside = {name: attentive[name] for name in ("attentive", "attentive_ci95") if attentive}
+    each = {name: Known(**found) for name, found in read_outs.items()}
+    return Recognized(**({**first, **beside} if first else attentive), read_outs=each)

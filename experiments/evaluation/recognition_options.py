@@ -6,7 +6,7 @@ from typing import Literal
 
 ReadOut = Literal["seen", "last", "queries", "queries_2x2", "attentive"]
 READ_OUTS: tuple[ReadOut, ...] = ("queries", "seen", "last", "queries_2x2", "attentive")
-FixationProbe = Literal["per_order", "shared"]
+FixationsProbe = Literal["per_order", "shared"]
 ORDERS = (
     "policy",
     "random",

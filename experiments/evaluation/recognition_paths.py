@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -45,7 +45,6 @@ class Scanners:
 
     run: Run
     scans: dict[str, Scan]
-    """The policy first, whatever is asked for: the others are compared with it."""
     asked: tuple[str, ...]
 
     @classmethod
@@ -57,25 +56,31 @@ class Scanners:
         """
         for name in names:
             check_name("order", name, (*OF_THE_POLICY, *AGENTS, *ORDERINGS, *SEMANTIC))
-        scans = {name: scan_of(run, name) for name in names if name not in OF_THE_POLICY}
-        return cls(run, {"policy": scan_of(run, "policy"), **scans}, names)
+        alone = ["policy", *(name for name in names if name not in OF_THE_POLICY)]
+        return cls(run, {name: scan_of(run, name) for name in alone}, tuple(dict.fromkeys(names)))
 
-    def paths(self, train: ImageSet, test: ImageSet) -> Iterator[tuple[str, Scanpaths]]:
-        """Scan both splits in every order, the policy's first."""
-        splits = [pixels(self.run, images) for images in (train, test)]
-        policy = Scanpaths(*map(self.scans["policy"], splits))
-        yield "policy", policy
-        for name in self.asked:
-            if name in self.scans:
-                if name != "policy":
-                    yield name, Scanpaths(*map(self.scans[name], splits))
-            elif name == "other_image":
-                both = (policy.train, policy.test)
-                yield name, Scanpaths(*(of_another_image(each, self.run.seed) for each in both))
-            elif name == "best_fixed":
-                fixed = self.best_fixed()
-                repeated = (fixed.expand(len(each), *fixed.shape[1:]) for each in splits)
-                yield name, Scanpaths(*repeated)
+    def policy(self, train: ImageSet, test: ImageSet) -> Scanpaths:
+        """Let the policy scan both splits."""
+        return self._scan("policy", train, test)
+
+    def paths(self, name: str, train: ImageSet, test: ImageSet, policy: Scanpaths) -> Scanpaths:
+        """Scan both splits as asked.
+
+        Args:
+            name: whose scanpaths.
+            train: images that a probe learns from.
+            test: images that it is asked of.
+            policy: the policy's scanpaths.
+        """
+        if name == "policy":
+            return policy
+        if name == "other_image":
+            both = (policy.train, policy.test)
+            return Scanpaths(*(of_another_image(each, self.run.seed) for each in both))
+        if name == "best_fixed":
+            fixed = self.best_fixed()
+            return Scanpaths(*(fixed.expand(len(each), *fixed.shape[1:]) for each in (train, test)))
+        return self._scan(name, train, test)
 
     def best_fixed(self) -> Int[Tensor, "1 T *S"]:
         """Return the first fixations by the policy's mean rank on validation images."""
@@ -83,6 +88,9 @@ class Scanners:
         looked_at = self.scans["policy"](pixels(run, run.split("val", MOST_OF_VALIDATION)))
         rank = order_to_rank(looked_at, run.model.num_patches).double()
         return first_fixations(rank.mean(0, keepdim=True), run.budget, run.fixations)
+
+    def _scan(self, name: str, train: ImageSet, test: ImageSet) -> Scanpaths:
+        return Scanpaths(*(self.scans[name](pixels(self.run, each)) for each in (train, test)))
 
 
 def pixels(run: Run, images: ImageSet) -> Float[Tensor, "M C H W"]:
@@ -105,7 +113,7 @@ def is_agent(name: str) -> bool:
     """Whether a name is an agent's: of a user's own, what is called without arguments makes one."""
     if ":" not in name:
         return name in AGENTS
-    own = lookup("order or agent", name, {})
+    own: Callable[..., object] = lookup("order or agent", name, {})
     try:
         inspect.signature(own).bind()
     except (TypeError, ValueError):

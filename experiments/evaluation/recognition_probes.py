@@ -6,7 +6,8 @@ A probe answers with a class for every test image, so that orders can be paired 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -31,6 +32,7 @@ Answer = Callable[["Views", int], Int[np.ndarray, " K"]]
 """From what is known of test images, and the entry, to a class for each."""
 Asked = tuple[str, str]
 """Read-out and probe."""
+PROBES = ("linear", "knn", "attentive")
 
 
 @dataclass(frozen=True)
@@ -66,8 +68,13 @@ class Prober:
     num_heads: int
     seed: int
     device: str
-    notes: dict[str, str] = field(default_factory=dict)
-    """Why a probe has no number."""
+
+    @cached_property
+    def unanswered(self) -> dict[str, str]:
+        """Why a probe has no number, of those that these images cannot answer."""
+        used = self.train.take(self.index)
+        why = {probe: unanswerable(probe, used, self.seed) for probe in PROBES}
+        return {probe: reason for probe, reason in why.items() if reason}
 
     @property
     def labels(self) -> Int[np.ndarray, " F"]:
@@ -76,27 +83,18 @@ class Prober:
         return labels
 
     def choose(self, views: Views, which: Which) -> dict[Asked, float]:
-        """Choose C, or a learning rate, on a held-out tenth; k-NN has its k.
-
-        What these images cannot answer gets a note.
-        """
-        used, found = self.train.take(self.index), dict[Asked, float]()
-        probes = {"linear": views.vectors, "knn": views.vectors, "attentive": views.tokens}
-        for probe, read_outs in probes.items():
-            if not read_outs:
-                continue
-            if why := unanswerable(probe, used, self.seed):
-                self.notes[probe] = why
-            elif probe == "knn":
-                found |= {(name, probe): float(NEIGHBORS["knn"]) for name in views.vectors}
-            elif probe == "linear":
-                for name in views.vectors:
-                    x = self.seen(views, name, which)
-                    found[name, probe] = choose_regularization(x, self.labels, seed=self.seed)[0]
-            else:
-                found["attentive", probe] = self.head(views, which).choose(
-                    self.tokens(views, which), self.labels
-                )[0]
+        """Choose C, or a learning rate, on a held-out tenth; k-NN has its k."""
+        found: dict[Asked, float] = {}
+        for name in views.vectors:
+            if "linear" not in self.unanswered:
+                x = self.seen(views, name, which)
+                found[name, "linear"] = choose_regularization(x, self.labels, seed=self.seed)[0]
+            if "knn" not in self.unanswered:
+                found[name, "knn"] = NEIGHBORS["knn"]
+        if views.tokens is not None and "attentive" not in self.unanswered:
+            read = self.tokens(views, which)
+            rate, _ = self.head(views, which).choose(read, self.labels)
+            found["attentive", "attentive"] = rate
         return found
 
     def fit(self, views: Views, which: Which, settings: dict[Asked, float]) -> dict[Asked, Answer]:

@@ -327,9 +327,7 @@ def attentive(
     """Return :class:`AttentiveHead` and how :func:`attentive_probe` trains it."""
     return HeadProbe(
         build=lambda: AttentiveHead(embed_dim, num_classes, num_heads),
-        optimize=lambda parameters, rate: torch.optim.AdamW(
-            parameters, lr=rate, weight_decay=0.05
-        ),
+        optimize=lambda parameters, rate: torch.optim.AdamW(parameters, lr=rate, weight_decay=0.05),
         rates=ATTENTIVE_RATES,
         seed=seed,
         device=device,

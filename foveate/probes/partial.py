@@ -86,20 +86,28 @@ def token_places(model: AnyOrderTransformer) -> Float[Tensor, "S W"]:
     return torch.cat([torch.zeros(1, width), *codes])
 
 
-def content_states(
-    layers: Sequence[Float[Tensor, "B S D"]], layer: int | None
-) -> Float[Tensor, "B S D"]:
-    """Return the states after one layer, from 1; None = the mean of all, each layer-normalized.
+def content_layer(depth: int, layer: int | None) -> int | None:
+    """Return the index of a layer that is counted from 1; None = all of them.
 
     Raises:
         ValueError: there is no such layer.
     """
     if layer is None:
-        normalized = [F.layer_norm(states, states.shape[-1:]) for states in layers]
-        return torch.stack(normalized).mean(0)
-    if not 1 <= layer <= len(layers):
-        raise ValueError(f"layer must lie in 1..{len(layers)}, got {layer}; None = all of them")
-    return layers[layer - 1]
+        return None
+    if not 1 <= layer <= depth:
+        raise ValueError(f"layer must lie in 1..{depth}, got {layer}; leave it out for all of them")
+    return layer - 1
+
+
+def content_states(
+    layers: Sequence[Float[Tensor, "B S D"]], layer: int | None
+) -> Float[Tensor, "B S D"]:
+    """Return the states after one layer, from 1; None = the mean of all, each layer-normalized."""
+    which = content_layer(len(layers), layer)
+    if which is not None:
+        return layers[which]
+    normalized = [F.layer_norm(states, states.shape[-1:]) for states in layers]
+    return torch.stack(normalized).mean(0)
 
 
 @torch.no_grad()
