@@ -135,7 +135,9 @@ def recognized(
         if asked != (order, after, asked.read_out, asked.probe, share):
             continue
         found = read_outs.setdefault(asked.read_out, {})
-        found[asked.probe], found[f"{asked.probe}_ci95"] = score(right, np.ones_like(right))
+        found[asked.probe], found[f"{asked.probe}_ci95"] = score(
+            right.astype(int), np.ones(len(right), dtype=int)
+        )
         policy = correct.get(asked._replace(order="policy"))
         is_main = asked.probe == MAIN_PROBE.get(asked.read_out, "linear")
         if policy is not None and order != "policy" and is_main:
