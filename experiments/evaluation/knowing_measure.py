@@ -13,7 +13,8 @@ from jaxtyping import Float
 
 from experiments.evaluation.knowing_plan import Asked
 from experiments.evaluation.knowing_rows import Measured
-from experiments.evaluation.recognition import Answered, recognize
+from experiments.evaluation.recognition import recognize
+from experiments.evaluation.recognition_asking import Answered
 from experiments.evaluation.recognition_paths import Scanners, pixels
 from experiments.evaluation.scanpaths import error_curves_of
 from experiments.runs import Run

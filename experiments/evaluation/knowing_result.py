@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from experiments.evaluation.knowing_plan import POLICY, RANDOM
-from experiments.evaluation.knowing_rows import REFERENCES, Area, Difference, Known, Taught
+from experiments.evaluation.knowing_rows import Area, Difference, Known, Taught
+from experiments.evaluation.recognition_asking import REFERENCES
 from experiments.evaluation.run_result import RunResult
 from experiments.tables import Table, plural, signed, with_interval
 

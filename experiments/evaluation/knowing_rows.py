@@ -16,11 +16,10 @@ from experiments.evaluation.intervals import (
     seed_interval,
 )
 from experiments.evaluation.knowing_plan import POLICY, RANDOM
+from experiments.evaluation.recognition_asking import REFERENCES
 from experiments.tables import signed
 
 Key = TypeVar("Key")
-REFERENCES = ("all_patches", "periphery_alone")
-"""What is known of all patches, and of none; no order of fixations."""
 Asked = tuple[str, int, str]
 """Order, number of fixations, and read-out."""
 

@@ -13,13 +13,13 @@ from experiments.evaluation.knowing_measure import keep, read_kept
 from experiments.evaluation.knowing_plan import Plan, usual_fixations
 from experiments.evaluation.knowing_result import KnowingResult
 from experiments.evaluation.knowing_rows import (
-    REFERENCES,
     Difference,
     Measured,
     area_rows,
     known_rows,
     taught_rows,
 )
+from experiments.evaluation.recognition_asking import REFERENCES
 from experiments.knowing import KnowingConfig, main, read_arguments
 from experiments.runs import load_run
 from experiments.training.config import TrainConfig
