@@ -2,12 +2,14 @@
 
     python -m experiments.probe --run runs/demo
     python -m experiments.probe --run runs/demo --probes linear knn attentive finetune
+    python -m experiments.probe --run runs/demo --fixations 1 2 4 8 12
 
 By default linear and k-NN on mean-pooled patch tokens of the encoder, all patches visible, with
 full and with causal attention. Whatever is chosen (regularization, learning rate, layer) is chosen
 on a held-out tenth of the training images; the test images are classified once per number. Writes
 probe.json into the run folder; if that would lack what records show of it, a file named for the
-probes.
+probes. With --fixations also what is known after so many fixations of the policy and of other
+orders, and a picture of it, probe_fixations.png.
 """
 
 from __future__ import annotations
@@ -33,11 +35,19 @@ class ProbeConfig(ProbeOptions, EvaluationOptions):
 def main(config: ProbeConfig) -> None:
     """Probe as configured."""
     from experiments.evaluation.probe import probe
+    from experiments.evaluation.recognition_picture import draw_fixations
     from experiments.evaluation.report import present
+    from experiments.tables import written_whole
 
     options = {each.name: getattr(config, each.name) for each in fields(ProbeOptions)}
     result = probe(config.load(), **options)
-    present(result, config.output, config.threads)
+    picture = config.output.with_name(f"{config.output.stem}_fixations.png")
+    drawn = result.fixations is not None
+    present(result, config.output, config.threads, [picture] if drawn else [])
+    if drawn:
+        with written_whole(picture) as partial:
+            draw_fixations(result, partial)
+        print(f"written: {picture}")
 
 
 if __name__ == "__main__":

@@ -11,13 +11,20 @@ from experiments.evaluation.probe_options import Pooling, Probe, ProbeOptions
 from experiments.evaluation.probe_questions import Questions
 from experiments.evaluation.probe_result import COLUMNS, TITLES, ProbeResult, best_of
 from experiments.evaluation.probe_views import POOLINGS, Probing, Row, Variant, progress, tuning
+from experiments.evaluation.recognition import recognizable, recognize
+from experiments.evaluation.recognition_options import (
+    ORDERS,
+    READ_OUTS,
+    FixationsProbe,
+    ReadOut,
+)
 from experiments.run_folder import git_commit
 from experiments.runs import Run
 from foveate.data import ImageSet
 from foveate.orders.semantic import model_ordering
 from foveate.probes import Attention, States, pixel_features
+from foveate.probes.attentive import token_bytes
 from foveate.probes.finetuning import FineTuneConfig
-from foveate.probes.heads import token_bytes
 
 
 def layers_to_concat(chosen: tuple[int, ...], depth: int) -> list[int]:
@@ -75,6 +82,29 @@ def probe_frozen(probing: Probing, variants: list[Variant]) -> dict[str, Any]:
     return found
 
 
+def probe_fixations(run: Run, options: ProbeOptions, notes: dict[str, str]) -> dict[str, Any]:
+    """Probe what is known after k fixations; notes are added to those that there are.
+
+    Returns:
+        Fields of the result.
+    """
+    known = recognize(
+        run,
+        after=options.fixations,
+        orders=options.orders or ORDERS,
+        read_outs=options.read_outs,
+        layer=options.fixations_layer,
+        probe=options.fixations_probe,
+        label_shares=options.label_shares,
+        train_limit=options.train_limit,
+        test_limit=options.test_limit,
+        seed=options.seed,
+    )
+    notes |= known.notes
+    names = "fixations", "controls", "all_patches", "periphery_alone", "label_shares"
+    return {name: getattr(known, name) for name in names}
+
+
 def probe(
     run: Run,
     *,
@@ -87,6 +117,12 @@ def probe(
     finetune_lr: tuple[float, ...] = (1e-3, 3e-3),
     generative_weight: float = 0.0,
     generative_order: str | None = None,
+    fixations: tuple[int, ...] = (),
+    orders: tuple[str, ...] | None = None,
+    read_outs: tuple[ReadOut, ...] = READ_OUTS,
+    fixations_layer: int | None = None,
+    fixations_probe: FixationsProbe = "per_order",
+    label_shares: tuple[float, ...] = (1.0,),
     train_limit: int = 10000,
     test_limit: int | None = None,
     seed: int = 0,
@@ -109,6 +145,12 @@ def probe(
         finetune_lr=finetune_lr,
         generative_weight=generative_weight,
         generative_order=generative_order,
+        fixations=fixations,
+        orders=orders,
+        read_outs=read_outs,
+        fixations_layer=fixations_layer,
+        fixations_probe=fixations_probe,
+        label_shares=label_shares,
         train_limit=train_limit,
         test_limit=test_limit,
         seed=seed,
@@ -116,6 +158,8 @@ def probe(
     probing, notes = prepare(run, options)
     variants = probing.variants()
     found = probe_frozen(probing, variants) if probing.columns else {}
+    if options.asks_fixations and not {"linear", "knn"} <= {*notes}:
+        found |= probe_fixations(run, options, notes)
     if "finetune" in probes and "finetune" not in notes:
         found["finetune"] = probing.fine_tune(variants)
     return ProbeResult(
@@ -141,6 +185,9 @@ def prepare(run: Run, options: ProbeOptions) -> tuple[Probing, dict[str, str]]:
         what is probed, and notes on what cannot be.
     """
     how = tuning(options, run, "full")
+    if options.asks_fixations:
+        after, layer = options.fixations, options.fixations_layer
+        recognizable(run, after=after, orders=options.orders or ORDERS, layer=layer)
     depth, with_concat = run.model.config.depth, "concat" in options.pooling
     concat = layers_to_concat(options.concat_layers, depth) if with_concat else []
     train, test = run.split("train", options.train_limit), run.split("test", options.test_limit)

@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 from experiments.evaluation.options import check_seed
+from experiments.evaluation.recognition_options import FixationsOptions
 
 Probe = Literal["linear", "knn", "sgd", "attentive", "finetune"]
 Pooling = Literal["mean", "cls", "concat"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class ProbeOptions:
+class ProbeOptions(FixationsOptions):
     """Options of a probe that shape its result."""
 
     probes: tuple[Probe, ...] = ("linear", "knn")
@@ -44,6 +45,7 @@ class ProbeOptions:
     """Seed of the held-out images, of the untrained weights, and of what the probes draw."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_seed(self.seed)
         for name in ("probes", "attention", "stream", "pooling"):
             if not getattr(self, name):
@@ -76,6 +78,11 @@ class ProbeOptions:
         for name, has_effect, need in effects:
             if not has_effect and getattr(self, name) != getattr(type(self), name):
                 raise ValueError(f"{name} has no effect without {need}")
+
+    @property
+    def asks_fixations(self) -> bool:
+        """Whether frozen features are probed after k fixations."""
+        return bool(self.fixations) and {*self.probes} != {"finetune"}
 
     @property
     def file_name(self) -> str:

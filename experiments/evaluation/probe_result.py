@@ -6,11 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
+from experiments.evaluation.recognition_result import ByFixations, Recognized, fixation_tables
 from experiments.evaluation.run_result import RunResult
 from experiments.tables import Table, with_interval
 from foveate.probes import Accuracy, ChosenAccuracy, LinearAccuracy
+from foveate.probes.attentive import MAX_TOKEN_BYTES
 from foveate.probes.finetuning import FineTuneConfig
-from foveate.probes.heads import MAX_TOKEN_BYTES, HeadAccuracy
+from foveate.probes.heads import HeadAccuracy
 
 COLUMNS = {
     "linear": "linear",
@@ -53,6 +55,16 @@ class ProbeResult(RunResult):
     best_attentive: Best | None = None
     finetune: dict[str, FineTuned] | None = None
     """By the weights and the attention that fine-tuning starts from."""
+    fixations: dict[str, ByFixations] | None = None
+    """What is recognized after k fixations, by order; None = not asked for."""
+    controls: dict[str, ByFixations] | None = None
+    """The same without the model's features, or without its training, on the policy's path."""
+    all_patches: Recognized | None = None
+    """After all patches, in random order."""
+    periphery_alone: Recognized | None = None
+    """Before any fixation; None = the model has no periphery."""
+    label_shares: dict[str, dict[str, ByFixations]] | None = None
+    """As ``fixations``, by the share of the training labels."""
     commit: str
     dataset: str
     train_images: int
@@ -71,9 +83,13 @@ class ProbeResult(RunResult):
     """Why a probe has no number, by its name; and which images were left out, and why."""
 
     def tables(self) -> list[Table]:
-        """Return a table of frozen features, and one of fine-tuning; notes stand below the last."""
+        """Return the tables of what was probed; notes stand below the last."""
         made = [self._frozen()] if self._columns() else []
         made += [self._fine_tuned(self.finetune)] if self.finetune else []
+        if self.fixations:
+            references = {"all_patches": self.all_patches, "periphery_alone": self.periphery_alone}
+            of_controls, of_shares = self.controls or {}, self.label_shares or {}
+            made += fixation_tables(self.fixations, of_controls, references, of_shares)
         if not self.notes:
             return made
         last = made.pop() if made else Table(("accuracy, 95% interval",), ())

@@ -24,8 +24,9 @@ from foveate.probes import (
     knn_probes,
     linear_probe,
 )
+from foveate.probes.attentive import attentive_probe, frozen_tokens
 from foveate.probes.finetuning import FineTuneConfig, fine_tune_probe
-from foveate.probes.heads import attentive_probe, frozen_tokens, sgd_probe
+from foveate.probes.heads import sgd_probe
 
 POOLINGS: dict[Pooling, str] = {
     "mean": "mean over patches",

@@ -31,6 +31,7 @@ class Recognition:
     label_shares: dict[str, dict[str, ByFixations]]
     """Of smaller shares of the labels, by share and order."""
     notes: dict[str, str]
+    """Why there is no number, and which images were left out."""
     correct: dict[Answered, Bool[np.ndarray, " K"]]
     """Whether each test image was classified correctly, to pair over images and seeds."""
     labels: Int[np.ndarray, " K"]
@@ -71,10 +72,7 @@ def recognize(
         ValueError: a number of fixations outside 1..budget, an unknown order, a layer that is not
             there, or a model that cannot scan.
     """
-    scanners = Scanners.of(run, orders)
-    run.model.check_scannable()
-    check_after(after, run.budget)
-    content_layer(run.model.config.depth, layer)
+    scanners = recognizable(run, after=after, orders=orders, layer=layer)
     train, test = run.split("train", train_limit), run.split("test", test_limit)
     questions = Questions.of(train, test, [], seed)
     asking = Asking(
@@ -91,13 +89,22 @@ def recognize(
     return recognition_of(asking, {**questions.notes, **asking.notes})
 
 
-def check_after(after: tuple[int, ...], budget: int) -> None:
-    """Raise ValueError unless the numbers of fixations are within the budget."""
-    if not after or not 1 <= min(after) <= max(after) <= budget:
+def recognizable(
+    run: Run, *, after: tuple[int, ...], orders: tuple[str, ...], layer: int | None
+) -> Scanners:
+    """Return who scans; what :func:`recognize` would refuse is refused before any image is read.
+
+    Raises:
+        ValueError: see :func:`recognize`.
+    """
+    run.model.check_scannable()
+    if not after or not 1 <= min(after) <= max(after) <= run.budget:
         raise ValueError(
-            f"fixations must lie in 1..{budget}, the budget of the run, "
+            f"fixations must lie in 1..{run.budget}, the budget of the run, "
             f"got {' '.join(map(str, after)) or 'none'}"
         )
+    content_layer(run.model.config.depth, layer)
+    return Scanners.of(run, orders)
 
 
 def recognition_of(asking: Asking, notes: dict[str, str]) -> Recognition:

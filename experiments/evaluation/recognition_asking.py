@@ -20,7 +20,7 @@ from experiments.evaluation.recognition_probes import Answer, Asked, Prober, Vie
 from experiments.runs import Run
 from foveate.data import ImageSet
 from foveate.model import AnyOrderTransformer
-from foveate.probes.partial import POOLED, partial_features, path_features, pixels_after
+from foveate.probes.partial import partial_features, path_features, pixels_after
 
 CONTROLS = ("path_only", "distinct_pixels", "untrained_encoder")
 """Probed on the policy's path, each without a part of what the policy's features have."""
@@ -73,7 +73,7 @@ class Asking:
     def notes(self) -> dict[str, str]:
         """Why a probe has no number."""
         return {
-            f"{probe}_of_{share:g}": f"no {probe} number of {share:.0%} of the labels: {why}"
+            f"{probe}_of_{share:g}": f"{share:.0%} of the labels, no number of {probe}: {why}"
             for share, prober in self.probers.items()
             for probe, why in prober.unanswered.items()
         }
@@ -207,7 +207,7 @@ class Asking:
                 images,
                 order,
                 after,
-                pooled=[name for name in POOLED if name in self.read_outs],
+                pooled=[name for name in self.read_outs if name != "attentive"],
                 tokens="attentive" in self.read_outs,
                 layer=self.layer,
             )

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, fields
 from typing import Literal
 
 ReadOut = Literal["seen", "last", "queries", "queries_2x2", "attentive"]
-READ_OUTS: tuple[ReadOut, ...] = ("queries", "seen", "last", "queries_2x2", "attentive")
+READ_OUTS: tuple[ReadOut, ...] = ("seen", "last", "queries", "queries_2x2", "attentive")
 FixationsProbe = Literal["per_order", "shared"]
 ORDERS = (
     "policy",
@@ -18,3 +19,39 @@ ORDERS = (
     "saliency",
 )
 """Orders whose fixations are probed, if no others are asked for."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FixationsOptions:
+    """Options of recognition after k fixations."""
+
+    fixations: tuple[int, ...] = ()
+    """Probe what is known after so many fixations as well, in 1..budget; none = off."""
+    orders: tuple[str, ...] | None = None
+    """Whose fixations: policy, best_fixed, other_image, any order or agent by name, or MODULE:NAME
+    of your own; None = policy random raster center_out best_fixed other_image uncertainty
+    saliency."""
+    read_outs: tuple[ReadOut, ...] = READ_OUTS
+    """What is probed. seen: mean over the states seen; last: the newest state; queries: mean over
+    the decoder's queries; queries_2x2: their means over quarters; attentive: a learned query
+    attends to the states with their places. The first but attentive is the headline."""
+    fixations_layer: int | None = None
+    """Encoder layer of these states, from 1; None = the mean of all, each layer-normalized."""
+    fixations_probe: FixationsProbe = "per_order"
+    """Probes trained for each order and number of fixations, or once on random fixations."""
+    label_shares: tuple[float, ...] = (1.0,)
+    """Shares of the training labels, balanced over classes, such as 0.01 0.1 1; all labels are
+    always among them."""
+
+    def __post_init__(self) -> None:
+        for name in ("orders", "read_outs", "label_shares"):
+            if getattr(self, name) == ():
+                raise ValueError(f"{name} needs at least one choice")
+        for share in self.label_shares:
+            if not 0 < share <= 1:
+                raise ValueError(f"label_shares must lie above 0 and up to 1, got {share}")
+        for each in fields(FixationsOptions):
+            if not self.fixations and getattr(self, each.name) != each.default:
+                raise ValueError(
+                    f"{each.name} has no effect without fixations; add --fixations 1 2 4"
+                )

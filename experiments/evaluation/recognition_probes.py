@@ -23,7 +23,8 @@ from foveate.probes import (
     fit_linear,
     knn_classes,
 )
-from foveate.probes.heads import HeadProbe, Read, attentive
+from foveate.probes.attentive import attentive
+from foveate.probes.heads import HeadProbe, Read
 from foveate.probes.partial import PartialFeatures
 
 Which = int | Int[Tensor, " M"]

@@ -56,6 +56,14 @@ def read_outs_of(rows: Mapping[str, ByFixations]) -> list[str]:
     return list(dict.fromkeys(name for cell in cells for name in cell.read_outs))
 
 
+def main_probe(read_out: str, rows: Mapping[str, ByFixations]) -> str:
+    """Return the probe that is shown of a read-out; few labels leave the neighbors alone."""
+    wanted = MAIN_PROBE.get(read_out, "linear")
+    cells = [cell.read_outs.get(read_out) for row in rows.values() for cell in row.values()]
+    measured = any(getattr(cell, wanted, None) is not None for cell in cells)
+    return wanted if measured else "knn"
+
+
 def fixation_tables(
     fixations: Mapping[str, ByFixations],
     controls: Mapping[str, ByFixations],
@@ -102,7 +110,7 @@ def table_of(
     caption: str = "",
 ) -> Table:
     """Return the table of one read-out: a row for every order, a column for every number."""
-    probe = MAIN_PROBE.get(read_out, "linear")
+    probe = main_probe(read_out, fixations)
     ks = sorted({k for row in fixations.values() for k in row})
     shown = {
         name: {k: cell.read_outs[read_out] for k, cell in row.items() if read_out in cell.read_outs}

@@ -95,7 +95,9 @@ def content_layer(depth: int, layer: int | None) -> int | None:
     if layer is None:
         return None
     if not 1 <= layer <= depth:
-        raise ValueError(f"layer must lie in 1..{depth}, got {layer}; leave it out for all of them")
+        raise ValueError(
+            f"fixations_layer must lie in 1..{depth}, got {layer}; leave it out for all of them"
+        )
     return layer - 1
 
 

@@ -22,6 +22,7 @@ from experiments.training.config import TrainConfig
 from foveate.config import ModelConfig
 from foveate.data import ImageSet
 from foveate.model import AnyOrderTransformer
+from foveate.probes import attentive as probe_attentive
 from foveate.probes import (
     extract_features,
     hold_out,
@@ -34,8 +35,9 @@ from foveate.probes import (
     wilson_interval,
 )
 from foveate.probes import heads as probe_heads
+from foveate.probes.attentive import AttentiveHead, attentive_probe
 from foveate.probes.finetuning import FineTuneConfig
-from foveate.probes.heads import AttentiveHead, attentive_probe, sgd_probe
+from foveate.probes.heads import sgd_probe
 
 
 @pytest.fixture
@@ -241,7 +243,7 @@ def test_all_that_can_be_probed(
     run = Run(tmp_path, train, model.eval(), policy.eval(), 0)
     monkeypatch.setattr(runs, "load_run", lambda *_: run)
     monkeypatch.setattr(probe_heads, "SGD_RATES", (0.1,))
-    monkeypatch.setattr(probe_heads, "ATTENTIVE_RATES", (0.01,))
+    monkeypatch.setattr(probe_attentive, "ATTENTIVE_RATES", (0.01,))
     config = ProbeConfig(
         run=tmp_path,
         probes=("linear", "knn", "sgd", "attentive", "finetune"),
