@@ -10,6 +10,7 @@ import runpy
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,18 +30,19 @@ SOURCES = [
 NAMED = {
     *("orders", "linear", "knn", "knn_10", "sgd", "attentive", "finetune", "agents", "decodings"),
     *("points", "steps_per_s", "vector_over_dummy_env_steps", "vector_over_uncached", "curves"),
-    *("options", "parameters"),
+    *("options", "parameters", "fixations", "controls", "label_shares"),
 }
 """Keys whose content is keyed by names of orders, layers and the like."""
 
 
 def keys_of(content: object, *, by_name: bool = False) -> set[str]:
-    """Keys at any depth, but for names of orders and the like."""
+    """Keys at any depth, but for names of orders and the like, and for numbers."""
     if isinstance(content, list):
         return {key for each in content for key in keys_of(each)}
     if not isinstance(content, dict):
         return set()
-    keys: set[str] = set() if by_name else set(content)
+    named = by_name or all(re.fullmatch(r"[0-9.]+", key) for key in content)
+    keys: set[str] = set() if named else set(content)
     for key, value in content.items():
         keys |= keys_of(value, by_name=key in NAMED and not by_name)
     return keys
@@ -103,7 +105,8 @@ def test_every_key_of_a_run_is_in_the_glossary(tmp_path: Path) -> None:
     lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
     manifest = json.loads((tmp_path / "run/manifest.json").read_text())
     keys = keys_of(lines) | keys_of(manifest)
-    probe(ProbeConfig(run=tmp_path / "run", train_limit=200, test_limit=100))
+    fixated: dict[str, Any] = {"fixations": (1,), "orders": ("raster",), "read_outs": ("seen",)}
+    probe(ProbeConfig(run=tmp_path / "run", train_limit=200, test_limit=100, **fixated))
     keys |= keys_of(json.loads((tmp_path / "run/probe.json").read_text()))
     assert {"loss", "auc", "train_seconds", "validation_accuracy"} <= keys
     assert keys <= explained()

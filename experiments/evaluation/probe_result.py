@@ -64,7 +64,7 @@ class ProbeResult(RunResult):
     periphery_alone: Recognized | None = None
     """Before any fixation; None = the model has no periphery."""
     label_shares: dict[str, dict[str, ByFixations]] | None = None
-    """As ``fixations``, by the share of the training labels."""
+    """The same with fewer labels, by order and by the share of the training labels."""
     commit: str
     dataset: str
     train_images: int

@@ -29,7 +29,7 @@ class Recognition:
     periphery_alone: Recognized | None
     """None = the model is blind but for what it fixates."""
     label_shares: dict[str, dict[str, ByFixations]]
-    """Of smaller shares of the labels, by share and order."""
+    """Of smaller shares of the training labels, by order and share."""
     notes: dict[str, str]
     """Why there is no number, and which images were left out."""
     correct: dict[Answered, Bool[np.ndarray, " K"]]
@@ -117,16 +117,16 @@ def recognition_of(asking: Asking, notes: dict[str, str]) -> Recognition:
     whole = {order: row for (order, share), row in rows.items() if share == 1}
     apart = {*CONTROLS, *REFERENCES}
     periphery = whole.get("periphery_alone")
+    shares: dict[str, dict[str, ByFixations]] = {}
+    for (order, share), row in rows.items():
+        if share < 1:
+            shares.setdefault(order, {})[f"{share:g}"] = row
     return Recognition(
         fixations={order: row for order, row in whole.items() if order not in apart},
         controls={order: whole[order] for order in CONTROLS if order in whole},
         all_patches=whole["all_patches"][asking.run.model.num_patches],
         periphery_alone=None if periphery is None else periphery[0],
-        label_shares={
-            f"{share:g}": {name: row for (name, of), row in rows.items() if of == share}
-            for share in asking.label_shares
-            if share < 1 and any(of == share for _, of in rows)
-        },
+        label_shares=shares,
         notes=notes,
         correct=asking.correct,
         labels=asking.test.labels.numpy(),
@@ -142,9 +142,8 @@ def recognized(
         if asked != (order, after, asked.read_out, asked.probe, share):
             continue
         found = read_outs.setdefault(asked.read_out, {})
-        found[asked.probe], found[f"{asked.probe}_ci95"] = score(
-            right.astype(int), np.ones(len(right), dtype=int)
-        )
+        share_right, interval = score(right.astype(int), np.ones(len(right), dtype=int))
+        found[asked.probe], found[f"{asked.probe}_ci95"] = share_right, interval
         policy = correct.get(asked._replace(order="policy"))
         is_main = asked.probe == MAIN_PROBE.get(asked.read_out, "linear")
         if policy is not None and order != "policy" and is_main:

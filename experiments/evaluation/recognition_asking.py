@@ -76,6 +76,7 @@ class Asking:
             f"{probe}_of_{share:g}": f"{share:.0%} of the labels, no number of {probe}: {why}"
             for share, prober in self.probers.items()
             for probe, why in prober.unanswered.items()
+            if (probe == "attentive") in {name == "attentive" for name in self.read_outs}
         }
 
     def ask_all(self, scanners: Scanners, *, shared: bool, controls: bool) -> None:

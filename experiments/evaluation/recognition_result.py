@@ -76,7 +76,7 @@ def fixation_tables(
         fixations: accuracies by order.
         controls: accuracies by control.
         references: what does not depend on an order, such as all patches.
-        label_shares: accuracies by share of the labels, and by order.
+        label_shares: accuracies by order, and by share of the labels.
     """
     names = read_outs_of(fixations)
     tables = [table_of(name, fixations, controls, references) for name in names]
@@ -90,10 +90,10 @@ def fixation_tables(
         ks = list(next(iter(plain.values())))
         rows = tuple((name, *(row[k].shown("linear") for k in ks)) for name, row in plain.items())
         tables.append(Table(headings("the policy's path without the model, linear", ks), rows))
-    for share, orders in label_shares.items():
-        if names:
-            caption = f"{float(share):.0%} of the labels"
-            tables.append(table_of(names[0], orders, {}, {}, caption))
+    for share in dict.fromkeys(share for row in label_shares.values() for share in row):
+        fewer = {name: row[share] for name, row in label_shares.items() if share in row}
+        caption = f"{float(share):.0%} of the labels"
+        tables.append(table_of(read_outs_of(fewer)[0], fewer, {}, {}, caption))
     return tables
 
 

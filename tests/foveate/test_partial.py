@@ -38,7 +38,9 @@ def test_features_are_those_of_what_was_seen_alone(
             continue
         alone = features_after(model, images, order[:, :number], (number,), layer=layer)
         for name, values in together.pooled.items():
-            torch.testing.assert_close(values[:, entry], alone.pooled[name][:, 0], atol=1e-5, rtol=0)
+            torch.testing.assert_close(
+                values[:, entry], alone.pooled[name][:, 0], atol=1e-5, rtol=0
+            )
         seen = together.read_tokens(entry)(torch.arange(5))
         torch.testing.assert_close(seen, alone.read_tokens(0)(torch.arange(5)), atol=2e-3, rtol=0)
 

@@ -1,0 +1,200 @@
+"""Recognition after k fixations: paired with the policy, controlled, and refused in one line."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from experiments import runs
+from experiments.evaluation.probe_result import ProbeResult
+from experiments.evaluation.recognition import Answered, recognize
+from experiments.evaluation.recognition_paths import Scanners
+from experiments.evaluation.recognition_probes import balanced_share
+from experiments.probe import ProbeConfig, main
+from experiments.runs import Run
+from experiments.training.build import build
+from experiments.training.config import TrainConfig
+from foveate.probes import attentive as probe_attentive
+from foveate.probes import fit_linear
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    monkeypatch.setattr(probe_attentive, "ATTENTIVE_RATES", (0.01,))
+    torch.manual_seed(0)
+    config = TrainConfig().replace(
+        data="cue", patch_size=2, embed_dim=16, depth=2, num_heads=2, decoder_depth=1, budget=4
+    )
+    model, policy = build(config, (1, 8, 8))
+    return Run(tmp_path, config, model.eval(), policy.eval(), 0)
+
+
+def backward(grid: tuple[int, int]) -> Any:
+    """From the last patch to the first: an order of one's own."""
+    last = grid[0] * grid[1] - 1
+    return lambda images, generator=None: (last - torch.arange(last + 1)).repeat(len(images), 1)
+
+
+class FirstUnseen:
+    """An agent of one's own, made by a call without arguments."""
+
+    def __call__(self, episode: Any, generator: torch.Generator | None = None) -> Tensor:
+        first: Tensor = episode.selectable.int().argmax(1)
+        return first
+
+
+def test_numbers_are_those_of_the_answers(run: Run) -> None:
+    known = recognize(
+        run,
+        after=(3, 1),
+        orders=("random", "policy"),
+        read_outs=("queries", "attentive", "seen"),
+        label_shares=(0.4,),
+        train_limit=60,
+        test_limit=30,
+    )
+    assert list(known.fixations) == ["random", "policy"]
+    assert list(known.fixations["policy"]) == [1, 3]
+    cell = known.fixations["random"][3]
+    right, theirs = (
+        known.correct[Answered(order, 3, "queries", "linear")] for order in ("random", "policy")
+    )
+    assert right.dtype == bool
+    assert right.shape == known.labels.shape == (30,)
+    assert cell.linear == cell.read_outs["queries"].linear == right.mean()
+    assert cell.minus_policy == pytest.approx(right.mean() - theirs.mean())
+    attentive = known.correct[Answered("random", 3, "attentive", "attentive")]
+    assert cell.attentive == cell.read_outs["attentive"].attentive == attentive.mean()
+    assert list(cell.read_outs) == ["queries", "seen", "attentive"]
+    assert known.fixations["policy"][1].minus_policy is None
+    assert {*known.controls} == {"path_only", "distinct_pixels", "untrained_encoder"}
+    assert [*known.controls["path_only"]] == [1, 3]
+    assert [*known.controls["untrained_encoder"][1].read_outs] == list(cell.read_outs)
+    assert known.all_patches.linear is not None
+    assert run.model.config.periphery
+    assert known.periphery_alone is not None
+    assert list(known.periphery_alone.read_outs) == list(cell.read_outs)
+    fewer = known.label_shares["random"]["0.4"][3]
+    right = known.correct[Answered("random", 3, "seen", "knn", 0.4)]
+    assert fewer.read_outs["seen"].knn == right.mean()
+
+
+def test_what_few_labels_cannot_answer_gets_a_note(run: Run) -> None:
+    known = recognize(
+        run,
+        after=(1,),
+        orders=("raster",),
+        read_outs=("last",),
+        label_shares=(0.1, 1.0),
+        controls=False,
+        train_limit=60,
+        test_limit=10,
+    )
+    assert known.controls == {}
+    assert known.label_shares == {}
+    assert {*known.notes} == {"linear_of_0.1", "knn_of_0.1"}
+    assert known.notes["linear_of_0.1"].startswith("10% of the labels, no number of linear: 8 ")
+    assert known.fixations["raster"][1].minus_policy is None
+
+
+def test_shared_probes_are_trained_once(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    fit = "experiments.evaluation.recognition_probes.fit_linear"
+    monkeypatch.setattr(fit, lambda x, y, c: asked.append(len(x)) or fit_linear(x, y, c))
+    known = recognize(
+        run,
+        after=(1, 2, 4),
+        orders=("raster", "center_out"),
+        read_outs=("seen",),
+        probe="shared",
+        controls=False,
+        train_limit=60,
+        test_limit=20,
+    )
+    assert len(asked) == 3, "one for all orders, one for all patches, one for the periphery"
+    assert [*known.fixations["center_out"]] == [1, 2, 4]
+
+
+def test_a_share_is_balanced_over_classes() -> None:
+    labels = torch.tensor([0] * 50 + [1] * 30 + [2] * 4)
+    chosen = balanced_share(labels, 0.25, seed=0)
+    assert labels[chosen].bincount().tolist() == [7, 7, 4]
+    assert torch.equal(balanced_share(labels, 1.0, seed=0), torch.arange(84))
+    assert not torch.equal(chosen, balanced_share(labels, 0.25, seed=1))
+
+
+def test_the_script_writes_numbers_table_and_picture(
+    run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(runs, "load_run", lambda *_: run)
+    own = f"{__name__}:backward", f"{__name__}:FirstUnseen"
+    orders = ("policy", "other_image", "best_fixed", "uncertainty", *own)
+    config = ProbeConfig(
+        run=run.directory,
+        attention=("full",),
+        fixations=(1, 4),
+        orders=orders,
+        read_outs=("seen",),
+        label_shares=(0.5,),
+        train_limit=50,
+        test_limit=20,
+    )
+    main(config)
+    path = run.directory / "probe_linear_knn.json"
+    content = json.loads(path.read_text())
+    assert [*content["fixations"]] == [*orders]
+    cell = content["fixations"]["other_image"]["4"]
+    assert {"linear", "linear_ci95", "knn", "knn_ci95", "minus_policy"} <= {*cell}
+    assert content["controls"]["path_only"]["4"]["linear"] is not None
+    assert content["linear"]["layer_1"]["accuracy"] > 0
+    shown = capsys.readouterr().out
+    assert "seen, linear, after" in shown
+    assert "50% of the labels" in shown
+    assert ProbeResult.read(path).to_text() in shown
+    assert (run.directory / "probe_linear_knn_fixations.png").stat().st_size > 5000
+
+
+def test_each_order_scans_its_own_way(run: Run) -> None:
+    train, test = run.split("train", 6), run.split("test", 4)
+    own = f"{__name__}:backward", f"{__name__}:FirstUnseen"
+    scanners = Scanners.of(run, ("raster", "other_image", "best_fixed", *own))
+    policy = scanners.policy(train, test)
+    found = {name: scanners.paths(name, train, test, policy) for name in scanners.asked}
+    assert found["raster"].test.tolist() == [[0, 1, 2, 3]] * 4
+    assert found[own[0]].train.tolist() == [[15, 14, 13, 12]] * 6
+    assert found[own[1]].test.tolist() == [[0, 1, 2, 3]] * 4
+    assert sorted(found["other_image"].test.tolist()) == sorted(policy.test.tolist())
+    assert len(found["best_fixed"].train.unique(dim=0)) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"orders": ("raster",)}, "orders has no effect without fixations"),
+        ({"label_shares": (0.1,)}, "label_shares has no effect without fixations"),
+        ({"fixations": (1,), "label_shares": (2.0,)}, "label_shares must lie above 0 .* got 2.0"),
+        ({"fixations": (1,), "orders": ()}, "orders needs at least one choice"),
+    ],
+)
+def test_options_without_effect_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        ProbeConfig(run=Path("run"), **options)
+
+
+def test_what_cannot_be_recognized_is_refused_first(run: Run) -> None:
+    for after, got in (((0, 1), "0 1"), ((2, 5), "2 5")):
+        with pytest.raises(ValueError, match=rf"must lie in 1\.\.4, the budget .* got {got}"):
+            recognize(run, after=after)
+    with pytest.raises(ValueError, match="unknown order 'rastr'; did you mean 'raster'"):
+        recognize(run, after=(1,), orders=("rastr",))
+    with pytest.raises(ValueError, match=r"fixations_layer must lie in 1\.\.2, got 3"):
+        recognize(run, after=(1,), layer=3)
+    run.model.config = replace(run.model.config, queries="own", decoder_depth=0)
+    with pytest.raises(ValueError, match="can scan"):
+        recognize(run, after=(1,))
