@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
+from experiments.evaluation.curves import error_curves_of
 from experiments.evaluation.knowing_plan import Asked
 from experiments.evaluation.knowing_rows import Measured
 from experiments.evaluation.recognition import recognize
 from experiments.evaluation.recognition_asking import Answered
-from experiments.evaluation.recognition_paths import Scanners, pixels
-from experiments.evaluation.scanpaths import error_curves_of
+from experiments.evaluation.recognition_paths import Scanners
 from experiments.runs import Run
 from experiments.tables import written_whole
 
@@ -56,13 +56,11 @@ def areas_of(run: Run, asked: Asked) -> dict[str, Float[np.ndarray, " R"]]:
     """Measure the area under the error curve of each order on test images."""
     scanners, test = Scanners.of(run, asked.orders), run.split("test", asked.area_limit)
     # Scans of training images are not needed here, but for those of two.
-    few, images = run.split("train", 2), pixels(run, test)
+    few = run.split("train", 2)
     policy = scanners.policy(few, test)
     paths = {order: scanners.paths(order, few, test, policy).test for order in asked.orders}
-    return {
-        order: error_curves_of(run.model, images, path)[:, 1:].mean(1)
-        for order, path in paths.items()
-    }
+    curves = error_curves_of(run.model, test.images, paths)
+    return {order: curve[:, 1:].mean(1) for order, curve in curves.items()}
 
 
 def read_out_of(answered: Answered) -> str:
