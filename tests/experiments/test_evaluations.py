@@ -17,12 +17,12 @@ from agents.baselines import UncertaintyAgent
 from experiments import record, runs
 from experiments.evaluation.compare import compare
 from experiments.evaluation.compare_result import Comparison
+from experiments.evaluation.contenders import Scanners
 from experiments.evaluation.draw import draw
 from experiments.evaluation.intervals import gap_interval, mean_interval
 from experiments.evaluation.probe import probe
 from experiments.evaluation.probe_questions import NoLabels, Questions
 from experiments.evaluation.report import present
-from experiments.evaluation.scanpaths import Scanners
 from experiments.runs import Run, load_run
 from experiments.tables import read_object, set_aside, write_json, written_whole
 from experiments.training.build import build
