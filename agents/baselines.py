@@ -16,8 +16,12 @@ from agents.policies import Agent
 from envs.episode import Episode
 from foveate.errors import unseen_error
 from foveate.model import AnyOrderTransformer
+from foveate.model.scanning import bytes_per_row
 from foveate.orders import order_to_rank
 from foveate.orders.segments import Fixations, patches_in
+
+TRIED_BYTES = 2**26
+"""Memory for the fixations that are tried at once, at least one of them."""
 
 
 @dataclass(frozen=True)
@@ -38,22 +42,36 @@ class OrderAgent:
         return self.order[rows, episode.num_steps]
 
 
+@dataclass(frozen=True)
 class UncertaintyAgent:
-    """Fixate where the model expects its own squared error to be largest.
+    """Fixate where the model expects its own error to be largest.
 
-    This is active exploration without learning.
+    This is active exploration without learning. With a cost of saccades it fixates where the
+    expected gain in the rewards ``auc`` to come, less the cost of the way, is largest: an error
+    that is taken away now is missing from all errors that follow.
+
+    Args:
+        saccade_cost: per patch of distance.
 
     Reference: the analogue of attention-map entropy (AME, Pardyl et al. 2023, apardyl/AME).
     Differs: uncertainty is the predicted error, not the entropy of attention.
     """
+
+    saccade_cost: float = 0.0
 
     def __call__(
         self, episode: Episode, generator: torch.Generator | None = None
     ) -> Int[Tensor, "B *S"]:
         """Return the patch, or segment, of the candidate with the largest expected error."""
         observation = episode.observe()
-        expected = observation.log_error.masked_fill(~observation.selectable, -torch.inf)
-        return episode.patch_of(expected.argmax(-1))
+        value = observation.log_error
+        if self.saccade_cost:
+            gain, distance = observation.expected_gain, observation.distance
+            assert gain is not None, "an episode always tells"
+            assert distance is not None, "an episode always tells"
+            value = gain - self.saccade_cost * distance
+        value = value.masked_fill(~observation.selectable, -torch.inf)
+        return episode.patch_of(value.argmax(-1))
 
 
 class SaliencyAgent:
@@ -68,7 +86,7 @@ class SaliencyAgent:
     ) -> Int[Tensor, "B *S"]:
         """Return the patch, or segment, with the strongest edges."""
         model = episode.scan.model
-        edges = kornia.filters.sobel(model.unpatchify(episode.targets))
+        edges = kornia.filters.sobel(episode.images)
         saliency = episode.of_fixations(model.patchify(edges).mean(-1))
         best = saliency.masked_fill(~episode.selectable, -torch.inf).argmax(-1)
         return episode.opens(best)
@@ -77,28 +95,37 @@ class SaliencyAgent:
 def error_after(episode: Episode, fixations: Int[Tensor, "B K"]) -> Float[Tensor, "B K"]:
     """Error of what would still be unseen, were each of these fixations made next.
 
-    It is normalized as the rewards are, and looks at the true pixels. Of fixations that would show
+    It is normalized as the rewards are, and looks at the truth. Of fixations that would show
     nothing new it is ``inf``.
 
     Args:
         episode: scans under way, which stay as they are.
         fixations: numbers of K fixations of each row.
     """
-    num_tried, num_patches = fixations.shape[1], episode.unseen.shape[1]
-    patches = episode.fixations.opened_by(fixations)
-    unseen = episode.unseen.unsqueeze(1).expand(-1, num_tried, -1)
-    present = None
-    if not episode.fixations.is_single:
-        new = (patches >= 0) & unseen.gather(2, patches.clamp_min(0))
-        present = new.flatten(0, 1)
-    scan = episode.scan.repeat(num_tried)
-    scan.make_room(patches.shape[2])
-    scan.reveal(patches.clamp_min(0).flatten(0, 1), present)
-    pixels = scan.predict().values.unflatten(0, (-1, num_tried))
-    left = unseen & ~patches_in(patches, num_patches)
-    error = unseen_error(pixels, episode.targets.unsqueeze(1), left).sum(-1)
-    after = error / episode.initial_error.unsqueeze(-1)
+    num_rows, num_tried = fixations.shape
+    patches = episode.fixations.opened_by(fixations).flatten(0, 1)
+    row = torch.arange(num_rows, device=fixations.device).repeat_interleave(num_tried)
+    model, room = episode.scan.model, episode.scan.capacity + patches.shape[1]
+    at_once = max(1, TRIED_BYTES // bytes_per_row(model, room))
+    parts = zip(row.split(at_once), patches.split(at_once), strict=True)
+    error = torch.cat([_error_left(episode, *part) for part in parts])
+    after = error.view(num_rows, num_tried) / episode.initial_error.unsqueeze(-1)
     return after.masked_fill(~episode.selectable.gather(1, fixations), torch.inf)
+
+
+def _error_left(
+    episode: Episode, row: Int[Tensor, "R"], patches: Int[Tensor, "R S"]
+) -> Float[Tensor, "R"]:
+    """Error of what would still be unseen of each row, were its patches opened."""
+    unseen, present = episode.unseen[row], None
+    if not episode.fixations.is_single:
+        present = (patches >= 0) & unseen.gather(1, patches.clamp_min(0))
+    scan = episode.scan.take(row)
+    scan.make_room(patches.shape[1])
+    scan.reveal(patches.clamp_min(0), present)
+    left = unseen & ~patches_in(patches, unseen.shape[1])
+    values, targets = scan.predict().values, episode.targets.index_select(0, row)
+    return unseen_error(scan.model.target, values, targets, left).sum(-1)
 
 
 @dataclass(frozen=True)
@@ -129,8 +156,9 @@ class GreedyOracleAgent:
         selectable = episode.selectable
         noise = torch.rand(selectable.shape, generator=generator).to(selectable.device)
         noise = noise.masked_fill(~selectable, -1.0)
-        available = noise.shape[1]
-        number = available if self.num_candidates is None else min(self.num_candidates, available)
+        # Those that may be chosen have the larger noise, so that no other need be tried.
+        most = max(1, int(selectable.sum(1).max()))
+        number = most if self.num_candidates is None else min(self.num_candidates, most)
         candidates = noise.topk(number, 1).indices
         best = error_after(episode, candidates).argmin(1, keepdim=True)
         return episode.opens(candidates.gather(1, best).squeeze(1))

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from agents.policies import PointerPolicy
 from envs.episode import Episode
+from envs.recognition import RecognitionProbe
 from foveate.model import AnyOrderTransformer
 from foveate.orders.segments import Fixations
 from foveate.sampling import sample
@@ -106,11 +107,15 @@ def policy_step(
     fixations: Fixations | None = None,
     num_candidates: int | None = None,
     generator: torch.Generator | None = None,
+    saccade_cost: float = 0.0,
+    labels: Int[Tensor, "B"] | None = None,
+    probe: RecognitionProbe | None = None,
 ) -> PolicyStep:
     """Scan each image ``group`` times, for the policy-gradient loss.
 
     With ``num_candidates`` the policy chooses among so many random unseen fixations, and its
-    log-probabilities are those of that choice.
+    log-probabilities are those of that choice. Rewards are lower by ``saccade_cost`` per patch of
+    distance. Labels and probe are of rewards that need them.
     """
     if group < 2:
         raise ValueError(
@@ -125,6 +130,9 @@ def policy_step(
         fixations=fixations,
         num_candidates=num_candidates,
         generator=generator,
+        saccade_cost=saccade_cost,
+        labels=labels,
+        probe=probe,
     )
     # No fixation is chosen twice: where they share no patch, all that is opened is new.
     all_new = episode.fixations.is_partition

@@ -7,12 +7,15 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float, Int
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 from torch.distributions import Categorical
 
 from envs.candidates import Observation
 from envs.episode import Episode
+from foveate.orders.saccades import check_saccade_cost
 from foveate.sampling import sample
 
 
@@ -43,27 +46,40 @@ class PolicyConfig:
     doubt: float = 2.0
     """Factor of the model's expected log error in the logits of the untrained policy; it is learned
     from there on. 0 = the expected error is no input, and the untrained policy is uniform."""
+    depth: int = 0
+    """Transformer blocks in which the candidates attend to one another; 0 = each is scored by
+    itself, beside the mean of all."""
+    saccade_cost: float = 0.0
+    """What the reward loses per patch of distance; above 0 the distance is an input and enters the
+    logits, with a learned factor that starts at ``doubt``."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.doubt < math.inf:
             raise ValueError(f"doubt must be a finite number of at least 0, got {self.doubt}")
+        if self.depth < 0:
+            raise ValueError(f"the depth of a policy must be at least 0 blocks, got {self.depth}")
+        check_saccade_cost(self.saccade_cost)
 
 
 class PointerPolicy(nn.Module):
     """Score each candidate from its query state, the last content state and the budget left.
 
-    It works for any grid, since all fixations share the weights. The last layer starts at zero, so
-    that an untrained policy is a soft form of the uncertainty rule: its most probable fixation is
-    where the model expects the largest error.
+    It works for any grid, since all fixations share the weights, and does not depend on the order
+    in which candidates stand. The last layer starts at zero, so that an untrained policy is a soft
+    form of the uncertainty rule: its most probable fixation is where the model expects the largest
+    error, less the price of the way there.
 
-    Reference: pointer networks (Vinyals et al. 2015, arXiv 1506.03134).
+    Reference: pointer networks (Vinyals et al. 2015, arXiv 1506.03134); candidates that attend to
+    one another as in the attention model of Kool et al. 2019 (arXiv 1803.08475, Sec. 3.1). Differs:
+    they attend anew at every step, and to what has been seen by a token of the context.
     """
 
     def __init__(self, embed_dim: int, config: PolicyConfig) -> None:
         super().__init__()
-        starts_from_doubt = config.doubt > 0
+        starts_from_doubt, self.saccade_cost = config.doubt > 0, config.saccade_cost
+        num_numbers = starts_from_doubt + (config.saccade_cost > 0)
         self.candidate_norm = nn.LayerNorm(embed_dim)
-        self.candidate = nn.Linear(embed_dim + starts_from_doubt, config.hidden_dim)
+        self.candidate = nn.Linear(embed_dim + num_numbers, config.hidden_dim)
         self.context = nn.Linear(2 * embed_dim + 1, config.hidden_dim)
         self.hidden = nn.Sequential(
             nn.GELU(), nn.Linear(config.hidden_dim, config.hidden_dim), nn.GELU()
@@ -72,6 +88,12 @@ class PointerPolicy(nn.Module):
         nn.init.zeros_(self.score.weight)
         nn.init.zeros_(self.score.bias)
         self.doubt = nn.Parameter(torch.tensor(config.doubt)) if starts_from_doubt else None
+        start = torch.tensor(config.doubt)
+        self.caution = nn.Parameter(start) if config.saccade_cost > 0 else None
+        num_heads = math.gcd(4, config.hidden_dim)
+        self.blocks = nn.ModuleList(
+            Block(config.hidden_dim, num_heads) for _ in range(config.depth)
+        )
 
     def forward(self, observation: Observation) -> Float[Tensor, "B K"]:
         """Return a logit for each candidate.
@@ -90,14 +112,37 @@ class PointerPolicy(nn.Module):
             ],
             dim=-1,
         )
-        doubt = relative_doubt(observation)
+        prior, numbers = torch.zeros_like(observation.log_error), [candidates]
         if self.doubt is not None:
-            candidates = torch.cat([candidates, doubt.unsqueeze(-1)], dim=-1)
-        hidden = self.hidden(self.candidate(candidates) + self.context(context).unsqueeze(1))
-        scores = self.score(hidden).squeeze(-1)
-        if self.doubt is not None:
-            scores = scores + self.doubt * doubt
+            doubt = relative_doubt(observation)
+            prior = prior + self.doubt * doubt
+            numbers.append(doubt.unsqueeze(-1))
+        if self.caution is not None:
+            price = relative_price(observation, self.saccade_cost)
+            prior = prior - self.caution * price
+            # The price has no upper bound: it is over an error that becomes small.
+            numbers.append(price.log1p().unsqueeze(-1))
+        context = self.context(context).unsqueeze(1)
+        tokens = self.candidate(torch.cat(numbers, dim=-1)) + context
+        tokens = self._attended(tokens, context, observation.selectable)
+        scores = self.score(self.hidden(tokens)).squeeze(-1) + prior
         return scores.masked_fill(~observation.selectable, torch.finfo(scores.dtype).min)
+
+    def _attended(
+        self,
+        tokens: Float[Tensor, "B K H"],
+        context: Float[Tensor, "B 1 H"],
+        selectable: Bool[Tensor, "B K"],
+    ) -> Float[Tensor, "B K H"]:
+        """Let the candidates attend to one another, where selectable, and to the context."""
+        if not self.blocks:
+            return tokens
+        tokens = torch.cat([context, tokens], dim=1)
+        # The context is always there, so that no row of attention is empty.
+        may_attend = F.pad(selectable, (1, 0), value=True)[:, None, None]
+        for block in self.blocks:
+            tokens = block(tokens, attn_mask=may_attend)
+        return tokens[:, 1:]
 
     def distribution(self, observation: Observation) -> Categorical:
         """Return the distribution that actions, their log-probabilities and entropy come from."""
@@ -109,6 +154,25 @@ def relative_doubt(observation: Observation) -> Float[Tensor, "B K"]:
     expected, selectable = observation.log_error.detach(), observation.selectable
     number = selectable.sum(1, keepdim=True).clamp_min(1)
     return expected - (expected * selectable).sum(1, keepdim=True) / number
+
+
+def relative_price(observation: Observation, saccade_cost: float) -> Float[Tensor, "B K"]:
+    """Cost of the saccade to each candidate, over the largest gain that is expected of one.
+
+    The expected gain less the cost is what ``UncertaintyAgent`` goes by. Around the best candidate
+    the logarithm of that falls by this price.
+
+    Raises:
+        ValueError: the observation tells no distances.
+    """
+    if observation.distance is None or observation.expected_gain is None:
+        raise ValueError(
+            "a policy with saccade_cost reads the distance of every candidate, which this "
+            "observation lacks; make the environment with saccade_cost above 0"
+        )
+    gain = observation.expected_gain.detach()
+    best = gain.masked_fill(~observation.selectable, 0.0).amax(1, keepdim=True)
+    return saccade_cost * observation.distance / best.clamp_min(1e-6)
 
 
 @dataclass(frozen=True)

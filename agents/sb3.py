@@ -159,13 +159,16 @@ def as_observation(features: dict[str, Tensor]) -> Observation:
         log_error=features["log_error"],
         selectable=features["selectable"].bool(),
         remaining=features["remaining"].squeeze(-1),
+        distance=features.get("distance"),
+        expected_gain=features.get("expected_gain"),
     )
 
 
 class PointerActorCriticPolicy(MaskableMultiInputActorCriticPolicy):
     """MaskablePPO's policy with one logit per fixation; for ``obs="latent"``.
 
-    ``MaskablePPO(PointerActorCriticPolicy, env)`` is all it takes.
+    ``MaskablePPO(PointerActorCriticPolicy, env)`` is all it takes. ``policy_kwargs`` takes the
+    fields of :class:`agents.policies.PolicyConfig`, such as the environment's ``saccade_cost``.
 
     Raises:
         ValueError: the observations are not latent.
@@ -178,6 +181,8 @@ class PointerActorCriticPolicy(MaskableMultiInputActorCriticPolicy):
         lr_schedule: Callable[[float], float],
         hidden_dim: int = 64,
         doubt: float = 2.0,
+        depth: int = 0,
+        saccade_cost: float = 0.0,
         **kwargs: Any,
     ) -> None:
         if "query_states" not in observation_space.spaces:
@@ -185,7 +190,9 @@ class PointerActorCriticPolicy(MaskableMultiInputActorCriticPolicy):
                 "PointerActorCriticPolicy reads obs='latent'; "
                 "use MultiInputPolicy or CnnPolicy for the others"
             )
-        self.config = PolicyConfig(hidden_dim=hidden_dim, doubt=doubt)
+        self.config = PolicyConfig(
+            hidden_dim=hidden_dim, doubt=doubt, depth=depth, saccade_cost=saccade_cost
+        )
         self.latent_space = observation_space
         # Orthogonal layers would undo the zero start, by which the first policy is its doubt.
         kwargs = {

@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Num
 from torch import Tensor
 
 from foveate.model.decoder import Prediction
 from foveate.model.encoder import take
+from foveate.orders.paths import Grid
+from foveate.orders.saccades import centers_of, distances
 from foveate.orders.segments import Fixations
 
 
@@ -26,11 +28,18 @@ class Observation:
     content_state: Float[Tensor, "B D"]
     """Encoder state of the patch seen last; before the first, of the last always-visible token."""
     log_error: Float[Tensor, "B K"]
-    """The model's expected squared error of every candidate, log."""
+    """The model's expected error of every candidate, log."""
     selectable: Bool[Tensor, "B K"]
     """Whether a candidate may be chosen (True = it would show something new)."""
     remaining: Float[Tensor, "B"]
     """Share of the budget that is left, 1 to 0."""
+    distance: Float[Tensor, "B K"] | None = None
+    """Length of the saccade to every candidate, patches; 0 before the first fixation. An episode
+    always tells; None = an environment without a cost of saccades does not."""
+    expected_gain: Float[Tensor, "B K"] | None = None
+    """What every candidate's own patches add to the rewards ``auc`` to come, as the model expects:
+    their error over that of the image before the first fixation, once for each fixation that is
+    left. None as in ``distance``."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +105,11 @@ class Candidates:
         """Which predicted patches are unseen (False at the padding)."""
         return unseen.gather(1, self.positions) & (self.predicted >= 0)
 
+    def distance(self, newest: Int[Tensor, "B S"], grid: Grid) -> Float[Tensor, "B K"]:
+        """Return the length of the saccade from what was opened last to each, patches."""
+        centers = centers_of(self.fixations.patches, grid)[self.fixation]
+        return distances(centers_of(newest, grid).unsqueeze(1), centers)
+
     def observe(
         self,
         prediction: Prediction,
@@ -103,14 +117,18 @@ class Candidates:
         *,
         content_state: Float[Tensor, "B D"],
         remaining: Float[Tensor, "B"],
+        distance: Float[Tensor, "B K"],
+        initial_log_error: Float[Tensor, "B"],
+        num_left: Num[Tensor, "B"],
     ) -> Observation:
         """Return what a policy sees, from a prediction of the predicted patches."""
-        log_error, states = prediction.log_error, prediction.states
-        assert log_error is not None, "a model that can scan predicts its error"
+        log_error, states = expected_log_error(prediction), prediction.states
         selectable = self.of_predicted(unseen)
         if not self.fixations.is_single:
             states, log_error, selectable = self._pooled(states, log_error, selectable)
-        return Observation(states, content_state, log_error, selectable, remaining)
+        share = (log_error - initial_log_error.unsqueeze(1)).exp()
+        gain = share * num_left.unsqueeze(1)
+        return Observation(states, content_state, log_error, selectable, remaining, distance, gain)
 
     def _pooled(
         self,
@@ -134,6 +152,12 @@ class Candidates:
         expected = members(log_error, place).masked_fill(~counted, -torch.inf)
         mean_states = (each_state * weight.unsqueeze(-1)).sum(2)
         return mean_states, expected.logsumexp(2), selectable
+
+
+def expected_log_error(prediction: Prediction) -> Float[Tensor, "B Q"]:
+    """Return the squared error that the model expects of each predicted patch, log."""
+    assert prediction.log_error is not None, "a model that can scan predicts its error"
+    return prediction.log_error
 
 
 def members(of_predicted: Tensor, place: Int[Tensor, "B K S"]) -> Tensor:

@@ -1,8 +1,8 @@
 """A batch of image-scanning episodes in plain torch, for the environment and the trainers alike.
 
 An action is the next fixation: a patch, or a segment of patches that become visible together. The
-reward compares the raw-pixel reconstruction error of what is still unseen before and after it. An
-episode ends after ``budget`` fixations.
+reward compares the error of what is still unseen before and after it: of raw pixels, of features,
+or of both, as the model's target says. An episode ends after ``budget`` fixations.
 """
 
 from __future__ import annotations
@@ -12,15 +12,16 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from envs.candidates import Candidates, Observation
-from envs.rewards import REVISIT_PENALTY, Fixation, Knowledge, checked_reward, reward_named
+from envs.candidates import Candidates, Observation, expected_log_error
+from envs.opening import check_opening
+from envs.recognition import RecognitionProbe, labels_of
+from envs.rewards import REVISIT_PENALTY, Fixation, Knowledge, checked_reward, reward_with
 from foveate.errors import unseen_error
-from foveate.finite import check_finite
 from foveate.model import AnyOrderTransformer
 from foveate.model.decoder import Prediction
 from foveate.model.encoder import take
 from foveate.model.scanning import Scan
-from foveate.orders.ranks import first_repeat
+from foveate.orders.saccades import centers_of, check_saccade_cost, distances
 from foveate.orders.segments import Fixations, patches_in
 
 
@@ -40,9 +41,14 @@ class Episode:
             one of them, and their errors stand for those of all. None = all fixations.
             ``error`` and the reward are estimates then.
         generator: draws the candidates, on the CPU.
+        saccade_cost: taken from the reward per patch of distance between the middles of successive
+            fixations (all patches of each, new or not); the first one is free.
+        labels: class of each image, for rewards that ask for it; -1 or None = unknown.
+        probe: the classifier of the reward ``recognition``; frozen here.
 
     Raises:
-        ValueError: unknown reward, a budget outside 1..A, or less than one candidate.
+        ValueError: unknown reward, or one without its probe; a budget outside 1..A, less than one
+            candidate, or a cost below 0 or not finite.
     """
 
     def __init__(
@@ -56,8 +62,12 @@ class Episode:
         fixations: Fixations | None = None,
         num_candidates: int | None = None,
         generator: torch.Generator | None = None,
+        saccade_cost: float = 0.0,
+        labels: Int[Tensor, "B"] | None = None,
+        probe: RecognitionProbe | None = None,
     ) -> None:
-        self.reward, self.reward_of = reward, reward_named(reward)
+        self.saccade_cost = check_saccade_cost(saccade_cost)
+        self.reward, self.reward_of, self.probe = reward, reward_with(reward, probe), probe
         if num_candidates is not None and num_candidates < 1:
             raise ValueError(f"there must be at least 1 candidate, got {num_candidates}")
         fixations = Fixations.single(model.num_patches) if fixations is None else fixations
@@ -70,14 +80,16 @@ class Episode:
         # Before the first fixation the scans of an image do not differ.
         prediction = scan.predict().repeat(group)
         self.scan = scan.repeat(group)
-        self.targets = model.patchify(model.normalize(images)).repeat_interleave(group, dim=0)
+        self.images = images.repeat_interleave(group, dim=0)
+        self.targets = model.targets(images).repeat_interleave(group, dim=0)
+        self.labels = labels_of(images, labels).repeat_interleave(group)
         num_rows, device = len(self.targets), images.device
-        self.num_steps = torch.zeros(num_rows, dtype=torch.long, device=device)
+        self.num_steps, self.num_opened = torch.zeros(num_rows, dtype=torch.long, device=device), 0
         self.opened = torch.full((num_rows, budget, fixations.size), -1, device=device)
         self.newest = self.opened[:, 0]
         self.unseen = torch.ones(self.targets.shape[:2], dtype=torch.bool, device=device)
-        self.num_opened = 0
         self.initial_error = self._look_at_all(prediction)
+        self.initial_log_error = expected_log_error(prediction).logsumexp(1)
         self.error = torch.ones_like(self.initial_error)
 
     opened: Int[Tensor, "B T S"]
@@ -93,10 +105,12 @@ class Episode:
     error: Float[Tensor, "B"]
     """Error of what is still unseen, over the image's own error before the first fixation; an
     estimate where candidates are drawn."""
+    initial_log_error: Float[Tensor, "B"]
+    """The squared error of all patches that the model expected before the first fixation, log."""
     choices: Candidates
     """Fixations among which the next one is chosen, and the patches that are predicted."""
     patch_errors: Float[Tensor, "B Q"]
-    """Mean squared error of each predicted patch; 0 where seen."""
+    """Error of each predicted patch, the loss of the model's target; 0 where seen."""
 
     # --- what is known
 
@@ -139,10 +153,13 @@ class Episode:
             self.unseen,
             content_state=self.scan.content,
             remaining=1 - self.num_steps / self.budget,
+            distance=self.choices.distance(self.newest, self.scan.model.grid),
+            initial_log_error=self.initial_log_error,
+            num_left=self.budget - self.num_steps,
         )
 
     def remaining_error(self) -> Float[Tensor, "B"]:
-        """Squared error summed over the unseen patches, as far as the predicted ones tell."""
+        """Error summed over the unseen patches, as far as the predicted ones tell."""
         number = self.choices.of_predicted(self.unseen).sum(1).clamp_min(1)
         return self.patch_errors.sum(1) * (self.unseen.sum(1) / number)
 
@@ -152,7 +169,8 @@ class Episode:
         """Make one fixation per row and return the reward, (B,).
 
         Patches that have been seen show nothing new. A fixation that shows nothing new at all
-        spends the step, leaves the error as it is, and its reward is lower by REVISIT_PENALTY.
+        spends the step, leaves the error as it is, and its reward is lower by REVISIT_PENALTY. The
+        way to it costs what every saccade does.
 
         Args:
             patches: the patch that each row opens, (B,), or the K patches that it opens together,
@@ -167,8 +185,11 @@ class Episode:
         """
         patches = patches.unsqueeze(1) if patches.ndim == 1 else patches
         if not all_new:
-            self._check(patches)
+            among = None if self.num_candidates is None else self.choices.predicted
+            check_opening(patches, self.unseen.shape[1], self.done, self.budget, among)
         known_before = self._knowledge()
+        grid = self.scan.model.grid
+        saccade = distances(centers_of(self.newest, grid), centers_of(patches, grid))
         place = patches.clamp_min(0)
         new = (patches >= 0) & self.unseen.gather(1, place)
         self._record(patches, new)
@@ -182,13 +203,21 @@ class Episode:
             patches=patches,
             is_new=new,
             initial_error=self.initial_error,
+            images=self.images,
             targets=self.targets,
             model=self.scan.model,
+            labels=self.labels,
+            probe=self.probe,
         )
         reward = checked_reward(self.reward, self.reward_of, fixation)
-        return reward - REVISIT_PENALTY * ~new.any(1)
+        return reward - REVISIT_PENALTY * ~new.any(1) - self.saccade_cost * saccade
 
-    def restart(self, rows: Bool[Tensor, "B"], images: Float[Tensor, "R C H W"]) -> None:
+    def restart(
+        self,
+        rows: Bool[Tensor, "B"],
+        images: Float[Tensor, "R C H W"],
+        labels: Int[Tensor, "R"] | None = None,
+    ) -> None:
         """Begin a new episode with new images in the chosen rows (True = restart)."""
         model = self.scan.model
         if bool(rows.all()):
@@ -198,39 +227,20 @@ class Episode:
             self.scan = Scan.start(model, images, min(model.num_patches, room))
         else:
             self.scan.restart(rows, images)
-        fresh = model.patchify(model.normalize(images))
-        self.targets = self.targets.masked_scatter(rows.view(-1, 1, 1), fresh)
+        self.images = self.images.masked_scatter(rows.view(-1, 1, 1, 1), images)
+        self.targets = self.targets.masked_scatter(rows.view(-1, 1, 1), model.targets(images))
+        self.labels = self.labels.masked_scatter(rows, labels_of(images, labels))
         self.num_steps = self.num_steps.masked_fill(rows, 0)
         self.opened = self.opened.masked_fill(rows.view(-1, 1, 1), -1)
         self.newest = self.newest.masked_fill(rows.unsqueeze(1), -1)
         self.unseen = self.unseen | rows.unsqueeze(1)
-        initial = self._look_at_all(self.scan.predict())
-        self.initial_error = torch.where(rows, initial, self.initial_error)
+        prediction = self.scan.predict()
+        initial = self._look_at_all(prediction), expected_log_error(prediction).logsumexp(1)
+        self.initial_error = torch.where(rows, initial[0], self.initial_error)
+        self.initial_log_error = torch.where(rows, initial[1], self.initial_log_error)
         self.error = self.error.masked_fill(rows, 1.0)
 
     # --- parts of a step
-
-    def _check(self, patches: Int[Tensor, "B K"]) -> None:
-        """Raise ValueError unless each row may make this fixation."""
-        if bool(self.done.any()):
-            row = int(self.done.nonzero()[0])
-            raise ValueError(
-                f"the budget of {self.budget} fixations is spent (row {row}); start a new episode"
-            )
-        num_patches, least = self.unseen.shape[1], 0 if patches.shape[1] == 1 else -1
-        is_outside = ((patches < least) | (patches >= num_patches)).any(1)
-        if bool(is_outside.any()):
-            row = int(is_outside.nonzero()[0])
-            raise ValueError(
-                f"a patch must lie in 0..{num_patches - 1}; row {row} opens {patches[row].tolist()}"
-            )
-        if (repeat := first_repeat(patches)) is not None:
-            row = repeat[0]
-            raise ValueError(f"row {row} opens a patch twice at once: {patches[row].tolist()}")
-        if self.num_candidates is not None:
-            is_decoded = (self.choices.predicted.unsqueeze(2) == patches.unsqueeze(1)).any(1)
-            if not bool((is_decoded | (patches < 0)).all()):
-                raise ValueError("with num_candidates the next patch must be one of the candidates")
 
     def _record(self, patches: Int[Tensor, "B K"], new: Bool[Tensor, "B K"]) -> None:
         """Note what was opened at this step."""
@@ -252,14 +262,15 @@ class Episode:
 
     def _knowledge(self) -> Knowledge:
         said = self.prediction, self.choices.predicted, self.patch_errors
-        return Knowledge(self.error, *said, self.scan.content)
+        return Knowledge(self.error, *said, self.scan.content, self.scan.mean_content)
 
     def _judge(self, prediction: Prediction) -> None:
         """Keep a prediction of the predicted patches, and its errors."""
         self.prediction = prediction
         choices, unseen = self.choices, self.choices.of_predicted(self.unseen)
         targets = self.targets if choices.are_all else take(self.targets, choices.positions)
-        self.patch_errors = unseen_error(prediction.values, targets, unseen)
+        values, target = prediction.values, self.scan.model.target
+        self.patch_errors = unseen_error(target, values, targets, unseen)
 
     def _look_at_all(self, prediction: Prediction) -> Float[Tensor, "B"]:
         """Take a prediction of all patches, return its error, and draw the first candidates."""
@@ -287,10 +298,3 @@ class Episode:
             num_opened=self.num_opened,
             generator=self.generator,
         )
-
-
-def check_reward(reward: str, model: AnyOrderTransformer, images: Float[Tensor, "B C H W"]) -> None:
-    """Raise ValueError unless a finite reward can be had of a fixation on these images."""
-    episode = Episode(model, images, budget=1, reward=reward)
-    paid = episode.step(torch.zeros(len(images), dtype=torch.long, device=images.device))
-    check_finite(f"the reward {reward!r}", paid, torch.arange(len(images)), cause="reward")

@@ -21,8 +21,10 @@ from torch import Tensor
 
 from envs.episode import Episode
 from foveate.model import AnyOrderTransformer
+from foveate.orders.paths import Grid
+from foveate.orders.saccades import centers_of
+from foveate.patches import UNSEEN_GRAY
 
-UNSEEN_GRAY = 0.5
 MIN_SIDE_PX = 36
 """Smallest side of a picture: what the convolutions of stable-baselines3's NatureCNN need."""
 RETINA_LEVELS = 3
@@ -47,30 +49,44 @@ class LatentObserver:
     ``query_states`` (A, D): decoder state of every fixation; ``content_state`` (D,): encoder state
     of the patch seen last; ``log_error`` (A,): the error that the model expects; ``selectable``
     (A,): 1 = shows something new; ``remaining`` (1,): share of the budget left. With one patch per
-    fixation A is the number of patches.
+    fixation A is the number of patches. Where saccades cost something also ``distance`` (A,): the
+    length of the saccade to every fixation, patches, and ``expected_gain`` (A,): what the model
+    expects it to add to the rewards to come.
     """
 
-    def __init__(self, model: AnyOrderTransformer, num_fixations: int) -> None:
+    def __init__(
+        self, model: AnyOrderTransformer, num_fixations: int, saccade_cost: float = 0.0
+    ) -> None:
         width = model.config.embed_dim
-        self.space = gym.spaces.Dict(
-            {
-                "query_states": unbounded(num_fixations, width),
-                "content_state": unbounded(width),
-                "log_error": unbounded(num_fixations),
-                "selectable": gym.spaces.MultiBinary(num_fixations),
-                "remaining": gym.spaces.Box(0, 1, (1,), np.float32),
-            }
-        )
+        spaces: dict[str, gym.Space[Any]] = {
+            "query_states": unbounded(num_fixations, width),
+            "content_state": unbounded(width),
+            "log_error": unbounded(num_fixations),
+            "selectable": gym.spaces.MultiBinary(num_fixations),
+            "remaining": gym.spaces.Box(0, 1, (1,), np.float32),
+        }
+        if saccade_cost > 0:
+            # Only there, so that agents saved from worlds without the cost still fit those.
+            spaces["distance"] = gym.spaces.Box(0, np.inf, (num_fixations,), np.float32)
+            spaces["expected_gain"] = gym.spaces.Box(0, np.inf, (num_fixations,), np.float32)
+        self.space = gym.spaces.Dict(spaces)
 
     def __call__(self, episode: Episode) -> dict[str, NDArray[Any]]:
         """Return one observation per row."""
         seen = episode.observe()
+        told = {
+            "query_states": seen.query_states,
+            "content_state": seen.content_state,
+            "log_error": seen.log_error,
+            "selectable": seen.selectable.to(torch.int8),
+            "remaining": seen.remaining.unsqueeze(1),
+            "distance": seen.distance,
+            "expected_gain": seen.expected_gain,
+        }
         return {
-            "query_states": to_numpy(seen.query_states),
-            "content_state": to_numpy(seen.content_state),
-            "log_error": to_numpy(seen.log_error),
-            "selectable": to_numpy(seen.selectable.to(torch.int8)),
-            "remaining": to_numpy(seen.remaining.unsqueeze(1)),
+            name: to_numpy(values)
+            for name, values in told.items()
+            if values is not None and name in self.space.spaces
         }
 
 
@@ -81,7 +97,9 @@ class CanvasObserver:
     255 where seen.
     """
 
-    def __init__(self, model: AnyOrderTransformer, num_fixations: int) -> None:
+    def __init__(
+        self, model: AnyOrderTransformer, num_fixations: int, saccade_cost: float = 0.0
+    ) -> None:
         height, width = model.config.image_size
         self.factor = math.ceil(MIN_SIDE_PX / min(height, width))
         self.space = gym.spaces.Box(
@@ -94,13 +112,12 @@ class CanvasObserver:
     def __call__(self, episode: Episode) -> NDArray[np.uint8]:
         """Return one picture per row."""
         model = episode.scan.model
-        unseen = episode.unseen.unsqueeze(-1)
-        reconstruction = torch.where(unseen, episode.prediction.values, episode.targets)
+        seen = (~episode.unseen).float().unsqueeze(-1).expand(-1, -1, model.config.patch_dim)
         picture = torch.cat(
             [
                 seen_pixels(episode),
-                model.unpatchify(model.denormalize(reconstruction)),
-                model.unpatchify((~unseen).float().expand_as(reconstruction))[:, :1],
+                reconstruction(episode),
+                model.unpatchify(seen)[:, :1],
             ],
             dim=1,
         )
@@ -116,7 +133,9 @@ class RetinaObserver:
     fixation. ``selectable`` and ``remaining`` as in the latent observation.
     """
 
-    def __init__(self, model: AnyOrderTransformer, num_fixations: int) -> None:
+    def __init__(
+        self, model: AnyOrderTransformer, num_fixations: int, saccade_cost: float = 0.0
+    ) -> None:
         side = MIN_SIDE_PX
         self.space = gym.spaces.Dict(
             {
@@ -158,47 +177,49 @@ class RetinaObserver:
         }
 
 
-OBSERVERS: dict[str, Callable[[AnyOrderTransformer, int], Observer]] = {
+OBSERVERS: dict[str, Callable[[AnyOrderTransformer, int, float], Observer]] = {
     "latent": LatentObserver,
     "canvas": CanvasObserver,
     "retina": RetinaObserver,
 }
-"""Observation modes by name, made for a model and a number of fixations."""
-
-
-def patch_centers(grid: tuple[int, int]) -> Float[Tensor, "N 2"]:
-    """Centers of all patches as x and y in [-1, 1], raster order."""
-    rows, cols = grid
-    y, x = torch.meshgrid(
-        (torch.arange(rows) + 0.5) / rows, (torch.arange(cols) + 0.5) / cols, indexing="ij"
-    )
-    return torch.stack([x, y], dim=-1).flatten(0, 1) * 2 - 1
+"""Observation modes by name, made for a model, a number of fixations and a cost of saccades."""
 
 
 def gaze_points(episode: Episode) -> Float[Tensor, "B 2"]:
     """Where each row looked last, x and y in [-1, 1]; the center before the first fixation."""
-    centers = patch_centers(episode.scan.model.grid)
-    return centers_of(episode.newest, centers.to(episode.newest.device))
+    return points_of(episode.newest, episode.scan.model.grid)
 
 
-def centers_of(segments: Int[Tensor, "B S"], centers: Float[Tensor, "N 2"]) -> Float[Tensor, "B 2"]:
-    """Return the middle of each segment's patches (-1 = padding); of an empty one the origin."""
-    exists = (segments >= 0).unsqueeze(-1)
-    total = (centers[segments.clamp_min(0)] * exists).sum(1)
-    return total / exists.sum(1).clamp_min(1)
+def points_of(segments: Int[Tensor, "B S"], grid: Grid) -> Float[Tensor, "B 2"]:
+    """Return the middle of each segment's patches, x and y in [-1, 1]; of an empty one the center.
+
+    Args:
+        segments: patches in raster order; -1 = padding.
+        grid: rows and columns of patches.
+    """
+    size = torch.tensor(grid, device=segments.device)
+    row_col = (centers_of(segments, grid) + 0.5) / size * 2 - 1
+    return row_col.flip(-1).nan_to_num(0.0)
 
 
 def seen_pixels(episode: Episode, *, thumbnail: bool = False) -> Float[Tensor, "B C H W"]:
     """Draw what has been seen, in [0, 1]: gray elsewhere, or the model's thumbnail of the image."""
     model = episode.scan.model
-    truth = model.denormalize(episode.targets)
+    truth = model.patchify(episode.images)
     behind = torch.full_like(truth, UNSEEN_GRAY)
     if thumbnail and model.config.periphery:
         side = model.config.periphery * model.config.patch_size
-        small = F.interpolate(model.unpatchify(truth), (side, side), mode="area")
+        small = F.interpolate(episode.images, (side, side), mode="area")
         wide = F.interpolate(small, model.config.image_size, mode="bilinear")
         behind = model.patchify(wide)
     return model.unpatchify(torch.where(episode.unseen.unsqueeze(-1), behind, truth))
+
+
+def reconstruction(episode: Episode) -> Float[Tensor, "B C H W"]:
+    """Draw what is predicted, not clamped, and the truth where seen; gray if features alone are."""
+    model, unseen = episode.scan.model, episode.unseen.unsqueeze(-1)
+    predicted = model.picture(episode.prediction.values)
+    return model.unpatchify(torch.where(unseen, predicted, model.patchify(episode.images)))
 
 
 def unbounded(*shape: int) -> gym.spaces.Box:

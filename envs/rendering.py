@@ -7,8 +7,9 @@ import torch
 from numpy.typing import NDArray
 
 from envs.episode import Episode
-from envs.observations import UNSEEN_GRAY, seen_pixels, to_bytes
+from envs.observations import reconstruction, seen_pixels, to_bytes
 from foveate.orders.segments import borders
+from foveate.patches import UNSEEN_GRAY
 
 RENDER_PX = 224
 """Side of the panels, at least."""
@@ -16,16 +17,13 @@ RENDER_PX = 224
 
 def draw_episode(episode: Episode) -> tuple[NDArray[np.uint8], ...]:
     """Draw each row: the image with its fixations, what has been seen, the reconstruction."""
-    model, unseen = episode.scan.model, episode.unseen.unsqueeze(-1)
-    rebuilt = torch.where(unseen, episode.prediction.values, episode.targets)
-    truth, rebuilt = (
-        model.unpatchify(model.denormalize(pixels)) for pixels in (episode.targets, rebuilt)
-    )
-    panels = torch.stack([truth, seen_pixels(episode), rebuilt], dim=1).flatten(0, 1)
+    model = episode.scan.model
+    drawn = [episode.images, seen_pixels(episode), reconstruction(episode)]
+    panels = torch.stack(drawn, dim=1).flatten(0, 1)
     factor = -(-RENDER_PX // min(model.config.image_size))
     large = torch.nn.functional.interpolate(panels, scale_factor=factor, mode="nearest")
     colored = to_bytes(large.expand(-1, 3, -1, -1)).transpose(0, 2, 3, 1)
-    frames = colored.reshape(len(unseen), 3, *colored.shape[1:])
+    frames = colored.reshape(len(episode.images), 3, *colored.shape[1:])
     side = model.config.patch_size * factor
     for row, steps in enumerate(episode.opened.tolist()):
         for step, padded in enumerate(steps):

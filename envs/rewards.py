@@ -14,9 +14,12 @@ import torch
 from jaxtyping import Bool, Float, Int, Num
 from torch import Tensor
 
+from envs.recognition import RecognitionProbe
 from foveate.choices import blaming, lookup, told
 from foveate.model import AnyOrderTransformer
 from foveate.model.decoder import Prediction
+from foveate.model.encoder import take
+from foveate.targets import PixelsAndFeatures
 
 REVISIT_PENALTY = 0.1
 """Taken from the reward of a fixation that shows nothing new."""
@@ -27,16 +30,18 @@ class Knowledge:
     """What an episode knows between two fixations."""
 
     error: Float[Tensor, "B"]
-    """Squared raw-pixel error summed over the unseen patches, over the image's own error before the
-    first fixation."""
+    """Error summed over the unseen patches, over the image's own error before the first fixation:
+    of raw pixels the squared error, else the loss of the model's target."""
     prediction: Prediction
     """What the model predicts of Q patches."""
     predicted: Int[Tensor, "B Q"]
     """The patches that are predicted: all of them, in raster order, unless candidates are drawn."""
     patch_errors: Float[Tensor, "B Q"]
-    """Mean squared error of each predicted patch; 0 where seen."""
+    """Error of each predicted patch; 0 where seen."""
     content: Float[Tensor, "B D"]
     """Encoder state of the patch seen last: the causal summary of all that has been seen."""
+    mean_content: Float[Tensor, "B D"]
+    """Mean encoder state of periphery and patches seen; without either the start token's."""
 
 
 @dataclass(frozen=True)
@@ -50,12 +55,17 @@ class Fixation:
     is_new: Bool[Tensor, "B S"]
     """Which of them had not been seen before (False at the padding)."""
     initial_error: Float[Tensor, "B"]
-    """Squared error summed over all patches before the first fixation, which errors are divided
-    by."""
-    targets: Float[Tensor, "B N P"]
-    """The true patches, normalized as the model predicts them."""
+    """Error summed over all patches before the first fixation, which errors are divided by."""
+    images: Float[Tensor, "B C H W"]
+    """The true images in [0, 1]."""
+    targets: Float[Tensor, "B N T"]
+    """What the model is to predict of every patch: the true pixels, normalized, or features."""
     model: AnyOrderTransformer
     """The world."""
+    labels: Int[Tensor, "B"]
+    """Class of each image; -1 = unknown."""
+    probe: RecognitionProbe | None
+    """Frozen classifier of ``mean_content``; None = there is none."""
 
     @property
     def before(self) -> Float[Tensor, "B"]:
@@ -76,6 +86,22 @@ class Fixation:
         errors = (known.patch_errors.unsqueeze(2) * match).sum(1) / match.sum(1).clamp_min(1)
         return errors.sum(1) / self.initial_error
 
+    def after_of(self, part: str) -> Float[Tensor, "B"]:
+        """Error after the fixation that is of ``pixels``, or of ``features``; both sum to all.
+
+        Raises:
+            ValueError: the model does not predict both.
+        """
+        known, target = self.known_after, self.model.target
+        if not isinstance(target, PixelsAndFeatures):
+            raise ValueError(
+                "needs a model with target='pixels_features', got "
+                f"target={target.config.target!r}; auc is of all that a model predicts"
+            )
+        truth = take(self.targets, known.predicted.clamp_min(0))
+        errors = target.parts(known.prediction.values, truth)[part] * (known.patch_errors > 0)
+        return self.after * errors.sum(1) / known.patch_errors.sum(1).clamp_min(1e-12)
+
     @property
     def features_before(self) -> Float[Tensor, "B D"]:
         """The encoder's summary of what had been seen before the fixation."""
@@ -87,9 +113,14 @@ class Fixation:
         return self.known_after.content
 
     @cached_property
-    def images(self) -> Float[Tensor, "B C H W"]:
-        """The true images in [0, 1]."""
-        return self.model.unpatchify(self.model.denormalize(self.targets))
+    def recognized(self) -> Float[Tensor, "B"]:
+        """Fall of the probe's cross-entropy, nats; 0 where there is no label."""
+        assert self.probe is not None, "an episode refuses rewards that lack their probe"
+        before, after = (
+            self.probe.cross_entropy(known.mean_content, self.labels)
+            for known in (self.known_before, self.known_after)
+        )
+        return before - after
 
 
 Reward = Callable[[Fixation], Tensor]
@@ -107,15 +138,38 @@ REWARDS: dict[str, Reward] = {
 final error, so that the order of the same patches carries no signal. ``surprise`` seeks noise and
 ``ease`` flat sky.
 """
+REWARDS_OF_CLASSES: dict[str, Reward] = {"recognition": lambda fixation: fixation.recognized}
+"""Rewards that need labels and a probe.
+
+``recognition`` is how far a fixation makes the probe surer of the true class. As ``gain``, it
+telescopes without discount: only the last look at the features counts then.
+"""
+
+PART_REWARDS: dict[str, Reward] = {
+    "auc_pixels": lambda fixation: -fixation.after_of("pixels"),
+    "auc_features": lambda fixation: -fixation.after_of("features"),
+}
+"""Rewards that look at one part of what a model of pixels and features predicts, as ``auc``."""
 
 
 def reward_named(name: str) -> Reward:
-    """Return a reward of REWARDS, or one of your own, ``MODULE:NAME``.
+    """Return a reward by name, or one of your own, ``MODULE:NAME``.
 
     Raises:
         ValueError: unknown, or nothing that can be called.
     """
-    return lookup("reward", name, REWARDS)
+    return lookup("reward", name, REWARDS | PART_REWARDS | REWARDS_OF_CLASSES)
+
+
+def reward_with(name: str, probe: RecognitionProbe | None) -> Reward:
+    """Do as :func:`reward_named` does, and raise ValueError if the reward lacks its probe."""
+    reward = reward_named(name)
+    if name in REWARDS_OF_CLASSES and probe is None:
+        raise ValueError(
+            f"reward {name!r} needs a probe that knows the classes; give as model the folder of a "
+            f"run that was trained with --reward {name}, or choose {', '.join(REWARDS)}"
+        )
+    return reward
 
 
 def checked_reward(name: str, reward: Reward, fixation: Fixation) -> Num[Tensor, "B"]:

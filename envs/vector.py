@@ -11,16 +11,18 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space, iterate
 from numpy.typing import NDArray
 
-from envs.episode import Episode, check_reward
-from envs.observations import OBSERVERS, centers_of, patch_centers
+from envs.episode import Episode
+from envs.observations import OBSERVERS, points_of
 from envs.rendering import draw_episode
-from envs.toy import cue_set
+from envs.rewards import REWARDS_OF_CLASSES
+from envs.world import check_world, load, trained_probe
 from foveate.checkpoint import load_model
 from foveate.choices import check_choice
-from foveate.data import ImageSet, load_data
+from foveate.data import ImageSet
 from foveate.data.decoding import ImageSize
 from foveate.finite import check_finite
 from foveate.model import AnyOrderTransformer
+from foveate.orders.saccades import check_saccade_cost
 from foveate.orders.segments import Fixations
 
 Observations: TypeAlias = NDArray[Any] | dict[str, NDArray[Any]]
@@ -41,8 +43,9 @@ class ImageScanVectorEnv(VectorEnv[Observations, NDArray[Any], NDArray[Any]]):
     ``obs="latent"``, ``"canvas"`` or ``"retina"``: see ``envs.observations``.
 
     ## Rewards
-    By name, from the raw-pixel error of what is still unseen; see ``envs.rewards.REWARDS``. The
-    first glance is free.
+    By name, from the error of what is still unseen, or from the class; see ``envs.rewards``. The
+    first glance is free. With ``saccade_cost=C`` C is taken from it per patch of distance between
+    the middles of this fixation and the one before; the first one is free.
 
     ## Starting State
     Images drawn at random with the environment's seed, or ``options={"index": image numbers}``: one
@@ -70,7 +73,9 @@ class ImageScanVectorEnv(VectorEnv[Observations, NDArray[Any], NDArray[Any]]):
     - image_size: resize to this side, or to (height, width), pixels; None = as they are.
     - limit: use only the first so many images; None = all.
     - budget: fixations per episode, below the number that there are to choose from.
-    - reward: a key of ``envs.rewards.REWARDS``, or your own, ``MODULE:NAME``.
+    - reward: a key of ``envs.rewards.REWARDS``; ``recognition``, with a model that is the folder of
+      a run that was trained with it; or your own, ``MODULE:NAME``.
+    - saccade_cost: taken from the reward per patch of distance that the gaze moves.
     - fixation_size: side of the square that a fixation opens, patches.
     - obs: observation mode.
     - action: patch numbers or gaze points.
@@ -99,6 +104,7 @@ class ImageScanVectorEnv(VectorEnv[Observations, NDArray[Any], NDArray[Any]]):
         limit: int | None = None,
         budget: int = 12,
         reward: str = "auc",
+        saccade_cost: float = 0.0,
         fixation_size: int = 1,
         obs: str = "latent",
         action: str = "patch",
@@ -120,19 +126,21 @@ class ImageScanVectorEnv(VectorEnv[Observations, NDArray[Any], NDArray[Any]]):
         if render_mode not in (None, "rgb_array"):
             raise ValueError(f"render_mode must be None or 'rgb_array', got {render_mode!r}")
         self.model = load_model(model, device) if isinstance(model, str) else model
+        self.probe = trained_probe(model, device) if reward in REWARDS_OF_CLASSES else None
         self.images = data if isinstance(data, ImageSet) else load(data, split, image_size, limit)
         self.fixations = Fixations.squares(self.model.grid, fixation_size)
         num_fixations = len(self.fixations)
         if not 1 <= budget < num_fixations:
             raise ValueError(f"budget must lie in 1..{num_fixations - 1} fixations, got {budget}")
-        check_world(self.model, self.images, reward)
+        check_world(self.model, self.images, reward, self.probe)
         self.num_envs, self.budget, self.reward = num_envs, budget, reward
+        self.saccade_cost = check_saccade_cost(saccade_cost)
         self.autoreset, self.render_mode = autoreset, render_mode
         mode = AutoresetMode.SAME_STEP if autoreset == "same_step" else AutoresetMode.DISABLED
         self.metadata = {**self.metadata, "autoreset_mode": mode}
-        self.observer = OBSERVERS[obs](self.model, num_fixations)
-        centers = centers_of(self.fixations.patches, patch_centers(self.model.grid))
-        self.centers = centers if action == "gaze" else None
+        self.observer = OBSERVERS[obs](self.model, num_fixations, saccade_cost)
+        points = points_of(self.fixations.patches, self.model.grid)
+        self.points = points if action == "gaze" else None
         self.single_observation_space = self.observer.space
         self.single_action_space = (
             gym.spaces.Discrete(num_fixations)
@@ -229,6 +237,7 @@ class ImageScanVectorEnv(VectorEnv[Observations, NDArray[Any], NDArray[Any]]):
             )
         device = next(self.model.parameters()).device
         batch = self.images.batch(torch.from_numpy(index), device=device)
+        labels = self.images.labels[torch.from_numpy(index)]
         if self.episode is None and not rows.all():
             raise ValueError("the first reset() starts all rows; leave out reset_mask")
         if self.episode is None or rows.all():
@@ -238,20 +247,23 @@ class ImageScanVectorEnv(VectorEnv[Observations, NDArray[Any], NDArray[Any]]):
                 budget=self.budget,
                 reward=self.reward,
                 fixations=self.fixations,
+                saccade_cost=self.saccade_cost,
+                labels=labels,
+                probe=self.probe,
             )
         else:
-            self.episode.restart(torch.from_numpy(rows).to(device), batch)
+            self.episode.restart(torch.from_numpy(rows).to(device), batch, labels)
         self.index[rows] = index
 
     def _patches(self, actions: NDArray[Any]) -> torch.Tensor:
         """Turn actions into the patches that they open."""
         episode = self._under_way()
         selectable = episode.selectable
-        if self.centers is None:
+        if self.points is None:
             chosen = torch.as_tensor(actions, device=selectable.device).long()
         else:
-            points = torch.as_tensor(actions, dtype=torch.float32, device=selectable.device)
-            offset = points.unsqueeze(1) - self.centers.to(selectable.device)
+            gaze = torch.as_tensor(actions, dtype=torch.float32, device=selectable.device)
+            offset = gaze.unsqueeze(1) - self.points.to(selectable.device)
             chosen = offset.square().sum(-1).masked_fill(~selectable, torch.inf).argmin(1)
         if bool(((chosen < 0) | (chosen >= len(self.fixations))).any()):
             raise ValueError(
@@ -270,22 +282,3 @@ class ImageScanVectorEnv(VectorEnv[Observations, NDArray[Any], NDArray[Any]]):
             "index": self.index.copy(),
         }
         return {**facts, **{f"_{name}": every.copy() for name in facts}}
-
-
-def load(data: str, split: str, image_size: ImageSize | None, limit: int | None) -> ImageSet:
-    """Load images by name: those of the cue world, or what ``load_data`` takes."""
-    if data == "cue":
-        return cue_set(split)
-    return load_data(data, split, image_size=image_size, limit=limit)
-
-
-def check_world(model: AnyOrderTransformer, images: ImageSet, reward: str) -> None:
-    """Raise ValueError unless the model reads the images, and the reward can be had of them."""
-    wanted = (model.config.in_chans, *model.config.image_size)
-    if images.image_shape != wanted:
-        raise ValueError(
-            f"the model reads images of shape {wanted}, the data holds {images.image_shape}; "
-            "choose another data, image_size or model"
-        )
-    device = next(model.parameters()).device
-    check_reward(reward, model, images.batch(torch.zeros(2, dtype=torch.long), device=device))

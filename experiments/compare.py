@@ -1,6 +1,7 @@
-"""Compare orders: error versus fixations, for the policy, its controls, and every other order.
+"""Compare orders: error versus fixations, for the policy, its controls, and other orders.
 
     python -m experiments.compare --run runs/demo
+    python -m experiments.compare --run runs/demo --orders raster oracle
 
 The error is that of the reconstruction. Writes compare.json and compare.png into the run folder.
 All orders are evaluated on the same test images by the same model (the run's own, or that of
@@ -9,6 +10,7 @@ All orders are evaluated on the same test images by the same model (the run's ow
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +25,12 @@ class CompareConfig(EvaluationOptions):
     judge: Path | None = None
     """Run whose model measures errors; None = this run's, which always chooses the scanpaths."""
     orders: tuple[str, ...] = ()
-    """Orders of your own to compare beside all others, ``MODULE:NAME``."""
+    """Orders and oracles to compare; none = those that records show, ``all`` = every order, and
+    ``MODULE:NAME`` of your own come on top. Policy, random order, best fixed order, another image's
+    path, saliency and uncertainty are always there. On more than 64 patches ``oracle``, which tries
+    all of them, runs only if it is named."""
+    without: tuple[str, ...] = ()
+    """Orders, oracles and agents to leave out."""
     agents: tuple[str, ...] = ()
     """Agents of your own, ``MODULE:NAME`` of a class or function that makes one without
     arguments."""
@@ -31,12 +38,17 @@ class CompareConfig(EvaluationOptions):
     """Test images."""
     oracle_limit: int = 500
     """Test images of the greedy oracles, the costliest orders, and of the gap."""
+    memory: float = 1.0
+    """Bound on what is computed at once, GB (10^9 bytes); the images themselves and the program
+    come on top. One scan of one image is the least."""
 
     def __post_init__(self) -> None:
         if min(self.limit, self.oracle_limit) < 2:
             raise ValueError(
                 "limit and oracle_limit must be at least 2 images, to have an interval"
             )
+        if not 0 < self.memory < math.inf:
+            raise ValueError(f"memory must be a number of GB above 0, got {self.memory}")
 
 
 def main(config: CompareConfig) -> None:
@@ -49,9 +61,11 @@ def main(config: CompareConfig) -> None:
         config.load(),
         judge=None if config.judge is None else load_run(config.judge, config.device),
         orders=config.orders,
+        without=config.without,
         agents=config.agents,
         limit=config.limit,
         oracle_limit=config.oracle_limit,
+        memory=config.memory,
     )
     present_comparison(comparison, config.run, config.threads)
 

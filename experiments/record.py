@@ -5,8 +5,8 @@
     python -m experiments.record
 
 The first two copy what a claim rests on into ``experiments/records/DATE_SLUG``: files of a training
-run, or the result file of a study or benchmark. All three rewrite RESULTS.md and the marked parts
-of README.md and docs from the records alone.
+run, or the result file of a study or benchmark with the picture of its name. All three rewrite
+RESULTS.md and the marked parts of README.md and docs from the records alone.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ def check_recordable(run: Path) -> None:
 
 
 def keep_result(path: Path, records: Path, slug: str) -> tuple[Path, str]:
-    """Keep the result of a study or benchmark, without paths of the machine.
+    """Keep the result of a study or benchmark and its picture, without paths of the machine.
 
     Returns:
         the folder of the record, and its tables as Markdown.
@@ -138,6 +138,8 @@ def keep_result(path: Path, records: Path, slug: str) -> tuple[Path, str]:
         result = replace(result, options=shrunk(result.options))
     folder = new_record(records, time.strftime("%Y-%m-%d"), slug)
     result.write(folder / "result.json")
+    if (picture := path.with_suffix(".png")).is_file():
+        shutil.copyfile(picture, folder / "result.png")
     return folder, result.to_markdown()
 
 
@@ -157,12 +159,13 @@ def shrunk(content: dict[str, Any]) -> dict[str, Any]:
 
 
 def write_story(config: RecordConfig, folder: Path, tables: str) -> None:
-    """Write the README of a record: question, commands, verdict, tables."""
+    """Write the README of a record: question, commands, verdict, picture, tables."""
     text = [
         f"# {config.slug}",
         f"**Question.** {config.question}",
         f"**Commands.**\n\n```\n{config.command}\n```",
         f"**Verdict.** {config.verdict}",
+        *(["![What was found](result.png)"] if (folder / "result.png").is_file() else []),
         tables,
     ]
     (folder / "README.md").write_text("\n\n".join(text) + "\n")

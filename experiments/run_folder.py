@@ -171,6 +171,7 @@ def write_config(config: TrainConfig) -> None:
 # May differ between a run and its continuation; all else shapes the result.
 FREE_ON_RESUME = {
     "out",
+    "start_from",
     "resume",
     "change_on_resume",
     "stop_after",

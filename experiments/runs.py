@@ -8,9 +8,10 @@ from pathlib import Path
 
 from agents.policies import PointerPolicy, PolicyAgent
 from experiments.run_folder import check_data, read_config, read_manifest
-from experiments.training.build import build, load_split, load_weights
+from experiments.training.build import build, build_teacher, load_split
 from experiments.training.config import TrainConfig
 from experiments.training.run_options import SYNTHETIC
+from experiments.training.weights import load_weights
 from foveate.checkpoint import check_device, read_newest
 from foveate.data import ImageSet
 from foveate.data.hub import HUB
@@ -59,6 +60,11 @@ class Run:
     def budget(self) -> int:
         """Fixations per scan."""
         return self.config.scan.budget
+
+    @property
+    def saccade_cost(self) -> float:
+        """What the policy's reward lost per patch of distance; 0 without a policy."""
+        return 0.0 if self.config.policy is None else self.config.policy.saccade_cost
 
     @property
     def data(self) -> str:
@@ -214,10 +220,14 @@ def load_run(
     config = config.replace(init=init)
     model, policy = build(config, (channels, height, width), *words)
     load_weights(model, policy, state, directory)
+    model = model.eval()
+    # Only scans ask for the teacher: what else is measured needs none of timm's weights.
+    if model.config.scannable and (teacher := build_teacher(config, model)) is not None:
+        teacher.load_state_dict(state["teacher"])
     return Run(
         directory,
         config,
-        model.eval(),
+        model,
         policy.eval(),
         iteration,
         moved_to=data,

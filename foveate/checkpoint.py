@@ -23,6 +23,8 @@ from foveate.config import ModelConfig
 from foveate.files import replacing
 from foveate.finite import not_finite
 from foveate.model import AnyOrderTransformer
+from foveate.model.teachers import AverageTeacher, attach_teacher
+from foveate.targets import Features
 from foveate.tensors import read_outline, read_state, write_state
 
 CHECKPOINT = "checkpoint.safetensors"
@@ -203,13 +205,22 @@ def load_model(source: str | Path, device: str = "cpu") -> AnyOrderTransformer:
     try:
         model = AnyOrderTransformer(ModelConfig(**state["model_config"]))
         model.load_state_dict(state["model"])
+        model = model.to(device).eval()
+        # A timm model leaves no state: whoever scans its features attaches it.
+        if model.config.scannable and state.get("teacher"):
+            teacher = AverageTeacher(model)
+            teacher.load_state_dict(state["teacher"])
+            attach_teacher(model, teacher)
     except (AttributeError, KeyError, TypeError, RuntimeError, ValueError) as reason:
         raise ValueError(
             f"{path} holds no model of this version of foveate ({' '.join(str(reason).split())})"
         ) from reason
-    return model.to(device).eval()
+    return model
 
 
 def save_model(model: AnyOrderTransformer, path: Path) -> None:
-    """Write the weights and sizes of a model, for :func:`load_model`."""
-    write_state(path, {"model_config": vars(model.config), "model": model.state_dict()})
+    """Write the weights and sizes of a model, for :func:`load_model`, and its teacher's state."""
+    state = {"model_config": vars(model.config), "model": model.state_dict()}
+    if isinstance(model.target, Features) and model.target.teacher is not None:
+        state["teacher"] = model.target.teacher.state_dict()
+    write_state(path, state)

@@ -5,6 +5,7 @@ No torch here, so that scripts can show their help before the heavy imports.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
 
@@ -30,7 +31,7 @@ TargetKind: TypeAlias = str
 """A name of TARGET_NAMES, or a class of one's own, ``MODULE:NAME``."""
 MEMORY_NAMES = ("last", "layers", "mixed", "taps")
 """Names of ``foveate.model.memory.MEMORIES``."""
-TARGET_NAMES = ("pixels", "patch_norm", "blurred", "colors", "features")
+TARGET_NAMES = ("pixels", "patch_norm", "blurred", "colors", "features", "pixels_features")
 """Names of ``foveate.targets.TARGETS``."""
 
 
@@ -63,10 +64,12 @@ class Parts:
     target: TargetKind = "pixels"
     """What is predicted of a patch. pixels: raw pixels; patch_norm: pixels normalized per patch;
     blurred: those of a blurred image; colors: the palette entry of every pixel, which the encoder
-    then reads as well; features: features that are given; or a subclass of one's own of
-    ``foveate.targets.Target``, MODULE:NAME."""
+    then reads as well; features: features of a teacher; pixels_features: raw pixels and features;
+    or a subclass of one's own of ``foveate.targets.Target``, MODULE:NAME."""
     label_smoothing: float = 0.0
     """Of the cross-entropy (target="colors")."""
+    feature_weight: float = 1.0
+    """Of the features' loss, added to the pixels' (target="pixels_features")."""
 
     init: Init = "timm"
     """How weights start. timm: the encoder as timm's (normal, deviation 0.02), decoders and heads
@@ -83,8 +86,8 @@ class Parts:
 
     @property
     def predicts_pixels(self) -> bool:
-        """Whether raw pixels are predicted, which can be drawn, and how wrong they will be."""
-        return self.target == "pixels"
+        """Whether raw pixels are predicted, alone or beside features; they can be drawn."""
+        return self.target in ("pixels", "pixels_features")
 
     @property
     def reads_colors(self) -> bool:
@@ -93,17 +96,26 @@ class Parts:
 
     @property
     def takes_features(self) -> bool:
-        """Whether what is predicted is given with the images, as the features of a teacher."""
-        return self.target == "features"
+        """Whether features are predicted, which are a teacher's, or given with the images."""
+        return self.target in ("features", "pixels_features")
+
+    @property
+    def expects_error(self) -> bool:
+        """Whether the model learns how wrong its predictions will be.
+
+        Of the normalized targets the error is noise where a patch is flat. Features that are
+        predicted in turn (queries="own") are those of published recipes, which have no such head.
+        """
+        return self.predicts_pixels or (self.takes_features and self.queries == "unseen")
 
     @property
     def scannable(self) -> bool:
-        """Whether any position can be predicted, as raw pixels, after any fixation."""
+        """Whether any position can be predicted after any fixation, and how wrong it will be."""
         return (
             self.stream == "causal"
             and self.decoder_depth != 0
             and self.lateral == "none"
-            and self.predicts_pixels
+            and self.expects_error
         )
 
     @property
@@ -145,10 +157,9 @@ class ModelConfig(Parts):
     num_colors: int = 512
     """Entries of the palette (target="colors")."""
     feature_dim: int | None = None
-    """Width of given features (target="features"); None for all other targets."""
+    """Width of a teacher's features (targets that hold features); None for all others."""
     error_loss_weight: float = 0.05
-    """Weight of the loss that teaches the model to predict its own squared error
-    (target="pixels")."""
+    """Weight of the loss that teaches the model to predict its own error (``expects_error``)."""
 
     vocabulary: tuple[str, ...] = ()
     """Words that tracks at fixation points write (``foveate.model.tracks``); none = no tracks."""
@@ -182,14 +193,28 @@ class ModelConfig(Parts):
             )
         if self.decoder_depth < 0:
             raise ValueError(f"decoder_depth must be at least 0, got {self.decoder_depth}")
+        self._check_target()
+        self._check_parts()
+
+    def _check_target(self) -> None:
+        """Refuse numbers that the target does not take, and what does not go with it."""
         if self.reads_colors and not 2 <= self.num_colors <= 2**15:
             raise ValueError(f"num_colors must lie in 2..{2**15}, got {self.num_colors}")
         if not 0 <= self.label_smoothing < 1:
             raise ValueError(f"label_smoothing must lie in [0, 1), got {self.label_smoothing}")
         if self.takes_features and self.feature_dim is None:
-            raise ValueError("target='features' needs feature_dim, the width of its teacher's")
+            raise ValueError(
+                f"target={self.target!r} needs feature_dim, the width of its teacher's features"
+            )
         if not self.takes_features and self.feature_dim is not None:
-            raise ValueError("feature_dim goes with target='features' alone")
+            raise ValueError(
+                "feature_dim goes with target='features' and 'pixels_features' alone, "
+                f"got target={self.target!r}"
+            )
+        if not 0 < self.feature_weight < math.inf:
+            raise ValueError(
+                f"feature_weight must be a finite number above 0, got {self.feature_weight}"
+            )
         if self.target in ("patch_norm", "blurred") and self.patch_dim < 2:
             raise ValueError(
                 f"target={self.target!r} normalizes the values of a patch, of which there is one; "
@@ -206,7 +231,6 @@ class ModelConfig(Parts):
             )
         if self.reads_colors and self.periphery:
             raise ValueError("a palette has no thumbnail: target='colors' needs periphery=0")
-        self._check_parts()
 
     def _check_parts(self) -> None:
         """Refuse combinations of parts that mean nothing."""

@@ -8,6 +8,8 @@ from torch import Tensor, nn
 
 from foveate.config import PixelUnits
 
+UNSEEN_GRAY = 0.5
+"""Shown where nothing is known, in [0, 1]."""
 # Fixed, not per data set: a checkpoint needs nothing but its config to read images in [0, 1].
 MEAN_AND_DEVIATION: dict[PixelUnits, tuple[tuple[float, ...], tuple[float, ...]]] = {
     "centered": ((0.5,), (0.25,)),

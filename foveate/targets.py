@@ -7,17 +7,17 @@ a map over patches, (B, Q), so that it can be masked, weighted, or turned into a
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, Protocol
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int, Num, UInt8
-from threadpoolctl import threadpool_limits
+from jaxtyping import Float, Int, Num
 from torch import Tensor, nn
 
 from foveate.choices import blaming, lookup
 from foveate.config import ModelConfig
+from foveate.palette import fit_palette as fit_palette  # A public name of this module.
+from foveate.palette import nearest_color
 from foveate.patches import PixelScale, patchify
 
 
@@ -41,43 +41,6 @@ def blur(images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
     from kornia.filters import gaussian_blur2d
 
     return gaussian_blur2d(images, (9, 9), (1.0, 1.0), border_type="constant")
-
-
-def fit_palette(
-    images: UInt8[Tensor, "M C H W"], num_colors: int, *, seed: int, max_pixels: int = 200_000
-) -> Float[Tensor, "K C"]:
-    """Cluster pixel values into at most ``num_colors`` colors, in [0, 1].
-
-    Where the pixels hold fewer different values (gray images), the palette is all of them, filled
-    up by repeating its last.
-
-    Reference: iGPT (Chen et al. 2020), Sec. 3.2: k-means of RGB values, k = 512.
-    """
-    from sklearn.cluster import MiniBatchKMeans  # Two seconds, which other targets need not wait.
-
-    pixels = images.permute(0, 2, 3, 1).flatten(0, 2)
-    if len(pixels) > max_pixels:
-        generator = torch.Generator().manual_seed(seed)
-        pixels = pixels[torch.randint(len(pixels), (max_pixels,), generator=generator)]
-    different = pixels.unique(dim=0)
-    if len(different) <= num_colors:
-        centers = different.float() / 255
-        return torch.cat([centers, centers[-1:].expand(num_colors - len(centers), -1)])
-    clusters = MiniBatchKMeans(num_colors, random_state=seed, n_init=1, batch_size=4096)
-    with threadpool_limits(1):  # On busy cores several BLAS threads wait for one another.
-        clusters.fit(pixels.numpy().astype(np.float32) / 255)
-    return torch.from_numpy(np.asarray(clusters.cluster_centers_, dtype=np.float32))
-
-
-def nearest_color(
-    pixels: Float[Tensor, "*B C"], palette: Float[Tensor, "K C"]
-) -> Int[Tensor, "*B"]:
-    """Number of the palette's nearest entry; of equal ones, the first."""
-    return (
-        torch.cdist(pixels.reshape(-1, pixels.shape[-1]), palette)
-        .argmin(-1)
-        .view(pixels.shape[:-1])
-    )
 
 
 class Target(nn.Module, ABC):
@@ -112,10 +75,14 @@ class Target(nn.Module, ABC):
         """
 
     def loss(
-        self, values: Float[Tensor, "B Q T"], targets: Num[Tensor, "B Q S"]
-    ) -> Float[Tensor, "B Q"]:
+        self, values: Float[Tensor, "*#B Q T"], targets: Num[Tensor, "*#B Q S"]
+    ) -> Float[Tensor, "*B Q"]:
         """Return the loss of each patch; by default the mean squared error."""
         return (values - targets).square().mean(-1)
+
+    def pixels_in(self, values: Float[Tensor, "*B T"]) -> Float[Tensor, "*B P"] | None:
+        """Return the raw pixels among predicted values, in the model's units; None = none."""
+        return None
 
     def patchify(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B N P"]:
         """Cut images, or maps of their size, into the patches of the model."""
@@ -132,6 +99,10 @@ class Pixels(Target):
     def of(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B N T"]:
         """Return the normalized pixels of every patch."""
         return self.patchify(self.normalize(images))
+
+    def pixels_in(self, values: Float[Tensor, "*B T"]) -> Float[Tensor, "*B P"]:
+        """Return the values, which are pixels."""
+        return values
 
 
 class PatchNorm(Target):
@@ -203,31 +174,96 @@ class Colors(Target):
         self._looked_at = written
 
 
+class FeatureSource(Protocol):
+    """What a target asks of a teacher (``foveate.model.teachers``)."""
+
+    def of_each(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B N F"]:
+        """Return a feature of every patch, which depends on no other image of the batch."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a checkpoint keeps of it."""
+
+
 class Features(Target):
-    """Features that are given with the images, as those of a teacher."""
+    """Features of a teacher, or such as are given with the images."""
+
+    teacher: FeatureSource | None = None
+    """Whose features are meant; set by ``foveate.model.teachers.attach_teacher``. It is no part of
+    the model, whose weights and state are the same with and without it."""
 
     @property
     def dim(self) -> int:
-        """Width of the given features."""
+        """Width of the features."""
         assert self.config.feature_dim is not None, "ModelConfig requires it"
         return self.config.feature_dim
 
-    def of(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B N T"]:
-        """Refuse: features do not follow from the images alone.
+    def of(
+        self, images: Float[Tensor, "B C H W"], features: Float[Tensor, "B N F"] | None = None
+    ) -> Float[Tensor, "B N T"]:
+        """Return the features that are given, or those of the teacher.
 
         Raises:
-            ValueError: always.
+            ValueError: none are given, and there is no teacher.
         """
-        raise ValueError("target='features' needs features: model(images, rank, features=...)")
+        if features is not None:
+            return features
+        if self.teacher is None:
+            raise ValueError(
+                f"target={self.config.target!r} needs features, and this model has no teacher: "
+                "load it from its run folder, or call attach_teacher of foveate.model.teachers; "
+                "in training model(images, rank, features=...) does as well"
+            )
+        return self.teacher.of_each(images)
 
     def loss(
-        self, values: Float[Tensor, "B Q T"], targets: Float[Tensor, "B Q T"]
-    ) -> Float[Tensor, "B Q"]:
+        self, values: Float[Tensor, "*#B Q T"], targets: Float[Tensor, "*#B Q T"]
+    ) -> Float[Tensor, "*B Q"]:
         """Return ``2 - 2 cos`` of each patch: the squared distance of the directions.
 
         Reference: D-iGPT (Ren et al. 2024, arXiv 2312.02147), OliverRensu/D-iGPT models_digpt.py.
         """
         return 2 - 2 * F.cosine_similarity(values, targets, dim=-1)
+
+
+class PixelsAndFeatures(Features):
+    """Raw pixels, in the units of the model, then features.
+
+    The loss is ``mean((x - y)^2) + feature_weight * (2 - 2 cos)``.
+    """
+
+    @property
+    def dim(self) -> int:
+        """Pixel values of a patch and width of the features."""
+        return self.config.patch_dim + super().dim
+
+    def of(
+        self, images: Float[Tensor, "B C H W"], features: Float[Tensor, "B N F"] | None = None
+    ) -> Float[Tensor, "B N T"]:
+        """Return normalized pixels, and the features that are given or the teacher's."""
+        pixels = self.patchify(self.normalize(images))
+        return torch.cat([pixels, super().of(images, features)], dim=-1)
+
+    def loss(
+        self, values: Float[Tensor, "*#B Q T"], targets: Float[Tensor, "*#B Q T"]
+    ) -> Float[Tensor, "*B Q"]:
+        """Return the sum of both parts."""
+        parts = self.parts(values, targets)
+        return parts["pixels"] + parts["features"]
+
+    def parts(
+        self, values: Float[Tensor, "*#B Q T"], targets: Float[Tensor, "*#B Q T"]
+    ) -> dict[str, Float[Tensor, "*B Q"]]:
+        """Return the squared error of ``pixels``, and the weighted distance of ``features``."""
+        first = self.config.patch_dim
+        distance = super().loss(values[..., first:], targets[..., first:])
+        return {
+            "pixels": Target.loss(self, values[..., :first], targets[..., :first]),
+            "features": self.config.feature_weight * distance,
+        }
+
+    def pixels_in(self, values: Float[Tensor, "*B T"]) -> Float[Tensor, "*B P"]:
+        """Return the first values, which are pixels."""
+        return values[..., : self.config.patch_dim]
 
 
 TARGETS: dict[str, type[Target]] = {
@@ -236,6 +272,7 @@ TARGETS: dict[str, type[Target]] = {
     "blurred": Blurred,
     "colors": Colors,
     "features": Features,
+    "pixels_features": PixelsAndFeatures,
 }
 """Targets by name; the names stand in ``foveate.config`` as well, which imports no torch."""
 

@@ -1,28 +1,37 @@
-"""Compare orders: error versus fixations, for the policy, its controls, and every other order."""
+"""Compare orders: error versus fixations, for the policy, its controls, and other orders."""
 
 from __future__ import annotations
 
+import math
+import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import Float
-from torch import Tensor
 
 from experiments.evaluation.compare_result import Comparison, OrderErrors
-from experiments.evaluation.diagnostics import diagnose
-from experiments.evaluation.intervals import Interval, gap_interval, half_width, mean_interval
-from experiments.evaluation.scanpaths import (
+from experiments.evaluation.contenders import Measured, Scanners, measure
+from experiments.evaluation.diagnostics import Diagnostics, diagnose, path_length, visited_entropy
+from experiments.evaluation.findings import (
     IMAGE_INDEPENDENT,
-    Scanners,
-    error_curves_of,
-    scanpaths,
+    RULES,
+    is_behind,
+    nearly_collapsed,
+    not_beaten,
 )
+from experiments.evaluation.intervals import Interval, gap_interval, half_width, mean_interval
+from experiments.evaluation.progress import Progress
 from experiments.run_folder import git_commit
 from experiments.runs import Run
-from foveate.data import ImageSet
+from experiments.tables import plural
 from foveate.drawing import error_curves
+from foveate.orders import order_to_rank
+
+MOST_JUDGED = 6400
+"""Patches of the images on which every fixation of the policy is judged among all others: 100
+images of 64 patches, 25 of 256. The cost grows with the square of the patches."""
 
 
 def compare(
@@ -30,55 +39,54 @@ def compare(
     *,
     judge: Run | None = None,
     orders: tuple[str, ...] = (),
+    without: tuple[str, ...] = (),
     agents: tuple[str, ...] = (),
     limit: int = 2000,
     oracle_limit: int = 500,
+    memory: float = 1.0,
 ) -> Comparison:
-    """Let every order and agent scan the same test images, and measure the errors.
+    """Let orders and agents scan the same test images, and measure the errors.
+
+    Standard error says how far it is.
 
     Args:
         run: its policy is compared, and its model is the world of all scans.
         judge: run whose model measures the errors; None = the run itself.
-        orders: orders of the user's own, ``MODULE:NAME``.
+        orders: orders and oracles by name, see :func:`compared`; ``MODULE:NAME`` come on top.
+        without: orders, oracles and agents that are left out.
         agents: agents of the user's own, ``MODULE:NAME`` of what makes them.
         limit: test images.
         oracle_limit: test images of the greedy oracles and of the gap.
+        memory: bound on what is computed at once, GB.
 
     Raises:
         ValueError: the judge reads other images, an order or agent is unknown, less than two
-            images are asked for, or the model's predictions are not finite.
+            images are asked for, no memory is allowed, or the model's predictions are not finite.
     """
-    check_question(run, judge, min(limit, oracle_limit))
-    scanners = Scanners.of(run.model, orders, agents)
-    test, images, looked_at = images_of(run, limit)
-    few = min(oracle_limit, len(images))
-    paths = scanpaths(run, images, looked_at, oracle_limit=few, scanners=scanners)
-    by = judge or run
-    curves = {name: error_curves_of(by.model, images, path) for name, path in paths.items()}
-    check_errors(curves, by)
-    area = {name: curve[:, 1:].mean(1) for name, curve in curves.items()}
-    rows = order_errors(curves, area)
-    gap, gap_ci95 = gap_closed(area, "oracle")
-    gap_16, gap_16_ci95 = gap_closed(area, "oracle_16")
-    other = area.get("other_image")
-    own_minus_other = None if other is None else area["policy"] - other
+    check_question(run, judge, min(limit, oracle_limit), memory)
+    scanners = Scanners.of(run.model, orders, agents, without, run.saccade_cost)
+    test, validation = run.split("test", limit), run.split("val", limit)
+    by, few = judge or run, min(oracle_limit, len(test))
+    judged = min(few, max(2, MOST_JUDGED // run.model.num_patches))
+    with started(run, scanners, len(test), len(validation), few, judged) as progress:
+        shared: Any = {"memory": int(memory * 1e9), "advance": progress.advance}
+        pixels, seen = test.images, validation.images
+        measured = measure(run, scanners, pixels, seen, judge=by.model, oracle_limit=few, **shared)
+        check_errors(measured.curve, by)
+        path, lost = measured.order["policy"], measured.own_minus_other
+        diagnostics = diagnose(run.model, pixels[:judged], path, lost, run.fixations, **shared)
     return Comparison(
-        orders=rows,
-        gap_closed=gap,
-        gap_closed_ci95=gap_ci95,
-        gap_closed_oracle_16=gap_16,
-        gap_closed_oracle_16_ci95=gap_16_ci95,
-        diagnostics=diagnose(
-            run.model, images[:few], paths["policy"], own_minus_other, run.fixations
-        ),
-        not_better_than=not_beaten(rows),
+        **conclusions(run, measured, diagnostics),
+        diagnostics=diagnostics,
+        percentile_images=judged,
         dataset=run.dataset(test),
         judge="own" if judge is None else judge.name,
-        test_images=len(images),
+        test_images=len(test),
         **facts_of(run),
         options={
             "judge": None if judge is None else judge.directory,
             "orders": orders,
+            "without": without,
             "agents": agents,
             "limit": limit,
             "oracle_limit": oracle_limit,
@@ -87,16 +95,41 @@ def compare(
     )
 
 
-def images_of(
-    run: Run, limit: int
-) -> tuple[ImageSet, Float[Tensor, "B C H W"], Float[Tensor, "V C H W"]]:
-    """Load the test split, and the pixels of it and of the validation split."""
-    test, validation = run.split("test", limit), run.split("val", limit)
-    images, looked_at = (
-        split.batch(torch.arange(len(split)), device=torch.device(run.device))
-        for split in (test, validation)
+def started(
+    run: Run, scanners: Scanners, images: int, validation: int, oracle_images: int, judged: int
+) -> Progress:
+    """Say what is compared on how many images, and begin to count what is done of it."""
+    work = scanners.predictions(run, images, validation, oracle_images)
+    work += judged * run.model.num_patches * (1 + run.budget * len(run.fixations))
+    sys.stderr.write(
+        f"comparing {len(scanners)} orders and agents on {plural(images, 'test image')}"
+        f"{f', the oracles on {oracle_images}' * bool(scanners.oracles)}\n"
     )
-    return test, images, looked_at
+    return Progress("compare", work)
+
+
+def conclusions(run: Run, measured: Measured, diagnostics: Diagnostics) -> dict[str, Any]:
+    """Fields of a comparison that follow from the scanpaths and their errors."""
+    rows = {
+        name: replace(row, path_length=path_length(measured.order[name], run.model.grid))
+        for name, row in order_errors(measured.curve, measured.area).items()
+    }
+    gap, gap_ci95 = gap_closed(measured.area, "oracle")
+    gap_16, gap_16_ci95 = gap_closed(measured.area, "oracle_16")
+    behind = tuple(name for name in RULES if name in rows and is_behind(rows[name]))
+    rank = order_to_rank(measured.order["policy"], run.model.num_patches)
+    return {
+        "orders": rows,
+        "gap_closed": gap,
+        "gap_closed_ci95": gap_ci95,
+        "gap_closed_oracle_16": gap_16,
+        "gap_closed_oracle_16_ci95": gap_16_ci95,
+        "visited_entropy": round(visited_entropy(rank, run.budget), 4),
+        "not_better_than": not_beaten(rows, IMAGE_INDEPENDENT),
+        "nearly_collapsed": nearly_collapsed(rows, gap_16 if gap is None else gap, diagnostics),
+        "behind_rules": behind,
+        "level_with_rules": tuple(x for x in not_beaten(rows, RULES) if x not in behind),
+    }
 
 
 def check_errors(curves: dict[str, Float[np.ndarray, "R S"]], run: Run) -> None:
@@ -126,19 +159,20 @@ def facts_of(run: Run) -> dict[str, Any]:
 def gap_closed(
     area: dict[str, Float[np.ndarray, " R"]], oracle: str
 ) -> tuple[float | None, Interval | None]:
-    """Share of the gap from random to an oracle that the policy closes, on the oracle's images."""
+    """Share of the gap from random to an oracle that the policy closes, on the oracle's images.
+
+    None if the oracle is not among those that were compared.
+    """
+    if oracle not in area:
+        return None, None
     few = len(area[oracle])
     return gap_interval(area["random"][:few], area["policy"][:few], area[oracle])
 
 
-def not_beaten(rows: dict[str, OrderErrors]) -> tuple[str, ...]:
-    """Return the controls that know nothing of the image and may be as good as the policy."""
-    intervals = {name: rows[name].minus_policy_ci95 for name in IMAGE_INDEPENDENT if name in rows}
-    return tuple(name for name, each in intervals.items() if each is not None and each[0] <= 0)
-
-
-def check_question(run: Run, judge: Run | None, num_images: int) -> None:
+def check_question(run: Run, judge: Run | None, num_images: int, memory: float) -> None:
     """Raise ValueError unless intervals can be had, and a judge reads the run's images."""
+    if not 0 < memory < math.inf:
+        raise ValueError(f"memory must be a number of GB above 0, got {memory}")
     if num_images < 2:
         raise ValueError("limit and oracle_limit take two or more images, to have an interval")
     if judge is None:

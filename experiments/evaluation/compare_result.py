@@ -15,6 +15,7 @@ SHOWN = (
     "oracle_16",
     "policy",
     "uncertainty",
+    "uncertainty_near",
     "saliency",
     "best_fixed",
     "other_image",
@@ -60,6 +61,9 @@ class OrderErrors:
     """Mean error before the first fixation and after each."""
     curve_half_width: tuple[float, ...] | None = None
     """Half of the normal interval of each; None = an old record, which does not say."""
+    path_length: float | None = None
+    """Mean distance between successive fixations, in patches; None = there is a single one, or an
+    old record, which does not say."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +75,7 @@ class Comparison(RunResult):
     """By name, best first."""
     gap_closed: float | None
     """Share of the gap from random to the oracle over all patches that the policy closes; None =
-    there is no gap."""
+    there is no gap, or this oracle did not scan."""
     gap_closed_ci95: Interval | None
     gap_closed_oracle_16: float | None
     """The same with the oracle over 16 random patches."""
@@ -79,6 +83,20 @@ class Comparison(RunResult):
     diagnostics: Diagnostics
     not_better_than: tuple[str, ...] | None = None
     """Controls that the policy fails to beat; None = an old record, which does not say."""
+    percentile_images: int | None = None
+    """Images on which the percentile of the chosen patch was measured, the first ones; None = an
+    old record, which does not say."""
+    visited_entropy: float | None = None
+    """Entropy over images of whether the policy visits a patch, summed over patches, as a share of
+    the most that there can be: 0 = the same patches in all images, 1 = as of random ones. None = an
+    old record, which does not say."""
+    nearly_collapsed: tuple[str, ...] | None = None
+    """Signs by which the policy has won too little; None = an old record, which does not say."""
+    behind_rules: tuple[str, ...] | None = None
+    """Rules that learn nothing, do not see the image, and are better than the policy; None = an old
+    record, which does not say."""
+    level_with_rules: tuple[str, ...] | None = None
+    """Such rules that may be as good as the policy; None = an old record, which does not say."""
     commit: str
     dataset: str
     split: str
@@ -109,11 +127,7 @@ class Comparison(RunResult):
             f"Fixation entropy over images, first to last step: {entropy[0]:.2f} to "
             f"{entropy[-1]:.2f} nats.",
         ]
-        if self.not_better_than:
-            notes.append(
-                f"COLLAPSED: the policy is not better than {' and '.join(self.not_better_than)}, "
-                "which know nothing of the image."
-            )
+        notes += self._warnings()
         rows = tuple(self._row(name) for name in self.orders)
         return [Table(NARROW, rows, caption, tuple(notes))]
 
@@ -150,19 +164,71 @@ class Comparison(RunResult):
             str(row.images),
         )
 
+    def _warnings(self) -> list[str]:
+        """Say plainly where the policy has learned nothing, or nothing that was worth it."""
+        lines = []
+        if self.not_better_than:
+            lines.append(
+                f"COLLAPSED: the policy is not better than {' and '.join(self.not_better_than)}, "
+                "which know nothing of the image."
+            )
+        elif self.nearly_collapsed:
+            signs = ", ".join(self._sign(name) for name in self.nearly_collapsed)
+            lines.append(f"NEARLY COLLAPSED, though significantly better: {signs}.")
+        for name in self.behind_rules or ():
+            row = self.orders[name]
+            low, high = row.minus_policy_ci95 or (row.minus_policy, row.minus_policy)
+            lines.append(
+                f"BEHIND THE RULE: the policy is worse than {name}, which learns nothing and does "
+                f"not see the image, by {-row.minus_policy:.4f} [{-high:.4f}, {-low:.4f}]."
+            )
+        for name in self.level_with_rules or ():
+            row = self.orders[name]
+            lines.append(
+                f"The policy is no better than {name}, which learns nothing and does not see the "
+                f"image: {signed(row.minus_policy, row.minus_policy_ci95)}."
+            )
+        return lines
+
+    def _sign(self, name: str) -> str:
+        """Write a sign of near-collapse with its number."""
+        if name == "chosen_percentile":
+            return f"percentile of the chosen patch {self.diagnostics.chosen_percentile:.2f}"
+        if name == "gap_closed":
+            closed = self.gap_closed_oracle_16 if self.gap_closed is None else self.gap_closed
+            return f"gap closed {share(closed, None).split()[0]}"
+        lost = self.orders["other_image"].minus_policy / self.orders["random"].minus_policy
+        return f"share of the lead over random that another image's path loses {lost:.1%}"
+
     def _findings(self) -> list[str]:
         """Parts of a paragraph on the policy."""
-        signs, images = self.diagnostics, self.orders["oracle"].images
+        signs, orders = self.diagnostics, self.orders
         own = "nothing, as there is no other image"
         if signs.own_minus_other is not None:
             own = signed(signs.own_minus_other, signs.own_minus_other_ci95)
+        closed = {
+            "oracle": ("the greedy oracle over all patches", self.gap_closed, self.gap_closed_ci95),
+            "oracle_16": (
+                f"the oracle over 16 random {'ones' if 'oracle' in orders else 'patches'}",
+                self.gap_closed_oracle_16,
+                self.gap_closed_oracle_16_ci95,
+            ),
+        }
+        ran = [name for name in closed if name in orders]
+        parts = [
+            f"{share(gap, interval)} of {'that' if position else 'the gap from random'} to {what}"
+            for position, (what, gap, interval) in enumerate(closed[name] for name in ran)
+        ]
+        lines = []
+        if ran:
+            lines = [
+                f"The policy closes {parts[0]}{',' if parts[1:] else ';'}",
+                *(f"and {part};" for part in parts[1:]),
+                f"the oracles scan the first {plural(orders[ran[0]].images, 'image')}, to which "
+                "their gaps and differences refer.",
+            ]
         return [
-            f"The policy closes {share(self.gap_closed, self.gap_closed_ci95)} of the gap from "
-            "random to the greedy oracle over all patches,",
-            f"and {share(self.gap_closed_oracle_16, self.gap_closed_oracle_16_ci95)} of that to "
-            "the oracle over 16 random ones;",
-            f"the oracles scan the first {plural(images, 'image')}, to which their "
-            "gaps and differences refer.",
+            *lines,
             f"Its own path minus another image's: {own};",
             f"{signs.distinct_orders} distinct orders on {plural(signs.images, 'image')}; "
             f"percentile of the chosen patch by true reward {signs.chosen_percentile:.2f}.",

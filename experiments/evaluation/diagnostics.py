@@ -6,15 +6,18 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Num
 from torch import Tensor
 
 from agents.baselines import OrderAgent, error_after
 from envs.episode import Episode
 from experiments.evaluation.intervals import Interval, mean_interval
-from experiments.evaluation.scanpaths import split_rows
+from experiments.evaluation.progress import Advance, unheard
+from experiments.evaluation.scanpaths import MEMORY, pixels_of, split_rows
 from foveate.model import AnyOrderTransformer
+from foveate.model.scanning import bytes_per_row
 from foveate.orders import order_to_rank
+from foveate.orders.paths import Grid
 from foveate.orders.segments import Fixations, patches_in
 
 
@@ -49,18 +52,57 @@ def fixation_entropies(rank: Int[Tensor, "B N"], num_steps: int) -> list[float]:
     return entropies
 
 
+def visited_entropy(rank: Int[Tensor, "B N"], num_steps: int) -> float:
+    """Entropy of the map of visited patches over images, by patch, as a share of its maximum.
+
+    A policy that chooses its most probable fixation has one path for each image. All that its paths
+    tell of the image is then their entropy over images, here without the order of fixations and
+    with patches taken as independent: ``sum_n h(p_n)``, ``p_n`` the share of images in which
+    patch n is visited. It is at most ``N h(mean p)``, since h, the entropy of yes or no, is
+    concave. Paths over one central blob have 0, in whatever order they visit it.
+    """
+    visited = (rank < num_steps).double().mean(0)
+    most = float(_entropy_of_share(visited.mean())) * len(visited)
+    return float(_entropy_of_share(visited).sum()) / most if most else 0.0
+
+
+def _entropy_of_share(share: Float[Tensor, "*N"]) -> Float[Tensor, "*N"]:
+    """Entropy of yes or no, nats."""
+    return torch.special.entr(share) + torch.special.entr(1 - share)
+
+
+def path_length(order: Int[Tensor, "B T *S"], grid: Grid) -> float | None:
+    """Mean distance between the middles of successive fixations, in patches.
+
+    None = there is a single fixation. A fixation that opened nothing counts for nothing.
+    """
+    segments = order.unsqueeze(2) if order.ndim == 2 else order
+    exists = (segments >= 0).unsqueeze(-1)
+    cells = torch.stack([segments // grid[1], segments % grid[1]], dim=-1)
+    middle = (cells * exists).sum(2) / exists.sum(2)
+    length = middle.diff(dim=1).norm(dim=-1).nanmean()
+    return round(float(length), 4) if order.shape[1] > 1 else None
+
+
 @torch.no_grad()
 def chosen_percentiles(
     model: AnyOrderTransformer,
-    images: Float[Tensor, "B C H W"],
+    images: Num[Tensor, "B C H W"],
     order: Int[Tensor, "B T *S"],
     fixations: Fixations | None = None,
+    *,
+    memory: int = MEMORY,
+    advance: Advance = unheard,
 ) -> Float[Tensor, " M"]:
     """Percentile of every fixation of the scanpaths by true one-step reward."""
     percentiles = []
     each, budget = model.num_patches**2, order.shape[1]
-    for part, path in zip(split_rows(images, each), split_rows(order, each), strict=True):
-        episode = Episode(model, part, budget=budget, fixations=fixations)
+    room = bytes_per_row(model, order[0].numel())
+    for part, path in zip(
+        split_rows(images, each, room, memory), split_rows(order, each, room, memory), strict=True
+    ):
+        pixels = pixels_of(part, order.device)
+        episode = Episode(model, pixels, budget=budget, fixations=fixations)
         every = torch.arange(len(episode.fixations), device=order.device).expand(len(part), -1)
         agent, rank = OrderAgent(path), order_to_rank(path, model.num_patches)
         patches = patches_in(episode.fixations.patches, model.num_patches)
@@ -74,15 +116,19 @@ def chosen_percentiles(
             equal = ((after == chosen) & selectable).sum(1) - 1
             percentiles.append((worse + 0.5 * equal) / others)
             episode.step(agent(episode))
+        advance(len(part) * model.num_patches * (1 + budget * len(episode.fixations)))
     return torch.cat(percentiles)
 
 
 def diagnose(
     model: AnyOrderTransformer,
-    images: Float[Tensor, "R C H W"],
+    images: Num[Tensor, "R C H W"],
     order: Int[Tensor, "B T ..."],
     own_minus_other: Float[np.ndarray, " B"] | None,
     fixations: Fixations | None = None,
+    *,
+    memory: int = MEMORY,
+    advance: Advance = unheard,
 ) -> Diagnostics:
     """Diagnose a policy from its scanpaths.
 
@@ -93,10 +139,14 @@ def diagnose(
         own_minus_other: area under the error curve of each image's scanpath minus the area of
             another image's; None = there is no other image.
         fixations: what the policy chose from; None = each fixation opens one patch.
+        memory: bound on what is computed at once, bytes.
+        advance: told of the predictions as they are done.
     """
     rank = order_to_rank(order, model.num_patches)
     mean, interval = (None, None) if own_minus_other is None else mean_interval(own_minus_other)
-    percentiles = chosen_percentiles(model, images, order[: len(images)], fixations)
+    percentiles = chosen_percentiles(
+        model, images, order[: len(images)], fixations, memory=memory, advance=advance
+    )
     return Diagnostics(
         fixation_entropy_nats=tuple(
             round(entropy, 4) for entropy in fixation_entropies(rank, order.shape[1])

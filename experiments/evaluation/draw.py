@@ -13,6 +13,7 @@ from experiments.evaluation.scanpaths import ordered_in_chunks, scan_in_chunks
 from experiments.run_folder import git_commit
 from experiments.runs import Run
 from experiments.tables import written_whole
+from foveate.data import ImageSet
 from foveate.drawing import fixation_heatmaps, scanpath_animation, scanpath_sheet
 from foveate.orders.semantic import model_ordering
 
@@ -69,6 +70,7 @@ def draw(
         )
     chosen = len(index)
     picked, path = images[:chosen], paths[:chosen]
+    labels = names_of(test.take(torch.tensor(index)))
     canvas = run.model.reconstructions(picked, path)
     error = run.model.error_curve(picked, path)
     suffix = "" if order == "policy" else f"_{order.replace(':', '_')}"
@@ -80,8 +82,15 @@ def draw(
     options = {"index": index, "order": order, "heatmap_limit": heatmap_limit, **run.data_options}
     result.keep(files[0].with_suffix(".json"), options, files)
     with written_whole(files[0]) as sheet, written_whole(files[1]) as animation:
-        scanpath_sheet(picked, path, canvas, run.model.grid, sheet, errors=error)
-        scanpath_animation(picked, path, canvas, run.model.grid, animation)
+        scanpath_sheet(picked, path, canvas, run.model.grid, sheet, errors=error, labels=labels)
+        scanpath_animation(picked, path, canvas, run.model.grid, animation, labels=labels)
     with written_whole(files[2]) as maps:
         fixation_heatmaps(paths[chosen:], run.model.grid, maps)
     return files
+
+
+def names_of(images: ImageSet) -> list[str] | None:
+    """Return the name of each image's class, empty where it is not known; None without classes."""
+    if not images.class_names:
+        return None
+    return [images.class_names[label] if label >= 0 else "" for label in images.labels.tolist()]

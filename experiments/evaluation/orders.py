@@ -95,7 +95,7 @@ def compare_orders(
     )
 
 
-def check_answerable(common: TrainConfig, probe_train: int, probe_test: int) -> None:
+def check_answerable(common: TrainConfig, probe_train: int, probe_test: int | None) -> None:
     """Raise ValueError if the images that probes are to see cannot answer them.
 
     This is asked before the hours of training.

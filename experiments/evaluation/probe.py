@@ -18,6 +18,7 @@ from experiments.evaluation.recognition_options import (
     FixationsProbe,
     ReadOut,
 )
+from experiments.evaluation.recognition_tuning import TUNED_ORDERS, tune_by_fixations
 from experiments.run_folder import git_commit
 from experiments.runs import Run
 from foveate.data import ImageSet
@@ -105,6 +106,27 @@ def probe_fixations(run: Run, options: ProbeOptions, notes: dict[str, str]) -> d
     return {name: getattr(known, name) for name in names}
 
 
+def fine_tune_all(probing: Probing, variants: list[Variant]) -> dict[str, Any]:
+    """Fine-tune a copy of every variant; and, if asked for, by fixations.
+
+    Returns:
+        Fields of the result.
+    """
+    found: dict[str, Any] = {"finetune": probing.fine_tune(variants)}
+    options = probing.options
+    if options.fixations:
+        found["finetune_fixations"] = tune_by_fixations(
+            probing.run,
+            variants[-1].model,
+            probing.train,
+            probing.test,
+            after=tuple(sorted({*options.fixations})),
+            orders=options.orders or TUNED_ORDERS,
+            options=options,
+        )
+    return found
+
+
 def probe(
     run: Run,
     *,
@@ -166,7 +188,7 @@ def probed(run: Run, options: ProbeOptions) -> ProbeResult:
     if options.asks_fixations and not {"linear", "knn"} <= {*notes}:
         found |= probe_fixations(run, options, notes)
     if "finetune" in options.probes and "finetune" not in notes:
-        found["finetune"] = probing.fine_tune(variants)
+        found |= fine_tune_all(probing, variants)
     return ProbeResult(
         **found,
         dataset=run.dataset(probing.test),
@@ -190,9 +212,10 @@ def prepare(run: Run, options: ProbeOptions) -> tuple[Probing, dict[str, str]]:
         what is probed, and notes on what cannot be.
     """
     how = tuning(options, run, "full")
-    if options.asks_fixations:
+    if options.fixations:
         after, layer = options.fixations, options.fixations_layer
-        recognizable(run, after=after, orders=options.orders or ORDERS, layer=layer)
+        usual = ORDERS if options.asks_fixations else TUNED_ORDERS
+        recognizable(run, after=after, orders=options.orders or usual, layer=layer)
     depth, with_concat = run.model.config.depth, "concat" in options.pooling
     concat = layers_to_concat(options.concat_layers, depth) if with_concat else []
     train, test = run.split("train", options.train_limit), run.split("test", options.test_limit)

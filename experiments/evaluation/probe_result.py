@@ -35,6 +35,10 @@ class FineTuned(FineTuneConfig, HeadAccuracy):
     """How well a fine-tuned copy classifies, and how it was fine-tuned."""
 
 
+TunedByFixations = dict[str, dict[int, FineTuned]]
+"""By order, that of untrained weights with ``random_weights_`` before it, and by fixations."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class ProbeResult(RunResult):
     """Accuracies on the test images, by probe and by features; None = not probed.
@@ -55,6 +59,8 @@ class ProbeResult(RunResult):
     best_attentive: Best | None = None
     finetune: dict[str, FineTuned] | None = None
     """By the weights and the attention that fine-tuning starts from."""
+    finetune_fixations: TunedByFixations | None = None
+    """How well one fine-tuned network classifies after k fixations; None = not asked for."""
     fixations: dict[str, ByFixations] | None = None
     """What is recognized after k fixations, by order; None = not asked for."""
     controls: dict[str, ByFixations] | None = None
@@ -86,6 +92,8 @@ class ProbeResult(RunResult):
         """Return the tables of what was probed; notes stand below the last."""
         made = [self._frozen()] if self._columns() else []
         made += [self._fine_tuned(self.finetune)] if self.finetune else []
+        if self.finetune_fixations:
+            made.append(tuned_table(self.finetune_fixations))
         if self.fixations:
             references = {"all_patches": self.all_patches, "periphery_alone": self.periphery_alone}
             of_controls, of_shares = self.controls or {}, self.label_shares or {}
@@ -179,6 +187,13 @@ class ProbeResult(RunResult):
             if alone is not None and row.ci95 is not None and row.ci95[0] <= alone
         )
         return Table(("accuracy, 95% interval", "fine-tuned"), rows, notes=notes)
+
+
+def tuned_table(tuned: TunedByFixations) -> Table:
+    """Return a row for every order, and a column for every number of fixations."""
+    numbers = sorted({number for row in tuned.values() for number in row})
+    rows = tuple((name, *(shown(row.get(k)) for k in numbers)) for name, row in tuned.items())
+    return Table(("fine-tuned, 95% interval, after", *map(str, numbers)), rows)
 
 
 def shown(accuracy: Accuracy | None) -> str:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from experiments.evaluation.probe_views import progress
 from experiments.evaluation.recognition_options import ReadOut
-from experiments.evaluation.recognition_paths import Scanners, Scanpaths, pixels, scan_of
+from experiments.evaluation.recognition_paths import Scanners, Scanpaths, scan_of
 from experiments.evaluation.recognition_probes import Answer, Asked, Prober, Views, balanced_share
 from experiments.runs import Run
 from foveate.data import ImageSet
@@ -174,7 +174,7 @@ class Asking:
     def shared_judges(self) -> dict[float, dict[Asked, Answer]]:
         """Train probes once: on random fixations, each image after a random one of the numbers."""
         scan = scan_of(self.run, "random")
-        order = scan(pixels(self.run, self.train))
+        order = scan(self.train.images)
         train = self.views(self.run.model, self.train, order, self.after)
         draw = torch.Generator().manual_seed(self.seed)
         entry = torch.randint(len(self.after), (len(self.train),), generator=draw)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int, UInt8
 from torch import Tensor
 
 from experiments.evaluation.scanpaths import (
@@ -24,7 +24,7 @@ from foveate.data import ImageSet
 from foveate.orders import ORDERINGS, order_to_rank
 from foveate.orders.semantic import SEMANTIC, model_ordering
 
-Scan = Callable[[Float[Tensor, "M C H W"]], Int[Tensor, "M T *S"]]
+Scan = Callable[[UInt8[Tensor, "M C H W"]], Int[Tensor, "M T *S"]]
 OF_THE_POLICY = ("policy", "other_image", "best_fixed")
 """Made of the policy's scanpaths."""
 MOST_OF_VALIDATION = 2000
@@ -85,17 +85,12 @@ class Scanners:
     def best_fixed(self) -> Int[Tensor, "1 T *S"]:
         """Return the first fixations by the policy's mean rank on validation images."""
         run = self.run
-        looked_at = self.scans["policy"](pixels(run, run.split("val", MOST_OF_VALIDATION)))
+        looked_at = self.scans["policy"](run.split("val", MOST_OF_VALIDATION).images)
         rank = order_to_rank(looked_at, run.model.num_patches).double()
         return first_fixations(rank.mean(0, keepdim=True), run.budget, run.fixations)
 
     def _scan(self, name: str, train: ImageSet, test: ImageSet) -> Scanpaths:
-        return Scanpaths(*(self.scans[name](pixels(self.run, each)) for each in (train, test)))
-
-
-def pixels(run: Run, images: ImageSet) -> Float[Tensor, "M C H W"]:
-    """Return all pixels of a split, in [0, 1]."""
-    return images.batch(torch.arange(len(images)), device=torch.device(run.device))
+        return Scanpaths(*(self.scans[name](each.images) for each in (train, test)))
 
 
 def scan_of(run: Run, name: str) -> Scan:

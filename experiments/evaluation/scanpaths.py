@@ -1,79 +1,117 @@
-"""Who scans what: the policy, its controls, other agents and all orders, on the same images.
+"""Scans of many images by agents and orders, a chunk at a time.
 
-Everything goes a chunk of images at a time, so that memory does not grow with their number.
+Memory is bounded: it grows neither with the number of images, nor with grid and patches.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Self
 
-import numpy as np
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int, Num
 from torch import Tensor
 
-from agents.baselines import GreedyOracleAgent, SaliencyAgent, UncertaintyAgent, scan_with
+from agents.baselines import SaliencyAgent, UncertaintyAgent
 from agents.policies import Agent
 from envs.episode import Episode
-from experiments.runs import Run
+from experiments.evaluation.progress import Advance, unheard
 from foveate.choices import blaming, lookup, told
 from foveate.model import AnyOrderTransformer
-from foveate.orders import ORDERINGS, Ordering, order_to_rank
+from foveate.model.scanning import bytes_per_row
+from foveate.orders import Ordering
 from foveate.orders.segments import Fixations
-from foveate.orders.semantic import SEMANTIC, model_ordering
 
 AGENTS: dict[str, Callable[[], Agent]] = {
     "saliency": SaliencyAgent,
     "uncertainty": UncertaintyAgent,
 }
 """Agents that are compared with the policy, beside the oracles."""
-ORACLES: dict[str, int | None] = {"oracle_16": 16, "oracle": None}
-"""Greedy oracles by the patches that they try at every step; None = all."""
-IMAGE_INDEPENDENT = ("best_fixed", "other_image")
-"""Controls that know nothing of the image; a policy that looks at it must beat them."""
 MAX_PREDICTIONS = 200_000
-"""Patches predicted in one pass, so that memory does not grow with the grid."""
+"""Patches predicted in one pass."""
+MEMORY = 10**9
+"""Bytes that are computed at once, where nothing else is asked for."""
 
 
-def split_rows(rows: Tensor, predictions_per_row: int) -> tuple[Tensor, ...]:
-    """Split rows into chunks of at most MAX_PREDICTIONS predictions."""
-    return rows.split(max(1, MAX_PREDICTIONS // predictions_per_row))
+def split_rows(
+    rows: Tensor, predictions_per_row: int, room_per_row: int = 1, memory: int = MEMORY
+) -> tuple[Tensor, ...]:
+    """Split rows into chunks of at most MAX_PREDICTIONS predictions and ``memory`` bytes."""
+    at_once = min(MAX_PREDICTIONS // predictions_per_row, memory // room_per_row)
+    return rows.split(max(1, at_once))
 
 
-def error_curves_of(
-    model: AnyOrderTransformer, images: Float[Tensor, "B C H W"], order: Int[Tensor, "R T *S"]
-) -> Float[np.ndarray, "R S"]:
-    """Compute the error curves of R scanpaths, those of the first R images."""
-    each = model.num_patches * (order.shape[1] + 1)
-    pairs = zip(split_rows(images[: len(order)], each), split_rows(order, each), strict=True)
-    return torch.cat([model.error_curve(*pair) for pair in pairs]).cpu().numpy()
+def pixels_of(images: Tensor, device: torch.device | str) -> Float[Tensor, "B C H W"]:
+    """Return images in [0, 1] on a device; those that come as bytes take a quarter of the room."""
+    moved = images.to(device)
+    return moved if moved.is_floating_point() else moved.float() / 255
+
+
+@dataclass(frozen=True)
+class Scanned:
+    """What an agent opened, and what the model that it scanned with still got wrong."""
+
+    order: Int[Tensor, "B T ..."]
+    errors: Float[Tensor, "B L"]
+    """Error before the first fixation and after each, over that before the first."""
 
 
 def scan_in_chunks(
     agent: Agent,
     model: AnyOrderTransformer,
-    images: Float[Tensor, "B C H W"],
+    images: Num[Tensor, "B C H W"],
     budget: int,
     num_candidates: int = 1,
     fixations: Fixations | None = None,
+    *,
+    memory: int = MEMORY,
 ) -> Int[Tensor, "B T ..."]:
+    """Let an agent scan many images, and return its scanpaths; see :func:`scanned_in_chunks`."""
+    return scanned_in_chunks(
+        agent, model, images, budget, num_candidates, fixations, memory=memory
+    ).order
+
+
+def scanned_in_chunks(
+    agent: Agent,
+    model: AnyOrderTransformer,
+    images: Num[Tensor, "B C H W"],
+    budget: int,
+    num_candidates: int = 1,
+    fixations: Fixations | None = None,
+    *,
+    memory: int = MEMORY,
+    advance: Advance = unheard,
+) -> Scanned:
     """Let an agent scan many images, with a fixed seed.
 
     Args:
         agent: who scans.
         model: the world.
-        images: pixels in [0, 1].
+        images: pixels in [0, 1], or bytes.
         budget: fixations.
         num_candidates: fixations that the agent tries at every step.
         fixations: what it chooses from; None = each fixation opens one patch.
+        memory: bound on what is computed at once, bytes.
+        advance: told of the predictions as they are done.
     """
     generator = torch.Generator().manual_seed(0)
-    chunks = split_rows(images, model.num_patches * num_candidates)
-    return torch.cat(
-        [scan_with(agent, model, part, budget, generator, fixations) for part in chunks]
-    )
+    device = model.decoder.position.device
+    each = bytes_per_row(model, budget * (1 if fixations is None else fixations.size))
+    opened, errors = [], []
+    for part in split_rows(images, model.num_patches * num_candidates, each, memory):
+        episode = Episode(model, pixels_of(part, device), budget=budget, fixations=fixations)
+        curve = [episode.error]
+        for _ in range(budget):
+            episode.step(agent(episode, generator))
+            curve.append(episode.error)
+        opened.append(episode.opened)
+        errors.append(torch.stack(curve, dim=1))
+        advance(len(part) * model.num_patches * (1 + budget * num_candidates))
+    size = max(each.shape[2] for each in opened)
+    order = torch.cat([F.pad(each, (0, size - each.shape[2]), value=-1) for each in opened])
+    return Scanned(order.squeeze(2) if size == 1 else order, torch.cat(errors))
 
 
 def first_fixations(
@@ -131,13 +169,20 @@ class OwnAgent:
 def ordered_in_chunks(
     order: Ordering,
     model: AnyOrderTransformer,
-    images: Float[Tensor, "B C H W"],
+    images: Num[Tensor, "B C H W"],
     budget: int,
     generator: torch.Generator,
     fixations: Fixations | None = None,
+    *,
+    memory: int = MEMORY,
 ) -> Int[Tensor, "B T *S"]:
     """Return the first fixations of an order on many images."""
-    ranks = [order(part, generator=generator) for part in split_rows(images, model.num_patches)]
+    device = model.decoder.position.device
+    each = bytes_per_row(model, model.num_patches)
+    ranks = [
+        order(pixels_of(part, device), generator=generator)
+        for part in split_rows(images, model.num_patches, each, memory)
+    ]
     fixations = fixations or Fixations.single(model.num_patches)
     return first_fixations(torch.cat(ranks), budget, fixations)
 
@@ -152,75 +197,3 @@ def of_another_image(order: Int[Tensor, "B T ..."], seed: int) -> Int[Tensor, "B
     other = torch.empty_like(order)
     other[shuffled] = order[shuffled.roll(1)]
     return other
-
-
-@dataclass(frozen=True)
-class Scanners:
-    """All who scan beside the policy, by name.
-
-    They are made before any image is read, as a name may be wrong.
-    """
-
-    orders: dict[str, Ordering]
-    agents: dict[str, Agent]
-
-    @classmethod
-    def of(
-        cls, model: AnyOrderTransformer, orders: tuple[str, ...], agents: tuple[str, ...]
-    ) -> Self:
-        """Make those that there are, and further ones by name.
-
-        Raises:
-            ValueError: there is no such order or agent.
-        """
-        return cls(
-            {name: model_ordering(name, model) for name in (*ORDERINGS, *SEMANTIC, *orders)},
-            {name: make_agent(name) for name in (*AGENTS, *agents)},
-        )
-
-
-def scanpaths(
-    run: Run,
-    images: Float[Tensor, "B C H W"],
-    validation: Float[Tensor, "V C H W"],
-    *,
-    oracle_limit: int,
-    scanners: Scanners,
-) -> dict[str, Int[Tensor, "R T *S"]]:
-    """Let every order and agent scan the images.
-
-    ``best_fixed`` is the mean rank of the policy on validation images. ``other_image`` gives each
-    image the scanpath that the policy chose on a random other one, if there is one.
-
-    Args:
-        run: the model and the policy.
-        images: pixels in [0, 1].
-        validation: images that the best fixed order is made from.
-        oracle_limit: the oracles scan only so many images, the first ones.
-        scanners: orders and agents.
-    """
-    model, budget = run.model, run.budget
-    fixations = run.fixations
-    generator = torch.Generator().manual_seed(run.seed)
-    paths = {
-        name: ordered_in_chunks(order, model, images, budget, generator, fixations)
-        for name, order in scanners.orders.items()
-    }
-
-    def scan(
-        agent: Agent, images: Float[Tensor, "R C H W"], num_candidates: int = 1
-    ) -> Int[Tensor, "R T *S"]:
-        return scan_in_chunks(agent, model, images, budget, num_candidates, fixations)
-
-    paths["policy"] = scan(run.agent, images)
-    if len(images) > 1:
-        paths["other_image"] = of_another_image(paths["policy"], run.seed)
-    rank = order_to_rank(scan(run.agent, validation), model.num_patches)
-    fixed = first_fixations(rank.double().mean(0, keepdim=True), budget, fixations)
-    paths["best_fixed"] = fixed.expand(len(images), *fixed.shape[1:])
-    for name, agent in scanners.agents.items():
-        paths[name] = scan(agent, images)
-    for name, candidates in ORACLES.items():
-        number = candidates or model.num_patches
-        paths[name] = scan(GreedyOracleAgent(candidates), images[:oracle_limit], number)
-    return paths

@@ -11,8 +11,9 @@ import torch
 from pydantic import BeforeValidator
 
 from agents.baselines import GreedyOracleAgent
+from experiments.evaluation.curves import error_curves_of
 from experiments.evaluation.intervals import Interval, seed_interval
-from experiments.evaluation.scanpaths import error_curves_of, scan_in_chunks
+from experiments.evaluation.scanpaths import scan_in_chunks
 from experiments.metrics_file import read_metrics
 from experiments.run_folder import git_commit
 from experiments.runs import Run
@@ -160,10 +161,8 @@ def evaluate(run: Run, limit: int) -> dict[str, float]:
     paths["oracle"] = scan_in_chunks(
         GreedyOracleAgent(), run.model, images[:100], budget, run.model.num_patches
     )
-    return {
-        name: float(error_curves_of(run.model, images, path)[:, 1:].mean())
-        for name, path in paths.items()
-    }
+    curves = error_curves_of(run.model, images, paths)
+    return {name: float(curve[:, 1:].mean()) for name, curve in curves.items()}
 
 
 def learning_curve(folder: Path) -> list[tuple[float, float]]:

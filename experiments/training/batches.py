@@ -9,12 +9,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from experiments.training.build import captions_of, load_split
+from experiments.training.build import captions_of, load_stored
 from experiments.training.config import TrainConfig
 from experiments.training.distributed import Processes
 from foveate.data import augment
 from foveate.data.captions import Captions
 from foveate.data.streaming import ImageStream, StreamState
+from foveate.data.wander import on_canvas, random_corners, wandered
 
 STREAM_SAMPLE = 256
 """Images of a stream that are looked at before training."""
@@ -49,8 +50,11 @@ class TrainingImages:
         with processes.one_before_the_others():
             # Of a stream a sample, the same for all processes, which must agree on a palette.
             limit = STREAM_SAMPLE if config.data.stream else config.data.limit
-            self.held = load_split(config, "train", limit)
+            self.held = load_stored(config, "train", limit)
         self.pixels = self.held.images.to(config.run.device)
+        if config.data.wander is not None:
+            # As evaluations see them; those that are drawn have a new place every time.
+            self.held = wandered(self.held, config.data.wander, config.model.patch_size)
         self.captions: Captions | None = None
         if config.parts.tracks:
             self.captions = captions_of(config, self.held)
@@ -67,7 +71,21 @@ class TrainingImages:
         images = pixels.float() / 255
         if self.config.data.augment:
             images = augment(images, generator=generator)
+        if self.config.data.wander is not None:
+            height, width = images.shape[2:]
+            canvas = self.held.image_shape[1:]
+            corner_px = random_corners(size, (height, width), canvas, generator)
+            images = on_canvas(images, corner_px, canvas)
         return images, index
+
+    def first(self, number: int) -> Float[Tensor, "B C H W"]:
+        """Return the first images as they are stored, in [0, 1]; all processes get the same."""
+        return self.pixels[:number].float() / 255
+
+    def labels(self, index: Int[Tensor, "B"]) -> Int[Tensor, "B"]:
+        """Return the class of each drawn image; -1 where the set does not say, and of a stream."""
+        known = self.held.labels[index.clamp_min(0)].masked_fill(index < 0, -1)
+        return known.to(self.config.run.device)
 
     def stream_state(self) -> StreamState | None:
         """Return where the stream of this process is; None if all images are in memory."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import sys
 import time
-from pathlib import Path
-from typing import Any
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from agents.policies import PointerPolicy, PolicyConfig
 from envs.toy import cue_set
@@ -18,9 +18,14 @@ from foveate.data import ImageSet, load_data
 from foveate.data.captions import Captions, patch_captions
 from foveate.data.pieces import open_source
 from foveate.data.streaming import first_images
-from foveate.finite import not_finite
+from foveate.data.wander import wandered
 from foveate.model import AnyOrderTransformer
-from foveate.model.teachers import teacher_dim
+from foveate.model.teachers import (
+    Teacher,
+    attach_teacher,
+    make_teacher,
+    teacher_dim,
+)
 from foveate.optim import Muon
 from foveate.orders.segments import Fixations
 
@@ -29,7 +34,16 @@ STREAM_EVALUATED = 10_000
 
 
 def load_split(config: TrainConfig, split: str, limit: int | None = None) -> ImageSet:
-    """Load one split of a run's data; ``cue`` is the toy world of ``envs.toy``.
+    """Load one split of a run's data; images that wander are at their fixed places.
+
+    All else is as of :func:`load_stored`.
+    """
+    images, factor = load_stored(config, split, limit), config.data.wander
+    return images if factor is None else wandered(images, factor, config.model.patch_size)
+
+
+def load_stored(config: TrainConfig, split: str, limit: int | None = None) -> ImageSet:
+    """Load one split of a run's data as it is; ``cue`` is the toy world of ``envs.toy``.
 
     Of streamed data it is the first images: STREAM_EVALUATED of them unless limit says otherwise.
     """
@@ -131,7 +145,7 @@ def build(
     """Build model and policy for images of shape (C, H, W), and words of a recipe with tracks."""
     parts = config.parts
     feature_dim = None
-    if parts.target == "features":
+    if parts.takes_features:
         feature_dim = teacher_dim(config.model.teacher, config.model.embed_dim)
     model = AnyOrderTransformer(
         parts.model_config(
@@ -150,8 +164,9 @@ def build(
     ).to(config.run.device)
     if config.policy is not None and not model.config.scannable:
         raise ValueError(
-            "the policy needs a causal stream whose decoder predicts raw pixels without lateral "
-            f"attention, which recipe {config.model.recipe} is not with these options; "
+            "the policy needs a causal stream whose decoder predicts raw pixels, or unseen "
+            "patches' features, without lateral attention, which recipe "
+            f"{config.model.recipe} is not with these options; "
             "add --iterations 0, or for saim and semaim --target pixels"
         )
     check_scans(config, model)
@@ -159,11 +174,32 @@ def build(
     return model, policy.to(config.run.device)
 
 
+def build_teacher(
+    config: TrainConfig,
+    model: AnyOrderTransformer,
+    reference: Float[Tensor, "R C H W"] | None = None,
+) -> Teacher | None:
+    """Build the teacher of a model of features, and attach it; None of all other models.
+
+    Args:
+        config: it names the teacher.
+        model: the student.
+        reference: images by which features are standardized in scans; None = a state says it.
+    """
+    if not model.config.takes_features:
+        return None
+    teacher = make_teacher(config.model.teacher, model, config.run.device, reference)
+    attach_teacher(model, teacher)
+    return teacher
+
+
 def policy_config(options: PolicyTraining | None) -> PolicyConfig:
     """Return the policy's sizes and start; one that never learns is uniformly random."""
     if options is None or options.schedule == "frozen":
         return PolicyConfig(doubt=0.0)
-    return PolicyConfig(doubt=options.doubt)
+    return PolicyConfig(
+        doubt=options.doubt, depth=options.policy_depth, saccade_cost=options.saccade_cost
+    )
 
 
 def check_scans(config: TrainConfig, model: AnyOrderTransformer) -> None:
@@ -206,26 +242,3 @@ def build_optimizers(
         hidden_optimizer,
         torch.optim.AdamW(others, lr=rate, betas=betas, weight_decay=0.0),
     ]
-
-
-def load_weights(
-    model: AnyOrderTransformer, policy: PointerPolicy, state: dict[str, Any], directory: Path
-) -> None:
-    """Load the weights of a checkpoint.
-
-    Raises:
-        ValueError: the checkpoint is of another shape, or holds a weight that is not finite.
-    """
-    try:
-        model.load_state_dict(state["model"])
-        policy.load_state_dict(state["policy"])
-    except (RuntimeError, KeyError, TypeError, AttributeError) as reason:
-        line = str(reason).strip().splitlines()[-1].strip()
-        raise ValueError(
-            f"the checkpoint in {directory} is of another shape than its config: {line}"
-        ) from reason
-    if place := not_finite({name: state[name] for name in ("model", "policy")}):
-        raise ValueError(
-            f"the checkpoint in {directory} holds a weight that is not finite, {place}; "
-            "take an earlier one, or train anew"
-        )

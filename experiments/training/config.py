@@ -61,10 +61,12 @@ class TrainConfig:
             raise ValueError("shard needs --model-optimizer adamw; Muon takes matrices as a whole")
         if self.policy is None or self.policy.agent != "maskable-ppo":
             return
-        if self.data.augment:
-            raise ValueError(
-                "augment needs --agent group-relative; maskable-ppo scans images as they are stored"
-            )
+        for name in ("augment", "wander"):
+            if getattr(self.data, name):
+                raise ValueError(
+                    f"{name} needs --agent group-relative; maskable-ppo scans images as they are "
+                    "stored"
+                )
         if (self.optimization.micro_batches or 1) > 1:
             raise ValueError(
                 "micro_batches needs --agent group-relative; maskable-ppo takes a batch as a whole"
@@ -86,12 +88,17 @@ class TrainConfig:
 
     def _check_parts(self) -> None:
         parts, recipe = self.parts, self.model.recipe
-        if self.data.augment and parts.tracks:
-            raise ValueError("augment moves what words say the place of; leave it out with tracks")
+        for name in ("augment", "wander"):
+            if getattr(self.data, name) and parts.tracks:
+                raise ValueError(
+                    f"{name} moves what words say the place of; leave it out with tracks"
+                )
         if self.data.stream and parts.tracks:
             raise ValueError(
                 f"recipe {recipe} writes words, for which it needs all labels; leave out --stream"
             )
+        if self.data.stream and self.policy is not None and self.policy.reward == "recognition":
+            raise ValueError("reward recognition needs all labels; leave out --stream")
         if self.optimization.prefix_share > 0 and parts.ranks != "any":
             raise ValueError(f"recipe {recipe} takes no tied prefixes; add --prefix-share 0")
         for name in ("budget", "fixation_size"):

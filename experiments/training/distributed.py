@@ -227,7 +227,7 @@ def check_shardable(config: TrainConfig, processes: Processes) -> None:
         raise ValueError(
             f"--shard needs another --order than {config.parts.order}, which looks into the model"
         )
-    if config.parts.target == "features" and config.model.teacher in OWN_DECAY:
+    if config.parts.takes_features and config.model.teacher in OWN_DECAY:
         raise ValueError(
             f"--shard needs a timm model as --teacher; {config.model.teacher} copies the model"
         )

@@ -37,9 +37,16 @@ class ModelOptions:
     pixel_units: PixelUnits | None = None
     """Units of the pixels that are read and predicted: (x - 0.5) / 0.25, or by ImageNet's mean and
     deviation of each channel; None = the recipe's."""
+    start_from: str | None = None
+    """Weights that the model starts from: a run folder, a checkpoint, or a model that ships, as
+    ``scenes``; None = as ``init`` says. With ``--schedule policy_only --warmup-iterations 0`` a
+    policy learns to scan for a model that is there already."""
     teacher: str = "average"
-    """Whose features are predicted (target="features"): ``average``, of the model's own weights
-    over time, ``own``, of these weights as they are, or a timm model."""
+    """Whose features are predicted (targets features and pixels_features): ``average``, of the
+    model's own weights over time, ``own``, of these weights as they are, or a timm model."""
+    feature_weight: float | None = None
+    """Weight of the features' error beside that of the pixels (target="pixels_features"); None =
+    the recipe's."""
     num_colors: int | None = None
     """Entries of the palette (target="colors"); None = the recipe's."""
     patch_size: int = 4
@@ -64,8 +71,10 @@ class ModelOptions:
             if not math.isfinite(value):
                 raise ValueError(f"order_options must be finite numbers, got {name} {value}")
         parts = self.parts
-        if self.teacher != "average" and parts.target != "features":
-            raise ValueError("teacher needs target='features'")
+        if self.teacher != "average" and not parts.takes_features:
+            raise ValueError("teacher needs target='features' or 'pixels_features'")
+        if self.feature_weight is not None and parts.target != "pixels_features":
+            raise ValueError("feature_weight needs target='pixels_features'")
         if self.num_colors is not None and parts.target != "colors":
             raise ValueError("num_colors needs target='colors'")
         if self.pixel_units is not None and parts.reads_colors:
@@ -84,6 +93,7 @@ class ModelOptions:
             "init": self.init,
             "pixel_units": self.pixel_units,
             "decoder_depth": self.decoder_depth,
+            "feature_weight": self.feature_weight,
             "num_colors": self.num_colors,
             # Options of the recipe's order are not those of another.
             "order_options": self.order_options if self.order or self.order_options else None,
@@ -117,7 +127,12 @@ class PolicyTraining:
     """Images scanned by the policy per iteration."""
     reward: str = "auc"
     """Reward per fixation: auc, gain, surprise, ease (envs/rewards.py), or your own,
-    ``MODULE:NAME``."""
+    ``MODULE:NAME``; with target="pixels_features" also auc_pixels and auc_features. recognition
+    needs labels: the fall of the cross-entropy of a linear probe, which learns beside the policy,
+    on what has been seen so far."""
+    saccade_cost: float = 0.0
+    """Taken from the reward per patch of distance between the middles of successive fixations; the
+    first one is free."""
     discount: float = 0.7
     """Discount per fixation."""
     entropy_weight: float = 0.03
@@ -126,6 +141,8 @@ class PolicyTraining:
     """Factor of the model's expected log error in the logits of the untrained policy, which is thus
     a soft uncertainty rule; the factor is learned. 0 = the policy starts uniform, and does not see
     the expected error. With schedule frozen it is 0."""
+    policy_depth: int = 0
+    """Transformer blocks of the policy in which the candidates attend to one another; 0 = none."""
     group: int = 4
     """Scans of the same image that are one another's baseline."""
     num_candidates: int | None = None
@@ -152,6 +169,7 @@ class PolicyTraining:
     def __post_init__(self) -> None:
         check_share(self, "random_share", "discount")
         check_at_least(self, 0, "policy_lr", "entropy_weight", "doubt")
+        check_at_least(self, 0, "policy_depth", "saccade_cost")
         check_at_least(self, 1, "iterations", "batch_size", "policy_every", "alternate_every")
         check_at_least(self, 2, "num_candidates")
         if self.group < 2:
@@ -166,6 +184,10 @@ class PolicyTraining:
         if self.agent == "maskable-ppo" and self.num_candidates is not None:
             raise ValueError(
                 "num_candidates needs --agent group-relative; maskable-ppo chooses among all"
+            )
+        if self.agent == "maskable-ppo" and self.reward == "recognition":
+            raise ValueError(
+                "reward recognition needs --agent group-relative, beside which its probe learns"
             )
         if self.policy_every > 1 and self.schedule not in ("joint", "frozen"):
             raise ValueError("policy_every needs schedule joint or frozen; add --policy-every 1")

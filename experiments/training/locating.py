@@ -7,15 +7,18 @@ from pathlib import Path
 
 from experiments.training.config import TrainConfig
 from experiments.training.run_options import SYNTHETIC
+from foveate.checkpoint import PRETRAINED
 from foveate.data.loading import TORCHVISION_SETS
 
 
 def located(config: TrainConfig) -> TrainConfig:
-    """Return a config whose paths to data hold in any working directory.
+    """Return a config whose paths to data and weights hold in any working directory.
 
-    Names of data sets stay as they are, whatever folders are called.
+    Names of data sets, and of models that ship, stay as they are, whatever folders are called.
     """
-    data = config.data.data
+    start, data = config.model.start_from, config.data.data
+    if start is not None and start not in PRETRAINED:
+        config = config.replace(start_from=os.path.abspath(Path(start).expanduser()))
     if data in SYNTHETIC or "://" in data:
         return config
     if data in TORCHVISION_SETS:

@@ -17,13 +17,21 @@ from experiments.training.wandb_run import open_run
 class RunLog:
     """Writes a line every ``log_every`` iterations, where validated, and at the end.
 
-    Processes other than the first one write nothing.
+    Processes other than the first one write nothing. ``entropy_max`` stands beside ``entropy``:
+    what it would be if the policy found all fixations equally good, nats.
     """
 
     def __init__(
-        self, config: TrainConfig, first: int, seconds_before: float, *, writes: bool
+        self,
+        config: TrainConfig,
+        first: int,
+        seconds_before: float,
+        *,
+        writes: bool,
+        entropy_max: float | None = None,
     ) -> None:
         self.config = config
+        self.entropy_max = entropy_max
         self.writes = writes
         self.started = time.perf_counter() - seconds_before
         self.logged, self.logged_at = time.perf_counter(), first
@@ -75,6 +83,8 @@ class RunLog:
         """
         self.progress.update()
         self.validated = validated or self.validated
+        if self.entropy_max is not None and "entropy" in measured:
+            measured = {**measured, "entropy_max": self.entropy_max}
         if not self.writes or not (at % self.config.run.log_every == 0 or validated or is_last):
             return
         numbers = {"iteration": at, "seconds": round(self.seconds, 2), **measured, **validated}

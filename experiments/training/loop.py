@@ -28,6 +28,7 @@ from experiments.training.distributed import Processes, share_batches
 from experiments.training.locating import located
 from experiments.training.lock import locked
 from experiments.training.log import RunLog
+from experiments.training.policy_learner import most_entropy
 from experiments.training.stopping import StopSignals, name_of
 from experiments.training.trainer import Trainer
 from experiments.training.validation import Validation, validation_of
@@ -105,7 +106,13 @@ def run_loop(config: TrainConfig, processes: Processes) -> Trainer:
     seconds_before = seconds_so_far(config.run.out / "metrics.jsonl", first)
     with (
         # All that may fail does so before the folder is written: else it would hold half a run.
-        RunLog(config, first, seconds_before, writes=processes.is_first) as log,
+        RunLog(
+            config,
+            first,
+            seconds_before,
+            writes=processes.is_first,
+            entropy_max=most_entropy(config, len(trainer.model_learner.fixations)),
+        ) as log,
         StopSignals(has_echo=processes.are_connected) as signals,
     ):
         record = open_folder(config, trainer, commit, changed) if processes.is_first else None

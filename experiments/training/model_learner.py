@@ -17,7 +17,7 @@ from experiments.training.distributed import Processes, load_optimizer, whole
 from experiments.training.updates import clip_and_step
 from foveate.finite import NotFinite
 from foveate.model import AnyOrderTransformer
-from foveate.model.teachers import Teacher, make_teacher
+from foveate.model.teachers import Teacher
 from foveate.optim import CosineDecay, set_rate
 from foveate.orders import check_rank, may_tie, rank_to_order, ranked, tie_prefix
 from foveate.orders.segments import Fixations
@@ -41,6 +41,7 @@ class ModelLearner:
         model: AnyOrderTransformer,
         images: TrainingImages,
         processes: Processes,
+        teacher: Teacher | None = None,
     ) -> None:
         self.config = config
         self.model = model
@@ -48,9 +49,7 @@ class ModelLearner:
         self.processes = processes
         self.optimizers = build_optimizers(config, model)
         self.rate = model_rate(config)
-        self.teacher: Teacher | None = None
-        if model.config.target == "features":
-            self.teacher = make_teacher(config.model.teacher, model, config.run.device)
+        self.teacher = teacher
         if model.config.target == "colors":
             sample = images.held.images[:PALETTE_IMAGES]
             model.palette.copy_(fit_palette(sample, model.config.num_colors, seed=config.run.seed))

@@ -15,12 +15,14 @@ from torch import Tensor
 
 from agents.group_relative import PolicyStep, policy_step
 from agents.policies import PointerPolicy
+from envs.recognition import RecognitionProbe
 from envs.vector import ImageScanVectorEnv
-from experiments.training.batches import Scans, TrainingImages
+from experiments.training.batches import Drawn, Scans, TrainingImages
 from experiments.training.build import policy_config
 from experiments.training.config import TrainConfig
 from experiments.training.distributed import Processes, parameters_together
 from experiments.training.groups import PolicyTraining
+from experiments.training.recognition import ProbeLearner
 from experiments.training.updates import clip, take_step
 from foveate.finite import NotFinite
 from foveate.model import AnyOrderTransformer
@@ -78,6 +80,7 @@ class GroupRelativeLearner:
         policy: PointerPolicy,
         images: TrainingImages,
         processes: Processes,
+        probe: RecognitionProbe | None = None,
     ) -> None:
         self.config = config
         self.options = options
@@ -91,32 +94,19 @@ class GroupRelativeLearner:
         self.fixations = Fixations.squares(model.grid, config.scan.fixation_size)
         self.rate = policy_rate(config, options)
         self.entropy_weight = entropy_bonus(config, options)
+        self.probe_learner: ProbeLearner | None = None
+        if probe is not None:
+            self.probe_learner = ProbeLearner(config, probe, model, images, processes)
 
     def iterate(
         self, at: int, generators: list[torch.Generator], learn: Learn, *, updates: bool
     ) -> dict[str, float]:
         """Scan each image several times; of a batch the advantages have one scale."""
-        config, options = self.config, self.options
-        num_images = config.per_micro_batch(options.batch_size)
-        num_micro_batches = config.optimization.micro_batches or 1
-        batches = [self.images.draw(num_images, generator) for generator in generators]
+        num_micro_batches = self.config.optimization.micro_batches or 1
         with parameters_together(self.model):
-            steps = [
-                policy_step(
-                    self.model,
-                    self.policy,
-                    images,
-                    budget=config.scan.budget,
-                    reward=options.reward,
-                    group=options.group,
-                    discount=options.discount,
-                    entropy_weight=self.entropy_weight(at),
-                    fixations=self.fixations,
-                    num_candidates=options.num_candidates,
-                    generator=generator,
-                )
-                for (images, _), generator in zip(batches, generators, strict=True)
-            ]
+            if self.probe_learner is not None:
+                self.probe_learner.begin(self.fixations, generators)
+            batches, steps = self._scan(at, generators)
         images = [index for _, index in batches]
         measured = self._measured(steps, images)
         if updates:
@@ -126,15 +116,47 @@ class GroupRelativeLearner:
             for step in steps:
                 (step.loss_scaled_by(scale) / num_micro_batches).backward()
             clip(self.policy, self.processes, "policy", images)
+        scans = [(drawn, step.order) for drawn, step in zip(batches, steps, strict=True)]
         try:
-            learn([(drawn, step.order) for drawn, step in zip(batches, steps, strict=True)])
+            learn(scans)
         except NotFinite:
             self.policy.zero_grad()  # Neither of the two learns.
             raise
         if updates:
             set_rate([self.optimizer], self.rate(at))
             take_step(self.policy, [self.optimizer])
+        if self.probe_learner is not None:
+            with parameters_together(self.model):
+                measured["recognized"] = self.probe_learner.learn(scans)
         return measured
+
+    def _scan(
+        self, at: int, generators: list[torch.Generator]
+    ) -> tuple[list[Drawn], list[PolicyStep]]:
+        """Draw the images of each micro-batch, and scan them."""
+        config, options = self.config, self.options
+        num_images = config.per_micro_batch(options.batch_size)
+        batches = [self.images.draw(num_images, generator) for generator in generators]
+        steps = [
+            policy_step(
+                self.model,
+                self.policy,
+                images,
+                budget=config.scan.budget,
+                reward=options.reward,
+                group=options.group,
+                discount=options.discount,
+                entropy_weight=self.entropy_weight(at),
+                fixations=self.fixations,
+                num_candidates=options.num_candidates,
+                generator=generator,
+                saccade_cost=options.saccade_cost,
+                labels=self.images.labels(index),
+                probe=None if self.probe_learner is None else self.probe_learner.probe,
+            )
+            for (images, index), generator in zip(batches, generators, strict=True)
+        ]
+        return batches, steps
 
     def _measured(self, steps: list[PolicyStep], images: list[Tensor]) -> dict[str, float]:
         """Return the means over the scans of all processes.
@@ -162,11 +184,17 @@ class GroupRelativeLearner:
 
     def state(self) -> dict[str, Any]:
         """Return what the next update depends on beside the policy's weights."""
-        return {"policy_optimizer": self.optimizer.state_dict(), "actor_critic": None}
+        state = {"policy_optimizer": self.optimizer.state_dict(), "actor_critic": None}
+        if self.probe_learner is not None:
+            state["recognition"] = self.probe_learner.state()
+        return state
 
     def load(self, state: dict[str, Any]) -> None:
         """Continue from a state."""
         self.optimizer.load_state_dict(state["policy_optimizer"])
+        # A run that was continued with this reward had another before.
+        if self.probe_learner is not None and "recognition" in state:
+            self.probe_learner.load(state["recognition"])
 
 
 class MaskablePPOLearner:
@@ -190,6 +218,7 @@ class MaskablePPOLearner:
             data=images.held,
             budget=config.scan.budget,
             reward=options.reward,
+            saccade_cost=options.saccade_cost,
             fixation_size=config.scan.fixation_size,
         )
         self.ppo = JointPPO(
@@ -251,3 +280,16 @@ def entropy_bonus(config: TrainConfig, options: PolicyTraining) -> CosineDecay:
         end=config.total_iterations,
         floor=LEAST_BONUS,
     )
+
+
+def most_entropy(config: TrainConfig, num_fixations: int) -> float | None:
+    """Return the entropy of a policy that finds all fixations equally good, mean over a scan, nats.
+
+    A fixation is chosen among those that were not made before, or among drawn candidates. None =
+    the run trains no policy.
+    """
+    if config.policy is None:
+        return None
+    budget = config.scan.budget
+    most = config.policy.num_candidates or num_fixations
+    return sum(math.log(min(most, num_fixations - at)) for at in range(budget)) / budget

@@ -88,6 +88,36 @@ PRESETS: dict[str, tuple[str, TrainConfig]] = {
 }
 
 
+PHOTOGRAPHS: dict[str, str | float | None] = {
+    "data": "STL10",
+    "image_size": 96,
+    "depth": 6,
+    "num_candidates": 32,
+    "warmup_batch_size": 64,
+    "warmup_iterations": 1500,
+    "iterations": 4000,
+    **RARE_SCANS,
+    "batch_size": 4,
+}
+"""Photographs of 96 pixels: half the batches of the other presets, since they take the memory, and
+scans that predict 32 patches after each fixation instead of all."""
+
+
+PRESETS |= {
+    f"photos_{num_patches}": (
+        f"Photographs of 96 pixels (STL-10; --data others), periphery, {budget} of {num_patches} "
+        f"patches; {minutes} minutes on one core.",
+        TrainConfig().replace(
+            **PHOTOGRAPHS,
+            out=Path(f"runs/photos_{num_patches}"),
+            patch_size=patch_size,
+            budget=budget,
+        ),
+    )
+    for num_patches, patch_size, budget, minutes in ((144, 8, 36, 65), (256, 6, 48, 100))
+}
+
+
 PRESETS["foveate"] = (
     "As demo: the recipe of this project.",
     DEMO.replace(out=Path("runs/foveate")),

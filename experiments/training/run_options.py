@@ -84,8 +84,8 @@ class DataConfig:
     data_root: Path = Path("data")
     """Where torchvision sets lie or are downloaded to."""
     image_size: ImageSizeOption = None
-    """Resize and center-crop to this side, or to height x width such as 32x64, pixels; None = as
-    they are."""
+    """Resize to this side, or to height x width such as 192x256, pixels. Images of another shape
+    are cropped at both ends; None = as they are."""
     image_column: str | None = None
     """Column of a parquet file that holds the images; None = image, else the only one that may."""
     limit: int | None = None
@@ -104,9 +104,15 @@ class DataConfig:
     """Leave out what cannot be read of a stream, and count it, instead of stopping there."""
     augment: bool = False
     """Random flips and shifts of the training images (kornia)."""
+    wander: float | None = None
+    """Place every image on a gray canvas this many times as high and wide, 1.5 say: training images
+    anywhere, anew whenever they are drawn, and those of evaluations each at a place of its own that
+    stays. The model then sees the canvas. None = images fill what is seen."""
 
     def __post_init__(self) -> None:
         check_at_least(self, 1, "limit")
+        if self.wander is not None and not self.wander > 1:
+            raise ValueError(f"wander must be above 1, such as 1.5, got {self.wander:g}")
         object.__setattr__(self, "image_size", read_image_size(self.image_size))
         if self.data in SYNTHETIC and self.image_column is not None:
             raise ValueError(f"image_column has no effect on {self.data}, which has no columns")

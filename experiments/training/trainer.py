@@ -15,10 +15,10 @@ from jaxtyping import Int
 from torch import Tensor
 
 from agents.policies import PointerPolicy
-from envs.episode import check_reward
 from envs.rewards import reward_named
+from envs.world import check_reward
 from experiments.training.batches import Drawn, Ranked, Scans, TrainingImages, moved, repeated
-from experiments.training.build import build, load_weights
+from experiments.training.build import build, build_teacher
 from experiments.training.config import TrainConfig
 from experiments.training.distributed import Processes, sharded_like, whole
 from experiments.training.groups import PolicyTraining
@@ -28,11 +28,17 @@ from experiments.training.policy_learner import (
     MaskablePPOLearner,
     PolicyLearner,
 )
+from experiments.training.recognition import make_probe
 from experiments.training.skips import Skips
+from experiments.training.weights import load_weights, start_from
+from foveate.checkpoint import checkpoints_in
 from foveate.config import ModelConfig
 from foveate.finite import NotFinite, not_finite
 from foveate.model import AnyOrderTransformer
 from foveate.orders import order_to_rank
+
+REFERENCE_IMAGES = 64
+"""Training images, the first ones, by which a teacher's features are standardized in scans."""
 
 
 class Trainer:
@@ -58,13 +64,22 @@ class Trainer:
             words = self.images.captions.vocabulary.words
             max_words = self.images.captions.encoded.shape[1]
         self.model, self.policy = build(config, self.images.held.image_shape, words, max_words)
+        teacher = build_teacher(config, self.model, self.images.first(REFERENCE_IMAGES))
+        begins = not (config.run.resume and checkpoints_in(config.run.out))
+        if config.model.start_from is not None and begins:
+            start_from(self.model, teacher, config.model.start_from)
+        self.probe = make_probe(config, self.model, self.images, processes)
         if config.policy is not None:
             # A wrong reward is refused before files are written.
-            few = self.images.held.batch(torch.zeros(2, dtype=torch.long), config.run.device)
-            check_reward(config.policy.reward, self.model, few)
+            first = torch.zeros(2, dtype=torch.long)
+            few, labels = (
+                self.images.held.batch(first, config.run.device),
+                self.images.labels(first),
+            )
+            check_reward(config.policy.reward, self.model, few, labels, self.probe)
         if config.run.shard:
             processes.shard(self.model)
-        self.model_learner = ModelLearner(config, self.model, self.images, processes)
+        self.model_learner = ModelLearner(config, self.model, self.images, processes, teacher)
         self.policy_learner: PolicyLearner | None = None
         if config.policy is not None:
             self.policy_learner = self._make_policy_learner(config.policy)
@@ -81,7 +96,9 @@ class Trainer:
         config, model, images = self.config, self.model, self.images
         if options.agent == "maskable-ppo":
             return MaskablePPOLearner(config, options, model, images)
-        return GroupRelativeLearner(config, options, model, self.policy, images, self.processes)
+        return GroupRelativeLearner(
+            config, options, model, self.policy, images, self.processes, self.probe
+        )
 
     @property
     def policy_has_learned(self) -> bool:

@@ -23,6 +23,8 @@ from experiments.training.build import check_stream, load_split
 from experiments.training.distributed import parameters_together
 from experiments.training.trainer import Trainer
 from foveate.model import AnyOrderTransformer
+from foveate.model.collapse import effective_rank, feature_std
+from foveate.model.teachers import AverageTeacher
 from foveate.orders.segments import Fixations
 
 NUM_IMAGES = 64
@@ -39,7 +41,8 @@ class Validation:
     ``validation_auc_uncertainty`` are added, and ``validation_auc_policy`` as soon as a policy has
     begun to learn: the mean normalized error after fixations 1..T, as ``auc``, of uniformly random
     scans, of the fixations where the model expects the largest error, and of the policy's most
-    probable ones.
+    probable ones. Of a model that predicts features of its own ``validation_feature_std`` and
+    ``validation_feature_rank`` tell whether they have collapsed.
     """
 
     def __init__(self, trainer: Trainer) -> None:
@@ -60,6 +63,10 @@ class Validation:
         # Orders and models of one's own might draw from the global generators.
         with torch.random.fork_rng(devices):
             measured = {"validation_loss": self._loss(trainer)}
+            if isinstance(teacher := trainer.model_learner.teacher, AverageTeacher):
+                features = teacher.raw(self.images)
+                measured["validation_feature_std"] = feature_std(features)
+                measured["validation_feature_rank"] = effective_rank(features)
             if not model.config.scannable:
                 return measured
             with parameters_together(model):

@@ -50,11 +50,9 @@ class KeyValueCache:
         more = capacity - self.keys.shape[2]
         return KeyValueCache(F.pad(self.keys, (0, 0, 0, more)), F.pad(self.values, (0, 0, 0, more)))
 
-    def repeat(self, times: int) -> KeyValueCache:
-        """Return an independent cache in which every row stands ``times`` times in succession."""
-        return KeyValueCache(
-            self.keys.repeat_interleave(times, dim=0), self.values.repeat_interleave(times, dim=0)
-        )
+    def take(self, rows: Int[Tensor, "R"]) -> KeyValueCache:
+        """Return an independent cache of the chosen rows; one may be chosen several times."""
+        return KeyValueCache(self.keys.index_select(0, rows), self.values.index_select(0, rows))
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float, Int
@@ -26,10 +26,10 @@ class Prediction:
     """What a decoder says of Q positions."""
 
     values: Float[Tensor, "B Q T"]
-    """Predicted target: normalized pixels, logits of colors, or features."""
+    """Predicted target: normalized pixels, logits of colors, features, or pixels and features."""
     log_error: Float[Tensor, "B Q"] | None
-    """Log of the mean squared error that the model expects of its prediction: its uncertainty.
-    None where the target is not raw pixels."""
+    """Log of the error that the model expects of its prediction: its uncertainty. None where it
+    learns none (``foveate.config.Parts.expects_error``)."""
     states: Float[Tensor, "B Q D"]
     """Final decoder states of the queries."""
 
@@ -70,7 +70,9 @@ class Decoder(nn.Module):
         )
         self.norm = nn.LayerNorm(width)
         self.head = nn.Linear(width, target_dim)
-        self.error_head = nn.Linear(width, 1) if config.predicts_pixels else None
+        self.error_head = nn.Linear(width, 1) if config.expects_error else None
+        if config.target == "features":
+            nn.Module.register_load_state_dict_pre_hook(self, expect_alike)
 
     position: nn.Parameter
     """Of every query: the patch that is to be predicted, (N, D)."""
@@ -112,3 +114,11 @@ class Decoder(nn.Module):
         states = self.norm(queries)
         log_error = None if self.error_head is None else self.error_head(states).squeeze(-1)
         return Prediction(self.head(states), log_error, states)
+
+
+def expect_alike(module: nn.Module, state: dict[str, Any], prefix: str, *_: object) -> None:
+    """Expect the same error everywhere, where a checkpoint of features is from before the head."""
+    head = module.error_head
+    if isinstance(head, nn.Linear) and f"{prefix}head.weight" in state:
+        for name, parameter in head.named_parameters(prefix=f"{prefix}error_head"):
+            state.setdefault(name, torch.zeros_like(parameter))

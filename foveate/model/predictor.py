@@ -21,6 +21,7 @@ from foveate.model.encoder import PatchEncoder
 from foveate.model.initialization import start_as_xavier
 from foveate.model.tracks import TrackReader
 from foveate.orders import check_rank, rank_to_order
+from foveate.patches import UNSEEN_GRAY
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,13 @@ class AnyOrderPredictor(PatchEncoder):
         """
         prediction: Prediction = self.decoder(layers, positions, shared_counts(counts))
         return prediction
+
+    def picture(self, values: Float[Tensor, "*B T"]) -> Float[Tensor, "*B P"]:
+        """Return predicted patches as pixels in [0, 1], not clamped; gray if none are predicted."""
+        pixels = self.target.pixels_in(values)
+        if pixels is None:
+            return values.new_full((*values.shape[:-1], self.config.patch_dim), UNSEEN_GRAY)
+        return self.denormalize(pixels)
 
     # --- each patch in turn
 

@@ -22,6 +22,23 @@ CACHED_VALUES = 2**18
 (1.4 times as fast as 256 rows of 64 patches in one piece)."""
 
 
+def bytes_per_row(model: AnyOrderTransformer, num_opened: int) -> int:
+    """Memory that one row of a scan takes at most, with what is predicted and judged of it, bytes.
+
+    Of each patch there are the truth, predictions before and after a step, their errors, and the
+    activations of a decoder block; of each token its keys and values, old and new.
+
+    Args:
+        model: who scans; its numbers take 4 bytes.
+        num_opened: patches that are revealed.
+    """
+    config, decoder = model.config, model.decoder
+    num_layers = config.depth + len(decoder.blocks)
+    tokens = model.num_always + num_opened + 1
+    patches = model.num_patches * (6 * decoder.head.out_features + 16 * config.embed_dim)
+    return 4 * (patches + 4 * num_layers * tokens * config.embed_dim)
+
+
 @dataclass
 class Scan:
     """A batch of scans in progress.
@@ -34,6 +51,8 @@ class Scan:
     """Embedded patches; each row depends on its own pixels alone."""
     content: Float[Tensor, "B D"]
     """Encoder state of the token revealed last: the causal summary of all that has been seen."""
+    content_sum: Float[Tensor, "B D"]
+    """Sum of the encoder states of all that has been seen, periphery and patches."""
     encoder_caches: list[KeyValueCache]
     decoder_caches: list[KeyValueCache]
     lengths: Int[Tensor, "B"]
@@ -42,6 +61,13 @@ class Scan:
     """Room for tokens in a row; one more place takes the padding."""
     at: CachePlace | None = None
     """Where the newest tokens went; its mask is None as long as all rows are equally long."""
+
+    @property
+    def mean_content(self) -> Float[Tensor, "B D"]:
+        """Mean encoder state of periphery and patches seen; without either the start token's."""
+        # The start token is among the lengths, and not in the sum.
+        number = (self.lengths - 1).unsqueeze(1)
+        return torch.where(number > 0, self.content_sum / number.clamp_min(1), self.content)
 
     @classmethod
     @torch.no_grad()
@@ -63,6 +89,7 @@ class Scan:
             model=model,
             patches=patches,
             content=always[:, 0],
+            content_sum=torch.zeros_like(always[:, 0]),
             encoder_caches=empty_caches(model.encoder, always, capacity + 1),
             decoder_caches=[
                 KeyValueCache.empty(like, capacity + 1) for _ in model.decoder_blocks()
@@ -70,7 +97,10 @@ class Scan:
             lengths=torch.zeros(len(images), dtype=torch.long, device=images.device),
             capacity=capacity,
         )
-        for token in always.split(1, dim=1):
+        start, *periphery = always.split(1, dim=1)
+        scan._append(start, None)
+        scan.content_sum = torch.zeros_like(scan.content_sum)  # The start token shows nothing.
+        for token in periphery:
             scan._append(token, None)
         return scan
 
@@ -80,9 +110,11 @@ class Scan:
         always, patches = self.model.embed(images)
         self.patches = self.patches.masked_scatter(rows.view(-1, 1, 1), patches)
         self.lengths = self.lengths.masked_fill(rows, 0)
-        for token in always.split(1, dim=1):
+        for number, token in enumerate(always.split(1, dim=1)):
             tokens = torch.zeros_like(self.patches[:, :1])
             self._append(tokens.masked_scatter(rows.view(-1, 1, 1), token), rows.unsqueeze(1))
+            if number == 0:
+                self.content_sum = self.content_sum.masked_fill(rows.unsqueeze(1), 0.0)
 
     @torch.no_grad()
     def reveal(
@@ -138,26 +170,28 @@ class Scan:
             queries = block(queries, keys[rows], values[rows], mask)
         return self.model.decoder.read_out(queries)
 
-    def repeat(self, times: int) -> Scan:
-        """Return an independent scan in which every row stands ``times`` times in succession."""
+    def take(self, rows: Int[Tensor, "R"]) -> Scan:
+        """Return an independent scan of the chosen rows; one may be chosen several times."""
         at = self.at
         if at is not None:
             mask = at.may_attend
-            at = CachePlace(
-                at.place.repeat_interleave(times, dim=0),
-                at.length,
-                None if mask is None else mask.repeat_interleave(times, dim=0),
-            )
+            at = CachePlace(at.place[rows], at.length, None if mask is None else mask[rows])
         return Scan(
             model=self.model,
-            patches=self.patches.repeat_interleave(times, dim=0),
-            content=self.content.repeat_interleave(times, dim=0),
-            encoder_caches=[cache.repeat(times) for cache in self.encoder_caches],
-            decoder_caches=[cache.repeat(times) for cache in self.decoder_caches],
-            lengths=self.lengths.repeat_interleave(times, dim=0),
+            patches=self.patches.index_select(0, rows),
+            content=self.content[rows],
+            content_sum=self.content_sum[rows],
+            encoder_caches=[cache.take(rows) for cache in self.encoder_caches],
+            decoder_caches=[cache.take(rows) for cache in self.decoder_caches],
+            lengths=self.lengths[rows],
             capacity=self.capacity,
             at=at,
         )
+
+    def repeat(self, times: int) -> Scan:
+        """Return an independent scan in which every row stands ``times`` times in succession."""
+        rows = torch.arange(len(self.content), device=self.content.device)
+        return self.take(rows.repeat_interleave(times))
 
     def make_room(self, num_patches: int) -> None:
         """Make sure that so many more patches can be revealed in every row."""
@@ -177,6 +211,8 @@ class Scan:
             self.model.decoder_blocks(), self.decoder_caches, memories, strict=True
         ):
             cache.write(self.at.place, *reader.keys_values(memory))
+        states = layers[-1] if present is None else layers[-1] * present.unsqueeze(-1)
+        self.content_sum = self.content_sum + states.sum(1)
         if present is None:
             self.content = layers[-1][:, -1]
         else:

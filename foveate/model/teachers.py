@@ -1,4 +1,4 @@
-"""Teachers: whose features a model predicts with target="features".
+"""Teachers: whose features a model predicts.
 
 A frozen timm model, or the student's own weights: their running average, or as they are.
 """
@@ -17,11 +17,12 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from foveate.model.encoder import PatchEncoder
+from foveate.targets import Features, FeatureSource
 
 
 @runtime_checkable
-class Teacher(Protocol):
-    """What a trainer asks of a teacher."""
+class Teacher(FeatureSource, Protocol):
+    """What a trainer asks of a teacher, beside what a target asks."""
 
     @property
     def feature_dim(self) -> int:
@@ -29,15 +30,11 @@ class Teacher(Protocol):
         ...
 
     def __call__(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B N F"]:
-        """Return a feature of every patch of the student's grid, without gradient."""
+        """Return a feature of every patch of the student's grid, without gradient, to train on."""
         ...
 
     def update(self, student: PatchEncoder) -> None:
         """Follow the student, after each of its steps."""
-        ...
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return what a resumed run needs."""
         ...
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -45,6 +42,8 @@ class Teacher(Protocol):
         ...
 
 
+MOMENTS = "feature_moments"
+"""Key of deviation and mean in a teacher's state; earlier states have none."""
 OWN_DECAY = {"average": 0.996, "own": 0.0}
 """Teachers of the student's own weights, and how much of their average each step keeps."""
 
@@ -52,16 +51,30 @@ OWN_DECAY = {"average": 0.996, "own": 0.0}
 class AverageTeacher:
     """The exponential moving average of the student's weights.
 
-    Features are those of the last layer, all patches visible, standardized over the batch: what all
-    patches share teaches nothing, and without its removal the cosine is near 1 from the start.
+    Features are those of the last layer, all patches visible, standardized: what all patches share
+    teaches nothing, and without its removal the cosine is near 1 from the start. In training the
+    mean and deviation are the batch's. In a scan, whose errors must not depend on the other images
+    of the batch, they are those of reference images, by the weights of that time.
 
     Reference: data2vec (Baevski et al. 2022, arXiv 2202.03555), Sec. 3.3: normalized targets of an
     averaged teacher. SemAIM (Song et al. 2024, arXiv 2312.10457) offers both, and decay 0.
+
+    Args:
+        student: whose weights are averaged; it is copied.
+        decay: how much of the average each step keeps.
+        reference: images in [0, 1]; None = mean and deviation come with the state that is loaded.
     """
 
-    def __init__(self, student: PatchEncoder, decay: float = OWN_DECAY["average"]) -> None:
+    def __init__(
+        self,
+        student: PatchEncoder,
+        decay: float = OWN_DECAY["average"],
+        reference: Float[Tensor, "R C H W"] | None = None,
+    ) -> None:
         self.average = AveragedModel(student, multi_avg_fn=get_ema_multi_avg_fn(decay))
         self.average.eval().requires_grad_(False)
+        self.reference = reference
+        self._moments: Float[Tensor, "2 1 1 F"] | None = None
 
     @property
     def feature_dim(self) -> int:
@@ -74,22 +87,63 @@ class AverageTeacher:
 
     @torch.no_grad()
     def __call__(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B N F"]:
-        """Return a feature of every patch, without gradient."""
-        tokens = self._encoder.features(images)[-1]
+        """Return a feature of every patch, standardized over the batch, without gradient."""
+        tokens = self.raw(images)
         deviation, mean = torch.std_mean(tokens, dim=(0, 1), keepdim=True)
         return (tokens - mean) / (deviation + 1e-6)
+
+    @torch.no_grad()
+    def raw(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B N F"]:
+        """Return a feature of every patch before it is standardized, without gradient."""
+        return self._encoder.features(images)[-1]
+
+    @torch.no_grad()
+    def of_each(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B N F"]:
+        """Return a feature of every patch, standardized as the reference, without gradient.
+
+        Raises:
+            ValueError: there are no reference images, and no state that knows of them.
+        """
+        deviation, mean = self.moments()
+        return (self.raw(images) - mean) / (deviation + 1e-6)
+
+    @torch.no_grad()
+    def moments(self) -> Float[Tensor, "2 1 1 F"]:
+        """Return deviation and mean of each feature over the reference, by the weights of now.
+
+        Raises:
+            ValueError: as of :meth:`of_each`.
+        """
+        if self._moments is None:
+            if self.reference is None:
+                raise ValueError(
+                    "the teacher knows no mean and deviation of its features: its checkpoint is "
+                    "from before features could be scanned; train anew"
+                )
+            tokens = self.raw(self.reference)
+            self._moments = torch.stack(torch.std_mean(tokens, dim=(0, 1), keepdim=True))
+        return self._moments
 
     def update(self, student: PatchEncoder) -> None:
         """Follow the student, after each of its steps."""
         self.average.update_parameters(student)
+        if self.reference is not None:
+            self._moments = None
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the averaged weights."""
-        return self.average.state_dict()
+        """Return the averaged weights, and, if they are known, the moments of their features."""
+        state = self.average.state_dict()
+        if self._moments is None and self.reference is None:
+            return state
+        return {**state, MOMENTS: self.moments()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from averaged weights."""
-        self.average.load_state_dict(state)
+        weights = {name: value for name, value in state.items() if name != MOMENTS}
+        self.average.load_state_dict(weights)
+        moments = state.get(MOMENTS)
+        device = next(self.average.parameters()).device
+        self._moments = None if moments is None else moments.to(device)
 
 
 class TimmTeacher:
@@ -148,6 +202,10 @@ class TimmTeacher:
             maps = patches.transpose(1, 2).unflatten(2, (rows, cols))
         return F.interpolate(maps, self.grid, mode="bilinear").flatten(2).transpose(1, 2)
 
+    def of_each(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B N F"]:
+        """Return the same, as its features depend on no other image."""
+        return self(images)
+
     def update(self, student: PatchEncoder) -> None:
         """Stay as it is."""
 
@@ -186,8 +244,40 @@ def check_timm_name(name: str) -> None:
         )
 
 
-def make_teacher(name: str, student: PatchEncoder, device: str = "cpu") -> Teacher:
-    """Build ``average``, ``own`` (the weights as they are), or a timm model by name."""
+def make_teacher(
+    name: str,
+    student: PatchEncoder,
+    device: str = "cpu",
+    reference: Float[Tensor, "R C H W"] | None = None,
+) -> Teacher:
+    """Build ``average``, ``own`` (the weights as they are), or a timm model by name.
+
+    Args:
+        name: whose features.
+        student: whose weights are averaged, and whose grid the features lie on.
+        device: where a timm model runs.
+        reference: images by which the student's own features are standardized in scans.
+    """
     if name in OWN_DECAY:
-        return AverageTeacher(student, OWN_DECAY[name])
+        return AverageTeacher(student, OWN_DECAY[name], reference)
     return TimmTeacher(name, student.grid, device=device)
+
+
+def attach_teacher(model: PatchEncoder, teacher: Teacher) -> None:
+    """Let a model take what it is to predict from a teacher: in scans, and where none is given.
+
+    The teacher does not become a part of the model: it stays on its device when the model moves.
+
+    Raises:
+        ValueError: the model predicts no features, or features of another width.
+    """
+    if not isinstance(model.target, Features):
+        raise ValueError(
+            f"target={model.config.target!r} has no teacher; 'features' and 'pixels_features' have"
+        )
+    if teacher.feature_dim != model.config.feature_dim:
+        raise ValueError(
+            f"the model predicts {model.config.feature_dim} features, the teacher has "
+            f"{teacher.feature_dim}; give one of that width"
+        )
+    model.target.teacher = teacher

@@ -18,6 +18,7 @@ from foveate.model.decoder import Prediction
 from foveate.model.encoder import take
 from foveate.model.predictor import AnyOrderPredictor
 from foveate.orders import check_rank, order_to_rank, rank_to_order
+from foveate.targets import Features
 
 
 class AnyOrderTransformer(AnyOrderPredictor):
@@ -61,7 +62,7 @@ class AnyOrderTransformer(AnyOrderPredictor):
             num_steps: steps supervised per image, drawn at random; None = all, from the
                 empty prefix on. Own queries take all.
             generator: randomness of steps and targets, on the CPU; own queries have none.
-            features: what is predicted of each patch with target="features".
+            features: of each patch, for a target that holds features; None = the teacher's.
             anchors: the patches at which tracks of words start; None = no words.
             words: the words of each track; -1 = padding.
 
@@ -153,18 +154,24 @@ class AnyOrderTransformer(AnyOrderPredictor):
     def targets(
         self, images: Float[Tensor, "B C H W"], features: Float[Tensor, "B N F"] | None = None
     ) -> Num[Tensor, "B N S"]:
-        """Return what is to be predicted of every patch, or the features that are given.
+        """Return what is to be predicted of every patch.
+
+        Args:
+            images: pixels in [0, 1].
+            features: those of a target that holds features; None = the teacher's.
 
         Raises:
-            ValueError: the target takes no features, or what it returns is not of patches.
+            ValueError: the target takes no features, has no teacher, or what it returns is not of
+                patches.
         """
-        if features is not None:
-            if not self.config.takes_features:
-                raise ValueError(f"target={self.config.target!r} takes no features")
-            return features
         # In half precision the values of flat patches would be amplified noise.
         with torch.autocast(images.device.type, enabled=False):
-            targets = self.target.of(images)
+            if features is None:
+                targets = self.target.of(images)
+            elif isinstance(self.target, Features):
+                targets = self.target.of(images, features)
+            else:
+                raise ValueError(f"target={self.config.target!r} takes no features")
         if targets.ndim != 3 or targets.shape[:2] != (len(images), self.num_patches):
             wanted = f"({len(images)}, {self.num_patches}, values)"
             raise ValueError(
@@ -179,11 +186,11 @@ class AnyOrderTransformer(AnyOrderPredictor):
         targets: Num[Tensor, "B Q S"],
         predicted: Bool[Tensor, "B Q"] | None = None,
     ) -> Float[Tensor, ""]:
-        """Mean loss of the predictions, and, of raw pixels, the likelihood of its uncertainty.
+        """Mean loss of the predictions, and, if it is expected, the likelihood of its uncertainty.
 
         ``mean(e) + w * mean(e.detach() * exp(-s) + s)``: the second term is smallest at
-        s = log E[e], the expected error itself (an exponential likelihood), and leaves the pixels'
-        gradient alone.
+        s = log E[e], the expected error itself (an exponential likelihood), and leaves the
+        gradient of the values alone.
 
         Args:
             prediction: of Q patches.
@@ -204,7 +211,7 @@ class AnyOrderTransformer(AnyOrderPredictor):
 
     def predict_scan(
         self, images: Float[Tensor, "B C H W"], rank: Int[Tensor, "B N"], num_steps: int
-    ) -> Float[Tensor, "B S N P"]:
+    ) -> Float[Tensor, "B S N T"]:
         """Predict every patch after each of the first steps of an order, in one parallel pass.
 
         Args:
@@ -213,7 +220,8 @@ class AnyOrderTransformer(AnyOrderPredictor):
             num_steps: steps taken, S = num_steps + 1.
 
         Returns:
-            Normalized pixels; entry t has seen the patches of rank < t.
+            Values of the target, such as normalized pixels; entry t has seen the patches of
+            rank < t.
         """
         self.check_scannable()
         check_rank(rank, self.num_patches)
@@ -238,13 +246,14 @@ class AnyOrderTransformer(AnyOrderPredictor):
 
         A fixation is a patch, (B, T), or a segment, (B, T, K), padded with -1.
 
-        Squared raw-pixel error summed over the unseen patches: the error of the canvas that shows
-        true pixels where the scan has been and the prediction elsewhere. Entry 0 is 1.
+        The target's loss summed over the unseen patches; of raw pixels the squared error of the
+        canvas that shows true pixels where the scan has been and the prediction elsewhere. Entry 0
+        is 1.
         """
         rank, num_steps = order_to_rank(order, self.num_patches), order.shape[1]
-        targets = self.patchify(self.normalize(images)).unsqueeze(1)
         predicted = self.predict_scan(images, rank, num_steps)
-        remaining = unseen_error(predicted, targets, ~self._seen(rank, num_steps)).sum(-1)
+        targets, unseen = self.targets(images).unsqueeze(1), ~self._seen(rank, num_steps)
+        remaining = unseen_error(self.target, predicted, targets, unseen).sum(-1)
         return remaining / remaining[:, :1].clamp_min(1e-12)
 
     @staticmethod
@@ -257,19 +266,23 @@ class AnyOrderTransformer(AnyOrderPredictor):
     def reconstructions(
         self, images: Float[Tensor, "B C H W"], order: Int[Tensor, "B T *K"]
     ) -> Float[Tensor, "B S C H W"]:
-        """Draw the canvas after 0..T fixations, in [0, 1]: the truth where seen, else predicted."""
+        """Draw the canvas after 0..T fixations, in [0, 1]: the truth where seen, else predicted.
+
+        Where features alone are predicted, which cannot be drawn, it is gray instead.
+        """
         rank, num_steps = order_to_rank(order, self.num_patches), order.shape[1]
-        predicted = self.denormalize(self.predict_scan(images, rank, num_steps))
+        predicted = self.picture(self.predict_scan(images, rank, num_steps))
         seen = self._seen(rank, num_steps).unsqueeze(-1)
         canvas = torch.where(seen, self.patchify(images).unsqueeze(1), predicted.clamp(0, 1))
         return self.unpatchify(canvas.flatten(0, 1)).unflatten(0, canvas.shape[:2])
 
     def check_scannable(self) -> None:
-        """Raise ValueError unless any position can be predicted, as pixels, after any fixation."""
+        """Raise ValueError unless any position can be predicted, and its error, at any time."""
         if not self.config.scannable:
             raise ValueError(
-                "only a causal stream whose decoder predicts raw pixels, without lateral "
-                "attention, can scan; this model has "
+                "only a causal stream whose decoder predicts raw pixels, or, with "
+                "queries='unseen', features, without lateral attention, can scan; this model has "
                 f"stream={self.config.stream!r}, decoder_depth={self.config.decoder_depth}, "
-                f"lateral={self.config.lateral!r}, target={self.config.target!r}"
+                f"lateral={self.config.lateral!r}, target={self.config.target!r}, "
+                f"queries={self.config.queries!r}"
             )

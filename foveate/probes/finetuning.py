@@ -9,9 +9,9 @@ from __future__ import annotations
 import copy
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -64,21 +64,32 @@ class FineTuneConfig:
                 raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
 
 
-class Classifier(nn.Module):
-    """A model and a linear layer on the mean of its last layer's patch tokens."""
+class Headed(nn.Module):
+    """A model and a linear layer on features of its last layer."""
+
+    def __init__(self, model: AnyOrderTransformer, num_classes: int) -> None:
+        super().__init__()
+        self.model = model
+        self.head = nn.Linear(model.config.embed_dim, num_classes)
+
+
+class Classifier(Headed):
+    """Classifies by the mean of the last layer's patch tokens."""
 
     def __init__(self, model: AnyOrderTransformer, num_classes: int, attention: Attention) -> None:
-        super().__init__()
-        self.model, self.attention = model, attention
-        self.head = nn.Linear(model.config.embed_dim, num_classes)
+        super().__init__(model, num_classes)
+        self.attention = attention
 
     def forward(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B K"]:
         """Logits of every class."""
         return self.head(self.model.features(images, self.attention)[-1].mean(1))
 
 
+Tuned = TypeVar("Tuned", bound=Headed)
+
+
 def layer_decay_groups(
-    classifier: Classifier, *, learning_rate: float, layer_decay: float, weight_decay: float
+    classifier: Headed, *, learning_rate: float, layer_decay: float, weight_decay: float
 ) -> list[dict[str, Any]]:
     """Parameter groups whose learning rates fall from the last layer to the first.
 
@@ -146,6 +157,19 @@ def fine_tune(
             )
         return total
 
+    return tune(classifier, loss, len(images), config, learning_rate=learning_rate, seed=seed)
+
+
+def tune(
+    classifier: Tuned,
+    loss: Callable[[Tensor], Tensor],
+    num_images: int,
+    config: FineTuneConfig,
+    *,
+    learning_rate: float,
+    seed: int,
+) -> Tuned:
+    """Minimize a loss of image indices in all weights of a classifier, with layer decay."""
     optimizer = torch.optim.AdamW(
         layer_decay_groups(
             classifier,
@@ -157,12 +181,32 @@ def fine_tune(
     descend(
         optimizer,
         loss,
-        torch.arange(len(images)),
+        torch.arange(num_images),
         epochs=config.epochs,
         batch_size=config.batch_size,
         generator=torch.Generator().manual_seed(seed),
     )
     return classifier.eval()
+
+
+def best_rate(
+    rates: Sequence[float],
+    train: Callable[[float], Tuned],
+    reached: Callable[[Tuned], float],
+) -> tuple[float, float, Tuned]:
+    """Train with every learning rate, at least one, and return what reached most.
+
+    Returns:
+        What it reached, its rate, and the classifier.
+    """
+    best: tuple[float, float, Tuned] | None = None
+    for rate in rates:
+        tuned = train(rate)
+        value = reached(tuned)
+        if best is None or value > best[0]:
+            best = value, rate, tuned
+    assert best is not None, "FineTuneConfig has at least one learning rate"
+    return best
 
 
 def fine_tune_probe(
@@ -185,15 +229,16 @@ def fine_tune_probe(
     fit, held = (torch.from_numpy(part) for part in hold_out(train.labels.numpy(), seed))
     device = next(model.parameters()).device
     fit_images = train.take(fit)
-    best: tuple[float, float, Classifier] | None = None
-    for rate in config.learning_rates:
-        tuned = fine_tune(model, fit_images, config, learning_rate=rate, seed=seed)
+
+    def held_accuracy(tuned: Classifier) -> float:
         predicted = predict(tuned, lambda index: train.batch(index, device=device), held)
-        reached = score(predicted, train.labels[held].numpy())[0]
-        if best is None or reached > best[0]:
-            best = reached, rate, tuned
-    assert best is not None, "FineTuneConfig has at least one learning rate"
-    reached, rate, tuned = best
+        return score(predicted, train.labels[held].numpy())[0]
+
+    reached, rate, tuned = best_rate(
+        config.learning_rates,
+        lambda rate: fine_tune(model, fit_images, config, learning_rate=rate, seed=seed),
+        held_accuracy,
+    )
     predicted = predict(
         tuned, lambda index: test.batch(index, device=device), torch.arange(len(test))
     )

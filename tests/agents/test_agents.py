@@ -30,6 +30,7 @@ from envs.toy import BUDGET, CUE, PLACES, cue_images
 from foveate.checkpoint import load_model
 from foveate.config import ModelConfig
 from foveate.model import AnyOrderTransformer
+from foveate.orders.saccades import path_length
 from foveate.orders.segments import Fixations
 
 
@@ -76,6 +77,7 @@ def step(
     policy: PointerPolicy,
     images: Tensor,
     num_candidates: int | None = None,
+    saccade_cost: float = 0.0,
 ) -> PolicyStep:
     return policy_step(
         model,
@@ -88,14 +90,20 @@ def step(
         entropy_weight=0.0,
         num_candidates=num_candidates,
         generator=torch.Generator().manual_seed(0),
+        saccade_cost=saccade_cost,
     )
 
 
+@pytest.mark.parametrize(("depth", "cost"), [(0, 0.0), (1, 0.02)])
 def test_the_policy_gradient_never_reaches_the_encoder(
-    model: AnyOrderTransformer, policy: PointerPolicy, images: Tensor
+    depth: int, cost: float, model: AnyOrderTransformer, images: Tensor
 ) -> None:
+    torch.manual_seed(2)
+    config = PolicyConfig(hidden_dim=8, depth=depth, saccade_cost=cost)
+    policy = PointerPolicy(model.config.embed_dim, config)
+    torch.nn.init.normal_(policy.score.weight)
     model.zero_grad(set_to_none=True)
-    step(model, policy, images).loss.backward()
+    step(model, policy, images, saccade_cost=cost).loss.backward()
     assert all(p.grad is None for p in model.parameters())
     assert all(
         p.grad is not None and p.grad.abs().sum() > 0
@@ -184,6 +192,88 @@ def test_an_untrained_policy_is_its_doubt(
     rule = scan_with(UncertaintyAgent(), model, images, 4)
     if doubt:
         torch.testing.assert_close(scan_with(PolicyAgent(fresh), model, images, 4), rule)
+
+
+@pytest.mark.parametrize("depth", [0, 2])
+def test_an_untrained_policy_knows_what_saccades_cost(
+    depth: int, model: AnyOrderTransformer, images: Tensor
+) -> None:
+    """By the factor of its doubt: the cost of the way, over the largest gain that is expected."""
+    config = PolicyConfig(saccade_cost=0.01, depth=depth)
+    fresh = PointerPolicy(model.config.embed_dim, config)
+    episode = Episode(model, images, budget=3)
+    episode.step(torch.arange(5))
+    seen = episode.observe()
+    assert seen.distance is not None
+    assert seen.expected_gain is not None
+    gain = seen.expected_gain.where(seen.selectable, torch.zeros(()))
+    power = gain.square() * (-2 * 0.01 * seen.distance / gain.amax(1, keepdim=True)).exp()
+    probability = fresh.distribution(seen).probs.detach()
+    torch.testing.assert_close(probability, power / power.sum(1, keepdim=True))
+    with pytest.raises(ValueError, match="make the environment with saccade_cost"):
+        fresh(dataclasses.replace(seen, distance=None))
+
+
+def test_a_policy_without_the_new_parts_has_the_weights_of_old_checkpoints() -> None:
+    names = set(PointerPolicy(16, PolicyConfig(doubt=0.0)).state_dict())
+    parts = {name.rsplit(".", 1)[0] for name in names}
+    assert parts == {"candidate_norm", "candidate", "context", "hidden.1", "score"}
+
+
+def test_candidates_attend_to_one_another_whatever_their_order_and_not_to_the_visited(
+    observation: Observation,
+) -> None:
+    torch.manual_seed(0)
+    policy = PointerPolicy(16, PolicyConfig(hidden_dim=8, depth=2))
+    torch.nn.init.normal_(policy.score.weight)
+    scores = policy(observation)
+    order = torch.tensor([5, 2, 0, 4, 3, 1])
+    moved = dataclasses.replace(
+        observation,
+        query_states=observation.query_states[:, order],
+        selectable=observation.selectable[:, order],
+    )
+    torch.testing.assert_close(policy(moved), scores[:, order])
+    states = observation.query_states.clone()
+    states[:, 4:] = states[:, 4:].flip(-1)
+    visited = policy(dataclasses.replace(observation, query_states=states))
+    torch.testing.assert_close(visited, scores)
+
+
+@pytest.mark.parametrize("depth", [0, 2])
+def test_with_depth_one_candidate_matters_to_another_beyond_the_mean_of_all(
+    depth: int, observation: Observation
+) -> None:
+    """Two change by opposite amounts, which leaves the mean as it was."""
+    torch.manual_seed(0)
+    policy = PointerPolicy(16, PolicyConfig(hidden_dim=8, depth=depth))
+    policy.candidate_norm = torch.nn.Identity()
+    torch.nn.init.normal_(policy.score.weight)
+    states = observation.query_states.clone()
+    change = torch.randn(3, 16)
+    states[:, 2], states[:, 3] = states[:, 2] + change, states[:, 3] - change
+    changed = dataclasses.replace(observation, query_states=states)
+    difference = (policy(changed) - policy(observation))[:, 0].detach().abs()
+    assert bool((difference > 1e-4).all()) == (depth > 0)
+
+
+@pytest.mark.parametrize("cost", [0.0, 0.004, 1e3])
+def test_the_uncertainty_rule_subtracts_what_the_saccade_costs(
+    cost: float, model: AnyOrderTransformer, images: Tensor
+) -> None:
+    """Of patches at any price the nearest: along a row it goes one by one."""
+    episode = Episode(model, images, budget=4)
+    for _ in range(4):
+        seen = episode.observe()
+        assert seen.distance is not None
+        assert seen.expected_gain is not None
+        value = seen.expected_gain - cost * seen.distance
+        best = value.masked_fill(~seen.selectable, -torch.inf).argmax(1)
+        chosen = UncertaintyAgent(cost)(episode)
+        assert torch.equal(chosen, best)
+        episode.step(chosen)
+    if cost == 1e3:
+        assert (path_length(episode.order, model.grid) == 3).all()
 
 
 def test_the_factor_of_doubt_is_learned_and_its_gradient_stays_with_the_policy(

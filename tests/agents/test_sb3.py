@@ -17,10 +17,11 @@ import envs
 from agents.baselines import scan_with
 from agents.joint_ppo import AfterRollout, JointPPO, minibatch_size
 from agents.policies import PolicyAgent, PolicyConfig
-from agents.sb3 import PointerActorCriticPolicy, ScanVecEnv
+from agents.sb3 import PointerActorCriticPolicy, ScanVecEnv, as_observation
 from envs.toy import CUE
 from foveate.data import ImageSet
 from foveate.model import AnyOrderTransformer
+from foveate.orders.saccades import path_length
 
 
 @pytest.fixture
@@ -80,6 +81,32 @@ def test_joint_ppo_is_what_its_docstring_says(model: AnyOrderTransformer, data: 
     assert joint.optimizer.param_groups[0]["lr"] == 0.01
     assert joint.ppo.ent_coef == 0.4
     assert any(not torch.equal(before[name], value) for name, value in joint.state_dict().items())
+
+
+def test_joint_ppo_pays_for_saccades_and_its_pointer_sees_their_length(
+    model: AnyOrderTransformer, data: ImageSet
+) -> None:
+    config = PolicyConfig(hidden_dim=8, depth=1, saccade_cost=0.3)
+    env = envs.ImageScanVectorEnv(4, model=model, data=data, budget=3, saccade_cost=0.3)
+    joint = JointPPO(env, discount=0.6, policy=config, seed=0)
+    before = {name: value.clone() for name, value in joint.pointer.state_dict().items()}
+    learned: list[tuple[torch.Tensor, torch.Tensor]] = []
+    measured = joint.step(
+        0, lambda *scans: learned.append(scans), learning_rate=0.01, entropy_weight=0.0
+    )
+    ((index, order),) = learned
+    curve = model.error_curve(data.batch(index), order)[:, 1:]
+    paid = -curve.sum(1) - 0.3 * path_length(order, model.grid)
+    assert measured["return"] == pytest.approx(float(paid.mean()), rel=1e-4)
+    learned_parts = {n for n, v in joint.pointer.state_dict().items() if not v.equal(before[n])}
+    assert {"caution", "doubt", "blocks.0.attn.qkv.weight"} <= learned_parts
+    # Its logits are those of the native policy on the same scans.
+    observation, _ = env.reset(seed=1)
+    tensors, _ = joint.ppo.policy.obs_to_tensor(observation)
+    assert env.episode is not None
+    torch.testing.assert_close(
+        joint.pointer(as_observation(tensors)), joint.pointer(env.episode.observe())
+    )
 
 
 def test_autoreset_must_be_on(model: AnyOrderTransformer, data: ImageSet) -> None:

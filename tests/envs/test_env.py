@@ -117,6 +117,28 @@ def test_observations_ignore_unseen_patches_unless_there_is_a_periphery(
         assert same(row(observation, 0), row(observation, 1))
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_cost_of_saccades_is_paid_and_told_as_in_an_episode(
+    model: AnyOrderTransformer, data: ImageSet
+) -> None:
+    """Distances are observed where they cost something, and only there."""
+    options: dict[str, Any] = {"model": model, "data": data, "budget": 3}
+    assert "distance" not in envs.ImageScanEnv(**options).observation_space.spaces
+    with pytest.raises(ValueError, match="saccade_cost must be"):
+        envs.ImageScanEnv(**options, saccade_cost=-1.0)
+    env = gym.make("foveate/ImageScan-v0", **options, saccade_cost=0.2).unwrapped
+    check_env(env, skip_render_check=True)
+    check_env_for_sb3(env)
+    observation, _ = env.reset(options={"index": 4})
+    episode = envs.Episode(model, data.batch(torch.tensor([4])), budget=3, saccade_cost=0.2)
+    for patch in (0, 11, 1):
+        seen = episode.observe()
+        np.testing.assert_allclose(observation["distance"], seen.distance[0], atol=1e-5)
+        np.testing.assert_allclose(observation["expected_gain"], seen.expected_gain[0], atol=1e-5)
+        observation, reward, *_ = env.step(patch)
+        assert reward == pytest.approx(float(episode.step(torch.tensor([patch]))), abs=1e-5)
+
+
 def same(one: Any, other: Any) -> bool:
     if isinstance(one, dict):
         return all(same(one[name], other[name]) for name in one)

@@ -216,6 +216,50 @@ def test_observations_do_not_depend_on_unseen_patches(images: Tensor) -> None:
         assert torch.equal(getattr(observations[0], field), getattr(observations[1], field)), field
 
 
+@pytest.mark.parametrize("reward", ["auc", "gain"])
+def test_a_saccade_costs_by_its_length(
+    reward: str, model: AnyOrderTransformer, images: Tensor
+) -> None:
+    """On 3 x 4 patches: the first is free, then by hand; a new image begins anew."""
+    options = {"budget": 4, "reward": reward}
+    free = Episode(model, images, **options)
+    costly = Episode(model, images, **options, saccade_cost=0.5)
+    # From the corner two to the right, down and left by (1, 2), and there again.
+    for patch, length in ((0, 0.0), (2, 2.0), (4, 5**0.5), (4, 0.0)):
+        observed = costly.observe().distance
+        assert observed is not None
+        torch.testing.assert_close(observed[:, patch], torch.full((5,), length))
+        chosen = torch.full((5,), patch)
+        torch.testing.assert_close(costly.step(chosen), free.step(chosen) - 0.5 * length)
+    again = torch.tensor([True, False, True, True, True])
+    costly.restart(~again, images[:1])
+    observed = costly.observe().distance
+    assert observed is not None
+    assert observed[1].eq(0).all()
+    assert observed[0, 11] == pytest.approx(10**0.5)
+
+
+def test_the_expected_gain_is_a_share_of_the_first_error_for_each_fixation_left(
+    model: AnyOrderTransformer, images: Tensor
+) -> None:
+    """Before the first fixation all patches together gain the budget; so does a new image."""
+
+    def gain(episode: Episode) -> Tensor:
+        expected = episode.observe().expected_gain
+        assert expected is not None
+        return expected
+
+    episode = Episode(model, images, budget=3)
+    total = episode.observe().log_error.exp().sum(1, keepdim=True)
+    torch.testing.assert_close(gain(episode).sum(1), torch.full((5,), 3.0))
+    episode.step(torch.arange(5))
+    expected = 2 * episode.observe().log_error.exp() / total
+    torch.testing.assert_close(gain(episode), expected)
+    episode.restart(torch.arange(5) < 2, images[2:4])
+    torch.testing.assert_close(gain(episode)[:2].sum(1), torch.full((2,), 3.0))
+    torch.testing.assert_close(gain(episode)[2:], expected[2:])
+
+
 def test_unknown_rewards_are_refused_with_a_suggestion(
     model: AnyOrderTransformer, images: Tensor
 ) -> None:

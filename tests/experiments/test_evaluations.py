@@ -13,9 +13,11 @@ import numpy as np
 import pytest
 import torch
 
+from agents.baselines import UncertaintyAgent
 from experiments import record, runs
 from experiments.evaluation.compare import compare
 from experiments.evaluation.compare_result import Comparison
+from experiments.evaluation.contenders import Scanners
 from experiments.evaluation.draw import draw
 from experiments.evaluation.intervals import gap_interval, mean_interval
 from experiments.evaluation.probe import probe
@@ -23,8 +25,9 @@ from experiments.evaluation.probe_questions import NoLabels, Questions
 from experiments.evaluation.report import present
 from experiments.runs import Run, load_run
 from experiments.tables import read_object, set_aside, write_json, written_whole
-from experiments.training.build import build, load_weights
+from experiments.training.build import build
 from experiments.training.config import TrainConfig
+from experiments.training.weights import load_weights
 from foveate.data import ImageSet
 from foveate.data.splits import Fingerprint
 from foveate.probes import knn_probes, linear_probe
@@ -50,6 +53,16 @@ def run(tmp_path: Path) -> Run:
     config = TrainConfig().replace(data="cue", budget=3, out=tmp_path, **SIZES)
     model, policy = build(config, (1, 8, 8))
     return Run(tmp_path, config, model.eval(), policy.eval(), 0)
+
+
+def test_the_rule_with_the_cost_is_compared_where_saccades_cost_something(run: Run) -> None:
+    assert run.saccade_cost == 0
+    assert "uncertainty_near" not in Scanners.of(run.model, (), (), run.saccade_cost).agents
+    costly = replace(run, config=run.config.replace(saccade_cost=0.25))
+    agents = Scanners.of(run.model, (), (), costly.saccade_cost).agents
+    assert agents["uncertainty_near"] == UncertaintyAgent(0.25)
+    alone = replace(run, config=run.config.replace(iterations=0, budget=12))
+    assert alone.saccade_cost == 0
 
 
 # --- which images

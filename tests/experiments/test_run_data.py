@@ -5,11 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 from image_files import encoded, numbered, numbers, write_parquet, write_tar
 
-from experiments.training.batches import make_stream
+from experiments.runs import load_run
+from experiments.training.batches import TrainingImages, make_stream
 from experiments.training.build import check_stream, load_split
 from experiments.training.distributed import Processes
+from experiments.training.loop import train
 from experiments.training.presets import PRESETS
 from foveate.data import scenes
 
@@ -53,3 +56,46 @@ def test_damage_is_skipped_where_it_is_asked_for(tmp_path: Path) -> None:
     )
     with pytest.raises(ValueError, match="skip_damaged goes with --stream"):
         SMOKE.replace(skip_damaged=True)
+
+
+def test_images_wander_in_memory_as_in_a_stream(tmp_path: Path) -> None:
+    """Each evaluated image has its place; the training draws other places all the time."""
+    file, images = tmp_path / "set.parquet", [numbered(n) for n in range(30)]
+    write_parquet(file, images, split=["train", "val", "test"] * 10)
+    still = SMOKE.replace(data=str(file), patch_size=3)
+    config = still.replace(wander=2)
+    streamed = config.replace(stream=True, channels=1)
+    for split in scenes.SPLITS:
+        loaded, first = load_split(config, split), load_split(config, split, 3)
+        assert loaded.image_shape == (1, 12, 12)
+        assert torch.equal(loaded.images[:3], first.images)
+        assert loaded.fingerprints == load_split(still, split).fingerprints
+        bits = [
+            set(map(bytes, each.images.numpy())) for each in (loaded, load_split(streamed, split))
+        ]
+        assert bits[0] == bits[1]
+        assert len(bits[0]) == 10
+    for chosen in (config, streamed):
+        training = TrainingImages(chosen.replace(warmup_batch_size=4), Processes.started("cpu"))
+        generator = torch.Generator().manual_seed(0)
+        drawn = torch.cat([training.draw(4, generator)[0] for _ in range(20)])
+        # Rows below the number are 7 throughout, and all around is gray.
+        is_image = ((255 * drawn).round() == 7).flatten(1)
+        assert (is_image.sum(1) == 30).all()
+        assert len(is_image.unique(dim=0)) > 30
+
+
+def test_a_run_is_evaluated_where_its_images_wander(tmp_path: Path) -> None:
+    config = SMOKE.replace(
+        out=tmp_path / "run", image_size=None, wander=1.5, warmup_iterations=1, iterations=1,
+        evaluate_every=None, report=False, limit=16,
+    )  # fmt: skip
+    train(config)
+    run = load_run(config.run.out)
+    assert run.model.config.image_size == (48, 48)
+    assert torch.equal(run.split("test", 5).images, load_split(config, "test", 5).images)
+
+
+def test_a_canvas_that_patches_do_not_divide_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"canvas of 41 x 41 .* patches of 4 x 4; take 1\.375"):
+        load_split(PRESETS["smoke"][1].replace(wander=1.28), "test", 2)

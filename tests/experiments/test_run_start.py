@@ -12,9 +12,10 @@ from experiments import runs
 from experiments.training.build import build
 from experiments.training.config import TrainConfig
 from experiments.training.distributed import Processes
+from experiments.training.loop import train
 from experiments.training.presets import PRESETS
 from experiments.training.trainer import Trainer
-from foveate.checkpoint import Found
+from foveate.checkpoint import Found, load_model
 
 
 @pytest.mark.parametrize(("written", "expected"), [({}, "timm"), ({"init": "xavier"}, "xavier")])
@@ -50,3 +51,28 @@ def test_a_run_that_goes_on_says_how_it_started_not_how_its_recipe_starts_now() 
     state = trainer.state()
     trainer.load({**state, "model_config": {**state["model_config"], "init": "timm"}})
     assert trainer.state()["model_config"]["init"] == "timm"
+
+
+def test_a_policy_learns_to_scan_for_the_model_of_another_run(tmp_path: Path) -> None:
+    """The start is needed at the start alone: the run goes on without it."""
+    short = PRESETS["smoke"][1].replace(report=False, limit=64, evaluate_every=None, threads=1)
+    first, then = tmp_path / "first", tmp_path / "then"
+    train(short.replace(out=first, schedule="frozen"))
+    weights = load_model(first).state_dict()
+    afterwards = short.replace(
+        out=then, start_from=str(first), schedule="policy_only", warmup_iterations=0, stop_after=2
+    )
+    trainer = train(afterwards)
+    first.rename(tmp_path / "gone")
+    assert trainer.iteration == 2
+    trainer = train(afterwards.replace(resume=True, stop_after=None))
+    assert trainer.iteration == 4
+    torch.testing.assert_close(trainer.model.state_dict(), weights, rtol=0, atol=0)
+
+
+def test_a_model_of_other_sizes_is_no_start() -> None:
+    config = PRESETS["smoke"][1].replace(start_from="cue", limit=32)
+    with pytest.raises(ValueError, match=r"in cue cannot be the start.*patch_size 2, not 4"):
+        Trainer(config, Processes.started("cpu"))
+    with pytest.raises(ValueError, match="no checkpoint"):
+        Trainer(config.replace(start_from="nowhere"), Processes.started("cpu"))

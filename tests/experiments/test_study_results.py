@@ -20,6 +20,8 @@ from experiments.benchmarks.streaming import bench_data
 from experiments.benchmarks.timing import BenchResult
 from experiments.benchmarks.training import bench_train
 from experiments.evaluation.decode import Decoded, DecodeResult, Searched
+from experiments.evaluation.knowing_result import KnowingResult
+from experiments.evaluation.knowing_rows import Difference, Known, Mean
 from experiments.evaluation.orders import compare_orders
 from experiments.evaluation.orders_result import OrderRow, OrderRun, OrdersResult
 from experiments.evaluation.pages import RECORDS, RESULTS, read_result
@@ -27,7 +29,7 @@ from experiments.evaluation.read import Reading, ReadResult
 from experiments.evaluation.study import StudyResult, StudyRow, study
 from experiments.evaluation.torture_result import TortureResult, TortureRow
 from experiments.orders import OrdersConfig
-from experiments.record import keep_result, keep_run
+from experiments.record import RecordConfig, keep_result, keep_run, write_story
 from experiments.study import StudyConfig
 from experiments.tables import Result, Table
 from foveate.model.parallel_decoding import DecodingSchedule
@@ -164,7 +166,39 @@ TORTURE = TortureResult(
         TortureRow(trials="kills", tried=3, right=2, lost=1, tracebacks=0, skipped=0, seconds=2.5),
     ),
 )
-ALL: list[Result] = [READ, DECODE, STUDY, BENCH, BENCH_ENV, orders_result(), TORTURE]
+KNOWING = KnowingResult(
+    known=(
+        Known(
+            model="policy",
+            order="random",
+            after=4,
+            read_out="seen, linear",
+            accuracy=Mean(mean=0.5, ci95=(0.4, 0.6), per_seed=(0.4, 0.6)),
+            policy_minus=Difference(
+                mean=0.125,
+                ci95=(0.1, 0.15),
+                ci95_seeds=None,
+                ci95_images=(0.0, 0.25),
+                per_seed=(0.1, 0.15),
+            ),
+        ),
+    ),
+    taught=(),
+    areas=(),
+    data="scenes",
+    num_patches=64,
+    budget=4,
+    periphery=2,
+    iterations=(4, 4),
+    seeds=(0, 1),
+    train_images=100,
+    test_images=50,
+    area_images=40,
+    threads=1,
+    commit=COMMIT,
+    options={"seeds": [0, 1]},
+)
+ALL: list[Result] = [READ, DECODE, STUDY, BENCH, BENCH_ENV, orders_result(), TORTURE, KNOWING]
 
 
 def test_every_kind_of_result_is_tried() -> None:
@@ -336,9 +370,13 @@ def test_the_record_of_a_run_has_no_paths_of_the_machine(tmp_path: Path) -> None
     assert json.loads((folder / "compare.json").read_text())["options"] == {"judge": "judge"}
     assert (folder / "metrics.jsonl").read_text() == "{}\n"
     replace(READ, options={"against": "/tmp/igpt", "limit": 3}).write(tmp_path / "read.json")
+    (tmp_path / "read.png").write_bytes(b"picture")
     folder, tables = keep_result(tmp_path / "read.json", tmp_path, "other")
     assert ReadResult.read(folder / "result.json").options == {"against": "igpt", "limit": 3}
     assert tables == READ.to_markdown()
+    assert (folder / "result.png").read_bytes() == b"picture"
+    write_story(RecordConfig(result=tmp_path / "read.json", slug="other"), folder, tables)
+    assert "](result.png)" in (folder / "README.md").read_text()
 
 
 def test_a_table_is_shown_in_html_as_it_reads() -> None:

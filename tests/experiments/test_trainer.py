@@ -20,6 +20,7 @@ from experiments.training.presets import PRESETS
 from experiments.training.trainer import Trainer
 from experiments.training.updates import clip_and_step
 from foveate.model import AnyOrderTransformer
+from foveate.orders.saccades import path_length
 
 TINY = PRESETS["smoke"][1].replace(
     embed_dim=16, num_heads=2, depth=1, limit=32, warmup_batch_size=2
@@ -47,6 +48,23 @@ def patch_updates(monkeypatch: pytest.MonkeyPatch, stand_in: object) -> None:
     monkeypatch.setattr(model_learner, "clip_and_step", stand_in)
     monkeypatch.setattr(policy_learner, "clip", stand_in)
     monkeypatch.setattr(policy_learner, "take_step", lambda *_: None)
+
+
+# --- the reward
+
+
+@pytest.mark.parametrize("agent", ["group-relative", "maskable-ppo"])
+def test_saccades_cost_the_policy_that_attends_over_candidates(agent: str) -> None:
+    """The return is minus the errors, and minus the cost of the way of the same scans."""
+    options = {"saccade_cost": 0.5, "policy_depth": 1, "warmup_iterations": 1, "budget": 3}
+    trainer = trainer_of(WITH_POLICY.replace(agent=agent, **options))
+    assert trainer.policy.saccade_cost == 0.5
+    assert len(trainer.policy.blocks) == 1
+    trainer.step()
+    measured = trainer.step()
+    ((_, order),) = trainer.scans
+    length = float(path_length(order, trainer.model.grid).mean())
+    assert measured["return"] == pytest.approx(-3 * measured["auc"] - 0.5 * length, rel=1e-4)
 
 
 # --- schedules

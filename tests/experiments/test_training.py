@@ -299,12 +299,16 @@ def test_a_checkpoint_of_another_shape_is_named(tmp_path: Path) -> None:
         {"stream": True, "image_size": 8, "recipe": "git"},
         {"stream": True, "image_size": 8, "agent": "maskable-ppo"},
         {"augment": True, "agent": "maskable-ppo"},
+        {"wander": 1.5, "agent": "maskable-ppo"},
+        {"wander": 1.5, "recipe": "git"},
+        {"wander": 1.0},
         {"teacher": "own"},
         {"num_colors": 8},
     ],
 )
 def test_configs_out_of_range_are_refused(change: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=r"must|needs|no effect|lies beyond|takes no|goes with"):
+    message = r"must|needs|no effect|lies beyond|takes no|goes with|leave it out"
+    with pytest.raises(ValueError, match=message):
         TrainConfig().replace(**change)
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from envs.episode import Episode, check_reward
+from envs.episode import Episode
+from envs.world import check_reward
 from experiments.cli import run
 from experiments.evaluation.scanpaths import make_agent
 from experiments.training.presets import own_preset

@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from image_files import encoded, numbered, numbers
+from PIL import Image
 
 from foveate.data import load_data, scenes
+from foveate.data.decoding import ImageSize
 from foveate.data.streaming import ImageStream, first_images
 
 FILES = [encoded(numbered(n)) for n in range(30)]
@@ -291,3 +295,19 @@ def test_mixed_sizes_are_brought_to_height_and_width(tmp_path: Path) -> None:
     assert load_data(str(file), image_size=(4, 8)).image_shape == (1, 4, 8)
     batch = next(ImageStream(file, image_size=(4, 8), batch_size=2))
     assert batch.images.shape == (2, 3, 4, 8)
+
+
+@pytest.mark.parametrize(("size", "whole"), [((12, 16), True), ((16, 12), False), (12, False)])
+def test_height_x_width_of_the_images_shape_keeps_all_of_them(
+    tmp_path: Path, size: ImageSize, whole: bool
+) -> None:
+    """Black above white, with gray at both ends, which squares and upright images lose."""
+    pixels = np.full((120, 160), 60, np.uint8)
+    pixels[:60, 20:140], pixels[60:, 20:140] = 0, 255
+    file = write(tmp_path / "set", image=[encoded(Image.fromarray(pixels))] * 30)
+    drawn = load_data(str(file), image_size=size).images[0, 0]
+    batch = next(ImageStream(file, image_size=size, batch_size=2, channels=1))
+    assert torch.equal(batch.images[0, 0], drawn)
+    assert drawn[[0, -1], 6].tolist() == [0, 255]
+    ends = [abs(pixel - 60) < 5 for pixel in drawn[[0, -1]][:, [0, -1]].flatten().tolist()]
+    assert ends == [whole] * 4

@@ -8,13 +8,17 @@ import numpy as np
 import pytest
 import torch
 from image_files import picture, share_of
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 from PIL import Image
 
 from foveate.drawing import (
     UNSEEN_GRAY,
+    draw_scanpath,
     error_curves,
     fixation_heatmaps,
     fixation_shares,
+    numbered_steps,
     scanpath_animation,
     scanpath_sheet,
     seen_canvas,
@@ -45,17 +49,64 @@ def test_shown_steps_end_with_the_budget() -> None:
     assert shown_steps(16) == [1, 5, 8, 12, 16]
 
 
+def test_long_scanpaths_number_the_first_every_kth_and_the_last() -> None:
+    assert numbered_steps(20) == set(range(1, 21))
+    assert numbered_steps(36) == {1, 3, 5, *range(2, 37, 2)}
+    assert numbered_steps(64) == {1, 2, 3, 4, *range(5, 65, 5), 64}
+    assert len(numbered_steps(1000)) == 25
+
+
+@pytest.mark.parametrize(("grid", "budget"), [((12, 16), 48), ((16, 16), 255), ((2, 3), 5)])
+@pytest.mark.parametrize("panel_px", [80, 288])
+def test_numbers_do_not_overlap_and_the_first_is_there(
+    grid: tuple[int, int], budget: int, panel_px: int
+) -> None:
+    figure = Figure(figsize=(panel_px / 72, panel_px / 72), dpi=72)
+    renderer = FigureCanvasAgg(figure).get_renderer()  # type: ignore[no-untyped-call]
+    axis = figure.add_axes((0, 0, 1, 1))
+    image = torch.zeros(1, 48, 48)
+    order = torch.randperm(grid[0] * grid[1], generator=torch.Generator().manual_seed(0))[:budget]
+    draw_scanpath(axis, image, order, grid, budget)
+    written = [text.get_text() for text in axis.texts]
+    assert written[0] == "1"
+    # Every fixation is a number or a dot, and all but the first are reached by a saccade.
+    assert len(written) + len(axis.lines) == budget + budget - 1
+    boxes = [text.get_window_extent(renderer) for text in axis.texts]
+    for place, box in enumerate(boxes):
+        assert box.height > 7.5
+        for other in boxes[:place]:
+            across = min(box.x1, other.x1) - max(box.x0, other.x0)
+            down = min(box.y1, other.y1) - max(box.y0, other.y0)
+            assert min(across, down) < 0.5
+    if panel_px == 288:
+        assert set(written) == {str(step) for step in numbered_steps(budget)}
+
+
 @pytest.mark.parametrize("chans", [1, 3])
-def test_sheets_and_animations(chans: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize("labels", [None, ["a sheep", "a name that is longer than the picture is"]])
+def test_sheets_and_animations(chans: int, labels: list[str] | None, tmp_path: Path) -> None:
+    """Beside a label, a sheet of 2 rows of 3 columns is of panels and lines of text alone."""
     images = torch.rand(2, chans, 8, 12)
     order = torch.tensor([[0, 3, 5], [2, 1, 4]])
     canvas = torch.rand(2, 4, chans, 8, 12)
-    scanpath_sheet(images, order, canvas, GRID, tmp_path / "sheet.png", errors=torch.rand(2, 4))
-    with Image.open(tmp_path / "sheet.png") as sheet:
-        assert np.asarray(sheet).std() > 10
-    scanpath_animation(images, order, canvas, GRID, tmp_path / "scan.gif")
+    errors, margin = torch.rand(2, 4), 16 if labels else 0
+    scanpath_sheet(
+        images, order, canvas, GRID, tmp_path / "sheet.png", errors=errors, labels=labels
+    )
+    # 12 pixels become 288, and 8 become 192; small panels have (192 - 4 - 16) / 2 = 86 rows.
+    picture(tmp_path / "sheet.png", margin + 288 + 16 + 3 * (129 + 4) - 4, 16 + 2 * (192 + 4))
+    scanpath_animation(images, order, canvas, GRID, tmp_path / "scan.gif", labels=labels)
     with Image.open(tmp_path / "scan.gif") as scan:
         assert scan.n_frames == 4  # type: ignore[attr-defined]
+        assert scan.size == (16 + 2 * (192 + 4) - 4, margin + 16 + 3 * (128 + 4) - 4)
+        frames = []
+        for step in range(4):
+            scan.seek(step)
+            frames.append(np.asarray(scan.convert("RGB")).astype(int))
+    # The white frame around the latest fixation, patch 3 of the first image, is there alone.
+    top, left = margin + 16 + 64, 16
+    edge = [float(frame[top + 20 : top + 44, left].mean()) for frame in frames]
+    assert [brightness > 220 for brightness in edge] == [False, False, True, False]
 
 
 def test_heat_maps_are_bright_where_the_scanpaths_fixate(tmp_path: Path) -> None:

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from foveate.config import ModelConfig
 from foveate.model import AnyOrderTransformer
-from foveate.model.teachers import AverageTeacher, TimmTeacher, make_teacher, teacher_dim
+from foveate.model.scanning import Scan
+from foveate.model.teachers import (
+    AverageTeacher,
+    TimmTeacher,
+    attach_teacher,
+    make_teacher,
+    teacher_dim,
+)
 
 
 def student() -> AnyOrderTransformer:
@@ -44,6 +53,58 @@ def test_its_features_are_standardized_and_without_gradient() -> None:
     assert not features.requires_grad
     torch.testing.assert_close(features.mean((0, 1)), torch.zeros(16), atol=1e-4, rtol=0)
     torch.testing.assert_close(features.std((0, 1)), torch.ones(16), atol=1e-3, rtol=0)
+
+
+def test_in_scans_features_are_standardized_by_the_reference_of_the_weights_of_now() -> None:
+    model, reference = student(), torch.rand(8, 1, 8, 8)
+    teacher = AverageTeacher(model, decay=0.0, reference=reference)
+    before = teacher.of_each(reference)
+    torch.testing.assert_close(before, teacher(reference))
+    torch.testing.assert_close(teacher.of_each(reference[:1]), before[:1])
+    teacher(torch.zeros(2, 1, 8, 8))  # Training batches leave no trace.
+    torch.testing.assert_close(teacher.of_each(reference[:1]), before[:1])
+    for _ in range(2):
+        with torch.no_grad():
+            model.encoder.blocks[0].mlp.fc1.weight.mul_(3.0)
+        teacher.update(model)
+    torch.testing.assert_close(teacher.of_each(reference), teacher(reference))
+    loaded = AverageTeacher(model)
+    loaded.load_state_dict(teacher.state_dict())
+    assert torch.equal(loaded.of_each(reference), teacher.of_each(reference))
+
+
+def test_a_state_without_moments_loads_but_scans_nothing() -> None:
+    images, teacher = torch.rand(2, 1, 8, 8), AverageTeacher(student())
+    old = {name: value for name, value in teacher.average.state_dict().items()}
+    teacher.load_state_dict(old)
+    assert teacher.state_dict().keys() == old.keys()
+    with pytest.raises(ValueError, match="knows no mean and deviation of its features"):
+        teacher.of_each(images)
+
+
+def test_a_teacher_is_attached_to_models_of_features_of_its_width() -> None:
+    pixels = student()
+    with pytest.raises(ValueError, match="target='pixels' has no teacher"):
+        attach_teacher(pixels, AverageTeacher(pixels))
+    model = AnyOrderTransformer(replace(pixels.config, target="features", feature_dim=8))
+    with pytest.raises(ValueError, match="predicts 8 features, the teacher has 16"):
+        attach_teacher(model, AverageTeacher(pixels))
+
+
+def test_a_checkpoint_of_features_from_before_errors_were_expected_loads() -> None:
+    """It expects the same error everywhere. One of pixels has always had a head, and needs it."""
+    for target, width in (("features", 16), ("pixels", None)):
+        config = replace(student().config, target=target, feature_dim=width)
+        model = AnyOrderTransformer(config)
+        old = {name: v for name, v in model.state_dict().items() if "error_head" not in name}
+        if target == "pixels":
+            with pytest.raises(RuntimeError, match="error_head"):
+                model.load_state_dict(old)
+            continue
+        model.load_state_dict(old)
+        log_error = Scan.start(model, torch.rand(2, 1, 8, 8), 3).predict().log_error
+        assert log_error is not None
+        assert log_error.eq(0).all()
 
 
 @pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "resnet18"])

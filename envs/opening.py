@@ -1,0 +1,45 @@
+"""What a step of an episode may open."""
+
+from __future__ import annotations
+
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from foveate.orders.ranks import first_repeat
+
+
+def check_opening(
+    patches: Int[Tensor, "B K"],
+    num_patches: int,
+    done: Bool[Tensor, "B"],
+    budget: int,
+    among: Int[Tensor, "B Q"] | None = None,
+) -> None:
+    """Raise ValueError unless each row may open these patches, padded with -1.
+
+    Args:
+        patches: what is to be opened.
+        num_patches: patches of an image, N.
+        done: whether a row's budget is spent.
+        budget: fixations per episode.
+        among: the patches of all candidates, one of which must be opened; None = any patches.
+    """
+    if bool(done.any()):
+        row = int(done.nonzero()[0])
+        raise ValueError(
+            f"the budget of {budget} fixations is spent (row {row}); start a new episode"
+        )
+    least = 0 if patches.shape[1] == 1 else -1
+    is_outside = ((patches < least) | (patches >= num_patches)).any(1)
+    if bool(is_outside.any()):
+        row = int(is_outside.nonzero()[0])
+        raise ValueError(
+            f"a patch must lie in 0..{num_patches - 1}; row {row} opens {patches[row].tolist()}"
+        )
+    if (repeat := first_repeat(patches)) is not None:
+        row = repeat[0]
+        raise ValueError(f"row {row} opens a patch twice at once: {patches[row].tolist()}")
+    if among is not None:
+        is_decoded = (among.unsqueeze(2) == patches.unsqueeze(1)).any(1)
+        if not bool((is_decoded | (patches < 0)).all()):
+            raise ValueError("with num_candidates the next patch must be one of the candidates")

@@ -1,0 +1,65 @@
+"""What a comparison says of the policy: has it collapsed, or nearly, and is it worth its learning?
+
+Significant differences can be small: the size of what was won is judged as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from experiments.evaluation.compare_result import OrderErrors
+from experiments.evaluation.diagnostics import Diagnostics
+
+IMAGE_INDEPENDENT = ("best_fixed", "other_image")
+"""Controls that know nothing of the image; a policy that looks at it must beat them."""
+RULES = ("uncertainty", "uncertainty_near")
+"""Agents that learn nothing and do not see the image before they fixate it: what a learned policy
+must beat to be worth its learning."""
+LEAST_GAP = 0.1
+"""Share of the gap from random to the oracle below which a policy has won next to nothing."""
+LEAST_PERCENTILE = 0.55
+"""Percentile of the chosen fixation below which it is chosen as at random."""
+LEAST_OWN_SHARE = 0.1
+"""Share of what is won over random that another image's path loses, below which the path hardly
+depends on the image. Runs that look had 0.46 to 0.91."""
+
+
+def not_beaten(rows: Mapping[str, OrderErrors], controls: Iterable[str]) -> tuple[str, ...]:
+    """Return the controls that may be as good as the policy, or better."""
+    intervals = {name: rows[name].minus_policy_ci95 for name in controls if name in rows}
+    return tuple(name for name, each in intervals.items() if each is not None and each[0] <= 0)
+
+
+def is_behind(row: OrderErrors) -> bool:
+    """Whether the policy is surely worse than an order."""
+    return row.minus_policy_ci95 is not None and row.minus_policy_ci95[1] < 0
+
+
+def own_share(rows: Mapping[str, OrderErrors]) -> float | None:
+    """Share of the policy's lead over random that it loses on the path of another image.
+
+    None = there is no other image, or no lead.
+    """
+    if "other_image" not in rows or rows["random"].minus_policy <= 0:
+        return None
+    return rows["other_image"].minus_policy / rows["random"].minus_policy
+
+
+def nearly_collapsed(
+    rows: Mapping[str, OrderErrors], gap: float | None, diagnostics: Diagnostics
+) -> tuple[str, ...]:
+    """Return the signs by which a policy has won too little, whatever is significant.
+
+    Args:
+        rows: all orders.
+        gap: share of the gap from random to the best oracle that was run; None = there is none.
+        diagnostics: of the policy.
+    """
+    signs = {
+        "gap_closed": (gap, LEAST_GAP),
+        "chosen_percentile": (diagnostics.chosen_percentile, LEAST_PERCENTILE),
+        "own_share": (own_share(rows), LEAST_OWN_SHARE),
+    }
+    return tuple(
+        name for name, (value, least) in signs.items() if value is not None and value < least
+    )

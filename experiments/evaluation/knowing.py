@@ -1,0 +1,100 @@
+"""Seeing and teaching: three runs a seed are trained, and asked what they know."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import torch
+
+from experiments.evaluation.knowing_measure import measured
+from experiments.evaluation.knowing_picture import draw_knowing
+from experiments.evaluation.knowing_plan import POLICY, RANDOM, Asked, Plan
+from experiments.evaluation.knowing_result import KnowingResult
+from experiments.evaluation.knowing_rows import Measured, area_rows, known_rows, taught_rows
+from experiments.evaluation.orders import check_answerable
+from experiments.evaluation.recognition_paths import OF_THE_POLICY
+from experiments.evaluation.report import present
+from experiments.evaluation.scanpaths import AGENTS
+from experiments.run_folder import FREE_ON_RESUME, git_commit
+from experiments.runs import Run
+from experiments.tables import written_whole
+from experiments.training.build import set_threads
+from experiments.training.config import TrainConfig
+from experiments.training.loop import finished_run
+from foveate.choices import check_name
+from foveate.orders import ORDERINGS
+from foveate.orders.semantic import SEMANTIC
+
+FREE = {*FREE_ON_RESUME, "seed"}
+"""Options of the training that do not shape the result of all seeds."""
+
+
+def study_knowing(
+    common: TrainConfig, asked: Asked, *, seeds: Sequence[int], out: Path
+) -> KnowingResult:
+    """Train the three runs of every seed, or take those that are there, and ask what they know.
+
+    Args:
+        common: a joint training of model and policy.
+        asked: of the policy's model; that of random scans is asked after ``policy`` and ``random``.
+        seeds: of training.
+        out: folder of the runs; finished ones are kept, others resumed.
+
+    Raises:
+        ValueError: the training is not joint, what is asked has no answer, the data has no labels,
+            or a run that is there has another config.
+    """
+    for name in asked.orders:
+        check_name("order", name, (*OF_THE_POLICY, *AGENTS, *ORDERINGS, *SEMANTIC))
+    set_threads(common.run.threads)
+    check_answerable(common, asked.train_limit, asked.test_limit)
+    runs: dict[str, list[Measured]] = {POLICY: [], RANDOM: []}
+    for seed in seeds:
+        plan = Plan.of(common, seed, out)
+        run = finished_run(plan.policy)
+        runs[POLICY].append(measured(run, asked))
+        finished_run(plan.random)
+        crossed = finished_run(plan.random_then_policy)
+        runs[RANDOM].append(measured(crossed, replace(asked, orders=(POLICY, RANDOM))))
+    return result_of(runs, run, asked, seeds)
+
+
+def result_of(
+    runs: dict[str, list[Measured]], run: Run, asked: Asked, seeds: Sequence[int]
+) -> KnowingResult:
+    """Return the result of all seeds' runs, ``run`` being one of them."""
+    first = runs[POLICY][0]
+    config = run.config
+    return KnowingResult(
+        known=known_rows(runs),
+        taught=taught_rows(runs),
+        areas=area_rows(runs),
+        data=run.data,
+        num_patches=run.model.num_patches,
+        budget=run.budget,
+        periphery=run.model.config.periphery,
+        iterations=(config.optimization.warmup_iterations, config.iterations),
+        seeds=tuple(seeds),
+        train_images=asked.train_limit,
+        test_images=len(next(iter(first.correct.values()))),
+        area_images=len(next(iter(first.areas.values()))),
+        threads=torch.get_num_threads(),
+        commit=git_commit(),
+        options={
+            **{name: each for name, each in config.flat().items() if name not in FREE},
+            **asdict(asked),
+            "seeds": seeds,
+        },
+    )
+
+
+def present_knowing(result: KnowingResult, folder: Path) -> None:
+    """Write and draw the study, and print its tables; one of other options is kept beside it."""
+    path = folder / "knowing.json"
+    picture = path.with_suffix(".png")
+    present(result, path, pictures=[picture])
+    with written_whole(picture) as partial:
+        draw_knowing(result, partial)
+    print(f"written: {picture}")

@@ -1,0 +1,64 @@
+"""How far a long evaluation is, with an estimate of the time left, on standard error."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+from tqdm import tqdm
+
+SECONDS_PER_LINE = 10.0
+"""Time between two lines, where there is no terminal."""
+
+Advance = Callable[[int], None]
+"""Told of so many predictions, as they are done."""
+
+
+def unheard(predictions: int) -> None:
+    """Tell nobody."""
+
+
+class Progress:
+    """A bar where standard error is a terminal, elsewhere a line every 10 s.
+
+    Args:
+        name: of the evaluation.
+        total: predictions of a patch that it takes, as an estimate of its cost.
+    """
+
+    def __init__(self, name: str, total: int) -> None:
+        self.name, self.total = name, max(1, total)
+        self.done = 0
+        self.started = self.said = time.perf_counter()
+        self.has_bar = sys.stderr.isatty()
+        self.bar = tqdm(
+            total=self.total, desc=name, unit="patch", unit_scale=True, disable=not self.has_bar
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.bar.close()
+
+    def advance(self, predictions: int) -> None:
+        """Count predictions that are done."""
+        self.done += predictions
+        self.bar.update(predictions)
+        now = time.perf_counter()
+        if self.has_bar or now - self.said < SECONDS_PER_LINE:
+            return
+        self.said, spent = now, now - self.started
+        left = spent * max(0, self.total - self.done) / self.done
+        sys.stderr.write(
+            f"{self.name}: {min(1.0, self.done / self.total):.0%} after {spent:.0f} s, "
+            f"about {left:.0f} s left\n"
+        )

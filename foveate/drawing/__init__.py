@@ -1,0 +1,25 @@
+"""Pictures for people: scanpaths as sheets and animations, heat maps of fixations, error curves."""
+
+from foveate.drawing.scanpaths import (
+    UNSEEN_GRAY,
+    border_lines,
+    draw_scanpath,
+    numbered_steps,
+    seen_canvas,
+)
+from foveate.drawing.sheets import scanpath_animation, scanpath_sheet, shown_steps
+from foveate.drawing.statistics import error_curves, fixation_heatmaps, fixation_shares
+
+__all__ = [
+    "UNSEEN_GRAY",
+    "border_lines",
+    "draw_scanpath",
+    "error_curves",
+    "fixation_heatmaps",
+    "fixation_shares",
+    "numbered_steps",
+    "scanpath_animation",
+    "scanpath_sheet",
+    "seen_canvas",
+    "shown_steps",
+]

@@ -1,0 +1,108 @@
+"""What many scanpaths have in common: heat maps of fixations, and error curves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from foveate.drawing.scanpaths import Grid
+from foveate.drawing.sheets import shown_steps
+
+MOST_HEAT_MAPS = 20
+"""Steps that have one."""
+_CONTROLS = (
+    "random",
+    "raster",
+    "center_out",
+    "farthest_point",
+    "best_fixed",
+    "other_image",
+    "uncertainty",
+    "oracle",
+)
+
+
+def fixation_shares(order: Int[Tensor, "B T *K"], grid: Grid) -> Float[Tensor, "T rows cols"]:
+    """Share of images that open each patch at each step; a step sums to the patches it opens."""
+    segments = order.cpu().flatten(2) if order.ndim == 3 else order.cpu().unsqueeze(2)
+    # One more patch takes the padding.
+    place = segments.masked_fill(segments < 0, grid[0] * grid[1])
+    hits = torch.nn.functional.one_hot(place, grid[0] * grid[1] + 1)[..., :-1].sum(2).float()
+    return hits.mean(0).unflatten(1, grid)
+
+
+def fixation_heatmaps(order: Int[Tensor, "B T *K"], grid: Grid, path: Path) -> None:
+    """Write a PNG of where the scanpaths fixate at every step, and over the whole budget.
+
+    Of long scanpaths it has MOST_HEAT_MAPS steps, spaced evenly.
+    """
+    share = fixation_shares(order, grid)
+    steps = shown_steps(len(share), MOST_HEAT_MAPS)
+    panels = [(f"fixation {step}", share[step - 1]) for step in steps]
+    panels.append(("visited at all", share.sum(0)))
+    columns = min(7, len(panels))
+    rows = -(-len(panels) // columns)
+    figure = Figure(figsize=(1.35 * columns, 1.6 * rows), dpi=110, layout="constrained")
+    FigureCanvasAgg(figure)
+    for place, (title, heat) in enumerate(panels):
+        axis = figure.add_subplot(rows, columns, place + 1)
+        axis.imshow(heat.numpy(), cmap="magma", vmin=0)
+        axis.set_title(f"{title}\nmax {float(heat.max()):.0%}", fontsize=7)
+        axis.set_xticks([])
+        axis.set_yticks([])
+    figure.savefig(path)
+
+
+def error_curves(
+    mean: Mapping[str, Float[np.ndarray, " S"]],
+    low: Mapping[str, Float[np.ndarray, " S"]],
+    high: Mapping[str, Float[np.ndarray, " S"]],
+    path: Path,
+) -> None:
+    """Write a PNG of error versus fixations.
+
+    The policy is in bold, its controls are in color, all other orders in gray.
+    """
+    # As high as the legend, which has a line for every order.
+    height = max(4.2, 0.16 * len(mean) + 0.5)
+    figure = Figure(figsize=(7.0, height), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    axis = figure.add_subplot()
+    colors = dict(zip(_CONTROLS, mpl.colormaps["tab10"](np.linspace(0, 1, 10)), strict=False))
+    for name in sorted(mean, key=lambda name: -float(mean[name][1:].mean())):
+        steps = np.arange(len(mean[name]))
+        style: dict[str, Any]
+        if name == "policy":
+            style = {"color": "black", "linewidth": 2.6, "zorder": 5}
+        elif name in colors:
+            style = {"color": colors[name], "linewidth": 1.5, "zorder": 3}
+        else:
+            style = {"color": "0.8", "linewidth": 0.8, "zorder": 1}
+        label = f"{name}  {float(mean[name][1:].mean()):.3f}"
+        axis.plot(steps, mean[name], label=label, **style)
+        if name == "policy" or name in colors:
+            axis.fill_between(
+                steps, low[name], high[name], color=style["color"], alpha=0.15, linewidth=0
+            )
+    axis.set_xlabel("fixations")
+    axis.set_ylabel("error of what is unseen, over the error at first")
+    axis.set_xlim(0)
+    axis.legend(
+        fontsize=6.5,
+        title="order  area",
+        title_fontsize=7,
+        frameon=False,
+        bbox_to_anchor=(1, 1),
+        loc="upper left",
+    )
+    axis.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path)
