@@ -35,19 +35,10 @@ class ProbeConfig(ProbeOptions, EvaluationOptions):
 def main(config: ProbeConfig) -> None:
     """Probe as configured."""
     from experiments.evaluation.probe import probe
-    from experiments.evaluation.recognition_picture import draw_fixations
-    from experiments.evaluation.report import present
-    from experiments.tables import written_whole
+    from experiments.evaluation.report import present_probe
 
     options = {each.name: getattr(config, each.name) for each in fields(ProbeOptions)}
-    result = probe(config.load(), **options)
-    picture = config.output.with_name(f"{config.output.stem}_fixations.png")
-    drawn = result.fixations is not None
-    present(result, config.output, config.threads, [picture] if drawn else [])
-    if drawn:
-        with written_whole(picture) as partial:
-            draw_fixations(result, partial)
-        print(f"written: {picture}")
+    present_probe(probe(config.load(), **options), config.output, config.threads)
 
 
 if __name__ == "__main__":

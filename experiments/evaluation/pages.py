@@ -108,15 +108,31 @@ def short_table(folder: Path) -> Table:
             f" The oracle scans only the first {orders['oracle'].images} images. Its area here is "
             "that of the policy plus the mean difference between the two on those images."
         )
-    return Table(
-        columns=("order", "what it fixates", "area under the error curve (lower is better)"),
-        rows=tuple(
-            (f"**{name}**" if name == "policy" else name, gloss, f"{area_of(result, name):.3f}")
-            for name, gloss in GLOSSES.items()
-            if name in orders
-        ),
-        notes=(note,),
+    known = recognized_after(folder, result.budget)
+    columns: tuple[str, ...] = (
+        "order",
+        "what it fixates",
+        "area under the error curve (lower is better)",
     )
+    if known:
+        columns += (f"recognized after {result.budget} fixations",)
+        note += " Recognized: test images whose class an attentive probe of what was seen names."
+    rows = []
+    for name, gloss in GLOSSES.items():
+        if name in orders:
+            label = f"**{name}**" if name == "policy" else name
+            row = (label, gloss, f"{area_of(result, name):.3f}")
+            rows.append((*row, known.get(name, "-")) if known else row)
+    return Table(columns, tuple(rows), notes=(note,))
+
+
+def recognized_after(folder: Path, budget: int) -> dict[str, str]:
+    """Return the attentive accuracy after all fixations by order; none if it was not measured."""
+    if not (folder / "probe.json").is_file():
+        return {}
+    orders = ProbeResult.read(folder / "probe.json").fixations or {}
+    last = {name: row[budget].attentive for name, row in orders.items() if budget in row}
+    return {name: f"{known:.3f}" for name, known in last.items() if known is not None}
 
 
 def summary_table(folders: dict[str, Path]) -> Table:
