@@ -26,6 +26,8 @@ from experiments.evaluation.curves import error_curves_of
 from experiments.evaluation.diagnostics import Diagnostics, path_length, visited_entropy
 from experiments.evaluation.findings import nearly_collapsed
 from experiments.evaluation.pages import area_of, short_table
+from experiments.evaluation.probe_result import ProbeResult
+from experiments.evaluation.recognition_result import Recognized
 from experiments.runs import Run
 from experiments.tables import write_json
 from experiments.training.build import build
@@ -184,6 +186,16 @@ def test_without_oracles_there_is_no_gap(run: Run, capsys: pytest.CaptureFixture
     assert "raster" in read.summary("trained").to_markdown()
     write_json(run.directory / "manifest.json", {"train_seconds": 1, "threads": 1})
     assert "oracle" not in short_table(run.directory).to_markdown()
+    assert short_table(run.directory).columns[-1].startswith("area")
+    known = {"policy": {run.budget: Recognized(attentive=0.625)}, "other": {1: Recognized()}}
+    probed = ProbeResult(
+        fixations=known, commit="", dataset="", train_images=9, test_images=9, pooling="", seed=0
+    )
+    probed.write(run.directory / "probe.json")
+    table = short_table(run.directory)
+    assert table.columns[-1] == f"recognized after {run.budget} fixations"
+    assert {row[0]: row[-1] for row in table.rows}["**policy**"] == "0.625"
+    assert {row[0]: row[-1] for row in table.rows}["random"] == "-"
     assert area_of(read, "raster") == pytest.approx(read.orders["raster"].auc)
     by_16 = compare(run, orders=("oracle_16",), limit=6, oracle_limit=4)
     assert by_16.gap_closed is None
