@@ -118,9 +118,7 @@ def policy_step(
     distance. Labels and probe are of rewards that need them.
     """
     if group < 2:
-        raise ValueError(
-            f"group must be at least 2 scans per image to have a baseline, got {group}"
-        )
+        raise ValueError(f"a baseline takes at least 2 scans per image, got group {group}")
     episode = Episode(
         model,
         images,

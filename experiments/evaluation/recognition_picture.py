@@ -11,7 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from experiments.evaluation.probe_result import ProbeResult
-from experiments.evaluation.recognition_result import ByFixations, main_probe, read_outs_of
+from experiments.evaluation.recognition_result import ByFixations, main_probe, read_outs_of, titled
 
 REFERENCES = {"all_patches": "--", "periphery_alone": ":"}
 """What does not depend on an order, and how its line is drawn."""
@@ -56,7 +56,7 @@ def _draw_panel(
         if level is not None:
             label = name.replace("_", " ")
             axis.axhline(level, color="0.4", linestyle=line, linewidth=1.2, label=label)
-    axis.set_title(f"{read_out}, {probe}", fontsize=8)
+    axis.set_title(titled(read_out, probe), fontsize=8)
     axis.set_xlabel("fixations")
     axis.set_xticks(sorted({k for row in rows.values() for k in row}))
     axis.spines[["top", "right"]].set_visible(False)

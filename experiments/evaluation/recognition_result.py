@@ -56,6 +56,11 @@ def read_outs_of(rows: Mapping[str, ByFixations]) -> list[str]:
     return list(dict.fromkeys(name for cell in cells for name in cell.read_outs))
 
 
+def titled(read_out: str, probe: str) -> str:
+    """Name a read-out and its probe; the attentive read-out is its probe."""
+    return ", ".join(dict.fromkeys((read_out, probe)))
+
+
 def main_probe(read_out: str, rows: Mapping[str, ByFixations]) -> str:
     """Return the probe that is shown of a read-out; few labels leave the neighbors alone."""
     wanted = MAIN_PROBE.get(read_out, "linear")
@@ -129,5 +134,5 @@ def table_of(
         if cell is not None and read_out in cell.read_outs:
             value = cell.read_outs[read_out].shown(probe)
             rows.append((name.replace("_", " "), *[""] * (len(ks) - 1), value, ""))
-    heads = headings(f"{read_out}, {probe}", ks)
+    heads = headings(titled(read_out, probe), ks)
     return Table((*heads, "minus policy"), tuple(rows), caption=caption)

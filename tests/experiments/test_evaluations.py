@@ -57,9 +57,9 @@ def run(tmp_path: Path) -> Run:
 
 def test_the_rule_with_the_cost_is_compared_where_saccades_cost_something(run: Run) -> None:
     assert run.saccade_cost == 0
-    assert "uncertainty_near" not in Scanners.of(run.model, (), (), run.saccade_cost).agents
+    assert "uncertainty_near" not in Scanners.of(run.model, (), (), (), run.saccade_cost).agents
     costly = replace(run, config=run.config.replace(saccade_cost=0.25))
-    agents = Scanners.of(run.model, (), (), costly.saccade_cost).agents
+    agents = Scanners.of(run.model, (), (), (), costly.saccade_cost).agents
     assert agents["uncertainty_near"] == UncertaintyAgent(0.25)
     alone = replace(run, config=run.config.replace(iterations=0, budget=12))
     assert alone.saccade_cost == 0

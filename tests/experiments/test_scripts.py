@@ -246,9 +246,9 @@ def test_probe_writes_the_promised_keys(run_folder: Path) -> None:
 def test_scanpaths_are_drawn(run_folder: Path) -> None:
     done = call("scanpaths", "--run", run_folder, "--index", "0", "3", "--heatmap-limit", "20")
     assert done.returncode == 0, done.stderr
-    picture(run_folder / "scanpaths.png", 759, 539)
+    picture(run_folder / "scanpaths.png", 868, 600)
     picture(run_folder / "fixations.png", 742, 176)
-    frame = picture(run_folder / "scanpaths.gif", 240, 368)
+    frame = picture(run_folder / "scanpaths.gif", 404, 616)
     with Image.open(run_folder / "scanpaths.gif") as animation:
         assert animation.n_frames == 5  # type: ignore[attr-defined]
         animation.seek(4)
