@@ -66,7 +66,8 @@ class LatentObserver:
             "remaining": gym.spaces.Box(0, 1, (1,), np.float32),
         }
         if saccade_cost > 0:
-            # Only there, so that agents saved from worlds without the cost still fit those.
+            # Only there: stable-baselines3 refuses a saved agent if its observation space is not
+            # the environment's.
             spaces["distance"] = gym.spaces.Box(0, np.inf, (num_fixations,), np.float32)
             spaces["expected_gain"] = gym.spaces.Box(0, np.inf, (num_fixations,), np.float32)
         self.space = gym.spaces.Dict(spaces)
@@ -97,9 +98,7 @@ class CanvasObserver:
     255 where seen.
     """
 
-    def __init__(
-        self, model: AnyOrderTransformer, num_fixations: int, saccade_cost: float = 0.0
-    ) -> None:
+    def __init__(self, model: AnyOrderTransformer) -> None:
         height, width = model.config.image_size
         self.factor = math.ceil(MIN_SIDE_PX / min(height, width))
         self.space = gym.spaces.Box(
@@ -133,9 +132,7 @@ class RetinaObserver:
     fixation. ``selectable`` and ``remaining`` as in the latent observation.
     """
 
-    def __init__(
-        self, model: AnyOrderTransformer, num_fixations: int, saccade_cost: float = 0.0
-    ) -> None:
+    def __init__(self, model: AnyOrderTransformer, num_fixations: int) -> None:
         side = MIN_SIDE_PX
         self.space = gym.spaces.Dict(
             {
@@ -179,8 +176,8 @@ class RetinaObserver:
 
 OBSERVERS: dict[str, Callable[[AnyOrderTransformer, int, float], Observer]] = {
     "latent": LatentObserver,
-    "canvas": CanvasObserver,
-    "retina": RetinaObserver,
+    "canvas": lambda model, *_: CanvasObserver(model),
+    "retina": lambda model, num_fixations, _: RetinaObserver(model, num_fixations),
 }
 """Observation modes by name, made for a model, a number of fixations and a cost of saccades."""
 
