@@ -61,11 +61,19 @@ class JointPPO:
 
     A rollout is one whole episode of every row. Clipping 0.2, GAE 0.95, 4 epochs of 4 minibatches:
     sb3-contrib's defaults but for the epochs, since the model moves between rollouts.
+
+    Raises:
+        ValueError: policy and environment differ in their ``saccade_cost``.
     """
 
     def __init__(
         self, env: ImageScanVectorEnv, *, discount: float, policy: PolicyConfig, seed: int
     ):
+        if policy.saccade_cost != env.saccade_cost:
+            raise ValueError(
+                f"policy and environment must have the same saccade_cost, got "
+                f"{policy.saccade_cost:g} and {env.saccade_cost:g}"
+            )
         self.seed = seed
         self.ppo = MaskablePPO(
             PointerActorCriticPolicy,

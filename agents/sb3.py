@@ -6,7 +6,8 @@ MaskablePPO one logit per fixation with shared weights, so that it works for eve
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import gymnasium as gym
@@ -121,7 +122,11 @@ class PassThrough(BaseFeaturesExtractor):
 
 
 class PointerActorCritic(nn.Module):
-    """The pointer policy as actor, and a critic of what the actor sees: latents in, values out."""
+    """The pointer policy as actor, and a critic: latents in, logits and the critic's features out.
+
+    The critic reads the mean query state of all fixations, the last content state and the budget
+    left. Unlike the actor it sees no expected error, distance or what is selectable.
+    """
 
     def __init__(self, num_fixations: int, embed_dim: int, config: PolicyConfig) -> None:
         super().__init__()
@@ -171,7 +176,8 @@ class PointerActorCriticPolicy(MaskableMultiInputActorCriticPolicy):
     fields of :class:`agents.policies.PolicyConfig`, such as the environment's ``saccade_cost``.
 
     Raises:
-        ValueError: the observations are not latent.
+        ValueError: the observations are not latent, or come from a world with a cost of saccades
+            and ``saccade_cost`` is 0.
     """
 
     def __init__(
@@ -189,6 +195,11 @@ class PointerActorCriticPolicy(MaskableMultiInputActorCriticPolicy):
             raise ValueError(
                 "PointerActorCriticPolicy reads obs='latent'; "
                 "use MultiInputPolicy or CnnPolicy for the others"
+            )
+        if "distance" in observation_space.spaces and not saccade_cost:
+            raise ValueError(
+                "the environment has a saccade_cost and the policy has none; "
+                'pass its cost C as policy_kwargs={"saccade_cost": C}'
             )
         self.config = PolicyConfig(
             hidden_dim=hidden_dim, doubt=doubt, depth=depth, saccade_cost=saccade_cost
@@ -217,3 +228,20 @@ class PointerActorCriticPolicy(MaskableMultiInputActorCriticPolicy):
             lr=lr_schedule(1),  # type: ignore[call-arg]  # every optimizer but the base takes it
             **self.optimizer_kwargs,
         )
+
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
+    ) -> Any:
+        """Load weights; of a policy without doubt they make this one such a policy.
+
+        Agents saved before there was doubt do not name it in their ``policy_kwargs``.
+        """
+        pointer = "mlp_extractor.pointer."
+        lacks_doubt = pointer + "doubt" not in state_dict
+        if lacks_doubt and self.config.doubt and pointer + "score.weight" in state_dict:
+            self.config = replace(self.config, doubt=0.0)
+            device, learning_rate = self.device, self.optimizer.param_groups[0]["lr"]
+            # Built anew, so that the optimizer's state, which is loaded next, fits as well.
+            self._build(lambda _: learning_rate)
+            self.to(device)
+        return super().load_state_dict(state_dict, strict=strict, assign=assign)

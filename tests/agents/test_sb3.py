@@ -176,6 +176,39 @@ def test_a_saved_policy_loads_and_rows_of_any_number_use_it(
     np.testing.assert_array_equal(first, second)
 
 
+def test_an_agent_saved_before_there_was_doubt_loads_as_it_was_and_learns_on(
+    model: AnyOrderTransformer, data: ImageSet, tmp_path: Path
+) -> None:
+    """Its file does not name the doubt that it lacks; its optimizer fits as well."""
+    env = ScanVecEnv(envs.ImageScanVectorEnv(4, model=model, data=data, budget=3))
+    old = MaskablePPO(
+        PointerActorCriticPolicy,
+        env,
+        n_steps=3,
+        batch_size=12,
+        seed=0,
+        policy_kwargs={"doubt": 0.0},
+    )
+    old.learn(12)
+    old.policy_kwargs = {}
+    old.save(tmp_path / "old")
+    again = MaskablePPO.load(tmp_path / "old", env=env)
+    tensors, _ = old.policy.obs_to_tensor(env.reset())
+    for saved, loaded in zip(old.policy(tensors, True), again.policy(tensors, True), strict=True):
+        assert torch.equal(saved, loaded)
+    again.learn(12)
+    again.save(tmp_path / "again")
+    assert MaskablePPO.load(tmp_path / "again").policy.config.doubt == 0
+
+
+def test_a_policy_must_know_what_saccades_cost(model: AnyOrderTransformer, data: ImageSet) -> None:
+    env = envs.ImageScanVectorEnv(2, model=model, data=data, budget=2, saccade_cost=0.3)
+    with pytest.raises(ValueError, match=r"the same saccade_cost, got 0\.1 and 0\.3"):
+        JointPPO(env, discount=0.7, policy=PolicyConfig(saccade_cost=0.1), seed=0)
+    with pytest.raises(ValueError, match="has a saccade_cost and the policy has none"):
+        MaskablePPO(PointerActorCriticPolicy, ScanVecEnv(env), n_steps=2, batch_size=2)
+
+
 def test_the_rollouts_images_and_scanpaths_reach_the_callback(
     model: AnyOrderTransformer, data: ImageSet
 ) -> None:
