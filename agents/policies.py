@@ -18,6 +18,9 @@ from envs.episode import Episode
 from foveate.orders.saccades import check_saccade_cost
 from foveate.sampling import sample
 
+SMALL_SHARE = 0.02
+"""Value, over the largest expected gain, below which the logarithm goes on as a straight line."""
+
 
 @runtime_checkable
 class Agent(Protocol):
@@ -45,13 +48,15 @@ class PolicyConfig:
     """Width of the scoring network."""
     doubt: float = 2.0
     """Factor of the model's expected log error in the logits of the untrained policy; it is learned
-    from there on. 0 = the expected error is no input, and the untrained policy is uniform."""
+    from there on. With a cost of saccades, of the logarithm of the expected gain less the cost. 0 =
+    the expected error is no input, and the untrained policy is uniform."""
     depth: int = 0
     """Transformer blocks in which the candidates attend to one another; 0 = each is scored by
     itself, beside the mean of all."""
     saccade_cost: float = 0.0
-    """What the reward loses per patch of distance; above 0 the distance is an input and enters the
-    logits, with a learned factor that starts at ``doubt``."""
+    """What the reward loses per patch of distance; above 0 the price of the way to each candidate
+    is an input. Where ``doubt`` is above 0 it also enters the logits of the untrained policy, with
+    a learned factor that starts at 1."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.doubt < math.inf:
@@ -66,8 +71,8 @@ class PointerPolicy(nn.Module):
 
     It works for any grid, since all fixations share the weights, and does not depend on the order
     in which candidates stand. The last layer starts at zero, so that an untrained policy is a soft
-    form of the uncertainty rule: its most probable fixation is where the model expects the largest
-    error, less the price of the way there.
+    form of the uncertainty rule: its most probable fixation is that of ``UncertaintyAgent`` with
+    the same cost of saccades. With ``doubt=0`` it is uniform.
 
     Reference: pointer networks (Vinyals et al. 2015, arXiv 1506.03134); candidates that attend to
     one another as in the attention model of Kool et al. 2019 (arXiv 1803.08475, Sec. 3.1). Differs:
@@ -87,9 +92,10 @@ class PointerPolicy(nn.Module):
         self.score = nn.Linear(config.hidden_dim, 1)
         nn.init.zeros_(self.score.weight)
         nn.init.zeros_(self.score.bias)
-        self.doubt = nn.Parameter(torch.tensor(config.doubt)) if starts_from_doubt else None
-        start = torch.tensor(config.doubt)
-        self.caution = nn.Parameter(start) if config.saccade_cost > 0 else None
+        self.doubt = nn.Parameter(torch.tensor(float(config.doubt))) if starts_from_doubt else None
+        # How much the cost counts in the prior, which there is with doubt alone.
+        is_cautious = starts_from_doubt and config.saccade_cost > 0
+        self.caution = nn.Parameter(torch.tensor(1.0)) if is_cautious else None
         num_heads = math.gcd(4, config.hidden_dim)
         self.blocks = nn.ModuleList(
             Block(config.hidden_dim, num_heads) for _ in range(config.depth)
@@ -115,11 +121,12 @@ class PointerPolicy(nn.Module):
         prior, numbers = torch.zeros_like(observation.log_error), [candidates]
         if self.doubt is not None:
             doubt = relative_doubt(observation)
-            prior = prior + self.doubt * doubt
+            prior = self.doubt * doubt
             numbers.append(doubt.unsqueeze(-1))
-        if self.caution is not None:
-            price = relative_price(observation, self.saccade_cost)
-            prior = prior - self.caution * price
+        if self.saccade_cost > 0:
+            gain, price = relative_gain_and_price(observation, self.saccade_cost)
+            if self.doubt is not None and self.caution is not None:
+                prior = self.doubt * extended_log(gain - self.caution * price)
             # The price has no upper bound: it is over an error that becomes small.
             numbers.append(price.log1p().unsqueeze(-1))
         context = self.context(context).unsqueeze(1)
@@ -156,11 +163,13 @@ def relative_doubt(observation: Observation) -> Float[Tensor, "B K"]:
     return expected - (expected * selectable).sum(1, keepdim=True) / number
 
 
-def relative_price(observation: Observation, saccade_cost: float) -> Float[Tensor, "B K"]:
-    """Cost of the saccade to each candidate, over the largest gain that is expected of one.
+def relative_gain_and_price(
+    observation: Observation, saccade_cost: float
+) -> tuple[Float[Tensor, "B K"], Float[Tensor, "B K"]]:
+    """Expected gain of each candidate and cost of the saccade, over the largest expected gain.
 
-    The expected gain less the cost is what ``UncertaintyAgent`` goes by. Around the best candidate
-    the logarithm of that falls by this price.
+    Their difference is largest where ``UncertaintyAgent`` fixates. The gain of a candidate that
+    shows nothing new is 0.
 
     Raises:
         ValueError: the observation tells no distances.
@@ -170,9 +179,17 @@ def relative_price(observation: Observation, saccade_cost: float) -> Float[Tenso
             "a policy with saccade_cost reads the distance of every candidate, which this "
             "observation lacks; make the environment with saccade_cost above 0"
         )
-    gain = observation.expected_gain.detach()
-    best = gain.masked_fill(~observation.selectable, 0.0).amax(1, keepdim=True)
-    return saccade_cost * observation.distance / best.clamp_min(1e-6)
+    gain = observation.expected_gain.detach().masked_fill(~observation.selectable, 0.0)
+    best = gain.amax(1, keepdim=True).clamp_min(1e-6)
+    return gain / best, saccade_cost * observation.distance / best
+
+
+def extended_log(share: Float[Tensor, "B K"]) -> Float[Tensor, "B K"]:
+    """Return the logarithm, and below ``SMALL_SHARE`` its tangent there.
+
+    So it is increasing, smooth and finite, also of a gain that is lower than its price.
+    """
+    return share.clamp_min(SMALL_SHARE).log() + (share / SMALL_SHARE - 1).clamp_max(0)
 
 
 @dataclass(frozen=True)

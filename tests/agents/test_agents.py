@@ -194,11 +194,45 @@ def test_an_untrained_policy_is_its_doubt(
         torch.testing.assert_close(scan_with(PolicyAgent(fresh), model, images, 4), rule)
 
 
+@pytest.mark.parametrize("side", [1, 2])
+@pytest.mark.parametrize("cost", [0.02, 0.05, 0.1, 1e3])
+def test_an_untrained_policy_with_a_cost_goes_where_the_rule_with_the_cost_goes(
+    cost: float, side: int, model: AnyOrderTransformer, images: Tensor
+) -> None:
+    fresh = PointerPolicy(model.config.embed_dim, PolicyConfig(saccade_cost=cost))
+    fixations = Fixations.squares(model.grid, side)
+    episode = Episode(model, images, budget=len(fixations) - 1, fixations=fixations)
+    for _ in range(min(4, episode.budget)):
+        chosen = UncertaintyAgent(cost)(episode)
+        assert torch.equal(PolicyAgent(fresh)(episode), chosen)
+        episode.step(chosen)
+
+
+@pytest.mark.parametrize("cost", [0.02, 0.1, 1.0, 100.0])
+def test_an_untrained_policy_ranks_by_gain_less_cost_whatever_their_sizes(cost: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    log_error = torch.randn(300, 9, generator=generator) * 2
+    seen = Observation(
+        query_states=torch.randn(300, 9, 4, generator=generator),
+        content_state=torch.zeros(300, 4),
+        log_error=log_error,
+        selectable=torch.rand(300, 9, generator=generator) < 0.8,
+        remaining=torch.full((300,), 0.5),
+        distance=torch.rand(300, 9, generator=generator) * 8,
+        expected_gain=log_error.exp(),
+    )
+    value = (log_error.exp() - cost * seen.distance).masked_fill(~seen.selectable, -torch.inf)
+    logits = PointerPolicy(4, PolicyConfig(hidden_dim=4, saccade_cost=cost))(seen)
+    assert torch.equal(
+        logits.argsort(descending=True, stable=True), value.argsort(descending=True, stable=True)
+    )
+
+
 @pytest.mark.parametrize("depth", [0, 2])
 def test_an_untrained_policy_knows_what_saccades_cost(
     depth: int, model: AnyOrderTransformer, images: Tensor
 ) -> None:
-    """By the factor of its doubt: the cost of the way, over the largest gain that is expected."""
+    """Of gains well above their price the logits are the logarithm of the difference, doubled."""
     config = PolicyConfig(saccade_cost=0.01, depth=depth)
     fresh = PointerPolicy(model.config.embed_dim, config)
     episode = Episode(model, images, budget=3)
@@ -207,17 +241,67 @@ def test_an_untrained_policy_knows_what_saccades_cost(
     assert seen.distance is not None
     assert seen.expected_gain is not None
     gain = seen.expected_gain.where(seen.selectable, torch.zeros(()))
-    power = gain.square() * (-2 * 0.01 * seen.distance / gain.amax(1, keepdim=True)).exp()
+    value = (gain - 0.01 * seen.distance) * seen.selectable
+    assert (value[seen.selectable] > 0.05 * gain.max()).all()
+    power = value.square()
     probability = fresh.distribution(seen).probs.detach()
     torch.testing.assert_close(probability, power / power.sum(1, keepdim=True))
     with pytest.raises(ValueError, match="make the environment with saccade_cost"):
         fresh(dataclasses.replace(seen, distance=None))
 
 
+def test_the_prior_of_a_cost_teaches_doubt_and_caution_alone_and_is_finite(
+    model: AnyOrderTransformer, images: Tensor
+) -> None:
+    """Also where every way costs far more than it gains, and beside a seen patch of any gain."""
+    fresh = PointerPolicy(model.config.embed_dim, PolicyConfig(saccade_cost=1e3))
+    episode = Episode(model, images, budget=3)
+    episode.step(torch.arange(5))
+    seen = episode.observe()
+    assert seen.expected_gain is not None
+    given = [seen.log_error.clone(), seen.expected_gain.masked_fill(~seen.selectable, torch.inf)]
+    for tensor in given:
+        tensor.requires_grad_()
+    logits = fresh(dataclasses.replace(seen, log_error=given[0], expected_gain=given[1]))
+    assert torch.isfinite(logits).all()
+    logits.log_softmax(1)[:, -1].sum().backward()
+    learned = {
+        name
+        for name, value in fresh.named_parameters()
+        if value.grad is not None and value.grad.abs().sum() > 0
+    }
+    assert learned - {"score.weight", "score.bias"} == {"doubt", "caution"}
+    assert all(torch.isfinite(p.grad).all() for p in fresh.parameters() if p.grad is not None)
+    assert all(tensor.grad is None for tensor in given)
+
+
+def test_without_doubt_a_cost_is_an_input_only(model: AnyOrderTransformer, images: Tensor) -> None:
+    blind = PointerPolicy(model.config.embed_dim, PolicyConfig(doubt=0.0, saccade_cost=0.1))
+    assert blind.caution is None
+    episode = Episode(model, images, budget=3)
+    episode.step(torch.arange(5))
+    seen = episode.observe()
+    assert seen.distance is not None
+    torch.testing.assert_close(blind(seen)[seen.selectable], torch.zeros(5 * 11))
+    torch.nn.init.normal_(blind.score.weight)
+    farther = dataclasses.replace(seen, distance=seen.distance * 2)
+    assert not torch.equal(blind(farther), blind(seen))
+
+
 def test_a_policy_without_the_new_parts_has_the_weights_of_old_checkpoints() -> None:
-    names = set(PointerPolicy(16, PolicyConfig(doubt=0.0)).state_dict())
-    parts = {name.rsplit(".", 1)[0] for name in names}
-    assert parts == {"candidate_norm", "candidate", "context", "hidden.1", "score"}
+    state = PointerPolicy(16, PolicyConfig(doubt=0.0, hidden_dim=8)).state_dict()
+    assert {name: tuple(value.shape) for name, value in state.items()} == {
+        "candidate_norm.weight": (16,),
+        "candidate_norm.bias": (16,),
+        "candidate.weight": (8, 16),
+        "candidate.bias": (8,),
+        "context.weight": (8, 33),
+        "context.bias": (8,),
+        "hidden.1.weight": (8, 8),
+        "hidden.1.bias": (8,),
+        "score.weight": (1, 8),
+        "score.bias": (1,),
+    }
 
 
 def test_candidates_attend_to_one_another_whatever_their_order_and_not_to_the_visited(
