@@ -155,7 +155,7 @@ class Candidates:
 
 
 def expected_log_error(prediction: Prediction) -> Float[Tensor, "B Q"]:
-    """Return the squared error that the model expects of each predicted patch, log."""
+    """Return the loss of its target that the model expects of each predicted patch, log."""
     assert prediction.log_error is not None, "a model that can scan predicts its error"
     return prediction.log_error
 

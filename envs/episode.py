@@ -106,7 +106,7 @@ class Episode:
     """Error of what is still unseen, over the image's own error before the first fixation; an
     estimate where candidates are drawn."""
     initial_log_error: Float[Tensor, "B"]
-    """The squared error of all patches that the model expected before the first fixation, log."""
+    """The target's loss of all patches that was expected before the first fixation, log."""
     choices: Candidates
     """Fixations among which the next one is chosen, and the patches that are predicted."""
     patch_errors: Float[Tensor, "B Q"]

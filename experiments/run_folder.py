@@ -171,7 +171,6 @@ def write_config(config: TrainConfig) -> None:
 # May differ between a run and its continuation; all else shapes the result.
 FREE_ON_RESUME = {
     "out",
-    "start_from",
     "resume",
     "change_on_resume",
     "stop_after",
@@ -229,6 +228,8 @@ def check_folder(config: TrainConfig) -> None:
         )
     # Data that moved are known by their fingerprints, which are compared once they are read.
     free = FREE_ON_RESUME | set(config.run.change_on_resume)
+    if checkpoints_in(out):
+        free |= {"start_from"}  # It has done its part.
     if manifest.get("splits") and now["data"] not in SYNTHETIC:
         free |= {"data"}
     changed = sorted(

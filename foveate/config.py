@@ -215,6 +215,11 @@ class ModelConfig(Parts):
             raise ValueError(
                 f"feature_weight must be a finite number above 0, got {self.feature_weight}"
             )
+        if self.feature_weight != 1 and self.target != "pixels_features":
+            raise ValueError(
+                f"feature_weight has no effect with target={self.target!r}; leave it out, or use "
+                "target='pixels_features'"
+            )
         if self.target in ("patch_norm", "blurred") and self.patch_dim < 2:
             raise ValueError(
                 f"target={self.target!r} normalizes the values of a patch, of which there is one; "

@@ -209,9 +209,9 @@ class Features(Target):
             return features
         if self.teacher is None:
             raise ValueError(
-                f"target={self.config.target!r} needs features, and this model has no teacher: "
-                "load it from its run folder, or call attach_teacher of foveate.model.teachers; "
-                "in training model(images, rank, features=...) does as well"
+                f"target={self.config.target!r} needs features, and this model has no teacher "
+                "(timm's are in no checkpoint): attach_teacher(model, make_teacher(NAME, model)), "
+                "of foveate.model.teachers, or take experiments.runs.load_run(FOLDER).model"
             )
         return self.teacher.of_each(images)
 

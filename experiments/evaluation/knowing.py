@@ -27,7 +27,7 @@ from foveate.choices import check_name
 from foveate.orders import ORDERINGS
 from foveate.orders.semantic import SEMANTIC
 
-FREE = {*FREE_ON_RESUME, "seed"}
+FREE = {*FREE_ON_RESUME, "start_from", "seed"}
 """Options of the training that do not shape the result of all seeds."""
 
 

@@ -79,8 +79,9 @@ class TrainingImages:
         return images, index
 
     def first(self, number: int) -> Float[Tensor, "B C H W"]:
-        """Return the first images as they are stored, in [0, 1]; all processes get the same."""
-        return self.pixels[:number].float() / 255
+        """Return the first images as evaluations see them, in [0, 1]; the same in all processes."""
+        index = torch.arange(min(number, len(self.held)))
+        return self.held.batch(index, self.config.run.device)
 
     def labels(self, index: Int[Tensor, "B"]) -> Int[Tensor, "B"]:
         """Return the class of each drawn image; -1 where the set does not say, and of a stream."""

@@ -50,7 +50,8 @@ class ModelLearner:
         self.optimizers = build_optimizers(config, model)
         self.rate = model_rate(config)
         self.teacher = teacher
-        if model.config.target == "colors":
+        # One that starts from another reads colors by the palette of that one.
+        if model.config.target == "colors" and bool(model.palette.isnan().any()):
             sample = images.held.images[:PALETTE_IMAGES]
             model.palette.copy_(fit_palette(sample, model.config.num_colors, seed=config.run.seed))
         self.fixations = Fixations.squares(model.grid, config.scan.fixation_size)
@@ -193,8 +194,22 @@ class ModelLearner:
         }
 
     def load(self, state: dict[str, Any]) -> None:
-        """Continue from a state."""
+        """Continue from a state.
+
+        Raises:
+            ValueError: its optimizers know of another number of weights.
+        """
         for optimizer, saved in zip(self.optimizers, state["model_optimizers"], strict=True):
+            ours, theirs = (
+                sum(len(group["params"]) for group in groups)
+                for groups in (optimizer.param_groups, saved["param_groups"])
+            )
+            if ours != theirs:
+                raise ValueError(
+                    f"the optimizer in {self.config.run.out} knows {theirs} tensors of weights, "
+                    f"and this version's model has {ours} (of features, it learns its error as "
+                    "well); begin another run with its weights by --start-from"
+                )
             decays = [group["weight_decay"] for group in optimizer.param_groups]
             load_optimizer(optimizer, saved)
             # A continuation may have another one.

@@ -23,10 +23,11 @@ CACHED_VALUES = 2**18
 
 
 def bytes_per_row(model: AnyOrderTransformer, num_opened: int) -> int:
-    """Memory that one row of a scan takes at most, with what is predicted and judged of it, bytes.
+    """Return about the bytes that a row of a scan takes, with what is predicted and judged of it.
 
     Of each patch there are the truth, predictions before and after a step, their errors, and the
-    activations of a decoder block; of each token its keys and values, old and new.
+    activations of a decoder block, more of them than live at once: 12 D, and the hidden layer of
+    its MLP before and after its function. Of each token there are keys and values, old and new.
 
     Args:
         model: who scans; its numbers take 4 bytes.
@@ -35,7 +36,8 @@ def bytes_per_row(model: AnyOrderTransformer, num_opened: int) -> int:
     config, decoder = model.config, model.decoder
     num_layers = config.depth + len(decoder.blocks)
     tokens = model.num_always + num_opened + 1
-    patches = model.num_patches * (6 * decoder.head.out_features + 16 * config.embed_dim)
+    activations = round((12 + 2 * config.decoder_mlp_ratio) * config.embed_dim)
+    patches = model.num_patches * (6 * decoder.head.out_features + activations)
     return 4 * (patches + 4 * num_layers * tokens * config.embed_dim)
 
 

@@ -6,6 +6,7 @@ A frozen timm model, or the student's own weights: their running average, or as 
 from __future__ import annotations
 
 import difflib
+from functools import partial
 from typing import Any, Protocol, cast, runtime_checkable
 
 import timm
@@ -17,6 +18,7 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from foveate.model.encoder import PatchEncoder
+from foveate.model.untaught import copy_untaught
 from foveate.targets import Features, FeatureSource
 
 
@@ -48,6 +50,13 @@ OWN_DECAY = {"average": 0.996, "own": 0.0}
 """Teachers of the student's own weights, and how much of their average each step keeps."""
 
 
+def _step_average(
+    decay: float, averaged: list[Tensor], current: list[Tensor], number: Tensor | int
+) -> None:
+    """Move an average on as torch does, whose own function cannot be pickled."""
+    get_ema_multi_avg_fn(decay)(averaged, current, number)
+
+
 class AverageTeacher:
     """The exponential moving average of the student's weights.
 
@@ -71,7 +80,8 @@ class AverageTeacher:
         decay: float = OWN_DECAY["average"],
         reference: Float[Tensor, "R C H W"] | None = None,
     ) -> None:
-        self.average = AveragedModel(student, multi_avg_fn=get_ema_multi_avg_fn(decay))
+        average = partial(_step_average, decay)
+        self.average = AveragedModel(copy_untaught(student), multi_avg_fn=average)
         self.average.eval().requires_grad_(False)
         self.reference = reference
         self._moments: Float[Tensor, "2 1 1 F"] | None = None
@@ -280,4 +290,5 @@ def attach_teacher(model: PatchEncoder, teacher: Teacher) -> None:
             f"the model predicts {model.config.feature_dim} features, the teacher has "
             f"{teacher.feature_dim}; give one of that width"
         )
-    model.target.teacher = teacher
+    # Past torch, which would make a teacher that is a module a part of the model.
+    object.__setattr__(model.target, "teacher", teacher)

@@ -6,7 +6,6 @@ own generative loss stays on (iGPT's joint objective).
 
 from __future__ import annotations
 
-import copy
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 
 from foveate.data import ImageSet
 from foveate.model import AnyOrderTransformer
+from foveate.model.untaught import copy_untaught
 from foveate.orders.semantic import model_ordering
 from foveate.probes.features import Attention
 from foveate.probes.heads import HeadAccuracy, descend, predict, seeded
@@ -137,7 +137,7 @@ def fine_tune(
     """
     device = next(model.parameters()).device
     classifier = seeded(
-        lambda: Classifier(copy.deepcopy(model), int(images.labels.max()) + 1, config.attention),
+        lambda: Classifier(copy_untaught(model), int(images.labels.max()) + 1, config.attention),
         seed,
     )
     classifier.to(device).train()

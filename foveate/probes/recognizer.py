@@ -5,8 +5,6 @@ With the policy that scans it is an active recognizer, whose every look narrows 
 
 from __future__ import annotations
 
-import copy
-
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
@@ -14,6 +12,7 @@ from torch import Tensor
 
 from foveate.data import ImageSet
 from foveate.model import AnyOrderTransformer
+from foveate.model.untaught import copy_untaught
 from foveate.probes.features import frozen
 from foveate.probes.finetuning import FineTuneConfig, Headed, best_rate, tune
 from foveate.probes.heads import HeadAccuracy, seeded
@@ -130,7 +129,7 @@ def train_recognizer(
     """Train a copy of the model on labeled images and the scanpaths on them."""
     device = next(model.parameters()).device
     num_classes = int(images.labels.max()) + 1
-    recognizer = seeded(lambda: Recognizer(copy.deepcopy(model), num_classes, after), seed)
+    recognizer = seeded(lambda: Recognizer(copy_untaught(model), num_classes, after), seed)
     recognizer.to(device).train()
 
     def loss(index: Tensor) -> Tensor:

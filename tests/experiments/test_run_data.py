@@ -14,6 +14,7 @@ from experiments.training.build import check_stream, load_split
 from experiments.training.distributed import Processes
 from experiments.training.loop import train
 from experiments.training.presets import PRESETS
+from experiments.training.trainer import Trainer
 from foveate.data import scenes
 
 SMOKE = PRESETS["smoke"][1].replace(limit=None, image_size=6)
@@ -83,6 +84,14 @@ def test_images_wander_in_memory_as_in_a_stream(tmp_path: Path) -> None:
         is_image = ((255 * drawn).round() == 7).flatten(1)
         assert (is_image.sum(1) == 30).all()
         assert len(is_image.unique(dim=0)) > 30
+
+
+def test_features_are_standardized_by_images_where_evaluations_see_them() -> None:
+    config = PRESETS["smoke"][1].replace(target="features", wander=1.5, limit=8)
+    trainer = Trainer(config, Processes.started("cpu"))
+    first = trainer.images.first(64)
+    assert torch.equal(first, load_split(config, "train", 8).batch(torch.arange(8)))
+    assert trainer.model.targets(first).shape[:2] == (8, trainer.model.num_patches)
 
 
 def test_a_run_is_evaluated_where_its_images_wander(tmp_path: Path) -> None:

@@ -9,13 +9,14 @@ import pytest
 import torch
 
 from experiments import runs
+from experiments.run_folder import check_folder, write_config
 from experiments.training.build import build
 from experiments.training.config import TrainConfig
 from experiments.training.distributed import Processes
 from experiments.training.loop import train
 from experiments.training.presets import PRESETS
 from experiments.training.trainer import Trainer
-from foveate.checkpoint import Found, load_model
+from foveate.checkpoint import CHECKPOINT, Found, load_model
 
 
 @pytest.mark.parametrize(("written", "expected"), [({}, "timm"), ({"init": "xavier"}, "xavier")])
@@ -76,3 +77,38 @@ def test_a_model_of_other_sizes_is_no_start() -> None:
         Trainer(config, Processes.started("cpu"))
     with pytest.raises(ValueError, match="no checkpoint"):
         Trainer(config.replace(start_from="nowhere"), Processes.started("cpu"))
+
+
+def test_a_model_that_starts_from_another_keeps_its_palette(tmp_path: Path) -> None:
+    igpt = PRESETS["smoke"][1].replace(
+        recipe="igpt", iterations=0, warmup_iterations=1, report=False, limit=32, num_colors=8,
+        evaluate_every=None, threads=1, prefix_share=0.0, budget=12, seed=0, periphery=0,
+        out=tmp_path / "first",
+    )  # fmt: skip
+    first = train(igpt).model
+    others = igpt.replace(seed=1, out=tmp_path / "then")
+    then = Trainer(others.replace(start_from=str(igpt.run.out)), Processes.started("cpu")).model
+    assert torch.equal(then.palette, first.palette)
+    assert not torch.equal(Trainer(others, Processes.started("cpu")).model.palette, first.palette)
+
+
+def test_the_start_may_be_gone_only_once_there_is_a_checkpoint(tmp_path: Path) -> None:
+    config = PRESETS["smoke"][1].replace(out=tmp_path / "run", start_from="cue")
+    write_config(config)
+    again = config.replace(resume=True, start_from=None)
+    with pytest.raises(ValueError, match=r"cannot resume .*: start_from was cue, is None"):
+        check_folder(again)
+    (config.run.out / CHECKPOINT).touch()
+    check_folder(again)
+
+
+def test_a_run_whose_optimizer_knows_of_no_error_head_is_not_resumed_but_a_start(
+    tmp_path: Path,
+) -> None:
+    """As of features before models learned their error."""
+    config = PRESETS["smoke"][1].replace(target="features", limit=32, out=tmp_path / "run")
+    trainer = Trainer(config, Processes.started("cpu"))
+    state = trainer.state()
+    state["model_optimizers"][1]["param_groups"][0]["params"].pop()
+    with pytest.raises(ValueError, match=r"tensors of weights.*begin another run.*--start-from"):
+        trainer.load(state)

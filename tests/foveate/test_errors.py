@@ -20,6 +20,11 @@ def test_the_error_of_unseen_patches_by_hand() -> None:
     assert unseen_error(target, predicted, torch.zeros(1, 2, 2), unseen).tolist() == [[5.0, 0.0]]
 
 
+def test_a_weight_of_features_that_is_not_used_is_refused() -> None:
+    with pytest.raises(ValueError, match="feature_weight has no effect with target='features'"):
+        ModelConfig(**SIZES, target="features", feature_dim=3, feature_weight=2.0)
+
+
 @pytest.mark.parametrize("weight", [0.5, 2.0])
 def test_of_pixels_and_features_the_errors_are_added_with_their_weight(weight: float) -> None:
     config = ModelConfig(**SIZES, target="pixels_features", feature_dim=3, feature_weight=weight)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import pickle
 from dataclasses import replace
 
 import pytest
 import torch
+from torch import Tensor, nn
 
 from foveate.config import ModelConfig
 from foveate.model import AnyOrderTransformer
@@ -17,6 +19,7 @@ from foveate.model.teachers import (
     make_teacher,
     teacher_dim,
 )
+from foveate.model.untaught import copy_untaught
 
 
 def student() -> AnyOrderTransformer:
@@ -24,6 +27,14 @@ def student() -> AnyOrderTransformer:
     return AnyOrderTransformer(
         ModelConfig(image_size=(8, 8), patch_size=2, embed_dim=16, depth=2, num_heads=2)
     )
+
+
+def student_of_features() -> AnyOrderTransformer:
+    return AnyOrderTransformer(replace(student().config, target="features", feature_dim=16))
+
+
+def without_error_head(model: AnyOrderTransformer) -> dict[str, Tensor]:
+    return {name: each for name, each in model.state_dict().items() if "error_head" not in name}
 
 
 def test_the_average_follows_the_student_by_its_decay() -> None:
@@ -92,19 +103,63 @@ def test_a_teacher_is_attached_to_models_of_features_of_its_width() -> None:
 
 
 def test_a_checkpoint_of_features_from_before_errors_were_expected_loads() -> None:
-    """It expects the same error everywhere. One of pixels has always had a head, and needs it."""
-    for target, width in (("features", 16), ("pixels", None)):
-        config = replace(student().config, target=target, feature_dim=width)
-        model = AnyOrderTransformer(config)
-        old = {name: v for name, v in model.state_dict().items() if "error_head" not in name}
-        if target == "pixels":
-            with pytest.raises(RuntimeError, match="error_head"):
-                model.load_state_dict(old)
-            continue
-        model.load_state_dict(old)
-        log_error = Scan.start(model, torch.rand(2, 1, 8, 8), 3).predict().log_error
-        assert log_error is not None
-        assert log_error.eq(0).all()
+    """It expects the same error everywhere."""
+    model = student_of_features()
+    model.load_state_dict(without_error_head(model))
+    log_error = Scan.start(model, torch.rand(2, 1, 8, 8), 3).predict().log_error
+    assert log_error is not None
+    assert log_error.eq(0).all()
+
+
+def test_a_checkpoint_of_pixels_needs_its_error_head() -> None:
+    model = student()
+    with pytest.raises(RuntimeError, match="error_head"):
+        model.load_state_dict(without_error_head(model))
+
+
+def test_a_model_is_pickled_with_its_average_teacher() -> None:
+    model, images = student_of_features(), torch.rand(4, 1, 8, 8)
+    attach_teacher(model, AverageTeacher(model, decay=0.75, reference=images))
+    again = pickle.loads(pickle.dumps(model))
+    assert torch.equal(again.targets(images), model.targets(images))
+    for each in (model, again):
+        for _ in range(2):  # Its average goes on, and by the same decay.
+            with torch.no_grad():
+                each.encoder.blocks[0].mlp.fc1.weight.mul_(2.0)
+            each.target.teacher.update(each)
+    assert torch.equal(again.targets(images), model.targets(images))
+
+
+class Module(nn.Module):
+    """A teacher that is a module."""
+
+    feature_dim = 16
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(16))
+
+    def of_each(self, images: Tensor) -> Tensor:
+        return self.weight.expand(len(images), 16, 16)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.of_each(images)
+
+    def update(self, student: nn.Module) -> None:
+        """Stay as it is."""
+
+
+def test_a_teacher_is_no_part_of_the_model_nor_of_its_untaught_copies() -> None:
+    model = student_of_features()
+    before = model.state_dict().keys()
+    teacher = Module()
+    attach_teacher(model, teacher)
+    assert model.state_dict().keys() == before
+    assert copy_untaught(model).target.teacher is None
+    assert AverageTeacher(model).average.module.target.teacher is None
+    assert model.target.teacher is teacher
+    attach_teacher(model, AverageTeacher(student()))
+    assert not isinstance(model.target.teacher, Module)
 
 
 @pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "resnet18"])
