@@ -13,7 +13,7 @@ from jaxtyping import Float
 
 from experiments.evaluation.compare_result import Comparison, OrderErrors
 from experiments.evaluation.contenders import Measured, Scanners, measure
-from experiments.evaluation.diagnostics import Diagnostics, diagnose, path_length, visited_entropy
+from experiments.evaluation.diagnostics import Diagnostics, diagnose, mean_saccade, visited_entropy
 from experiments.evaluation.findings import (
     IMAGE_INDEPENDENT,
     RULES,
@@ -111,7 +111,7 @@ def started(
 def conclusions(run: Run, measured: Measured, diagnostics: Diagnostics) -> dict[str, Any]:
     """Fields of a comparison that follow from the scanpaths and their errors."""
     rows = {
-        name: replace(row, path_length=path_length(measured.order[name], run.model.grid))
+        name: replace(row, path_length=mean_saccade(measured.order[name], run.model.grid))
         for name, row in order_errors(measured.curve, measured.area).items()
     }
     gap, gap_ci95 = gap_closed(measured.area, "oracle")

@@ -23,7 +23,7 @@ from experiments.evaluation.compare import compare
 from experiments.evaluation.compare_result import SHOWN, Comparison, OrderErrors
 from experiments.evaluation.contenders import ALWAYS, compared
 from experiments.evaluation.curves import error_curves_of
-from experiments.evaluation.diagnostics import Diagnostics, path_length, visited_entropy
+from experiments.evaluation.diagnostics import Diagnostics, mean_saccade, visited_entropy
 from experiments.evaluation.findings import nearly_collapsed
 from experiments.evaluation.pages import area_of, short_table
 from experiments.evaluation.probe_result import ProbeResult
@@ -318,11 +318,11 @@ def test_the_length_of_known_paths() -> None:
     # Along the first row and down to the opposite corner; two steps to the right.
     paths = torch.tensor([[0, 3, 8], [0, 1, 2]])
     mean = (3 + math.hypot(2, 3) + 1 + 1) / 4
-    assert path_length(paths, (3, 4)) == pytest.approx(mean, abs=1e-4)
-    assert path_length(torch.tensor([[5]]), (3, 4)) is None
+    assert mean_saccade(paths, (3, 4)) == pytest.approx(mean, abs=1e-4)
+    assert mean_saccade(torch.tensor([[5]]), (3, 4)) is None
     # Middles: between 0 and 1, then 6; of the other path's second fixation there is none.
     segments = torch.tensor([[[0, 1], [6, -1]], [[0, 1], [-1, -1]]])
-    assert path_length(segments, (3, 4)) == pytest.approx(math.hypot(1, 1.5), abs=1e-4)
+    assert mean_saccade(segments, (3, 4)) == pytest.approx(math.hypot(1, 1.5), abs=1e-4)
 
 
 # --- how far it is
