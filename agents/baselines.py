@@ -20,7 +20,7 @@ from foveate.model.scanning import bytes_per_row
 from foveate.orders import order_to_rank
 from foveate.orders.segments import Fixations, patches_in
 
-TRIED_BYTES = 2**26
+TRIED_BYTES = 64 * 10**6
 """Memory for the fixations that are tried at once, at least one of them."""
 
 

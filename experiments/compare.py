@@ -10,12 +10,11 @@ All orders are evaluated on the same test images by the same model (the run's ow
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 
 from experiments.cli import main_with_options
-from experiments.evaluation.options import EvaluationOptions
+from experiments.evaluation.options import EvaluationOptions, check_memory
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,16 +38,15 @@ class CompareConfig(EvaluationOptions):
     oracle_limit: int = 500
     """Test images of the greedy oracles, the costliest orders, and of the gap."""
     memory: float = 1.0
-    """Bound on what is computed at once, GB (10^9 bytes); the images themselves and the program
-    come on top. One scan of one image is the least."""
+    """Bound on what is computed at once, GB (10^9 bytes), at least 0.064; the images themselves and
+    the program come on top. One scan of one image is the least."""
 
     def __post_init__(self) -> None:
         if min(self.limit, self.oracle_limit) < 2:
             raise ValueError(
                 "limit and oracle_limit must be at least 2 images, to have an interval"
             )
-        if not 0 < self.memory < math.inf:
-            raise ValueError(f"memory must be a number of GB above 0, got {self.memory}")
+        check_memory(self.memory)
 
 
 def main(config: CompareConfig) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -13,16 +12,19 @@ from jaxtyping import Float
 
 from experiments.evaluation.compare_result import Comparison, OrderErrors
 from experiments.evaluation.contenders import Measured, Scanners, measure
-from experiments.evaluation.diagnostics import Diagnostics, diagnose, path_length, visited_entropy
+from experiments.evaluation.diagnostics import Diagnostics, diagnose, mean_saccade, visited_entropy
 from experiments.evaluation.findings import (
     IMAGE_INDEPENDENT,
     RULES,
     is_behind,
     nearly_collapsed,
     not_beaten,
+    not_judged,
 )
 from experiments.evaluation.intervals import Interval, gap_interval, half_width, mean_interval
+from experiments.evaluation.options import check_memory
 from experiments.evaluation.progress import Progress
+from experiments.evaluation.scanpaths import MOST_OF_VALIDATION
 from experiments.run_folder import git_commit
 from experiments.runs import Run
 from experiments.tables import plural
@@ -57,18 +59,18 @@ def compare(
         agents: agents of the user's own, ``MODULE:NAME`` of what makes them.
         limit: test images.
         oracle_limit: test images of the greedy oracles and of the gap.
-        memory: bound on what is computed at once, GB.
+        memory: bound on what is computed at once, GB; at least LEAST_MEMORY.
 
     Raises:
         ValueError: the judge reads other images, an order or agent is unknown, less than two
-            images are asked for, no memory is allowed, or the model's predictions are not finite.
+            images are asked for, memory is too small, or the model's predictions are not finite.
     """
     check_question(run, judge, min(limit, oracle_limit), memory)
     scanners = Scanners.of(run.model, orders, agents, without, run.saccade_cost)
-    test, validation = run.split("test", limit), run.split("val", limit)
+    test, validation = run.split("test", limit), run.split("val", MOST_OF_VALIDATION)
     by, few = judge or run, min(oracle_limit, len(test))
     judged = min(few, max(2, MOST_JUDGED // run.model.num_patches))
-    with started(run, scanners, len(test), len(validation), few, judged) as progress:
+    with started(run, scanners, len(test), len(validation), few, judged, by) as progress:
         shared: Any = {"memory": int(memory * 1e9), "advance": progress.advance}
         pixels, seen = test.images, validation.images
         measured = measure(run, scanners, pixels, seen, judge=by.model, oracle_limit=few, **shared)
@@ -90,16 +92,23 @@ def compare(
             "agents": agents,
             "limit": limit,
             "oracle_limit": oracle_limit,
+            "memory": memory,
             **run.data_options,
         },
     )
 
 
 def started(
-    run: Run, scanners: Scanners, images: int, validation: int, oracle_images: int, judged: int
+    run: Run,
+    scanners: Scanners,
+    images: int,
+    validation: int,
+    oracle_images: int,
+    judged: int,
+    by: Run,
 ) -> Progress:
     """Say what is compared on how many images, and begin to count what is done of it."""
-    work = scanners.predictions(run, images, validation, oracle_images)
+    work = scanners.predictions(run, images, validation, oracle_images, by is not run)
     work += judged * run.model.num_patches * (1 + run.budget * len(run.fixations))
     sys.stderr.write(
         f"comparing {len(scanners)} orders and agents on {plural(images, 'test image')}"
@@ -111,12 +120,15 @@ def started(
 def conclusions(run: Run, measured: Measured, diagnostics: Diagnostics) -> dict[str, Any]:
     """Fields of a comparison that follow from the scanpaths and their errors."""
     rows = {
-        name: replace(row, path_length=path_length(measured.order[name], run.model.grid))
+        name: replace(row, path_length=mean_saccade(measured.order[name], run.model.grid))
         for name, row in order_errors(measured.curve, measured.area).items()
     }
     gap, gap_ci95 = gap_closed(measured.area, "oracle")
     gap_16, gap_16_ci95 = gap_closed(measured.area, "oracle_16")
+    best_gap = gap_16 if gap is None else gap
+    ruled = any(name in rows for name in RULES)
     behind = tuple(name for name in RULES if name in rows and is_behind(rows[name]))
+    level = tuple(name for name in not_beaten(rows, RULES) if name not in behind)
     rank = order_to_rank(measured.order["policy"], run.model.num_patches)
     return {
         "orders": rows,
@@ -126,9 +138,11 @@ def conclusions(run: Run, measured: Measured, diagnostics: Diagnostics) -> dict[
         "gap_closed_oracle_16_ci95": gap_16_ci95,
         "visited_entropy": round(visited_entropy(rank, run.budget), 4),
         "not_better_than": not_beaten(rows, IMAGE_INDEPENDENT),
-        "nearly_collapsed": nearly_collapsed(rows, gap_16 if gap is None else gap, diagnostics),
-        "behind_rules": behind,
-        "level_with_rules": tuple(x for x in not_beaten(rows, RULES) if x not in behind),
+        "nearly_collapsed": nearly_collapsed(rows, best_gap, diagnostics),
+        "behind_rules": behind if ruled else None,
+        "level_with_rules": level if ruled else None,
+        "not_judged": not_judged(rows, best_gap, diagnostics),
+        "saccade_cost": run.saccade_cost,
     }
 
 
@@ -171,8 +185,7 @@ def gap_closed(
 
 def check_question(run: Run, judge: Run | None, num_images: int, memory: float) -> None:
     """Raise ValueError unless intervals can be had, and a judge reads the run's images."""
-    if not 0 < memory < math.inf:
-        raise ValueError(f"memory must be a number of GB above 0, got {memory}")
+    check_memory(memory)
     if num_images < 2:
         raise ValueError("limit and oracle_limit take two or more images, to have an interval")
     if judge is None:

@@ -36,6 +36,14 @@ COLUMNS = (
 NARROW = ("order", "area", "final", *COLUMNS[3:])
 """The same columns where a terminal has little room."""
 
+UNJUDGED = {
+    "gap_closed": "the gap closed, as no oracle scanned or none beats random order",
+    "chosen_percentile": "the percentile of the chosen patch",
+    "own_share": "what another image's path loses, as there is none or no lead over random order",
+    "behind_rules": "whether a rule that learns nothing is better, as none scanned",
+}
+"""Why a finding can be missing."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class OrderErrors:
@@ -93,10 +101,13 @@ class Comparison(RunResult):
     nearly_collapsed: tuple[str, ...] | None = None
     """Signs by which the policy has won too little; None = an old record, which does not say."""
     behind_rules: tuple[str, ...] | None = None
-    """Rules that learn nothing, do not see the image, and are better than the policy; None = an old
-    record, which does not say."""
+    """Rules that learn nothing, do not see the image, and are better than the policy; None = no
+    rule scanned, or an old record, which does not say."""
     level_with_rules: tuple[str, ...] | None = None
-    """Such rules that may be as good as the policy; None = an old record, which does not say."""
+    """Such rules that may be as good as the policy; None as above."""
+    not_judged: tuple[str, ...] | None = None
+    """Findings for which who would show them did not scan; None = an old record, which does not
+    say."""
     commit: str
     dataset: str
     split: str
@@ -109,6 +120,8 @@ class Comparison(RunResult):
     num_patches: int
     periphery: int
     """Patches on a side of the thumbnail that is always visible; 0 = none."""
+    saccade_cost: float = 0.0
+    """What the policy paid in training per patch of distance."""
     judge: str
     """Run whose model measured the errors; own = the run's."""
     test_images: int | None = None
@@ -128,8 +141,15 @@ class Comparison(RunResult):
             f"{entropy[-1]:.2f} nats.",
         ]
         notes += self._warnings()
-        rows = tuple(self._row(name) for name in self.orders)
-        return [Table(NARROW, rows, caption, tuple(notes))]
+        columns, rows = NARROW, [self._row(name) for name in self.orders]
+        if self.saccade_cost > 0:
+            columns = (*NARROW, "saccade, patches")
+            lengths = [row.path_length for row in self.orders.values()]
+            rows = [
+                (*row, "-" if length is None else f"{length:.2f}")
+                for row, length in zip(rows, lengths, strict=True)
+            ]
+        return [Table(columns, tuple(rows), caption, tuple(notes))]
 
     def summary(self, training: str) -> Table:
         """Return the table of a record: the orders of SHOWN.
@@ -142,7 +162,7 @@ class Comparison(RunResult):
             f"{training}, compared at `{self.commit[:10]}`."
         )
         rows = tuple(self._row(name) for name in SHOWN if name in self.orders)
-        return Table(COLUMNS, rows, caption, (" ".join(self._findings()),))
+        return Table(COLUMNS, rows, caption, (" ".join(self._findings()), *self._warnings()))
 
     def _scans(self) -> str:
         """Say how long a scan is."""
@@ -188,6 +208,9 @@ class Comparison(RunResult):
                 f"The policy is no better than {name}, which learns nothing and does not see the "
                 f"image: {signed(row.minus_policy, row.minus_policy_ci95)}."
             )
+        if self.not_judged:
+            why = "; ".join(UNJUDGED[name] for name in self.not_judged)
+            lines.append(f"not judged: {why}.")
         return lines
 
     def _sign(self, name: str) -> str:

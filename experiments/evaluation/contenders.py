@@ -102,8 +102,14 @@ class Scanners:
         Where saccades cost something, ``uncertainty_near`` is the rule that subtracts the cost.
 
         Raises:
-            ValueError: there is no such order or agent.
+            ValueError: there is no such order or agent, or ``uncertainty_near`` is named though
+                saccades cost nothing.
         """
+        if saccade_cost == 0 and NEAR in (*orders, *without):
+            raise ValueError(
+                f"{NEAR} is the rule that knows the cost of saccades, and this run has no saccade "
+                "cost; do not name it"
+            )
         names = compared(orders, without, model.num_patches)
         rules = [name for name in names if name in AGENTS]
         knows_cost = saccade_cost > 0 and NEAR in names
@@ -123,13 +129,30 @@ class Scanners:
         """Return how many are compared, the policy and what is made of it included."""
         return 3 + len(self.orders) + len(self.agents) + len(self.oracles)
 
-    def predictions(self, run: Run, images: int, validation: int, oracle_images: int) -> int:
-        """Patches that are predicted in all scans, the measure of their cost."""
-        each = run.model.num_patches * (1 + run.budget)
-        tried = sum(each * (number or run.model.num_patches) for number in self.oracles.values())
-        scanned = each * (validation + images * (1 + len(self.agents)))
-        curves = predictions_of(run.model, len(self.orders) + 2, run.budget)
-        return scanned + oracle_images * tried + images * curves
+    def predictions(
+        self, run: Run, images: int, validation: int, oracle_images: int, judged: bool
+    ) -> int:
+        """Patches that are predicted in all scans, the measure of their cost.
+
+        Args:
+            run: who scans.
+            images: test images.
+            validation: images that the best fixed order is made from.
+            oracle_images: images that the oracles scan.
+            judged: whether another model measures the errors, of agents and oracles as well.
+        """
+        model, budget = run.model, run.budget
+        tried = sum(
+            model.num_patches * (1 + budget * (number or model.num_patches))
+            for number in self.oracles.values()
+        )
+        agents = 1 + len(self.agents)
+        scanned = model.num_patches * (1 + budget) * (validation + images * agents)
+        given = len(self.orders) + 2
+        curves = images * predictions_of(model, given + judged * agents, budget)
+        if judged and self.oracles:
+            curves += oracle_images * predictions_of(model, len(self.oracles), budget)
+        return scanned + oracle_images * tried + curves
 
 
 @dataclass(frozen=True)
@@ -194,9 +217,7 @@ def measure(
     for name, order in scanners.orders.items():
         # Each draws from its own seed, so that it is the same whoever else is compared.
         generator = torch.Generator().manual_seed(run.seed)
-        given[name] = ordered_in_chunks(
-            order, model, images, budget, generator, fixations, memory=memory
-        )
+        given[name] = ordered_in_chunks(order, model, images, budget, generator, fixations)
     if len(images) > 1:
         given["other_image"] = of_another_image(paths["policy"], run.seed)
     rank = order_to_rank(scan(run.agent, validation).order, model.num_patches)

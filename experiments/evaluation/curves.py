@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Num
 from torch import Tensor
 
 from experiments.evaluation.progress import Advance, unheard
@@ -21,7 +21,7 @@ from foveate.orders.segments import patches_in
 
 def error_curves_of(
     model: AnyOrderTransformer,
-    images: Float[Tensor, "B C H W"],
+    images: Num[Tensor, "B C H W"],
     orders: Mapping[str, Int[Tensor, "R T *S"]],
     *,
     memory: int = MEMORY,

@@ -18,6 +18,7 @@ from foveate.model import AnyOrderTransformer
 from foveate.model.scanning import bytes_per_row
 from foveate.orders import order_to_rank
 from foveate.orders.paths import Grid
+from foveate.orders.saccades import centers_of
 from foveate.orders.segments import Fixations, patches_in
 
 
@@ -71,16 +72,13 @@ def _entropy_of_share(share: Float[Tensor, "*N"]) -> Float[Tensor, "*N"]:
     return torch.special.entr(share) + torch.special.entr(1 - share)
 
 
-def path_length(order: Int[Tensor, "B T *S"], grid: Grid) -> float | None:
+def mean_saccade(order: Int[Tensor, "B T *S"], grid: Grid) -> float | None:
     """Mean distance between the middles of successive fixations, in patches.
 
     None = there is a single fixation. A fixation that opened nothing counts for nothing.
     """
     segments = order.unsqueeze(2) if order.ndim == 2 else order
-    exists = (segments >= 0).unsqueeze(-1)
-    cells = torch.stack([segments // grid[1], segments % grid[1]], dim=-1)
-    middle = (cells * exists).sum(2) / exists.sum(2)
-    length = middle.diff(dim=1).norm(dim=-1).nanmean()
+    length = centers_of(segments, grid).diff(dim=1).norm(dim=-1).nanmean()
     return round(float(length), 4) if order.shape[1] > 1 else None
 
 

@@ -52,14 +52,35 @@ def nearly_collapsed(
 
     Args:
         rows: all orders.
-        gap: share of the gap from random to the best oracle that was run; None = there is none.
+        gap: share of the gap from random to the largest oracle that ran; None = there is none.
         diagnostics: of the policy.
     """
-    signs = {
+    return tuple(
+        name
+        for name, (value, least) in _signs(rows, gap, diagnostics).items()
+        if value is not None and value < least
+    )
+
+
+def not_judged(
+    rows: Mapping[str, OrderErrors], gap: float | None, diagnostics: Diagnostics
+) -> tuple[str, ...]:
+    """Return the signs of :func:`nearly_collapsed` that have no number, and ``behind_rules``.
+
+    The latter where no rule scanned. Arguments are those of :func:`nearly_collapsed`.
+    """
+    unknown = [name for name, (value, _) in _signs(rows, gap, diagnostics).items() if value is None]
+    if not any(name in rows for name in RULES):
+        unknown.append("behind_rules")
+    return tuple(unknown)
+
+
+def _signs(
+    rows: Mapping[str, OrderErrors], gap: float | None, diagnostics: Diagnostics
+) -> dict[str, tuple[float | None, float]]:
+    """Each sign of near-collapse with the number below which it shows."""
+    return {
         "gap_closed": (gap, LEAST_GAP),
         "chosen_percentile": (diagnostics.chosen_percentile, LEAST_PERCENTILE),
         "own_share": (own_share(rows), LEAST_OWN_SHARE),
     }
-    return tuple(
-        name for name, (value, least) in signs.items() if value is not None and value < least
-    )

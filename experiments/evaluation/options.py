@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,11 +10,20 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from experiments.runs import Run
 
+LEAST_MEMORY = 0.064
+"""GB that the fixations which an oracle tries at once may take, whatever the bound."""
+
 
 def check_seed(seed: int) -> None:
     """Raise ValueError unless scikit-learn, NumPy and torch all take a seed."""
     if not 0 <= seed < 2**32:
         raise ValueError(f"seed must lie in 0..{2**32 - 1}, got {seed}")
+
+
+def check_memory(memory: float) -> None:
+    """Raise ValueError unless so many GB (10^9 bytes) can bound what is computed at once."""
+    if not LEAST_MEMORY <= memory < math.inf:
+        raise ValueError(f"memory must be a number of GB from {LEAST_MEMORY} on, got {memory}")
 
 
 @dataclass(frozen=True, kw_only=True)

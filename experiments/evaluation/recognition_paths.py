@@ -12,6 +12,7 @@ from torch import Tensor
 
 from experiments.evaluation.scanpaths import (
     AGENTS,
+    MOST_OF_VALIDATION,
     first_fixations,
     make_agent,
     of_another_image,
@@ -27,8 +28,6 @@ from foveate.orders.semantic import SEMANTIC, model_ordering
 Scan = Callable[[UInt8[Tensor, "M C H W"]], Int[Tensor, "M T *S"]]
 OF_THE_POLICY = ("policy", "other_image", "best_fixed")
 """Made of the policy's scanpaths."""
-MOST_OF_VALIDATION = 2000
-"""Validation images that the best fixed order is made from."""
 
 
 @dataclass(frozen=True)

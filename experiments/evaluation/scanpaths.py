@@ -16,6 +16,7 @@ from torch import Tensor
 from agents.baselines import SaliencyAgent, UncertaintyAgent
 from agents.policies import Agent
 from envs.episode import Episode
+from experiments.evaluation.options import LEAST_MEMORY
 from experiments.evaluation.progress import Advance, unheard
 from foveate.choices import blaming, lookup, told
 from foveate.model import AnyOrderTransformer
@@ -32,6 +33,8 @@ MAX_PREDICTIONS = 200_000
 """Patches predicted in one pass."""
 MEMORY = 10**9
 """Bytes that are computed at once, where nothing else is asked for."""
+MOST_OF_VALIDATION = 2000
+"""Validation images that the best fixed order is made from."""
 
 
 def split_rows(
@@ -173,15 +176,17 @@ def ordered_in_chunks(
     budget: int,
     generator: torch.Generator,
     fixations: Fixations | None = None,
-    *,
-    memory: int = MEMORY,
 ) -> Int[Tensor, "B T *S"]:
-    """Return the first fixations of an order on many images."""
+    """Return the first fixations of an order on many images.
+
+    Orders that are drawn depend on how the images are split. That follows from the model alone,
+    within the least memory that may be asked for, so that they are the same in any other.
+    """
     device = model.decoder.position.device
     each = bytes_per_row(model, model.num_patches)
     ranks = [
         order(pixels_of(part, device), generator=generator)
-        for part in split_rows(images, model.num_patches, each, memory)
+        for part in split_rows(images, model.num_patches, each, int(LEAST_MEMORY * 1e9))
     ]
     fixations = fixations or Fixations.single(model.num_patches)
     return first_fixations(torch.cat(ranks), budget, fixations)

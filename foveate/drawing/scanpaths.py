@@ -15,11 +15,11 @@ from matplotlib.patheffects import withStroke
 from torch import Tensor
 
 from foveate.orders.segments import borders
+from foveate.patches import UNSEEN_GRAY
 
 Grid = tuple[int, int]
 Color = tuple[float, float, float, float]
 Lines = list[tuple[tuple[int, int], tuple[int, int]]]
-UNSEEN_GRAY = 0.5
 _STEPS = mpl.colormaps["plasma"]
 MOST_NUMBERS = 20
 """Fixations that are all numbered."""

@@ -28,6 +28,8 @@ _CONTROLS = (
     "other_image",
     "uncertainty",
     "oracle",
+    "uncertainty_near",
+    "saliency",
 )
 
 

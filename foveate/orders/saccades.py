@@ -42,6 +42,9 @@ def distances(origin: Float[Tensor, "*#B 2"], to: Float[Tensor, "*#B 2"]) -> Flo
 def path_length(order: Int[Tensor, "B T *S"], grid: Grid) -> Float[Tensor, "B"]:
     """Return the summed length of each scanpath's saccades, patches.
 
+    An episode charges the way between the segments that were chosen. Where segments overlap, its
+    ``order`` holds only what each fixation newly opened, so that the length may differ.
+
     Args:
         order: the patch of each step, (B, T), or its segment, (B, T, S), padded with -1.
         grid: rows and columns of patches.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import subprocess
 import sys
@@ -21,13 +22,16 @@ from experiments.compare import CompareConfig
 from experiments.evaluation import progress
 from experiments.evaluation.compare import compare
 from experiments.evaluation.compare_result import SHOWN, Comparison, OrderErrors
-from experiments.evaluation.contenders import ALWAYS, compared
+from experiments.evaluation.contenders import ALWAYS, Scanners, compared, measure
 from experiments.evaluation.curves import error_curves_of
-from experiments.evaluation.diagnostics import Diagnostics, path_length, visited_entropy
+from experiments.evaluation.diagnostics import Diagnostics, mean_saccade, visited_entropy
 from experiments.evaluation.findings import nearly_collapsed
+from experiments.evaluation.options import LEAST_MEMORY
 from experiments.evaluation.pages import area_of, short_table
 from experiments.evaluation.probe_result import ProbeResult
+from experiments.evaluation.progress import unheard
 from experiments.evaluation.recognition_result import Recognized
+from experiments.evaluation.scanpaths import AGENTS
 from experiments.runs import Run
 from experiments.tables import write_json
 from experiments.training.build import build
@@ -108,16 +112,26 @@ def test_tries_in_any_number_of_parts_leave_the_same_errors(
 
 
 def test_numbers_do_not_depend_on_the_memory(run: Run) -> None:
-    names = ("raster", "oracle")
+    scanners = Scanners.of(run.model, ("raster", "oracle", "random_blobs", "hierarchical"), ())
+    images, seen = run.split("test", 6).images, run.split("val", 6).images
     wide, narrow = (
-        compare(run, orders=names, limit=6, oracle_limit=4, memory=memory) for memory in (1.0, 1e-6)
+        measure(
+            *(run, scanners, images, seen),
+            **{"judge": run.model, "oracle_limit": 4, "memory": memory, "advance": unheard},
+        )
+        for memory in (10**9, 1)
     )
-    for name, row in wide.orders.items():
-        assert narrow.orders[name].auc == pytest.approx(row.auc, abs=1e-6)
-    with pytest.raises(ValueError, match="memory must be a number of GB above 0, got 0"):
-        compare(run, limit=6, oracle_limit=4, memory=0)
-    with pytest.raises(ValueError, match="memory must be a number of GB above 0"):
-        CompareConfig(run=Path(), memory=math.nan)
+    for name, area in wide.area.items():
+        np.testing.assert_allclose(narrow.area[name], area, atol=1e-6, err_msg=name)
+
+
+@pytest.mark.parametrize("memory", [0, 0.05, math.nan])
+def test_a_bound_that_would_not_hold_is_refused(run: Run, memory: float) -> None:
+    assert LEAST_MEMORY * 1e9 == baselines.TRIED_BYTES
+    with pytest.raises(ValueError, match=rf"number of GB from 0\.064 on, got {memory}"):
+        compare(run, memory=memory)
+    with pytest.raises(ValueError, match="memory must be a number of GB"):
+        CompareConfig(run=Path(), memory=memory)
 
 
 PEAK = """
@@ -285,18 +299,21 @@ def test_a_policy_behind_or_level_with_a_rule_is_reported(run: Run) -> None:
     assert "BEHIND" not in text
 
 
-def test_an_agent_that_is_better_than_the_policy_leaves_it_behind(run: Run) -> None:
-    """The policy opens what the model expects to be easiest, the rule what is hardest."""
-    assert run.policy.doubt is not None
-    run.policy.doubt.data.neg_()
-    found = compare(run, orders=("raster",), limit=40, oracle_limit=4)
-    row = found.orders["uncertainty"]
-    assert row.minus_policy_ci95 is not None
-    assert ("uncertainty" in (found.behind_rules or ())) == (row.minus_policy_ci95[1] < 0)
-    assert ("uncertainty" in (found.level_with_rules or ())) == (
-        row.minus_policy_ci95[0] <= 0 <= row.minus_policy_ci95[1]
-    )
-    run.policy.doubt.data.neg_()
+def test_an_agent_that_is_better_than_the_policy_leaves_it_behind(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setitem(AGENTS, "uncertainty", baselines.GreedyOracleAgent)
+        found = compare(run, orders=("raster",), limit=40, oracle_limit=4)
+    assert (found.behind_rules, found.level_with_rules) == (("uncertainty",), ())
+    assert "BEHIND THE RULE" in found.summary("trained").to_markdown()
+    none = compare(run, orders=("raster",), without=("uncertainty",), limit=6, oracle_limit=4)
+    assert (none.behind_rules, none.level_with_rules) == (None, None)
+    assert {"gap_closed", "behind_rules"} <= {*(none.not_judged or ())}
+    text = " ".join(none.to_text().split())
+    assert "not judged: the gap closed, as no oracle scanned" in text
+    assert "better, as none scanned." in text
+    assert "not judged" not in replace(none, not_judged=None).to_text()
     same = compare(run, orders=("raster",), limit=40, oracle_limit=4)
     assert same.orders["uncertainty"].minus_policy == 0
     assert (same.behind_rules, same.level_with_rules) == ((), ("uncertainty",))
@@ -318,11 +335,11 @@ def test_the_length_of_known_paths() -> None:
     # Along the first row and down to the opposite corner; two steps to the right.
     paths = torch.tensor([[0, 3, 8], [0, 1, 2]])
     mean = (3 + math.hypot(2, 3) + 1 + 1) / 4
-    assert path_length(paths, (3, 4)) == pytest.approx(mean, abs=1e-4)
-    assert path_length(torch.tensor([[5]]), (3, 4)) is None
+    assert mean_saccade(paths, (3, 4)) == pytest.approx(mean, abs=1e-4)
+    assert mean_saccade(torch.tensor([[5]]), (3, 4)) is None
     # Middles: between 0 and 1, then 6; of the other path's second fixation there is none.
     segments = torch.tensor([[[0, 1], [6, -1]], [[0, 1], [-1, -1]]])
-    assert path_length(segments, (3, 4)) == pytest.approx(math.hypot(1, 1.5), abs=1e-4)
+    assert mean_saccade(segments, (3, 4)) == pytest.approx(math.hypot(1, 1.5), abs=1e-4)
 
 
 # --- how far it is
@@ -340,6 +357,23 @@ def test_progress_is_a_line_every_ten_seconds_with_the_time_left(
         "compare: 30% after 12 s, about 28 s left",
         "compare: 80% after 30 s, about 8 s left",
     ]
+
+
+@pytest.mark.parametrize("judged", [False, True])
+def test_progress_ends_at_its_total(
+    run: Run, monkeypatch: pytest.MonkeyPatch, judged: bool
+) -> None:
+    made: list[progress.Progress] = []
+    enter = progress.Progress.__enter__
+
+    def entered(bar: progress.Progress) -> progress.Progress:
+        made.append(bar)
+        return enter(bar)
+
+    monkeypatch.setattr(progress.Progress, "__enter__", entered)
+    judge = replace(run, model=copy.deepcopy(run.model)) if judged else None
+    compare(run, judge=judge, orders=("raster", "oracle_16"), limit=6, oracle_limit=4)
+    assert made[0].done == made[0].total
 
 
 def test_the_entropy_in_training_stands_beside_its_maximum(

@@ -61,6 +61,13 @@ def test_the_rule_with_the_cost_is_compared_where_saccades_cost_something(run: R
     costly = replace(run, config=run.config.replace(saccade_cost=0.25))
     agents = Scanners.of(run.model, (), (), (), costly.saccade_cost).agents
     assert agents["uncertainty_near"] == UncertaintyAgent(0.25)
+    assert "uncertainty" in agents
+    for named in ({"orders": ("uncertainty_near",)}, {"without": ("uncertainty_near",)}):
+        with pytest.raises(ValueError, match="this run has no saccade cost"):
+            compare(run, **named)
+    result = compare(run, orders=("raster",), limit=4, oracle_limit=4)
+    assert "saccade" not in result.to_text()
+    assert "saccade, patches" in replace(result, saccade_cost=0.25).to_text()
     alone = replace(run, config=run.config.replace(iterations=0, budget=12))
     assert alone.saccade_cost == 0
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from experiments import runs
 from experiments.evaluation.probe_result import ProbeResult
 from experiments.evaluation.recognition import Answered, recognize
-from experiments.evaluation.recognition_paths import Scanners
+from experiments.evaluation.recognition_paths import Scanners, Scanpaths
 from experiments.evaluation.recognition_probes import balanced_share
 from experiments.probe import ProbeConfig, main
 from experiments.runs import Run
@@ -169,7 +169,12 @@ def test_each_order_scans_its_own_way(run: Run) -> None:
     assert found["raster"].test.tolist() == [[0, 1, 2, 3]] * 4
     assert found[own[0]].train.tolist() == [[15, 14, 13, 12]] * 6
     assert found[own[1]].test.tolist() == [[0, 1, 2, 3]] * 4
-    assert sorted(found["other_image"].test.tolist()) == sorted(policy.test.tolist())
+    each = torch.arange(16).view(4, 4)
+    planted = Scanpaths(torch.cat([each, each[:2].flip(1)]), each)
+    other = scanners.paths("other_image", train, test, planted)
+    for before, after in ((planted.train, other.train), (planted.test, other.test)):
+        assert sorted(after.tolist()) == sorted(before.tolist())
+        assert (after != before).any(1).all(), "no image keeps its own path"
     assert len(found["best_fixed"].train.unique(dim=0)) == 1
 
 
