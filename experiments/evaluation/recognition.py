@@ -16,7 +16,7 @@ from experiments.evaluation.recognition_paths import Scanners
 from experiments.evaluation.recognition_result import MAIN_PROBE, ByFixations, Known, Recognized
 from experiments.runs import Run
 from foveate.probes import score
-from foveate.probes.partial import content_layer
+from foveate.probes.partial import check_layer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +103,7 @@ def recognizable(
             f"fixations must lie in 1..{run.budget}, the budget of the run, "
             f"got {' '.join(map(str, after)) or 'none'}"
         )
-    content_layer(run.model.config.depth, layer)
+    check_layer(run.model.config.depth, layer)
     return Scanners.of(run, orders)
 
 

@@ -232,6 +232,9 @@ def test_options_of_the_study_stand_among_those_of_the_training() -> None:
     ("line", "complaint"),
     [
         ("--seed 3", "use --seeds"),
+        ("--no-report", "report has no effect, as the study is the report"),
+        ("--resume", "resume has no effect"),
+        ("--stop-after=3", "stop_after has no effect"),
         ("--orders policy raster", "orders must contain policy and random; add random"),
         ("--orders policy random policy", "orders takes one or more different values"),
         ("--fixations 1 5", r"fixations must lie in 1\.\.4, the budget of the scans, got 1 5"),
