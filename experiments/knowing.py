@@ -31,6 +31,15 @@ from experiments.evaluation.recognition_options import ORDERS, READ_OUTS, ReadOu
 from experiments.training.command_line import option_name, read_command_line
 from experiments.training.config import TrainConfig
 
+WITHOUT_EFFECT = {
+    "seed": "every run has its own; use --seeds",
+    "report": "the study is the report; leave it out",
+    "resume": "runs that were cut off always go on; leave it out",
+    "change_on_resume": "runs that go on keep their options; leave it out",
+    "stop_after": "every run is trained to its end; use --iterations for shorter ones",
+}
+"""Options of a training that the study sets itself, and why."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class KnowingConfig:
@@ -98,8 +107,10 @@ def read_arguments(arguments: Sequence[str]) -> KnowingCommand:
     if {"-h", "--help"} & {*arguments}:
         own = ["--help"]
     study = tyro.cli(KnowingConfig, prog=f"{program()} PRESET", args=own, description=__doc__)
-    if "seed" in map(option_name, others):
-        raise ValueError("seed has no effect, as every run has its own; use --seeds")
+    given = [option_name(each).removeprefix("no_") for each in others]
+    for name, why in WITHOUT_EFFECT.items():
+        if name in given:
+            raise ValueError(f"{name} has no effect, as {why}")
     training = read_command_line(others)
     check_joint(training)
     asked = study.asked(training.scan.budget)

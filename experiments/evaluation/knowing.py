@@ -44,7 +44,8 @@ def study_knowing(
 
     Raises:
         ValueError: the training is not joint, what is asked has no answer, the data has no labels,
-            or a run that is there has another config.
+            a run that is there has another config, or random_then_policy_SEED another model than
+            random_SEED.
     """
     for name in asked.orders:
         check_name("order", name, (*OF_THE_POLICY, *AGENTS, *ORDERINGS, *SEMANTIC))
@@ -55,10 +56,21 @@ def study_knowing(
         plan = Plan.of(common, seed, out)
         run = finished_run(plan.policy)
         runs[POLICY].append(measured(run, asked))
-        finished_run(plan.random)
+        random = finished_run(plan.random)
         crossed = finished_run(plan.random_then_policy)
+        check_same_model(random, crossed)
         runs[RANDOM].append(measured(crossed, replace(asked, orders=(POLICY, RANDOM))))
     return result_of(runs, run, asked, seeds)
+
+
+def check_same_model(random: Run, crossed: Run) -> None:
+    """Raise ValueError unless the second run holds the first one's model."""
+    before, now = random.model.state_dict(), crossed.model.state_dict()
+    if before.keys() != now.keys() or not all(torch.equal(before[key], now[key]) for key in before):
+        raise ValueError(
+            f"{crossed.directory} does not hold the model of {random.directory}, which was trained "
+            "anew since; remove the former, and it is trained again"
+        )
 
 
 def result_of(
@@ -77,11 +89,20 @@ def result_of(
         periphery=run.model.config.periphery,
         iterations=(config.optimization.warmup_iterations, config.iterations),
         seeds=tuple(seeds),
-        train_images=asked.train_limit,
+        train_images=first.train_images,
         test_images=len(next(iter(first.correct.values()))),
         area_images=len(next(iter(first.areas.values()))),
         threads=torch.get_num_threads(),
         commit=git_commit(),
+        commits=tuple(sorted({each.commit for of_model in runs.values() for each in of_model})),
+        notes=tuple(
+            dict.fromkeys(
+                f"{name}: {note}"
+                for of_model in runs.values()
+                for each in of_model
+                for name, note in each.notes.items()
+            )
+        ),
         options={
             **{name: each for name, each in config.flat().items() if name not in FREE},
             **asdict(asked),

@@ -2,40 +2,78 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import zipfile
+from collections.abc import Iterable
 from dataclasses import asdict
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
+import torch
 from jaxtyping import Float
+from torch import Tensor
 
 from experiments.evaluation.curves import error_curves_of
 from experiments.evaluation.knowing_plan import Asked
 from experiments.evaluation.knowing_rows import Measured
 from experiments.evaluation.recognition import recognize
-from experiments.evaluation.recognition_asking import Answered
-from experiments.evaluation.recognition_paths import Scanners
+from experiments.evaluation.recognition_paths import PathMakers
+from experiments.evaluation.recognition_result import titled
+from experiments.run_folder import git_commit
 from experiments.runs import Run
 from experiments.tables import written_whole
+
+ABOUT = ("train_images", "notes", "commit")
+"""What is kept beside the arrays."""
 
 
 def measured(run: Run, asked: Asked) -> Measured:
     """Return what a run knows; what was kept of the same question is read instead of measured."""
     path = run.directory / "knowing.npz"
-    question = json.dumps({**asdict(asked), "iteration": run.iteration})
+    question = question_of(run, asked)
     kept = read_kept(path, question)
     if kept is None:
         kept = ask(run, asked)
         keep(path, question, kept)
+    elif kept.commit != (now := git_commit()):
+        print(f"{path} was measured at commit {kept.commit}, this is {now}; it is kept", flush=True)
     return kept
 
 
+def question_of(run: Run, asked: Asked) -> str:
+    """Write all that answers depend on but the code: what is asked, the weights, the images."""
+    weights = {**run.model.state_dict(), **run.policy.state_dict(prefix="policy.")}
+    images = [run.split("train", asked.train_limit), run.split("test", asked.test_limit)]
+    return json.dumps(
+        {
+            **asdict(asked),
+            "iteration": run.iteration,
+            "weights": digest(weights.values()),
+            "images": [digest((each.images, each.labels)) for each in images],
+            **run.data_options,
+        }
+    )
+
+
+def digest(tensors: Iterable[Tensor]) -> str:
+    """Return the SHA-256 of all values, on whichever device they lie."""
+    found = hashlib.sha256()
+    for each in tensors:
+        found.update(f"{each.dtype} {tuple(each.shape)}".encode())
+        found.update(each.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return found.hexdigest()
+
+
 def ask(run: Run, asked: Asked) -> Measured:
-    """Probe what a run knows, and measure the errors of its scans."""
+    """Probe what a run knows, and measure the errors of its scans.
+
+    Raises:
+        ValueError: the images cannot say what it knows.
+    """
     print(f"asking {run.name} after fixations of {', '.join(asked.orders)}", flush=True)
-    answers = recognize(
+    known = recognize(
         run,
         orders=asked.orders,
         after=asked.after,
@@ -43,40 +81,42 @@ def ask(run: Run, asked: Asked) -> Measured:
         controls=False,
         train_limit=asked.train_limit,
         test_limit=asked.test_limit,
-    ).correct
+    )
+    if not known.correct:
+        raise ValueError(f"{run.name} cannot be asked what it knows: {known.notes['classes']}")
     return Measured(
         correct={
-            (each.order, each.after, read_out_of(each)): right for each, right in answers.items()
+            (each.order, each.after, titled(each.read_out, each.probe)): right
+            for each, right in known.correct.items()
         },
         areas=areas_of(run, asked),
+        train_images=known.train_images,
+        notes=known.notes,
+        commit=git_commit(),
     )
 
 
 def areas_of(run: Run, asked: Asked) -> dict[str, Float[np.ndarray, " R"]]:
     """Measure the area under the error curve of each order on test images."""
-    scanners, test = Scanners.of(run, asked.orders), run.split("test", asked.area_limit)
+    makers, test = PathMakers.of(run, asked.orders), run.split("test", asked.area_limit)
     # Scans of training images are not needed here, but for those of two.
     few = run.split("train", 2)
-    policy = scanners.policy(few, test)
-    paths = {order: scanners.paths(order, few, test, policy).test for order in asked.orders}
+    policy = makers.policy(few, test)
+    paths = {order: makers.paths(order, few, test, policy).test for order in asked.orders}
     curves = error_curves_of(run.model, test.images, paths)
     return {order: curve[:, 1:].mean(1) for order, curve in curves.items()}
-
-
-def read_out_of(answered: Answered) -> str:
-    """Name features and probe; the attentive probe is its own read-out."""
-    names = dict.fromkeys((answered.read_out, answered.probe))
-    return ", ".join(names)
 
 
 def keep(path: Path, question: str, found: Measured) -> None:
     """Write what a run knows as arrays, a row each, beside the question and the rows' names."""
     names = {"correct": list(found.correct), "areas": list(found.areas)}
+    about = {name: getattr(found, name) for name in ABOUT}
     with written_whole(path) as partial:
         np.savez_compressed(
             partial,
             question=question,
             names=json.dumps(names),
+            about=json.dumps(about),
             correct=np.stack(list(found.correct.values())),
             areas=np.stack(list(found.areas.values())),
         )
@@ -92,6 +132,7 @@ def read_kept(path: Path, question: str) -> Measured | None:
             if str(arrays["question"]) != question:
                 return None
             names = json.loads(str(arrays["names"]))
+            about = json.loads(str(arrays["about"]))
             correct = {
                 (order, after, read_out): row
                 for (order, after, read_out), row in zip(
@@ -101,4 +142,4 @@ def read_kept(path: Path, question: str) -> Measured | None:
             areas = dict(zip(names["areas"], arrays["areas"], strict=True))
     except (OSError, ValueError, KeyError, zipfile.BadZipFile):
         return None
-    return Measured(correct, areas)
+    return Measured(correct, areas, **about)

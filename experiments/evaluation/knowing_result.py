@@ -35,6 +35,17 @@ class KnowingResult(RunResult):
     area_images: int
     threads: int
     commit: str
+    commits: tuple[str, ...] = ()
+    """Of the code that measured the answers, which are kept; older results do not say."""
+    notes: tuple[str, ...] = ()
+    """Why there is no number, and which images were left out."""
+
+    @property
+    def intervals(self) -> str:
+        """What the intervals of differences are over."""
+        if len(self.seeds) > 1:
+            return "over seeds and images at once"
+        return "over images alone; one seed says nothing of other seeds"
 
     @property
     def read_outs(self) -> tuple[str, ...]:
@@ -86,7 +97,7 @@ class KnowingResult(RunResult):
             columns=(f"accuracy after {plural(last, 'fixation')}", *columns),
             rows=tuple(lines),
             caption=self._caption(),
-            notes=self.verdicts(),
+            notes=(*self.verdicts(), *self.notes),
         )
 
     def verdicts(self) -> tuple[str, ...]:
@@ -112,6 +123,8 @@ class KnowingResult(RunResult):
             "Reconstruction: the policy's area is "
             f"{in_words(areas, ('lower', 'higher'), 'than', good=-1)}."
         )
+        if len(self.seeds) == 1:
+            lines.append(f"All of this is {self.intervals}.")
         return tuple(lines)
 
     def tables(self) -> list[Table]:
@@ -132,7 +145,7 @@ class KnowingResult(RunResult):
             f"of {self.train_images} training and {self.test_images} test images, "
             f"{plural(self.threads, 'CPU thread')}, commit `{self.commit[:10]}`. Model trained "
             "jointly with its policy. Differences are of the policy minus the order, with 95% "
-            "intervals over seeds and images at once."
+            f"intervals {self.intervals}."
         )
 
     def _accuracies(self, read_out: str) -> Table:
@@ -143,7 +156,9 @@ class KnowingResult(RunResult):
                 for order, row in self.rows(POLICY, read_out).items()
             ),
             notes=(
-                "95% intervals over seeds (Student's t).",
+                "95% intervals over seeds (Student's t)."
+                if len(self.seeds) > 1
+                else "A single seed has no interval over seeds.",
                 *(
                     f"{order}: {accuracy(row)}."
                     for order, row in self.references(POLICY, read_out).items()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Self, TypeVar
 
 import numpy as np
@@ -129,6 +129,12 @@ class Measured:
     """1 = classified correctly, 0 = not."""
     areas: Mapping[str, Float[np.ndarray, " R"]]
     """Area under the error curve of the first R test images, by order."""
+    train_images: int = 0
+    """Training images that the probes used."""
+    notes: Mapping[str, str] = field(default_factory=dict)
+    """Why there is no number, and which images were left out."""
+    commit: str = "unknown"
+    """Of the code that measured."""
 
 
 def known_rows(runs: Mapping[str, Sequence[Measured]]) -> tuple[Known, ...]:

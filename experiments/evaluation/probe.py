@@ -102,6 +102,8 @@ def probe_fixations(run: Run, options: ProbeOptions, notes: dict[str, str]) -> d
         seed=options.seed,
     )
     notes |= known.notes
+    if not known.correct:
+        return {}
     names = "fixations", "controls", "all_patches", "periphery_alone", "label_shares"
     return {name: getattr(known, name) for name in names}
 

@@ -64,7 +64,9 @@ class Questions:
                 f"training lacks all classes of the {plural(len(test), 'test image')} "
                 f"({names_of(test, ~known)})"
             )
-            return cls(train, test, {**notes, **dict.fromkeys(probes, reason)})
+            # Who asks no probe by its name is told as well.
+            names = probes or ["classes"]
+            return cls(train, test, {**notes, **dict.fromkeys(names, reason)})
         if len(test) == 1:
             notes["interval"] = "a single test image has no interval"
         unanswered = {name: unanswerable(name, train, seed) for name in probes}

@@ -6,17 +6,18 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Bool, Int
 
 from experiments.evaluation.intervals import mean_interval
 from experiments.evaluation.probe_questions import Questions
 from experiments.evaluation.recognition_asking import CONTROLS, REFERENCES, Answered, Asking
 from experiments.evaluation.recognition_options import ORDERS, READ_OUTS, FixationsProbe, ReadOut
-from experiments.evaluation.recognition_paths import Scanners
+from experiments.evaluation.recognition_paths import PathMakers
 from experiments.evaluation.recognition_result import MAIN_PROBE, ByFixations, Known, Recognized
 from experiments.runs import Run
 from foveate.probes import score
-from foveate.probes.partial import content_layer
+from foveate.probes.partial import check_layer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +37,8 @@ class Recognition:
     """Whether each test image was classified correctly, to pair over images and seeds."""
     labels: Int[np.ndarray, " K"]
     """Classes of the test images."""
+    train_images: int
+    """Training images that the probes had."""
 
 
 def recognize(
@@ -72,9 +75,24 @@ def recognize(
         ValueError: a number of fixations outside 1..budget, an unknown order, a layer that is not
             there, or a model that cannot scan.
     """
-    scanners = recognizable(run, after=after, orders=orders, layer=layer)
+    makers = recognizable(run, after=after, orders=orders, layer=layer)
     train, test = run.split("train", train_limit), run.split("test", test_limit)
     questions = Questions.of(train, test, [], seed)
+    if (
+        "classes" in questions.notes
+        and not torch.isin(questions.test.labels, questions.train.labels).any()
+    ):
+        return Recognition(
+            fixations={},
+            controls={},
+            all_patches=Recognized(),
+            periphery_alone=None,
+            label_shares={},
+            notes=questions.notes,
+            correct={},
+            labels=questions.test.labels.numpy(),
+            train_images=len(questions.train),
+        )
     asking = Asking(
         run=run,
         train=questions.train,
@@ -85,13 +103,13 @@ def recognize(
         label_shares=tuple(sorted({*label_shares, 1.0}, reverse=True)),
         seed=seed,
     )
-    asking.ask_all(scanners, shared=probe == "shared", controls=controls)
+    asking.ask_all(makers, shared=probe == "shared", controls=controls)
     return recognition_of(asking, {**questions.notes, **asking.notes})
 
 
 def recognizable(
     run: Run, *, after: tuple[int, ...], orders: tuple[str, ...], layer: int | None
-) -> Scanners:
+) -> PathMakers:
     """Return who scans; what :func:`recognize` would refuse is refused before any image is read.
 
     Raises:
@@ -103,8 +121,8 @@ def recognizable(
             f"fixations must lie in 1..{run.budget}, the budget of the run, "
             f"got {' '.join(map(str, after)) or 'none'}"
         )
-    content_layer(run.model.config.depth, layer)
-    return Scanners.of(run, orders)
+    check_layer(run.model.config.depth, layer)
+    return PathMakers.of(run, orders)
 
 
 def recognition_of(asking: Asking, notes: dict[str, str]) -> Recognition:
@@ -130,6 +148,7 @@ def recognition_of(asking: Asking, notes: dict[str, str]) -> Recognition:
         notes=notes,
         correct=asking.correct,
         labels=asking.test.labels.numpy(),
+        train_images=len(asking.train),
     )
 
 

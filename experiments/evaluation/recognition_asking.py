@@ -15,7 +15,7 @@ from torch import Tensor
 
 from experiments.evaluation.probe_views import progress
 from experiments.evaluation.recognition_options import ReadOut
-from experiments.evaluation.recognition_paths import Scanners, Scanpaths, scan_of
+from experiments.evaluation.recognition_paths import PathMakers, Scanpaths, scan_of
 from experiments.evaluation.recognition_probes import Answer, Asked, Prober, Views, balanced_share
 from experiments.runs import Run
 from foveate.data import ImageSet
@@ -79,19 +79,19 @@ class Asking:
             if (probe == "attentive") in {name == "attentive" for name in self.read_outs}
         }
 
-    def ask_all(self, scanners: Scanners, *, shared: bool, controls: bool) -> None:
+    def ask_all(self, makers: PathMakers, *, shared: bool, controls: bool) -> None:
         """Probe every order, the controls, all patches, and the periphery alone.
 
         Args:
-            scanners: the orders.
+            makers: the orders.
             shared: whether all orders are judged by probes of random subsets.
             controls: whether the controls are probed.
         """
         model, after = self.run.model, self.after
         judges = self.shared_judges() if shared else None
-        policy = scanners.policy(self.train, self.test)
-        for name in progress(list(scanners.asked), "probing fixations"):
-            paths = scanners.paths(name, self.train, self.test, policy)
+        policy = makers.policy(self.train, self.test)
+        for name in progress(list(makers.asked), "probing fixations"):
+            paths = makers.paths(name, self.train, self.test, policy)
             if judges is None:
                 self.ask(name, after, *self.both(model, paths, after), self.probers)
             else:

@@ -39,15 +39,18 @@ class Scanpaths:
 
 
 @dataclass(frozen=True)
-class Scanners:
-    """Who scans, by name. They are made before any image is read, as a name may be wrong."""
+class PathMakers:
+    """Who makes scanpaths, by name: agents, orders, and what is made of the policy's.
+
+    They are made before any image is read, as a name may be wrong.
+    """
 
     run: Run
     scans: dict[str, Scan]
     asked: tuple[str, ...]
 
     @classmethod
-    def of(cls, run: Run, names: tuple[str, ...]) -> Scanners:
+    def of(cls, run: Run, names: tuple[str, ...]) -> PathMakers:
         """Make the policy and what is asked for.
 
         Raises:
@@ -75,6 +78,10 @@ class Scanners:
             return policy
         if name == "other_image":
             both = (policy.train, policy.test)
+            if min(map(len, both)) < 2:
+                raise ValueError(
+                    "other_image needs two or more training and test images; leave it out of orders"
+                )
             return Scanpaths(*(of_another_image(each, self.run.seed) for each in both))
         if name == "best_fixed":
             fixed = self.best_fixed()

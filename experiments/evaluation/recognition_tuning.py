@@ -7,7 +7,7 @@ from dataclasses import replace
 from experiments.evaluation.probe_options import ProbeOptions
 from experiments.evaluation.probe_result import FineTuned, TunedByFixations
 from experiments.evaluation.probe_views import progress, tuning
-from experiments.evaluation.recognition_paths import Scanners
+from experiments.evaluation.recognition_paths import PathMakers
 from experiments.runs import Run
 from foveate.data import ImageSet
 from foveate.model import AnyOrderTransformer
@@ -40,14 +40,14 @@ def tune_by_fixations(
         orders: names of orders and agents, or ``MODULE:NAME`` of one's own.
         options: epochs, learning rates and seed. There is no generative loss of a scan.
     """
-    scanners = Scanners.of(run, orders)
-    policy = scanners.policy(train, test)
+    makers = PathMakers.of(run, orders)
+    policy = makers.policy(train, test)
     how = replace(tuning(options, run, "causal"), generative_weight=0.0)
     tuned: TunedByFixations = {}
     starts = {"": run.model, "random_weights_": untrained}
     parts = [(order, start) for order in orders for start in starts]
     for order, start in progress(parts, "fine-tuning by fixations"):
-        paths = scanners.paths(order, train, test, policy)
+        paths = makers.paths(order, train, test, policy)
         reached = fine_tune_by_fixations(
             starts[start], train, test, paths.train, paths.test, after, how, options.seed
         )

@@ -91,7 +91,8 @@ def finished_run(wanted: TrainConfig) -> Run:
         load_run(wanted.run.out).iteration < wanted.total_iterations
     ):
         train(wanted.replace(resume=begun))
-    return load_run(wanted.run.out, data_changed_ok=wanted.run.data_changed_ok)
+    run = wanted.run
+    return load_run(run.out, device=run.device, data_changed_ok=run.data_changed_ok)
 
 
 def run_loop(config: TrainConfig, processes: Processes) -> Trainer:

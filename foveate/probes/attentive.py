@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from foveate.data import ImageSet
 from foveate.model import AnyOrderTransformer
-from foveate.probes.features import Attention, States, frozen, patch_features
+from foveate.probes.features import Attention, States, frozen, half, patch_features
 from foveate.probes.heads import HeadAccuracy, HeadProbe, Read
 
 ATTENTIVE_RATES = (1e-3, 3e-3, 1e-2, 3e-2)
@@ -38,13 +38,12 @@ def frozen_tokens(
     They are extracted now if :func:`token_bytes` is at most ``max_bytes``, else whenever read.
     """
     device = next(model.parameters()).device
-    largest = torch.finfo(torch.float16).max
 
     def compute(index: Tensor) -> Tensor:
         with frozen(model):
             images = image_set.batch(index, device=device)
             tokens = patch_features(model, images, attention, states)[layer]
-        return tokens.clamp(-largest, largest).half()
+        return half(tokens)
 
     if token_bytes(model, len(image_set)) > max_bytes:
         return compute

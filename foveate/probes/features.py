@@ -31,6 +31,12 @@ def frozen(module: nn.Module) -> Iterator[None]:
         module.train(was_training)
 
 
+def half(tokens: Float[Tensor, "*B D"]) -> Float[Tensor, "*B D"]:
+    """Return float16, with what is too large for it at its end."""
+    largest = torch.finfo(torch.float16).max
+    return tokens.clamp(-largest, largest).half()
+
+
 def query_features(
     model: AnyOrderTransformer, images: Float[Tensor, "B C H W"], attention: Attention = "full"
 ) -> Float[Tensor, "B N D"]:

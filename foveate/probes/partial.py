@@ -17,11 +17,12 @@ from jaxtyping import Bool, Float, Int
 from timm.layers.pos_embed_sincos import build_sincos2d_pos_embed
 from torch import Tensor
 
+from foveate.choices import check_choice
 from foveate.data import ImageSet
 from foveate.model import AnyOrderTransformer
 from foveate.model.encoder import take
 from foveate.orders.segments import patches_in
-from foveate.probes.features import frozen
+from foveate.probes.features import frozen, half
 from foveate.probes.heads import Read
 from foveate.probes.seen import encode_after, mean_of_seen
 
@@ -30,7 +31,8 @@ Pooled = Literal["seen", "last", "queries", "queries_2x2"]
 
 ``seen``: mean over the states of the patches seen and of the periphery; of the start token where
 there is neither. ``last``: the state of the newest token. ``queries``: the decoder's final states,
-averaged over all N positions. ``queries_2x2``: averaged over each quarter of the grid, 4 D values.
+averaged over all N positions. ``queries_2x2``: averaged over each quarter of the grid, 4 D values;
+quarters of a grid of odd sides overlap by a row or column.
 """
 POOLED: tuple[Pooled, ...] = get_args(Pooled)
 LEAST_PLACE_WIDTH = 32
@@ -86,28 +88,21 @@ def token_places(model: AnyOrderTransformer) -> Float[Tensor, "S W"]:
     return torch.cat([torch.zeros(1, width), *codes])
 
 
-def content_layer(depth: int, layer: int | None) -> int | None:
-    """Return the index of a layer that is counted from 1; None = all of them.
-
-    Raises:
-        ValueError: there is no such layer.
-    """
-    if layer is None:
-        return None
-    if not 1 <= layer <= depth:
+def check_layer(depth: int, layer: int | None) -> None:
+    """Raise ValueError unless there is such a layer, from 1; None = all of them."""
+    if layer is not None and not 1 <= layer <= depth:
         raise ValueError(
             f"fixations_layer must lie in 1..{depth}, got {layer}; leave it out for all of them"
         )
-    return layer - 1
 
 
 def content_states(
     layers: Sequence[Float[Tensor, "B S D"]], layer: int | None
 ) -> Float[Tensor, "B S D"]:
     """Return the states after one layer, from 1; None = the mean of all, each layer-normalized."""
-    which = content_layer(len(layers), layer)
-    if which is not None:
-        return layers[which]
+    check_layer(len(layers), layer)
+    if layer is not None:
+        return layers[layer - 1]
     normalized = [F.layer_norm(states, states.shape[-1:]) for states in layers]
     return torch.stack(normalized).mean(0)
 
@@ -138,22 +133,20 @@ def features_after(
         layer: encoder layer of the content, from 1; None = see :func:`content_states`.
 
     Raises:
-        ValueError: a number of fixations does not lie in 0..T, there is no such layer, or the model
-            has no causal stream, or no decoder whose queries could be read.
+        ValueError: a number of fixations does not lie in 0..T, there is no such layer or vector, or
+            the model has no causal stream, or no decoder whose queries could be read.
     """
+    for name in pooled:
+        check_choice("read-out", name, POOLED)
     layers, by_rank, counts = encode_after(model, images, order, after)
     states = content_states(layers, layer)
-    vectors = {name: states[:, :0] for name in pooled}
-    if "seen" in vectors:
-        vectors["seen"] = mean_of_seen(states, counts + model.num_always - 1)
-    if "last" in vectors:
-        vectors["last"] = take(states, counts + model.num_always - 1)
-    if {"queries", "queries_2x2"} & {*vectors}:
-        vectors |= {
-            name: values
-            for name, values in pooled_queries(model, layers, counts).items()
-            if name in vectors
-        }
+    vectors: dict[Pooled, Tensor] = {
+        "seen": mean_of_seen(states, counts + model.num_always - 1),
+        "last": take(states, counts + model.num_always - 1),
+    }
+    if {"queries", "queries_2x2"} & {*pooled}:
+        vectors |= pooled_queries(model, layers, counts)
+    vectors = {name: vectors[name] for name in pooled}
     kept = None
     if tokens:
         places = token_places(model).to(states.device)
@@ -162,12 +155,6 @@ def features_after(
         of_tokens = torch.cat([first, by_rank[:, :length] + model.num_always], dim=1)
         kept = half(torch.cat([states, places[of_tokens]], dim=2))
     return PartialFeatures(vectors, kept, counts + model.num_always)
-
-
-def half(tokens: Float[Tensor, "*B D"]) -> Float[Tensor, "*B D"]:
-    """Return float16, with what is too large for it at its end."""
-    largest = torch.finfo(torch.float16).max
-    return tokens.clamp(-largest, largest).half()
 
 
 def pooled_queries(

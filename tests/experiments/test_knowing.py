@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from experiments.evaluation.intervals import crossed_interval, seed_interval
-from experiments.evaluation.knowing_measure import keep, read_kept
+from experiments.evaluation.knowing import check_same_model
+from experiments.evaluation.knowing_measure import keep, question_of, read_kept
 from experiments.evaluation.knowing_plan import Plan, usual_fixations
 from experiments.evaluation.knowing_result import KnowingResult
 from experiments.evaluation.knowing_rows import (
@@ -170,6 +171,7 @@ def test_what_was_kept_answers_the_same_question_only(tmp_path: Path) -> None:
     keep(path, "asked", found)
     again = read_kept(path, "asked")
     assert again is not None
+    assert (again.train_images, again.notes, again.commit) == (0, {}, "unknown")
     for kept, now in ((found.correct, again.correct), (found.areas, again.areas)):
         assert list(kept) == list(now)
         for key, values in kept.items():
@@ -232,6 +234,9 @@ def test_options_of_the_study_stand_among_those_of_the_training() -> None:
     ("line", "complaint"),
     [
         ("--seed 3", "use --seeds"),
+        ("--no-report", "report has no effect, as the study is the report"),
+        ("--resume", "resume has no effect"),
+        ("--stop-after=3", "stop_after has no effect"),
         ("--orders policy raster", "orders must contain policy and random; add random"),
         ("--orders policy random policy", "orders takes one or more different values"),
         ("--fixations 1 5", r"fixations must lie in 1\.\.4, the budget of the scans, got 1 5"),
@@ -277,6 +282,16 @@ def test_a_study_trains_what_is_missing_and_asks_each_run_once(
     assert (result.test_images, result.area_images) == (50, 20)
     assert {row.order for row in result.taught} == {"policy", "random"}
     assert "asking" in capsys.readouterr().out
+    assert result.train_images == 100
+    assert "says nothing of other seeds" in result.summary().caption
+    assert "says nothing of other seeds" in result.verdicts()[-1]
+    (run,) = [load_run(tmp_path / "random_3")]
+    asked = read_arguments(line.split()).asked
+    before = question_of(run, asked)
+    next(run.model.parameters()).data.add_(1)
+    assert question_of(run, asked) != before, "other weights"
+    with pytest.raises(ValueError, match="policy_3 does not hold the model of .*random_3"):
+        check_same_model(run, load_run(tmp_path / "random_then_policy_3"))
     monkeypatch.delattr("experiments.evaluation.knowing_measure.recognize")
     main(read_arguments(line.split()))
     assert "asking" not in capsys.readouterr().out

@@ -14,12 +14,13 @@ from torch import Tensor
 from experiments import runs
 from experiments.evaluation.probe_result import ProbeResult
 from experiments.evaluation.recognition import Answered, recognize
-from experiments.evaluation.recognition_paths import Scanners, Scanpaths
+from experiments.evaluation.recognition_paths import PathMakers, Scanpaths
 from experiments.evaluation.recognition_probes import balanced_share
 from experiments.probe import ProbeConfig, main
 from experiments.runs import Run
 from experiments.training.build import build
 from experiments.training.config import TrainConfig
+from foveate.data import ImageSet
 from foveate.probes import attentive as probe_attentive
 from foveate.probes import fit_linear
 
@@ -103,6 +104,22 @@ def test_what_few_labels_cannot_answer_gets_a_note(run: Run) -> None:
     assert known.fixations["raster"][1].minus_policy is None
 
 
+def test_classes_without_a_training_image_get_a_note_and_no_number(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    split = Run.split
+
+    def apart(self: Run, name: str, limit: int | None = None) -> ImageSet:
+        images = split(self, name, limit)
+        return images.take((images.labels == (name == "train")).nonzero().flatten())
+
+    monkeypatch.setattr(Run, "split", apart)
+    known = recognize(run, after=(1,), train_limit=60, test_limit=30)
+    assert known.fixations == known.correct == {}
+    assert known.all_patches.linear is None
+    assert known.notes["classes"].startswith("training lacks all classes of the")
+
+
 def test_shared_probes_are_trained_once(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
     fit = "experiments.evaluation.recognition_probes.fit_linear"
@@ -163,9 +180,9 @@ def test_the_script_writes_numbers_table_and_picture(
 def test_each_order_scans_its_own_way(run: Run) -> None:
     train, test = run.split("train", 6), run.split("test", 4)
     own = f"{__name__}:backward", f"{__name__}:FirstUnseen"
-    scanners = Scanners.of(run, ("raster", "other_image", "best_fixed", *own))
-    policy = scanners.policy(train, test)
-    found = {name: scanners.paths(name, train, test, policy) for name in scanners.asked}
+    makers = PathMakers.of(run, ("raster", "other_image", "best_fixed", *own))
+    policy = makers.policy(train, test)
+    found = {name: makers.paths(name, train, test, policy) for name in makers.asked}
     assert found["raster"].test.tolist() == [[0, 1, 2, 3]] * 4
     assert found[own[0]].train.tolist() == [[15, 14, 13, 12]] * 6
     assert found[own[1]].test.tolist() == [[0, 1, 2, 3]] * 4

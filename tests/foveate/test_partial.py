@@ -118,6 +118,15 @@ def test_padding_has_no_effect_on_the_attentive_head() -> None:
     torch.testing.assert_close(head.eval()(padded), head(tokens))
 
 
+def test_every_row_of_the_attentive_head_has_its_own_padding() -> None:
+    torch.manual_seed(0)
+    head, tokens = AttentiveHead(8, 3, num_heads=2).eval(), torch.randn(4, 5, 8)
+    numbers = (2, 5, 1, 4)
+    ragged = tokens * (torch.arange(5) < torch.tensor(numbers).unsqueeze(1)).unsqueeze(2)
+    alone = [head(tokens[[row], :number]) for row, number in enumerate(numbers)]
+    torch.testing.assert_close(head(ragged), torch.cat(alone))
+
+
 def test_many_images_are_those_one_batch_at_a_time(
     model: AnyOrderTransformer, images: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
