@@ -141,7 +141,8 @@ class Comparison(RunResult):
             f"{entropy[-1]:.2f} nats.",
         ]
         notes += self._warnings()
-        columns, rows = NARROW, [self._row(name) for name in self.orders]
+        columns: tuple[str, ...] = NARROW
+        rows: list[tuple[str, ...]] = [self._row(name) for name in self.orders]
         if self.saccade_cost > 0:
             columns = (*NARROW, "saccade, patches")
             lengths = [row.path_length for row in self.orders.values()]

@@ -62,7 +62,7 @@ def digest(tensors: Iterable[Tensor]) -> str:
     found = hashlib.sha256()
     for each in tensors:
         found.update(f"{each.dtype} {tuple(each.shape)}".encode())
-        found.update(each.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        found.update(each.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return found.hexdigest()
 
 

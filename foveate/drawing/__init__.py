@@ -1,7 +1,6 @@
 """Pictures for people: scanpaths as sheets and animations, heat maps of fixations, error curves."""
 
 from foveate.drawing.scanpaths import (
-    UNSEEN_GRAY,
     border_lines,
     draw_scanpath,
     numbered_steps,
@@ -9,6 +8,7 @@ from foveate.drawing.scanpaths import (
 )
 from foveate.drawing.sheets import scanpath_animation, scanpath_sheet, shown_steps
 from foveate.drawing.statistics import error_curves, fixation_heatmaps, fixation_shares
+from foveate.patches import UNSEEN_GRAY
 
 __all__ = [
     "UNSEEN_GRAY",

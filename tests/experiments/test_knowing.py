@@ -290,7 +290,7 @@ def test_a_study_trains_what_is_missing_and_asks_each_run_once(
     before = question_of(run, asked)
     next(run.model.parameters()).data.add_(1)
     assert question_of(run, asked) != before, "other weights"
-    with pytest.raises(ValueError, match="policy_3 does not hold the model of .*random_3"):
+    with pytest.raises(ValueError, match=r"policy_3 does not hold the model of .*random_3"):
         check_same_model(run, load_run(tmp_path / "random_then_policy_3"))
     monkeypatch.delattr("experiments.evaluation.knowing_measure.recognize")
     main(read_arguments(line.split()))
