@@ -78,21 +78,8 @@ def recognize(
     makers = recognizable(run, after=after, orders=orders, layer=layer)
     train, test = run.split("train", train_limit), run.split("test", test_limit)
     questions = Questions.of(train, test, [], seed)
-    if (
-        "classes" in questions.notes
-        and not torch.isin(questions.test.labels, questions.train.labels).any()
-    ):
-        return Recognition(
-            fixations={},
-            controls={},
-            all_patches=Recognized(),
-            periphery_alone=None,
-            label_shares={},
-            notes=questions.notes,
-            correct={},
-            labels=questions.test.labels.numpy(),
-            train_images=len(questions.train),
-        )
+    if not torch.isin(questions.test.labels, questions.train.labels).any():
+        return nothing_of(questions)
     asking = Asking(
         run=run,
         train=questions.train,
@@ -105,6 +92,21 @@ def recognize(
     )
     asking.ask_all(makers, shared=probe == "shared", controls=controls)
     return recognition_of(asking, {**questions.notes, **asking.notes})
+
+
+def nothing_of(questions: Questions) -> Recognition:
+    """Return no number at all, and the notes that say why."""
+    return Recognition(
+        fixations={},
+        controls={},
+        all_patches=Recognized(),
+        periphery_alone=None,
+        label_shares={},
+        notes=questions.notes,
+        correct={},
+        labels=questions.test.labels.numpy(),
+        train_images=len(questions.train),
+    )
 
 
 def recognizable(

@@ -188,7 +188,7 @@ def test_each_order_scans_its_own_way(run: Run) -> None:
     assert found[own[1]].test.tolist() == [[0, 1, 2, 3]] * 4
     each = torch.arange(16).view(4, 4)
     planted = Scanpaths(torch.cat([each, each[:2].flip(1)]), each)
-    other = scanners.paths("other_image", train, test, planted)
+    other = makers.paths("other_image", train, test, planted)
     for before, after in ((planted.train, other.train), (planted.test, other.test)):
         assert sorted(after.tolist()) == sorted(before.tolist())
         assert (after != before).any(1).all(), "no image keeps its own path"
