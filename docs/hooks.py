@@ -15,7 +15,8 @@ from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parent.parent
 DOCS = "docs"
-OUTSIDE = ("CONTRIBUTING.md", "CHANGELOG.md", "RESULTS.md", "experiments/records/*/README.md")
+RECORDS = ("experiments/records/*/README.md", "experiments/records/*/result.png")
+OUTSIDE = ("CONTRIBUTING.md", "CHANGELOG.md", "RESULTS.md", *RECORDS)
 LINK = re.compile(r"\]\(([^)#:]+)(#[^)]*)?\)")
 
 

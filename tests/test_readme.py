@@ -93,7 +93,8 @@ def test_no_record_is_shown_by_a_name_that_none_has() -> None:
         for marker in re.findall(r"<!-- (\w+) -->", document.read_text())
     }
     slugs = {folder.name.split("_", 1)[1] for folder in RECORDS.iterdir()}
-    assert shown <= {*slugs, *(f"{slug}_short" for slug in slugs), "results"}
+    parts = ("short", "summary", "two_by_two")
+    assert shown <= {*slugs, *(f"{slug}_{part}" for slug in slugs for part in parts), "results"}
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
