@@ -8,8 +8,9 @@ For every seed three runs are trained into the output folder, all with as many m
 
 ``policy_SEED`` learns model and policy jointly. ``random_SEED`` learns its model from uniformly
 random scans instead. ``random_then_policy_SEED`` learns a policy on that model, which stays as it
-is. Finished runs are kept, others resumed, so processes with different ``--seeds`` may share a
-folder; the last call, with all seeds, writes the tables.
+is. With ``--no-teaching`` the first is trained alone. Finished runs are kept, others resumed, so
+processes with different ``--seeds`` may share a folder; the last call, with all seeds, writes the
+tables.
 
 Seeing: one model, and what it knows after fixations of the policy and of other orders. Teaching:
 the 2 x 2 of models trained on random scans or the policy's, asked after random fixations or their
@@ -51,6 +52,9 @@ class KnowingConfig:
     """Folder of the runs and of knowing.json."""
     fixations: tuple[int, ...] | None = None
     """Numbers of fixations after which is asked; None = powers of two, and the budget."""
+    teaching: bool = True
+    """Whether models of random scans are trained as well, for the 2 x 2; ``--no-teaching`` trains
+    ``policy_SEED`` alone and asks of seeing."""
     orders: tuple[str, ...] = ORDERS
     """Orders of the fixations, as of experiments.probe. The model of random scans is asked after
     ``policy`` and ``random`` alone."""
@@ -103,7 +107,9 @@ def read_arguments(arguments: Sequence[str]) -> KnowingCommand:
         ValueError: an option that does not exist, or a value that is not allowed.
         SystemExit: another mistake, or ``--help``, as by tyro.
     """
-    own, others = split_options(arguments, {each.name for each in fields(KnowingConfig)})
+    own, others = split_options(
+        arguments, {"no_teaching", *(each.name for each in fields(KnowingConfig))}
+    )
     if {"-h", "--help"} & {*arguments}:
         own = ["--help"]
     study = tyro.cli(KnowingConfig, prog=f"{program()} PRESET", args=own, description=__doc__)
@@ -134,7 +140,13 @@ def main(command: KnowingCommand) -> None:
     from experiments.evaluation.knowing import present_knowing, study_knowing
 
     study = command.study
-    result = study_knowing(command.training, command.asked, seeds=study.seeds, out=study.out)
+    result = study_knowing(
+        command.training,
+        command.asked,
+        seeds=study.seeds,
+        out=study.out,
+        teaching=study.teaching,
+    )
     present_knowing(result, study.out)
 
 

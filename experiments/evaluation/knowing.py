@@ -32,7 +32,12 @@ FREE = {*FREE_ON_RESUME, "start_from", "seed"}
 
 
 def study_knowing(
-    common: TrainConfig, asked: Asked, *, seeds: Sequence[int], out: Path
+    common: TrainConfig,
+    asked: Asked,
+    *,
+    seeds: Sequence[int],
+    out: Path,
+    teaching: bool = True,
 ) -> KnowingResult:
     """Train the three runs of every seed, or take those that are there, and ask what they know.
 
@@ -41,6 +46,7 @@ def study_knowing(
         asked: of the policy's model; that of random scans is asked after ``policy`` and ``random``.
         seeds: of training.
         out: folder of the runs; finished ones are kept, others resumed.
+        teaching: whether models of random scans are trained and asked as well.
 
     Raises:
         ValueError: the training is not joint, what is asked has no answer, the data has no labels,
@@ -51,11 +57,15 @@ def study_knowing(
         check_name("order", name, (*OF_THE_POLICY, *AGENTS, *ORDERINGS, *SEMANTIC))
     set_threads(common.run.threads)
     check_answerable(common, asked.train_limit, asked.test_limit)
-    runs: dict[str, list[Measured]] = {POLICY: [], RANDOM: []}
+    runs: dict[str, list[Measured]] = {POLICY: []}
+    if teaching:
+        runs[RANDOM] = []
     for seed in seeds:
         plan = Plan.of(common, seed, out)
         run = finished_run(plan.policy)
         runs[POLICY].append(measured(run, asked))
+        if not teaching:
+            continue
         random = finished_run(plan.random)
         crossed = finished_run(plan.random_then_policy)
         check_same_model(random, crossed)
@@ -81,7 +91,7 @@ def result_of(
     config = run.config
     return KnowingResult(
         known=known_rows(runs),
-        taught=taught_rows(runs),
+        taught=taught_rows(runs) if RANDOM in runs else (),
         areas=area_rows(runs),
         data=run.data,
         num_patches=run.model.num_patches,
@@ -107,6 +117,7 @@ def result_of(
             **{name: each for name, each in config.flat().items() if name not in FREE},
             **asdict(asked),
             "seeds": seeds,
+            "teaching": RANDOM in runs,
         },
     )
 

@@ -35,6 +35,8 @@ def measured(run: Run, asked: Asked) -> Measured:
     question = question_of(run, asked)
     kept = read_kept(path, question)
     if kept is None:
+        if path.is_file():
+            print(f"{path} answers another question and is replaced", flush=True)
         kept = ask(run, asked)
         keep(path, question, kept)
     elif kept.commit != (now := git_commit()):

@@ -21,6 +21,7 @@ class KnowingResult(RunResult):
 
     known: tuple[Known, ...]
     taught: tuple[Taught, ...]
+    """Empty in a study of seeing alone."""
     areas: tuple[Area, ...]
     data: str
     num_patches: int
@@ -112,11 +113,14 @@ class KnowingResult(RunResult):
                 for row in self.taught
                 if (row.after, row.read_out) == (last, read_out)
             }
-            lines.append(
+            line = (
                 f"{read_out}: after the policy's fixations the image is known "
-                f"{in_words(seen, ('better', 'worse'), 'than after')}; the policy's model knows it "
-                f"{in_words(taught, ('better', 'worse'), 'than the random one')}."
+                f"{in_words(seen, ('better', 'worse'), 'than after')}"
             )
+            if taught:
+                verdict = in_words(taught, ("better", "worse"), "than the random one")
+                line += f"; the policy's model knows it {verdict}"
+            lines.append(f"{line}.")
         areas = {f"{row.order}'s": row.policy_minus for row in self.areas if row.model == POLICY}
         # Of an error less is better.
         lines.append(
@@ -128,13 +132,14 @@ class KnowingResult(RunResult):
         return tuple(lines)
 
     def tables(self) -> list[Table]:
-        """Return the summary, each read-out after all fixations, the 2 x 2, and areas."""
+        """Return the summary, each read-out after all fixations, the 2 x 2 if asked, and areas."""
         by_read_out = [
             table
             for name in self.read_outs
             for table in (self._accuracies(name), self._differences(name))
         ]
-        return [self.summary(), *by_read_out, self.two_by_two(), self._areas()]
+        crossed = [self.two_by_two()] if self.taught else []
+        return [self.summary(), *by_read_out, *crossed, self._areas()]
 
     def _caption(self) -> str:
         warmup, iterations = self.iterations

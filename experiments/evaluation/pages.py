@@ -192,12 +192,11 @@ def render() -> dict[Path, str]:
     rendered = {ROOT / "RESULTS.md": "\n\n".join(parts) + "\n"}
     sections["results"] = summary_table(runs).to_markdown()
     sections |= {f"{slug}_short": short_table(each).to_markdown() for slug, each in runs.items()}
-    sections |= {
-        f"{slug}_{name}": table.to_markdown()
-        for slug, study in studies.items()
-        if isinstance(study, KnowingResult)
-        for name, table in (("summary", study.summary()), ("two_by_two", study.two_by_two()))
-    }
+    for slug, study in studies.items():
+        if isinstance(study, KnowingResult):
+            sections[f"{slug}_summary"] = study.summary().to_markdown()
+            if study.taught:
+                sections[f"{slug}_two_by_two"] = study.two_by_two().to_markdown()
     for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))):
         up = "../" * (len(page.relative_to(ROOT).parts) - 1)
         text = page.read_text()

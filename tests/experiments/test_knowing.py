@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -119,6 +120,15 @@ def test_a_planted_lead_is_found_and_a_planted_null_is_not() -> None:
     assert "the image is known WORSE than after random's" in behind
     taught, _ = result_of(planted(0.0, taught=0.1)).verdicts()
     assert "knows it better than the random one at random fixations, at policy" in taught
+
+
+def test_a_study_of_seeing_alone_says_nothing_of_teaching() -> None:
+    result = replace(result_of(planted(0.1)), taught=())
+    assert not any("policy's model" in line for line in result.verdicts())
+    assert len(result.tables()) == 4
+    command = read_arguments(["smoke", "--no-teaching", "--augment"])
+    assert not command.study.teaching
+    assert command.training.data.augment
 
 
 def test_differences_are_paired_and_their_seeds_are_kept() -> None:
@@ -296,3 +306,11 @@ def test_a_study_trains_what_is_missing_and_asks_each_run_once(
     main(read_arguments(line.split()))
     assert "asking" not in capsys.readouterr().out
     assert KnowingResult.read(tmp_path / "knowing.json") == result
+    alone = ["--no-teaching"]
+    main(read_arguments([*line.split(), *alone]))
+    seeing = KnowingResult.read(tmp_path / "knowing.json")
+    assert {row.model for row in seeing.known} == {"policy"}
+    assert seeing.taught == ()
+    with pytest.raises(NameError, match="recognize"):
+        main(read_arguments(f"{line} --test-limit 40 {alone[0]}".split()))
+    assert "answers another question and is replaced" in capsys.readouterr().out
