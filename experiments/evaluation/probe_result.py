@@ -22,7 +22,7 @@ COLUMNS = {
     "knn_10": "10-NN",
 }
 """Probes of frozen features in the order of the table, and its names for them."""
-TITLES = {**COLUMNS, "finetune": "fine-tuning"}
+TITLES = {**COLUMNS, "finetune": "fine-tuning", "fixations": "recognition after fixations"}
 """All probes, and what notes call them."""
 NEIGHBORS = {"knn": 20, "knn_10": 10}
 """k of the probes by neighbors."""
@@ -145,7 +145,11 @@ class ProbeResult(RunResult):
         for name, reason in self.notes.items():
             if name in TITLES:
                 asked.setdefault(reason, []).append(TITLES[name])
-        left_out = [reason for name, reason in self.notes.items() if name not in TITLES]
+        left_out = [
+            reason
+            for name, reason in self.notes.items()
+            if name not in TITLES and reason not in asked
+        ]
         return [*left_out, *(f"no number of {', '.join(n)}: {why}" for why, n in asked.items())]
 
     def _frozen(self) -> Table:

@@ -79,7 +79,7 @@ def recognize(
     train, test = run.split("train", train_limit), run.split("test", test_limit)
     questions = Questions.of(train, test, [], seed)
     if not torch.isin(questions.test.labels, questions.train.labels).any():
-        return nothing_of(questions)
+        return nothing_of(questions, {"fixations": questions.notes["classes"]})
     asking = Asking(
         run=run,
         train=questions.train,
@@ -90,11 +90,13 @@ def recognize(
         label_shares=tuple(sorted({*label_shares, 1.0}, reverse=True)),
         seed=seed,
     )
+    if not asking.answerable:
+        return nothing_of(questions, asking.notes)
     asking.ask_all(makers, shared=probe == "shared", controls=controls)
     return recognition_of(asking, {**questions.notes, **asking.notes})
 
 
-def nothing_of(questions: Questions) -> Recognition:
+def nothing_of(questions: Questions, why: dict[str, str]) -> Recognition:
     """Return no number at all, and the notes that say why."""
     return Recognition(
         fixations={},
@@ -102,7 +104,7 @@ def nothing_of(questions: Questions) -> Recognition:
         all_patches=Recognized(),
         periphery_alone=None,
         label_shares={},
-        notes=questions.notes,
+        notes={**questions.notes, **why},
         correct={},
         labels=questions.test.labels.numpy(),
         train_images=len(questions.train),

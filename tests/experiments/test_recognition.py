@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from experiments import runs
+from experiments.evaluation.probe import probe
 from experiments.evaluation.probe_result import ProbeResult
 from experiments.evaluation.recognition import Answered, recognize
 from experiments.evaluation.recognition_paths import PathMakers, Scanpaths
@@ -118,6 +119,23 @@ def test_classes_without_a_training_image_get_a_note_and_no_number(
     assert known.fixations == known.correct == {}
     assert known.all_patches.linear is None
     assert known.notes["classes"].startswith("training lacks all classes of the")
+
+
+def test_a_single_class_gets_a_note_and_no_number(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    split = Run.split
+
+    def of_one(self: Run, name: str, limit: int | None = None) -> ImageSet:
+        images = split(self, name, limit)
+        return images.take((images.labels == 1).nonzero().flatten())
+
+    monkeypatch.setattr(Run, "split", of_one)
+    for probes in (("linear",), ("linear", "knn")):
+        found = probe(run, probes=probes, fixations=(1,), train_limit=60, test_limit=30)
+        assert found.fixations is None
+        assert "after fixations, no number of linear: all" in found.to_text()
+        assert "after fixations, no number of attentive: all" in found.to_text()
 
 
 def test_shared_probes_are_trained_once(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
