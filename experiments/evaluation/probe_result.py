@@ -97,7 +97,8 @@ class ProbeResult(RunResult):
         if self.fixations:
             references = {"all_patches": self.all_patches, "periphery_alone": self.periphery_alone}
             of_controls, of_shares = self.controls or {}, self.label_shares or {}
-            made += fixation_tables(self.fixations, of_controls, references, of_shares)
+            wanted = self.options.get("probes", ())
+            made += fixation_tables(self.fixations, of_controls, references, of_shares, wanted)
         if not self.notes:
             return made
         last = made.pop() if made else Table(("accuracy, 95% interval",), ())

@@ -190,6 +190,8 @@ def test_the_script_writes_numbers_table_and_picture(
     assert content["linear"]["layer_1"]["accuracy"] > 0
     shown = capsys.readouterr().out
     assert "seen, linear, after" in shown
+    assert "seen, knn, after" in shown
+    assert "without the model, knn, after" in shown
     assert "50% of the labels" in shown
     assert ProbeResult.read(path).to_text() in shown
     assert (run.directory / "probe_linear_knn_fixations.png").stat().st_size > 5000
