@@ -105,7 +105,7 @@ def probe_fixations(run: Run, options: ProbeOptions, notes: dict[str, str]) -> d
     if not known.correct:
         return {}
     names = "fixations", "controls", "all_patches", "periphery_alone", "label_shares"
-    return {name: getattr(known, name) for name in names}
+    return {name: getattr(known, name) for name in (*names, "label_images")}
 
 
 def fine_tune_all(probing: Probing, variants: list[Variant]) -> dict[str, Any]:

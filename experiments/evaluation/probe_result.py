@@ -6,7 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
-from experiments.evaluation.recognition_result import ByFixations, Recognized, fixation_tables
+from experiments.evaluation.recognition_result import (
+    ByFixations,
+    Recognized,
+    fixation_tables,
+    of_the_labels,
+)
 from experiments.evaluation.run_result import RunResult
 from experiments.tables import Table, with_interval
 from foveate.probes import Accuracy, ChosenAccuracy, LinearAccuracy
@@ -70,7 +75,10 @@ class ProbeResult(RunResult):
     periphery_alone: Recognized | None = None
     """Before any fixation; None = the model has no periphery."""
     label_shares: dict[str, dict[str, ByFixations]] | None = None
-    """The same with fewer labels, by order and by the share of the training labels."""
+    """The same with fewer labels, by order and by the share of the training labels asked for."""
+    label_images: dict[str, int] | None = None
+    """Training images of each share, balanced over classes; None = not asked for, or an old result,
+    which does not say."""
     commit: str
     dataset: str
     train_images: int
@@ -97,8 +105,17 @@ class ProbeResult(RunResult):
         if self.fixations:
             references = {"all_patches": self.all_patches, "periphery_alone": self.periphery_alone}
             of_controls, of_shares = self.controls or {}, self.label_shares or {}
-            wanted = self.options.get("probes", ())
-            made += fixation_tables(self.fixations, of_controls, references, of_shares, wanted)
+            made += fixation_tables(
+                self.fixations,
+                of_controls,
+                references,
+                of_shares,
+                {
+                    share: of_the_labels(used, self.train_images, float(share))
+                    for share, used in (self.label_images or {}).items()
+                },
+                self.options.get("probes", ()),
+            )
         if not self.notes:
             return made
         last = made.pop() if made else Table(("accuracy, 95% interval",), ())

@@ -31,6 +31,8 @@ class Recognition:
     """None = the model is blind but for what it fixates."""
     label_shares: dict[str, dict[str, ByFixations]]
     """Of smaller shares of the training labels, by order and share."""
+    label_images: dict[str, int]
+    """Training images of each share, as balanced over classes."""
     notes: dict[str, str]
     """Why there is no number, and which images were left out."""
     correct: dict[Answered, Bool[np.ndarray, " K"]]
@@ -104,6 +106,7 @@ def nothing_of(questions: Questions, why: dict[str, str]) -> Recognition:
         all_patches=Recognized(),
         periphery_alone=None,
         label_shares={},
+        label_images={},
         notes={**questions.notes, **why},
         correct={},
         labels=questions.test.labels.numpy(),
@@ -149,6 +152,7 @@ def recognition_of(asking: Asking, notes: dict[str, str]) -> Recognition:
         all_patches=whole["all_patches"][asking.run.model.num_patches],
         periphery_alone=None if periphery is None else periphery[0],
         label_shares=shares,
+        label_images={f"{share:g}": used for share, used in asking.label_images.items()},
         notes=notes,
         correct=asking.correct,
         labels=asking.test.labels.numpy(),

@@ -24,6 +24,7 @@ from experiments.evaluation.recognition_probes import (
     Views,
     balanced_share,
 )
+from experiments.evaluation.recognition_result import of_the_labels
 from experiments.runs import Run
 from foveate.data import ImageSet
 from foveate.model import AnyOrderTransformer
@@ -76,6 +77,11 @@ class Asking:
             for share in self.label_shares
         }
 
+    @property
+    def label_images(self) -> dict[float, int]:
+        """Training images of the smaller shares: balanced over classes, at least one of each."""
+        return {share: len(each.index) for share, each in self.probers.items() if share < 1}
+
     @cached_property
     def asked(self) -> tuple[str, ...]:
         """The probes of the read-outs."""
@@ -91,7 +97,10 @@ class Asking:
     def notes(self) -> dict[str, str]:
         """Why a probe has no number."""
         labels = {share: "after fixations" for share in self.probers}
-        labels |= {share: f"{share:.0%} of the labels" for share in self.probers if share < 1}
+        labels |= {
+            share: of_the_labels(used, len(self.train), share)
+            for share, used in self.label_images.items()
+        }
         return {
             f"{probe}_of_{share:g}": f"{labels[share]}, no number of {probe}: {why}"
             for share, prober in self.probers.items()

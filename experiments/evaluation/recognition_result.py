@@ -88,6 +88,7 @@ def fixation_tables(
     controls: Mapping[str, ByFixations],
     references: Mapping[str, Recognized | None],
     label_shares: Mapping[str, Mapping[str, ByFixations]],
+    captions: Mapping[str, str],
     probes: Collection[str] = (),
 ) -> list[Table]:
     """Return tables of every read-out, then of what needs no model, then of fewer labels.
@@ -97,6 +98,7 @@ def fixation_tables(
         controls: accuracies by control.
         references: what does not depend on an order, such as all patches.
         label_shares: accuracies by order, and by share of the labels.
+        captions: what each share is in truth; old results know what was asked for alone.
         probes: those that are shown, a table each; see :func:`shown_probes`.
     """
     names = read_outs_of(fixations)
@@ -117,13 +119,20 @@ def fixation_tables(
         tables.append(Table(headings(f"the policy's path without the model, {probe}", ks), rows))
     for share in dict.fromkeys(share for row in label_shares.values() for share in row):
         fewer = {name: row[share] for name, row in label_shares.items() if share in row}
-        caption = f"{float(share):.0%} of the labels"
+        caption = captions.get(share, f"asked for: {100 * float(share):.3g}% of the labels")
         first = read_outs_of(fewer)[0]
         tables += [
             table_of(first, probe, fewer, {}, {}, caption)
             for probe in shown_probes(first, fewer, probes)
         ]
     return tables
+
+
+def of_the_labels(used: int, number: int, share: float) -> str:
+    """Say which share of the labels was used, beside what was asked for."""
+    of_all = f"{100 * used / number:.3g}% of the labels ({used} of {number})"
+    asked = f"{100 * share:.3g}%"
+    return of_all if of_all.startswith(f"{asked} ") else f"{of_all}, asked for {asked}"
 
 
 def headings(what: str, ks: list[int]) -> tuple[str, ...]:

@@ -101,7 +101,9 @@ def test_what_few_labels_cannot_answer_gets_a_note(run: Run) -> None:
     assert known.controls == {}
     assert known.label_shares == {}
     assert {*known.notes} == {"linear_of_0.1", "knn_of_0.1"}
-    assert known.notes["linear_of_0.1"].startswith("10% of the labels, no number of linear: 8 ")
+    used = "13.3% of the labels (8 of 60), asked for 10%"
+    assert known.notes["linear_of_0.1"].startswith(f"{used}, no number of linear: 8 ")
+    assert known.label_images == {"0.1": 8}
     assert known.fixations["raster"][1].minus_policy is None
 
 
@@ -192,7 +194,8 @@ def test_the_script_writes_numbers_table_and_picture(
     assert "seen, linear, after" in shown
     assert "seen, knn, after" in shown
     assert "without the model, knn, after" in shown
-    assert "50% of the labels" in shown
+    assert "48% of the labels (24 of 50), asked for 50%" in shown
+    assert content["label_images"] == {"0.5": 24}
     assert ProbeResult.read(path).to_text() in shown
     assert (run.directory / "probe_linear_knn_fixations.png").stat().st_size > 5000
 
