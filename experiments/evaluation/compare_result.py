@@ -101,8 +101,8 @@ class Comparison(RunResult):
     nearly_collapsed: tuple[str, ...] | None = None
     """Signs by which the policy has won too little; None = an old record, which does not say."""
     behind_rules: tuple[str, ...] | None = None
-    """Rules that learn nothing, do not see the image, and are better than the policy; None = no
-    rule scanned, or an old record, which does not say."""
+    """Rules that do not learn where to look, and are better than the policy; None = no rule
+    scanned, or an old record, which does not say."""
     level_with_rules: tuple[str, ...] | None = None
     """Such rules that may be as good as the policy; None as above."""
     not_judged: tuple[str, ...] | None = None
@@ -200,14 +200,14 @@ class Comparison(RunResult):
             row = self.orders[name]
             low, high = row.minus_policy_ci95 or (row.minus_policy, row.minus_policy)
             lines.append(
-                f"BEHIND THE RULE: the policy is worse than {name}, which learns nothing and does "
-                f"not see the image, by {-row.minus_policy:.4f} [{-high:.4f}, {-low:.4f}]."
+                f"BEHIND THE RULE: the policy is worse than {name}, which does not learn where to "
+                f"look, by {-row.minus_policy:.4f} [{-high:.4f}, {-low:.4f}]."
             )
         for name in self.level_with_rules or ():
             row = self.orders[name]
             lines.append(
-                f"The policy is no better than {name}, which learns nothing and does not see the "
-                f"image: {signed(row.minus_policy, row.minus_policy_ci95)}."
+                f"The policy is no better than {name}, which does not learn where to look: "
+                f"{signed(row.minus_policy, row.minus_policy_ci95)}."
             )
         if self.not_judged:
             why = "; ".join(UNJUDGED[name] for name in self.not_judged)

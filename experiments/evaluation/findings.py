@@ -13,8 +13,8 @@ from experiments.evaluation.diagnostics import Diagnostics
 IMAGE_INDEPENDENT = ("best_fixed", "other_image")
 """Controls that know nothing of the image; a policy that looks at it must beat them."""
 RULES = ("uncertainty", "uncertainty_near")
-"""Agents that learn nothing and do not see the image before they fixate it: what a learned policy
-must beat to be worth its learning."""
+"""Agents that do not learn where to look: what a learned policy must beat to be worth its learning.
+Through the model they know what they have fixated."""
 LEAST_GAP = 0.1
 """Share of the gap from random to the oracle below which a policy has won next to nothing."""
 LEAST_PERCENTILE = 0.55
