@@ -40,6 +40,8 @@ UNJUDGED = {
     "gap_closed": "the gap closed, as no oracle scanned or none beats random order",
     "chosen_percentile": "the percentile of the chosen patch",
     "own_share": "what another image's path loses, as there is none or no lead over random order",
+    "not_better_than": "whether the policy is better than its controls, as less than three images "
+    "have no interval",
     "behind_rules": "whether a rule that learns nothing is better, as none scanned",
 }
 """Why a finding can be missing."""
@@ -49,7 +51,7 @@ UNJUDGED = {
 class OrderErrors:
     """Errors of one order over the test images.
 
-    All intervals are bootstraps over images; None = of a single image.
+    All intervals are bootstraps over images; None = of less than three.
     """
 
     auc: float
