@@ -12,7 +12,13 @@ from jaxtyping import Bool, Int
 from experiments.evaluation.intervals import mean_interval
 from experiments.evaluation.probe_questions import Questions
 from experiments.evaluation.recognition_asking import CONTROLS, REFERENCES, Answered, Asking
-from experiments.evaluation.recognition_options import ORDERS, READ_OUTS, FixationsProbe, ReadOut
+from experiments.evaluation.recognition_options import (
+    ORDERS,
+    READ_OUTS,
+    FixationsProbe,
+    ReadOut,
+    check_read_outs,
+)
 from experiments.evaluation.recognition_paths import PathMakers
 from experiments.evaluation.recognition_result import MAIN_PROBE, ByFixations, Known, Recognized
 from experiments.runs import Run
@@ -74,9 +80,10 @@ def recognize(
 
     Raises:
         NoLabels: there are no labels.
-        ValueError: a number of fixations outside 1..budget, an unknown order, a layer that is not
-            there, or a model that cannot scan.
+        ValueError: a number of fixations outside 1..budget, an unknown order or read-out, a layer
+            that is not there, or a model that cannot scan.
     """
+    check_read_outs(read_outs)
     makers = recognizable(run, after=after, orders=orders, layer=layer)
     train, test = run.split("train", train_limit), run.split("test", test_limit)
     questions = Questions.of(train, test, [], seed)

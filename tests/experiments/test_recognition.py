@@ -225,11 +225,18 @@ def test_each_order_scans_its_own_way(run: Run) -> None:
         ({"label_shares": (0.1,)}, "label_shares has no effect without fixations"),
         ({"fixations": (1,), "label_shares": (2.0,)}, "label_shares must lie above 0 .* got 2.0"),
         ({"fixations": (1,), "orders": ()}, "orders needs at least one choice"),
+        ({"fixations": (1,), "read_outs": ("sen",)}, "unknown read-out 'sen'; .* 'seen'"),
     ],
 )
 def test_options_without_effect_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         ProbeConfig(run=Path("run"), **options)
+
+
+@pytest.mark.parametrize("name", ["rastr", "nowhere_to_be_found:spiral"])
+def test_the_script_refuses_an_order_before_it_loads_the_run(name: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=f"order.*{name}"):
+        main(ProbeConfig(run=tmp_path / "no_such_run", fixations=(1,), orders=("policy", name)))
 
 
 def test_what_cannot_be_recognized_is_refused_first(run: Run) -> None:
