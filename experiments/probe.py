@@ -35,8 +35,11 @@ class ProbeConfig(ProbeOptions, EvaluationOptions):
 def main(config: ProbeConfig) -> None:
     """Probe as configured."""
     from experiments.evaluation.probe import probe
+    from experiments.evaluation.recognition_paths import check_orders
     from experiments.evaluation.report import present_probe
 
+    # A run can take long to load, as its images are looked at.
+    check_orders(config.orders or ())
     options = {each.name: getattr(config, each.name) for each in fields(ProbeOptions)}
     present_probe(probe(config.load(), **options), config.output, config.threads)
 

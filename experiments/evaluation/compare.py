@@ -187,7 +187,7 @@ def check_question(run: Run, judge: Run | None, num_images: int, memory: float) 
     """Raise ValueError unless intervals can be had, and a judge reads the run's images."""
     check_memory(memory)
     if num_images < 2:
-        raise ValueError("limit and oracle_limit take two or more images, to have an interval")
+        raise ValueError("limit and oracle_limit take two or more images; three have an interval")
     if judge is None:
         return
     world, judged = run.model, judge.model

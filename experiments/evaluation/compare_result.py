@@ -40,6 +40,8 @@ UNJUDGED = {
     "gap_closed": "the gap closed, as no oracle scanned or none beats random order",
     "chosen_percentile": "the percentile of the chosen patch",
     "own_share": "what another image's path loses, as there is none or no lead over random order",
+    "not_better_than": "whether the policy is better than its controls, as less than three images "
+    "have no interval",
     "behind_rules": "whether a rule that learns nothing is better, as none scanned",
 }
 """Why a finding can be missing."""
@@ -49,7 +51,7 @@ UNJUDGED = {
 class OrderErrors:
     """Errors of one order over the test images.
 
-    All intervals are bootstraps over images; None = of a single image.
+    All intervals are bootstraps over images; None = of less than three.
     """
 
     auc: float
@@ -101,8 +103,8 @@ class Comparison(RunResult):
     nearly_collapsed: tuple[str, ...] | None = None
     """Signs by which the policy has won too little; None = an old record, which does not say."""
     behind_rules: tuple[str, ...] | None = None
-    """Rules that learn nothing, do not see the image, and are better than the policy; None = no
-    rule scanned, or an old record, which does not say."""
+    """Rules that do not learn where to look, and are better than the policy; None = no rule
+    scanned, or an old record, which does not say."""
     level_with_rules: tuple[str, ...] | None = None
     """Such rules that may be as good as the policy; None as above."""
     not_judged: tuple[str, ...] | None = None
@@ -200,14 +202,14 @@ class Comparison(RunResult):
             row = self.orders[name]
             low, high = row.minus_policy_ci95 or (row.minus_policy, row.minus_policy)
             lines.append(
-                f"BEHIND THE RULE: the policy is worse than {name}, which learns nothing and does "
-                f"not see the image, by {-row.minus_policy:.4f} [{-high:.4f}, {-low:.4f}]."
+                f"BEHIND THE RULE: the policy is worse than {name}, which does not learn where to "
+                f"look, by {-row.minus_policy:.4f} [{-high:.4f}, {-low:.4f}]."
             )
         for name in self.level_with_rules or ():
             row = self.orders[name]
             lines.append(
-                f"The policy is no better than {name}, which learns nothing and does not see the "
-                f"image: {signed(row.minus_policy, row.minus_policy_ci95)}."
+                f"The policy is no better than {name}, which does not learn where to look: "
+                f"{signed(row.minus_policy, row.minus_policy_ci95)}."
             )
         if self.not_judged:
             why = "; ".join(UNJUDGED[name] for name in self.not_judged)

@@ -13,8 +13,8 @@ from experiments.evaluation.diagnostics import Diagnostics
 IMAGE_INDEPENDENT = ("best_fixed", "other_image")
 """Controls that know nothing of the image; a policy that looks at it must beat them."""
 RULES = ("uncertainty", "uncertainty_near")
-"""Agents that learn nothing and do not see the image before they fixate it: what a learned policy
-must beat to be worth its learning."""
+"""Agents that do not learn where to look: what a learned policy must beat to be worth its learning.
+Through the model they know what they have fixated."""
 LEAST_GAP = 0.1
 """Share of the gap from random to the oracle below which a policy has won next to nothing."""
 LEAST_PERCENTILE = 0.55
@@ -65,11 +65,14 @@ def nearly_collapsed(
 def not_judged(
     rows: Mapping[str, OrderErrors], gap: float | None, diagnostics: Diagnostics
 ) -> tuple[str, ...]:
-    """Return the signs of :func:`nearly_collapsed` that have no number, and ``behind_rules``.
+    """Return the signs of :func:`nearly_collapsed` that have no number, and what else is unknown.
 
-    The latter where no rule scanned. Arguments are those of :func:`nearly_collapsed`.
+    ``not_better_than`` where differences have no interval, and ``behind_rules`` where no rule
+    scanned. Arguments are those of :func:`nearly_collapsed`.
     """
     unknown = [name for name, (value, _) in _signs(rows, gap, diagnostics).items() if value is None]
+    if rows["random"].minus_policy_ci95 is None:
+        unknown.append("not_better_than")
     if not any(name in rows for name in RULES):
         unknown.append("behind_rules")
     return tuple(unknown)

@@ -1,6 +1,6 @@
 """95% intervals: of a mean over images, over seeds, or over both, and of the share of a gap.
 
-A single value has none: None.
+Too few values have none: None.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ Interval = tuple[float, float]
 """Lower and upper end."""
 NUM_RESAMPLES = 2000
 """Resamples of every bootstrap, which is percentile and has a fixed seed."""
+LEAST_RESAMPLED = 3
+"""Values of a bootstrap: resamples of two are only these two and their mean."""
 
 
 def bootstrap_interval(
@@ -36,9 +38,9 @@ def bootstrap_interval(
 
 
 def mean_interval(values: Float[np.ndarray, " B"]) -> tuple[float, Interval | None]:
-    """Mean over images and its bootstrap interval."""
-    if len(values) < 2:
-        return float(values[0]), None
+    """Mean over images and its bootstrap interval; None = of less than LEAST_RESAMPLED."""
+    if len(values) < LEAST_RESAMPLED:
+        return float(values.mean()), None
     if np.ptp(values) == 0:
         return float(values[0]), (float(values[0]), float(values[0]))
     return float(values.mean()), bootstrap_interval((values,), np.mean)
@@ -52,7 +54,8 @@ def gap_interval(
     """Share of the random-to-oracle gap that the policy closes, and its bootstrap interval.
 
     ``mean(random - policy) / mean(random - oracle)``: 0 = as random, 1 = as the oracle. Without a
-    gap there is no share of it; if some resample has no gap, there is no interval.
+    gap there is no share of it; if some resample has no gap, or there are less than
+    LEAST_RESAMPLED images, there is no interval.
     """
 
     def share(won: np.ndarray, gap: np.ndarray, axis: int = -1) -> np.ndarray:
@@ -61,7 +64,7 @@ def gap_interval(
     won, gap = random - policy, random - oracle
     if gap.mean() == 0:
         return None, None
-    if len(gap) < 2:
+    if len(gap) < LEAST_RESAMPLED:
         return float(share(won, gap)), None
     with np.errstate(divide="ignore", invalid="ignore"), warnings.catch_warnings():
         warnings.simplefilter("ignore", stats.DegenerateDataWarning)
@@ -81,6 +84,12 @@ def seed_interval(values: Sequence[float]) -> Interval | None:
     half = float(stats.t.ppf(0.975, len(values) - 1)) * float(stats.sem(values))
     mean = statistics.fmean(values)
     return mean - half, mean + half
+
+
+def share_interval(values: Sequence[float]) -> Interval | None:
+    """Interval of :func:`seed_interval`, of shares such as accuracies: cut to 0..1."""
+    interval = seed_interval(values)
+    return None if interval is None else (max(0.0, interval[0]), min(1.0, interval[1]))
 
 
 def crossed_interval(values: Float[np.ndarray, "S I"]) -> Interval | None:

@@ -85,7 +85,8 @@ def ask(run: Run, asked: Asked) -> Measured:
         test_limit=asked.test_limit,
     )
     if not known.correct:
-        raise ValueError(f"{run.name} cannot be asked what it knows: {known.notes['classes']}")
+        why = "; ".join(dict.fromkeys(known.notes.values()))
+        raise ValueError(f"{run.name} cannot be asked what it knows: {why}")
     return Measured(
         correct={
             (each.order, each.after, titled(each.read_out, each.probe)): right

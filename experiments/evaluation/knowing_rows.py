@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Self, TypeVar
 
 import numpy as np
@@ -14,6 +14,7 @@ from experiments.evaluation.intervals import (
     Interval,
     crossed_interval,
     seed_interval,
+    share_interval,
 )
 from experiments.evaluation.knowing_plan import POLICY, RANDOM
 from experiments.evaluation.recognition_asking import REFERENCES
@@ -30,7 +31,7 @@ class Mean:
 
     mean: float
     ci95: Interval | None
-    """Over seeds, Student's t; None = there is one only."""
+    """Over seeds, Student's t, of accuracies within 0..1; None = there is one only."""
     per_seed: tuple[float, ...]
 
     @classmethod
@@ -38,6 +39,12 @@ class Mean:
         """Return the mean of S seeds (rows) on the same I images."""
         per_seed = tuple(map(float, values.mean(1)))
         return cls(mean=statistics.mean(per_seed), ci95=seed_interval(per_seed), per_seed=per_seed)
+
+    @classmethod
+    def of_correct(cls, values: Float[np.ndarray, "S I"]) -> Self:
+        """Return the accuracy over S seeds and I images, of values 1 = correct and 0 = not."""
+        accuracy = cls.of(values)
+        return replace(accuracy, ci95=share_interval(accuracy.per_seed))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,7 +161,7 @@ def known_rows(runs: Mapping[str, Sequence[Measured]]) -> tuple[Known, ...]:
                     order=order,
                     after=after,
                     read_out=read_out,
-                    accuracy=Mean.of(values),
+                    accuracy=Mean.of_correct(values),
                     policy_minus=lead(correct[POLICY, counterpart, read_out], values, order),
                 )
             )

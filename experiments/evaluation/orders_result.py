@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Self
 
-from experiments.evaluation.intervals import Interval, seed_interval
+from experiments.evaluation.intervals import Interval, seed_interval, share_interval
 from experiments.tables import Result, Table, plural, set_aside, signed, with_interval
 
 
@@ -80,7 +80,7 @@ class OrderRow:
         columns = [run.accuracies() for run in runs]
         values = {name: [column[name] for column in columns] for name in columns[0]}
         means = {name: statistics.mean(each) for name, each in values.items()}
-        intervals = {name: seed_interval(each) for name, each in values.items()}
+        intervals = {name: share_interval(each) for name, each in values.items()}
         return cls(
             runs=tuple(runs),
             linear=means["linear"],

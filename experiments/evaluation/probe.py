@@ -105,7 +105,7 @@ def probe_fixations(run: Run, options: ProbeOptions, notes: dict[str, str]) -> d
     if not known.correct:
         return {}
     names = "fixations", "controls", "all_patches", "periphery_alone", "label_shares"
-    return {name: getattr(known, name) for name in names}
+    return {name: getattr(known, name) for name in (*names, "label_images")}
 
 
 def fine_tune_all(probing: Probing, variants: list[Variant]) -> dict[str, Any]:
@@ -187,7 +187,7 @@ def probed(run: Run, options: ProbeOptions) -> ProbeResult:
     probing, notes = prepare(run, options)
     variants = probing.variants()
     found = probe_frozen(probing, variants) if probing.columns else {}
-    if options.asks_fixations and not {"linear", "knn"} <= {*notes}:
+    if options.asks_fixations:
         found |= probe_fixations(run, options, notes)
     if "finetune" in options.probes and "finetune" not in notes:
         found |= fine_tune_all(probing, variants)

@@ -6,7 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
-from experiments.evaluation.recognition_result import ByFixations, Recognized, fixation_tables
+from experiments.evaluation.recognition_result import (
+    ByFixations,
+    Recognized,
+    fixation_tables,
+    of_the_labels,
+)
 from experiments.evaluation.run_result import RunResult
 from experiments.tables import Table, with_interval
 from foveate.probes import Accuracy, ChosenAccuracy, LinearAccuracy
@@ -22,7 +27,7 @@ COLUMNS = {
     "knn_10": "10-NN",
 }
 """Probes of frozen features in the order of the table, and its names for them."""
-TITLES = {**COLUMNS, "finetune": "fine-tuning"}
+TITLES = {**COLUMNS, "finetune": "fine-tuning", "fixations": "recognition after fixations"}
 """All probes, and what notes call them."""
 NEIGHBORS = {"knn": 20, "knn_10": 10}
 """k of the probes by neighbors."""
@@ -70,7 +75,10 @@ class ProbeResult(RunResult):
     periphery_alone: Recognized | None = None
     """Before any fixation; None = the model has no periphery."""
     label_shares: dict[str, dict[str, ByFixations]] | None = None
-    """The same with fewer labels, by order and by the share of the training labels."""
+    """The same with fewer labels, by order and by the share of the training labels asked for."""
+    label_images: dict[str, int] | None = None
+    """Training images of each share, balanced over classes; None = not asked for, or an old result,
+    which does not say."""
     commit: str
     dataset: str
     train_images: int
@@ -97,7 +105,17 @@ class ProbeResult(RunResult):
         if self.fixations:
             references = {"all_patches": self.all_patches, "periphery_alone": self.periphery_alone}
             of_controls, of_shares = self.controls or {}, self.label_shares or {}
-            made += fixation_tables(self.fixations, of_controls, references, of_shares)
+            made += fixation_tables(
+                self.fixations,
+                of_controls,
+                references,
+                of_shares,
+                {
+                    share: of_the_labels(used, self.train_images, float(share))
+                    for share, used in (self.label_images or {}).items()
+                },
+                self.options.get("probes", ()),
+            )
         if not self.notes:
             return made
         last = made.pop() if made else Table(("accuracy, 95% interval",), ())
@@ -145,7 +163,11 @@ class ProbeResult(RunResult):
         for name, reason in self.notes.items():
             if name in TITLES:
                 asked.setdefault(reason, []).append(TITLES[name])
-        left_out = [reason for name, reason in self.notes.items() if name not in TITLES]
+        left_out = [
+            reason
+            for name, reason in self.notes.items()
+            if name not in TITLES and reason not in asked
+        ]
         return [*left_out, *(f"no number of {', '.join(n)}: {why}" for why, n in asked.items())]
 
     def _frozen(self) -> Table:

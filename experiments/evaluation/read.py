@@ -29,7 +29,7 @@ SHOWN_TRACKS = 4
 class Reading:
     """How much was right at some points of the images, with 95% intervals over images.
 
-    None = of a single image.
+    None = of less than three.
     """
 
     sentences: float

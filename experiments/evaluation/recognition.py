@@ -12,7 +12,13 @@ from jaxtyping import Bool, Int
 from experiments.evaluation.intervals import mean_interval
 from experiments.evaluation.probe_questions import Questions
 from experiments.evaluation.recognition_asking import CONTROLS, REFERENCES, Answered, Asking
-from experiments.evaluation.recognition_options import ORDERS, READ_OUTS, FixationsProbe, ReadOut
+from experiments.evaluation.recognition_options import (
+    ORDERS,
+    READ_OUTS,
+    FixationsProbe,
+    ReadOut,
+    check_read_outs,
+)
 from experiments.evaluation.recognition_paths import PathMakers
 from experiments.evaluation.recognition_result import MAIN_PROBE, ByFixations, Known, Recognized
 from experiments.runs import Run
@@ -31,6 +37,8 @@ class Recognition:
     """None = the model is blind but for what it fixates."""
     label_shares: dict[str, dict[str, ByFixations]]
     """Of smaller shares of the training labels, by order and share."""
+    label_images: dict[str, int]
+    """Training images of each share, as balanced over classes."""
     notes: dict[str, str]
     """Why there is no number, and which images were left out."""
     correct: dict[Answered, Bool[np.ndarray, " K"]]
@@ -72,14 +80,15 @@ def recognize(
 
     Raises:
         NoLabels: there are no labels.
-        ValueError: a number of fixations outside 1..budget, an unknown order, a layer that is not
-            there, or a model that cannot scan.
+        ValueError: a number of fixations outside 1..budget, an unknown order or read-out, a layer
+            that is not there, or a model that cannot scan.
     """
+    check_read_outs(read_outs)
     makers = recognizable(run, after=after, orders=orders, layer=layer)
     train, test = run.split("train", train_limit), run.split("test", test_limit)
     questions = Questions.of(train, test, [], seed)
     if not torch.isin(questions.test.labels, questions.train.labels).any():
-        return nothing_of(questions)
+        return nothing_of(questions, {"fixations": questions.notes["classes"]})
     asking = Asking(
         run=run,
         train=questions.train,
@@ -90,11 +99,13 @@ def recognize(
         label_shares=tuple(sorted({*label_shares, 1.0}, reverse=True)),
         seed=seed,
     )
+    if not asking.answerable:
+        return nothing_of(questions, asking.notes)
     asking.ask_all(makers, shared=probe == "shared", controls=controls)
     return recognition_of(asking, {**questions.notes, **asking.notes})
 
 
-def nothing_of(questions: Questions) -> Recognition:
+def nothing_of(questions: Questions, why: dict[str, str]) -> Recognition:
     """Return no number at all, and the notes that say why."""
     return Recognition(
         fixations={},
@@ -102,7 +113,8 @@ def nothing_of(questions: Questions) -> Recognition:
         all_patches=Recognized(),
         periphery_alone=None,
         label_shares={},
-        notes=questions.notes,
+        label_images={},
+        notes={**questions.notes, **why},
         correct={},
         labels=questions.test.labels.numpy(),
         train_images=len(questions.train),
@@ -147,6 +159,7 @@ def recognition_of(asking: Asking, notes: dict[str, str]) -> Recognition:
         all_patches=whole["all_patches"][asking.run.model.num_patches],
         periphery_alone=None if periphery is None else periphery[0],
         label_shares=shares,
+        label_images={f"{share:g}": used for share, used in asking.label_images.items()},
         notes=notes,
         correct=asking.correct,
         labels=asking.test.labels.numpy(),

@@ -16,7 +16,15 @@ from torch import Tensor
 from experiments.evaluation.probe_views import progress
 from experiments.evaluation.recognition_options import ReadOut
 from experiments.evaluation.recognition_paths import PathMakers, Scanpaths, scan_of
-from experiments.evaluation.recognition_probes import Answer, Asked, Prober, Views, balanced_share
+from experiments.evaluation.recognition_probes import (
+    PROBES,
+    Answer,
+    Asked,
+    Prober,
+    Views,
+    balanced_share,
+)
+from experiments.evaluation.recognition_result import of_the_labels
 from experiments.runs import Run
 from foveate.data import ImageSet
 from foveate.model import AnyOrderTransformer
@@ -70,13 +78,34 @@ class Asking:
         }
 
     @property
+    def label_images(self) -> dict[float, int]:
+        """Training images of the smaller shares: balanced over classes, at least one of each."""
+        return {share: len(each.index) for share, each in self.probers.items() if share < 1}
+
+    @cached_property
+    def asked(self) -> tuple[str, ...]:
+        """The probes of the read-outs."""
+        attentive = {name == "attentive" for name in self.read_outs}
+        return tuple(probe for probe in PROBES if (probe == "attentive") in attentive)
+
+    @property
+    def answerable(self) -> bool:
+        """Whether any of them has a number with all labels."""
+        return not {*self.asked} <= {*self.probers[1.0].unanswered}
+
+    @property
     def notes(self) -> dict[str, str]:
         """Why a probe has no number."""
+        labels = {share: "after fixations" for share in self.probers}
+        labels |= {
+            share: of_the_labels(used, len(self.train), share)
+            for share, used in self.label_images.items()
+        }
         return {
-            f"{probe}_of_{share:g}": f"{share:.0%} of the labels, no number of {probe}: {why}"
+            f"{probe}_of_{share:g}": f"{labels[share]}, no number of {probe}: {why}"
             for share, prober in self.probers.items()
             for probe, why in prober.unanswered.items()
-            if (probe == "attentive") in {name == "attentive" for name in self.read_outs}
+            if probe in self.asked
         }
 
     def ask_all(self, makers: PathMakers, *, shared: bool, controls: bool) -> None:

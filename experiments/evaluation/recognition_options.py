@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from typing import Literal
+
+from foveate.choices import check_choice
 
 ReadOut = Literal["seen", "last", "queries", "queries_2x2", "attentive"]
 READ_OUTS: tuple[ReadOut, ...] = ("seen", "last", "queries", "queries_2x2", "attentive")
@@ -21,6 +24,12 @@ ORDERS = (
 """Orders whose fixations are probed, if no others are asked for."""
 
 
+def check_read_outs(names: Iterable[str]) -> None:
+    """Raise ValueError unless there are all these read-outs."""
+    for name in names:
+        check_choice("read-out", name, READ_OUTS)
+
+
 @dataclass(frozen=True, kw_only=True)
 class FixationsOptions:
     """Options of recognition after k fixations."""
@@ -30,7 +39,7 @@ class FixationsOptions:
     orders: tuple[str, ...] | None = None
     """Whose fixations: policy, best_fixed, other_image, any order or agent by name, or MODULE:NAME
     of your own; None = policy random raster center_out best_fixed other_image uncertainty
-    saliency."""
+    saliency. Repeats are dropped, as those of fixations are."""
     read_outs: tuple[ReadOut, ...] = READ_OUTS
     """What is probed. seen: mean over the states seen; last: the newest state; queries: mean over
     the decoder's queries; queries_2x2: their means over quarters; attentive: a learned query
@@ -47,6 +56,7 @@ class FixationsOptions:
         for name in ("orders", "read_outs", "label_shares"):
             if getattr(self, name) == ():
                 raise ValueError(f"{name} needs at least one choice")
+        check_read_outs(self.read_outs)
         for share in self.label_shares:
             if not 0 < share <= 1:
                 raise ValueError(f"label_shares must lie above 0 and up to 1, got {share}")

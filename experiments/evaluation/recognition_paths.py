@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -56,8 +56,7 @@ class PathMakers:
         Raises:
             ValueError: there is no such order or agent.
         """
-        for name in names:
-            check_name("order", name, (*OF_THE_POLICY, *AGENTS, *ORDERINGS, *SEMANTIC))
+        check_orders(names)
         alone = ["policy", *(name for name in names if name not in OF_THE_POLICY)]
         return cls(run, {name: scan_of(run, name) for name in alone}, tuple(dict.fromkeys(names)))
 
@@ -97,6 +96,13 @@ class PathMakers:
 
     def _scan(self, name: str, train: ImageSet, test: ImageSet) -> Scanpaths:
         return Scanpaths(*(self.scans[name](each.images) for each in (train, test)))
+
+
+def check_orders(names: Iterable[str]) -> None:
+    """Raise ValueError unless there are all these orders and agents; one's own are imported."""
+    for name in names:
+        check_name("order", name, (*OF_THE_POLICY, *AGENTS, *ORDERINGS, *SEMANTIC))
+        is_agent(name)
 
 
 def scan_of(run: Run, name: str) -> Scan:

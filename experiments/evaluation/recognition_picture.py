@@ -11,7 +11,12 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from experiments.evaluation.probe_result import ProbeResult
-from experiments.evaluation.recognition_result import ByFixations, main_probe, read_outs_of, titled
+from experiments.evaluation.recognition_result import (
+    ByFixations,
+    read_outs_of,
+    shown_probes,
+    titled,
+)
 
 REFERENCES = {"all_patches": "--", "periphery_alone": ":"}
 """What does not depend on an order, and how its line is drawn."""
@@ -37,7 +42,7 @@ def _draw_panel(
 ) -> None:
     """Draw what one read-out recognizes."""
     colors = mpl.colormaps["tab10"]
-    probe = main_probe(read_out, rows)
+    probe = shown_probes(read_out, rows, result.options.get("probes", ()))[0]
     for number, (name, row) in enumerate(rows.items()):
         found = {k: cell.read_outs[read_out] for k, cell in row.items()}
         known = {k: each for k, each in found.items() if getattr(each, probe) is not None}

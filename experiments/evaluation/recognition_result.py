@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from experiments.evaluation.intervals import Interval
@@ -61,12 +61,26 @@ def titled(read_out: str, probe: str) -> str:
     return ", ".join(dict.fromkeys((read_out, probe)))
 
 
-def main_probe(read_out: str, rows: Mapping[str, ByFixations]) -> str:
-    """Return the probe that is shown of a read-out; few labels leave the neighbors alone."""
-    wanted = MAIN_PROBE.get(read_out, "linear")
+def shown_probes(
+    read_out: str, rows: Mapping[str, ByFixations], wanted: Collection[str] = ()
+) -> tuple[str, ...]:
+    """Return the probes that are shown of a read-out, of those that have a number.
+
+    Args:
+        read_out: whose probes.
+        rows: accuracies by order.
+        wanted: probes that were asked for; without any of them the first is shown. Few labels leave
+            the neighbors alone.
+    """
+    if read_out in MAIN_PROBE:
+        return (MAIN_PROBE[read_out],)
     cells = [cell.read_outs.get(read_out) for row in rows.values() for cell in row.values()]
-    measured = any(getattr(cell, wanted, None) is not None for cell in cells)
-    return wanted if measured else "knn"
+    measured = tuple(
+        probe
+        for probe in ("linear", "knn")
+        if any(getattr(cell, probe, None) is not None for cell in cells)
+    )
+    return tuple(probe for probe in measured if probe in wanted) or measured[:1]
 
 
 def fixation_tables(
@@ -74,32 +88,51 @@ def fixation_tables(
     controls: Mapping[str, ByFixations],
     references: Mapping[str, Recognized | None],
     label_shares: Mapping[str, Mapping[str, ByFixations]],
+    captions: Mapping[str, str],
+    probes: Collection[str] = (),
 ) -> list[Table]:
-    """Return a table of every read-out, then one of what needs no model, then of fewer labels.
+    """Return tables of every read-out, then of what needs no model, then of fewer labels.
 
     Args:
         fixations: accuracies by order.
         controls: accuracies by control.
         references: what does not depend on an order, such as all patches.
         label_shares: accuracies by order, and by share of the labels.
+        captions: what each share is in truth; old results know what was asked for alone.
+        probes: those that are shown, a table each; see :func:`shown_probes`.
     """
     names = read_outs_of(fixations)
-    tables = [table_of(name, fixations, controls, references) for name in names]
+    tables = [
+        table_of(name, probe, fixations, controls, references)
+        for name in names
+        for probe in shown_probes(name, fixations, probes)
+    ]
     plain = {
         f"{name}, {read_out}": {k: cell.read_outs[read_out] for k, cell in row.items()}
         for name, row in controls.items()
         for read_out in read_outs_of({name: row})
         if read_out not in names
     }
-    if plain:
+    for probe in shown_probes(names[0], fixations, probes) if plain else ():
         ks = list(next(iter(plain.values())))
-        rows = tuple((name, *(row[k].shown("linear") for k in ks)) for name, row in plain.items())
-        tables.append(Table(headings("the policy's path without the model, linear", ks), rows))
+        rows = tuple((name, *(row[k].shown(probe) for k in ks)) for name, row in plain.items())
+        tables.append(Table(headings(f"the policy's path without the model, {probe}", ks), rows))
     for share in dict.fromkeys(share for row in label_shares.values() for share in row):
         fewer = {name: row[share] for name, row in label_shares.items() if share in row}
-        caption = f"{float(share):.0%} of the labels"
-        tables.append(table_of(read_outs_of(fewer)[0], fewer, {}, {}, caption))
+        caption = captions.get(share, f"asked for: {100 * float(share):.3g}% of the labels")
+        first = read_outs_of(fewer)[0]
+        tables += [
+            table_of(first, probe, fewer, {}, {}, caption)
+            for probe in shown_probes(first, fewer, probes)
+        ]
     return tables
+
+
+def of_the_labels(used: int, number: int, share: float) -> str:
+    """Say which share of the labels was used, beside what was asked for."""
+    of_all = f"{100 * used / number:.3g}% of the labels ({used} of {number})"
+    asked = f"{100 * share:.3g}%"
+    return of_all if of_all.startswith(f"{asked} ") else f"{of_all}, asked for {asked}"
 
 
 def headings(what: str, ks: list[int]) -> tuple[str, ...]:
@@ -109,13 +142,17 @@ def headings(what: str, ks: list[int]) -> tuple[str, ...]:
 
 def table_of(
     read_out: str,
+    probe: str,
     fixations: Mapping[str, ByFixations],
     controls: Mapping[str, ByFixations],
     references: Mapping[str, Recognized | None],
     caption: str = "",
 ) -> Table:
-    """Return the table of one read-out: a row for every order, a column for every number."""
-    probe = main_probe(read_out, fixations)
+    """Return the table of one read-out: a row for every order, a column for every number.
+
+    Differences from the policy are of the probe that the read-out is compared by.
+    """
+    compared = probe == MAIN_PROBE.get(read_out, "linear")
     ks = sorted({k for row in fixations.values() for k in row})
     shown = {
         name: {k: cell.read_outs[read_out] for k, cell in row.items() if read_out in cell.read_outs}
@@ -125,14 +162,20 @@ def table_of(
     for name, row in shown.items():
         if not row:
             continue
-        last = row[max(row)]
-        difference = "-"
-        if last.minus_policy is not None:
-            difference = signed(last.minus_policy, last.minus_policy_ci95, digits=3)
-        rows.append((name, *(row[k].shown(probe) if k in row else "-" for k in ks), difference))
+        cells = [name, *(row[k].shown(probe) if k in row else "-" for k in ks)]
+        if compared:
+            cells.append(difference_of(row[max(row)]))
+        rows.append(tuple(cells))
     for name, cell in references.items():
         if cell is not None and read_out in cell.read_outs:
             value = cell.read_outs[read_out].shown(probe)
-            rows.append((name.replace("_", " "), *[""] * (len(ks) - 1), value, ""))
-    heads = headings(titled(read_out, probe), ks)
-    return Table((*heads, "minus policy"), tuple(rows), caption=caption)
+            rows.append((name.replace("_", " "), *[""] * (len(ks) - 1), value, *[""] * compared))
+    heads = *headings(titled(read_out, probe), ks), *["minus policy"] * compared
+    return Table(heads, tuple(rows), caption=caption)
+
+
+def difference_of(known: Known) -> str:
+    """Write the difference from the policy with its interval, or a dash."""
+    if known.minus_policy is None:
+        return "-"
+    return signed(known.minus_policy, known.minus_policy_ci95, digits=3)

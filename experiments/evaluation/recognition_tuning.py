@@ -37,7 +37,7 @@ def tune_by_fixations(
         train: labeled images.
         test: labeled images.
         after: numbers of fixations.
-        orders: names of orders and agents, or ``MODULE:NAME`` of one's own.
+        orders: names of orders and agents, or ``MODULE:NAME`` of one's own; repeats are dropped.
         options: epochs, learning rates and seed. There is no generative loss of a scan.
     """
     makers = PathMakers.of(run, orders)
@@ -45,7 +45,7 @@ def tune_by_fixations(
     how = replace(tuning(options, run, "causal"), generative_weight=0.0)
     tuned: TunedByFixations = {}
     starts = {"": run.model, "random_weights_": untrained}
-    parts = [(order, start) for order in orders for start in starts]
+    parts = [(order, start) for order in makers.asked for start in starts]
     for order, start in progress(parts, "fine-tuning by fixations"):
         paths = makers.paths(order, train, test, policy)
         reached = fine_tune_by_fixations(

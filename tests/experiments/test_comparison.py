@@ -294,7 +294,7 @@ def test_a_policy_behind_or_level_with_a_rule_is_reported(run: Run) -> None:
     rows["uncertainty"] = errors(0.0005)
     level = replace(base, orders=rows, behind_rules=(), level_with_rules=("uncertainty",))
     text = " ".join(level.to_text().split())
-    assert "no better than uncertainty," in text
+    assert "no better than uncertainty, which does not learn where to look" in text
     assert "+0.0005 [-0.0005, +0.0015]" in text
     assert "BEHIND" not in text
 

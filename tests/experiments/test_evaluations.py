@@ -234,6 +234,7 @@ def test_pictures_of_other_options_are_kept(run: Run) -> None:
 def test_a_damaged_result_is_kept_beside_the_new_one(run: Run) -> None:
     (run.directory / "compare.json").write_text('{"kind": ')
     result = compare(run, limit=2, oracle_limit=2)
+    assert "not_better_than" in (result.not_judged or ())
     present(result, run.directory / "compare.json")
     assert (run.directory / "compare_1.json").read_text() == '{"kind": '
     (run.directory / "compare.png").write_text("")

@@ -16,6 +16,7 @@ from experiments.evaluation.knowing_plan import Plan, usual_fixations
 from experiments.evaluation.knowing_result import KnowingResult
 from experiments.evaluation.knowing_rows import (
     Difference,
+    Mean,
     Measured,
     area_rows,
     known_rows,
@@ -152,6 +153,12 @@ def test_differences_are_paired_and_their_seeds_are_kept() -> None:
         assert row.policy_minus.ci95_seeds == pytest.approx(
             seed_interval(list(np.subtract(policy, values)))
         )
+
+
+def test_the_interval_of_an_accuracy_stays_one() -> None:
+    seeds = np.array([[1.0, 1.0], [1.0, 0.0]])
+    assert Mean.of_correct(seeds).ci95 == (0.0, 1.0)
+    assert Mean.of(seeds).ci95 != (0.0, 1.0), "areas and differences are not cut"
 
 
 def test_a_single_seed_is_judged_over_images_alone() -> None:

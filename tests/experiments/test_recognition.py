@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from experiments import runs
+from experiments.evaluation.probe import probe
 from experiments.evaluation.probe_result import ProbeResult
 from experiments.evaluation.recognition import Answered, recognize
 from experiments.evaluation.recognition_paths import PathMakers, Scanpaths
@@ -100,7 +101,9 @@ def test_what_few_labels_cannot_answer_gets_a_note(run: Run) -> None:
     assert known.controls == {}
     assert known.label_shares == {}
     assert {*known.notes} == {"linear_of_0.1", "knn_of_0.1"}
-    assert known.notes["linear_of_0.1"].startswith("10% of the labels, no number of linear: 8 ")
+    used = "13.3% of the labels (8 of 60), asked for 10%"
+    assert known.notes["linear_of_0.1"].startswith(f"{used}, no number of linear: 8 ")
+    assert known.label_images == {"0.1": 8}
     assert known.fixations["raster"][1].minus_policy is None
 
 
@@ -118,6 +121,23 @@ def test_classes_without_a_training_image_get_a_note_and_no_number(
     assert known.fixations == known.correct == {}
     assert known.all_patches.linear is None
     assert known.notes["classes"].startswith("training lacks all classes of the")
+
+
+def test_a_single_class_gets_a_note_and_no_number(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    split = Run.split
+
+    def of_one(self: Run, name: str, limit: int | None = None) -> ImageSet:
+        images = split(self, name, limit)
+        return images.take((images.labels == 1).nonzero().flatten())
+
+    monkeypatch.setattr(Run, "split", of_one)
+    for probes in (("linear",), ("linear", "knn")):
+        found = probe(run, probes=probes, fixations=(1,), train_limit=60, test_limit=30)
+        assert found.fixations is None
+        assert "after fixations, no number of linear: all" in found.to_text()
+        assert "after fixations, no number of attentive: all" in found.to_text()
 
 
 def test_shared_probes_are_trained_once(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -172,7 +192,10 @@ def test_the_script_writes_numbers_table_and_picture(
     assert content["linear"]["layer_1"]["accuracy"] > 0
     shown = capsys.readouterr().out
     assert "seen, linear, after" in shown
-    assert "50% of the labels" in shown
+    assert "seen, knn, after" in shown
+    assert "without the model, knn, after" in shown
+    assert "48% of the labels (24 of 50), asked for 50%" in shown
+    assert content["label_images"] == {"0.5": 24}
     assert ProbeResult.read(path).to_text() in shown
     assert (run.directory / "probe_linear_knn_fixations.png").stat().st_size > 5000
 
@@ -202,11 +225,18 @@ def test_each_order_scans_its_own_way(run: Run) -> None:
         ({"label_shares": (0.1,)}, "label_shares has no effect without fixations"),
         ({"fixations": (1,), "label_shares": (2.0,)}, "label_shares must lie above 0 .* got 2.0"),
         ({"fixations": (1,), "orders": ()}, "orders needs at least one choice"),
+        ({"fixations": (1,), "read_outs": ("sen",)}, "unknown read-out 'sen'; .* 'seen'"),
     ],
 )
 def test_options_without_effect_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         ProbeConfig(run=Path("run"), **options)
+
+
+@pytest.mark.parametrize("name", ["rastr", "nowhere_to_be_found:spiral"])
+def test_the_script_refuses_an_order_before_it_loads_the_run(name: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=f"order.*{name}"):
+        main(ProbeConfig(run=tmp_path / "no_such_run", fixations=(1,), orders=("policy", name)))
 
 
 def test_what_cannot_be_recognized_is_refused_first(run: Run) -> None:

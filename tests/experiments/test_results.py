@@ -26,7 +26,12 @@ from experiments.evaluation.diagnostics import (
     fixation_entropies,
 )
 from experiments.evaluation.draw import draw
-from experiments.evaluation.intervals import gap_interval, mean_interval, seed_interval
+from experiments.evaluation.intervals import (
+    gap_interval,
+    mean_interval,
+    seed_interval,
+    share_interval,
+)
 from experiments.evaluation.options import EvaluationOptions
 from experiments.evaluation.probe import probe
 from experiments.evaluation.probe_result import FineTuned, ProbeResult
@@ -411,6 +416,10 @@ def test_intervals_of_known_samples() -> None:
     policy = random - 0.25 * (random - oracle)
     share, interval = gap_interval(random, policy, oracle)
     assert (share, *interval) == pytest.approx((0.25, 0.25, 0.25))
+    two = np.array([0.2, 0.4])
+    assert mean_interval(two) == (pytest.approx(0.3), None)
+    assert gap_interval(two + 1, two, two) == (pytest.approx(1.0), None)
+    assert share_interval([0.0, 0.9]) == (0.0, 1.0)
     # Student's t of two: 12.706 standard errors to either side.
     assert seed_interval([1.0, 3.0]) == pytest.approx((2 - 12.706, 2 + 12.706), abs=1e-3)
 
