@@ -132,7 +132,8 @@ def conclusions(run: Run, measured: Measured, diagnostics: Diagnostics) -> dict[
     level = tuple(name for name in not_beaten(rows, RULES) if name not in behind)
     rank, grid = order_to_rank(measured.order["policy"], run.model.num_patches), run.model.grid
     # The cost is on the scale of the rewards, which other rewards than the area do not share.
-    paid = run.saccade_cost > 0 and run.config.policy.reward == "auc"
+    options = run.config.policy
+    paid = options is not None and options.saccade_cost > 0 and options.reward == "auc"
     cost = (measured.area, measured.order, grid, run.saccade_cost)
     return {
         "orders": rows,

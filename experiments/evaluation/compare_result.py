@@ -26,7 +26,7 @@ SHOWN = (
     "raster",
 )
 """Orders that records show, in their order."""
-COLUMNS = (
+COLUMNS: tuple[str, ...] = (
     "order",
     "area under the error curve",
     "error at the end",
