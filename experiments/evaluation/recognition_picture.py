@@ -81,8 +81,10 @@ def _draw_panel(
             axis.fill_between(ks, low, high, color=style["color"], alpha=0.12, linewidth=0)
     _draw_controls(axis, read_out, probe, read_outs_of(rows), result.controls or {})
     if result.commonest_class is not None:
-        chance = {"color": "0.7", "linestyle": "-.", "linewidth": 1.2, "zorder": 0}
-        axis.axhline(result.commonest_class, label="the commonest class", **chance)
+        chance = result.commonest_class
+        axis.axhline(
+            chance, label="the commonest class", color="0.7", linestyle="-.", linewidth=1.2
+        )
     for name, line in REFERENCES.items():
         cell = getattr(result, name)
         level = None if cell is None else getattr(cell.read_outs[read_out], probe)

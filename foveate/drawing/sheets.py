@@ -187,7 +187,7 @@ def scanpath_animation(
             draw_scanpath(scanned, images[place], so_far, grid, budget, mark_last=step > 0)
             show_seen(seen, images[place], so_far, grid)
             if reconstructions is not None:
-                show(*predicted, reconstructions[place, step])
+                show(predicted[0], reconstructions[place, step])
         opened = int((order[:, :step] >= 0).flatten(1).sum(1).max()) if step else 0
         num_patches = grid[0] * grid[1]
         title.set_text(f"fixation {step} of {budget} ({opened} of {num_patches} patches seen)")
