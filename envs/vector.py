@@ -70,7 +70,8 @@ class ImageScanVectorEnv(VectorEnv[Observations, NDArray[Any], NDArray[Any]]):
     - model: a packaged model, a run folder or a checkpoint file, as ``load_model`` takes it.
     - data: what ``foveate.data.load_data`` takes, or ``"cue"``, the world of ``envs.toy``.
     - split: train, val or test.
-    - image_size: resize to this side, or to (height, width), pixels; None = as they are.
+    - image_size: resize to this side, or to (height, width), pixels; ``"192x256"`` is such a pair
+      as well; None = as they are.
     - limit: use only the first so many images; None = all.
     - budget: fixations per episode, below the number that there are to choose from.
     - reward: a key of ``envs.rewards.REWARDS``; ``recognition``, with a model that is the folder of

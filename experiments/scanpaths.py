@@ -2,7 +2,8 @@
 
     python -m experiments.scanpaths --run runs/demo --index 0 3 7
 
-Shown are the numbered fixations, what has been seen, and the reconstruction after each. Writes
+Shown are the numbered fixations, what has been seen (the rest is hatched), and the reconstruction
+after each, unless the model predicts features alone. Writes
 scanpaths.png, scanpaths.gif and fixations.png into the run folder, and scanpaths.json, which says
 with which options. Pictures of other options are kept under a number.
 """

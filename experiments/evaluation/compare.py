@@ -17,6 +17,7 @@ from experiments.evaluation.findings import (
     IMAGE_INDEPENDENT,
     RULES,
     is_behind,
+    judge_with_cost,
     nearly_collapsed,
     not_beaten,
     not_judged,
@@ -129,7 +130,11 @@ def conclusions(run: Run, measured: Measured, diagnostics: Diagnostics) -> dict[
     ruled = any(name in rows for name in RULES)
     behind = tuple(name for name in RULES if name in rows and is_behind(rows[name]))
     level = tuple(name for name in not_beaten(rows, RULES) if name not in behind)
-    rank = order_to_rank(measured.order["policy"], run.model.num_patches)
+    rank, grid = order_to_rank(measured.order["policy"], run.model.num_patches), run.model.grid
+    # The cost is on the scale of the rewards, which other rewards than the area do not share.
+    options = run.config.policy
+    paid = options is not None and options.saccade_cost > 0 and options.reward == "auc"
+    cost = (measured.area, measured.order, grid, run.saccade_cost)
     return {
         "orders": rows,
         "gap_closed": gap,
@@ -143,6 +148,7 @@ def conclusions(run: Run, measured: Measured, diagnostics: Diagnostics) -> dict[
         "level_with_rules": level if ruled else None,
         "not_judged": not_judged(rows, best_gap, diagnostics),
         "saccade_cost": run.saccade_cost,
+        "with_saccade_cost": judge_with_cost(*cost) if paid else None,
     }
 
 

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from experiments.evaluation.diagnostics import Diagnostics
 from experiments.evaluation.intervals import Interval
 from experiments.evaluation.run_result import RunResult
+from experiments.evaluation.saccade_costs import PaidComparison
 from experiments.tables import Table, plural, signed
 
 SHOWN = (
@@ -25,7 +26,7 @@ SHOWN = (
     "raster",
 )
 """Orders that records show, in their order."""
-COLUMNS = (
+COLUMNS: tuple[str, ...] = (
     "order",
     "area under the error curve",
     "error at the end",
@@ -124,6 +125,8 @@ class Comparison(RunResult):
     """Patches on a side of the thumbnail that is always visible; 0 = none."""
     saccade_cost: float = 0.0
     """What the policy paid in training per patch of distance."""
+    with_saccade_cost: PaidComparison | None = None
+    """By what the policy was paid for; None = saccades were free, or the reward is not ``auc``."""
     judge: str
     """Run whose model measured the errors; own = the run's."""
     test_images: int | None = None
@@ -152,7 +155,8 @@ class Comparison(RunResult):
                 (*row, "-" if length is None else f"{length:.2f}")
                 for row, length in zip(rows, lengths, strict=True)
             ]
-        return [Table(columns, tuple(rows), caption, tuple(notes))]
+        table, paid = Table(columns, tuple(rows), caption, tuple(notes)), self.with_saccade_cost
+        return [table] if paid is None else [table, paid.table(self.saccade_cost)]
 
     def summary(self, training: str) -> Table:
         """Return the table of a record: the orders of SHOWN.
@@ -164,8 +168,12 @@ class Comparison(RunResult):
             f"{self._scans()}, {'periphery' if self.periphery else 'blind'}, seed {self.seed}, "
             f"{training}, compared at `{self.commit[:10]}`."
         )
-        rows = tuple(self._row(name) for name in SHOWN if name in self.orders)
-        return Table(COLUMNS, rows, caption, (" ".join(self._findings()), *self._warnings()))
+        columns, shown = COLUMNS, [name for name in SHOWN if name in self.orders]
+        rows = tuple(self._row(name) for name in shown)
+        if (paid := self.with_saccade_cost) is not None:
+            columns += (paid.measure(self.saccade_cost), "the same minus policy, 95% interval")
+            rows = tuple((*row, *paid.cells(name)) for name, row in zip(shown, rows, strict=True))
+        return Table(columns, rows, caption, (" ".join(self._findings()), *self._warnings()))
 
     def _scans(self) -> str:
         """Say how long a scan is."""
@@ -189,31 +197,15 @@ class Comparison(RunResult):
 
     def _warnings(self) -> list[str]:
         """Say plainly where the policy has learned nothing, or nothing that was worth it."""
-        lines = []
-        if self.not_better_than:
-            lines.append(
-                f"COLLAPSED: the policy is not better than {' and '.join(self.not_better_than)}, "
-                "which know nothing of the image."
-            )
-        elif self.nearly_collapsed:
+        lines, by = [], "" if self.with_saccade_cost is None else " by the area alone"
+        if self.nearly_collapsed and not self.not_better_than:
             signs = ", ".join(self._sign(name) for name in self.nearly_collapsed)
-            lines.append(f"NEARLY COLLAPSED, though significantly better: {signs}.")
-        for name in self.behind_rules or ():
-            row = self.orders[name]
-            low, high = row.minus_policy_ci95 or (row.minus_policy, row.minus_policy)
-            lines.append(
-                f"BEHIND THE RULE: the policy is worse than {name}, which does not learn where to "
-                f"look, by {-row.minus_policy:.4f} [{-high:.4f}, {-low:.4f}]."
-            )
-        for name in self.level_with_rules or ():
-            row = self.orders[name]
-            lines.append(
-                f"The policy is no better than {name}, which does not learn where to look: "
-                f"{signed(row.minus_policy, row.minus_policy_ci95)}."
-            )
+            lines.append(f"NEARLY COLLAPSED{by}, though significantly better: {signs}.")
+        lines += verdicts(self, by)
+        if self.with_saccade_cost is not None:
+            lines += verdicts(self.with_saccade_cost, " by area + cost")
         if self.not_judged:
-            why = "; ".join(UNJUDGED[name] for name in self.not_judged)
-            lines.append(f"not judged: {why}.")
+            lines.append(f"not judged: {'; '.join(UNJUDGED[name] for name in self.not_judged)}.")
         return lines
 
     def _sign(self, name: str) -> str:
@@ -259,6 +251,29 @@ class Comparison(RunResult):
             f"{signs.distinct_orders} distinct orders on {plural(signs.images, 'image')}; "
             f"percentile of the chosen patch by true reward {signs.chosen_percentile:.2f}.",
         ]
+
+
+def verdicts(of: Comparison | PaidComparison, by: str) -> list[str]:
+    """Say which controls and rules the policy does not beat, and by which measure."""
+    lines = []
+    if of.not_better_than:
+        lines.append(
+            f"COLLAPSED{by}: the policy is not better than {' and '.join(of.not_better_than)}, "
+            "which know nothing of the image."
+        )
+    for name in of.behind_rules or ():
+        row = of.orders[name]
+        low, high = row.minus_policy_ci95 or (row.minus_policy, row.minus_policy)
+        lines.append(
+            f"BEHIND THE RULE{by}: the policy is worse than {name}, which does not learn where to "
+            f"look, by {-row.minus_policy:.4f} [{-high:.4f}, {-low:.4f}]."
+        )
+    lines += [
+        f"The policy is no better{by} than {name}, which does not learn where to look: "
+        f"{signed(of.orders[name].minus_policy, of.orders[name].minus_policy_ci95)}."
+        for name in of.level_with_rules or ()
+    ]
+    return lines
 
 
 def share(closed: float | None, interval: Interval | None) -> str:

@@ -71,7 +71,9 @@ def draw(
     chosen = len(index)
     picked, path = images[:chosen], paths[:chosen]
     labels = names_of(test.take(torch.tensor(index)))
-    canvas = run.model.reconstructions(picked, path)
+    # What predicts features alone has no pixels to show.
+    draws = run.model.config.predicts_pixels
+    canvas = run.model.reconstructions(picked, path) if draws else None
     error = run.model.error_curve(picked, path)
     suffix = "" if order == "policy" else f"_{order.replace(':', '_')}"
     files = [

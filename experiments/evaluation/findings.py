@@ -7,8 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+import numpy as np
+from jaxtyping import Float, Int
+from torch import Tensor
+
 from experiments.evaluation.compare_result import OrderErrors
 from experiments.evaluation.diagnostics import Diagnostics
+from experiments.evaluation.intervals import mean_interval
+from experiments.evaluation.saccade_costs import PaidComparison, PaidErrors
+from foveate.orders.paths import Grid
+from foveate.orders.saccades import path_length
 
 IMAGE_INDEPENDENT = ("best_fixed", "other_image")
 """Controls that know nothing of the image; a policy that looks at it must beat them."""
@@ -24,13 +32,15 @@ LEAST_OWN_SHARE = 0.1
 depends on the image. Runs that look had 0.46 to 0.91."""
 
 
-def not_beaten(rows: Mapping[str, OrderErrors], controls: Iterable[str]) -> tuple[str, ...]:
+def not_beaten(
+    rows: Mapping[str, OrderErrors | PaidErrors], controls: Iterable[str]
+) -> tuple[str, ...]:
     """Return the controls that may be as good as the policy, or better."""
     intervals = {name: rows[name].minus_policy_ci95 for name in controls if name in rows}
     return tuple(name for name, each in intervals.items() if each is not None and each[0] <= 0)
 
 
-def is_behind(row: OrderErrors) -> bool:
+def is_behind(row: OrderErrors | PaidErrors) -> bool:
     """Whether the policy is surely worse than an order."""
     return row.minus_policy_ci95 is not None and row.minus_policy_ci95[1] < 0
 
@@ -87,3 +97,41 @@ def _signs(
         "chosen_percentile": (diagnostics.chosen_percentile, LEAST_PERCENTILE),
         "own_share": (own_share(rows), LEAST_OWN_SHARE),
     }
+
+
+def judge_with_cost(
+    area: Mapping[str, Float[np.ndarray, " R"]],
+    order: Mapping[str, Int[Tensor, "R T *S"]],
+    grid: Grid,
+    saccade_cost: float,
+) -> PaidComparison:
+    """Judge orders by their area plus what their saccades cost.
+
+    Args:
+        area: under the error curve of each image, by order.
+        order: scanpaths of the same images.
+        grid: rows and columns of patches.
+        saccade_cost: per patch of distance.
+    """
+    paid = {
+        name: each
+        + saccade_cost * path_length(order[name], grid).cpu().numpy() / order[name].shape[1]
+        for name, each in area.items()
+    }
+    rows = {}
+    for name, each in paid.items():
+        total, total_ci95 = mean_interval(each)
+        less, less_ci95 = mean_interval(each - paid["policy"][: len(each)])
+        rows[name] = PaidErrors(
+            area_and_cost=total,
+            area_and_cost_ci95=total_ci95,
+            minus_policy=less,
+            minus_policy_ci95=less_ci95,
+        )
+    behind = tuple(name for name in RULES if name in rows and is_behind(rows[name]))
+    return PaidComparison(
+        orders=dict(sorted(rows.items(), key=lambda item: item[1].minus_policy)),
+        not_better_than=not_beaten(rows, IMAGE_INDEPENDENT),
+        behind_rules=behind,
+        level_with_rules=tuple(name for name in not_beaten(rows, RULES) if name not in behind),
+    )

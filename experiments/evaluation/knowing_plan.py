@@ -40,7 +40,8 @@ class Plan:
             out: folder of the run folders.
 
         Raises:
-            ValueError: ``common`` trains no policy, or not jointly with the model.
+            ValueError: ``common`` cannot be scanned, trains no policy, or not jointly with the
+                model.
         """
         check_joint(common)
         assert common.policy is not None
@@ -96,10 +97,16 @@ class Asked:
 
 
 def check_joint(common: TrainConfig) -> None:
-    """Raise ValueError unless a model and a policy learn jointly."""
+    """Raise ValueError unless a model can be scanned, and learns jointly with a policy."""
+    if not common.parts.scannable:
+        raise ValueError(
+            "the study needs a recipe that can be scanned, which "
+            f"{common.model.recipe} is not with these options; choose --recipe foveate, or "
+            "a preset of it such as demo"
+        )
     if common.policy is None:
         raise ValueError(
-            "the study trains a policy, which this preset has none of; add --iterations 1000"
+            "the study trains a policy, and this training has none; add --iterations 1000"
         )
     if common.policy.schedule != "joint":
         raise ValueError(

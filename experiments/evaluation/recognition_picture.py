@@ -1,4 +1,7 @@
-"""A picture of recognition after k fixations: a panel for each read-out, a line for each order."""
+"""A picture of recognition after k fixations: a panel for each read-out, a line for each order.
+
+Controls are dashed. Those that take no read-out of the model, and chance, stand in every panel.
+"""
 
 from __future__ import annotations
 
@@ -32,9 +35,35 @@ def draw_fixations(result: ProbeResult, path: Path) -> None:
     for axis, read_out in zip(axes, names, strict=True):
         _draw_panel(axis, read_out, rows, result)
     axes[0].set_ylabel(f"accuracy on {result.test_images} test images")
-    axes[-1].legend(fontsize=7, frameon=False, bbox_to_anchor=(1, 1), loc="upper left")
+    # Not every line is in every panel.
+    lines = {
+        str(line.get_label()): line for axis in axes for line in axis.get_legend_handles_labels()[0]
+    }
+    axes[-1].legend(
+        handles=[*lines.values()],
+        fontsize=7,
+        frameon=False,
+        bbox_to_anchor=(1, 1),
+        loc="upper left",
+    )
     figure.suptitle(f"{result.dataset}: recognized after k fixations", fontsize=9)
     figure.savefig(path)
+
+
+def _draw_controls(
+    axis: Axes, read_out: str, probe: str, names: list[str], controls: dict[str, ByFixations]
+) -> None:
+    """Draw the controls of one read-out, and those of none that the others have."""
+    colors = mpl.colormaps["tab20"]
+    for number, (name, row) in enumerate(controls.items()):
+        for own in read_outs_of({name: row}):
+            if own != read_out and own in names:
+                continue
+            label, by = (name, probe) if own == read_out else (f"{name}, {own}", "linear")
+            found = {k: getattr(cell.read_outs.get(own), by, None) for k, cell in row.items()}
+            known = {k: value for k, value in found.items() if value is not None}
+            color = colors(2 * number + 1)  # The light ones.
+            axis.plot([*known], [*known.values()], "x--", label=label, color=color, linewidth=1.4)
 
 
 def _draw_panel(
@@ -55,6 +84,12 @@ def _draw_panel(
         if all(bands):
             low, high = zip(*bands, strict=True) if bands else ((), ())
             axis.fill_between(ks, low, high, color=style["color"], alpha=0.12, linewidth=0)
+    _draw_controls(axis, read_out, probe, read_outs_of(rows), result.controls or {})
+    if result.commonest_class is not None:
+        chance = result.commonest_class
+        axis.axhline(
+            chance, label="the commonest class", color="0.7", linestyle="-.", linewidth=1.2
+        )
     for name, line in REFERENCES.items():
         cell = getattr(result, name)
         level = None if cell is None else getattr(cell.read_outs[read_out], probe)

@@ -40,7 +40,8 @@ class ModelOptions:
     start_from: str | None = None
     """Weights that the model starts from: a run folder, a checkpoint, or a model that ships, as
     ``scenes``; None = as ``init`` says. With ``--schedule policy_only --warmup-iterations 0`` a
-    policy learns to scan for a model that is there already."""
+    policy learns to scan for a model that is there already; presets that scan rarely need
+    ``--policy-every 1`` as well."""
     teacher: str = "average"
     """Whose features are predicted (targets features and pixels_features): ``average``, of the
     model's own weights over time, ``own``, of these weights as they are, or a timm model."""
@@ -190,7 +191,11 @@ class PolicyTraining:
                 "reward recognition needs --agent group-relative, beside which its probe learns"
             )
         if self.policy_every > 1 and self.schedule not in ("joint", "frozen"):
-            raise ValueError("policy_every needs schedule joint or frozen; add --policy-every 1")
+            raise ValueError(
+                f"policy_every {self.policy_every} needs schedule joint or frozen, in which the "
+                f"model learns between the scans; with schedule {self.schedule} add "
+                "--policy-every 1"
+            )
         usual = default_of(PolicyTraining, "alternate_every")
         if self.schedule != "alternating" and self.alternate_every != usual:
             raise ValueError("alternate_every needs --schedule alternating")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Annotated
 
 import tyro
+
+from foveate.image_sizes import sides_in
 
 
 def read_image_size(given: object) -> int | tuple[int, int] | None:
@@ -19,8 +20,7 @@ def read_image_size(given: object) -> int | tuple[int, int] | None:
     if isinstance(given, str):
         if given == "None":
             return None
-        found = re.fullmatch(r"(\d+)(?:x(\d+))?", given)
-        sides = [int(side) for side in found.groups() if side] if found else []
+        sides = sides_in(given)
     if given is None:
         return None
     whole = [side for side in sides if isinstance(side, int) and side >= 1]

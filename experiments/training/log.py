@@ -92,7 +92,8 @@ class RunLog:
         line = {k: v if math.isfinite(v) else None for k, v in numbers.items()}
         with (self.config.run.out / "metrics.jsonl").open("a") as file:
             file.write(json.dumps(line, allow_nan=False) + "\n")
-        self._show(at, {**measured, **self.validated})
+        # A bar is what is known now; a line is what was measured by then.
+        self._show(at, {**measured, **(self.validated if self.has_bar else validated)})
         if self.wandb is not None:
             self.wandb.log(line, step=at)
 

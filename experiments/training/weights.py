@@ -25,10 +25,12 @@ def start_from(model: AnyOrderTransformer, teacher: Teacher | None, source: str)
     """
     start = load_model(source)
     ours, theirs = vars(model.config), vars(start.config)
+    # Only a model of colors has a palette.
+    free = FREE_AT_START if model.config.reads_colors else (*FREE_AT_START, "num_colors")
     differ = [
         f"{name} {theirs[name]}, not {value}"
         for name, value in ours.items()
-        if theirs[name] != value and name not in FREE_AT_START
+        if theirs[name] != value and name not in free
     ]
     if differ:
         raise ValueError(

@@ -22,10 +22,12 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import ExifTags, Image, ImageOps
 
+from foveate.image_sizes import sides_in
+
 Encoded: TypeAlias = bytes | Path | np.ndarray | Image.Image
 """File contents, a file, pixels (H, W) or (H, W, 3), or an image that is open already."""
-ImageSize: TypeAlias = int | tuple[int, int]
-"""Side of a square, or height and width, pixels."""
+ImageSize: TypeAlias = int | tuple[int, int] | str
+"""Side of a square, or height and width, pixels; or either as text, ``192x256``."""
 
 MAX_PIXELS = 2**28
 """The most pixels that are decoded of one image, 268 million; a gigabyte where they have color."""
@@ -72,15 +74,17 @@ def height_and_width(image_size: ImageSize) -> tuple[int, int]:
     """Return an image size as height and width.
 
     Raises:
-        ValueError: It is neither one whole number nor two, a side is less than 1 pixel, or the
-            image has more than MAX_PIXELS.
+        ValueError: It is neither one whole number nor two, nor their text, a side is less than 1
+            pixel, or the image has more than MAX_PIXELS.
     """
-    sides = (image_size, image_size) if isinstance(image_size, int | np.integer) else image_size
+    given = sides_in(image_size) if isinstance(image_size, str) else image_size
+    sides = (given, given) if isinstance(given, int | np.integer) else given
     try:
         height, width = (operator.index(side) for side in sides)
     except (TypeError, ValueError) as error:
         raise ValueError(
-            f"image_size must be a side or (height, width) in whole pixels, got {image_size!r}"
+            "image_size must be a side, (height, width) or 'HEIGHTxWIDTH' in whole pixels, "
+            f"got {image_size!r}"
         ) from error
     if min(height, width) < 1:
         raise ValueError(f"image_size must be at least 1 pixel, got {image_size}")

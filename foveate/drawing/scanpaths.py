@@ -25,6 +25,8 @@ MOST_NUMBERS = 20
 """Fixations that are all numbered."""
 FIRST_NUMBERS = 5
 """Of longer scanpaths these are numbered as well."""
+_HATCH, _HATCH_PX = "0.38", 1.0
+"""Of unseen patches: gray level and width of the lines."""
 LEAST_TEXT_PX, MOST_TEXT_PX = 7.5, 15.0
 _DIGIT_WIDTH, _LINE_HEIGHT = 0.8, 1.2
 """Of bold text and a little room around it, over its size."""
@@ -49,6 +51,20 @@ def show(axis: Axes, image: Float[Tensor, "C H W"]) -> None:
         pixels[..., 0] if gray else pixels, cmap="gray", vmin=0, vmax=1, interpolation="antialiased"
     )
     axis.set_axis_off()
+
+
+def show_seen(
+    axis: Axes, image: Float[Tensor, "C H W"], order: Int[Tensor, "t *K"], grid: Grid
+) -> None:
+    """Show what has been seen; unseen patches are hatched, as an image may be gray itself."""
+    show(axis, seen_canvas(image, order, grid))
+    height, width = image.shape[1] / grid[0], image.shape[2] / grid[1]
+    unseen = sorted({*range(grid[0] * grid[1])} - {*order.flatten().tolist()})
+    y, x = np.divmod(np.array(unseen, dtype=int), grid[1])
+    lines = np.stack([np.stack([x, y + 1], 1), np.stack([x + 1, y], 1)], 1) * (width, height) - 0.5
+    axis.add_collection(
+        LineCollection(list(lines), colors=[_HATCH], linewidths=_points(axis, _HATCH_PX))
+    )
 
 
 def numbered_steps(budget: int) -> set[int]:

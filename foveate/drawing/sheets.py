@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
-from foveate.drawing.scanpaths import Grid, draw_scanpath, seen_canvas, show
+from foveate.drawing.scanpaths import Grid, draw_scanpath, show, show_seen
 
 DPI = 72
 """Of the pages, on which a point is thus a pixel."""
@@ -85,7 +85,7 @@ class _Page:
 def scanpath_sheet(
     images: Float[Tensor, "B C H W"],
     order: Int[Tensor, "B T *K"],
-    reconstructions: Float[Tensor, "B S C H W"],
+    reconstructions: Float[Tensor, "B S C H W"] | None,
     grid: Grid,
     path: Path,
     *,
@@ -99,18 +99,20 @@ def scanpath_sheet(
     Args:
         images: pixels in [0, 1].
         order: the scanpaths.
-        reconstructions: after 0..T fixations, S = T + 1.
+        reconstructions: after 0..T fixations, S = T + 1; None = no pixels are predicted, and what
+            is seen stands alone.
         grid: rows and columns of patches.
         path: file to write.
         errors: error of the unseen over the error before the first fixation, printed
-            under each reconstruction.
+            under each column.
         labels: what each image is, written beside it; None = not known.
     """
     budget = order.shape[1]
     steps = shown_steps(budget)
     large = panel_size((images.shape[2], images.shape[3]), grid, SHEET_PX, SHEET_PATCH_PX)
-    # Two small panels and a line of text are as high as the large one.
-    height = (large[0] - GAP_PX - LINE_PX) // 2
+    kinds = ("seen",) if reconstructions is None else ("seen", "predicted")
+    # The small panels and a line of text are as high as the large one.
+    height = (large[0] - (len(kinds) - 1) * GAP_PX - LINE_PX) // len(kinds)
     small = height, round(height * large[1] / large[0])
     margin = 0 if labels is None else LINE_PX
     first = margin + large[1] + LINE_PX
@@ -124,18 +126,19 @@ def scanpath_sheet(
         page.text(middle, LINE_PX / 2, f"after {step}", small[1])
     for row in range(len(images)):
         top = LINE_PX + row * row_height
-        below = top + small[0] + GAP_PX
+        starts = [top + place * (small[0] + GAP_PX) for place in range(len(kinds))]
         if labels is not None:
             page.text(margin / 2, top + large[0] / 2, labels[row], large[0], upward=True)
         draw_scanpath(page.panel(margin, top, large), images[row], order[row], grid, budget)
-        for what, start in (("seen", top), ("predicted", below)):
+        for what, start in zip(kinds, starts, strict=True):
             middle = start + small[0] / 2
             page.text(first - LINE_PX / 2, middle, what, small[0], upward=True)
         for column, step in enumerate(steps):
             left = first + column * (small[1] + GAP_PX)
-            show(page.panel(left, top, small), seen_canvas(images[row], order[row, :step], grid))
-            show(page.panel(left, below, small), reconstructions[row, step])
-            under = below + small[0] + LINE_PX / 2
+            show_seen(page.panel(left, top, small), images[row], order[row, :step], grid)
+            if reconstructions is not None:
+                show(page.panel(left, starts[1], small), reconstructions[row, step])
+            under = starts[-1] + small[0] + LINE_PX / 2
             error = f"error {float(errors[row, step]):.2f}"
             page.text(left + small[1] / 2, under, error, small[1])
     page.pixels().save(path, "png")
@@ -144,7 +147,7 @@ def scanpath_sheet(
 def scanpath_animation(
     images: Float[Tensor, "B C H W"],
     order: Int[Tensor, "B T *K"],
-    reconstructions: Float[Tensor, "B S C H W"],
+    reconstructions: Float[Tensor, "B S C H W"] | None,
     grid: Grid,
     path: Path,
     *,
@@ -159,27 +162,32 @@ def scanpath_animation(
     size = panel_size((images.shape[2], images.shape[3]), grid, FRAME_PX, FRAME_PATCH_PX)
     head = LINE_PX * (1 if labels is None else 2)
     row, column = size[0] + GAP_PX, size[1] + GAP_PX
-    page = _Page(LINE_PX + len(images) * column - GAP_PX, head + 3 * row - GAP_PX)
-    for place, what in enumerate(("scanpath", "seen", "predicted")):
+    kinds = ("scanpath", "seen", "predicted")[: 2 if reconstructions is None else 3]
+    page = _Page(LINE_PX + len(images) * column - GAP_PX, head + len(kinds) * row - GAP_PX)
+    for place, what in enumerate(kinds):
         page.text(LINE_PX / 2, head + place * row + size[0] / 2, what, size[0], upward=True)
     for place, label in enumerate(labels or ()):
         middle = LINE_PX + place * column + size[1] / 2
         page.text(middle, 1.5 * LINE_PX, label, size[1])
     title = page.text(page.width / 2, LINE_PX / 2, "", page.width)
     panels = [
-        [page.panel(LINE_PX + place * column, head + line * row, size) for line in range(3)]
+        [
+            page.panel(LINE_PX + place * column, head + line * row, size)
+            for line in range(len(kinds))
+        ]
         for place in range(len(images))
     ]
     for step in range(budget + 1):
-        for place, (scanned, seen, predicted) in enumerate(panels):
-            for panel in (scanned, seen, predicted):
+        for place, (scanned, seen, *predicted) in enumerate(panels):
+            for panel in (scanned, seen, *predicted):
                 # Panel.clear() would make its axes anew, which takes most of the time.
                 for drawn in (*panel.images, *panel.lines, *panel.texts, *panel.collections):
                     drawn.remove()
             so_far = order[place, :step]
             draw_scanpath(scanned, images[place], so_far, grid, budget, mark_last=step > 0)
-            show(seen, seen_canvas(images[place], so_far, grid))
-            show(predicted, reconstructions[place, step])
+            show_seen(seen, images[place], so_far, grid)
+            if reconstructions is not None:
+                show(predicted[0], reconstructions[place, step])
         opened = int((order[:, :step] >= 0).flatten(1).sum(1).max()) if step else 0
         num_patches = grid[0] * grid[1]
         title.set_text(f"fixation {step} of {budget} ({opened} of {num_patches} patches seen)")

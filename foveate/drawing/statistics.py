@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from foveate.drawing.scanpaths import Grid
@@ -19,18 +20,21 @@ from foveate.drawing.sheets import shown_steps
 
 MOST_HEAT_MAPS = 20
 """Steps that have one."""
-_CONTROLS = (
-    "random",
-    "raster",
-    "center_out",
-    "farthest_point",
-    "best_fixed",
-    "other_image",
-    "uncertainty",
-    "oracle",
-    "uncertainty_near",
-    "saliency",
-)
+_CONTROLS = {
+    "random": 0,
+    "raster": 2,
+    "center_out": 4,
+    "farthest_point": 6,
+    "best_fixed": 8,
+    "other_image": 10,
+    "uncertainty": 12,
+    "uncertainty_near": 13,
+    "oracle": 16,
+    "oracle_16": 17,
+    "saliency": 18,
+}
+"""Orders in color, by their number in tab20, whose pairs are dark and light of one hue. Its grays,
+14 and 15, would be taken for the other orders."""
 
 
 def fixation_shares(order: Int[Tensor, "B T *K"], grid: Grid) -> Float[Tensor, "T rows cols"]:
@@ -79,7 +83,7 @@ def error_curves(
     figure = Figure(figsize=(7.0, height), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
     axis = figure.add_subplot()
-    colors = dict(zip(_CONTROLS, mpl.colormaps["tab10"](np.linspace(0, 1, 10)), strict=False))
+    colors = {name: mpl.colormaps["tab20"](number) for name, number in _CONTROLS.items()}
     for name in sorted(mean, key=lambda name: -float(mean[name][1:].mean())):
         steps = np.arange(len(mean[name]))
         style: dict[str, Any]
@@ -98,6 +102,7 @@ def error_curves(
     axis.set_xlabel("fixations")
     axis.set_ylabel("error of what is unseen, over the error at first")
     axis.set_xlim(0)
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.legend(
         fontsize=6.5,
         title="order  area",

@@ -25,7 +25,7 @@ from experiments.evaluation.compare_result import SHOWN, Comparison, OrderErrors
 from experiments.evaluation.contenders import ALWAYS, Scanners, compared, measure
 from experiments.evaluation.curves import error_curves_of
 from experiments.evaluation.diagnostics import Diagnostics, mean_saccade, visited_entropy
-from experiments.evaluation.findings import nearly_collapsed
+from experiments.evaluation.findings import judge_with_cost, nearly_collapsed
 from experiments.evaluation.options import LEAST_MEMORY
 from experiments.evaluation.pages import area_of, short_table
 from experiments.evaluation.probe_result import ProbeResult
@@ -317,6 +317,35 @@ def test_an_agent_that_is_better_than_the_policy_leaves_it_behind(
     same = compare(run, orders=("raster",), limit=40, oracle_limit=4)
     assert same.orders["uncertainty"].minus_policy == 0
     assert (same.behind_rules, same.level_with_rules) == ((), ("uncertainty",))
+
+
+def test_where_saccades_cost_something_they_are_judged_with_the_error(run: Run) -> None:
+    # The policy pays with error for short ways; the others see more, and jump about.
+    policy, jumping = torch.tensor([[0, 1, 2]] * 6), torch.tensor([[0, 11, 0]] * 6)
+    area = {
+        "policy": np.full(6, 0.5),
+        "best_fixed": np.full(6, 0.4),
+        "uncertainty": np.full(3, 0.4),
+    }
+    order = {"policy": policy, "best_fixed": jumping, "uncertainty": jumping[:3]}
+    paid = judge_with_cost(area, order, (3, 4), 0.3)
+    way = 2 * math.hypot(2, 3)
+    assert paid.orders["policy"].area_and_cost == pytest.approx(0.5 + 0.3 * 2 / 3)
+    assert paid.orders["best_fixed"].minus_policy == pytest.approx(0.1 * (way - 2) - 0.1)
+    assert next(iter(paid.orders)) == "policy"
+    assert (paid.not_better_than, paid.behind_rules, paid.level_with_rules) == ((), (), ())
+    free = judge_with_cost(area, order, (3, 4), 0.0)
+    assert (free.not_better_than, free.behind_rules) == (("best_fixed",), ("uncertainty",))
+
+    costly = replace(run, config=run.config.replace(saccade_cost=0.3))
+    costly.directory.mkdir()
+    compare(costly, orders=("raster",), limit=4, oracle_limit=4).write(run.directory / "a.json")
+    read = Comparison.read(run.directory / "a.json")
+    assert "area + cost = area + 0.3 x path length / fixations" in read.to_text()
+    assert "The policy is no better by area + cost than" in " ".join(read.to_text().split())
+    assert "area + 0.3 x path length / fixations" in read.summary("trained").columns
+    other = replace(run, config=run.config.replace(saccade_cost=0.3, reward="gain"))
+    assert compare(other, limit=4, oracle_limit=4, orders=("raster",)).with_saccade_cost is None
 
 
 def test_the_entropy_of_the_visited_map_of_known_paths() -> None:

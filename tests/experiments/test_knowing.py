@@ -226,6 +226,10 @@ def test_the_runs_of_a_seed_differ_in_their_orders_alone() -> None:
         ({"schedule": "frozen"}, "schedule must be joint, got frozen"),
         ({"agent": "maskable-ppo"}, "agent must be group-relative, got maskable-ppo"),
         ({"iterations": 0}, "add --iterations 1000"),
+        (
+            {"recipe": "mae", "iterations": 0, "prefix_share": 0.0},
+            "can be scanned, which mae is not.*choose --recipe foveate",
+        ),
     ],
 )
 def test_a_training_without_a_joint_policy_is_refused(

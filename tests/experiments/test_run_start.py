@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,9 @@ from experiments.training.distributed import Processes
 from experiments.training.loop import train
 from experiments.training.presets import PRESETS
 from experiments.training.trainer import Trainer
+from experiments.training.weights import start_from
 from foveate.checkpoint import CHECKPOINT, Found, load_model
+from foveate.model import AnyOrderTransformer
 
 
 @pytest.mark.parametrize(("written", "expected"), [({}, "timm"), ({"init": "xavier"}, "xavier")])
@@ -69,6 +72,16 @@ def test_a_policy_learns_to_scan_for_the_model_of_another_run(tmp_path: Path) ->
     trainer = train(afterwards.replace(resume=True, stop_after=None))
     assert trainer.iteration == 4
     torch.testing.assert_close(trainer.model.state_dict(), weights, rtol=0, atol=0)
+
+
+def test_the_size_of_a_palette_counts_only_where_there_is_one() -> None:
+    ours = load_model("scenes").config
+    other = AnyOrderTransformer(replace(ours, num_colors=ours.num_colors + 1))
+    start_from(other, None, "scenes")
+    torch.testing.assert_close(other.state_dict(), load_model("scenes").state_dict())
+    colors = AnyOrderTransformer(replace(ours, target="colors", num_colors=7, periphery=0))
+    with pytest.raises(ValueError, match=r"num_colors \d+, not 7"):
+        start_from(colors, None, "scenes")
 
 
 def test_a_model_of_other_sizes_is_no_start() -> None:

@@ -148,7 +148,11 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
 
 def test_image_sizes_are_a_side_or_height_and_width() -> None:
     assert height_and_width(32) == (32, 32)
-    assert height_and_width((32, 64)) == (32, 64)
+    assert height_and_width((32, 64)) == height_and_width("32x64") == (32, 64)
+    assert height_and_width("32") == (32, 32)
+    for wrong in ("32*64", "x64"):
+        with pytest.raises(ValueError, match=r"image_size must be a side, .*in whole pixels"):
+            height_and_width(wrong)
     for wrong in (0, (0, 4), (1 << 20, 1 << 20)):
         with pytest.raises(ValueError, match="image_size must be at"):
             height_and_width(wrong)

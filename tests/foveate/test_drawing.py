@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import matplotlib as mpl
 import numpy as np
 import pytest
 import torch
@@ -24,6 +25,7 @@ from foveate.drawing import (
     seen_canvas,
     shown_steps,
 )
+from foveate.drawing.statistics import _CONTROLS
 
 GRID = (2, 3)
 
@@ -109,6 +111,23 @@ def test_sheets_and_animations(chans: int, labels: list[str] | None, tmp_path: P
     assert [brightness > 220 for brightness in edge] == [False, False, True, False]
 
 
+def test_what_is_unseen_differs_from_what_is_gray_and_what_is_not_predicted_is_left_out(
+    tmp_path: Path,
+) -> None:
+    """Of six gray patches three are seen at last: they are bare, and the others hatched."""
+    images, order = torch.full((1, 3, 8, 12), UNSEEN_GRAY), torch.tensor([[0, 1, 2]])
+    errors = torch.zeros(1, 4)
+    scanpath_sheet(images, order, None, GRID, tmp_path / "sheet.png", errors=errors)
+    # One row of panels of 192 - 16 = 176 by 264 pixels.
+    sheet = picture(tmp_path / "sheet.png", 288 + 16 + 3 * (264 + 4) - 4, 16 + 192 + 4)
+    seen, unseen = sheet[20:100, -260:-4], sheet[110:190, -260:-4]
+    assert np.ptp(seen.astype(int)) == 0
+    assert np.ptp(unseen.astype(int)) > 20
+    scanpath_animation(images, order, None, GRID, tmp_path / "scan.gif")
+    with Image.open(tmp_path / "scan.gif") as scan:
+        assert scan.size == (16 + 192, 16 + 2 * (128 + 4) - 4)
+
+
 def test_heat_maps_are_bright_where_the_scanpaths_fixate(tmp_path: Path) -> None:
     """All take one path: a sixth of each of three panels, and half of the last, is bright."""
     fixation_heatmaps(torch.tensor([[0, 3, 5]]).expand(20, -1), GRID, tmp_path / "heat.png")
@@ -121,6 +140,9 @@ def test_heat_maps_are_bright_where_the_scanpaths_fixate(tmp_path: Path) -> None
 def test_error_curves_show_the_policy_in_black_controls_in_color_and_all_else_in_gray(
     tmp_path: Path,
 ) -> None:
+    colors = [mpl.colormaps["tab20"](number) for number in _CONTROLS.values()]
+    assert len({*colors}) == len(colors)
+    assert all(np.ptp(color[:3]) > 0.1 for color in colors), "none is gray"
     black, blue, gray = (0, 0, 0), (31, 119, 180), (204, 204, 204)
     curves = {
         "policy": np.array([1, 0.5, 0.2]),

@@ -35,7 +35,7 @@ def test_distances_broadcast_over_candidates() -> None:
     torch.testing.assert_close(away, expected)
 
 
-@pytest.mark.parametrize("cost", [-0.1, math.inf, math.nan])
-def test_a_cost_is_finite_and_not_negative(cost: float) -> None:
+@pytest.mark.parametrize("cost", [-0.1, math.inf, math.nan, "a", None])
+def test_a_cost_is_a_number_finite_and_not_negative(cost: object) -> None:
     with pytest.raises(ValueError, match="saccade_cost must be a finite number of at least 0"):
         check_saccade_cost(cost)
