@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 
 from experiments.evaluation.run_result import RunResult
-from experiments.evaluation.scanpaths import ordered_in_chunks, scan_in_chunks
+from experiments.evaluation.scanpaths import ordered_in_chunks, scanned_in_chunks
 from experiments.run_folder import git_commit
 from experiments.runs import Run
 from experiments.tables import written_whole
@@ -62,7 +62,9 @@ def draw(
     every = torch.arange(min(heatmap_limit, len(test)))
     images = test.batch(torch.cat([torch.tensor(index), every]), device=torch.device(run.device))
     if chosen_order is None:
-        paths = scan_in_chunks(run.agent, run.model, images, run.budget, fixations=run.fixations)
+        paths = scanned_in_chunks(
+            run.agent, run.model, images, run.budget, fixations=run.fixations
+        ).order
     else:
         generator = torch.Generator().manual_seed(run.seed)
         paths = ordered_in_chunks(

@@ -17,7 +17,7 @@ from experiments.evaluation.scanpaths import (
     make_agent,
     of_another_image,
     ordered_in_chunks,
-    scan_in_chunks,
+    scanned_in_chunks,
 )
 from experiments.runs import Run
 from foveate.choices import check_name, lookup
@@ -110,7 +110,9 @@ def scan_of(run: Run, name: str) -> Scan:
     model, budget, fixations = run.model, run.budget, run.fixations
     if name == "policy" or is_agent(name):
         agent = run.agent if name == "policy" else make_agent(name)
-        return lambda images: scan_in_chunks(agent, model, images, budget, fixations=fixations)
+        return lambda images: (
+            scanned_in_chunks(agent, model, images, budget, fixations=fixations).order
+        )
     order = model_ordering(name, model)
     generator = torch.Generator().manual_seed(run.seed)
     return lambda images: ordered_in_chunks(order, model, images, budget, generator, fixations)

@@ -60,22 +60,6 @@ class Scanned:
     """Error before the first fixation and after each, over that before the first."""
 
 
-def scan_in_chunks(
-    agent: Agent,
-    model: AnyOrderTransformer,
-    images: Num[Tensor, "B C H W"],
-    budget: int,
-    num_candidates: int = 1,
-    fixations: Fixations | None = None,
-    *,
-    memory: int = MEMORY,
-) -> Int[Tensor, "B T ..."]:
-    """Let an agent scan many images, and return its scanpaths; see :func:`scanned_in_chunks`."""
-    return scanned_in_chunks(
-        agent, model, images, budget, num_candidates, fixations, memory=memory
-    ).order
-
-
 def scanned_in_chunks(
     agent: Agent,
     model: AnyOrderTransformer,

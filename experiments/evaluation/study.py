@@ -13,7 +13,7 @@ from pydantic import BeforeValidator
 from agents.baselines import GreedyOracleAgent
 from experiments.evaluation.curves import error_curves_of
 from experiments.evaluation.intervals import Interval, seed_interval
-from experiments.evaluation.scanpaths import scan_in_chunks
+from experiments.evaluation.scanpaths import scanned_in_chunks
 from experiments.metrics_file import read_metrics
 from experiments.run_folder import git_commit
 from experiments.runs import Run
@@ -157,10 +157,10 @@ def evaluate(run: Run, limit: int) -> dict[str, float]:
         name: rank_to_order(ordering(name, run.model.grid)(images, generator=generator))[:, :budget]
         for name in ("random", "center_out")
     }
-    paths["policy"] = scan_in_chunks(run.agent, run.model, images, budget)
-    paths["oracle"] = scan_in_chunks(
+    paths["policy"] = scanned_in_chunks(run.agent, run.model, images, budget).order
+    paths["oracle"] = scanned_in_chunks(
         GreedyOracleAgent(), run.model, images[:100], budget, run.model.num_patches
-    )
+    ).order
     curves = error_curves_of(run.model, images, paths)
     return {name: float(curve[:, 1:].mean()) for name, curve in curves.items()}
 

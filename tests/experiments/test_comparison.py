@@ -34,8 +34,6 @@ from experiments.evaluation.recognition_result import Recognized
 from experiments.evaluation.scanpaths import AGENTS
 from experiments.runs import Run
 from experiments.tables import write_json
-from experiments.training.build import build
-from experiments.training.config import TrainConfig
 from experiments.training.log import RunLog
 from experiments.training.policy_learner import most_entropy
 from experiments.training.presets import PRESETS
@@ -45,16 +43,6 @@ from foveate.orders import ORDERINGS, order_to_rank
 from foveate.orders.semantic import SEMANTIC
 
 ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture
-def run(tmp_path: Path) -> Run:
-    """A run in memory that has learned nothing; its folder does not exist."""
-    torch.manual_seed(0)
-    sizes = {"patch_size": 2, "embed_dim": 16, "depth": 1, "num_heads": 2, "decoder_depth": 1}
-    config = TrainConfig().replace(data="cue", budget=3, out=tmp_path / "run", **sizes)
-    model, policy = build(config, (1, 8, 8))
-    return Run(tmp_path / "run", config, model.eval(), policy.eval(), 0)
 
 
 # --- the same numbers at less cost
@@ -138,7 +126,7 @@ PEAK = """
 import resource, torch
 from agents.baselines import GreedyOracleAgent, UncertaintyAgent
 from experiments.evaluation.curves import error_curves_of
-from experiments.evaluation.scanpaths import scan_in_chunks
+from experiments.evaluation.scanpaths import scanned_in_chunks
 from foveate.config import ModelConfig
 from foveate.model import AnyOrderTransformer
 
@@ -150,10 +138,10 @@ config = ModelConfig(image_size=(384, 384), in_chans=3, patch_size=32, embed_dim
                      num_heads=1, decoder_depth=1)
 model = AnyOrderTransformer(config).eval()
 images = torch.zeros(24, 3, 384, 384, dtype=torch.uint8)
-scan_in_chunks(GreedyOracleAgent(2), model, images[:1], 1)  # What torch itself loads.
+scanned_in_chunks(GreedyOracleAgent(2), model, images[:1], 1)  # What torch itself loads.
 bound, before = 2 * 10**8, peak()
-order = scan_in_chunks(UncertaintyAgent(), model, images, 1, memory=bound)
-scan_in_chunks(GreedyOracleAgent(), model, images[:1], 1, model.num_patches, memory=bound)
+order = scanned_in_chunks(UncertaintyAgent(), model, images, 1, memory=bound).order
+scanned_in_chunks(GreedyOracleAgent(), model, images[:1], 1, model.num_patches, memory=bound)
 error_curves_of(model, images, {"a": order, "b": 143 - order}, memory=bound)
 print(peak() - before)
 """

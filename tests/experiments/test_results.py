@@ -41,14 +41,13 @@ from experiments.evaluation.scanpaths import (
     first_fixations,
     make_agent,
     of_another_image,
-    scan_in_chunks,
+    scanned_in_chunks,
 )
 from experiments.probe import ProbeConfig
 from experiments.read import ReadConfig
 from experiments.runs import Run
 from experiments.scanpaths import ScanpathConfig
 from experiments.training.build import build
-from experiments.training.config import TrainConfig
 from foveate.checkpoint import load_model
 from foveate.orders import order_to_rank
 from foveate.orders.segments import Fixations
@@ -148,16 +147,6 @@ def probed() -> ProbeResult:
         token_megabytes=(4.0, 2.0),
         commonest_class=0.25,
     )
-
-
-@pytest.fixture
-def run(tmp_path: Path) -> Run:
-    """A run in memory that has learned nothing; its folder does not exist."""
-    torch.manual_seed(0)
-    sizes = {"patch_size": 2, "embed_dim": 16, "depth": 1, "num_heads": 2, "decoder_depth": 1}
-    config = TrainConfig().replace(data="cue", budget=3, out=tmp_path / "run", **sizes)
-    model, policy = build(config, (1, 8, 8))
-    return Run(tmp_path / "run", config, model.eval(), policy.eval(), 0)
 
 
 # --- written and read back
@@ -379,7 +368,8 @@ def test_segments_are_compared_as_patches_are(run: Run) -> None:
 def test_the_oracle_chooses_at_the_first_percentile(run: Run) -> None:
     images = run.split("test", 6).batch(torch.arange(6))
     for fixations in (None, Fixations.squares(run.model.grid, 2)):
-        order = scan_in_chunks(GreedyOracleAgent(), run.model, images, 2, fixations=fixations)
+        agent = GreedyOracleAgent()
+        order = scanned_in_chunks(agent, run.model, images, 2, fixations=fixations).order
         best = chosen_percentiles(run.model, images, order, fixations)
         assert torch.equal(best, torch.ones(12))
 

@@ -1,0 +1,22 @@
+"""A run that tests of evaluations share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from experiments.runs import Run
+from experiments.training.build import build
+from experiments.training.config import TrainConfig
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    """A run in memory that has learned nothing; its folder does not exist."""
+    torch.manual_seed(0)
+    sizes = {"patch_size": 2, "embed_dim": 16, "depth": 1, "num_heads": 2, "decoder_depth": 1}
+    config = TrainConfig().replace(data="cue", budget=3, out=tmp_path / "run", **sizes)
+    model, policy = build(config, (1, 8, 8))
+    return Run(tmp_path / "run", config, model.eval(), policy.eval(), 0)
