@@ -481,6 +481,7 @@ def test_wandb_works_offline(tmp_path: Path) -> None:
             "image 999999 of --index does not exist",
         ),
         ("scanpaths", ["--run", "RUN", "--order", "rastr"], "did you mean 'raster'"),
+        ("scanpaths", ["--run", "RUN", "--image", "nowhere.jpg"], "no picture at nowhere.jpg"),
         ("export", ["--run", "nowhere"], "no run folder at nowhere"),
         ("export", ["--run", "RUN", "--to", "keras"], "invalid choice"),
         ("export", ["--run", "RUN", "--out", "RUN"], "no export of foveate"),
