@@ -3,32 +3,29 @@
     python -m experiments.export --run runs/demo --to timm
     python -m experiments.export --run runs/demo --to timm --image-size 64 --out encoder_64
 
-timm and hf: the encoder as a folder of weights, config.json and a model card, which is the Hugging
-Face Hub's layout as well: ``timm.create_model("local-dir:FOLDER", pretrained=True)``, or
-``transformers.AutoModel``. safetensors: the whole model, for ``foveate.load_model(FOLDER)``. pt2
-and onnx: the encoder as a graph of torch.export or ONNX, from images in [0, 1] to patch tokens.
+timm: the encoder as a folder of weights, config.json and a model card, which is the Hugging Face
+Hub's layout as well: ``timm.create_model("local-dir:FOLDER", pretrained=True)``. hf: such a folder
+that ``transformers.AutoModel`` reads too. safetensors: the whole model, for
+``foveate.load_model(FOLDER)``. pt2 and onnx: the encoder as a graph of torch.export or ONNX, from
+images in [0, 1] to patch tokens.
 
 No timm model reads a periphery: register tokens stand for it, of the mean over training images.
-What that changes is measured on test images, printed, and said in the model card.
+What that changes is measured on test images, printed, and said in the model card; ``--probe`` adds
+a linear probe of the run and of the export.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from experiments.cli import main_with_options
 from experiments.evaluation.options import EvaluationOptions
 from experiments.training.image_sizes import ImageSizeOption
 
-if TYPE_CHECKING:
-    from experiments.runs import Run
-
 FOR_TIMM = ("timm", "hf")
 """Exports that timm loads; only these have other image sizes, and no periphery."""
-MEASURED = 256
-"""Test images on which it is measured what a periphery was worth."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +33,7 @@ class ExportConfig(EvaluationOptions):
     """Options of the export."""
 
     to: Literal["timm", "hf", "safetensors", "pt2", "onnx"] = "timm"
-    """Form of the export; hf is the folder of timm, which the Hub and transformers read."""
+    """Form of the export; hf is a folder of timm's that transformers reads too."""
     out: Path | None = None
     """Folder to write; None = NAME_timm and so on in the run folder, NAME being its own."""
     image_size: ImageSizeOption = None
@@ -45,12 +42,18 @@ class ExportConfig(EvaluationOptions):
     periphery_images: int = 1000
     """Training images whose mean periphery stands for that of every image (timm, hf); 0 = a gray
     image, which needs no data."""
+    probe: bool = False
+    """Compare a linear probe of the export, loaded by timm alone, with the run's (timm, hf); half a
+    minute."""
 
     def __post_init__(self) -> None:
         if self.periphery_images < 0:
             raise ValueError(f"periphery_images must be at least 0, got {self.periphery_images}")
-        if self.image_size is not None and self.to not in FOR_TIMM:
-            raise ValueError(f"image_size has no effect with --to {self.to}; leave it out")
+        for name in ("image_size", "periphery_images", "probe"):
+            if self.to not in FOR_TIMM and getattr(self, name) != getattr(type(self), name):
+                raise ValueError(f"{name} has no effect with --to {self.to}; leave it out")
+        if self.probe and self.image_size is not None:
+            raise ValueError("probe needs images of the run's size; leave out image_size")
 
     @property
     def folder(self) -> Path:
@@ -76,35 +79,20 @@ def main(config: ExportConfig) -> None:
             export.export_onnx(run.model, folder)
             load = f"onnxruntime.InferenceSession({str(folder / export.ONNX)!r})"
         case _:
-            export_for_timm(run, config)
+            from experiments.evaluation.exported import export_run
+
+            size = config.image_size
+            about = export_run(
+                run,
+                folder,
+                image_size=(size, size) if isinstance(size, int) else size,
+                periphery_images=config.periphery_images,
+                probe=config.probe,
+                for_transformers=config.to == "hf",
+            )
+            print("\n".join(about))
             load = f"timm.create_model({f'local-dir:{folder}'!r}, pretrained=True)"
     print(f"written: {folder}\nload it with: {load}")
-
-
-def export_for_timm(run: Run, config: ExportConfig) -> None:
-    """Write the folder that timm loads, and say what it lacks."""
-    import torch
-
-    from foveate.export import export_timm, feature_error
-    from foveate.model import to_timm
-
-    about = [f"Trained by foveate on {run.data}, {run.iteration} iterations."]
-    mean_of = None
-    if run.model.config.periphery and config.periphery_images:
-        train = run.split("train", config.periphery_images)
-        mean_of = train.batch(torch.arange(len(train)), device=torch.device(run.device))
-        test = run.split("test", MEASURED)
-        images = test.batch(torch.arange(len(test)), device=torch.device(run.device))
-        error = feature_error(run.model, to_timm(run.model, mean_of), images)
-        about.append(
-            f"Without the image's own periphery, patch features are {error:.1%} of their standard "
-            f"deviation from those of the run ({len(test)} test images)."
-        )
-    size = config.image_size
-    sides = (size, size) if isinstance(size, int) else size
-    export_timm(run.model, config.folder, image_size=sides, periphery_of=mean_of, about=about)
-    if run.model.config.periphery:
-        print(about[-1] if mean_of is not None else "the periphery of a gray image stands for all")
 
 
 if __name__ == "__main__":

@@ -42,12 +42,13 @@ def export_timm(
     image_size: tuple[int, int] | None = None,
     periphery_of: Float[Tensor, "B C H W"] | None = None,
     about: Sequence[str] = (),
+    for_transformers: bool = False,
 ) -> VisionTransformer:
     """Write the encoder as a folder that timm loads: weights, config.json and a model card.
 
     ``timm.create_model("local-dir:FOLDER", pretrained=True)`` loads it, and ``"hf-hub:USER/NAME"``
-    once it is uploaded; ``transformers.AutoModel`` reads such folders too. The weights alone are
-    what ``timm.create_model(..., checkpoint_path=...)`` takes, as the card shows.
+    once it is uploaded. The weights alone are what ``timm.create_model(..., checkpoint_path=...)``
+    takes, as the card shows.
 
     Args:
         model: whose encoder is written.
@@ -57,6 +58,8 @@ def export_timm(
         periphery_of: images in [0, 1] whose mean periphery stands for that of every image. None =
             a gray image, the zero of the model's units.
         about: sentences for the model card, such as what the model was trained on.
+        for_transformers: whether ``transformers.AutoModel.from_pretrained`` reads the folder too.
+            It gives timm the number of classes itself, which is then left out of ``model_args``.
 
     Returns:
         The model that was written, as timm loads it.
@@ -84,6 +87,8 @@ def export_timm(
         "model_args": arguments,
         "pretrained_cfg": reads,
     }
+    if for_transformers:
+        del arguments["num_classes"]
     folder = prepared(Path(folder))
     _write(folder / WEIGHTS, safetensors.torch.save(_weights(vit), {"format": "pt"}))
     _write_json(folder / CONFIG, written)

@@ -49,7 +49,7 @@ model = timm.create_model(
     config["architecture"],
     checkpoint_path="{name}/model.safetensors",
     pretrained_cfg=config["pretrained_cfg"],
-    **config["model_args"],
+    **{{"num_classes": 0, **config["model_args"]}},
 )
 ```
 

@@ -24,8 +24,9 @@ from PIL import Image
 
 from agents.baselines import OrderAgent, scan_with
 from experiments.benchmarks import growth, streaming
+from experiments.evaluation.exported import export_run
 from experiments.metrics_file import read_metrics
-from experiments.runs import load_run
+from experiments.runs import Run, load_run
 from experiments.training.config import TrainConfig
 from experiments.training.loop import train
 from experiments.training.presets import PRESETS
@@ -270,6 +271,14 @@ def test_an_export_is_loaded_by_others_alone(run_folder: Path, tmp_path: Path) -
     # What the stand-in for the periphery changes is measured, and said to whoever loads the model.
     (said,) = re.findall(r"patch features are [\d.]+% of their .*", done.stdout)
     assert said in (out / "README.md").read_text()
+
+
+def test_an_export_without_a_periphery_probes_as_its_run(run: Run) -> None:
+    said = export_run(run, run.directory.parent / "encoder", probe=True)
+    shares = re.findall(r"([\d.]+)% of \d+ test images.*on ([\d.]+)%", said[-1])
+    assert shares
+    assert abs(float(shares[0][0]) - float(shares[0][1])) <= 0.5
+    assert said[-1] in (run.directory.parent / "encoder" / "README.md").read_text()
 
 
 def train_recipe(name: str, out: Path, **changes: Any) -> TrainConfig:

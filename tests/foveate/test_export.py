@@ -11,6 +11,7 @@ import pytest
 import timm
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
@@ -90,6 +91,21 @@ def test_a_head_and_another_image_size_are_timms_affair(tmp_path: Path) -> None:
     assert vit(torch.rand(1, 3, 12, 8)).shape == (1, 5)
 
 
+def test_a_folder_for_transformers_is_one_for_timm_too(tmp_path: Path) -> None:
+    """transformers' TimmWrapperModel gives timm the number of classes, and model_args."""
+    model, folder, images = made(periphery=2), tmp_path / "encoder", torch.rand(2, 3, 6, 8)
+    vit = export_timm(model, folder, for_transformers=True)
+    config = json.loads((folder / "config.json").read_text())
+    wrapped = timm.create_model(config["architecture"], num_classes=0, **config["model_args"])
+    wrapped.load_state_dict(load_file(folder / "model.safetensors"))
+    again = timm.create_model(f"local-dir:{folder}", pretrained=True)
+    for each in (wrapped, again):
+        torch.testing.assert_close(each.eval()(images), vit(images), atol=1e-6, rtol=0)
+    transformers = pytest.importorskip("transformers")
+    found = transformers.AutoModel.from_pretrained(folder)(images)
+    torch.testing.assert_close(found.pooler_output, vit(images), atol=1e-6, rtol=0)
+
+
 def test_positions_are_interpolated_as_timm_does_it(tmp_path: Path) -> None:
     model, small, large = made(), tmp_path / "small", tmp_path / "large"
     export_timm(model, small)
@@ -100,6 +116,20 @@ def test_positions_are_interpolated_as_timm_does_it(tmp_path: Path) -> None:
     torch.testing.assert_close(by_us.state_dict(), by_them.state_dict(), atol=1e-6, rtol=0)
     with pytest.raises(ValueError, match="multiples of the patch size 2, got 12x19"):
         export_timm(model, large, image_size=(12, 19))
+
+
+def test_timms_own_transforms_read_pictures_as_the_model_does(
+    tmp_path: Path,
+) -> None:
+    model = made(pixel_units="imagenet")
+    pixels = torch.randint(256, (6, 8, 3), dtype=torch.uint8)
+    export_timm(model, tmp_path / "encoder")
+    vit = timm.create_model(f"local-dir:{tmp_path / 'encoder'}", pretrained=True).eval()
+    read = timm.data.create_transform(**timm.data.resolve_model_data_config(vit))
+    pooled = vit(read(Image.fromarray(pixels.numpy()))[None])
+    images = pixels.permute(2, 0, 1)[None] / 255
+    expected = model.features(images)[-1].mean(1)
+    torch.testing.assert_close(pooled, expected, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
