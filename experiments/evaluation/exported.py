@@ -84,8 +84,8 @@ def _all_of(images: ImageSet, run: Run) -> Float[Tensor, "M C H W"]:
 
 def _probed(run: Run, folder: Path) -> str:
     """Say what a linear probe reads from the run and from the export."""
-    splits = (run.split(split, limit) for split, limit in PROBED.items())
-    asked = Questions.of(*splits, probes=["linear"], seed=0)
+    train, test = (run.split(split, limit) for split, limit in PROBED.items())
+    asked = Questions.of(train, test, probes=["linear"], seed=0)
     train, test = asked.train, asked.test
     last = run.model.config.depth - 1
     both = (
