@@ -55,7 +55,8 @@ def _model_or_timm(source: str) -> AnyOrderTransformer | TimmWeights:
         ValueError: it is neither.
     """
     path = Path(source).expanduser()
-    if source not in PRETRAINED and is_timm_folder(path if path.is_dir() else path.parent):
+    folder = path if path.is_dir() else path.parent
+    if source not in PRETRAINED and path.exists() and is_timm_folder(folder):
         return read_timm(path)
     try:
         return load_model(source)

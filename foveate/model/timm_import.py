@@ -41,25 +41,27 @@ def is_timm_folder(folder: Path) -> bool:
 def read_timm(source: Path) -> TimmWeights:
     """Read weights that timm's ``create_model`` loads: a folder with config.json, or a file.
 
-    A file beside such a config.json is read as its folder.
+    Of a file beside such a config.json, that one says what is known of the model.
 
     Raises:
         ValueError: they are unreadable, or of no vision transformer of timm.
     """
     folder = source if source.is_dir() else source.parent
     try:
-        if not is_timm_folder(folder):
-            return TimmWeights(_of_an_encoder(load_state_dict(str(source))))
-        vit = timm.create_model(f"local-dir:{folder}", pretrained=True, num_classes=0)
+        weights = None if source.is_dir() else _of_an_encoder(load_state_dict(str(source)))
+        if weights is not None and not is_timm_folder(folder):
+            return TimmWeights(weights)
+        vit = timm.create_model(f"local-dir:{folder}", pretrained=weights is None, num_classes=0)
     except Exception as reason:  # What damaged or foreign files raise is anything.
-        line = " ".join(str(reason).split()) or type(reason).__name__
+        line = " ".join(str(reason).split()).partition(". ")[0] or type(reason).__name__
         raise ValueError(f"{source} holds no weights that timm loads ({line})") from reason
     if not isinstance(vit, VisionTransformer):
         raise ValueError(f"{source} holds a {type(vit).__name__} of timm, no VisionTransformer")
     read_as = resolve_model_data_config(vit)
     mean, deviation = (torch.tensor(read_as[key]).expand(vit.in_chans) for key in ("mean", "std"))
     num_heads = int(vit.blocks[0].attn.num_heads)  # type: ignore[union-attr, arg-type]
-    return TimmWeights(_of_an_encoder(vit.state_dict()), num_heads, (mean, deviation))
+    known = _of_an_encoder(vit.state_dict()) if weights is None else weights
+    return TimmWeights(known, num_heads, (mean, deviation))
 
 
 def _of_an_encoder(weights: dict[str, Any]) -> dict[str, Tensor]:

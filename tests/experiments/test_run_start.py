@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -113,6 +114,14 @@ def test_a_training_starts_from_what_timm_saves_for_the_hub(
         ).model.eval()
         torch.testing.assert_close(model.features(images)[-1], expected, atol=1e-5, rtol=0)
     assert not capsys.readouterr().err
+    # Another file in the folder is not taken for the folder's own weights.
+    shutil.copy(folder / "model.safetensors", folder / "later.safetensors")
+    save_for_hf(
+        timm.create_model("vit_tiny_patch16_224", depth=2, **sizes), folder, safe_serialization=True
+    )
+    config_later = config.replace(start_from=str(folder / "later.safetensors"))
+    later = Trainer(config_later, Processes.started("cpu")).model.eval()
+    torch.testing.assert_close(later.features(images)[-1], expected, atol=1e-5, rtol=0)
     config = config.replace(start_from=str(tmp_path / "weights.pth"))
     model = Trainer(config, Processes.started("cpu")).model
     torch.testing.assert_close(model.encoder.blocks.state_dict(), vit.blocks.state_dict())
@@ -128,6 +137,8 @@ def test_foreign_weights_are_no_start(tmp_path: Path) -> None:
         ("other.pth", r"no patch_embed\.proj\.weight"),
         ("text.safetensors", "no weights that timm loads"),
         ("resnet", "a ResNet of timm, no VisionTransformer"),
+        ("resnet/config.json", "no weights that timm loads"),
+        ("resnet/nowhere.safetensors", "no checkpoint at"),
     ):
         with pytest.raises(ValueError, match=complaint) as told:
             Trainer(config.replace(start_from=str(tmp_path / name)), Processes.started("cpu"))
