@@ -1,16 +1,22 @@
 """Draw scanpaths as a sheet and an animation, and heat maps of the fixations.
 
     python -m experiments.scanpaths --run runs/demo --index 0 3 7
+    python -m experiments.scanpaths --run runs/demo --image photo.jpg --image holidays/
 
 Shown are the numbered fixations, what has been seen (the rest is hatched), and the reconstruction
 after each, unless the model predicts features alone. Writes
 scanpaths.png, scanpaths.gif and fixations.png into the run folder, and scanpaths.json, which says
-with which options. Pictures of other options are kept under a number.
+with which options. Pictures of other options are kept under a number. Those of ``--image`` need no
+data set, and are called scanpaths_own.png and so on.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
 
 from experiments.cli import main_with_options
 from experiments.evaluation.options import EvaluationOptions
@@ -20,16 +26,21 @@ from experiments.evaluation.options import EvaluationOptions
 class ScanpathConfig(EvaluationOptions):
     """Options of the drawings."""
 
+    image: Annotated[tuple[Path, ...], tyro.conf.UseAppendAction] = ()
+    """A picture of your own, or a folder of pictures, in place of the test images; may be given
+    again. Its shorter side is resized to what the model reads, and the center kept."""
     index: tuple[int, ...] | None = None
-    """Test images to draw; None = the first six, or all of fewer."""
+    """Images to draw; None = the first six test images, or the first 24 of ``--image``."""
     order: str = "policy"
     """policy, or the name of any order, as experiments.train takes it."""
     heatmap_limit: int = 1000
-    """Test images behind the heat maps."""
+    """Images behind the heat maps."""
 
     def __post_init__(self) -> None:
         if self.index is not None and (not self.index or min(self.index) < 0):
             raise ValueError("index takes one or more test image numbers from 0")
+        if self.image and (self.data is not None or self.data_changed_ok):
+            raise ValueError("data and data_changed_ok have no effect with --image; leave them out")
         if self.heatmap_limit < 1:
             raise ValueError(f"heatmap_limit must be at least 1, got {self.heatmap_limit}")
 
@@ -44,6 +55,7 @@ def main(config: ScanpathConfig) -> None:
         index=config.index,
         order=config.order,
         heatmap_limit=config.heatmap_limit,
+        pictures=config.image,
     )
     present_drawings(files)
 

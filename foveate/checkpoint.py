@@ -31,6 +31,8 @@ CHECKPOINT = "checkpoint.safetensors"
 """Name of the newest checkpoint in a run folder."""
 OLD_CHECKPOINT = "checkpoint.pt"
 """Name of the only checkpoint in run folders of version 0.1."""
+EXPORTED = "model.safetensors"
+"""Name of the weights in an exported folder, as the Hub has it."""
 ASSETS = Path(__file__).parent / "assets"
 PRETRAINED = {"scenes": ASSETS / "scenes.safetensors", "cue": ASSETS / "cue.safetensors"}
 """Small models that ship with the package: of the default data, and of the cue world for tests."""
@@ -193,7 +195,8 @@ def load_model(source: str | Path, device: str = "cpu") -> AnyOrderTransformer:
     """Load a model, in eval mode.
 
     Args:
-        source: a key of PRETRAINED, a run folder, or a checkpoint file.
+        source: a key of PRETRAINED, a run folder, a folder that ``foveate.export`` wrote as
+            safetensors, or a checkpoint file.
         device: where the model goes.
 
     Raises:
@@ -201,6 +204,8 @@ def load_model(source: str | Path, device: str = "cpu") -> AnyOrderTransformer:
     """
     check_device(device)
     path = PRETRAINED.get(str(source), Path(source))
+    if (path / EXPORTED).is_file() and not checkpoints_in(path):
+        path /= EXPORTED
     state = read_newest(path).state if path.is_dir() else read_checkpoint(path)
     try:
         model = AnyOrderTransformer(ModelConfig(**state["model_config"]))

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
 import torch
+from jaxtyping import Float, Int
+from torch import Tensor
 
 from experiments.evaluation.run_result import RunResult
 from experiments.evaluation.scanpaths import ordered_in_chunks, scanned_in_chunks
@@ -14,6 +17,7 @@ from experiments.run_folder import git_commit
 from experiments.runs import Run
 from experiments.tables import written_whole
 from foveate.data import ImageSet
+from foveate.data.pictures import read_pictures
 from foveate.drawing import fixation_heatmaps, scanpath_animation, scanpath_sheet
 from foveate.orders.semantic import model_ordering
 
@@ -30,6 +34,8 @@ class Drawings(RunResult):
 
 MOST_DRAWN = (0, 1, 2, 3, 4, 5)
 """Test images that are drawn, unless others are asked for."""
+MOST_PICTURES = tuple(range(24))
+"""The same of pictures of one's own."""
 
 
 def draw(
@@ -38,6 +44,7 @@ def draw(
     index: tuple[int, ...] | None = None,
     order: str = "policy",
     heatmap_limit: int = 1000,
+    pictures: Sequence[Path] = (),
 ) -> list[Path]:
     """Draw into the run folder; return the files: sheet, animation, heat maps.
 
@@ -45,45 +52,43 @@ def draw(
 
     Args:
         run: its policy scans, and its model reconstructs.
-        index: test images of the sheet and the animation; None = the first six, or all of fewer.
+        index: test images of the sheet and the animation; None = the first six, or all of fewer. Of
+            one's own pictures the first 24.
         order: policy, or the name of any order.
         heatmap_limit: test images of the heat maps, the first ones.
+        pictures: files, or folders of them, that take the place of the test images; the run's data
+            are not looked at, and drawings get the ending ``_own``.
 
     Raises:
-        ValueError: unknown order, or an image that the test split does not hold.
+        ValueError: unknown order, an image that the test split does not hold, or a picture that
+            cannot be read.
     """
-    chosen_order = None if order == "policy" else model_ordering(order, run.model)
-    test = run.split("test", max(heatmap_limit, *(index or MOST_DRAWN)) + 1)
-    index = index or MOST_DRAWN[: len(test)]
-    if max(index) >= len(test):
-        raise ValueError(
-            f"image {max(index)} of --index does not exist: the test split holds 0..{len(test) - 1}"
-        )
-    every = torch.arange(min(heatmap_limit, len(test)))
-    images = test.batch(torch.cat([torch.tensor(index), every]), device=torch.device(run.device))
-    if chosen_order is None:
-        paths = scanned_in_chunks(
-            run.agent, run.model, images, run.budget, fixations=run.fixations
-        ).order
-    else:
-        generator = torch.Generator().manual_seed(run.seed)
-        paths = ordered_in_chunks(
-            chosen_order, run.model, images, run.budget, generator, run.fixations
-        )
+    scan = scanner(run, order)
+    most = MOST_PICTURES if pictures else MOST_DRAWN
+    shown, names = shown_images(run, pictures, max(heatmap_limit, *(index or most)) + 1)
+    index = index or most[: len(shown)]
+    check_index(index, len(shown), "there are pictures" if pictures else "the test split holds")
+    every = torch.arange(min(heatmap_limit, len(shown)))
+    images = shown.batch(torch.cat([torch.tensor(index), every]), device=torch.device(run.device))
+    paths = scan(images)
     chosen = len(index)
     picked, path = images[:chosen], paths[:chosen]
-    labels = names_of(test.take(torch.tensor(index)))
+    labels = None if names is None else [names[each] for each in index]
     # What predicts features alone has no pixels to show.
     draws = run.model.config.predicts_pixels
     canvas = run.model.reconstructions(picked, path) if draws else None
     error = run.model.error_curve(picked, path)
-    suffix = "" if order == "policy" else f"_{order.replace(':', '_')}"
+    suffix = "_own" if pictures else ""
+    suffix += "" if order == "policy" else f"_{order.replace(':', '_')}"
     files = [
         run.directory / f"{name}{suffix}.{kind}"
         for name, kind in (("scanpaths", "png"), ("scanpaths", "gif"), ("fixations", "png"))
     ]
-    result = Drawings(dataset=run.dataset(test), commit=git_commit(), iteration=run.iteration)
+    dataset = shown.name if pictures else run.dataset(shown)
+    result = Drawings(dataset=dataset, commit=git_commit(), iteration=run.iteration)
     options = {"index": index, "order": order, "heatmap_limit": heatmap_limit, **run.data_options}
+    if pictures:
+        options["pictures"] = list(map(str, pictures))
     result.keep(files[0].with_suffix(".json"), options, files)
     with written_whole(files[0]) as sheet, written_whole(files[1]) as animation:
         scanpath_sheet(picked, path, canvas, run.model.grid, sheet, errors=error, labels=labels)
@@ -91,6 +96,42 @@ def draw(
     with written_whole(files[2]) as maps:
         fixation_heatmaps(paths[chosen:], run.model.grid, maps)
     return files
+
+
+def scanner(run: Run, order: str) -> Callable[[Float[Tensor, "B C H W"]], Int[Tensor, "B T *K"]]:
+    """Return what scans images: the run's policy, or an order by its name.
+
+    Raises:
+        ValueError: unknown order.
+    """
+    model, budget, fixations = run.model, run.budget, run.fixations
+    if order == "policy":
+        return lambda images: (
+            scanned_in_chunks(run.agent, model, images, budget, fixations=fixations).order
+        )
+    chosen, generator = model_ordering(order, model), torch.Generator().manual_seed(run.seed)
+    return lambda images: ordered_in_chunks(chosen, model, images, budget, generator, fixations)
+
+
+def shown_images(
+    run: Run, pictures: Sequence[Path], limit: int
+) -> tuple[ImageSet, list[str] | None]:
+    """Return the first test images, or pictures instead, and what each is called.
+
+    Raises:
+        ValueError: there are none, or they cannot be read.
+    """
+    if not pictures:
+        test = run.split("test", limit)
+        return test, names_of(test)
+    config = run.model.config
+    return read_pictures(pictures, (config.in_chans, *config.image_size), limit)
+
+
+def check_index(index: tuple[int, ...], number: int, there: str) -> None:
+    """Raise ValueError unless there are images of these numbers; ``there`` says where."""
+    if max(index) >= number:
+        raise ValueError(f"image {max(index)} of --index does not exist: {there} 0..{number - 1}")
 
 
 def names_of(images: ImageSet) -> list[str] | None:

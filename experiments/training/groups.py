@@ -38,10 +38,10 @@ class ModelOptions:
     """Units of the pixels that are read and predicted: (x - 0.5) / 0.25, or by ImageNet's mean and
     deviation of each channel; None = the recipe's."""
     start_from: str | None = None
-    """Weights that the model starts from: a run folder, a checkpoint, or a model that ships, as
-    ``scenes``; None = as ``init`` says. With ``--schedule policy_only --warmup-iterations 0`` a
-    policy learns to scan for a model that is there already; presets that scan rarely need
-    ``--policy-every 1`` as well."""
+    """Weights that the model starts from: a run folder, a checkpoint, a model that ships, as
+    ``scenes``, or for the encoder alone a folder or file that timm loads; None = as ``init`` says.
+    With ``--schedule policy_only --warmup-iterations 0`` a policy learns to scan for a model that
+    is there already; presets that scan rarely need ``--policy-every 1`` as well."""
     teacher: str = "average"
     """Whose features are predicted (targets features and pixels_features): ``average``, of the
     model's own weights over time, ``own``, of these weights as they are, or a timm model."""

@@ -135,7 +135,7 @@ class PatchEncoder(nn.Module):
         """
         pixels = self.normalize(images)
         token, position = self.start_and_position()
-        start = (token + position[:, :1]).expand(len(images), -1, -1)
+        start = (token + position[:, :1]).expand(images.shape[0], -1, -1)
         if self.config.reads_colors:
             content = self.embed_colors(self.color_ids(images))
         else:

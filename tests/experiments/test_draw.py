@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
-import torch
+from dataclasses import replace
+from pathlib import Path
 
-from experiments.evaluation.draw import names_of
+import pytest
+import torch
+from PIL import Image
+
+from experiments.evaluation.draw import draw, names_of
+from experiments.runs import Run
+from experiments.tables import read_object
 from foveate.data import ImageSet
+from foveate.data.pictures import read_pictures
 
 
 def test_pictures_name_the_classes_that_are_known() -> None:
@@ -13,3 +21,44 @@ def test_pictures_name_the_classes_that_are_known() -> None:
     labels = torch.tensor([1, -1, 0])
     assert names_of(ImageSet(images, labels, ("cat", "dog"), "set")) == ["dog", "", "cat"]
     assert names_of(ImageSet(images, labels, (), "set")) is None
+
+
+def test_own_pictures_need_no_data_set(run: Run, tmp_path: Path) -> None:
+    gone = replace(run, config=run.config.replace(data="gone/"))
+    photos = tmp_path / "photos"
+    (photos / "more").mkdir(parents=True)
+    (photos / "note.txt").touch()
+    run.directory.mkdir()
+    Image.new("RGB", (40, 30), "red").save(photos / "a.jpg")
+    Image.new("L", (8, 9)).save(photos / "more" / "b.png")
+    files = draw(gone, pictures=[photos, photos / "a.jpg"])
+    assert [file.name for file in files] == [
+        "scanpaths_own.png", "scanpaths_own.gif", "fixations_own.png"
+    ]  # fmt: skip
+    said = read_object(run.directory / "scanpaths_own.json")
+    assert said["dataset"] == "pictures"
+    assert said["options"]["index"] == [0, 1, 2]
+    with pytest.raises(ValueError, match=r"image 3 of --index does not exist.*pictures 0\.\.2"):
+        draw(gone, pictures=[photos, photos / "a.jpg"], index=(3,))
+
+
+def test_pictures_are_brought_to_what_a_model_reads(tmp_path: Path) -> None:
+    Image.new("RGB", (40, 30), "red").save(tmp_path / "a.png")
+    Image.new("L", (8, 9), 7).save(tmp_path / "b.png")
+    images, names = read_pictures([tmp_path], (3, 4, 8))
+    assert names == ["a", "b"]
+    assert images.image_shape == (3, 4, 8)
+    torch.testing.assert_close(images.images[0].float().mean((1, 2)), torch.tensor([255.0, 0, 0]))
+    assert (images.images[1] == 7).all()
+    assert read_pictures([tmp_path], (1, 4, 8), limit=1)[0].images.shape == (1, 1, 4, 8)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "bad.jpg").write_text("no picture")
+    for path, complaint in (
+        ("nowhere.jpg", "no picture at"),
+        ("empty", "no pictures in"),
+        ("bad.jpg", "cannot read"),
+    ):
+        with pytest.raises(ValueError, match=complaint):
+            read_pictures([tmp_path / path], (3, 4, 8))
+    with pytest.raises(ValueError, match="the model reads 2 channels"):
+        read_pictures([tmp_path], (2, 4, 8))

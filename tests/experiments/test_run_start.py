@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import timm
 import torch
+from timm.models import save_for_hf
 
 from experiments import runs
 from experiments.run_folder import check_folder, write_config
@@ -90,6 +93,56 @@ def test_a_model_of_other_sizes_is_no_start() -> None:
         Trainer(config, Processes.started("cpu"))
     with pytest.raises(ValueError, match="no checkpoint"):
         Trainer(config.replace(start_from="nowhere"), Processes.started("cpu"))
+
+
+def test_a_training_starts_from_what_timm_saves_for_the_hub(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = PRESETS["smoke"][1].replace(limit=32, periphery=0, num_heads=2)
+    torch.manual_seed(0)
+    sizes = {"img_size": 32, "in_chans": 1, "patch_size": 4, "embed_dim": 32, "num_heads": 2}
+    vit = timm.create_model("vit_tiny_patch16_224", depth=2, num_classes=3, **sizes)
+    folder = tmp_path / "hub"
+    save_for_hf(vit, folder, safe_serialization=True)
+    torch.save({"state_dict": vit.state_dict()}, tmp_path / "weights.pth")
+    images = torch.rand(2, 1, 32, 32)
+    # Its own units are timm's default for these names, 0.5 and 0.5.
+    expected = vit.eval().forward_features((images - 0.5) / 0.5)[:, 1:]
+    for place in (folder, folder / "model.safetensors"):
+        model = Trainer(
+            config.replace(start_from=str(place)), Processes.started("cpu")
+        ).model.eval()
+        torch.testing.assert_close(model.features(images)[-1], expected, atol=1e-5, rtol=0)
+    assert not capsys.readouterr().err
+    # Another file in the folder is not taken for the folder's own weights.
+    shutil.copy(folder / "model.safetensors", folder / "later.safetensors")
+    save_for_hf(
+        timm.create_model("vit_tiny_patch16_224", depth=2, **sizes), folder, safe_serialization=True
+    )
+    config_later = config.replace(start_from=str(folder / "later.safetensors"))
+    later = Trainer(config_later, Processes.started("cpu")).model.eval()
+    torch.testing.assert_close(later.features(images)[-1], expected, atol=1e-5, rtol=0)
+    config = config.replace(start_from=str(tmp_path / "weights.pth"))
+    model = Trainer(config, Processes.started("cpu")).model
+    torch.testing.assert_close(model.encoder.blocks.state_dict(), vit.blocks.state_dict())
+    assert "neither its number of heads nor its pixel units" in capsys.readouterr().err
+
+
+def test_foreign_weights_are_no_start(tmp_path: Path) -> None:
+    config = PRESETS["smoke"][1].replace(limit=32)
+    torch.save({"weight": torch.zeros(3)}, tmp_path / "other.pth")
+    (tmp_path / "text.safetensors").write_text("no weights")
+    save_for_hf(timm.create_model("test_resnet"), tmp_path / "resnet", safe_serialization=True)
+    for name, complaint in (
+        ("other.pth", r"no patch_embed\.proj\.weight"),
+        ("text.safetensors", "no weights that timm loads"),
+        ("resnet", "a ResNet of timm, no VisionTransformer"),
+        ("resnet/config.json", "no weights that timm loads"),
+        ("resnet/nowhere.safetensors", "no checkpoint at"),
+    ):
+        with pytest.raises(ValueError, match=complaint) as told:
+            Trainer(config.replace(start_from=str(tmp_path / name)), Processes.started("cpu"))
+        assert "\n" not in str(told.value)
 
 
 def test_a_model_that_starts_from_another_keeps_its_palette(tmp_path: Path) -> None:

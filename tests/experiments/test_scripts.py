@@ -17,17 +17,20 @@ from unittest import mock
 
 import numpy as np
 import pytest
+import timm
 import torch
 from image_files import picture, write_parquet
 from PIL import Image
 
 from agents.baselines import OrderAgent, scan_with
 from experiments.benchmarks import growth, streaming
+from experiments.evaluation.exported import export_run
 from experiments.metrics_file import read_metrics
-from experiments.runs import load_run
+from experiments.runs import Run, load_run
 from experiments.training.config import TrainConfig
 from experiments.training.loop import train
 from experiments.training.presets import PRESETS
+from foveate.checkpoint import load_model
 from foveate.recipes import RECIPES
 
 ROOT = Path(__file__).parents[2]
@@ -256,6 +259,28 @@ def test_scanpaths_are_drawn(run_folder: Path) -> None:
     assert np.abs(frame.astype(int) - last).max() > 50, "the last frame shows what was seen"
 
 
+def test_an_export_is_loaded_by_others_alone(run_folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "encoder"
+    done = call("export", "--run", run_folder, "--out", out, "--image-size", "16x32")
+    assert done.returncode == 0, done.stderr
+    assert f"timm.create_model('local-dir:{out}', pretrained=True)" in done.stdout
+    assert timm.create_model(f"local-dir:{out}", pretrained=True)(torch.rand(1, 1, 16, 32)).any()
+    again = call("export", "--run", run_folder, "--to", "safetensors")
+    assert again.returncode == 0, again.stderr
+    assert load_model(run_folder / "smoke_safetensors").config.periphery
+    # What the stand-in for the periphery changes is measured, and said to whoever loads the model.
+    (said,) = re.findall(r"patch features are [\d.]+% of their .*", done.stdout)
+    assert said in (out / "README.md").read_text()
+
+
+def test_an_export_without_a_periphery_probes_as_its_run(run: Run) -> None:
+    said = export_run(run, run.directory.parent / "encoder", probe=True)
+    shares = re.findall(r"([\d.]+)% of \d+ test images.*on ([\d.]+)%", said[-1])
+    assert shares
+    assert abs(float(shares[0][0]) - float(shares[0][1])) <= 0.5
+    assert said[-1] in (run.directory.parent / "encoder" / "README.md").read_text()
+
+
 def train_recipe(name: str, out: Path, **changes: Any) -> TrainConfig:
     sizes = {"limit": 64, "embed_dim": 16, "depth": 4, "num_heads": 2, "log_every": 1}
     sizes |= {"warmup_iterations": 2, "warmup_batch_size": 4, **changes}
@@ -465,6 +490,12 @@ def test_wandb_works_offline(tmp_path: Path) -> None:
             "image 999999 of --index does not exist",
         ),
         ("scanpaths", ["--run", "RUN", "--order", "rastr"], "did you mean 'raster'"),
+        ("scanpaths", ["--run", "RUN", "--image", "nowhere.jpg"], "no picture at nowhere.jpg"),
+        ("export", ["--run", "nowhere"], "no run folder at nowhere"),
+        ("export", ["--run", "RUN", "--to", "keras"], "invalid choice"),
+        ("export", ["--run", "RUN", "--out", "RUN"], "no export of foveate"),
+        ("export", ["--run", "RUN", "--image-size", "30"], "multiples of the patch size 4"),
+        ("export", ["--run", "RUN", "--to", "pt2", "--image-size", "64"], "has no effect"),
     ],
 )
 def test_mistakes_get_one_line_and_exit_code_2(
