@@ -1,0 +1,37 @@
+"""Ids of the environments in gymnasium; registering them imports neither them nor torch.
+
+gymnasium imports the module before the colon, in whatever process it makes an environment::
+
+    gymnasium.make("foveate.ids:foveate/ImageScan-v0")
+
+``import envs`` registers the ids as well, and so does who calls the entry points of the group
+``gymnasium.envs``, as gymnasium did before 1.0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import gymnasium as gym
+
+IDS: Mapping[str, Mapping[str, object]] = {
+    "ImageScan-v0": {},
+    "ImageScanContinuous-v0": {"action": "gaze"},
+    "CueScan-v0": {"model": "cue", "data": "cue", "budget": 4},
+}
+"""Arguments of each environment, by its id in the namespace ``foveate``."""
+
+
+def register() -> None:
+    """Register the ids that are not registered yet."""
+    for name, options in IDS.items():
+        if f"foveate/{name}" not in gym.registry:
+            gym.register(
+                id=f"foveate/{name}",
+                entry_point="envs.image_scan:ImageScanEnv",
+                vector_entry_point="envs.vector:ImageScanVectorEnv",
+                kwargs=dict(options),
+            )
+
+
+register()
