@@ -29,7 +29,7 @@ def register() -> None:
             gym.register(
                 id=f"foveate/{name}",
                 entry_point="envs.image_scan:ImageScanEnv",
-                vector_entry_point="envs.vector:ImageScanVectorEnv",
+                vector_entry_point="envs.window:make_vector_env",
                 kwargs=dict(options),
             )
 
