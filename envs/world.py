@@ -169,11 +169,13 @@ def load(data: object, split: str, image_size: ImageSize | None, limit: int | No
     Raises:
         ValueError: no such data, or no images.
     """
-    if isinstance(data, str) and data == "cue":
-        return cue_set(split)
-    if isinstance(data, str | Path):
+    is_cue = isinstance(data, str) and data == "cue"
+    if isinstance(data, str | Path) and not is_cue:
         return load_data(str(data), split, image_size=image_size, limit=limit)
-    images = data if isinstance(data, ImageSet) else _set_of(data)
+    if is_cue:
+        images = cue_set(split)
+    else:
+        images = data if isinstance(data, ImageSet) else _set_of(data)
     return images if limit is None else images.subset(limit)
 
 
