@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import pickle
-import re
 import warnings
 from functools import partial
 from pathlib import Path
@@ -384,11 +383,3 @@ def test_an_episode_under_way_can_be_pickled(
     for one, other in zip(again.step(5)[1:4], env.step(5)[1:4], strict=True):
         assert one == other
     assert again.reset()[1]["index"] == env.reset()[1]["index"]
-
-
-@pytest.mark.parametrize("number", range(4))
-def test_the_examples_of_the_docs_run(number: int) -> None:
-    page = (Path(__file__).parents[2] / "docs" / "environments.md").read_text()
-    blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
-    assert len(blocks) == 4
-    exec(compile(blocks[number], f"block {number} of environments.md", "exec"), {})
