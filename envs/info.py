@@ -25,7 +25,8 @@ def facts_of(episode: Episode, starts: Starts, error_before: NDArray[np.float64]
         ``label`` (B,): its class, -1 = unknown; ``fixated`` (B, S): patches of the last fixation,
         -1 = none yet, or padding; ``gaze_px`` (B, 2): their middle, x and y in pixels, before the
         first fixation the middle of the image; ``scanpath`` (B, T), or (B, T, S) with squares: new
-        patches of each fixation so far, -1 = none.
+        patches of each fixation so far, -1 = none. With the reward ``recognition`` also ``guess``
+        (B,): the class that the probe finds most probable.
     """
     height, width = episode.scan.model.config.image_size
     gaze = (gaze_points(episode) + 1) / 2
@@ -41,5 +42,7 @@ def facts_of(episode: Episode, starts: Starts, error_before: NDArray[np.float64]
         "gaze_px": to_numpy(gaze * gaze.new_tensor([width, height])),
         "scanpath": to_numpy(episode.order),
     }
+    if episode.probe is not None:
+        facts["guess"] = to_numpy(episode.probe(episode.scan.mean_content).argmax(-1))
     every = np.ones(len(error_before), np.bool_)
     return {**facts, **{f"_{name}": every.copy() for name in facts}}

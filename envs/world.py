@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from envs.episode import Episode
+from envs.probing import fitted_probe
 from envs.recognition import RecognitionProbe, probe_of
 from envs.rewards import REWARDS, REWARDS_OF_CLASSES, Reward, name_of
 from envs.toy import cue_set
@@ -59,6 +60,9 @@ class World:
     ) -> World:
         """Load what is given by name; of a run folder take what is None as it was in training.
 
+        A model that ships brings no probe: if the reward needs one it is fitted to the training
+        images of that name.
+
         Raises:
             ValueError: a name or number outside what is allowed, images that the model does not
                 read, or a reward that cannot be had of them.
@@ -67,7 +71,6 @@ class World:
             raise ValueError("image_size resizes data by name; resize images of your own before")
         trained = config_of_run(model)
         loaded = model_on(model, device)
-        probe = trained_probe(model, str(_device_of(loaded))) if _needs_probe(reward) else None
         images = load(data, split, trained.image_size if image_size is None else image_size, limit)
         if trained.wander is not None and images.image_shape[1:] != loaded.config.image_size:
             images = wandered(images, trained.wander, loaded.config.patch_size)
@@ -76,8 +79,16 @@ class World:
         budget = trained.budget if budget is None else budget
         if not 1 <= budget < len(fixations):
             raise ValueError(f"budget must lie in 1..{len(fixations) - 1} fixations, got {budget}")
-        check_world(loaded, images, reward, probe)
-        return cls(loaded, images, probe, fixations, budget)
+        world = cls(loaded, images, None, fixations, budget)
+        if isinstance(reward, str) and reward in REWARDS_OF_CLASSES:
+            world = replace(world, probe=trained_probe(model, str(_device_of(loaded))))
+            if world.probe is None and str(model) in PRETRAINED and isinstance(data, str | Path):
+                check_classes(images, reward)
+                check_world(loaded, images, "auc", None)
+                train = load(data, "train", image_size, None)
+                world = replace(world, probe=fitted_probe(loaded, train, fixations, budget))
+        check_world(loaded, images, reward, world.probe)
+        return world
 
     def batch(self, index: Int[Tensor, "B"]) -> tuple[Float[Tensor, "B C H W"], Int[Tensor, "B"]]:
         """Return images by number, where the model lies, and their labels."""
@@ -193,10 +204,6 @@ def _set_of(data: object) -> ImageSet:
 
 def _device_of(model: AnyOrderTransformer) -> torch.device:
     return next(model.parameters()).device
-
-
-def _needs_probe(reward: str | Reward) -> bool:
-    return isinstance(reward, str) and reward in REWARDS_OF_CLASSES
 
 
 def trained_probe(model: str | Path | AnyOrderTransformer, device: str) -> RecognitionProbe | None:

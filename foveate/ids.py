@@ -14,10 +14,16 @@ from collections.abc import Mapping
 
 import gymnasium as gym
 
+CUE: Mapping[str, object] = {"model": "cue", "data": "cue", "budget": 4}
+"""The world in which looking is the only way to win."""
 IDS: Mapping[str, Mapping[str, object]] = {
     "ImageScan-v0": {},
     "ImageScanContinuous-v0": {"action": "gaze"},
-    "CueScan-v0": {"model": "cue", "data": "cue", "budget": 4},
+    "ImageScanTest-v0": {"split": "test"},
+    "CueScan-v0": CUE,
+    "CueScanTest-v0": {**CUE, "split": "test"},
+    "CueRecognition-v0": {**CUE, "reward": "recognition"},
+    "CueRecognitionTest-v0": {**CUE, "reward": "recognition", "split": "test"},
 }
 """Arguments of each environment, by its id in the namespace ``foveate``."""
 

@@ -22,9 +22,11 @@ from torch import Tensor
 import envs
 from envs.forms import FORMS
 from envs.rewards import REVISIT_PENALTY
+from envs.toy import cue_set
 from foveate.checkpoint import save_model
 from foveate.config import ModelConfig
-from foveate.data import ImageSet
+from foveate.data import ImageSet, load_data
+from foveate.ids import IDS
 from foveate.model import AnyOrderTransformer
 
 
@@ -383,3 +385,29 @@ def test_an_episode_under_way_can_be_pickled(
     for one, other in zip(again.step(5)[1:4], env.step(5)[1:4], strict=True):
         assert one == other
     assert again.reset()[1]["index"] == env.reset()[1]["index"]
+
+
+def test_the_class_of_the_cue_world_is_known_after_the_cue() -> None:
+    """Log 4 nats are to be had. A random first look pays less than half as much as the cue."""
+    env = gym.make_vec("foveate/CueRecognitionTest-v0", num_envs=200)
+    paid = {}
+    for name, patch in (("cue", np.zeros(200, int)), ("random", np.arange(200) % 16)):
+        env.reset(seed=0)
+        _, reward, _, _, info = env.step(patch)
+        paid[name] = reward.mean()
+        if name == "cue":
+            assert (info["guess"] == info["label"]).mean() > 0.98
+    assert paid["cue"] > 0.8 * np.log(4)
+    assert paid["random"] < 0.5 * np.log(4)
+
+
+def test_every_id_passes_the_checker_and_test_ids_show_test_images() -> None:
+    for name, options in IDS.items():
+        env = gym.make(f"foveate/{name}", limit=20)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            check_env(env.unwrapped, skip_render_check=True)
+        split = "test" if "Test" in name else "train"
+        data = str(options.get("data", "scenes"))
+        expected = cue_set(split) if data == "cue" else load_data(data, split)
+        assert torch.equal(env.unwrapped.batch.images.images, expected.images[:20])
