@@ -401,12 +401,13 @@ def test_the_class_of_the_cue_world_is_known_after_the_cue() -> None:
     assert paid["random"] < 0.5 * np.log(4)
 
 
-def test_every_id_passes_the_checker_and_test_ids_show_test_images() -> None:
+def test_every_id_passes_both_checkers_and_test_ids_show_test_images() -> None:
     for name, options in IDS.items():
         env = gym.make(f"foveate/{name}", limit=20)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)
             check_env(env.unwrapped, skip_render_check=True)
+            check_env_for_sb3(env.unwrapped)
         split = "test" if "Test" in name else "train"
         data = str(options.get("data", "scenes"))
         expected = cue_set(split) if data == "cue" else load_data(data, split)
