@@ -6,6 +6,7 @@ MaskablePPO one logit per fixation with shared weights, so that it works for eve
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -22,6 +23,7 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices
 from torch import Tensor, nn
 
 from agents.policies import PointerPolicy, PolicyConfig
+from agents.rows import infos_of, merged_options
 from envs.candidates import Observation
 from envs.vector import ImageScanVectorEnv
 
@@ -36,7 +38,7 @@ class ScanVecEnv(VecEnv):
         env: with autoreset in the same step.
 
     Raises:
-        ValueError: autoreset is off.
+        ValueError: autoreset is off, or at the next step.
     """
 
     def __init__(self, env: ImageScanVectorEnv) -> None:
@@ -44,13 +46,17 @@ class ScanVecEnv(VecEnv):
             raise ValueError("ScanVecEnv needs autoreset='same_step', as stable-baselines3 does")
         self.env = env
         self.actions: NDArray[Any] | None = None
+        self.returns = np.zeros(env.num_envs)
+        self.lengths = np.zeros(env.num_envs, np.int64)
+        self.began_at = time.time()
         super().__init__(env.num_envs, env.single_observation_space, env.single_action_space)
 
     def reset(self) -> Any:
         """Start a scan in every row; seeds and options are those set before."""
-        options = self._options[0] or None
+        options = merged_options(self._options)
         observation, info = self.env.reset(seed=self._seeds[0], options=options)
-        self.reset_infos = self._infos(info)
+        self.reset_infos = [infos_of(info, row) for row in range(self.num_envs)]
+        self.returns[:], self.lengths[:] = 0, 0
         self._reset_seeds()
         self._reset_options()
         return observation
@@ -62,12 +68,25 @@ class ScanVecEnv(VecEnv):
     def step_wait(self) -> tuple[Any, NDArray[np.float32], NDArray[np.bool_], list[dict[str, Any]]]:
         """Make one fixation per row; a row that ends begins anew and keeps its last observation."""
         assert self.actions is not None, "step_async comes first"
-        observation, reward, terminated, _, info = self.env.step(self.actions)
-        infos = self._infos(info["final_info"] if terminated.all() else info)
-        for row in terminated.nonzero()[0]:
+        observation, reward, terminated, truncated, info = self.env.step(self.actions)
+        done = terminated | truncated
+        self.returns += reward
+        self.lengths += 1
+        infos = [
+            infos_of(info["final_info"] if done[row] else info, row) for row in range(len(done))
+        ]
+        for told, is_cut in zip(infos, truncated, strict=True):
+            told["TimeLimit.truncated"] = bool(is_cut)
+        for row in done.nonzero()[0]:
             infos[row]["terminal_observation"] = info["final_obs"][row]
-            infos[row]["TimeLimit.truncated"] = False
-        return observation, reward.astype(np.float32), terminated, infos
+            # What Monitor tells, from which come ep_rew_mean and ep_len_mean.
+            infos[row]["episode"] = {
+                "r": float(self.returns[row]),
+                "l": int(self.lengths[row]),
+                "t": round(time.time() - self.began_at, 6),
+            }
+        self.returns[done], self.lengths[done] = 0, 0
+        return observation, reward.astype(np.float32), done, infos
 
     def close(self) -> None:
         """Close the environment."""
@@ -102,12 +121,6 @@ class ScanVecEnv(VecEnv):
     def get_images(self) -> Sequence[NDArray[np.uint8] | None]:
         """Return one rendered frame per row."""
         return self.env.render()
-
-    def _infos(self, info: dict[str, Any]) -> list[dict[str, Any]]:
-        return [
-            {"error": float(error), "index": int(index)}
-            for error, index in zip(info["error"], info["index"], strict=True)
-        ]
 
 
 class PassThrough(BaseFeaturesExtractor):
@@ -156,8 +169,26 @@ class PointerActorCritic(nn.Module):
         return hidden
 
 
+LATENT_PARTS = ("query_states", "content_state", "log_error", "selectable", "remaining")
+
+
+def check_latent(parts: object) -> None:
+    """Raise ValueError unless these are the parts of a latent observation, or of its space."""
+    given = list(parts) if isinstance(parts, Mapping | gym.spaces.Dict) else []
+    if missing := [name for name in LATENT_PARTS if name not in given]:
+        raise ValueError(
+            f"PointerActorCriticPolicy reads obs='latent', a dict of {', '.join(LATENT_PARTS)}; "
+            f"{', '.join(missing)} missing; use MultiInputPolicy or CnnPolicy for the others"
+        )
+
+
 def as_observation(features: dict[str, Tensor]) -> Observation:
-    """Turn a batch of latent observations into what the native policy reads."""
+    """Turn a batch of latent observations into what the native policy reads.
+
+    Raises:
+        ValueError: parts of the latent observation are missing.
+    """
+    check_latent(features)
     return Observation(
         query_states=features["query_states"],
         content_state=features["content_state"],
@@ -182,7 +213,7 @@ class PointerActorCriticPolicy(MaskableMultiInputActorCriticPolicy):
 
     def __init__(
         self,
-        observation_space: gym.spaces.Dict,
+        observation_space: gym.spaces.Space[Any],
         action_space: gym.spaces.Discrete,
         lr_schedule: Callable[[float], float],
         hidden_dim: int = 64,
@@ -191,11 +222,8 @@ class PointerActorCriticPolicy(MaskableMultiInputActorCriticPolicy):
         saccade_cost: float = 0.0,
         **kwargs: Any,
     ) -> None:
-        if "query_states" not in observation_space.spaces:
-            raise ValueError(
-                "PointerActorCriticPolicy reads obs='latent'; "
-                "use MultiInputPolicy or CnnPolicy for the others"
-            )
+        check_latent(observation_space)
+        assert isinstance(observation_space, gym.spaces.Dict), "has been checked"
         if "distance" in observation_space.spaces and not saccade_cost:
             raise ValueError(
                 "the environment has a saccade_cost and the policy has none; "

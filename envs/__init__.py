@@ -1,26 +1,38 @@
 """Image-scanning environments; importing this package registers them with gymnasium.
 
 ``foveate/ImageScan-v0``: choose patches. ``foveate/ImageScanContinuous-v0``: choose gaze points.
-``foveate/CueScan-v0``: a world in which looking is the only way to win, for tests of algorithms.
+``foveate/CueScan-v0``: a world in which looking is the only way to win, for tests of algorithms;
+``foveate/CueRecognition-v0``: to name its class is. With ``Test`` before ``-v0``: test images.
+
+The public names are imported when they are first used: registering needs no torch.
 """
 
-import gymnasium as gym
+from __future__ import annotations
 
-from envs.episode import Episode
-from envs.image_scan import ImageScanEnv
-from envs.rewards import REWARDS
-from envs.vector import ImageScanVectorEnv
+import importlib
+from typing import TYPE_CHECKING, Any
+
+import foveate.ids  # noqa: F401  # registers
+
+if TYPE_CHECKING:
+    from envs.episode import Episode
+    from envs.image_scan import ImageScanEnv
+    from envs.rewards import REWARDS
+    from envs.vector import ImageScanVectorEnv
 
 __all__ = ["REWARDS", "Episode", "ImageScanEnv", "ImageScanVectorEnv"]
 
-for name, options in (
-    ("ImageScan", {}),
-    ("ImageScanContinuous", {"action": "gaze"}),
-    ("CueScan", {"model": "cue", "data": "cue", "budget": 4}),
-):
-    gym.register(
-        id=f"foveate/{name}-v0",
-        entry_point="envs.image_scan:ImageScanEnv",
-        vector_entry_point="envs.vector:ImageScanVectorEnv",
-        kwargs=options,
-    )
+HOMES = {
+    "REWARDS": "envs.rewards",
+    "Episode": "envs.episode",
+    "ImageScanEnv": "envs.image_scan",
+    "ImageScanVectorEnv": "envs.vector",
+}
+"""The module of each public name."""
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name."""
+    if name not in HOMES:
+        raise AttributeError(f"module 'envs' has no attribute {name!r}")
+    return getattr(importlib.import_module(HOMES[name]), name)

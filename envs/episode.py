@@ -1,8 +1,7 @@
 """A batch of image-scanning episodes in plain torch, for the environment and the trainers alike.
 
 An action is the next fixation: a patch, or a segment of patches that become visible together. The
-reward compares the error of what is still unseen before and after it: of raw pixels, of features,
-or of both, as the model's target says. An episode ends after ``budget`` fixations.
+reward compares the error of what is unseen before and after it, as the model's target measures it.
 """
 
 from __future__ import annotations
@@ -14,14 +13,15 @@ from torch import Tensor
 
 from envs.candidates import Candidates, Observation, expected_log_error
 from envs.opening import check_opening
+from envs.payment import Payment
 from envs.recognition import RecognitionProbe, labels_of
-from envs.rewards import REVISIT_PENALTY, Fixation, Knowledge, checked_reward, reward_with
+from envs.rewards import REVISIT_PENALTY, Fixation, Knowledge, Reward
 from foveate.errors import unseen_error
 from foveate.model import AnyOrderTransformer
 from foveate.model.decoder import Prediction
 from foveate.model.encoder import take
 from foveate.model.scanning import Scan
-from foveate.orders.saccades import centers_of, check_saccade_cost, distances
+from foveate.orders.saccades import centers_of, distances
 from foveate.orders.segments import Fixations, patches_in
 
 
@@ -32,7 +32,7 @@ class Episode:
         model: frozen here; it is the world.
         images: pixels in [0, 1].
         budget: fixations T per episode.
-        reward: a key of REWARDS, or a function of your own, ``MODULE:NAME``.
+        reward: a key of REWARDS, or your own: ``MODULE:NAME``, or a function of a Fixation.
         group: scans of each image, in succession along the batch.
         fixations: what a policy chooses from; None = each fixation opens one patch. Agents may
             open other sets of patches as well, see :meth:`step`.
@@ -45,10 +45,11 @@ class Episode:
             fixations (all patches of each, new or not); the first one is free.
         labels: class of each image, for rewards that ask for it; -1 or None = unknown.
         probe: the classifier of the reward ``recognition``; frozen here.
+        revisit_penalty: taken from the reward of a fixation that shows nothing new.
 
     Raises:
         ValueError: unknown reward, or one without its probe; a budget outside 1..A, less than one
-            candidate, or a cost below 0 or not finite.
+            candidate, or a price below 0 or not finite.
     """
 
     def __init__(
@@ -57,7 +58,7 @@ class Episode:
         images: Float[Tensor, "B C H W"],
         *,
         budget: int,
-        reward: str = "auc",
+        reward: str | Reward = "auc",
         group: int = 1,
         fixations: Fixations | None = None,
         num_candidates: int | None = None,
@@ -65,9 +66,9 @@ class Episode:
         saccade_cost: float = 0.0,
         labels: Int[Tensor, "B"] | None = None,
         probe: RecognitionProbe | None = None,
+        revisit_penalty: float = REVISIT_PENALTY,
     ) -> None:
-        self.saccade_cost = check_saccade_cost(saccade_cost)
-        self.reward, self.reward_of, self.probe = reward, reward_with(reward, probe), probe
+        self.probe, self.payment = probe, Payment.of(reward, probe, revisit_penalty, saccade_cost)
         if num_candidates is not None and num_candidates < 1:
             raise ValueError(f"there must be at least 1 candidate, got {num_candidates}")
         fixations = Fixations.single(model.num_patches) if fixations is None else fixations
@@ -169,8 +170,8 @@ class Episode:
         """Make one fixation per row and return the reward, (B,).
 
         Patches that have been seen show nothing new. A fixation that shows nothing new at all
-        spends the step, leaves the error as it is, and its reward is lower by REVISIT_PENALTY. The
-        way to it costs what every saccade does.
+        spends the step, leaves the error as it is, and its reward is lower by ``revisit_penalty``.
+        The way to it costs what every saccade does.
 
         Args:
             patches: the patch that each row opens, (B,), or the K patches that it opens together,
@@ -209,8 +210,7 @@ class Episode:
             labels=self.labels,
             probe=self.probe,
         )
-        reward = checked_reward(self.reward, self.reward_of, fixation)
-        return reward - REVISIT_PENALTY * ~new.any(1) - self.saccade_cost * saccade
+        return self.payment(fixation, saccade)
 
     def restart(
         self,

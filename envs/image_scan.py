@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -9,18 +11,21 @@ import numpy as np
 from gymnasium.vector.utils import iterate
 from numpy.typing import NDArray
 
+from envs.actions import checked_actions
+from envs.length import TellsItsLength
+from envs.rewards import REVISIT_PENALTY, Reward
 from envs.vector import ImageScanVectorEnv
-from foveate.data import ImageSet
+from envs.world import Data
 from foveate.data.decoding import ImageSize
 from foveate.model import AnyOrderTransformer
 
 
-class ImageScanEnv(gym.Env[Any, Any]):
+class ImageScanEnv(TellsItsLength, gym.Env[Any, Any]):
     """Scan one image, one fixation per step.
 
     Spaces, rewards, termination and arguments are those of :class:`envs.vector.ImageScanVectorEnv`,
-    whose row this is; a test holds the two together. ``info`` holds ``action_mask`` (int8),
-    ``error`` and ``index``.
+    whose row this is; a test holds the two together. ``info`` holds what ``envs.info`` lists, as
+    arrays: single numbers are arrays of shape ().
 
     ## Version History
     - v0: first registered version.
@@ -31,18 +36,20 @@ class ImageScanEnv(gym.Env[Any, Any]):
     def __init__(
         self,
         *,
-        model: str | AnyOrderTransformer = "scenes",
-        data: str | ImageSet = "scenes",
+        model: str | Path | AnyOrderTransformer = "scenes",
+        data: Data = "scenes",
         split: str = "train",
         image_size: ImageSize | None = None,
         limit: int | None = None,
-        budget: int = 12,
-        reward: str = "auc",
+        budget: int | None = None,
+        reward: str | Reward = "auc",
+        reward_options: Mapping[str, Any] | None = None,
+        revisit_penalty: float = REVISIT_PENALTY,
         saccade_cost: float = 0.0,
-        fixation_size: int = 1,
+        fixation_size: int | None = None,
         obs: str = "latent",
         action: str = "patch",
-        device: str = "cpu",
+        device: str | None = None,
         render_mode: str | None = None,
     ) -> None:
         """Set up the world; the arguments are those of the batched environment."""
@@ -55,6 +62,8 @@ class ImageScanEnv(gym.Env[Any, Any]):
             limit=limit,
             budget=budget,
             reward=reward,
+            reward_options=reward_options,
+            revisit_penalty=revisit_penalty,
             saccade_cost=saccade_cost,
             fixation_size=fixation_size,
             obs=obs,
@@ -63,14 +72,14 @@ class ImageScanEnv(gym.Env[Any, Any]):
             device=device,
             render_mode=render_mode,
         )
-        self.render_mode = render_mode
+        self.render_mode, self.budget = render_mode, self.batch.budget
         self.observation_space = self.batch.single_observation_space
         self.action_space = self.batch.single_action_space
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
-        """Start a scan; ``options={"index": i}`` chooses the image."""
+        """Start a scan; ``options`` choose the image, see the batched environment."""
         super().reset(seed=seed)
         # One source of randomness: this environment's, lent to the batch.
         self.batch.np_random = self.np_random
@@ -78,8 +87,9 @@ class ImageScanEnv(gym.Env[Any, Any]):
         return self._only(observation), self._info(info)
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        """Make one fixation."""
-        observation, reward, terminated, _, info = self.batch.step(np.asarray(action)[None])
+        """Make one fixation; raise ValueError, as the batch does, unless there is such a one."""
+        action = checked_actions(action, self.batch.actions.space, ())
+        observation, reward, terminated, _, info = self.batch.step(action[None])
         return (
             self._only(observation),
             float(reward[0]),
@@ -102,8 +112,5 @@ class ImageScanEnv(gym.Env[Any, Any]):
 
     @staticmethod
     def _info(info: dict[str, Any]) -> dict[str, Any]:
-        return {
-            "action_mask": info["action_mask"][0],
-            "error": float(info["error"][0]),
-            "index": int(info["index"][0]),
-        }
+        # As arrays, also what is a single number: what reads one reads all.
+        return {name: told[0, ...] for name, told in info.items() if not name.startswith("_")}

@@ -98,7 +98,9 @@ class CanvasObserver:
     255 where seen.
     """
 
-    def __init__(self, model: AnyOrderTransformer) -> None:
+    def __init__(
+        self, model: AnyOrderTransformer, num_fixations: int, saccade_cost: float = 0.0
+    ) -> None:
         height, width = model.config.image_size
         self.factor = math.ceil(MIN_SIDE_PX / min(height, width))
         self.space = gym.spaces.Box(
@@ -132,7 +134,9 @@ class RetinaObserver:
     fixation. ``selectable`` and ``remaining`` as in the latent observation.
     """
 
-    def __init__(self, model: AnyOrderTransformer, num_fixations: int) -> None:
+    def __init__(
+        self, model: AnyOrderTransformer, num_fixations: int, saccade_cost: float = 0.0
+    ) -> None:
         side = MIN_SIDE_PX
         self.space = gym.spaces.Dict(
             {
@@ -176,8 +180,8 @@ class RetinaObserver:
 
 OBSERVERS: dict[str, Callable[[AnyOrderTransformer, int, float], Observer]] = {
     "latent": LatentObserver,
-    "canvas": lambda model, *_: CanvasObserver(model),
-    "retina": lambda model, num_fixations, _: RetinaObserver(model, num_fixations),
+    "canvas": CanvasObserver,
+    "retina": RetinaObserver,
 }
 """Observation modes by name, made for a model, a number of fixations and a cost of saccades."""
 

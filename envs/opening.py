@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from foveate.choices import told
 from foveate.orders.ranks import first_repeat
 
 
@@ -24,6 +26,11 @@ def check_opening(
         budget: fixations per episode.
         among: the patches of all candidates, one of which must be opened; None = any patches.
     """
+    if len(patches) != len(done) or patches.is_floating_point() or patches.dtype == torch.bool:
+        raise ValueError(
+            f"a step takes a patch, or a segment of patches, of each of the {len(done)} rows as "
+            f"integers, got {told(patches)}"
+        )
     if bool(done.any()):
         row = int(done.nonzero()[0])
         raise ValueError(

@@ -6,9 +6,10 @@ reward asks of it and nothing else.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int, Num
@@ -126,44 +127,108 @@ class Fixation:
 Reward = Callable[[Fixation], Tensor]
 """One number per row, (B,)."""
 
-REWARDS: dict[str, Reward] = {
-    "auc": lambda fixation: -fixation.after,
-    "gain": lambda fixation: fixation.before - fixation.after,
-    "surprise": lambda fixation: fixation.decoded,
-    "ease": lambda fixation: -fixation.decoded,
-}
+
+# Functions, no lambdas: what holds one can be pickled. They take whatever has the numbers of a
+# Fixation that they ask for.
+
+
+def auc(fixation: Any) -> Tensor:
+    """Minus the error after the fixation."""
+    return -fixation.after
+
+
+def gain(fixation: Any) -> Tensor:
+    """Error before minus error after."""
+    return fixation.before - fixation.after
+
+
+def surprise(fixation: Any) -> Tensor:
+    """Error of the opened patches, as they were predicted before they were seen."""
+    return fixation.decoded
+
+
+def ease(fixation: Any) -> Tensor:
+    """Minus that error."""
+    return -fixation.decoded
+
+
+def recognition(fixation: Any) -> Tensor:
+    """Fall of the probe's cross-entropy, nats."""
+    return fixation.recognized
+
+
+def auc_pixels(fixation: Any) -> Tensor:
+    """Minus the part of the error after the fixation that is of pixels."""
+    return -fixation.after_of("pixels")
+
+
+def auc_features(fixation: Any) -> Tensor:
+    """Minus the part of the error after the fixation that is of features."""
+    return -fixation.after_of("features")
+
+
+REWARDS: dict[str, Reward] = {"auc": auc, "gain": gain, "surprise": surprise, "ease": ease}
 """Rewards by name.
 
 ``auc`` is the area under the error curve. With ``gain`` and no discount the sum telescopes to the
 final error, so that the order of the same patches carries no signal. ``surprise`` seeks noise and
 ``ease`` flat sky.
 """
-REWARDS_OF_CLASSES: dict[str, Reward] = {"recognition": lambda fixation: fixation.recognized}
+REWARDS_OF_CLASSES: dict[str, Reward] = {"recognition": recognition}
 """Rewards that need labels and a probe.
 
 ``recognition`` is how far a fixation makes the probe surer of the true class. As ``gain``, it
 telescopes without discount: only the last look at the features counts then.
 """
 
-PART_REWARDS: dict[str, Reward] = {
-    "auc_pixels": lambda fixation: -fixation.after_of("pixels"),
-    "auc_features": lambda fixation: -fixation.after_of("features"),
-}
+PART_REWARDS: dict[str, Reward] = {"auc_pixels": auc_pixels, "auc_features": auc_features}
 """Rewards that look at one part of what a model of pixels and features predicts, as ``auc``."""
 
 
-def reward_named(name: str) -> Reward:
-    """Return a reward by name, or one of your own, ``MODULE:NAME``.
+def name_of(reward: str | Reward) -> str:
+    """Return what an error calls a reward: its name, or that of the function."""
+    if isinstance(reward, str):
+        return reward
+    inner = reward.func if isinstance(reward, partial) else reward
+    return str(getattr(inner, "__qualname__", type(inner).__name__))
+
+
+def reward_named(name: str | Reward) -> Reward:
+    """Return a reward by name, or one of your own: ``MODULE:NAME``, or the function itself.
 
     Raises:
         ValueError: unknown, or nothing that can be called.
     """
-    return lookup("reward", name, REWARDS | PART_REWARDS | REWARDS_OF_CLASSES)
+    if isinstance(name, str):
+        return lookup("reward", name, REWARDS | PART_REWARDS | REWARDS_OF_CLASSES)
+    if not callable(name):
+        raise ValueError(
+            f"reward must be a name, MODULE:NAME, or a function of a Fixation, got {told(name)}"
+        )
+    return name
 
 
-def reward_with(name: str, probe: RecognitionProbe | None) -> Reward:
+def reward_with_options(reward: str | Reward, options: Mapping[str, object] | None) -> str | Reward:
+    """Return a reward whose keyword arguments are these.
+
+    Raises:
+        ValueError: options for a reward of ours, which takes none.
+    """
+    if not options:
+        return reward
+    if isinstance(reward, str) and ":" not in reward:
+        raise ValueError(
+            f"reward {reward!r} takes no reward_options; they go to a reward of your own, a "
+            "function or MODULE:NAME"
+        )
+    return partial(reward_named(reward), **options)
+
+
+def reward_with(name: str | Reward, probe: RecognitionProbe | None) -> Reward:
     """Do as :func:`reward_named` does, and raise ValueError if the reward lacks its probe."""
     reward = reward_named(name)
+    if not isinstance(name, str):
+        return reward
     if name in REWARDS_OF_CLASSES and probe is None:
         raise ValueError(
             f"reward {name!r} needs a probe that knows the classes; give as model the folder of a "

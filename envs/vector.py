@@ -2,33 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeAlias
 
-import gymnasium as gym
 import numpy as np
 import torch
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space, iterate
 from numpy.typing import NDArray
 
+from envs.actions import Actions, checked_actions
 from envs.episode import Episode
-from envs.observations import OBSERVERS, points_of
+from envs.forms import ALL_OBSERVERS
+from envs.info import facts_of
+from envs.length import TellsItsLength, autoreset_named
+from envs.observations import points_of
+from envs.payment import check_revisit_penalty
 from envs.rendering import draw_episode
-from envs.rewards import REWARDS_OF_CLASSES
-from envs.world import check_world, load, trained_probe
-from foveate.checkpoint import load_model
+from envs.rewards import REVISIT_PENALTY, Reward, name_of, reward_with_options
+from envs.starts import ResetOptions, Starts
+from envs.world import Data, World
 from foveate.choices import check_choice
-from foveate.data import ImageSet
 from foveate.data.decoding import ImageSize
 from foveate.finite import check_finite
 from foveate.model import AnyOrderTransformer
 from foveate.orders.saccades import check_saccade_cost
-from foveate.orders.segments import Fixations
 
 Observations: TypeAlias = NDArray[Any] | dict[str, NDArray[Any]]
 
 
-class ImageScanVectorEnv(VectorEnv[Observations, NDArray[Any], NDArray[Any]]):
+class ImageScanVectorEnv(TellsItsLength, VectorEnv[Observations, Any, NDArray[Any]]):
     """Scan ``num_envs`` images at once, one fixation per step.
 
     ## Action Space
@@ -36,11 +40,13 @@ class ImageScanVectorEnv(VectorEnv[Observations, NDArray[Any], NDArray[Any]]):
     ``fixation_size=K`` a square of K x K patches, in raster order. ``action="gaze"``: ``Box(-1, 1,
     (2,))``, a point (x, y) that is snapped to the nearest unvisited one. ``info["action_mask"]``
     (int8, 1 = selectable) and :meth:`action_masks` (bool) name the unvisited ones. A visited one
-    never raises: it spends the step, shows nothing, and costs ``envs.rewards.REVISIT_PENALTY``. As
-    the budget is below the number of fixations, some fixation is always selectable.
+    never raises: it spends the step, shows nothing, and costs ``revisit_penalty``. As the budget is
+    below the number of fixations, some fixation is always selectable. An array of another shape or
+    kind, a number outside the space and NaN raise ValueError, and nothing has moved then.
 
     ## Observation Space
-    ``obs="latent"``, ``"canvas"`` or ``"retina"``: see ``envs.observations``.
+    ``obs="latent"``, ``"canvas"`` or ``"retina"``: see ``envs.observations``; or one of their
+    standard forms, see ``envs.forms``.
 
     ## Rewards
     By name, from the error of what is still unseen, or from the class; see ``envs.rewards``. The
@@ -48,41 +54,47 @@ class ImageScanVectorEnv(VectorEnv[Observations, NDArray[Any], NDArray[Any]]):
     the middles of this fixation and the one before; the first one is free.
 
     ## Starting State
-    Images drawn at random with the environment's seed, or ``options={"index": image numbers}``: one
-    for all rows, or one each.
+    Images drawn at random, by one stream of random numbers with ``reset(seed=number)``, or with
+    ``reset(seed=[...])`` by one for each row, which is then a single environment of that seed.
+    ``options={"index": image numbers}`` chooses them: one for all rows, or one each, None = drawn.
+    ``options={"in_turn": True}`` takes images 0, 1, ... in turn, at later resets as well, until
+    ``{"in_turn": False}``: every image comes once while ``info["lap"]`` is 0.
 
     ## Episode Termination
     After ``budget`` fixations. The budget is part of the task and of every observation, so this is
     no truncation.
 
     ## Episode Truncation
-    Never.
+    Never, unless ``max_episode_steps`` is below the budget.
 
     ## Autoreset
     ``autoreset="same_step"`` (default): the step that ends an episode returns the first observation
     of the next, and the last one in ``info["final_obs"]`` with ``info["final_info"]``.
-    ``"disabled"``: call ``reset``, for chosen rows with ``options={"reset_mask": bool array}``.
+    ``"next_step"``, the mode of gymnasium's own environments and of most of its wrappers: the step
+    after that ignores the row's action, begins the next episode and pays 0. ``"disabled"``: call
+    ``reset``, for chosen rows with ``options={"reset_mask": bool array}``.
 
     ## Arguments
-    Plain values that ``gymnasium.make_vec`` can store in a spec, or objects of ours.
-
     - num_envs: rows.
-    - model: a packaged model, a run folder or a checkpoint file, as ``load_model`` takes it.
-    - data: what ``foveate.data.load_data`` takes, or ``"cue"``, the world of ``envs.toy``.
+    - model: one that ships, a run folder, a checkpoint file, or a model.
+    - data: what ``foveate.data.load_data`` takes, or ``"cue"``, the world of ``envs.toy``; or an
+      ImageSet, an array or tensor of images, or a pair of images and labels.
     - split: train, val or test.
-    - image_size: resize to this side, or to (height, width), pixels; ``"192x256"`` is such a pair
-      as well; None = as they are.
+    - image_size: resize to this side, or to (height, width) or ``"192x256"``, pixels; None = as the
+      run of the model had them, or as they are.
     - limit: use only the first so many images; None = all.
-    - budget: fixations per episode, below the number that there are to choose from.
-    - reward: a key of ``envs.rewards.REWARDS``; ``recognition``, with a model that is the folder of
-      a run that was trained with it; or your own, ``MODULE:NAME``.
+    - budget: fixations per episode, below the number that there are to choose from; None = as in
+      the run of the model, or 12.
+    - reward: a key of ``envs.rewards.REWARDS``; ``recognition``, with the folder of a run that was
+      trained with it as model; or your own, ``MODULE:NAME`` or a function of a Fixation.
+    - reward_options, revisit_penalty: keyword arguments of a reward of your own; what is taken from
+      any reward if the fixation shows nothing new.
     - saccade_cost: taken from the reward per patch of distance that the gaze moves.
-    - fixation_size: side of the square that a fixation opens, patches.
-    - obs: observation mode.
-    - action: patch numbers or gaze points.
-    - autoreset: what happens after an episode.
-    - device: torch device of the model.
-    - render_mode: None or rgb_array.
+    - fixation_size: side of the square that a fixation opens, patches; None = as in the run, or 1.
+    - obs, action, autoreset: see above.
+    - device: torch device of the model; None = the CPU, or where a given model lies.
+    - render_mode: None or rgb_array; in ``make_vec`` also human.
+    - max_episode_steps: truncate episodes after so many steps; None = never.
 
     ## Version History
     - v0: first registered version.
@@ -98,114 +110,141 @@ class ImageScanVectorEnv(VectorEnv[Observations, NDArray[Any], NDArray[Any]]):
         self,
         num_envs: int = 1,
         *,
-        model: str | AnyOrderTransformer = "scenes",
-        data: str | ImageSet = "scenes",
+        model: str | Path | AnyOrderTransformer = "scenes",
+        data: Data = "scenes",
         split: str = "train",
         image_size: ImageSize | None = None,
         limit: int | None = None,
-        budget: int = 12,
-        reward: str = "auc",
+        budget: int | None = None,
+        reward: str | Reward = "auc",
+        reward_options: Mapping[str, Any] | None = None,
+        revisit_penalty: float = REVISIT_PENALTY,
         saccade_cost: float = 0.0,
-        fixation_size: int = 1,
+        fixation_size: int | None = None,
         obs: str = "latent",
         action: str = "patch",
-        autoreset: str = "same_step",
-        device: str = "cpu",
+        autoreset: str | AutoresetMode = "same_step",
+        device: str | None = None,
         render_mode: str | None = None,
+        max_episode_steps: int | None = None,
     ) -> None:
         """Set up the world.
 
         Raises:
-            ValueError: a name or number outside what is allowed, or images that the model does not
-                read.
+            ValueError: a name or number outside what is allowed, or images of another size.
         """
         if num_envs < 1:
             raise ValueError(f"num_envs must be at least 1, got {num_envs}")
-        check_choice("obs", obs, OBSERVERS)
+        if max_episode_steps is not None and max_episode_steps < 1:
+            raise ValueError(f"max_episode_steps must be at least 1, got {max_episode_steps}")
+        check_choice("obs", obs, ALL_OBSERVERS)
         check_choice("action", action, ("patch", "gaze"))
-        check_choice("autoreset", autoreset, ("same_step", "disabled"))
+        self.autoreset_mode = autoreset_named(autoreset)
         if render_mode not in (None, "rgb_array"):
             raise ValueError(f"render_mode must be None or 'rgb_array', got {render_mode!r}")
-        self.model = load_model(model, device) if isinstance(model, str) else model
-        self.probe = trained_probe(model, device) if reward in REWARDS_OF_CLASSES else None
-        self.images = data if isinstance(data, ImageSet) else load(data, split, image_size, limit)
-        self.fixations = Fixations.squares(self.model.grid, fixation_size)
-        num_fixations = len(self.fixations)
-        if not 1 <= budget < num_fixations:
-            raise ValueError(f"budget must lie in 1..{num_fixations - 1} fixations, got {budget}")
-        check_world(self.model, self.images, reward, self.probe)
-        self.num_envs, self.budget, self.reward = num_envs, budget, reward
+        self.reward = reward_with_options(reward, reward_options)
         self.saccade_cost = check_saccade_cost(saccade_cost)
-        self.autoreset, self.render_mode = autoreset, render_mode
-        mode = AutoresetMode.SAME_STEP if autoreset == "same_step" else AutoresetMode.DISABLED
-        self.metadata = {**self.metadata, "autoreset_mode": mode}
-        self.observer = OBSERVERS[obs](self.model, num_fixations, saccade_cost)
-        points = points_of(self.fixations.patches, self.model.grid)
-        self.points = points if action == "gaze" else None
-        self.single_observation_space = self.observer.space
-        self.single_action_space = (
-            gym.spaces.Discrete(num_fixations)
-            if action == "patch"
-            else gym.spaces.Box(-1.0, 1.0, (2,), np.float32)
+        self.revisit_penalty = check_revisit_penalty(revisit_penalty)
+        self.world = World.of(
+            model,
+            data,
+            split=split,
+            image_size=image_size,
+            limit=limit,
+            budget=budget,
+            fixation_size=fixation_size,
+            reward=self.reward,
+            device=device,
         )
-        self.observation_space = batch_space(self.single_observation_space, num_envs)
-        self.action_space = batch_space(self.single_action_space, num_envs)
+        self.model, self.images = self.world.model, self.world.images
+        self.fixations, self.budget = self.world.fixations, self.world.budget
+        self.num_envs, self.render_mode = num_envs, render_mode
+        self.max_episode_steps = max_episode_steps
+        self.autoreset = self.autoreset_mode.name.lower()
+        self.metadata = {**self.metadata, "autoreset_mode": self.autoreset_mode}
+        self._make_rows(obs, action)
+
+    def _make_rows(self, obs: str, action: str) -> None:
+        self.observer = ALL_OBSERVERS[obs](self.model, len(self.fixations), self.saccade_cost)
+        points = points_of(self.fixations.patches, self.model.grid)
+        self.actions = Actions(len(self.fixations), points if action == "gaze" else None)
+        self.single_observation_space = self.observer.space
+        self.single_action_space = self.actions.space
+        self.observation_space = batch_space(self.observer.space, self.num_envs)
+        self.action_space = batch_space(self.actions.space, self.num_envs)
         self.episode: Episode | None = None
-        self.index = np.zeros(num_envs, np.int64)
+        self.starts = Starts(self.num_envs, len(self.images))
+        self.error_before = np.ones(self.num_envs)
+        self.has_ended = np.zeros(self.num_envs, np.bool_)
+
+    has_ended: NDArray[np.bool_]
+    """Rows whose episode is over, and that the next step begins anew with ``next_step``."""
+    error_before: NDArray[np.float64]
+    """Error before each row's last fixation; 1 before the first."""
+
+    @property
+    def index(self) -> NDArray[np.int64]:
+        """Number of each row's image."""
+        return self.starts.index
 
     def reset(
-        self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
+        self,
+        *,
+        seed: int | Sequence[int | None] | None = None,
+        options: dict[str, Any] | None = None,
     ) -> tuple[Observations, dict[str, Any]]:
         """Start scans, in all rows or those of ``options["reset_mask"]``.
 
         Raises:
-            ValueError: ``options`` has an unknown key, ``index`` is no image number for every row,
-                or ``reset_mask`` is no bool array with a True.
+            ValueError: ``options`` or ``seed`` is none that the class names.
         """
-        super().reset(seed=seed[0] if isinstance(seed, list) else seed)
-        options = dict(options or {})
-        chosen = options.pop("index", None)
-        rows = np.asarray(options.pop("reset_mask", np.ones(self.num_envs, np.bool_)))
-        if options:
-            raise ValueError(
-                f"options takes 'index' and 'reset_mask', got {', '.join(sorted(options))}"
-            )
-        if rows.shape != (self.num_envs,) or rows.dtype != np.bool_ or not rows.any():
-            raise ValueError(
-                f"reset_mask takes {self.num_envs} bools, at least one of them True; "
-                f"got {rows.dtype} {rows.shape}"
-            )
-        self._begin(rows, chosen)
+        asked = ResetOptions.of(options, self.num_envs)
+        if isinstance(seed, Sequence | np.ndarray):
+            self.starts.seed(list(seed))
+        elif seed is not None:
+            super().reset(seed=seed)
+            self.starts.seed(None)
+        if asked.in_turn is not None:
+            self.starts.next = 0 if asked.in_turn else None
+        self._begin(asked.rows, asked.chosen)
         return self._observe(), self._info()
 
     def step(
-        self, actions: NDArray[Any]
+        self, actions: Any
     ) -> tuple[Observations, NDArray[Any], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]:
         """Make one fixation per row.
 
         Raises:
-            ValueError: not reset yet, a row's budget is spent, there is no such fixation, or the
-                reward is not finite.
+            ValueError: not reset yet, a row's budget is spent, the actions are none, or the reward
+                is not finite.
         """
-        episode = self._under_way()
-        reward = episode.step(self._patches(np.asarray(actions)))
+        episode, nothing = self._under_way(), np.zeros(self.num_envs, np.bool_)
+        checked = checked_actions(actions, self.actions.space, (self.num_envs,))
+        begins = self.has_ended if self.autoreset == "next_step" else nothing
+        if begins.all():
+            self._begin(begins)
+            paid = np.zeros(self.num_envs)
+            return self._observe(), paid, nothing, nothing.copy(), self._info()
+        if begins.any():
+            # All rows step at once: those that only begin now look at their old image once more.
+            again = torch.from_numpy(begins).to(episode.images.device)
+            episode.restart(again, episode.images[again], episode.labels[again])
+        before = episode.error.double().cpu().numpy()
+        reward = episode.step(self._patches(checked))
         index = torch.from_numpy(self.index)
-        check_finite(f"the reward {self.reward!r}", reward, index, cause="reward")
-        terminated = episode.done.cpu().numpy()
+        check_finite(f"the reward {name_of(self.reward)!r}", reward, index, cause="reward")
+        self.error_before = before
+        rewards = np.where(begins, 0.0, reward.double().cpu().numpy())
+        terminated = episode.done.cpu().numpy() & ~begins
+        is_too_long = (episode.num_steps >= (self.max_episode_steps or self.budget)).cpu().numpy()
+        truncated = is_too_long & ~terminated & ~begins
+        if begins.any():
+            self._begin(begins.copy())
+        self.has_ended = terminated | truncated
         observation, info = self._observe(), self._info()
-        if self.autoreset == "same_step" and terminated.any():
-            final_obs = np.full(self.num_envs, None, dtype=object)
-            for row, seen in enumerate(iterate(self.observation_space, observation)):
-                if terminated[row]:
-                    final_obs[row] = seen
-            last = info
-            self._begin(terminated, None)
-            observation, info = self._observe(), self._info()
-            info["final_obs"], info["_final_obs"] = final_obs, terminated.copy()
-            info["final_info"], info["_final_info"] = last, terminated.copy()
-        # Returned as float64, as gymnasium's own vector environments do.
-        rewards = reward.double().cpu().numpy()
-        return observation, rewards, terminated, np.zeros_like(terminated), info
+        if self.autoreset == "same_step" and self.has_ended.any():
+            observation, info = self._begin_at_once(self.has_ended, observation, info)
+        return observation, rewards, terminated, truncated, info
 
     def action_masks(self) -> NDArray[np.bool_]:
         """Which fixations are unvisited, (num_envs, A); the convention of sb3-contrib."""
@@ -221,65 +260,41 @@ class ImageScanVectorEnv(VectorEnv[Observations, NDArray[Any], NDArray[Any]]):
             raise ValueError("call reset() first")
         return self.episode
 
-    def _begin(self, rows: NDArray[np.bool_], chosen: Any) -> None:
-        """Start new episodes in the rows that are True, with the images chosen or drawn ones."""
-        number = int(rows.sum())
-        drawn = self.np_random.integers(len(self.images), size=self.num_envs)[rows]
-        index = drawn if chosen is None else np.asarray(chosen)
-        if index.ndim == 0:
-            index = np.full(number, index)
-        elif chosen is not None and index.shape == (self.num_envs,):
-            index = index[rows]
-        allowed = index.shape == (number,) and np.issubdtype(index.dtype, np.integer)
-        if not allowed or index.min() < 0 or index.max() >= len(self.images):
-            raise ValueError(
-                f"options['index'] takes one image number in 0..{len(self.images) - 1}, "
-                f"or {self.num_envs} of them"
-            )
-        device = next(self.model.parameters()).device
-        batch = self.images.batch(torch.from_numpy(index), device=device)
-        labels = self.images.labels[torch.from_numpy(index)]
+    def _begin(self, rows: NDArray[np.bool_], chosen: object = None) -> None:
+        """Start new episodes in the rows that are True, with the images chosen or found."""
         if self.episode is None and not rows.all():
             raise ValueError("the first reset() starts all rows; leave out reset_mask")
+        self.starts.begin(rows, self.np_random, chosen)
+        index = torch.from_numpy(self.index[rows])
         if self.episode is None or rows.all():
-            self.episode = Episode(
-                self.model,
-                batch,
-                budget=self.budget,
-                reward=self.reward,
-                fixations=self.fixations,
-                saccade_cost=self.saccade_cost,
-                labels=labels,
-                probe=self.probe,
-            )
+            prices = {"revisit_penalty": self.revisit_penalty, "saccade_cost": self.saccade_cost}
+            self.episode = self.world.episode(index, reward=self.reward, **prices)
         else:
-            self.episode.restart(torch.from_numpy(rows).to(device), batch, labels)
-        self.index[rows] = index
+            again = torch.from_numpy(rows).to(self.episode.images.device)
+            self.episode.restart(again, *self.world.batch(index))
+        self.error_before = np.where(rows, 1.0, self.error_before)
+        self.has_ended = self.has_ended & ~rows
 
-    def _patches(self, actions: NDArray[Any]) -> torch.Tensor:
-        """Turn actions into the patches that they open."""
+    def _begin_at_once(
+        self, rows: NDArray[np.bool_], observation: Observations, last: dict[str, Any]
+    ) -> tuple[Observations, dict[str, Any]]:
+        """Start new episodes in rows that ended; keep what they saw and told last."""
+        ended, final_obs = rows.copy(), np.full(self.num_envs, None, dtype=object)
+        for row, seen in enumerate(iterate(self.observation_space, observation)):
+            if ended[row]:
+                final_obs[row] = seen
+        self._begin(ended)
+        info = self._info()
+        info["final_obs"], info["_final_obs"] = final_obs, ended.copy()
+        info["final_info"], info["_final_info"] = last, ended
+        return self._observe(), info
+
+    def _patches(self, checked: NDArray[Any]) -> torch.Tensor:
         episode = self._under_way()
-        selectable = episode.selectable
-        if self.points is None:
-            chosen = torch.as_tensor(actions, device=selectable.device).long()
-        else:
-            gaze = torch.as_tensor(actions, dtype=torch.float32, device=selectable.device)
-            offset = gaze.unsqueeze(1) - self.points.to(selectable.device)
-            chosen = offset.square().sum(-1).masked_fill(~selectable, torch.inf).argmin(1)
-        if bool(((chosen < 0) | (chosen >= len(self.fixations))).any()):
-            raise ValueError(
-                f"a fixation must lie in 0..{len(self.fixations) - 1}, got {chosen.tolist()}"
-            )
-        return episode.opens(chosen)
+        return episode.opens(self.actions.fixations(checked, episode.selectable))
 
     def _observe(self) -> Observations:
         return self.observer(self._under_way())
 
     def _info(self) -> dict[str, Any]:
-        episode, every = self._under_way(), np.ones(self.num_envs, np.bool_)
-        facts = {
-            "action_mask": episode.selectable.cpu().numpy().astype(np.int8),
-            "error": episode.error.double().cpu().numpy(),
-            "index": self.index.copy(),
-        }
-        return {**facts, **{f"_{name}": every.copy() for name in facts}}
+        return facts_of(self._under_way(), self.starts, self.error_before)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -12,6 +13,8 @@ import torch
 from sb3_contrib import MaskablePPO
 from sb3_contrib.common.maskable.utils import get_action_masks, is_masking_supported
 from stable_baselines3 import DQN, PPO, SAC
+from stable_baselines3.common.logger import KVWriter, Logger
+from stable_baselines3.common.vec_env import DummyVecEnv
 
 import envs
 from agents.baselines import scan_with
@@ -109,8 +112,11 @@ def test_joint_ppo_pays_for_saccades_and_its_pointer_sees_their_length(
     )
 
 
-def test_autoreset_must_be_on(model: AnyOrderTransformer, data: ImageSet) -> None:
-    env = envs.ImageScanVectorEnv(1, model=model, data=data, budget=2, autoreset="disabled")
+@pytest.mark.parametrize("mode", ["disabled", "next_step"])
+def test_autoreset_must_be_in_the_same_step(
+    mode: str, model: AnyOrderTransformer, data: ImageSet
+) -> None:
+    env = envs.ImageScanVectorEnv(1, model=model, data=data, budget=2, autoreset=mode)
     with pytest.raises(ValueError, match="same_step"):
         ScanVecEnv(env)
 
@@ -224,8 +230,11 @@ def test_the_rollouts_images_and_scanpaths_reach_the_callback(
     np.testing.assert_allclose(after.errors, curve[:, 1:].mean(0).numpy(), atol=1e-5)
 
 
-def test_other_observations_are_refused(model: AnyOrderTransformer, data: ImageSet) -> None:
-    env = ScanVecEnv(envs.ImageScanVectorEnv(1, model=model, data=data, budget=2, obs="retina"))
+@pytest.mark.parametrize("obs", ["retina", "canvas"])
+def test_other_observations_are_refused(
+    obs: str, model: AnyOrderTransformer, data: ImageSet
+) -> None:
+    env = ScanVecEnv(envs.ImageScanVectorEnv(1, model=model, data=data, budget=2, obs=obs))
     with pytest.raises(ValueError, match="obs='latent'"):
         MaskablePPO(PointerActorCriticPolicy, env, n_steps=2, batch_size=2)
 
@@ -277,3 +286,64 @@ def test_no_minibatch_has_a_single_step() -> None:
         size = minibatch_size(num_steps)
         assert min(size, num_steps % size or size) > 1
     assert minibatch_size(768) == 192
+
+
+def test_rows_have_options_and_infos_of_their_own(
+    model: AnyOrderTransformer, data: ImageSet
+) -> None:
+    """As in DummyVecEnv over single environments, which take the same options."""
+    one = {"model": model, "data": data, "budget": 2}
+    ours = ScanVecEnv(envs.ImageScanVectorEnv(3, **one))
+    theirs = DummyVecEnv([lambda: envs.ImageScanEnv(**one)] * 3)
+    for env in (ours, theirs):
+        env.set_options([{"index": 4}, {"index": 7}, {"index": 1}])
+        env.reset()
+    for step in range(2):
+        told = [env.step(np.array([step, 4 + step, 8 + step])) for env in (ours, theirs)]
+        np.testing.assert_allclose(told[0][1], told[1][1], atol=1e-6)
+        for info, expected in zip(told[0][3], told[1][3], strict=True):
+            assert set(expected) <= set(info)
+            for name in ("index", "label", "error", "error_before", "scanpath", "fixated"):
+                assert isinstance(info[name], np.ndarray)
+                np.testing.assert_allclose(info[name], expected[name], atol=1e-6)
+    ours.set_options([{}, {"index": 5}, {}])
+    ours.reset()
+    assert int(ours.reset_infos[1]["index"]) == 5
+    for options, message in (
+        ([{"in_turn": True}, {}, {}], "every row must have the same options"),
+        ({"reset_mask": np.ones(3, bool)}, "takes no 'reset_mask'"),
+    ):
+        ours.set_options(options)
+        with pytest.raises(ValueError, match=message):
+            ours.reset()
+
+
+class Kept(KVWriter):
+    values: dict[str, Any]
+
+    def write(
+        self, key_values: dict[str, Any], key_excluded: dict[str, Any], step: int = 0
+    ) -> None:
+        self.values = dict(key_values)
+
+
+def test_maskable_ppo_logs_the_mean_reward_of_episodes(
+    model: AnyOrderTransformer, data: ImageSet
+) -> None:
+    env = ScanVecEnv(envs.ImageScanVectorEnv(3, model=model, data=data, budget=2))
+    learner = MaskablePPO(PointerActorCriticPolicy, env, n_steps=4, batch_size=6, n_epochs=1)
+    kept = Kept()
+    learner.set_logger(Logger(None, [kept]))
+    learner.learn(12)
+    told = learner.ep_info_buffer
+    assert told is not None
+    assert [each["l"] for each in told] == [2] * 6
+    rewards = learner.rollout_buffer.rewards
+    expected = np.concatenate([rewards[:2].sum(0), rewards[2:].sum(0)])
+    np.testing.assert_allclose([each["r"] for each in told], expected, rtol=1e-5)
+    assert kept.values["rollout/ep_rew_mean"] == pytest.approx(expected.mean(), rel=1e-5)
+
+
+def test_what_is_no_latent_observation_is_told_what_is_missing() -> None:
+    with pytest.raises(ValueError, match=r"a dict of query_states, .* query_states, .* missing"):
+        as_observation({"remaining": torch.ones(1, 1)})

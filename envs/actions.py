@@ -1,0 +1,79 @@
+"""Actions: numbers of fixations, or gaze points; checked as a whole before a step counts them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from numpy.typing import NDArray
+from torch import Tensor
+
+from foveate.choices import told
+
+
+class Actions:
+    """Actions of one kind, as an environment takes them.
+
+    Args:
+        num_fixations: what there is to choose from.
+        points: middle of every fixation, x and y in [-1, 1]: a gaze point is then the action, which
+            is moved to the nearest selectable one. None = the number of a fixation is.
+    """
+
+    def __init__(self, num_fixations: int, points: Float[Tensor, "A 2"] | None) -> None:
+        self.points = points
+        self.space: gym.spaces.Discrete | gym.spaces.Box = (
+            gym.spaces.Discrete(num_fixations)
+            if points is None
+            else gym.spaces.Box(-1.0, 1.0, (2,), np.float32)
+        )
+
+    def fixations(self, checked: NDArray[Any], selectable: Bool[Tensor, "B A"]) -> Int[Tensor, "B"]:
+        """Return the fixation of every row, of actions that have been checked."""
+        if self.points is None:
+            return torch.as_tensor(checked.astype(np.int64), device=selectable.device)
+        gaze = torch.as_tensor(checked.astype(np.float32), device=selectable.device)
+        offset = gaze.unsqueeze(1) - self.points.to(selectable.device)
+        return offset.square().sum(-1).masked_fill(~selectable, torch.inf).argmin(1)
+
+
+def checked_actions(
+    actions: object, space: gym.spaces.Discrete | gym.spaces.Box, rows: tuple[int, ...]
+) -> NDArray[Any]:
+    """Return actions as an array; nothing is broadcast, rounded or clipped.
+
+    Args:
+        actions: an array, or what NumPy makes one of.
+        space: of one action.
+        rows: ``(num_envs,)`` for a batch, ``()`` for a single environment.
+
+    Raises:
+        ValueError: another shape or kind of number, or a number that is not finite or outside the
+            space.
+    """
+    shape = rows + (space.shape or ())
+    if isinstance(space, gym.spaces.Discrete):
+        low, high = float(space.start), float(space.start + space.n - 1)
+        kinds, one = "iu", "a fixation"
+        wanted, limits = "fixations as integers", f"{low:.0f}..{high:.0f}"
+    else:
+        low, high = float(space.low.min()), float(space.high.max())
+        kinds, one = "iuf", "a gaze point"
+        wanted, limits = "gaze points (x, y)", f"[{low:g}, {high:g}]"
+    expected = f"the action must be an array of shape {shape} with {wanted} in {limits}"
+    try:
+        given = np.asarray(actions)
+    except (TypeError, ValueError, RuntimeError) as reason:
+        raise ValueError(f"{expected}; got {told(actions)}") from reason
+    if given.shape != shape or given.dtype.kind not in kinds:
+        kind = f"an array of {given.dtype} and shape {given.shape}"
+        raise ValueError(f"{expected}; got {kind}")
+    # NaN is on neither side of a bound.
+    outside = ~((given >= low) & (given <= high))
+    if outside.any():
+        row = f" in row {int(np.argwhere(outside)[0, 0])}" if rows else ""
+        raise ValueError(f"{one} must lie in {limits}, got {given[outside].flat[0]}{row}")
+    return given

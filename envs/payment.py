@@ -1,0 +1,64 @@
+"""What a fixation is paid: a reward, less its prices."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import SupportsFloat
+
+from jaxtyping import Float, Num
+from torch import Tensor
+
+from envs.recognition import RecognitionProbe
+from envs.rewards import Fixation, Reward, checked_reward, name_of, reward_with
+from foveate.orders.saccades import check_saccade_cost
+
+
+@dataclass(frozen=True)
+class Payment:
+    """What a fixation is paid: its reward, less what a revisit and the way to it cost.
+
+    Raises:
+        ValueError: a price is below 0 or not finite.
+    """
+
+    name: str
+    """What errors call the reward."""
+    reward: Reward
+    revisit_penalty: float
+    """Price of a fixation that shows nothing new."""
+    saccade_cost: float
+    """Price of a patch of distance."""
+
+    def __post_init__(self) -> None:
+        check_saccade_cost(self.saccade_cost)
+        check_revisit_penalty(self.revisit_penalty)
+
+    @classmethod
+    def of(
+        cls,
+        reward: str | Reward,
+        probe: RecognitionProbe | None,
+        revisit_penalty: float,
+        saccade_cost: float,
+    ) -> Payment:
+        """Pay a reward by name, or one's own, that has the probe which it may need."""
+        return cls(name_of(reward), reward_with(reward, probe), revisit_penalty, saccade_cost)
+
+    def __call__(self, fixation: Fixation, saccade: Float[Tensor, "B"]) -> Num[Tensor, "B"]:
+        """Return what each row is paid.
+
+        Args:
+            fixation: what was looked at.
+            saccade: length of the way to it, patches.
+        """
+        reward = checked_reward(self.name, self.reward, fixation)
+        revisit = ~fixation.is_new.any(1)
+        return reward - self.revisit_penalty * revisit - self.saccade_cost * saccade
+
+
+def check_revisit_penalty(penalty: object) -> float:
+    """Return a price of a revisit; raise ValueError unless it may be taken from rewards."""
+    if not isinstance(penalty, SupportsFloat) or not 0 <= float(penalty) < math.inf:
+        raise ValueError(f"revisit_penalty must be a finite number of at least 0, got {penalty!r}")
+    return float(penalty)
