@@ -55,7 +55,7 @@ def main(config: ScanpathConfig) -> None:
         index=config.index,
         order=config.order,
         heatmap_limit=config.heatmap_limit,
-        pictures=config.image,
+        image=config.image,
     )
     present_drawings(files)
 

@@ -44,7 +44,7 @@ def draw(
     index: tuple[int, ...] | None = None,
     order: str = "policy",
     heatmap_limit: int = 1000,
-    pictures: Sequence[Path] = (),
+    image: Sequence[Path] = (),
 ) -> list[Path]:
     """Draw into the run folder; return the files: sheet, animation, heat maps.
 
@@ -56,7 +56,7 @@ def draw(
             one's own pictures the first 24.
         order: policy, or the name of any order.
         heatmap_limit: test images of the heat maps, the first ones.
-        pictures: files, or folders of them, that take the place of the test images; the run's data
+        image: files, or folders of them, that take the place of the test images; the run's data
             are not looked at, and drawings get the ending ``_own``.
 
     Raises:
@@ -64,10 +64,10 @@ def draw(
             cannot be read.
     """
     scan = scanner(run, order)
-    most = MOST_PICTURES if pictures else MOST_DRAWN
-    shown, names = shown_images(run, pictures, max(heatmap_limit, *(index or most)) + 1)
+    most = MOST_PICTURES if image else MOST_DRAWN
+    shown, names = shown_images(run, image, max(heatmap_limit, *(index or most)) + 1)
     index = index or most[: len(shown)]
-    check_index(index, len(shown), "there are pictures" if pictures else "the test split holds")
+    check_index(index, len(shown), "there are pictures" if image else "the test split holds")
     every = torch.arange(min(heatmap_limit, len(shown)))
     images = shown.batch(torch.cat([torch.tensor(index), every]), device=torch.device(run.device))
     paths = scan(images)
@@ -78,17 +78,17 @@ def draw(
     draws = run.model.config.predicts_pixels
     canvas = run.model.reconstructions(picked, path) if draws else None
     error = run.model.error_curve(picked, path)
-    suffix = "_own" if pictures else ""
+    suffix = "_own" if image else ""
     suffix += "" if order == "policy" else f"_{order.replace(':', '_')}"
     files = [
         run.directory / f"{name}{suffix}.{kind}"
         for name, kind in (("scanpaths", "png"), ("scanpaths", "gif"), ("fixations", "png"))
     ]
-    dataset = shown.name if pictures else run.dataset(shown)
+    dataset = shown.name if image else run.dataset(shown)
     result = Drawings(dataset=dataset, commit=git_commit(), iteration=run.iteration)
     options = {"index": index, "order": order, "heatmap_limit": heatmap_limit, **run.data_options}
-    if pictures:
-        options["pictures"] = list(map(str, pictures))
+    if image:
+        options["image"] = list(map(str, image))
     result.keep(files[0].with_suffix(".json"), options, files)
     with written_whole(files[0]) as sheet, written_whole(files[1]) as animation:
         scanpath_sheet(picked, path, canvas, run.model.grid, sheet, errors=error, labels=labels)

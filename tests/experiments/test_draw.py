@@ -31,7 +31,7 @@ def test_own_pictures_need_no_data_set(run: Run, tmp_path: Path) -> None:
     run.directory.mkdir()
     Image.new("RGB", (40, 30), "red").save(photos / "a.jpg")
     Image.new("L", (8, 9)).save(photos / "more" / "b.png")
-    files = draw(gone, pictures=[photos, photos / "a.jpg"])
+    files = draw(gone, image=[photos, photos / "a.jpg"])
     assert [file.name for file in files] == [
         "scanpaths_own.png", "scanpaths_own.gif", "fixations_own.png"
     ]  # fmt: skip
@@ -39,7 +39,7 @@ def test_own_pictures_need_no_data_set(run: Run, tmp_path: Path) -> None:
     assert said["dataset"] == "pictures"
     assert said["options"]["index"] == [0, 1, 2]
     with pytest.raises(ValueError, match=r"image 3 of --index does not exist.*pictures 0\.\.2"):
-        draw(gone, pictures=[photos, photos / "a.jpg"], index=(3,))
+        draw(gone, image=[photos, photos / "a.jpg"], index=(3,))
 
 
 def test_pictures_are_brought_to_what_a_model_reads(tmp_path: Path) -> None:
