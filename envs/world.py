@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, fields, replace
+from numbers import Integral
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -77,8 +78,11 @@ class World:
         size = trained.fixation_size if fixation_size is None else fixation_size
         fixations = Fixations.squares(loaded.grid, size)
         budget = trained.budget if budget is None else budget
-        if not 1 <= budget < len(fixations):
-            raise ValueError(f"budget must lie in 1..{len(fixations) - 1} fixations, got {budget}")
+        if not isinstance(budget, Integral) or not 1 <= budget < len(fixations):
+            raise ValueError(
+                f"budget must lie in 1..{len(fixations) - 1} fixations, a whole number, got "
+                f"{budget!r}"
+            )
         world = cls(loaded, images, None, fixations, budget)
         if isinstance(reward, str) and reward in REWARDS_OF_CLASSES:
             world = replace(world, probe=trained_probe(model, str(_device_of(loaded))))
