@@ -9,10 +9,10 @@ The public names are imported when they are first used: registering needs no tor
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import foveate.ids  # noqa: F401  # registers
+from foveate.lazy import importing
 
 if TYPE_CHECKING:
     from envs.episode import Episode
@@ -30,9 +30,4 @@ HOMES = {
 }
 """The module of each public name."""
 
-
-def __getattr__(name: str) -> Any:
-    """Import a public name."""
-    if name not in HOMES:
-        raise AttributeError(f"module 'envs' has no attribute {name!r}")
-    return getattr(importlib.import_module(HOMES[name]), name)
+__getattr__ = importing(__name__, HOMES)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from typing import SupportsFloat
 
 from jaxtyping import Float, Num
 from torch import Tensor
 
 from envs.recognition import RecognitionProbe
 from envs.rewards import Fixation, Reward, checked_reward, name_of, reward_with
+from foveate.finite import check_price
 from foveate.orders.saccades import check_saccade_cost
 
 
@@ -32,7 +31,7 @@ class Payment:
 
     def __post_init__(self) -> None:
         check_saccade_cost(self.saccade_cost)
-        check_revisit_penalty(self.revisit_penalty)
+        check_price("revisit_penalty", self.revisit_penalty)
 
     @classmethod
     def of(
@@ -55,10 +54,3 @@ class Payment:
         reward = checked_reward(self.name, self.reward, fixation)
         revisit = ~fixation.is_new.any(1)
         return reward - self.revisit_penalty * revisit - self.saccade_cost * saccade
-
-
-def check_revisit_penalty(penalty: object) -> float:
-    """Return a price of a revisit; raise ValueError unless it may be taken from rewards."""
-    if not isinstance(penalty, SupportsFloat) or not 0 <= float(penalty) < math.inf:
-        raise ValueError(f"revisit_penalty must be a finite number of at least 0, got {penalty!r}")
-    return float(penalty)

@@ -18,14 +18,13 @@ from envs.forms import ALL_OBSERVERS
 from envs.info import facts_of
 from envs.length import TellsItsLength, autoreset_named
 from envs.observations import points_of
-from envs.payment import check_revisit_penalty
 from envs.rendering import draw_episode
 from envs.rewards import REVISIT_PENALTY, Reward, name_of, reward_with_options
 from envs.starts import ResetOptions, Starts
 from envs.world import Data, World
 from foveate.choices import check_choice
 from foveate.data.decoding import ImageSize
-from foveate.finite import check_finite
+from foveate.finite import check_finite, check_price
 from foveate.model import AnyOrderTransformer
 from foveate.orders.saccades import check_saccade_cost
 
@@ -144,7 +143,7 @@ class ImageScanVectorEnv(TellsItsLength, VectorEnv[Observations, Any, NDArray[An
             raise ValueError(f"render_mode must be None or 'rgb_array', got {render_mode!r}")
         self.reward = reward_with_options(reward, reward_options)
         self.saccade_cost = check_saccade_cost(saccade_cost)
-        self.revisit_penalty = check_revisit_penalty(revisit_penalty)
+        self.revisit_penalty = check_price("revisit_penalty", revisit_penalty)
         self.world = World.of(
             model,
             data,

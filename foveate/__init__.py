@@ -6,8 +6,9 @@ torch.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from foveate.lazy import importing
 
 if TYPE_CHECKING:
     from foveate.checkpoint import load_model
@@ -43,9 +44,4 @@ HOMES = {
 }
 """The module of each public name."""
 
-
-def __getattr__(name: str) -> Any:
-    """Import a public name."""
-    if name not in HOMES:
-        raise AttributeError(f"module 'foveate' has no attribute {name!r}")
-    return getattr(importlib.import_module(HOMES[name]), name)
+__getattr__ = importing(__name__, HOMES)

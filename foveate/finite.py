@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
+from typing import SupportsFloat
 
 import torch
 from jaxtyping import Int, Num
@@ -88,3 +89,10 @@ def _numbers(
         return
     for key, value in items:
         yield from _numbers(value, (*place, str(key)))
+
+
+def check_price(name: str, price: object) -> float:
+    """Return what is taken from a reward; raise ValueError unless it is finite and at least 0."""
+    if not isinstance(price, SupportsFloat) or not 0 <= float(price) < math.inf:
+        raise ValueError(f"{name} must be a finite number of at least 0, got {price!r}")
+    return float(price)

@@ -13,7 +13,7 @@ class PaidErrors:
     """Area plus cost of one order: ``area + saccade_cost * length of its path / fixations``.
 
     It is what the reward ``auc`` takes for each fixation, without discount. All intervals are
-    bootstraps over images; None = of a single image.
+    bootstraps over images; None = of less than three.
     """
 
     area_and_cost: float
@@ -32,7 +32,7 @@ class PaidComparison:
     not_better_than: tuple[str, ...]
     """Controls that the policy fails to beat."""
     behind_rules: tuple[str, ...]
-    """Rules that learn nothing and are better than the policy."""
+    """Rules that do not learn where to look, and are better than the policy."""
     level_with_rules: tuple[str, ...]
     """Such rules that may be as good as the policy."""
 

@@ -6,21 +6,17 @@ and to or from a fixation of no patch have length 0.
 
 from __future__ import annotations
 
-import math
-from typing import SupportsFloat
-
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from foveate.finite import check_price
 from foveate.orders.paths import Grid
 
 
 def check_saccade_cost(cost: object) -> float:
     """Return a cost per patch of distance; raise ValueError unless it may be taken from rewards."""
-    if not isinstance(cost, SupportsFloat) or not 0 <= float(cost) < math.inf:
-        raise ValueError(f"saccade_cost must be a finite number of at least 0, got {cost!r}")
-    return float(cost)
+    return check_price("saccade_cost", cost)
 
 
 def centers_of(segments: Int[Tensor, "*B S"], grid: Grid) -> Float[Tensor, "*B 2"]:
