@@ -10,14 +10,16 @@ import torch
 from jaxtyping import Float, Int, Num
 from torch import Tensor
 
-from agents.baselines import GreedyOracleAgent, UncertaintyAgent
+from agents.baselines import GreedyOracleAgent
 from agents.policies import Agent
 from experiments.evaluation.compare_result import SHOWN
 from experiments.evaluation.curves import error_curves_of, predictions_of
 from experiments.evaluation.progress import Advance
 from experiments.evaluation.scanpaths import (
     AGENTS,
+    NEAR,
     Scanned,
+    check_near,
     first_fixations,
     make_agent,
     of_another_image,
@@ -34,8 +36,6 @@ ALWAYS = ("policy", "random", "best_fixed", "other_image")
 """What every comparison has: differences and signs of collapse need them."""
 ORACLES: dict[str, int | None] = {"oracle_16": 16, "oracle": None}
 """Greedy oracles by the patches that they try at every step; None = all."""
-NEAR = "uncertainty_near"
-"""The rule that knows what a saccade costs."""
 MOST_TRIED = 64
 """Patches of the largest grid on which the oracle over all of them runs without being asked for:
 its cost grows with their square."""
@@ -105,15 +105,10 @@ class Scanners:
             ValueError: there is no such order or agent, or ``uncertainty_near`` is named though
                 saccades cost nothing.
         """
-        if saccade_cost == 0 and NEAR in (*orders, *without):
-            raise ValueError(
-                f"{NEAR} is the rule that knows the cost of saccades, and this run has no saccade "
-                "cost; do not name it"
-            )
+        check_near((*orders, *without), saccade_cost)
         names = compared(orders, without, model.num_patches)
+        near = [NEAR] if saccade_cost > 0 and NEAR in names else []
         rules = [name for name in names if name in AGENTS]
-        knows_cost = saccade_cost > 0 and NEAR in names
-        near = {NEAR: UncertaintyAgent(saccade_cost)} if knows_cost else {}
         made_of_the_policy = ("policy", "best_fixed", "other_image")
         return cls(
             {
@@ -121,7 +116,7 @@ class Scanners:
                 for name in names
                 if name not in (*made_of_the_policy, *AGENTS, NEAR, *ORACLES)
             },
-            {**near, **{name: make_agent(name) for name in (*rules, *agents)}},
+            {name: make_agent(name, saccade_cost) for name in (*near, *rules, *agents)},
             {name: ORACLES[name] for name in names if name in ORACLES},
         )
 

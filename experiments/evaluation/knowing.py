@@ -93,6 +93,8 @@ def result_of(
         known=known_rows(runs),
         taught=taught_rows(runs) if RANDOM in runs else (),
         areas=area_rows(runs),
+        paid=area_rows(runs, lambda each: each.paid),
+        saccade_cost=run.saccade_cost,
         data=run.data,
         num_patches=run.model.num_patches,
         budget=run.budget,

@@ -24,6 +24,7 @@ from experiments.evaluation.recognition_result import titled
 from experiments.run_folder import git_commit
 from experiments.runs import Run
 from experiments.tables import written_whole
+from foveate.orders.saccades import path_length
 
 ABOUT = ("train_images", "notes", "commit")
 """What is kept beside the arrays."""
@@ -87,32 +88,51 @@ def ask(run: Run, asked: Asked) -> Measured:
     if not known.correct:
         why = "; ".join(dict.fromkeys(known.notes.values()))
         raise ValueError(f"{run.name} cannot be asked what it knows: {why}")
+    areas, costs = areas_of(run, asked)
     return Measured(
         correct={
             (each.order, each.after, titled(each.read_out, each.probe)): right
             for each, right in known.correct.items()
         },
-        areas=areas_of(run, asked),
+        areas=areas,
+        paid={order: areas[order] + cost for order, cost in costs.items()},
         train_images=known.train_images,
         notes=known.notes,
         commit=git_commit(),
     )
 
 
-def areas_of(run: Run, asked: Asked) -> dict[str, Float[np.ndarray, " R"]]:
-    """Measure the area under the error curve of each order on test images."""
+def areas_of(
+    run: Run, asked: Asked
+) -> tuple[dict[str, Float[np.ndarray, " R"]], dict[str, Float[np.ndarray, " R"]]]:
+    """Measure each order's area under the error curve on test images, and its saccades' cost.
+
+    The cost is ``saccade_cost * path length / fixations``, as the reward ``auc`` takes it, without
+    discount. There is none where saccades cost nothing, or the policy has another reward.
+    """
     makers, test = PathMakers.of(run, asked.orders), run.split("test", asked.area_limit)
     # Scans of training images are not needed here, but for those of two.
     few = run.split("train", 2)
     policy = makers.policy(few, test)
     paths = {order: makers.paths(order, few, test, policy).test for order in asked.orders}
     curves = error_curves_of(run.model, test.images, paths)
-    return {order: curve[:, 1:].mean(1) for order, curve in curves.items()}
+    areas = {order: curve[:, 1:].mean(1) for order, curve in curves.items()}
+    paid = run.config.policy
+    if paid is None or paid.saccade_cost == 0 or paid.reward != "auc":
+        return areas, {}
+    return areas, {
+        order: paid.saccade_cost * path_length(path, run.model.grid).cpu().numpy() / path.shape[1]
+        for order, path in paths.items()
+    }
 
 
 def keep(path: Path, question: str, found: Measured) -> None:
     """Write what a run knows as arrays, a row each, beside the question and the rows' names."""
-    names = {"correct": list(found.correct), "areas": list(found.areas)}
+    names = {
+        "correct": list(found.correct),
+        "areas": list(found.areas),
+        "paid": list(found.paid),
+    }
     about = {name: getattr(found, name) for name in ABOUT}
     with written_whole(path) as partial:
         np.savez_compressed(
@@ -122,6 +142,7 @@ def keep(path: Path, question: str, found: Measured) -> None:
             about=json.dumps(about),
             correct=np.stack(list(found.correct.values())),
             areas=np.stack(list(found.areas.values())),
+            **({"paid": np.stack(list(found.paid.values()))} if found.paid else {}),
         )
 
 
@@ -143,6 +164,7 @@ def read_kept(path: Path, question: str) -> Measured | None:
                 )
             }
             areas = dict(zip(names["areas"], arrays["areas"], strict=True))
+            paid = dict(zip(names["paid"], arrays["paid"], strict=True)) if "paid" in arrays else {}
     except (OSError, ValueError, KeyError, zipfile.BadZipFile):
         return None
-    return Measured(correct, areas, **about)
+    return Measured(correct, areas, paid, **about)

@@ -23,6 +23,10 @@ class KnowingResult(RunResult):
     taught: tuple[Taught, ...]
     """Empty in a study of seeing alone."""
     areas: tuple[Area, ...]
+    paid: tuple[Area, ...] = ()
+    """Areas plus the cost of saccades; empty where they cost nothing or the reward is another."""
+    saccade_cost: float = 0.0
+    """Per patch of distance."""
     data: str
     num_patches: int
     budget: int
@@ -121,12 +125,12 @@ class KnowingResult(RunResult):
                 verdict = in_words(taught, ("better", "worse"), "than the random one")
                 line += f"; the policy's model knows it {verdict}"
             lines.append(f"{line}.")
-        areas = {f"{row.order}'s": row.policy_minus for row in self.areas if row.model == POLICY}
-        # Of an error less is better.
-        lines.append(
-            "Reconstruction: the policy's area is "
-            f"{in_words(areas, ('lower', 'higher'), 'than', good=-1)}."
-        )
+        for of, rows in (("area", self.areas), ("area + cost of saccades", self.paid)):
+            areas = {f"{row.order}'s": row.policy_minus for row in rows if row.model == POLICY}
+            if areas:
+                # Of an error less is better.
+                verdict = in_words(areas, ("lower", "higher"), "than", good=-1)
+                lines.append(f"Reconstruction: the policy's {of} is {verdict}.")
         if len(self.seeds) == 1:
             lines.append(f"All of this is {self.intervals}.")
         return tuple(lines)
@@ -139,7 +143,12 @@ class KnowingResult(RunResult):
             for table in (self._accuracies(name), self._differences(name))
         ]
         crossed = [self.two_by_two()] if self.taught else []
-        return [self.summary(), *by_read_out, *crossed, self._areas()]
+        errors = [self._errors(self.areas, "area under the error curve")]
+        if self.paid:
+            errors.append(
+                self._errors(self.paid, f"area + {self.saccade_cost:g} x path length / fixations")
+            )
+        return [self.summary(), *by_read_out, *crossed, *errors]
 
     def _caption(self) -> str:
         warmup, iterations = self.iterations
@@ -232,16 +241,16 @@ class KnowingResult(RunResult):
             ),
         )
 
-    def _areas(self) -> Table:
+    def _errors(self, errors: tuple[Area, ...], measure: str) -> Table:
         return Table(
-            columns=("model, order", "area under the error curve", "policy minus"),
+            columns=("model, order", measure, "policy minus"),
             rows=tuple(
                 (
                     f"{row.model}, {row.order}",
                     with_interval(row.auc.mean, row.auc.ci95, 4),
                     "" if row.policy_minus is None else str(row.policy_minus),
                 )
-                for row in sorted(self.areas, key=lambda row: (row.model, row.auc.mean))
+                for row in sorted(errors, key=lambda row: (row.model, row.auc.mean))
             ),
             caption=f"Error of the reconstruction on {self.area_images} test images; lower is "
             "better.",

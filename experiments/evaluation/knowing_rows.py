@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Self, TypeVar
 
@@ -116,7 +116,10 @@ class Taught:
 
 @dataclass(frozen=True, kw_only=True)
 class Area:
-    """Area under the error curve of the reconstruction; lower is better."""
+    """Area under the error curve of the reconstruction, or that plus the cost of saccades.
+
+    Lower is better.
+    """
 
     model: str
     order: str
@@ -136,6 +139,8 @@ class Measured:
     """1 = classified correctly, 0 = not."""
     areas: Mapping[str, Float[np.ndarray, " R"]]
     """Area under the error curve of the first R test images, by order."""
+    paid: Mapping[str, Float[np.ndarray, " R"]] = field(default_factory=dict)
+    """The same areas plus what the saccades cost; empty where they cost nothing."""
     train_images: int = 0
     """Training images that the probes used."""
     notes: Mapping[str, str] = field(default_factory=dict)
@@ -185,11 +190,14 @@ def taught_rows(runs: Mapping[str, Sequence[Measured]]) -> tuple[Taught, ...]:
     )
 
 
-def area_rows(runs: Mapping[str, Sequence[Measured]]) -> tuple[Area, ...]:
-    """Return the areas under the error curve of each model's orders."""
+def area_rows(
+    runs: Mapping[str, Sequence[Measured]],
+    which: Callable[[Measured], Mapping[str, Float[np.ndarray, " R"]]] = lambda run: run.areas,
+) -> tuple[Area, ...]:
+    """Return the areas under the error curve of each model's orders, or other errors of a run."""
     rows = []
     for model, each in runs.items():
-        areas = by_seed([run.areas for run in each])
+        areas = by_seed([which(run) for run in each])
         rows += [
             Area(
                 model=model,

@@ -13,6 +13,7 @@ from torch import Tensor
 from experiments.evaluation.scanpaths import (
     AGENTS,
     MOST_OF_VALIDATION,
+    NEAR,
     first_fixations,
     make_agent,
     of_another_image,
@@ -54,7 +55,8 @@ class PathMakers:
         """Make the policy and what is asked for.
 
         Raises:
-            ValueError: there is no such order or agent.
+            ValueError: there is no such order or agent, or ``uncertainty_near`` is named though
+                saccades of this run cost nothing.
         """
         check_orders(names)
         alone = ["policy", *(name for name in names if name not in OF_THE_POLICY)]
@@ -101,7 +103,7 @@ class PathMakers:
 def check_orders(names: Iterable[str]) -> None:
     """Raise ValueError unless there are all these orders and agents; one's own are imported."""
     for name in names:
-        check_name("order", name, (*OF_THE_POLICY, *AGENTS, *ORDERINGS, *SEMANTIC))
+        check_name("order", name, (*OF_THE_POLICY, *AGENTS, NEAR, *ORDERINGS, *SEMANTIC))
         is_agent(name)
 
 
@@ -109,7 +111,7 @@ def scan_of(run: Run, name: str) -> Scan:
     """Return what scans images: the policy, an agent or an order."""
     model, budget, fixations = run.model, run.budget, run.fixations
     if name == "policy" or is_agent(name):
-        agent = run.agent if name == "policy" else make_agent(name)
+        agent = run.agent if name == "policy" else make_agent(name, run.saccade_cost)
         return lambda images: (
             scanned_in_chunks(agent, model, images, budget, fixations=fixations).order
         )
@@ -121,7 +123,7 @@ def scan_of(run: Run, name: str) -> Scan:
 def is_agent(name: str) -> bool:
     """Whether a name is an agent's: of a user's own, what is called without arguments makes one."""
     if ":" not in name:
-        return name in AGENTS
+        return name in (*AGENTS, NEAR)
     own: Callable[..., object] = lookup("order or agent", name, {})
     try:
         inspect.signature(own).bind()

@@ -29,6 +29,8 @@ AGENTS: dict[str, Callable[[], Agent]] = {
     "uncertainty": UncertaintyAgent,
 }
 """Agents that are compared with the policy, beside the oracles."""
+NEAR = "uncertainty_near"
+"""The rule that knows what a saccade costs."""
 MAX_PREDICTIONS = 200_000
 """Patches predicted in one pass."""
 MEMORY = 10**9
@@ -112,14 +114,35 @@ def first_fixations(
     return fixations.scanpath(fixations.earliest(rank).argsort(dim=1, stable=True)[:, :budget])
 
 
-def make_agent(name: str) -> Agent:
-    """Make an agent of AGENTS, or one of the user's own, ``MODULE:NAME``."""
+def make_agent(name: str, saccade_cost: float = 0.0) -> Agent:
+    """Make an agent of AGENTS, ``uncertainty_near``, or one of the user's own, ``MODULE:NAME``.
+
+    Args:
+        name: of the agent.
+        saccade_cost: what ``uncertainty_near`` subtracts per patch of distance.
+
+    Raises:
+        ValueError: the user's own cannot be made, or ``uncertainty_near`` is named though saccades
+            cost nothing.
+    """
+    if name == NEAR:
+        check_near((name,), saccade_cost)
+        return UncertaintyAgent(saccade_cost)
     make = lookup("agent", name, AGENTS)
     with blaming("agent", name, ", called without arguments"):
         agent = make()
     if not callable(agent):
         raise ValueError(f"agent {name!r} must return a function of episodes, got {told(agent)}")
     return OwnAgent(name, agent) if ":" in name else agent
+
+
+def check_near(names: Iterable[str], saccade_cost: float) -> None:
+    """Raise ValueError if ``uncertainty_near`` is named though saccades cost nothing."""
+    if saccade_cost == 0 and NEAR in names:
+        raise ValueError(
+            f"{NEAR} is the rule that knows the cost of saccades, and this run has no saccade "
+            "cost; do not name it"
+        )
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import torch
 
 from experiments.evaluation.intervals import crossed_interval, seed_interval
 from experiments.evaluation.knowing import check_same_model
-from experiments.evaluation.knowing_measure import keep, question_of, read_kept
+from experiments.evaluation.knowing_measure import areas_of, keep, question_of, read_kept
 from experiments.evaluation.knowing_plan import Plan, usual_fixations
 from experiments.evaluation.knowing_result import KnowingResult
 from experiments.evaluation.knowing_rows import (
@@ -23,8 +23,9 @@ from experiments.evaluation.knowing_rows import (
     taught_rows,
 )
 from experiments.evaluation.recognition_asking import REFERENCES
+from experiments.evaluation.recognition_paths import scan_of
 from experiments.knowing import KnowingConfig, main, read_arguments
-from experiments.runs import load_run
+from experiments.runs import Run, load_run
 from experiments.training.config import TrainConfig
 from experiments.training.presets import PRESETS
 
@@ -103,6 +104,8 @@ def result_of(runs: dict[str, list[Measured]]) -> KnowingResult:
         train_images=100,
         test_images=NUM_IMAGES,
         area_images=NUM_IMAGES,
+        paid=area_rows(runs, lambda run: run.paid),
+        saccade_cost=0.02,
         threads=1,
         commit="0123456789abcdef",
     )
@@ -189,13 +192,47 @@ def test_what_was_kept_answers_the_same_question_only(tmp_path: Path) -> None:
     again = read_kept(path, "asked")
     assert again is not None
     assert (again.train_images, again.notes, again.commit) == (0, {}, "unknown")
+    assert again.paid == {}, "saccades cost nothing"
     for kept, now in ((found.correct, again.correct), (found.areas, again.areas)):
         assert list(kept) == list(now)
         for key, values in kept.items():
             np.testing.assert_array_equal(values, now[key])
+    keep(path, "asked", replace(found, paid={"policy": np.ones(2)}))
+    assert read_kept(path, "asked").paid["policy"].tolist() == [1, 1]
     assert read_kept(path, "asked otherwise") is None
     path.write_bytes(path.read_bytes()[:100])
     assert read_kept(path, "asked") is None, "damaged: measured anew"
+
+
+# --- saccades that cost something
+
+
+def test_errors_are_judged_with_what_saccades_cost_too() -> None:
+    runs = planted(0.1)
+    for each in runs.values():
+        # A short way and a small error may be worse than no way and a larger one.
+        each[:] = [
+            replace(run, paid={"policy": run.areas["policy"] + 0.2, "random": run.areas["random"]})
+            for run in each
+        ]
+    result = result_of(runs)
+    *_, area, paid = result.verdicts()
+    assert area == "Reconstruction: the policy's area is lower than random's."
+    assert paid == "Reconstruction: the policy's area + cost of saccades is HIGHER than random's."
+    assert "area + 0.02 x path length / fixations" in result.to_text()
+
+
+def test_a_saccade_costs_its_distance(run: Run) -> None:
+    asked = KnowingConfig(orders=("policy", "random", "raster"), area_limit=4).asked(3)
+    assert areas_of(run, asked)[1] == {}
+    priced = replace(run, config=run.config.replace(saccade_cost=0.5))
+    _, costs = areas_of(priced, asked)
+    # Three patches side by side: two saccades of length 1, over three fixations.
+    np.testing.assert_allclose(costs["raster"], 0.5 * 2 / 3)
+    near = scan_of(priced, "uncertainty_near")(run.split("test", 4).images)
+    assert near.shape == (4, 3)
+    with pytest.raises(ValueError, match="this run has no saccade cost"):
+        scan_of(run, "uncertainty_near")
 
 
 # --- runs of a seed
