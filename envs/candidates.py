@@ -103,6 +103,8 @@ class Candidates:
 
     def of_predicted(self, unseen: Bool[Tensor, "B N"]) -> Bool[Tensor, "B Q"]:
         """Which predicted patches are unseen (False at the padding)."""
+        if self.are_all:
+            return unseen
         return unseen.gather(1, self.positions) & (self.predicted >= 0)
 
     def distance(self, newest: Int[Tensor, "B S"], grid: Grid) -> Float[Tensor, "B K"]:
@@ -117,15 +119,20 @@ class Candidates:
         *,
         content_state: Float[Tensor, "B D"],
         remaining: Float[Tensor, "B"],
-        distance: Float[Tensor, "B K"],
+        distance: Float[Tensor, "B K"] | None,
         initial_log_error: Float[Tensor, "B"],
         num_left: Num[Tensor, "B"],
     ) -> Observation:
-        """Return what a policy sees, from a prediction of the predicted patches."""
+        """Return what a policy sees, from a prediction of the predicted patches.
+
+        Without distances it is not told what it may expect to gain either.
+        """
         log_error, states = expected_log_error(prediction), prediction.states
         selectable = self.of_predicted(unseen)
         if not self.fixations.is_single:
             states, log_error, selectable = self._pooled(states, log_error, selectable)
+        if distance is None:
+            return Observation(states, content_state, log_error, selectable, remaining)
         share = (log_error - initial_log_error.unsqueeze(1)).exp()
         gain = share * num_left.unsqueeze(1)
         return Observation(states, content_state, log_error, selectable, remaining, distance, gain)

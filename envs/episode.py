@@ -7,12 +7,11 @@ reward compares the error of what is unseen before and after it, as the model's 
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from envs.candidates import Candidates, Observation, expected_log_error
-from envs.opening import check_opening
+from envs.opening import check_opening, noted
 from envs.payment import Payment
 from envs.recognition import RecognitionProbe, labels_of
 from envs.rewards import REVISIT_PENALTY, Fixation, Knowledge, Reward
@@ -21,7 +20,7 @@ from foveate.model import AnyOrderTransformer
 from foveate.model.decoder import Prediction
 from foveate.model.encoder import take
 from foveate.model.scanning import Scan
-from foveate.orders.saccades import centers_of, distances
+from foveate.orders.saccades import saccades
 from foveate.orders.segments import Fixations, patches_in
 
 
@@ -92,6 +91,7 @@ class Episode:
         self.initial_error = self._look_at_all(prediction)
         self.initial_log_error = expected_log_error(prediction).logsumexp(1)
         self.error = torch.ones_like(self.initial_error)
+        self.known = self._knowledge()
 
     opened: Int[Tensor, "B T S"]
     """Patches opened at each step, of a segment the new ones alone; -1 = not yet, or padding."""
@@ -108,6 +108,8 @@ class Episode:
     estimate where candidates are drawn."""
     initial_log_error: Float[Tensor, "B"]
     """The target's loss of all patches that was expected before the first fixation, log."""
+    known: Knowledge
+    """What is known after the last fixation."""
     choices: Candidates
     """Fixations among which the next one is chosen, and the patches that are predicted."""
     patch_errors: Float[Tensor, "B Q"]
@@ -135,6 +137,11 @@ class Episode:
         """Whether a row's budget is spent."""
         return self.num_steps >= self.budget
 
+    @property
+    def remaining(self) -> Float[Tensor, "B"]:
+        """Share of the budget that is left, 1 to 0."""
+        return 1 - self.num_steps / self.budget
+
     def of_fixations(self, of_patches: Float[Tensor, "B N"]) -> Float[Tensor, "B A"]:
         """Sum a value over the unseen patches that each fixation would open."""
         return self.fixations.sum(of_patches * self.unseen)
@@ -147,20 +154,22 @@ class Episode:
         """Return the patch, or the segment, of each row's chosen candidate."""
         return self.opens(self.candidates.gather(1, choice.unsqueeze(1)).squeeze(1))
 
-    def observe(self) -> Observation:
-        """Return what the policy sees now."""
+    def observe(self, *, ways: bool = True) -> Observation:
+        """Return what the policy sees now; without ``ways`` no distance and no expected gain."""
         return self.choices.observe(
             self.prediction,
             self.unseen,
             content_state=self.scan.content,
-            remaining=1 - self.num_steps / self.budget,
-            distance=self.choices.distance(self.newest, self.scan.model.grid),
+            remaining=self.remaining,
+            distance=self.choices.distance(self.newest, self.scan.model.grid) if ways else None,
             initial_log_error=self.initial_log_error,
             num_left=self.budget - self.num_steps,
         )
 
     def remaining_error(self) -> Float[Tensor, "B"]:
         """Error summed over the unseen patches, as far as the predicted ones tell."""
+        if self.choices.are_all:
+            return self.patch_errors.sum(1)
         number = self.choices.of_predicted(self.unseen).sum(1).clamp_min(1)
         return self.patch_errors.sum(1) * (self.unseen.sum(1) / number)
 
@@ -188,19 +197,22 @@ class Episode:
         if not all_new:
             among = None if self.num_candidates is None else self.choices.predicted
             check_opening(patches, self.unseen.shape[1], self.done, self.budget, among)
-        known_before = self._knowledge()
-        grid = self.scan.model.grid
-        saccade = distances(centers_of(self.newest, grid), centers_of(patches, grid))
+        known_before = self.known
+        way = self.newest, patches, self.scan.model.grid
+        saccade = saccades(*way) if self.payment.saccade_cost else None
         place = patches.clamp_min(0)
         new = (patches >= 0) & self.unseen.gather(1, place)
-        self._record(patches, new)
+        self.newest = patches
+        self.opened = noted(self.opened, self.num_steps, patches, new)
+        self.num_steps = self.num_steps + 1
         self.unseen = self.unseen & ~patches_in(patches, self.unseen.shape[1])
         self._reveal(place, new, all_new)
         self._predict()
         self.error = self.remaining_error() / self.initial_error
+        self.known = self._knowledge()
         fixation = Fixation(
             known_before=known_before,
-            known_after=self._knowledge(),
+            known_after=self.known,
             patches=patches,
             is_new=new,
             initial_error=self.initial_error,
@@ -239,20 +251,7 @@ class Episode:
         self.initial_error = torch.where(rows, initial[0], self.initial_error)
         self.initial_log_error = torch.where(rows, initial[1], self.initial_log_error)
         self.error = self.error.masked_fill(rows, 1.0)
-
-    # --- parts of a step
-
-    def _record(self, patches: Int[Tensor, "B K"], new: Bool[Tensor, "B K"]) -> None:
-        """Note what was opened at this step."""
-        self.newest = patches
-        if patches.shape[1] > 1:
-            patches = patches.masked_fill(~new, -1)
-        missing = patches.shape[1] - self.opened.shape[2]
-        self.opened = F.pad(self.opened, (0, max(0, missing)), value=-1)
-        patches = F.pad(patches, (0, max(0, -missing)), value=-1)
-        rows = torch.arange(len(patches), device=patches.device)
-        self.opened = self.opened.index_put((rows, self.num_steps), patches)
-        self.num_steps = self.num_steps + 1
+        self.known = self._knowledge()
 
     def _reveal(self, place: Int[Tensor, "B K"], new: Bool[Tensor, "B K"], all_new: bool) -> None:
         """Let the model see the new patches."""

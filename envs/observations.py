@@ -74,7 +74,7 @@ class LatentObserver:
 
     def __call__(self, episode: Episode) -> dict[str, NDArray[Any]]:
         """Return one observation per row."""
-        seen = episode.observe()
+        seen = episode.observe(ways="distance" in self.space.spaces)
         told = {
             "query_states": seen.query_states,
             "content_state": seen.content_state,
@@ -84,11 +84,7 @@ class LatentObserver:
             "distance": seen.distance,
             "expected_gain": seen.expected_gain,
         }
-        return {
-            name: to_numpy(values)
-            for name, values in told.items()
-            if values is not None and name in self.space.spaces
-        }
+        return {name: to_numpy(values) for name, values in told.items() if values is not None}
 
 
 class CanvasObserver:
@@ -151,7 +147,7 @@ class RetinaObserver:
 
     def __call__(self, episode: Episode) -> dict[str, NDArray[Any]]:
         """Return one observation per row."""
-        model, seen = episode.scan.model, episode.observe()
+        model = episode.scan.model
         gaze = gaze_points(episode)
         height, width = model.config.image_size
         size_px = torch.tensor([width, height], device=gaze.device)
@@ -173,8 +169,8 @@ class RetinaObserver:
         return {
             "retina": to_bytes(torch.cat(levels, 1) + UNSEEN_GRAY),
             "gaze": to_numpy(gaze),
-            "selectable": to_numpy(seen.selectable.to(torch.int8)),
-            "remaining": to_numpy(seen.remaining.unsqueeze(1)),
+            "selectable": to_numpy(episode.selectable.to(torch.int8)),
+            "remaining": to_numpy(episode.remaining.unsqueeze(1)),
         }
 
 

@@ -1,8 +1,9 @@
-"""What a step of an episode may open."""
+"""What a step of an episode may open, and the note of what it opened."""
 
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Int
 from torch import Tensor
 
@@ -43,10 +44,26 @@ def check_opening(
         raise ValueError(
             f"a patch must lie in 0..{num_patches - 1}; row {row} opens {patches[row].tolist()}"
         )
-    if (repeat := first_repeat(patches)) is not None:
+    if patches.shape[1] > 1 and (repeat := first_repeat(patches)) is not None:
         row = repeat[0]
         raise ValueError(f"row {row} opens a patch twice at once: {patches[row].tolist()}")
     if among is not None:
         is_decoded = (among.unsqueeze(2) == patches.unsqueeze(1)).any(1)
         if not bool((is_decoded | (patches < 0)).all()):
             raise ValueError("with num_candidates the next patch must be one of the candidates")
+
+
+def noted(
+    opened: Int[Tensor, "B T S"],
+    num_steps: Int[Tensor, "B"],
+    patches: Int[Tensor, "B K"],
+    new: Bool[Tensor, "B K"],
+) -> Int[Tensor, "B T Z"]:
+    """Return the patches of each step with those of one more, of a segment the new ones alone."""
+    if patches.shape[1] > 1:
+        patches = patches.masked_fill(~new, -1)
+    if missing := patches.shape[1] - opened.shape[2]:
+        opened = F.pad(opened, (0, max(0, missing)), value=-1)
+        patches = F.pad(patches, (0, max(0, -missing)), value=-1)
+    rows = torch.arange(len(patches), device=patches.device)
+    return opened.index_put((rows, num_steps), patches)

@@ -44,13 +44,14 @@ class Payment:
         """Pay a reward by name, or one's own, that has the probe which it may need."""
         return cls(name_of(reward), reward_with(reward, probe), revisit_penalty, saccade_cost)
 
-    def __call__(self, fixation: Fixation, saccade: Float[Tensor, "B"]) -> Num[Tensor, "B"]:
+    def __call__(self, fixation: Fixation, saccade: Float[Tensor, "B"] | None) -> Num[Tensor, "B"]:
         """Return what each row is paid.
 
         Args:
             fixation: what was looked at.
-            saccade: length of the way to it, patches.
+            saccade: length of the way to it, patches; None = it costs nothing.
         """
         reward = checked_reward(self.name, self.reward, fixation)
         revisit = ~fixation.is_new.any(1)
-        return reward - self.revisit_penalty * revisit - self.saccade_cost * saccade
+        paid = reward - self.revisit_penalty * revisit
+        return paid if saccade is None else paid - self.saccade_cost * saccade

@@ -222,18 +222,19 @@ class ImageScanVectorEnv(TellsItsLength, VectorEnv[Observations, Any, NDArray[An
         begins = self.has_ended if self.autoreset == "next_step" else nothing
         if begins.all():
             self._begin(begins)
-            paid = np.zeros(self.num_envs)
-            return self._observe(), paid, nothing, nothing.copy(), self._info()
+            return self._observe(), np.zeros(self.num_envs), nothing, nothing.copy(), self._info()
         if begins.any():
             # All rows step at once: those that only begin now look at their old image once more.
             again = torch.from_numpy(begins).to(episode.images.device)
             episode.restart(again, episode.images[again], episode.labels[again])
         before = episode.error.double().cpu().numpy()
         reward = episode.step(self._patches(checked))
-        index = torch.from_numpy(self.index)
-        check_finite(f"the reward {name_of(self.reward)!r}", reward, index, cause="reward")
+        paid = reward.double().cpu().numpy()
+        if not np.isfinite(paid).all():
+            what, index = f"the reward {name_of(self.reward)!r}", torch.from_numpy(self.index)
+            check_finite(what, reward, index, cause="reward")
         self.error_before = before
-        rewards = np.where(begins, 0.0, reward.double().cpu().numpy())
+        rewards = np.where(begins, 0.0, paid)
         terminated = episode.done.cpu().numpy() & ~begins
         is_too_long = (episode.num_steps >= (self.max_episode_steps or self.budget)).cpu().numpy()
         truncated = is_too_long & ~terminated & ~begins

@@ -33,6 +33,7 @@ USED_BY = {
     "batch_size": ("train",),
     "presets": ("rollout",),
     "data": ("data",),
+    "profile": ("env",),
     "device": ("device",),
 }
 """Benchmarks that an option is for."""
@@ -60,6 +61,8 @@ class BenchConfig:
     """Parquet or tar shards to stream (data)."""
     device: str = "cuda"
     """Torch device (device)."""
+    profile: int = 0
+    """Functions of a profile of single steps to list; 0 = none (env)."""
     repeats: int = 5
     """Times that every contender is measured."""
     out: Path | None = None
@@ -85,6 +88,8 @@ class BenchConfig:
                 raise ValueError(
                     f"{option.name} has no effect on the benchmark {self.what!r}; leave it out"
                 )
+        if self.profile < 0:
+            raise ValueError(f"profile must be at least 0, got {self.profile}")
         if self.path.is_dir():
             raise ValueError(f"out must be a file, {self.path} is a folder")
         if self.what == "data" and self.data is None:

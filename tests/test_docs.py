@@ -30,7 +30,16 @@ SOURCES = [
 NAMED = {
     *("orders", "linear", "knn", "knn_10", "sgd", "attentive", "finetune", "agents", "decodings"),
     *("points", "steps_per_s", "vector_over_dummy_env_steps", "vector_over_uncached", "curves"),
-    *("options", "parameters", "fixations", "controls", "label_shares"),
+    *(
+        "options",
+        "parameters",
+        "fixations",
+        "controls",
+        "label_shares",
+        "versions",
+        "libraries",
+        "steps_per_cpu_s",
+    ),
 }
 """Keys whose content is keyed by names of orders, layers and the like."""
 

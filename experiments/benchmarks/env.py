@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import cProfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -31,6 +34,11 @@ class BenchEnvResult(Result):
     vector_over_dummy_env_steps: dict[str, float]
     """Ratio of speeds, by the number of environments."""
     vector_over_uncached: dict[str, float]
+    steps_per_cpu_s: Mapping[str, float] = field(default_factory=dict)
+    """Steps per second of this process's CPU time, resets included: of a single environment, and
+    of the batch of the fewest rows; results of before have none."""
+    profile: tuple[tuple[str, float, int], ...] = ()
+    """Functions in which single steps spend most time: share of all, and calls per step."""
     budget: int
     num_patches: int
     threads: int
@@ -61,16 +69,29 @@ class BenchEnvResult(Result):
                         for name, ratio in ratios.items()
                     ),
                 ),
-            )
+            ),
+            *self._of_cpu_time(),
         ]
 
+    def _of_cpu_time(self) -> list[Table]:
+        speeds = tuple((name, f"{speed:.0f}") for name, speed in self.steps_per_cpu_s.items())
+        shares = tuple((name, f"{share:.1%}", str(calls)) for name, share, calls in self.profile)
+        tables = [
+            Table(("environment steps per CPU second, resets included", "steps"), speeds),
+            Table(("where single steps spend their time", "share", "calls per step"), shares),
+        ]
+        return [table for table in tables if table.rows]
 
-def bench_env(rows: tuple[int, ...] = (64, 256), *, repeats: int = 5) -> BenchEnvResult:
+
+def bench_env(
+    rows: tuple[int, ...] = (64, 256), *, repeats: int = 5, profile: int = 0
+) -> BenchEnvResult:
     """Measure environment steps per second on one episode of the default world.
 
     Args:
         rows: numbers of environments.
         repeats: times that every contender is measured.
+        profile: functions of a profile of single steps; 0 = none.
     """
     vector = envs.ImageScanVectorEnv(max(rows), limit=1000)
     model, images, budget = vector.model, vector.images, vector.budget
@@ -93,8 +114,17 @@ def bench_env(rows: tuple[int, ...] = (64, 256), *, repeats: int = 5) -> BenchEn
     def vector_over(name: str) -> dict[str, float]:
         return {count: speed["vector"] / speed[name] for count, speed in steps_per_s.items()}
 
+    least = min(rows)
+    single = single_episode(model, images, random_orders(model, 1, budget))
+    batch = vector_episode(model, images, random_orders(model, least, budget))
+    taken = alternate({"single": single, "vector": batch}, 4 * repeats, time.process_time)
     return BenchEnvResult(
         steps_per_s=steps_per_s,
+        steps_per_cpu_s={
+            "single environment": budget / taken["single"],
+            f"batch of {least}": least * budget / taken["vector"],
+        },
+        profile=profiled(single, budget, profile),
         vector_over_dummy_env_steps=vector_over("dummy_vec_env"),
         vector_over_uncached=vector_over("uncached"),
         budget=budget,
@@ -125,6 +155,44 @@ def vector_episode(
             env.step(actions[:, step])
 
     return episode
+
+
+def single_episode(
+    model: AnyOrderTransformer, images: ImageSet, order: torch.Tensor
+) -> Callable[[], None]:
+    """Return one episode of a single environment, reset included."""
+    env = envs.ImageScanEnv(model=model, data=images, budget=order.shape[1])
+    env.reset(seed=0)
+
+    def episode() -> None:
+        env.reset()
+        for patch in order[0].tolist():
+            env.step(patch)
+
+    return episode
+
+
+def profiled(
+    episode: Callable[[], None], num_steps: int, number: int, episodes: int = 20
+) -> tuple[tuple[str, float, int], ...]:
+    """Return the functions that take most time by themselves, with share and calls per step."""
+    if not number:
+        return ()
+    profile = cProfile.Profile()
+    for _ in range(episodes):
+        profile.runcall(episode)
+    entries = sorted(profile.getstats(), key=lambda each: -each.inlinetime)
+    total = sum(each.inlinetime for each in entries)
+    return tuple(
+        (
+            each.code
+            if isinstance(each.code, str)
+            else f"{Path(each.code.co_filename).stem}: {each.code.co_qualname}",
+            each.inlinetime / total,
+            round(each.callcount / (episodes * num_steps)),
+        )
+        for each in entries[:number]
+    )
 
 
 def adapter_episode(

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from experiments.benchmarks.env import BenchEnvResult
 from experiments.benchmarks.timing import BenchResult
+from experiments.evaluation.clients import ClientsResult
 from experiments.evaluation.compare_result import Comparison, training_facts
 from experiments.evaluation.decode import DecodeResult
 from experiments.evaluation.knowing_result import KnowingResult
@@ -29,6 +30,7 @@ RESULTS: dict[str, type[Result]] = {
         ReadResult,
         TortureResult,
         KnowingResult,
+        ClientsResult,
     )
 }
 """Results of studies and benchmarks by the ``kind`` that their files name."""

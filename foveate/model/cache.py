@@ -13,57 +13,64 @@ from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor
 
 
-@dataclass
-class KeyValueCache:
-    """Keys and values of one attention layer, written in place as tokens arrive.
-
-    keys, values: (B, num_heads, capacity, head_width).
-    """
-
-    keys: Float[Tensor, "B H L K"]
-    values: Float[Tensor, "B H L K"]
-
-    @classmethod
-    def empty(cls, like: Float[Tensor, "B H S K"], capacity: int) -> KeyValueCache:
-        """Allocate room for ``capacity`` tokens shaped as those in ``like``."""
-        shape = (like.shape[0], like.shape[1], capacity, like.shape[3])
-        # Zeros, not whatever lies in memory: a masked NaN is still a NaN after the softmax.
-        return cls(like.new_zeros(shape), like.new_zeros(shape))
-
-    def write(
-        self,
-        place: Int[Tensor, "B S"],
-        keys: Float[Tensor, "B H S K"],
-        values: Float[Tensor, "B H S K"],
-    ) -> None:
-        """Write S tokens per row, each at its own place."""
-        rows = torch.arange(len(place), device=place.device).unsqueeze(1)
-        self.keys[rows, :, place] = keys.transpose(1, 2)
-        self.values[rows, :, place] = values.transpose(1, 2)
-
-    def first(self, length: int) -> tuple[Float[Tensor, "B H S K"], Float[Tensor, "B H S K"]]:
-        """Return the keys and values at the first ``length`` places."""
-        return self.keys[:, :, :length], self.values[:, :, :length]
-
-    def resized(self, capacity: int) -> KeyValueCache:
-        """Return this with room for ``capacity`` tokens; those that it holds stay."""
-        more = capacity - self.keys.shape[2]
-        return KeyValueCache(F.pad(self.keys, (0, 0, 0, more)), F.pad(self.values, (0, 0, 0, more)))
-
-    def take(self, rows: Int[Tensor, "R"]) -> KeyValueCache:
-        """Return an independent cache of the chosen rows; one may be chosen several times."""
-        return KeyValueCache(self.keys.index_select(0, rows), self.values.index_select(0, rows))
-
-
 @dataclass(frozen=True)
 class CachePlace:
     """Where new tokens are written, and what they and all later queries may attend to."""
 
-    place: Int[Tensor, "B S"]
     length: int
     """Filled places of the longest row, the new tokens included."""
-    may_attend: Bool[Tensor, "B 1 1 L"] | None
+    place: Int[Tensor, "B S"] | None = None
+    """Place of each new token; None = in all rows the last of the first ``length``."""
+    may_attend: Bool[Tensor, "B 1 1 L"] | None = None
     """Which of the first places hold a token of the row (True = may attend); None = all do."""
+    is_causal: bool = False
+    """Whether a new token attends to no new one behind it, in caches that are empty."""
+
+    def take(self, rows: Int[Tensor, "R"]) -> CachePlace:
+        """Return the places of the chosen rows."""
+        place, mask = (
+            None if part is None else part[rows] for part in (self.place, self.may_attend)
+        )
+        return CachePlace(self.length, place, mask)
+
+
+@dataclass
+class KeyValueCache:
+    """Keys and values of one attention layer, written in place as tokens arrive."""
+
+    pairs: Float[Tensor, "2 B H L K"]
+    """Keys, then values, at each of L places."""
+
+    @classmethod
+    def empty(cls, like: Float[Tensor, "B S D"], num_heads: int, capacity: int) -> KeyValueCache:
+        """Allocate room for ``capacity`` tokens shaped as those in ``like``."""
+        shape = (2, len(like), num_heads, capacity, like.shape[2] // num_heads)
+        # Zeros, not whatever lies in memory: a masked NaN is still a NaN after the softmax.
+        return cls(like.new_zeros(shape))
+
+    def write(self, at: CachePlace, pairs: Float[Tensor, "2 B H S K"]) -> None:
+        """Write keys and values of S tokens per row, each at its own place."""
+        if at.place is None:
+            self.pairs[:, :, :, at.length - pairs.shape[3] : at.length] = pairs
+        else:
+            rows = torch.arange(len(at.place), device=at.place.device).unsqueeze(1)
+            self.pairs[:, rows, :, at.place] = pairs.permute(1, 3, 0, 2, 4)
+
+    def first(
+        self, length: int, rows: slice | None = None
+    ) -> tuple[Float[Tensor, "B H S K"], Float[Tensor, "B H S K"]]:
+        """Return the keys and values at the first ``length`` places; of all rows, or some."""
+        pairs = self.pairs if rows is None else self.pairs[:, rows]
+        keys, values = pairs[:, :, :, :length].unbind(0)
+        return keys, values
+
+    def resized(self, capacity: int) -> KeyValueCache:
+        """Return this with room for ``capacity`` tokens; those that it holds stay."""
+        return KeyValueCache(F.pad(self.pairs, (0, 0, 0, capacity - self.pairs.shape[3])))
+
+    def take(self, rows: Int[Tensor, "R"]) -> KeyValueCache:
+        """Return an independent cache of the chosen rows; one may be chosen several times."""
+        return KeyValueCache(self.pairs.index_select(1, rows))
 
 
 def self_attention(block: Block) -> Attention:
@@ -71,60 +78,9 @@ def self_attention(block: Block) -> Attention:
     return cast(Attention, block.attn)
 
 
-def self_keys_values(
-    block: Block, tokens: Float[Tensor, "B S D"]
-) -> tuple[Float[Tensor, "B H S K"], Float[Tensor, "B H S K"], Float[Tensor, "B H S K"]]:
-    """Project tokens to the queries, keys and values of a timm block's self-attention."""
-    attn = self_attention(block)
-    qkv = attn.qkv(block.norm1(tokens)).unflatten(-1, (3, attn.num_heads, attn.head_dim))
-    queries, keys, values = qkv.permute(2, 0, 3, 1, 4).unbind(0)
-    return attn.q_norm(queries), attn.k_norm(keys), values
-
-
-def append_to_block(
-    block: Block, tokens: Float[Tensor, "B S D"], cache: KeyValueCache, at: CachePlace
-) -> Float[Tensor, "B S D"]:
-    """Run a timm block on new tokens that attend to one another and to all that the cache holds.
-
-    Tokens that must not see one another come one at a time: torch aligns ``is_causal`` with the top
-    left corner, which is wrong with a cache.
-    """
-    queries, keys, values = self_keys_values(block, tokens)
-    cache.write(at.place, keys, values)
-    attended = F.scaled_dot_product_attention(
-        queries, *cache.first(at.length), attn_mask=at.may_attend
-    )
-    tokens = tokens + block.ls1(self_attention(block).proj(attended.transpose(1, 2).flatten(2)))
-    return tokens + block.ls2(block.mlp(block.norm2(tokens)))
-
-
 def empty_caches(
     encoder: VisionTransformer, like: Float[Tensor, "B S D"], capacity: int
 ) -> list[KeyValueCache]:
     """Make room in every block for ``capacity`` tokens of each row in ``like``."""
     blocks = cast("list[Block]", list(encoder.blocks))
-    return [
-        KeyValueCache.empty(
-            like.unflatten(-1, (self_attention(block).num_heads, -1)).transpose(1, 2), capacity
-        )
-        for block in blocks
-    ]
-
-
-def append_to_encoder(
-    encoder: VisionTransformer,
-    tokens: Float[Tensor, "B K D"],
-    caches: list[KeyValueCache],
-    at: CachePlace,
-) -> tuple[Float[Tensor, "B K D"], ...]:
-    """Run all blocks on new tokens behind those in the caches, and return their outputs.
-
-    The new tokens attend to one another and to all that stands there; the last outputs are
-    normalized.
-    """
-    layers = []
-    for block, cache in zip(cast("list[Block]", list(encoder.blocks)), caches, strict=True):
-        tokens = append_to_block(block, tokens, cache, at)
-        layers.append(tokens)
-    layers[-1] = encoder.norm(tokens)
-    return tuple(layers)
+    return [KeyValueCache.empty(like, self_attention(each).num_heads, capacity) for each in blocks]

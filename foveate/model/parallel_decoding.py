@@ -19,7 +19,8 @@ from jaxtyping import Bool, Float, Int
 from scipy.optimize import approx_fprime
 from torch import Tensor
 
-from foveate.model.cache import CachePlace, append_to_encoder, empty_caches
+from foveate.model.cache import CachePlace, empty_caches
+from foveate.model.stepping import Encoding
 from foveate.model.transformer import AnyOrderTransformer
 from foveate.sampling import gumbel, sample
 
@@ -185,14 +186,13 @@ class CachedStream:
         self.newest, _ = model.embed(images)
         capacity = model.num_always + model.num_patches
         self.caches = empty_caches(model.encoder, self.newest, capacity)
+        self.encoding = Encoding.of(model.encoder)
 
     def predict(self, following: Int[Tensor, "B"]) -> Float[Tensor, "B T"]:
         """Predict a patch from what has been read so far."""
         token = self.newest + self.model.next_position[following].unsqueeze(1)
-        place = torch.full((len(token), 1), self.length, device=token.device)
         self.length += 1
-        at = CachePlace(place, self.length, None)
-        layers = append_to_encoder(self.model.encoder, token, self.caches, at)
+        layers = self.encoding.append(token, self.caches, CachePlace(self.length))
         return self.model.decoder.read_out(layers[-1]).values[:, 0]
 
     def read(self, patch: Int[Tensor, "B"], ids: Int[Tensor, "B S"]) -> None:

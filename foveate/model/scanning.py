@@ -12,9 +12,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from foveate.model.cache import CachePlace, KeyValueCache, append_to_encoder, empty_caches
+from foveate.model.cache import CachePlace, KeyValueCache, empty_caches
 from foveate.model.decoder import Prediction
 from foveate.model.encoder import take
+from foveate.model.stepping import Decoding, Encoding
 from foveate.model.transformer import AnyOrderTransformer
 
 CACHED_VALUES = 2**18
@@ -49,6 +50,8 @@ class Scan:
     """
 
     model: AnyOrderTransformer
+    encoding: Encoding
+    decoding: Decoding
     patches: Float[Tensor, "B N D"]
     """Embedded patches; each row depends on its own pixels alone."""
     content: Float[Tensor, "B D"]
@@ -86,24 +89,23 @@ class Scan:
             raise ValueError(f"budget must lie in 1..{model.num_patches} fixations, got {budget}")
         always, patches = model.embed(images)
         capacity = model.num_always + budget
-        like = always.unflatten(-1, (model.config.num_heads, -1)).transpose(1, 2)
         scan = cls(
             model=model,
+            encoding=Encoding.of(model.encoder),
+            decoding=Decoding.of(model.decoder),
             patches=patches,
             content=always[:, 0],
             content_sum=torch.zeros_like(always[:, 0]),
             encoder_caches=empty_caches(model.encoder, always, capacity + 1),
             decoder_caches=[
-                KeyValueCache.empty(like, capacity + 1) for _ in model.decoder_blocks()
+                KeyValueCache.empty(always, block.num_heads, capacity + 1)
+                for block in model.decoder_blocks()
             ],
             lengths=torch.zeros(len(images), dtype=torch.long, device=images.device),
             capacity=capacity,
         )
-        start, *periphery = always.split(1, dim=1)
-        scan._append(start, None)
-        scan.content_sum = torch.zeros_like(scan.content_sum)  # The start token shows nothing.
-        for token in periphery:
-            scan._append(token, None)
+        states = scan._append(always, None)
+        scan.content_sum = states[:, 1:].sum(1)  # The start token shows nothing.
         return scan
 
     @torch.no_grad()
@@ -154,6 +156,8 @@ class Scan:
             self._predict_rows(slice(first, first + at_once), positions)
             for first in range(0, num_rows, at_once)
         ]
+        if len(parts) == 1:
+            return parts[0]
         return Prediction(
             *(
                 torch.cat([getattr(part, field.name) for part in parts])
@@ -164,22 +168,15 @@ class Scan:
     def _predict_rows(self, rows: slice, positions: Int[Tensor, "B K"] | None) -> Prediction:
         assert self.at is not None, "a scan begins with Scan.start"
         mask = None if self.at.may_attend is None else self.at.may_attend[rows]
-        table = self.model.decoder.position.detach()
-        # One row of queries serves all images as long as these do not differ.
-        queries = table.unsqueeze(0) if positions is None else table[positions[rows]]
-        for block, cache in zip(self.model.decoder_blocks(), self.decoder_caches, strict=True):
-            keys, values = cache.first(self.at.length)
-            queries = block(queries, keys[rows], values[rows], mask)
-        return self.model.decoder.read_out(queries)
+        memory = [cache.first(self.at.length, rows) for cache in self.decoder_caches]
+        return self.decoding.predict(memory, mask, None if positions is None else positions[rows])
 
     def take(self, rows: Int[Tensor, "R"]) -> Scan:
         """Return an independent scan of the chosen rows; one may be chosen several times."""
-        at = self.at
-        if at is not None:
-            mask = at.may_attend
-            at = CachePlace(at.place[rows], at.length, None if mask is None else mask[rows])
         return Scan(
             model=self.model,
+            encoding=self.encoding,
+            decoding=self.decoding,
             patches=self.patches.index_select(0, rows),
             content=self.content[rows],
             content_sum=self.content_sum[rows],
@@ -187,7 +184,7 @@ class Scan:
             decoder_caches=[cache.take(rows) for cache in self.decoder_caches],
             lengths=self.lengths[rows],
             capacity=self.capacity,
-            at=at,
+            at=None if self.at is None else self.at.take(rows),
         )
 
     def repeat(self, times: int) -> Scan:
@@ -205,14 +202,17 @@ class Scan:
             caches[:] = [cache.resized(room + 1) for cache in caches]
         self.capacity = room
 
-    def _append(self, tokens: Float[Tensor, "B K D"], present: Bool[Tensor, "B K"] | None) -> None:
-        self.at = self._place(tokens.shape[1], present)
-        layers = append_to_encoder(self.model.encoder, tokens, self.encoder_caches, self.at)
+    def _append(
+        self, tokens: Float[Tensor, "B K D"], present: Bool[Tensor, "B K"] | None
+    ) -> Float[Tensor, "B K D"]:
+        """Encode new tokens behind those of each row, and return their states."""
+        self.at = at = self._place(tokens.shape[1], present)
+        layers = self.encoding.append(tokens, self.encoder_caches, at)
         memories = self.model.decoder.memory(layers)
         for reader, cache, memory in zip(
-            self.model.decoder_blocks(), self.decoder_caches, memories, strict=True
+            self.decoding.readers, self.decoder_caches, memories, strict=True
         ):
-            cache.write(self.at.place, *reader.keys_values(memory))
+            reader.remember(memory, cache, at)
         states = layers[-1] if present is None else layers[-1] * present.unsqueeze(-1)
         self.content_sum = self.content_sum + states.sum(1)
         if present is None:
@@ -222,18 +222,22 @@ class Scan:
             rows = torch.arange(len(num_real), device=num_real.device)
             newest = layers[-1][rows, (num_real - 1).clamp_min(0)]
             self.content = torch.where(num_real.unsqueeze(1) > 0, newest, self.content)
+        return states
 
     def _place(self, num_tokens: int, present: Bool[Tensor, "B K"] | None) -> CachePlace:
         """Make room for new tokens behind those of each row."""
+        before = 0 if self.at is None else self.at.length
+        # Rows that stay equally long need no look at the lengths, which would wait for the device.
         aligned = present is None and (self.at is None or self.at.may_attend is None)
-        place = self.lengths.unsqueeze(1) + torch.arange(num_tokens, device=self.lengths.device)
+        place = None
+        if not aligned:
+            place = self.lengths.unsqueeze(1) + torch.arange(num_tokens, device=self.lengths.device)
         if present is None:
             self.lengths = self.lengths + num_tokens
         else:
+            assert place is not None, "rows with padding are not equally long"
             place = place.masked_fill(~present, self.capacity)
             self.lengths = self.lengths + present.sum(1)
-        # Rows that stay equally long need no look at the lengths, which would wait for the device.
-        before = 0 if self.at is None else self.at.length
         length = before + num_tokens if aligned else int(self.lengths.max())
         if length > self.capacity:
             raise ValueError(
@@ -241,6 +245,7 @@ class Scan:
                 "start it with a larger budget"
             )
         if aligned:
-            return CachePlace(place, length, None)
-        filled = torch.arange(length, device=place.device) < self.lengths.unsqueeze(1)
-        return CachePlace(place, length, filled[:, None, None])
+            # What every order sees first is causal, and comes before all else.
+            return CachePlace(length, is_causal=before == 0 and num_tokens > 1)
+        filled = torch.arange(length, device=self.lengths.device) < self.lengths.unsqueeze(1)
+        return CachePlace(length, place, filled[:, None, None])

@@ -36,6 +36,11 @@ def distances(origin: Float[Tensor, "*#B 2"], to: Float[Tensor, "*#B 2"]) -> Flo
     return (to - origin).norm(dim=-1).nan_to_num(0.0)
 
 
+def saccades(origin: Int[Tensor, "B S"], to: Int[Tensor, "B K"], grid: Grid) -> Float[Tensor, "B"]:
+    """Return the distance between the middles of two segments in every row, patches."""
+    return distances(centers_of(origin, grid), centers_of(to, grid))
+
+
 def path_length(order: Int[Tensor, "B T *S"], grid: Grid) -> Float[Tensor, "B"]:
     """Return the summed length of each scanpath's saccades, patches.
 

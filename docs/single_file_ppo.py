@@ -1,4 +1,10 @@
-"""A PPO of one file, as CleanRL has them, on the batch that gymnasium makes: nothing of ours."""
+"""A PPO of one file, as CleanRL has them, on the batch that gymnasium makes: nothing of ours.
+
+    python docs/single_file_ppo.py
+
+It learns CueScan. The area under the error curve is .40 at the optimum, about .70 with the cue and
+then always the same place, and .77 of random places. Revisits are not masked, and cost .1.
+"""
 
 from __future__ import annotations
 
@@ -23,6 +29,7 @@ class Agent(nn.Module):
         self.actor, self.critic = nn.Linear(64, num_actions), nn.Linear(64, 1)
 
     def forward(self, seen: Tensor) -> tuple[torch.distributions.Categorical, Tensor]:
+        """Return the policy, and the value."""
         hidden = self.body(seen)
         return torch.distributions.Categorical(logits=self.actor(hidden)), self.critic(hidden)[:, 0]
 
@@ -98,20 +105,18 @@ def update(
             optimizer.step()
 
 
-def test_it_learns_to_read_the_cue() -> None:
-    """The optimum is .40; the cue and then always the same place .70, random places .77.
-
-    Revisits cost .1, and nothing masks them here. Three of three seeds end below .47.
-    """
-    agent, returns = trained(seed=0)
-    assert returns[-1] > returns[0] + 4 * 0.2
+def area_of(agent: Agent) -> float:
+    """Return the area under the error curve of sampled actions, over 500 test images once each."""
     test = gym.make_vec("foveate.ids:foveate/CueScanTest-v0", num_envs=500, obs="latent_flat")
     seen, _ = test.reset(options={"in_turn": True})
     areas = []
     for _ in range(4):
         with torch.no_grad():
             action = agent(torch.as_tensor(seen))[0].sample().numpy()
-        seen, reward, _, _, info = test.step(action)
+        seen, reward, *_ = test.step(action)
         areas.append(-reward.mean())
-    assert sorted(info["final_info"]["index"]) == list(range(500))
-    assert np.mean(areas) < 0.5
+    return float(np.mean(areas))
+
+
+if __name__ == "__main__":
+    print(f"area under the error curve: {area_of(trained(seed=0)[0]):.3f}")
