@@ -12,7 +12,7 @@ from jaxtyping import Float
 from timm.data.config import resolve_model_data_config
 from torch import Tensor
 
-from experiments.evaluation.probe_questions import Questions
+from experiments.evaluation.probe_questions import Questions, nothing_answers
 from experiments.runs import Run
 from foveate.data import ImageSet
 from foveate.export import export_timm, feature_error
@@ -86,6 +86,8 @@ def _probed(run: Run, folder: Path) -> str:
     """Say what a linear probe reads from the run and from the export."""
     train, test = (run.split(split, limit) for split, limit in PROBED.items())
     asked = Questions.of(train, test, probes=["linear"], seed=0)
+    if "linear" in asked.notes:
+        raise nothing_answers(asked.notes)
     train, test = asked.train, asked.test
     last = run.model.config.depth - 1
     both = (
