@@ -66,6 +66,7 @@ class ExportConfig(EvaluationOptions):
 def main(config: ExportConfig) -> None:
     """Export as configured, and say how the result is loaded."""
     from foveate import export
+    from foveate.forms import ONNX, PROGRAM
 
     run, folder = config.load(), config.folder
     match config.to:
@@ -74,10 +75,10 @@ def main(config: ExportConfig) -> None:
             load = f"foveate.load_model({str(folder)!r})"
         case "pt2":
             export.export_program(run.model, folder)
-            load = f"torch.export.load({str(folder / export.PROGRAM)!r}).module()"
+            load = f"torch.export.load({str(folder / PROGRAM)!r}).module()"
         case "onnx":
             export.export_onnx(run.model, folder)
-            load = f"onnxruntime.InferenceSession({str(folder / export.ONNX)!r})"
+            load = f"onnxruntime.InferenceSession({str(folder / ONNX)!r})"
         case _:
             from experiments.evaluation.exported import export_run
 

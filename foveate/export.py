@@ -20,17 +20,16 @@ from jaxtyping import Float
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from foveate.checkpoint import EXPORTED, save_model
+from foveate.checkpoint import save_model
 from foveate.files import replacing
+from foveate.forms import CONFIG, ONNX, PROGRAM, WEIGHTS
 from foveate.model import AnyOrderTransformer, to_timm
 from foveate.model.encoder import PatchEncoder
 from foveate.model.timm_export import ARCHITECTURE, pretrained_cfg, timm_arguments
 from foveate.model_card import model_card
 
-WEIGHTS, CONFIG, CARD = EXPORTED, "config.json", "README.md"
-"""Files of an exported folder, by the names that timm and the Hub look for."""
-PROGRAM, ONNX = "encoder.pt2", "encoder.onnx"
-"""Files of an exported graph."""
+CARD = "README.md"
+"""The model card, by the name that the Hub looks for."""
 MARK = "exported_by"
 """Key of an exported config that says that it is ours, so that it may be written again."""
 

@@ -198,6 +198,30 @@ def test_a_palette_is_refused() -> None:
         to_program(model)
 
 
+@pytest.mark.parametrize("place", ["", "encoder.pt2"])
+def test_a_graph_is_called_one_and_says_what_loads_it(place: str, tmp_path: Path) -> None:
+    export_program(made(), tmp_path)
+    loaded_by = re.escape(f"torch.export.load('{tmp_path / 'encoder.pt2'}').module()")
+    with pytest.raises(ValueError, match=f"as a graph of torch.export, for {loaded_by}.*--to safe"):
+        load_model(tmp_path / place)
+
+
+def test_an_encoder_of_timm_is_called_one_and_says_what_loads_it(tmp_path: Path) -> None:
+    folder = tmp_path / "encoder"
+    export_timm(made(), folder)
+    for path in (folder, folder / "model.safetensors"):
+        with pytest.raises(ValueError, match=r"for timm, for timm\.create_model\('local-dir:"):
+            load_model(path)
+    (folder / "config.json").unlink()
+    with pytest.raises(ValueError, match=r"weights of timm's, for .*checkpoint_path"):
+        load_model(folder / "model.safetensors")
+
+
+def test_a_path_to_nothing_is_called_so() -> None:
+    with pytest.raises(ValueError, match=r"nowhere: the path does not exist; .*scenes, cue"):
+        load_model("nowhere")
+
+
 # --- and back
 
 
