@@ -18,7 +18,7 @@ from envs.forms import ALL_OBSERVERS
 from envs.info import facts_of
 from envs.length import TellsItsLength, autoreset_named
 from envs.observations import points_of
-from envs.rendering import draw_episode
+from envs.rendering import check_render_mode, draw_episode
 from envs.rewards import REVISIT_PENALTY, Reward, name_of, reward_with_options
 from envs.starts import ResetOptions, Starts, checked_seed
 from envs.world import Data, World

@@ -43,8 +43,8 @@ class ExportConfig(EvaluationOptions):
     """Training images whose mean periphery stands for that of every image (timm, hf); 0 = a gray
     image, which needs no data."""
     probe: bool = False
-    """Compare a linear probe of the export, loaded by timm alone, with the run's (timm, hf); half a
-    minute."""
+    """Compare a linear probe of the export, loaded by timm alone, with one of the run's encoder
+    that sees the same, and say what each image's own periphery adds (timm, hf); a minute."""
 
     def __post_init__(self) -> None:
         if self.periphery_images < 0:
@@ -93,6 +93,8 @@ def main(config: ExportConfig) -> None:
             )
             print("\n".join(about))
             load = f"timm.create_model({f'local-dir:{folder}'!r}, pretrained=True)"
+            if config.to == "hf":
+                load += f", or transformers.AutoModel.from_pretrained({str(folder)!r})"
     print(f"written: {folder}\nload it with: {load}")
 
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from foveate import load_model
 from foveate.export import (
+    PatchTokens,
     export_onnx,
     export_program,
     export_safetensors,
@@ -82,6 +83,19 @@ def test_a_periphery_is_exact_where_the_image_has_the_exported_one(recipe: str) 
     torch.testing.assert_close(by_timm(vit, images)[:1], own[:1], atol=1e-5, rtol=0)
     assert feature_error(model, vit, images[:1]) < 1e-5
     assert 1e-3 < feature_error(model, vit, images[1:]) < 1
+    alike = PatchTokens(model, images[:1])(images)
+    torch.testing.assert_close(by_timm(vit, images), alike, atol=1e-5, rtol=0)
+
+
+@torch.no_grad()
+def test_the_error_of_pooled_features_is_over_the_spread_between_images() -> None:
+    model, images = made(periphery=2), torch.rand(4, 3, 6, 8)
+    vit = to_timm(model, images[:1])
+    own, exported = model.features(images)[-1].mean(1), by_timm(vit, images).mean(1)
+    spread = (own - own.mean(0)).square().mean()
+    expected = ((own - exported).square().mean() / spread).sqrt()
+    assert feature_error(model, vit, images, pooled=True) == pytest.approx(float(expected), 1e-4)
+    assert feature_error(model, vit, images, pooled=True) > feature_error(model, vit, images)
 
 
 def test_a_head_and_another_image_size_are_timms_affair(tmp_path: Path) -> None:
