@@ -68,7 +68,7 @@ def main(config: ExportConfig) -> None:
     from foveate import export
     from foveate.forms import ONNX, PROGRAM
 
-    run, folder = config.load(), config.folder
+    run, folder = config.load(writes=config.out is None), config.folder
     match config.to:
         case "safetensors":
             export.export_safetensors(run.model, folder)
