@@ -38,13 +38,14 @@ def run(python: Path, *arguments: str, folder: Path) -> subprocess.CompletedProc
 
 def environment(place: Path, *installs: list[str]) -> Path:
     """Make an environment that finds the packages of this one, install, and return its Python."""
-    venv.create(place, with_pip=True)
+    venv.create(place)
     python = place / "bin" / "python"
     here = sysconfig.get_paths()["purelib"]
     (lib,) = (place / "lib").glob("python*/site-packages")
     (lib / "ours.pth").write_text(f"{here}\n")
     for install in installs:
-        done = run(python, "-m", "pip", "install", "--quiet", *install, folder=place)
+        pip = ["-m", "pip", "--python", str(python), "install", "--quiet", *install]
+        done = run(Path(sys.executable), *pip, folder=place)
         if done.returncode:
             sys.exit(f"pip install {' '.join(install)} failed: {done.stderr.strip()[-400:]}")
     return python
