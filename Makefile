@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test check torture docs
+.PHONY: demo test check torture wheel docs
 demo: $(READY)
 	$(BIN)/python -m experiments.train demo
 
@@ -18,6 +18,9 @@ check: $(READY)
 
 torture: $(READY)
 	$(BIN)/python -m tests.torture
+
+wheel: $(READY)
+	$(BIN)/python -m tests.wheel_beside
 
 docs: $(READY)
 	$(BIN)/python -m mkdocs build --strict

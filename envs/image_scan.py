@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from envs.actions import checked_actions
 from envs.length import TellsItsLength
 from envs.rewards import REVISIT_PENALTY, Reward
+from envs.starts import checked_seed
 from envs.vector import ImageScanVectorEnv
 from envs.world import Data
 from foveate.data.decoding import ImageSize
@@ -80,7 +81,7 @@ class ImageScanEnv(TellsItsLength, gym.Env[Any, Any]):
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
         """Start a scan; ``options`` choose the image, see the batched environment."""
-        super().reset(seed=seed)
+        super().reset(seed=checked_seed(seed))
         # One source of randomness: this environment's, lent to the batch.
         self.batch.np_random = self.np_random
         observation, info = self.batch.reset(options=options)

@@ -8,11 +8,21 @@ from numpy.typing import NDArray
 
 from envs.episode import Episode
 from envs.observations import reconstruction, seen_pixels, to_bytes
+from foveate.choices import told
 from foveate.orders.segments import borders
 from foveate.patches import UNSEEN_GRAY
 
 RENDER_PX = 224
 """Side of the panels, at least."""
+
+
+def check_render_mode(render_mode: object) -> None:
+    """Raise ValueError unless frames can be had so; ``human`` is gymnasium's window around them."""
+    if render_mode not in (None, "rgb_array"):
+        raise ValueError(
+            "render_mode must be None, 'rgb_array' or, with gymnasium.make and make_vec, 'human', "
+            f"got {told(render_mode)}"
+        )
 
 
 def draw_episode(episode: Episode) -> tuple[NDArray[np.uint8], ...]:

@@ -215,7 +215,7 @@ def reward_with_options(reward: str | Reward, options: Mapping[str, object] | No
         ValueError: options for a reward of ours, which takes none, or no mapping.
     """
     if options is not None and not isinstance(options, Mapping):
-        raise ValueError(f"reward_options must be a dict of keyword arguments, got {options!r}")
+        raise ValueError(f"reward_options must be a dict of keyword arguments, got {told(options)}")
     if not options:
         return reward
     if isinstance(reward, str) and ":" not in reward:

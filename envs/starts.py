@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from gymnasium.utils.seeding import np_random
 from numpy.typing import NDArray
 
-from foveate.choices import told
+from foveate.choices import check_choice, told
 
 
 @dataclass(frozen=True)
@@ -25,21 +24,22 @@ class ResetOptions:
     """Whether images come in turn from here on; None = as before."""
 
     @classmethod
-    def of(cls, options: Mapping[str, Any] | None, num_rows: int) -> ResetOptions:
+    def of(cls, options: object, num_rows: int) -> ResetOptions:
         """Read options.
 
         Raises:
-            ValueError: an unknown key, ``reset_mask`` is no bool array with a True, or ``in_turn``
-                is no bool.
+            ValueError: no mapping, an unknown key, ``reset_mask`` is no bool array with a True, or
+                ``in_turn`` is no bool.
         """
+        if not isinstance(options, Mapping | None):
+            raise ValueError(
+                f"options must be a mapping, such as {{'index': 3}}, got {told(options)}"
+            )
         given = dict(options or {})
         chosen, in_turn = given.pop("index", None), given.pop("in_turn", None)
         rows = np.asarray(given.pop("reset_mask", np.ones(num_rows, np.bool_)))
-        if given:
-            raise ValueError(
-                "options takes 'index' and 'reset_mask', and 'in_turn'; got "
-                f"{', '.join(map(str, sorted(given)))}"
-            )
+        for name in given:
+            check_choice("option", name, ("index", "reset_mask", "in_turn"))
         if rows.shape != (num_rows,) or rows.dtype != np.bool_ or not rows.any():
             raise ValueError(
                 f"reset_mask takes {num_rows} bools, at least one of them True; "
@@ -48,6 +48,19 @@ class ResetOptions:
         if in_turn is not None and not isinstance(in_turn, bool):
             raise ValueError(f"in_turn takes True or False, got {told(in_turn)}")
         return cls(rows, chosen, in_turn)
+
+
+def checked_seed(seed: object) -> int | None:
+    """Return the seed of all rows: an integer of at least 0, or None.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    if seed is None:
+        return None
+    if isinstance(seed, int | np.integer) and not isinstance(seed, bool) and seed >= 0:
+        return int(seed)
+    raise ValueError(f"seed must be an integer of at least 0, or None, got {told(seed)}")
 
 
 class Starts:

@@ -18,9 +18,9 @@ from envs.forms import ALL_OBSERVERS
 from envs.info import facts_of
 from envs.length import TellsItsLength, autoreset_named
 from envs.observations import points_of
-from envs.rendering import draw_episode
+from envs.rendering import check_render_mode, draw_episode
 from envs.rewards import REVISIT_PENALTY, Reward, name_of, reward_with_options
-from envs.starts import ResetOptions, Starts
+from envs.starts import ResetOptions, Starts, checked_seed
 from envs.world import Data, World
 from foveate.choices import check_choice
 from foveate.data.decoding import ImageSize
@@ -139,8 +139,7 @@ class ImageScanVectorEnv(TellsItsLength, VectorEnv[Observations, Any, NDArray[An
         check_choice("obs", obs, ALL_OBSERVERS)
         check_choice("action", action, ("patch", "gaze"))
         self.autoreset_mode = autoreset_named(autoreset)
-        if render_mode not in (None, "rgb_array"):
-            raise ValueError(f"render_mode must be None or 'rgb_array', got {render_mode!r}")
+        check_render_mode(render_mode)
         self.reward = reward_with_options(reward, reward_options)
         self.saccade_cost = check_saccade_cost(saccade_cost)
         self.revisit_penalty = check_price("revisit_penalty", revisit_penalty)
@@ -198,10 +197,10 @@ class ImageScanVectorEnv(TellsItsLength, VectorEnv[Observations, Any, NDArray[An
             ValueError: ``options`` or ``seed`` is none that the class names.
         """
         asked = ResetOptions.of(options, self.num_envs)
-        if isinstance(seed, Sequence | np.ndarray):
+        if isinstance(seed, Sequence | np.ndarray) and not isinstance(seed, str):
             self.starts.seed(list(seed))
         elif seed is not None:
-            super().reset(seed=seed)
+            super().reset(seed=checked_seed(seed))
             self.starts.seed(None)
         if asked.in_turn is not None:
             self.starts.next = 0 if asked.in_turn else None

@@ -68,8 +68,7 @@ class World:
             ValueError: a name or number outside what is allowed, images that the model does not
                 read, or a reward that cannot be had of them.
         """
-        if image_size is not None and not isinstance(data, str | Path):
-            raise ValueError("image_size resizes data by name; resize images of your own before")
+        check_effects(data, split, image_size)
         trained = config_of_run(model)
         loaded = model_on(model, device)
         images = load(data, split, trained.image_size if image_size is None else image_size, limit)
@@ -81,7 +80,8 @@ class World:
         if not isinstance(budget, Integral) or not 1 <= budget < len(fixations):
             raise ValueError(
                 f"budget must lie in 1..{len(fixations) - 1} fixations, a whole number, got "
-                f"{budget!r}"
+                f"{told(budget)}; fixation_size {size} leaves {len(fixations)} to choose from on a "
+                f"grid of {loaded.grid[0]}x{loaded.grid[1]} patches"
             )
         world = cls(loaded, images, None, fixations, budget)
         if isinstance(reward, str) and reward in REWARDS_OF_CLASSES:
@@ -176,6 +176,23 @@ def model_on(model: str | Path | AnyOrderTransformer, device: str | None) -> Any
                 f"the model lies on {here}, not on {device}; give model.to({device!r})"
             )
     return model
+
+
+def check_effects(data: object, split: str, image_size: ImageSize | None) -> None:
+    """Raise ValueError if ``split`` or ``image_size`` has no effect on these data."""
+    is_named = isinstance(data, str | Path)
+    if image_size is not None and not is_named:
+        raise ValueError("image_size resizes data by name; resize images of your own before")
+    if image_size is not None and data == "cue":
+        raise ValueError(
+            f"image_size has no effect on the cue world of 8x8 pixels, got {image_size}; "
+            "leave it out"
+        )
+    if not is_named and split != "train":
+        raise ValueError(
+            f"split chooses among data by name, and images of your own are taken whole; leave out "
+            f"split={split!r}, and take an id without Test"
+        )
 
 
 def load(data: object, split: str, image_size: ImageSize | None, limit: int | None) -> ImageSet:

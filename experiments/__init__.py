@@ -3,6 +3,8 @@
 import sys
 from types import TracebackType
 
+from foveate.names import check_own
+
 if sys.argv[:1] == ["-m"]:
     # A command begins to import, which takes seconds: Ctrl-C then is no mistake with a traceback.
     _before = sys.excepthook
@@ -16,3 +18,5 @@ if sys.argv[:1] == ["-m"]:
             _before(kind, error, trace)
 
     sys.excepthook = _say_interrupted
+
+check_own("envs", "agents")

@@ -43,8 +43,8 @@ class ExportConfig(EvaluationOptions):
     """Training images whose mean periphery stands for that of every image (timm, hf); 0 = a gray
     image, which needs no data."""
     probe: bool = False
-    """Compare a linear probe of the export, loaded by timm alone, with the run's (timm, hf); half a
-    minute."""
+    """Compare a linear probe of the export, loaded by timm alone, with one of the run's encoder
+    that sees the same, and say what each image's own periphery adds (timm, hf); a minute."""
 
     def __post_init__(self) -> None:
         if self.periphery_images < 0:
@@ -66,18 +66,19 @@ class ExportConfig(EvaluationOptions):
 def main(config: ExportConfig) -> None:
     """Export as configured, and say how the result is loaded."""
     from foveate import export
+    from foveate.forms import ONNX, PROGRAM
 
-    run, folder = config.load(), config.folder
+    run, folder = config.load(writes=config.out is None), config.folder
     match config.to:
         case "safetensors":
             export.export_safetensors(run.model, folder)
             load = f"foveate.load_model({str(folder)!r})"
         case "pt2":
             export.export_program(run.model, folder)
-            load = f"torch.export.load({str(folder / export.PROGRAM)!r}).module()"
+            load = f"torch.export.load({str(folder / PROGRAM)!r}).module()"
         case "onnx":
             export.export_onnx(run.model, folder)
-            load = f"onnxruntime.InferenceSession({str(folder / export.ONNX)!r})"
+            load = f"onnxruntime.InferenceSession({str(folder / ONNX)!r})"
         case _:
             from experiments.evaluation.exported import export_run
 
@@ -92,6 +93,8 @@ def main(config: ExportConfig) -> None:
             )
             print("\n".join(about))
             load = f"timm.create_model({f'local-dir:{folder}'!r}, pretrained=True)"
+            if config.to == "hf":
+                load += f", or transformers.AutoModel.from_pretrained({str(folder)!r})"
     print(f"written: {folder}\nload it with: {load}")
 
 

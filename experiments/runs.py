@@ -12,10 +12,11 @@ from experiments.training.build import build, build_teacher, load_split
 from experiments.training.config import TrainConfig
 from experiments.training.run_options import SYNTHETIC
 from experiments.training.weights import load_weights
-from foveate.checkpoint import check_device, read_newest
+from foveate.checkpoint import check_device, checkpoints_in, read_newest
 from foveate.data import ImageSet
 from foveate.data.hub import HUB
 from foveate.data.loading import TORCHVISION_SETS
+from foveate.forms import encoder_at
 from foveate.model import AnyOrderTransformer
 from foveate.orders.segments import Fixations
 from foveate.recipes import Recipe
@@ -200,6 +201,8 @@ def load_run(
             f"no run folder at {directory}; train one with: "
             f"python -m experiments.train PRESET --out {directory}"
         )
+    if not checkpoints_in(directory) and (encoder := encoder_at(directory)):
+        raise ValueError(f"{directory} is no run folder: {encoder}; give the run's own folder")
     check_device(device)
     config = read_config(directory).replace(device=device, out=directory)
     state = read_newest(directory).state

@@ -5,9 +5,9 @@
 
 Shown are the numbered fixations, what has been seen (the rest is hatched), and the reconstruction
 after each, unless the model predicts features alone. Writes
-scanpaths.png, scanpaths.gif and fixations.png into the run folder, and scanpaths.json, which says
-with which options. Pictures of other options are kept under a number. Those of ``--image`` need no
-data set, and are called scanpaths_own.png and so on.
+scanpaths.png, scanpaths.gif and fixations.png into the run folder or ``--out``, and scanpaths.json,
+which says with which options. Pictures of other options are kept under a number. Those of
+``--image`` need no data set, and are called scanpaths_own.png and so on.
 """
 
 from __future__ import annotations
@@ -35,6 +35,8 @@ class ScanpathConfig(EvaluationOptions):
     """policy, or the name of any order, as experiments.train takes it."""
     heatmap_limit: int = 1000
     """Images behind the heat maps."""
+    out: Path | None = None
+    """Folder of the drawings; None = the run's."""
 
     def __post_init__(self) -> None:
         if self.index is not None and (not self.index or min(self.index) < 0):
@@ -51,11 +53,12 @@ def main(config: ScanpathConfig) -> None:
     from experiments.evaluation.report import present_drawings
 
     files = draw(
-        config.load(),
+        config.load(writes=config.out is None),
         index=config.index,
         order=config.order,
         heatmap_limit=config.heatmap_limit,
         image=config.image,
+        out=config.out,
     )
     present_drawings(files)
 

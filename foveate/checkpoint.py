@@ -22,6 +22,7 @@ import torch
 from foveate.config import ModelConfig
 from foveate.files import replacing
 from foveate.finite import not_finite
+from foveate.forms import WEIGHTS, encoder_at
 from foveate.model import AnyOrderTransformer
 from foveate.model.teachers import AverageTeacher, attach_teacher
 from foveate.targets import Features
@@ -31,8 +32,6 @@ CHECKPOINT = "checkpoint.safetensors"
 """Name of the newest checkpoint in a run folder."""
 OLD_CHECKPOINT = "checkpoint.pt"
 """Name of the only checkpoint in run folders of version 0.1."""
-EXPORTED = "model.safetensors"
-"""Name of the weights in an exported folder, as the Hub has it."""
 ASSETS = Path(__file__).parent / "assets"
 PRETRAINED = {"scenes": ASSETS / "scenes.safetensors", "cue": ASSETS / "cue.safetensors"}
 """Small models that ship with the package: of the default data, and of the cue world for tests."""
@@ -84,17 +83,12 @@ def read_newest(directory: Path, parts: Mapping[str, type] = _PARTS_OF_A_MODEL) 
             print(f"warning: {complaint}; {taken}", file=sys.stderr)
         return Found(state, path, tuple(complaints))
     if not complaints:
-        raise ValueError(no_checkpoint(directory / CHECKPOINT))
+        raise ValueError(
+            f"no checkpoint at {directory / CHECKPOINT}; train one with: "
+            f"python -m experiments.train PRESET --out {directory}"
+        )
     others = f", nor is any of the {len(complaints) - 1} before it" if len(complaints) > 1 else ""
     raise ValueError(f"{next(iter(complaints.values()))}{others}; train anew with another --out")
-
-
-def no_checkpoint(path: Path) -> str:
-    """Say that there is no checkpoint, and how to get one."""
-    return (
-        f"no checkpoint at {path}; train one with: "
-        f"python -m experiments.train PRESET --out {path.parent}"
-    )
 
 
 def read_checkpoint(path: Path, parts: Mapping[str, type] = _PARTS_OF_A_MODEL) -> dict[str, Any]:
@@ -105,7 +99,10 @@ def read_checkpoint(path: Path, parts: Mapping[str, type] = _PARTS_OF_A_MODEL) -
         ValueError: there is none, it is damaged, or one of the parts is missing or of another type.
     """
     if not path.exists():
-        raise ValueError(no_checkpoint(path))
+        raise ValueError(
+            f"no checkpoint at {path}: the path does not exist; give a run folder, a checkpoint "
+            f"file, or a model that ships ({', '.join(PRETRAINED)})"
+        )
     try:
         state = _read_old(path) if path.is_file() and _is_zip(path) else read_state(path)
     except Exception as reason:
@@ -200,12 +197,19 @@ def load_model(source: str | Path, device: str = "cpu") -> AnyOrderTransformer:
         device: where the model goes.
 
     Raises:
-        ValueError: no such checkpoint, one that holds no model of ours, or no such device.
+        ValueError: no such checkpoint, one that holds no model of ours, an export of the encoder
+            alone, or no such device.
     """
     check_device(device)
-    path = PRETRAINED.get(str(source), Path(source))
-    if (path / EXPORTED).is_file() and not checkpoints_in(path):
-        path /= EXPORTED
+    path = PRETRAINED.get(str(source), Path(source).expanduser())
+    if not checkpoints_in(path):
+        if encoder := encoder_at(path):
+            raise ValueError(
+                f"{encoder}; a whole model is exported with: "
+                "python -m experiments.export --run DIR --to safetensors"
+            )
+        if (path / WEIGHTS).is_file():
+            path /= WEIGHTS
     state = read_newest(path).state if path.is_dir() else read_checkpoint(path)
     try:
         model = AnyOrderTransformer(ModelConfig(**state["model_config"]))

@@ -12,11 +12,13 @@ from typing import TypeVar
 T = TypeVar("T")
 MOST_TOLD = 300
 """Characters of what a user's own part says, or is."""
+MOST_WHOLE = 100
+"""Characters of a list that is told whole; of a longer one its length and its first entry are."""
 _FILES: dict[str, str] = {}
 """Files of the modules that were imported for a user, and the part that was looked up there."""
 
 
-def check_choice(kind: str, name: str, choices: Iterable[str], *, or_own: bool = False) -> None:
+def check_choice(kind: str, name: object, choices: Iterable[str], *, or_own: bool = False) -> None:
     """Raise ValueError with a suggestion unless ``name`` is one of the choices.
 
     Args:
@@ -26,10 +28,12 @@ def check_choice(kind: str, name: str, choices: Iterable[str], *, or_own: bool =
         or_own: whether the error says that a user may bring another.
     """
     known = list(choices)
+    if not isinstance(name, str):
+        raise ValueError(f"{kind} must be one of {', '.join(known)}, got {told(name)}")
     if name not in known:
         # The case of letters says nothing of how near two names are.
         lowered = {each.lower(): each for each in known}
-        close = difflib.get_close_matches(str(name).lower(), lowered, n=1, cutoff=0.0)
+        close = difflib.get_close_matches(name.lower(), lowered, n=1, cutoff=0.0)
         own = ", or MODULE:NAME of your own" if or_own else ""
         raise ValueError(
             f"unknown {kind} {name!r}; did you mean {lowered[close[0]]!r}? "
@@ -126,4 +130,8 @@ def told(value: object) -> str:
     """Describe what was given in place of something else, in one short line."""
     if hasattr(value, "dtype") and hasattr(value, "shape"):
         return f"{type(value).__name__} of {value.dtype} and shape {tuple(value.shape)}"
+    if isinstance(value, list | tuple) and value:
+        parts, kind = value[:MOST_WHOLE], type(value).__name__
+        if any(hasattr(each, "dtype") for each in parts) or len(repr(parts)) > MOST_WHOLE:
+            return f"{kind} of {len(value)}, the first {told(value[0])}"[:MOST_TOLD]
     return " ".join(repr(value).split())[:MOST_TOLD]

@@ -20,17 +20,16 @@ from jaxtyping import Float
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from foveate.checkpoint import EXPORTED, save_model
+from foveate.checkpoint import save_model
 from foveate.files import replacing
+from foveate.forms import CONFIG, ONNX, PROGRAM, WEIGHTS
 from foveate.model import AnyOrderTransformer, to_timm
 from foveate.model.encoder import PatchEncoder
 from foveate.model.timm_export import ARCHITECTURE, pretrained_cfg, timm_arguments
 from foveate.model_card import model_card
 
-WEIGHTS, CONFIG, CARD = EXPORTED, "config.json", "README.md"
-"""Files of an exported folder, by the names that timm and the Hub look for."""
-PROGRAM, ONNX = "encoder.pt2", "encoder.onnx"
-"""Files of an exported graph."""
+CARD = "README.md"
+"""The model card, by the name that the Hub looks for."""
 MARK = "exported_by"
 """Key of an exported config that says that it is ours, so that it may be written again."""
 
@@ -69,8 +68,7 @@ def export_timm(
             folder cannot be written or holds files that are no earlier export.
     """
     config = model.config
-    gray = model.target.pixel_scale.mean.view(1, -1, 1, 1).expand(-1, -1, *config.image_size)
-    vit = to_timm(model, gray if periphery_of is None else periphery_of)
+    vit = to_timm(model, gray_image(model) if periphery_of is None else periphery_of)
     arguments = timm_arguments(config)
     if image_size is not None:
         check_divides(config.patch_size, image_size)
@@ -96,6 +94,12 @@ def export_timm(
     return vit
 
 
+def gray_image(model: PatchEncoder) -> Float[Tensor, "1 C H W"]:
+    """Return the image that is zero in the units of a model."""
+    mean = model.target.pixel_scale.mean
+    return mean.view(1, -1, 1, 1).expand(-1, -1, *model.config.image_size)
+
+
 def export_safetensors(model: AnyOrderTransformer, folder: Path | str) -> None:
     """Write the whole model, decoder and all, for :func:`foveate.load_model` of the folder.
 
@@ -109,16 +113,30 @@ def export_safetensors(model: AnyOrderTransformer, folder: Path | str) -> None:
 
 
 class PatchTokens(nn.Module):
-    """From images in [0, 1] to the patch tokens of an encoder, all patches visible."""
+    """From images in [0, 1] to the patch tokens of an encoder, all patches visible.
 
-    def __init__(self, model: PatchEncoder) -> None:
+    Args:
+        model: whose encoder it is.
+        periphery_of: images whose mean periphery every image has in place of its own, as a timm
+            export of the encoder has it; None = its own.
+    """
+
+    def __init__(
+        self, model: PatchEncoder, periphery_of: Float[Tensor, "B C H W"] | None = None
+    ) -> None:
         super().__init__()
-        self.model = model
+        self.model, self.always = model, None
+        if periphery_of is not None:
+            with torch.no_grad():
+                self.always = model.embed(periphery_of)[0].mean(0, keepdim=True)
 
     def forward(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B N D"]:
         """Return ``model.features(images)[-1]``, by operations that all graphs have."""
         model = self.model
-        tokens = torch.cat(model.embed(images), dim=1)
+        always, patches = model.embed(images)
+        if self.always is not None:
+            always = self.always.expand(images.shape[0], -1, -1)
+        tokens = torch.cat([always, patches], dim=1)
         raster = torch.arange(model.num_patches, device=images.device)
         tokens = model.tell(tokens, raster.expand(images.shape[0], -1))
         return model.run_blocks(tokens, None)[-1][:, model.num_always :]
@@ -171,7 +189,11 @@ def export_onnx(model: AnyOrderTransformer, folder: Path | str) -> None:
         )
     path = prepared(Path(folder)) / ONNX
     program = torch.onnx.export(
-        to_program(model), input_names=["images"], output_names=["tokens"], dynamo=True
+        to_program(model),
+        input_names=["images"],
+        output_names=["tokens"],
+        dynamo=True,
+        verbose=False,
     )
     assert program is not None
     program.save(path)
@@ -179,15 +201,28 @@ def export_onnx(model: AnyOrderTransformer, folder: Path | str) -> None:
 
 @torch.no_grad()
 def feature_error(
-    model: AnyOrderTransformer, vit: VisionTransformer, images: Float[Tensor, "B C H W"]
+    model: AnyOrderTransformer,
+    vit: VisionTransformer,
+    images: Float[Tensor, "B C H W"],
+    *,
+    pooled: bool = False,
 ) -> float:
     """Return how far the patch tokens of an exported encoder are from the model's.
 
     Root mean square of the difference over the standard deviation of the model's tokens; 0 = equal,
     1 = as far as the mean of all tokens.
+
+    Args:
+        model: whose encoder was exported.
+        vit: the export.
+        images: pixels in [0, 1].
+        pooled: measure the mean over the patches of each image, as a probe reads it. Its deviation
+            is that between images alone, and much smaller: patches differ above all by place.
     """
     own = model.features(images)[-1]
     exported = vit.forward_features(model.normalize(images))[:, vit.num_prefix_tokens :]
+    if pooled:
+        own, exported = own.mean(1, keepdim=True), exported.mean(1, keepdim=True)
     spread = (own - own.mean((0, 1))).square().mean()
     return float(((own - exported).square().mean() / spread).sqrt())
 

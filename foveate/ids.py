@@ -14,6 +14,8 @@ from collections.abc import Mapping
 
 import gymnasium as gym
 
+from foveate.names import check_own
+
 CUE: Mapping[str, object] = {"model": "cue", "data": "cue", "budget": 4}
 """The world in which looking is the only way to win."""
 IDS: Mapping[str, Mapping[str, object]] = {
@@ -40,4 +42,5 @@ def register() -> None:
             )
 
 
+check_own("envs")
 register()

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from experiments.evaluation.run_result import RunResult
 from experiments.evaluation.scanpaths import ordered_in_chunks, scanned_in_chunks
-from experiments.run_folder import git_commit
+from experiments.run_folder import check_writable, git_commit
 from experiments.runs import Run
 from experiments.tables import written_whole
 from foveate.data import ImageSet
@@ -45,8 +45,9 @@ def draw(
     order: str = "policy",
     heatmap_limit: int = 1000,
     image: Sequence[Path] = (),
+    out: Path | None = None,
 ) -> list[Path]:
-    """Draw into the run folder; return the files: sheet, animation, heat maps.
+    """Draw; return the files: sheet, animation, heat maps, and what they show.
 
     Pictures of other options are kept under a number, as scanpaths.json tells.
 
@@ -58,11 +59,13 @@ def draw(
         heatmap_limit: test images of the heat maps, the first ones.
         image: files, or folders of them, that take the place of the test images; the run's data
             are not looked at, and drawings get the ending ``_own``.
+        out: folder of the drawings, made if it is missing; None = the run's.
 
     Raises:
         ValueError: unknown order, an image that the test split does not hold, or a picture that
             cannot be read.
     """
+    folder = run.directory if out is None else made(out)
     scan = scanner(run, order)
     most = MOST_PICTURES if image else MOST_DRAWN
     shown, names = shown_images(run, image, max(heatmap_limit, *(index or most)) + 1)
@@ -78,24 +81,40 @@ def draw(
     draws = run.model.config.predicts_pixels
     canvas = run.model.reconstructions(picked, path) if draws else None
     error = run.model.error_curve(picked, path)
-    suffix = "_own" if image else ""
-    suffix += "" if order == "policy" else f"_{order.replace(':', '_')}"
-    files = [
-        run.directory / f"{name}{suffix}.{kind}"
-        for name, kind in (("scanpaths", "png"), ("scanpaths", "gif"), ("fixations", "png"))
-    ]
+    files = files_in(folder, order, is_own=bool(image))
     dataset = shown.name if image else run.dataset(shown)
     result = Drawings(dataset=dataset, commit=git_commit(), iteration=run.iteration)
     options = {"index": index, "order": order, "heatmap_limit": heatmap_limit, **run.data_options}
     if image:
         options["image"] = list(map(str, image))
-    result.keep(files[0].with_suffix(".json"), options, files)
+    told = files[0].with_suffix(".json")
+    result.keep(told, options, files)
     with written_whole(files[0]) as sheet, written_whole(files[1]) as animation:
         scanpath_sheet(picked, path, canvas, run.model.grid, sheet, errors=error, labels=labels)
         scanpath_animation(picked, path, canvas, run.model.grid, animation, labels=labels)
     with written_whole(files[2]) as maps:
         fixation_heatmaps(paths[chosen:], run.model.grid, maps)
-    return files
+    return [*files, told]
+
+
+def made(folder: Path) -> Path:
+    """Make a folder if it is missing, and check that it can be written into.
+
+    Raises:
+        ValueError: it cannot.
+        OSError: it cannot be made.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    check_writable(folder)
+    return folder
+
+
+def files_in(folder: Path, order: str, *, is_own: bool) -> list[Path]:
+    """Return the files of sheet, animation and heat maps."""
+    suffix = "_own" * is_own
+    suffix += "" if order == "policy" else f"_{order.replace(':', '_')}"
+    kinds = ("scanpaths", "png"), ("scanpaths", "gif"), ("fixations", "png")
+    return [folder / f"{name}{suffix}.{kind}" for name, kind in kinds]
 
 
 def scanner(run: Run, order: str) -> Callable[[Float[Tensor, "B C H W"]], Int[Tensor, "B T *K"]]:

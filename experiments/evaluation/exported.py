@@ -8,16 +8,18 @@ from pathlib import Path
 import numpy as np
 import timm
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from timm.data.config import resolve_model_data_config
 from torch import Tensor
 
-from experiments.evaluation.probe_questions import Questions
+from experiments.evaluation.intervals import mean_interval
+from experiments.evaluation.probe_questions import Questions, nothing_answers
 from experiments.runs import Run
+from experiments.tables import plural, signed
 from foveate.data import ImageSet
-from foveate.export import export_timm, feature_error
-from foveate.model import to_timm
-from foveate.probes import linear_probe
+from foveate.export import PatchTokens, export_timm, feature_error, gray_image
+from foveate.model import AnyOrderTransformer, to_timm
+from foveate.probes import choose_regularization, fit_linear
 from foveate.probes.features import extract_features
 
 MEASURED = 256
@@ -44,7 +46,7 @@ def export_run(
         periphery_images: training images whose mean periphery stands for that of every image; 0 = a
             gray image, for which no data are needed, and nothing is measured.
         probe: whether a linear probe of the export, loaded by timm alone, is compared with the
-            run's.
+            run's encoder where both see the same, and with that of its own periphery.
         for_transformers: as of :func:`foveate.export.export_timm`.
 
     Raises:
@@ -56,10 +58,12 @@ def export_run(
     if run.model.config.periphery and periphery_images:
         mean_of = _all_of(run.split("train", periphery_images), run)
         images = _all_of(run.split("test", MEASURED), run)
-        error = feature_error(run.model, to_timm(run.model, mean_of), images)
+        vit = to_timm(run.model, mean_of)
+        each, mean = (feature_error(run.model, vit, images, pooled=how) for how in (False, True))
         about.append(
-            f"Without the image's own periphery, patch features are {error:.1%} of their standard "
-            f"deviation from those of the run ({len(images)} test images)."
+            f"Without the image's own periphery, patch features are {each:.1%} of their standard "
+            f"deviation from those of the run, their mean over patches {mean:.1%} of that between "
+            f"images ({plural(len(images), 'test image')})."
         )
     elif run.model.config.periphery:
         about.append("The periphery of a gray image stands for that of every image.")
@@ -73,7 +77,7 @@ def export_run(
     )
     write(about=about)
     if probe:
-        about.append(_probed(run, folder))
+        about += probed_beside(run, folder, mean_of)
         write(about=about)
     return about
 
@@ -82,24 +86,76 @@ def _all_of(images: ImageSet, run: Run) -> Float[Tensor, "M C H W"]:
     return images.batch(torch.arange(len(images)), device=torch.device(run.device))
 
 
-def _probed(run: Run, folder: Path) -> str:
-    """Say what a linear probe reads from the run and from the export."""
+def probed_beside(
+    run: Run, folder: Path, periphery_of: Float[Tensor, "M C H W"] | None
+) -> list[str]:
+    """Say what linear probes read from an export, and from the run.
+
+    They are compared where both see the same: each image with the periphery that the export has.
+    What each image's own periphery adds is said by itself. A probe chooses its C on a held-out
+    tenth of the training images.
+
+    Args:
+        run: whose encoder was exported.
+        folder: the export.
+        periphery_of: as of the export; None = a gray image.
+
+    Raises:
+        ValueError: the images have too few labels for a probe.
+    """
     train, test = (run.split(split, limit) for split, limit in PROBED.items())
     asked = Questions.of(train, test, probes=["linear"], seed=0)
-    train, test = asked.train, asked.test
-    last = run.model.config.depth - 1
-    both = (
-        [extract_features(run.model, images)[last] for images in (train, test)],
-        [features_by_timm(folder, images) for images in (train, test)],
-    )
-    own, exported = (
-        linear_probe(seen, train.labels.numpy(), unseen, test.labels.numpy(), seed=0).accuracy
-        for seen, unseen in both
-    )
-    return (
-        f"A linear probe of its mean patch tokens is right on {exported:.1%} of {len(test)} test "
-        f"images, one of the run's own on {own:.1%} ({len(train)} training images)."
-    )
+    if "linear" in asked.notes:
+        raise nothing_answers(asked.notes)
+    train, test, model = asked.train, asked.test, run.model
+    seen_by = {"export": partial(features_by_timm, folder), "run": partial(pooled, model)}
+    if model.config.periphery:
+        alike = PatchTokens(model, gray_image(model) if periphery_of is None else periphery_of)
+        seen_by = {**seen_by, "alike": partial(pooled_tokens, alike)}
+    right = {
+        name: is_right(of(train), train.labels.numpy(), of(test), test.labels.numpy())
+        for name, of in seen_by.items()
+    }
+    share = {name: f"{each.mean():.1%}" for name, each in right.items()}
+    images = f"{plural(len(test), 'test image')} ({len(train)} training images)"
+    line = f"A linear probe of its mean patch tokens is right on {share['export']} of {images}, "
+    if not model.config.periphery:
+        return [f"{line}one of the run's own on {share['run']}."]
+    change, interval = mean_interval(right["alike"].astype(float) - right["run"])
+    points = signed(100 * change, interval and tuple(100 * each for each in interval), digits=1)
+    return [
+        f"{line}one of the run's encoder with the same periphery in place of the image's own on "
+        f"{share['alike']}.",
+        f"With each image's own periphery that is {share['run']}: without it, {points} percentage "
+        "points.",
+    ]
+
+
+def is_right(
+    seen: Float[np.ndarray, "M D"],
+    labels: Int[np.ndarray, " M"],
+    unseen: Float[np.ndarray, "K D"],
+    answers: Int[np.ndarray, " K"],
+) -> Bool[np.ndarray, " K"]:
+    """Return which test images a linear probe classifies correctly."""
+    strength, _ = choose_regularization(seen, labels, seed=0)
+    right: Bool[np.ndarray, " K"] = fit_linear(seen, labels, strength).predict(unseen) == answers
+    return right
+
+
+def pooled(model: AnyOrderTransformer, images: ImageSet) -> Float[np.ndarray, "M D"]:
+    """Return the mean patch tokens of the last layer, as the run's probe reads them."""
+    return extract_features(model, images)[model.config.depth - 1]
+
+
+@torch.no_grad()
+def pooled_tokens(tokens: PatchTokens, images: ImageSet) -> Float[np.ndarray, "M D"]:
+    """Return the mean of patch tokens."""
+    device = tokens.model.target.pixel_scale.mean.device
+    index = torch.arange(len(images)).split(500)
+    parts = [tokens(images.batch(part, device=device)).mean(1).cpu() for part in index]
+    found: Float[np.ndarray, "M D"] = torch.cat(parts).numpy()
+    return found
 
 
 @torch.no_grad()

@@ -41,8 +41,11 @@ class EvaluationOptions:
     threads: int | None = None
     """CPU threads; None = torch's choice."""
 
-    def load(self) -> Run:
+    def load(self, *, writes: bool = True) -> Run:
         """Load the run; what would keep its result from being written is found now.
+
+        Args:
+            writes: whether the result goes into its folder.
 
         Raises:
             ValueError: there is no such run, or nothing can be written into its folder.
@@ -53,5 +56,6 @@ class EvaluationOptions:
 
         set_threads(self.threads)
         run = load_run(self.run, self.device, self.data, self.data_changed_ok)
-        check_writable(run.directory)
+        if writes:
+            check_writable(run.directory)
         return run

@@ -8,13 +8,13 @@ from typing import Any
 import torch
 
 from experiments.evaluation.probe_options import Pooling, Probe, ProbeOptions
-from experiments.evaluation.probe_questions import Questions
+from experiments.evaluation.probe_questions import Questions, nothing_answers
 from experiments.evaluation.probe_result import COLUMNS, TITLES, ProbeResult, best_of
-from experiments.evaluation.probe_views import POOLINGS, Probing, Row, Variant, progress, tuning
+from experiments.evaluation.probe_views import POOLINGS, Probing, Row, Variant, tuning
+from experiments.evaluation.progress import Progress
 from experiments.evaluation.recognition import recognizable, recognize
 from experiments.evaluation.recognition_options import (
     ORDERS,
-    READ_OUTS,
     FixationsProbe,
     ReadOut,
 )
@@ -63,9 +63,13 @@ def probe_frozen(probing: Probing, variants: list[Variant]) -> dict[str, Any]:
     """
     rows: dict[str, Row] = {}
     first_view: dict[str, Row] = {}
-    for view in progress(probing.views(variants), "probing"):
-        rows |= dict(probing.rows(view))
-        first_view = first_view or dict(rows)
+    views = probing.views(variants)
+    with Progress("probing", sum(map(probing.num_rows, views)), "layer") as shown:
+        for view in views:
+            for name, row in probing.rows(view):
+                rows[name] = row
+                shown.advance(1)
+            first_view = first_view or dict(rows)
     pixels = probing.vectors(pixel_features(probing.train), pixel_features(probing.test))
     if pixels:
         rows["pixels"] = pixels
@@ -93,7 +97,8 @@ def probe_fixations(run: Run, options: ProbeOptions, notes: dict[str, str]) -> d
         run,
         after=options.fixations,
         orders=options.orders or ORDERS,
-        read_outs=options.read_outs,
+        read_outs=options.asked_read_outs,
+        probes=options.probes_of_vectors,
         layer=options.fixations_layer,
         probe=options.fixations_probe,
         label_shares=options.label_shares,
@@ -143,7 +148,7 @@ def probe(
     generative_order: str | None = None,
     fixations: tuple[int, ...] = (),
     orders: tuple[str, ...] | None = None,
-    read_outs: tuple[ReadOut, ...] = READ_OUTS,
+    read_outs: tuple[ReadOut, ...] | None = None,
     fixations_layer: int | None = None,
     fixations_probe: FixationsProbe = "per_order",
     label_shares: tuple[float, ...] = (1.0,),
@@ -156,7 +161,7 @@ def probe(
     :class:`~experiments.evaluation.probe_options.ProbeOptions` says what the options mean.
 
     Raises:
-        NoLabels: there are no labels.
+        NoLabels: there are no labels, but one class, or too few images for any number.
         ValueError: options that have no effect or do not fit.
     """
     options = ProbeOptions(
@@ -191,6 +196,9 @@ def probed(run: Run, options: ProbeOptions) -> ProbeResult:
         found |= probe_fixations(run, options, notes)
     if "finetune" in options.probes and "finetune" not in notes:
         found |= fine_tune_all(probing, variants)
+    measured = (*COLUMNS, "fixations", "finetune")
+    if not any(found.get(name) for name in measured):
+        raise nothing_answers(notes)
     return ProbeResult(
         **found,
         dataset=run.dataset(probing.test),

@@ -6,7 +6,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 from experiments.evaluation.options import check_seed
-from experiments.evaluation.recognition_options import FixationsOptions
+from experiments.evaluation.recognition_options import (
+    READ_OUTS,
+    FixationsOptions,
+    ReadOut,
+    VectorProbe,
+)
 
 Probe = Literal["linear", "knn", "sgd", "attentive", "finetune"]
 Pooling = Literal["mean", "cls", "concat"]
@@ -83,6 +88,23 @@ class ProbeOptions(FixationsOptions):
     def asks_fixations(self) -> bool:
         """Whether frozen features are probed after k fixations."""
         return bool(self.fixations) and {*self.probes} != {"finetune"}
+
+    @property
+    def asked_read_outs(self) -> tuple[ReadOut, ...]:
+        """What is probed after k fixations: as asked for, or what the probes read."""
+        if self.read_outs is not None:
+            return self.read_outs
+        attends = "attentive" in self.probes
+        reads_vectors = bool({"linear", "knn", "sgd"} & {*self.probes})
+        return tuple(
+            name for name in READ_OUTS if (attends if name == "attentive" else reads_vectors)
+        )
+
+    @property
+    def probes_of_vectors(self) -> tuple[VectorProbe, ...]:
+        """Probes of what is seen after k fixations, linear where neither is asked for."""
+        both: tuple[VectorProbe, ...] = ("linear", "knn")
+        return tuple(probe for probe in both if probe in self.probes) or both[:1]
 
     @property
     def file_name(self) -> str:

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from experiments.evaluation.probe_result import NEIGHBORS
+from experiments.evaluation.probe_result import NEIGHBORS, TITLES
 from experiments.tables import plural
 from foveate.data import ImageSet
 from foveate.probes import hold_out
 
 
 class NoLabels(ValueError):
-    """The images say nothing of classes, so that nothing can be probed."""
+    """The images say too little of classes, so that nothing can be probed."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,16 @@ class Questions:
             notes["interval"] = "a single test image has no interval"
         unanswered = {name: unanswerable(name, train, seed) for name in probes}
         return cls(train, test, notes | {name: why for name, why in unanswered.items() if why})
+
+
+def nothing_answers(notes: Mapping[str, str]) -> NoLabels:
+    """Return the error that no probe has a number, with the reasons in the notes."""
+    of_probes = [reason for name, reason in notes.items() if name in TITLES]
+    reasons = "; ".join(dict.fromkeys(of_probes or notes.values()))
+    return NoLabels(
+        f"nothing can be probed: {reasons}; take a run or --data with images enough of two or more "
+        "classes"
+    )
 
 
 def with_labels(images: ImageSet) -> ImageSet:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from experiments.evaluation.probe_options import Pooling, ProbeOptions
 from experiments.evaluation.probe_result import NEIGHBORS, FineTuned
+from experiments.evaluation.progress import progress
 from experiments.runs import Run
 from foveate.data import ImageSet
 from foveate.model import AnyOrderTransformer
@@ -34,7 +33,6 @@ POOLINGS: dict[Pooling, str] = {
     "cls": "start token",
 }
 """In the order of the table, and what results call them."""
-Part = TypeVar("Part")
 Row = dict[str, Accuracy]
 """What each probe makes of one kind of features."""
 
@@ -95,6 +93,11 @@ class Probing:
             if "query" in self.options.stream:
                 views.append(View(variant, "query", "mean"))
         return views
+
+    def num_rows(self, view: View) -> int:
+        """Return how many rows :meth:`rows` makes of a view."""
+        each_layer = view.states == "content" and view.pooling != "concat"
+        return self.run.model.config.depth if each_layer else 1
 
     def features(self, view: View, images: ImageSet) -> dict[str, np.ndarray]:
         """Features (M, D) by name, such as ``layer_1`` .. ``layer_depth``."""
@@ -158,18 +161,12 @@ class Probing:
     def fine_tune(self, variants: list[Variant]) -> dict[str, FineTuned]:
         """Fine-tune a copy of every variant."""
         results: dict[str, FineTuned] = {}
-        for variant in progress(variants, "fine-tuning"):
+        for variant in progress(variants, "fine-tuning", "network"):
             how = tuning(self.options, self.run, variant.attention)
             seed = self.options.seed
             tuned = fine_tune_probe(variant.model, self.train, self.test, how, seed=seed)
             results[variant.name] = FineTuned(**vars(tuned), **vars(how))
         return results
-
-
-def progress(parts: list[Part], what: str) -> Iterable[Part]:
-    """Show a progress bar on a terminal."""
-    bar: Iterable[Part] = tqdm(parts, desc=what, disable=None)
-    return bar
 
 
 def tuning(options: ProbeOptions, run: Run, attention: Attention) -> FineTuneConfig:

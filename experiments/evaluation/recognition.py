@@ -17,10 +17,11 @@ from experiments.evaluation.recognition_options import (
     READ_OUTS,
     FixationsProbe,
     ReadOut,
+    VectorProbe,
     check_read_outs,
 )
 from experiments.evaluation.recognition_paths import PathMakers
-from experiments.evaluation.recognition_result import MAIN_PROBE, ByFixations, Known, Recognized
+from experiments.evaluation.recognition_result import ByFixations, Known, Recognized
 from experiments.runs import Run
 from foveate.probes import score
 from foveate.probes.partial import check_layer
@@ -55,6 +56,7 @@ def recognize(
     after: tuple[int, ...],
     orders: tuple[str, ...] = ORDERS,
     read_outs: tuple[ReadOut, ...] = READ_OUTS,
+    probes: tuple[VectorProbe, ...] = ("linear", "knn"),
     layer: int | None = None,
     probe: FixationsProbe = "per_order",
     label_shares: tuple[float, ...] = (1.0,),
@@ -70,6 +72,7 @@ def recognize(
         after: numbers of fixations, in 1..budget.
         orders: names of orders and agents, or ``MODULE:NAME`` of one's own.
         read_outs: what the probes see; the first vector is the headline.
+        probes: of the read-outs that are vectors; the first is that of the differences.
         layer: encoder layer of the content, from 1; None = the mean of all, layer-normalized.
         probe: probes trained for each order and number, or once on random subsets.
         label_shares: shares of the training labels; 1 is always measured.
@@ -95,6 +98,7 @@ def recognize(
         test=questions.test,
         after=tuple(sorted({*after})),
         read_outs=read_outs,
+        probes=probes,
         layer=layer,
         label_shares=tuple(sorted({*label_shares, 1.0}, reverse=True)),
         seed=seed,
@@ -172,6 +176,7 @@ def recognized(
 ) -> Recognized:
     """Summarize all answers after some fixations of an order."""
     read_outs: dict[str, dict[str, Any]] = {}
+    compared = {}
     for asked, right in correct.items():
         if asked != (order, after, asked.read_out, asked.probe, share):
             continue
@@ -179,7 +184,7 @@ def recognized(
         share_right, interval = score(right.astype(int), np.ones(len(right), dtype=int))
         found[asked.probe], found[f"{asked.probe}_ci95"] = share_right, interval
         policy = correct.get(asked._replace(order="policy"))
-        is_main = asked.probe == MAIN_PROBE.get(asked.read_out, "linear")
+        is_main = asked.probe == compared.setdefault(asked.read_out, asked.probe)
         if policy is not None and order != "policy" and is_main:
             difference = right.astype(float) - policy
             found["minus_policy"], found["minus_policy_ci95"] = mean_interval(difference)

@@ -13,11 +13,10 @@ from jaxtyping import Bool, Float, Int
 from sklearn.decomposition import PCA
 from torch import Tensor
 
-from experiments.evaluation.probe_views import progress
-from experiments.evaluation.recognition_options import ReadOut
+from experiments.evaluation.progress import Advance, Progress
+from experiments.evaluation.recognition_options import ReadOut, VectorProbe
 from experiments.evaluation.recognition_paths import PathMakers, Scanpaths, scan_of
 from experiments.evaluation.recognition_probes import (
-    PROBES,
     Answer,
     Asked,
     Prober,
@@ -61,6 +60,8 @@ class Asking:
     after: tuple[int, ...]
     """Numbers of fixations, ascending."""
     read_outs: tuple[ReadOut, ...]
+    probes: tuple[VectorProbe, ...]
+    """Of the read-outs that are vectors."""
     layer: int | None
     label_shares: tuple[float, ...]
     """The whole first."""
@@ -73,7 +74,9 @@ class Asking:
         heads, device = self.run.model.config.num_heads, self.run.device
         labels, seed = self.train.labels, self.seed
         return {
-            share: Prober(self.train, balanced_share(labels, share, seed), heads, seed, device)
+            share: Prober(
+                self.train, balanced_share(labels, share, seed), self.probes, heads, seed, device
+            )
             for share in self.label_shares
         }
 
@@ -85,8 +88,8 @@ class Asking:
     @cached_property
     def asked(self) -> tuple[str, ...]:
         """The probes of the read-outs."""
-        attentive = {name == "attentive" for name in self.read_outs}
-        return tuple(probe for probe in PROBES if (probe == "attentive") in attentive)
+        of_vectors = self.probes if {*self.read_outs} != {"attentive"} else ()
+        return (*of_vectors, *(("attentive",) if "attentive" in self.read_outs else ()))
 
     @property
     def answerable(self) -> bool:
@@ -119,16 +122,26 @@ class Asking:
         model, after = self.run.model, self.after
         judges = self.shared_judges() if shared else None
         policy = makers.policy(self.train, self.test)
-        for name in progress(list(makers.asked), "probing fixations"):
-            paths = makers.paths(name, self.train, self.test, policy)
-            if judges is None:
-                self.ask(name, after, *self.both(model, paths, after), self.probers)
-            else:
-                self.judge(name, after, self.views(model, self.test, paths.test, after), judges)
-        whole = {1.0: self.probers[1.0]}
-        if controls:
-            for name, views in self.controls(policy):
-                self.ask(name, after, *views, whole)
+        parts = (len(CONTROLS) * controls + len(makers.asked) * len(self.probers)) * len(after)
+        parts += 1 + bool(model.config.periphery)
+        with Progress("probing fixations", parts, "probe") as shown:
+            for name in makers.asked:
+                paths = makers.paths(name, self.train, self.test, policy)
+                if judges is None:
+                    both = self.both(model, paths, after)
+                    self.ask(name, after, *both, self.probers, shown.advance)
+                else:
+                    views = self.views(model, self.test, paths.test, after)
+                    self.judge(name, after, views, judges, shown.advance)
+            whole = {1.0: self.probers[1.0]}
+            if controls:
+                for name, of_both in self.controls(policy):
+                    self.ask(name, after, *of_both, whole, shown.advance)
+            self.ask_references(whole, shown.advance)
+
+    def ask_references(self, probers: dict[float, Prober], advance: Advance) -> None:
+        """Probe all patches, in random order, and the periphery alone."""
+        model = self.run.model
         draw = torch.Generator().manual_seed(self.seed)
         full = Scanpaths(
             *(
@@ -137,9 +150,9 @@ class Asking:
             )
         )
         every = (model.num_patches,)
-        self.ask("all_patches", every, *self.both(model, full, every), whole)
+        self.ask("all_patches", every, *self.both(model, full, every), probers, advance)
         if model.config.periphery:
-            self.ask("periphery_alone", (0,), *self.both(model, full, (0,)), whole)
+            self.ask("periphery_alone", (0,), *self.both(model, full, (0,)), probers, advance)
 
     def controls(self, policy: Scanpaths) -> Iterator[tuple[str, tuple[Views, Views]]]:
         """Return what the controls see of both splits."""
@@ -162,6 +175,7 @@ class Asking:
         train: Views,
         test: Views,
         probers: dict[float, Prober],
+        advance: Advance,
     ) -> None:
         """Train probes for each number of fixations, and ask them.
 
@@ -172,6 +186,7 @@ class Asking:
             for entry, number in enumerate(after):
                 answers = prober.fit(train, entry, settings)
                 self.keep(name, number, share, answers, test, entry)
+                advance(1)
 
     def judge(
         self,
@@ -179,11 +194,13 @@ class Asking:
         after: tuple[int, ...],
         test: Views,
         judges: dict[float, dict[Asked, Answer]],
+        advance: Advance,
     ) -> None:
         """Ask probes that have been trained once."""
         for share, answers in judges.items():
             for entry, number in enumerate(after):
                 self.keep(name, number, share, answers, test, entry)
+                advance(1)
 
     def keep(
         self,

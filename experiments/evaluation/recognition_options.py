@@ -11,6 +11,7 @@ from foveate.choices import check_choice
 ReadOut = Literal["seen", "last", "queries", "queries_2x2", "attentive"]
 READ_OUTS: tuple[ReadOut, ...] = ("seen", "last", "queries", "queries_2x2", "attentive")
 FixationsProbe = Literal["per_order", "shared"]
+VectorProbe = Literal["linear", "knn"]
 ORDERS = (
     "policy",
     "random",
@@ -40,8 +41,9 @@ class FixationsOptions:
     """Whose fixations: policy, best_fixed, other_image, any order or agent by name, or MODULE:NAME
     of your own; None = policy random raster center_out best_fixed other_image uncertainty
     saliency. Repeats are dropped, as those of fixations are."""
-    read_outs: tuple[ReadOut, ...] = READ_OUTS
-    """What is probed. seen: mean over the states seen; last: the newest state; queries: mean over
+    read_outs: tuple[ReadOut, ...] | None = None
+    """What is probed; None = all but attentive, which is trained for minutes, unless attentive is
+    among the probes. seen: mean over the states seen; last: the newest state; queries: mean over
     the decoder's queries; queries_2x2: their means over quarters; attentive: a learned query
     attends to the states with their places. The first but attentive is the headline."""
     fixations_layer: int | None = None
@@ -56,7 +58,7 @@ class FixationsOptions:
         for name in ("orders", "read_outs", "label_shares"):
             if getattr(self, name) == ():
                 raise ValueError(f"{name} needs at least one choice")
-        check_read_outs(self.read_outs)
+        check_read_outs(self.read_outs or ())
         for share in self.label_shares:
             if not 0 < share <= 1:
                 raise ValueError(f"label_shares must lie above 0 and up to 1, got {share}")

@@ -5,7 +5,7 @@ A probe answers with a class for every test image, so that orders can be paired 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from experiments.evaluation.probe_questions import unanswerable
 from experiments.evaluation.probe_result import NEIGHBORS
+from experiments.evaluation.recognition_options import VectorProbe
 from foveate.data import ImageSet
 from foveate.probes import (
     check_features,
@@ -33,7 +34,6 @@ Answer = Callable[["Views", int], Int[np.ndarray, " K"]]
 """From what is known of test images, and the entry, to a class for each."""
 Asked = tuple[str, str]
 """Read-out and probe."""
-PROBES = ("linear", "knn", "attentive")
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,8 @@ class Prober:
     train: ImageSet
     index: Int[Tensor, " F"]
     """The training images that the probes learn from."""
+    of_vectors: Sequence[VectorProbe]
+    """Probes of vectors; tokens have one of their own, attentive."""
     num_heads: int
     seed: int
     device: str
@@ -74,7 +76,8 @@ class Prober:
     def unanswered(self) -> dict[str, str]:
         """Why a probe has no number, of those that these images cannot answer."""
         used = self.train.take(self.index)
-        why = {probe: unanswerable(probe, used, self.seed) for probe in PROBES}
+        probes = (*self.of_vectors, "attentive")
+        why = {probe: unanswerable(probe, used, self.seed) for probe in probes}
         return {probe: reason for probe, reason in why.items() if reason}
 
     @property
@@ -83,14 +86,18 @@ class Prober:
         labels: Int[np.ndarray, " F"] = self.train.labels[self.index].numpy()
         return labels
 
+    def answers(self, probe: VectorProbe) -> bool:
+        """Whether vectors are probed so, and these images can answer it."""
+        return probe in self.of_vectors and probe not in self.unanswered
+
     def choose(self, views: Views, which: Which) -> dict[Asked, float]:
         """Choose C, or a learning rate, on a held-out tenth; k-NN has its k."""
         found: dict[Asked, float] = {}
         for name in views.vectors:
-            if "linear" not in self.unanswered:
+            if self.answers("linear"):
                 x = self.seen(views, name, which)
                 found[name, "linear"] = choose_regularization(x, self.labels, seed=self.seed)[0]
-            if "knn" not in self.unanswered:
+            if self.answers("knn"):
                 found[name, "knn"] = NEIGHBORS["knn"]
         if views.tokens is not None and "attentive" not in self.unanswered:
             read = self.tokens(views, which)

@@ -9,7 +9,7 @@ from experiments.evaluation.intervals import Interval
 from experiments.tables import Table, signed, with_interval
 
 MAIN_PROBE = {"attentive": "attentive"}
-"""The probe that a read-out is compared by; of all others it is the linear one."""
+"""The only probe of a read-out, where it is no vector."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,8 +25,8 @@ class Known:
     attentive: float | None = None
     attentive_ci95: Interval | None = None
     minus_policy: float | None = None
-    """Linear accuracy (attentive, where that is the read-out) minus the policy's after as many
-    fixations."""
+    """Accuracy minus the policy's after as many fixations: linear, or k-NN where that alone was
+    measured; attentive, where that is the read-out."""
     minus_policy_ci95: Interval | None = None
     """Paired bootstrap over test images."""
 
@@ -152,7 +152,7 @@ def table_of(
 
     Differences from the policy are of the probe that the read-out is compared by.
     """
-    compared = probe == MAIN_PROBE.get(read_out, "linear")
+    compared = probe == shown_probes(read_out, fixations)[0]
     ks = sorted({k for row in fixations.values() for k in row})
     shown = {
         name: {k: cell.read_outs[read_out] for k, cell in row.items() if read_out in cell.read_outs}

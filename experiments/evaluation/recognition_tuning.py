@@ -6,7 +6,8 @@ from dataclasses import replace
 
 from experiments.evaluation.probe_options import ProbeOptions
 from experiments.evaluation.probe_result import FineTuned, TunedByFixations
-from experiments.evaluation.probe_views import progress, tuning
+from experiments.evaluation.probe_views import tuning
+from experiments.evaluation.progress import progress
 from experiments.evaluation.recognition_paths import PathMakers
 from experiments.runs import Run
 from foveate.data import ImageSet
@@ -46,7 +47,7 @@ def tune_by_fixations(
     tuned: TunedByFixations = {}
     starts = {"": run.model, "random_weights_": untrained}
     parts = [(order, start) for order in makers.asked for start in starts]
-    for order, start in progress(parts, "fine-tuning by fixations"):
+    for order, start in progress(parts, "fine-tuning by fixations", "network"):
         paths = makers.paths(order, train, test, policy)
         reached = fine_tune_by_fixations(
             starts[start], train, test, paths.train, paths.test, after, how, options.seed

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from experiments.evaluation.intervals import Interval
 from experiments.tables import Table, signed
 
+LEAST_SHARE = 0.01
+"""Share of the policy's area plus cost below which a difference is next to nothing."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class PaidErrors:
@@ -52,14 +55,29 @@ class PaidComparison:
         rows = tuple(
             (f"**{name}**" if name == "policy" else name, *self.cells(name)) for name in self.orders
         )
-        beaten = [
-            name
-            for name, row in self.orders.items()
-            if row.minus_policy_ci95 is not None and row.minus_policy_ci95[0] > 0
-        ]
         return Table(
             ("order", "area + cost", "minus policy, 95% interval"),
             rows,
             f"What the policy was paid for: area + cost = {self.measure(saccade_cost)}",
-            (f"By area + cost the policy is better than {', '.join(beaten) or 'none of them'}.",),
+            (self.standing(),),
         )
+
+    def standing(self) -> str:
+        """Say which orders the policy is better and worse than, and which hardly differ."""
+        others = {name: row for name, row in self.orders.items() if name != "policy"}
+        known = {name: row.minus_policy_ci95 for name, row in others.items()}
+        better = [name for name, between in known.items() if between and between[0] > 0]
+        worse = [name for name, between in known.items() if between and between[1] < 0]
+        least = LEAST_SHARE * abs(self.orders["policy"].area_and_cost)
+        hardly = [
+            f"{name} ({others[name].minus_policy:+.4f})"
+            for name in (*better, *worse)
+            if abs(others[name].minus_policy) < least
+        ]
+        said = f"By area + cost the policy is better than {', '.join(better) or 'none of them'}"
+        said += f", and worse than {', '.join(worse)}" if worse else ""
+        note = (
+            f" Though significant, it is next to nothing, below {LEAST_SHARE:.0%} of the policy's "
+            f"area + cost: {', '.join(hardly)}."
+        )
+        return f"{said}.{note if hardly else ''}"

@@ -9,9 +9,10 @@ from typing import Any
 from agents.policies import PointerPolicy
 from foveate.checkpoint import PRETRAINED, load_model
 from foveate.finite import not_finite
+from foveate.forms import graph_at, is_timm_folder
 from foveate.model import AnyOrderTransformer
 from foveate.model.teachers import AverageTeacher, Teacher
-from foveate.model.timm_import import TimmWeights, is_timm_folder, read_timm, start_from_timm
+from foveate.model.timm_import import TimmWeights, read_timm, start_from_timm
 from foveate.targets import Features
 
 FREE_AT_START = ("init", "num_targets", "error_loss_weight", "label_smoothing")
@@ -61,7 +62,7 @@ def _model_or_timm(source: str) -> AnyOrderTransformer | TimmWeights:
     try:
         return load_model(source)
     except ValueError as not_ours:
-        if not path.is_file():
+        if not path.is_file() or graph_at(path):
             raise
         try:
             found = read_timm(path)

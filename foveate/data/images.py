@@ -17,7 +17,7 @@ from foveate.data.splits import Fingerprint
 class ImageSet:
     """One split of a data set, whole in memory.
 
-    Images are uint8; float32 or half-precision images in [0, 1] become so, to the nearest 255th.
+    Images are uint8; floats in [0, 1] of any precision become so, to the nearest 255th.
     Images and labels may be NumPy arrays. Labels may be of any integer type, and become int64.
 
     Raises:
@@ -133,9 +133,9 @@ def _pixels(given: object, name: str) -> UInt8[Tensor, "M C H W"]:
         )
     if images.dtype == torch.uint8:
         return images
-    if images.dtype not in (torch.float32, torch.float16, torch.bfloat16):
+    if not images.is_floating_point():
         raise ValueError(
-            f"the images of {name} must be uint8 in 0..255 or float32 in [0, 1], got "
+            f"the images of {name} must be uint8 in 0..255 or floats in [0, 1], got "
             f"{images.dtype}; convert them"
         )
     low, high = float(images.min()), float(images.max())

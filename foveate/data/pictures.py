@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,7 +21,7 @@ MODES = {1: "L", 3: "RGB"}
 def read_pictures(
     paths: Sequence[Path], image_shape: tuple[int, int, int], limit: int | None = None
 ) -> tuple[ImageSet, list[str]]:
-    """Return pictures and their names, as a set without labels.
+    """Return pictures and their names, as a set without labels; files that are none are counted.
 
     As of a data set, the shorter side is resized and the center kept. What is not of the model's
     channels becomes gray, or gets three equal ones.
@@ -36,13 +38,27 @@ def read_pictures(
     channels, height, width = image_shape
     if channels not in MODES:
         raise ValueError(f"the model reads {channels} channels, pictures have 1 or 3")
-    files = [file for path in paths for file in _files_at(path.expanduser())][:limit]
+    found = [(file, path) for path in paths for file in _files_at(path.expanduser())][:limit]
+    files = [file for file, _ in found]
     pixels = np.empty((len(files), *image_shape), np.uint8)
     for row, file in enumerate(files):
         pixels[row] = decode_image(file, str(file), MODES[channels], (width, height))
     unknown = torch.full((len(files),), -1)
-    return ImageSet(torch.from_numpy(pixels), unknown, (), "pictures"), [
-        file.stem for file in files
+    return ImageSet(torch.from_numpy(pixels), unknown, (), "pictures"), names_of(found)
+
+
+def names_of(found: Sequence[tuple[Path, Path]]) -> list[str]:
+    """Name files: as they are called, or by their folders too where several are called so.
+
+    Args:
+        found: files, each with the path that was given for it.
+    """
+    stems = Counter(file.stem for file, _ in found)
+    return [
+        file.stem
+        if stems[file.stem] == 1
+        else (Path(given.name) / file.relative_to(given.expanduser())).with_suffix("").as_posix()
+        for file, given in found
     ]
 
 
@@ -55,4 +71,11 @@ def _files_at(path: Path) -> list[Path]:
     pictures = [file for file in found if file.suffix.lower() in IMAGE_SUFFIXES]
     if not pictures:
         raise ValueError(f"no pictures in {path}; give a file, or a folder of pictures")
+    if others := [file for file in found if file.suffix.lower() not in IMAGE_SUFFIXES]:
+        shown = ", ".join(file.name for file in others[:3]) + ", ..." * (len(others) > 3)
+        print(
+            f"note: {len(others)} of {len(found)} files in {path} are no pictures and are skipped: "
+            f"{shown}",
+            file=sys.stderr,
+        )
     return pictures

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from timm.models import load_state_dict
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
+from foveate.forms import is_timm_folder
 from foveate.model.encoder import PatchEncoder
 
 FITTING = "choose --image-size, --patch-size, --embed-dim, --depth and --num-heads to fit"
@@ -28,14 +28,6 @@ class TimmWeights:
     """Attention heads; None = a file of weights alone does not say."""
     units: tuple[Tensor, Tensor] | None = None
     """Mean and deviation, per channel, that it normalizes images in [0, 1] by; None likewise."""
-
-
-def is_timm_folder(folder: Path) -> bool:
-    """Whether a folder holds a config.json as timm and the Hub write it."""
-    try:
-        return "architecture" in json.loads((folder / "config.json").read_text("utf-8"))
-    except (OSError, ValueError, TypeError):
-        return False
 
 
 def read_timm(source: Path) -> TimmWeights:

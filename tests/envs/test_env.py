@@ -18,6 +18,7 @@ from torch import Tensor
 import envs
 from envs.observations import OBSERVERS
 from envs.rewards import REVISIT_PENALTY
+from envs.starts import ResetOptions, checked_seed
 from foveate.config import ModelConfig
 from foveate.data import ImageSet
 from foveate.model import AnyOrderTransformer
@@ -247,7 +248,12 @@ def test_rendering_shows_three_panels(model: AnyOrderTransformer) -> None:
         ({"budget": 64}, "budget must lie in 1..63"),
         ({"model": "nowhere"}, "no checkpoint at nowhere"),
         ({"model": "cue"}, "the model reads images of shape"),
-        ({"render_mode": "ansi"}, "render_mode must be"),
+        ({"render_mode": "ansi"}, "render_mode must be None, 'rgb_array' or, .* 'human'"),
+        ({"model": "cue", "data": "cue", "image_size": 16}, "image_size has no effect on the cue"),
+        (
+            {"model": "cue", "data": "cue", "fixation_size": 3, "budget": 4},
+            r"1\.\.3 .* got 4; fixation_size 3 leaves 4 to choose from on a grid of 4x4",
+        ),
         ({"data": "nowhere"}, "no data 'nowhere'"),
     ],
 )
@@ -261,7 +267,7 @@ def test_mistakes_are_named(options: dict[str, Any], message: str) -> None:
     [
         ({"index": [0, 9]}, r"one image number in 0\.\.8"),
         ({"index": 0.5}, "one image number"),
-        ({"indx": 1}, "takes 'index' and 'reset_mask'"),
+        ({"indx": 1}, "unknown option 'indx'; did you mean 'index'"),
         ({"reset_mask": [1, 0]}, "2 bools"),
         ({"reset_mask": np.array([False, False])}, "at least one"),
     ],
@@ -275,6 +281,22 @@ def test_wrong_reset_options_are_named(
     env.reset(seed=0)
     with pytest.raises(ValueError, match=message):
         env.reset(options=options)
+
+
+@pytest.mark.parametrize("seed", ["x", 1.5, -1, True])
+def test_a_wrong_seed_is_named(seed: object) -> None:
+    with pytest.raises(ValueError, match="seed must be an integer of at least 0, or None, got"):
+        checked_seed(seed)
+
+
+def test_options_that_are_no_mapping_are_named() -> None:
+    with pytest.raises(ValueError, match=r"options must be a mapping, .* got \[1\]"):
+        ResetOptions.of([1], 2)
+
+
+def test_images_of_ones_own_have_no_split(model: AnyOrderTransformer, data: ImageSet) -> None:
+    with pytest.raises(ValueError, match=r"taken whole; leave out split='test'"):
+        envs.ImageScanEnv(model=model, data=data, split="test")
 
 
 def test_observations_carry_no_gradient_to_unseen_pixels(images: Tensor) -> None:

@@ -33,13 +33,30 @@ def test_own_pictures_need_no_data_set(run: Run, tmp_path: Path) -> None:
     Image.new("L", (8, 9)).save(photos / "more" / "b.png")
     files = draw(gone, image=[photos, photos / "a.jpg"])
     assert [file.name for file in files] == [
-        "scanpaths_own.png", "scanpaths_own.gif", "fixations_own.png"
+        "scanpaths_own.png", "scanpaths_own.gif", "fixations_own.png", "scanpaths_own.json"
     ]  # fmt: skip
     said = read_object(run.directory / "scanpaths_own.json")
     assert said["dataset"] == "pictures"
     assert said["options"]["index"] == [0, 1, 2]
+    elsewhere = draw(gone, image=[photos], out=tmp_path / "deep" / "out")
+    assert {file.parent for file in elsewhere} == {tmp_path / "deep" / "out"}
+    assert all(file.stat().st_size for file in elsewhere)
     with pytest.raises(ValueError, match=r"image 3 of --index does not exist.*pictures 0\.\.2"):
         draw(gone, image=[photos, photos / "a.jpg"], index=(3,))
+
+
+def test_what_is_no_picture_is_counted_and_equal_names_are_told_apart(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos = tmp_path / "photos"
+    for name in ("cat/1.png", "dog/1.png", "dog/2.png"):
+        (photos / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (8, 8)).save(photos / name)
+    (photos / "note.txt").touch()
+    _, names = read_pictures([photos], (1, 8, 8))
+    assert names == ["photos/cat/1", "photos/dog/1", "2"]
+    said = f"note: 1 of 4 files in {photos} are no pictures and are skipped: note.txt\n"
+    assert capsys.readouterr().err == said
 
 
 def test_pictures_are_brought_to_what_a_model_reads(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from experiments import runs
 from experiments.evaluation.probe import probe
+from experiments.evaluation.probe_questions import NoLabels
 from experiments.evaluation.probe_result import ProbeResult
 from experiments.evaluation.recognition import Answered, recognize
 from experiments.evaluation.recognition_paths import PathMakers, Scanpaths
@@ -123,9 +124,12 @@ def test_classes_without_a_training_image_get_a_note_and_no_number(
     assert known.notes["classes"].startswith("training lacks all classes of the")
 
 
-def test_a_single_class_gets_a_note_and_no_number(
-    run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_has_no_number_at_all_is_refused(run: Run) -> None:
+    with pytest.raises(NoLabels, match=r"probed: class . has a single"):
+        probe(run, probes=("linear", "knn"), fixations=(1,), train_limit=8, test_limit=5)
+
+
+def test_a_single_class_is_refused(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     split = Run.split
 
     def of_one(self: Run, name: str, limit: int | None = None) -> ImageSet:
@@ -133,11 +137,36 @@ def test_a_single_class_gets_a_note_and_no_number(
         return images.take((images.labels == 1).nonzero().flatten())
 
     monkeypatch.setattr(Run, "split", of_one)
-    for probes in (("linear",), ("linear", "knn")):
-        found = probe(run, probes=probes, fixations=(1,), train_limit=60, test_limit=30)
-        assert found.fixations is None
-        assert "after fixations, no number of linear: all" in found.to_text()
-        assert "after fixations, no number of attentive: all" in found.to_text()
+    for fixations in ((), (1,)):
+        with pytest.raises(NoLabels, match="all 15 training images are of class 1"):
+            probe(run, fixations=fixations, train_limit=60, test_limit=30)
+
+
+@pytest.mark.parametrize(
+    ("probes", "read_outs", "measured"),
+    [
+        (("knn",), None, {"seen": ["knn"], "queries_2x2": ["knn"]}),
+        (("linear", "attentive"), None, {"seen": ["linear"], "attentive": ["attentive"]}),
+        (("attentive",), None, {"attentive": ["attentive"]}),
+        (("knn",), ("attentive",), {"attentive": ["attentive"]}),
+    ],
+)
+def test_only_what_is_asked_for_is_probed(
+    run: Run, probes: Any, read_outs: Any, measured: dict[str, list[str]]
+) -> None:
+    options = {"orders": ("policy", "raster"), "train_limit": 60, "test_limit": 10}
+    found = probe(run, probes=probes, read_outs=read_outs, fixations=(1,), **options)
+    assert found.fixations is not None
+    cells = found.fixations["raster"][1].read_outs
+    kinds = ("linear", "knn", "attentive")
+    known = {
+        name: [kind for kind in kinds if getattr(cell, kind) is not None]
+        for name, cell in cells.items()
+    }
+    assert measured.items() <= known.items()
+    assert ("attentive" in known) == ("attentive" in measured)
+    assert all(cell.minus_policy is not None for cell in cells.values())
+    assert found.to_text().count("minus policy") == len(known)
 
 
 def test_shared_probes_are_trained_once(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

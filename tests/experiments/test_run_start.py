@@ -22,6 +22,8 @@ from experiments.training.presets import PRESETS
 from experiments.training.trainer import Trainer
 from experiments.training.weights import start_from
 from foveate.checkpoint import CHECKPOINT, Found, load_model
+from foveate.config import ModelConfig
+from foveate.export import export_program
 from foveate.model import AnyOrderTransformer
 
 
@@ -133,7 +135,10 @@ def test_foreign_weights_are_no_start(tmp_path: Path) -> None:
     torch.save({"weight": torch.zeros(3)}, tmp_path / "other.pth")
     (tmp_path / "text.safetensors").write_text("no weights")
     save_for_hf(timm.create_model("test_resnet"), tmp_path / "resnet", safe_serialization=True)
+    made = AnyOrderTransformer(ModelConfig(image_size=(8, 8), patch_size=4, embed_dim=16))
+    export_program(made.eval(), tmp_path / "graph")
     for name, complaint in (
+        ("graph/encoder.pt2", "as a graph of torch.export, for [^;]*; a whole model"),
         ("other.pth", r"no patch_embed\.proj\.weight"),
         ("text.safetensors", "no weights that timm loads"),
         ("resnet", "a ResNet of timm, no VisionTransformer"),

@@ -10,6 +10,7 @@ import runpy
 import subprocess
 import sys
 import warnings
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -24,9 +25,10 @@ from PIL import Image
 
 from agents.baselines import OrderAgent, scan_with
 from experiments.benchmarks import growth, streaming
-from experiments.evaluation.exported import export_run
+from experiments.evaluation import exported
 from experiments.metrics_file import read_metrics
 from experiments.runs import Run, load_run
+from experiments.training.build import build
 from experiments.training.config import TrainConfig
 from experiments.training.loop import train
 from experiments.training.presets import PRESETS
@@ -273,12 +275,23 @@ def test_an_export_is_loaded_by_others_alone(run_folder: Path, tmp_path: Path) -
     assert said in (out / "README.md").read_text()
 
 
-def test_an_export_without_a_periphery_probes_as_its_run(run: Run) -> None:
-    said = export_run(run, run.directory.parent / "encoder", probe=True)
-    shares = re.findall(r"([\d.]+)% of \d+ test images.*on ([\d.]+)%", said[-1])
-    assert shares
-    assert abs(float(shares[0][0]) - float(shares[0][1])) <= 0.5
-    assert said[-1] in (run.directory.parent / "encoder" / "README.md").read_text()
+@pytest.mark.parametrize("periphery", [0, 2])
+def test_an_export_probes_as_its_run_where_both_see_the_same(
+    periphery: int, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exported, "PROBED", {"train": 400, "test": 300})
+    config = run.config.replace(periphery=periphery)
+    torch.manual_seed(0)
+    model, policy = build(config, (1, 8, 8))
+    run = replace(run, config=config, model=model.eval(), policy=policy.eval())
+    folder = run.directory.parent / "encoder"
+    said = exported.export_run(run, folder, probe=True)
+    line = next(each for each in said if "linear probe" in each)
+    (shares,) = re.findall(r"right on ([\d.]+)% of 300 test images.* on ([\d.]+)%", line)
+    assert float(shares[0]) > 0
+    assert abs(float(shares[0]) - float(shares[1])) <= 0.5
+    assert ("With each image's own periphery that is" in said[-1]) == bool(periphery)
+    assert all(each in (folder / "README.md").read_text() for each in said)
 
 
 def train_recipe(name: str, out: Path, **changes: Any) -> TrainConfig:

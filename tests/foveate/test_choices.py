@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -13,7 +14,7 @@ from envs.world import check_reward
 from experiments.cli import run
 from experiments.evaluation.scanpaths import make_agent
 from experiments.training.presets import own_preset
-from foveate.choices import lookup
+from foveate.choices import check_choice, lookup, told
 from foveate.model import AnyOrderTransformer
 from foveate.orders import check_rank, ordering
 
@@ -120,6 +121,16 @@ def test_orders_of_ones_own_are_checked_whenever_they_are_asked(
     with pytest.raises(ValueError, match=rf"order 'own_choices:{name}'.*{message}"):
         order(images)
     check_rank(ordering("own_choices:last", (3, 4))(images), 12)
+
+
+def test_arrays_are_told_by_type_and_shape() -> None:
+    pixels = np.zeros((2, 3), np.uint8)
+    assert told(pixels) == "ndarray of uint8 and shape (2, 3)"
+    assert told([pixels, pixels]) == "list of 2, the first ndarray of uint8 and shape (2, 3)"
+    assert told(([0.5] * 90,)) == "tuple of 1, the first list of 90, the first 0.5"
+    assert told([3, "a"]) == "[3, 'a']"
+    with pytest.raises(ValueError, match="obs must be one of a, b, got ndarray of uint8"):
+        check_choice("obs", pixels, "ab")
 
 
 def test_what_a_part_of_ones_own_raises_anywhere_ends_in_one_line(

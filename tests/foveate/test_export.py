@@ -17,6 +17,7 @@ from torch import Tensor
 
 from foveate import load_model
 from foveate.export import (
+    PatchTokens,
     export_onnx,
     export_program,
     export_safetensors,
@@ -82,6 +83,19 @@ def test_a_periphery_is_exact_where_the_image_has_the_exported_one(recipe: str) 
     torch.testing.assert_close(by_timm(vit, images)[:1], own[:1], atol=1e-5, rtol=0)
     assert feature_error(model, vit, images[:1]) < 1e-5
     assert 1e-3 < feature_error(model, vit, images[1:]) < 1
+    alike = PatchTokens(model, images[:1])(images)
+    torch.testing.assert_close(by_timm(vit, images), alike, atol=1e-5, rtol=0)
+
+
+@torch.no_grad()
+def test_the_error_of_pooled_features_is_over_the_spread_between_images() -> None:
+    model, images = made(periphery=2), torch.rand(4, 3, 6, 8)
+    vit = to_timm(model, images[:1])
+    own, exported = model.features(images)[-1].mean(1), by_timm(vit, images).mean(1)
+    spread = (own - own.mean(0)).square().mean()
+    expected = ((own - exported).square().mean() / spread).sqrt()
+    assert feature_error(model, vit, images, pooled=True) == pytest.approx(float(expected), 1e-4)
+    assert feature_error(model, vit, images, pooled=True) > feature_error(model, vit, images)
 
 
 def test_a_head_and_another_image_size_are_timms_affair(tmp_path: Path) -> None:
@@ -196,6 +210,30 @@ def test_a_palette_is_refused() -> None:
     model = made("igpt")
     with pytest.raises(ValueError, match="palette entries, for which there is no graph"):
         to_program(model)
+
+
+@pytest.mark.parametrize("place", ["", "encoder.pt2"])
+def test_a_graph_is_called_one_and_says_what_loads_it(place: str, tmp_path: Path) -> None:
+    export_program(made(), tmp_path)
+    loaded_by = re.escape(f"torch.export.load('{tmp_path / 'encoder.pt2'}').module()")
+    with pytest.raises(ValueError, match=f"as a graph of torch.export, for {loaded_by}.*--to safe"):
+        load_model(tmp_path / place)
+
+
+def test_an_encoder_of_timm_is_called_one_and_says_what_loads_it(tmp_path: Path) -> None:
+    folder = tmp_path / "encoder"
+    export_timm(made(), folder)
+    for path in (folder, folder / "model.safetensors"):
+        with pytest.raises(ValueError, match=r"for timm, for timm\.create_model\('local-dir:"):
+            load_model(path)
+    (folder / "config.json").unlink()
+    with pytest.raises(ValueError, match=r"weights of timm's, for .*checkpoint_path"):
+        load_model(folder / "model.safetensors")
+
+
+def test_a_path_to_nothing_is_called_so() -> None:
+    with pytest.raises(ValueError, match=r"nowhere: the path does not exist; .*scenes, cue"):
+        load_model("nowhere")
 
 
 # --- and back

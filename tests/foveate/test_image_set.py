@@ -14,7 +14,17 @@ LABELS = torch.tensor([0, 1])
 
 
 @pytest.mark.parametrize(
-    "given", [BYTES, BYTES.numpy(), FLOATS, FLOATS.numpy(), np.broadcast_to(FLOATS, FLOATS.shape)]
+    "given",
+    [
+        BYTES,
+        BYTES.numpy(),
+        FLOATS,
+        FLOATS.numpy(),
+        FLOATS.double(),
+        FLOATS.double().numpy(),
+        FLOATS.half(),
+        np.broadcast_to(FLOATS, FLOATS.shape),
+    ],
 )
 def test_images_in_the_unit_range_and_bytes_are_the_same_set(given: object) -> None:
     made = ImageSet(given, LABELS, ("a", "b"), "set")
@@ -29,9 +39,8 @@ def test_images_in_the_unit_range_and_bytes_are_the_same_set(given: object) -> N
         (FLOATS - 0.5, r"must lie in \[0, 1\], got pixels from -0.5"),
         (FLOATS / 0, r"must lie in \[0, 1\], got pixels from nan"),
         (FLOATS.where(FLOATS < 1, torch.nan), r"must lie in \[0, 1\]"),
-        (FLOATS.double(), r"must be uint8 in 0\.\.255 or float32 in \[0, 1\], got torch.float64"),
-        (FLOATS.double().numpy(), "got torch.float64"),
-        (BYTES.long(), "got torch.int64"),
+        (BYTES.long(), r"must be uint8 in 0\.\.255 or floats in \[0, 1\], got torch.int64"),
+        (BYTES.bool().numpy(), "got torch.bool"),
         (BYTES[:0], r"none of them 0, got \(0, 3, 4, 5\)"),
         (BYTES[0], r"must be of shape \(images, channels, height, width\).*got \(3, 4, 5\)"),
         (torch.zeros(2, 8, 8, 3), r"channels last, .*permute\(0, 3, 1, 2\)"),
