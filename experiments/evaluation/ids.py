@@ -41,7 +41,7 @@ NAMES = tuple(world + task for world in WORLDS for task in TASKS)
 
 
 def score_ids(
-    names: Sequence[str] = (),
+    ids: Sequence[str] = (),
     *,
     limit: int = 200,
     steps: int = 10_000,
@@ -51,7 +51,7 @@ def score_ids(
     """Measure all agents on the test images of every environment.
 
     Args:
-        names: a world and a task of ``foveate.ids`` each; none = all.
+        ids: a world and a task of ``foveate.ids`` each; none = all.
         limit: test images.
         steps: environment steps of each training.
         seed: of training and of the random order.
@@ -60,12 +60,12 @@ def score_ids(
     Raises:
         ValueError: there is no such environment.
     """
-    for name in names:
+    for name in ids:
         check_choice("id", name, NAMES)
     began, rows, shown = time.monotonic(), {}, []
     set_threads(threads)
     learned: dict[str, dict[str, Agent]] = {}
-    for name in names or NAMES:
+    for name in ids or NAMES:
         taught = name.replace("Guess", "Recognition")
         if taught not in learned:
             learned[taught] = learners(make(taught, ROWS), steps, seed)

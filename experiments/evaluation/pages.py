@@ -8,6 +8,7 @@ from experiments.benchmarks.env import BenchEnvResult
 from experiments.benchmarks.timing import BenchResult
 from experiments.evaluation.compare_result import Comparison, training_facts
 from experiments.evaluation.decode import DecodeResult
+from experiments.evaluation.ids_result import IdsResult
 from experiments.evaluation.knowing_result import KnowingResult
 from experiments.evaluation.orders_result import OrdersResult
 from experiments.evaluation.probe_result import ProbeResult
@@ -29,6 +30,7 @@ RESULTS: dict[str, type[Result]] = {
         ReadResult,
         TortureResult,
         KnowingResult,
+        IdsResult,
     )
 }
 """Results of studies and benchmarks by the ``kind`` that their files name."""
