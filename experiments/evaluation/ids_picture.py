@@ -19,7 +19,7 @@ from envs.vector import ImageScanVectorEnv
 
 NUM_SHOWN = 2
 """Images of each id."""
-HEIGHT_PX, GAP_PX, LABEL_PX = 120, 22, 150
+HEIGHT_PX, GAP_PX, LABEL_PX = 120, 22, 180
 """Height of a row, the gap between rows and columns, and the room for its name."""
 DPI = 72
 """On which a point is a pixel."""
