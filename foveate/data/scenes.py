@@ -186,7 +186,7 @@ def _regions(split: str, in_color: bool) -> list[np.ndarray]:
     for name in _PHOTOS:
         photo = getattr(data, name)()
         if in_color:
-            toned = (photo if photo.ndim == 3 else color.gray2rgb(photo)) / 255
+            toned = (photo if photo.ndim == 3 else photo[..., None].repeat(3, axis=2)) / 255
         else:
             toned = (color.rgb2gray(photo) if photo.ndim == 3 else photo / 255)[..., None]
         height, width, _ = toned.shape
