@@ -1,4 +1,4 @@
-"""The batched environment as ``gymnasium.make_vec`` makes it, which may show it in a window."""
+"""The batched environments as ``gymnasium.make_vec`` makes them, which may show one in a window."""
 
 from __future__ import annotations
 
@@ -7,11 +7,16 @@ from typing import Any
 from gymnasium.vector import VectorEnv
 from gymnasium.wrappers.vector import HumanRendering
 
+from envs.guessing import GuessScanVectorEnv
 from envs.vector import ImageScanVectorEnv
 
 
 def make_vector_env(
-    num_envs: int = 1, *, render_mode: str | None = None, **options: Any
+    num_envs: int = 1,
+    *,
+    render_mode: str | None = None,
+    kind: type[ImageScanVectorEnv] = ImageScanVectorEnv,
+    **options: Any,
 ) -> VectorEnv[Any, Any, Any]:
     """Make the environment; with ``render_mode="human"`` in gymnasium's window around its frames.
 
@@ -20,8 +25,14 @@ def make_vector_env(
     Args:
         num_envs: rows.
         render_mode: None, rgb_array or human.
+        kind: class of the environment.
         options: the other arguments of the environment.
     """
     if render_mode != "human":
-        return ImageScanVectorEnv(num_envs, render_mode=render_mode, **options)
-    return HumanRendering(ImageScanVectorEnv(num_envs, render_mode="rgb_array", **options))
+        return kind(num_envs, render_mode=render_mode, **options)
+    return HumanRendering(kind(num_envs, render_mode="rgb_array", **options))
+
+
+def make_guess_vector_env(num_envs: int = 1, **options: Any) -> VectorEnv[Any, Any, Any]:
+    """Make the environment whose actions guess, as :func:`make_vector_env` does."""
+    return make_vector_env(num_envs, kind=GuessScanVectorEnv, **options)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, fields, replace
+from functools import lru_cache
 from numbers import Integral
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -89,8 +90,9 @@ class World:
             if world.probe is None and str(model) in PRETRAINED and isinstance(data, str | Path):
                 check_classes(images, reward)
                 check_world(loaded, images, "auc", None)
-                train = load(data, "train", image_size, None)
-                world = replace(world, probe=fitted_probe(loaded, train, fixations, budget))
+                where = str(_device_of(loaded))
+                probe = shipped_probe(str(model), str(data), image_size, size, budget, where)
+                world = replace(world, probe=probe)
         check_world(loaded, images, reward, world.probe)
         return world
 
@@ -233,6 +235,21 @@ def trained_probe(model: str | Path | AnyOrderTransformer, device: str) -> Recog
         return None
     state = read_newest(Path(model)).state.get("recognition")
     return None if state is None else probe_of(state["probe"]).to(device)
+
+
+@lru_cache(maxsize=16)
+def shipped_probe(
+    model: str,
+    data: str,
+    image_size: ImageSize | None,
+    fixation_size: int,
+    budget: int,
+    device: str,
+) -> RecognitionProbe:
+    """Fit the probe of a model that ships to training images; once in a process, for all of it."""
+    loaded = load_model(model, device)
+    train = load(data, "train", image_size, None)
+    return fitted_probe(loaded, train, Fixations.squares(loaded.grid, fixation_size), budget)
 
 
 def check_world(

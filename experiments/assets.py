@@ -1,10 +1,11 @@
-"""Pack the small models that ship with the package, in foveate/assets, from runs of two presets.
+"""Pack the small models that ship with the package, in foveate/assets, from runs of their presets.
 
-    python -m experiments.train demo
-    python -m experiments.train cue
-    python -m experiments.assets --scenes runs/demo --cue runs/cue
+    python -m experiments.train scenes_rgb
+    python -m experiments.assets --scenes-rgb runs/scenes_rgb
 
-``foveate.load_model("scenes")`` and ``("cue")`` load them.
+``foveate.load_model("scenes_rgb")`` loads it. The preset of every model has its name, but that of
+``scenes`` is ``demo``. Weights are kept in half precision, and read back
+in single precision.
 """
 
 from __future__ import annotations
@@ -17,20 +18,44 @@ from experiments.cli import main_with_options
 
 @dataclass(frozen=True, kw_only=True)
 class AssetConfig:
-    """Options."""
+    """Run folders by model; None = the one that ships stays as it is."""
 
-    scenes: Path = Path("runs/demo")
-    """Run folder of the demo preset."""
-    cue: Path = Path("runs/cue")
-    """Run folder of the cue preset."""
+    scenes: Path | None = None
+    """Run of the preset demo."""
+    scenes_blind: Path | None = None
+    """Run of the preset of this name, as of the others below."""
+    scenes_rgb: Path | None = None
+    """RGB scenes of 32 pixels."""
+    scenes_rgb_blind: Path | None = None
+    """The same, blind."""
+    scenes_rgb_96: Path | None = None
+    """RGB scenes of 96 pixels."""
+    scenes_rgb_96_blind: Path | None = None
+    """The same, blind."""
+    cue: Path | None = None
+    """The cue world."""
+
+    def __post_init__(self) -> None:
+        if not self.given:
+            options = ", ".join(f"--{name.replace('_', '-')}" for name in asdict(self))
+            raise ValueError(f"no run is given to pack; give one or more of {options}")
+
+    @property
+    def given(self) -> dict[str, Path]:
+        """The runs that are packed, by model."""
+        return {name: run for name, run in asdict(self).items() if run is not None}
 
 
 def main(config: AssetConfig) -> None:
-    """Write both models."""
+    """Write the models whose runs are given."""
     from foveate.checkpoint import PRETRAINED, load_model, save_model
+    from foveate.finite import not_finite
 
-    for name, run in asdict(config).items():
-        save_model(load_model(run), PRETRAINED[name])
+    for name, run in config.given.items():
+        model = load_model(run).half()
+        if place := not_finite({"model": model.state_dict()}):
+            raise ValueError(f"{place} of {run} is too large for half precision")
+        save_model(model, PRETRAINED[name])
         print(f"written: {PRETRAINED[name].name}, {PRETRAINED[name].stat().st_size / 1e6:.2f} MB")
 
 

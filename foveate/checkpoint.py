@@ -33,8 +33,20 @@ CHECKPOINT = "checkpoint.safetensors"
 OLD_CHECKPOINT = "checkpoint.pt"
 """Name of the only checkpoint in run folders of version 0.1."""
 ASSETS = Path(__file__).parent / "assets"
-PRETRAINED = {"scenes": ASSETS / "scenes.safetensors", "cue": ASSETS / "cue.safetensors"}
-"""Small models that ship with the package: of the default data, and of the cue world for tests."""
+PRETRAINED = {
+    name: ASSETS / f"{name}.safetensors"
+    for name in (
+        "scenes",
+        "scenes_blind",
+        "scenes_rgb",
+        "scenes_rgb_blind",
+        "scenes_rgb_96",
+        "scenes_rgb_96_blind",
+        "cue",
+    )
+}
+"""Small models that ship with the package: of gray scenes and of RGB ones, with a thumbnail or
+blind, of 32 or 96 pixels; and of the cue world for tests."""
 _EARLIER = re.compile(r"checkpoint-(\d+)\.safetensors")
 _PARTS_OF_A_MODEL: Mapping[str, type] = {"model_config": dict, "model": dict}
 

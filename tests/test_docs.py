@@ -29,6 +29,7 @@ SOURCES = [
 ]
 NAMED = {
     *("orders", "linear", "knn", "knn_10", "sgd", "attentive", "finetune", "agents", "decodings"),
+    *("ids",),
     *("points", "steps_per_s", "vector_over_dummy_env_steps", "vector_over_uncached", "curves"),
     *(
         "options",

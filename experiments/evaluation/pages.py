@@ -9,6 +9,7 @@ from experiments.benchmarks.timing import BenchResult
 from experiments.evaluation.clients import ClientsResult
 from experiments.evaluation.compare_result import Comparison, training_facts
 from experiments.evaluation.decode import DecodeResult
+from experiments.evaluation.ids_result import IdsResult
 from experiments.evaluation.knowing_result import KnowingResult
 from experiments.evaluation.orders_result import OrdersResult
 from experiments.evaluation.probe_result import ProbeResult
@@ -31,6 +32,7 @@ RESULTS: dict[str, type[Result]] = {
         TortureResult,
         KnowingResult,
         ClientsResult,
+        IdsResult,
     )
 }
 """Results of studies and benchmarks by the ``kind`` that their files name."""

@@ -16,7 +16,7 @@ from foveate.choices import check_choice
 Changeable = Literal["model_lr", "policy_lr", "weight_decay", "entropy_weight"]
 """Options that a run can change when it goes on: they shape no weights and no randomness."""
 
-SYNTHETIC = ("scenes", "cue")
+SYNTHETIC = ("scenes", "scenes_rgb", "cue")
 """Data that are computed and need no files."""
 
 

@@ -53,6 +53,8 @@ from foveate.data.images import ImageSet
 _READERS = (scenes, rows, sources, folders, parquet, columns, labels, splits, decoding)
 """What decides which pixels come of a file: a decoded set is made anew when one of them changes."""
 TORCHVISION_SETS = ("FashionMNIST", "CIFAR10", "CIFAR100", "STL10")
+COMPOSED = ("scenes", "scenes_rgb")
+"""Scenes that are composed: gray, and in color."""
 
 
 def load_data(
@@ -70,10 +72,10 @@ def load_data(
     Decoded sets are cached until a file changes; see ``foveate.data.cache``.
 
     Args:
-        data: "scenes", a torchvision name (FashionMNIST, CIFAR10, CIFAR100, STL10), a parquet file,
-            a folder of parquet files, a folder of ``datasets.save_to_disk``, or a folder of class
-            folders. Class folders may lie in folders train, val and test. Without class folders,
-            images have no labels.
+        data: "scenes", "scenes_rgb" (in color), a torchvision name (FashionMNIST, CIFAR10,
+            CIFAR100, STL10), a parquet file, a folder of parquet files, a folder of
+            ``datasets.save_to_disk``, or a folder of class folders. Class folders may lie in
+            folders train, val and test. Without class folders, images have no labels.
         split: train, val or test.
         image_size: Side, or height and width, in pixels: images are resized to cover it, the center
             kept; scenes are composed at this size. None: as stored.
@@ -96,10 +98,11 @@ def load_data(
     if limit is not None and limit < 1:
         raise ValueError(f"limit must be at least 1 image, got {limit}")
     path = Path(data).expanduser()
-    if data == "scenes" or data in TORCHVISION_SETS:
+    if data in COMPOSED or data in TORCHVISION_SETS:
         check_no_columns(data, image_column, split_column)
-    if data == "scenes":
-        loaded = _cached(data, split, [image_size], lambda: (_load_scenes(split, image_size), ()))
+    if data in COMPOSED:
+        key = [image_size]
+        loaded = _cached(data, split, key, lambda: (_load_scenes(data, split, image_size), ()))
     elif data in TORCHVISION_SETS:
         with notes.once(data):
             loaded = _load_rows(sources.torchvision_rows(data, Path(root)), split, image_size)
@@ -112,27 +115,27 @@ def load_data(
 
 def _no_such_data(data: str) -> ValueError:
     """Name what comes closest."""
-    lowered = {name.lower(): name for name in ("scenes", *TORCHVISION_SETS)}
+    lowered = {name.lower(): name for name in (*COMPOSED, *TORCHVISION_SETS)}
     close = difflib.get_close_matches(data.lower(), lowered, n=1, cutoff=0.6)
     hint = f"did you mean {lowered[close[0]]!r}? " if close else ""
     return ValueError(
-        f"no data {data!r}: {hint}give 'scenes', one of {', '.join(TORCHVISION_SETS)}, "
-        "or the path of a parquet file or image folder that exists"
+        f"no data {data!r}: {hint}give one of {', '.join((*COMPOSED, *TORCHVISION_SETS))}, or the "
+        "path of a parquet file or image folder that exists"
     )
 
 
-def _load_scenes(split: str, image_size: ImageSize | None) -> ImageSet:
+def _load_scenes(data: str, split: str, image_size: ImageSize | None) -> ImageSet:
     """Compose the default scenes; another image_size scales the scene and the object alike."""
     height, width = height_and_width(image_size or 32)
     if height != width:
         raise ValueError(f"scenes are square; give one image_size, got {height}x{width}")
-    composed = scenes.default_scenes(split, height)
+    composed = scenes.default_scenes(split, height, in_color=data == "scenes_rgb")
     extent_px = torch.full_like(composed.corner_px, composed.object_px)
     return ImageSet(
         composed.images,
         composed.labels,
         composed.class_names,
-        "scenes",
+        data,
         captions=tuple((sentence,) for sentence in composed.sentences()),
         boxes_px=torch.cat([composed.corner_px, extent_px], dim=1),
     )

@@ -3,6 +3,7 @@
 Most patches are easy to guess and a few are not, and where those few lie differs from image to
 image: a world in which looking matters. Objects come from Fashion-MNIST (MIT, in ``assets``),
 texture from photographs that scikit-image carries (CC0 or public domain); nothing is downloaded.
+In color the same objects lie at the same places on the same crops; their hues are random.
 """
 
 from __future__ import annotations
@@ -21,12 +22,16 @@ NUM_SCENES = {"train": 12_000, "val": 2_000, "test": 2_000}
 
 _PHOTOS = ("astronaut", "brick", "camera", "chelsea", "coffee", "grass", "gravel", "rocket")
 _SHRINKS = (2, 3)
+_FINE_FROM_PX = 65
+"""Side from which scenes are cut from the photographs as they are: smaller ones would not fit into
+all parts of them."""
 _VAL_PER_CLASS = 50
 # Chosen by eye on a contact sheet: the background stays darker and flatter than any object.
 _BACKGROUND_STD = 0.05
 _BACKGROUND_LEVEL = (0.10, 0.32)
 _OBJECT_LEVEL = (0.40, 1.0)
 _OPAQUE_FROM = 0.12
+_SATURATION = 0.6
 _ROWS, _COLUMNS = ("top", "middle", "bottom"), ("left", "center", "right")
 
 
@@ -34,7 +39,7 @@ _ROWS, _COLUMNS = ("top", "middle", "bottom"), ("left", "center", "right")
 class Scenes:
     """Scenes with what is in them and where."""
 
-    images: UInt8[Tensor, "M 1 H W"]
+    images: UInt8[Tensor, "M C H W"]
     labels: Int64[Tensor, " M"]
     corner_px: Int64[Tensor, "M 2"]
     """Row and column of the object box's top-left pixel."""
@@ -57,11 +62,10 @@ def object_size_px(size_px: int) -> int:
     return max(1, round(size_px * 14 / 32))
 
 
-def default_scenes(split: str, size_px: int) -> Scenes:
-    """Compose the scenes of ``--data scenes`` at a size; the object scales with them."""
-    return compose_scenes(
-        split, NUM_SCENES[split], size_px=size_px, object_px=object_size_px(size_px)
-    )
+def default_scenes(split: str, size_px: int, *, in_color: bool = False) -> Scenes:
+    """Compose ``--data scenes``, or ``scenes_rgb``, at a size; the object scales with them."""
+    number, object_px = NUM_SCENES[split], object_size_px(size_px)
+    return compose_scenes(split, number, size_px=size_px, object_px=object_px, in_color=in_color)
 
 
 def compose_scenes(
@@ -71,6 +75,7 @@ def compose_scenes(
     size_px: int = 32,
     object_px: int = 14,
     seed: int = 0,
+    in_color: bool = False,
 ) -> Scenes:
     """Compose scenes of one object each; the same arguments give the same scenes.
 
@@ -83,7 +88,8 @@ def compose_scenes(
         num_scenes: How many scenes; there are 4,500 train, 500 val and 1,000 test objects to share.
         size_px: Height and width of a scene.
         object_px: Height and width of the object's box, which lies fully inside the scene.
-        seed: Seed of places, backgrounds and the turn of the objects.
+        seed: Seed of places, backgrounds, hues and the turn of the objects.
+        in_color: Whether scenes have three channels. The class says nothing of the hue.
 
     Raises:
         ValueError: An unknown split, no scenes to compose, or a size that does not fit.
@@ -99,16 +105,19 @@ def compose_scenes(
     turns = np.concatenate([_take_turns(labels, rng) for _ in range(-(-num_scenes // len(labels)))])
     turns = turns[:num_scenes]
     corner_px = rng.integers(0, size_px - object_px, (num_scenes, 2), endpoint=True)
-    scenes = _backgrounds(split, num_scenes, size_px, rng)
-    value, opacity = _shrink(objects, object_px)
+    scenes = _backgrounds(split, num_scenes, size_px, rng, in_color)
+    tints = _tints(num_scenes, rng) if in_color else np.ones((num_scenes, 1), np.float32)
+    value, opacity = _resized(objects, object_px)
     offsets = np.arange(object_px)
     rows = (corner_px[:, :1] + offsets)[:, :, None]
     columns = (corner_px[:, 1:] + offsets)[:, None, :]
     scene = np.arange(num_scenes)[:, None, None]
-    behind = scenes[scene, rows, columns]
-    scenes[scene, rows, columns] = behind * (1 - opacity[turns]) + value[turns]
+    for channel in range(scenes.shape[1]):
+        behind = scenes[scene, channel, rows, columns]
+        front = value[turns] * tints[:, channel, None, None]
+        scenes[scene, channel, rows, columns] = behind * (1 - opacity[turns]) + front
     return Scenes(
-        images=torch.from_numpy(np.rint(scenes * 255).clip(0, 255).astype(np.uint8)).unsqueeze(1),
+        images=torch.from_numpy(np.rint(scenes * 255).clip(0, 255).astype(np.uint8)),
         labels=torch.from_numpy(labels[turns]),
         corner_px=torch.from_numpy(corner_px),
         class_names=class_names,
@@ -143,7 +152,17 @@ def _take_turns(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return shuffled[np.argsort(turn(labels[shuffled]), kind="stable")]
 
 
-def _shrink(objects: np.ndarray, object_px: int) -> tuple[np.ndarray, np.ndarray]:
+def _tints(number: int, rng: np.random.Generator) -> np.ndarray:
+    """Return random hues of full brightness, (M, 3)."""
+    from skimage import color
+
+    hue = rng.random(number)
+    tones = np.stack([hue, np.full(number, _SATURATION), np.ones(number)], axis=1)
+    tints: np.ndarray = color.hsv2rgb(tones).astype(np.float32)
+    return tints
+
+
+def _resized(objects: np.ndarray, object_px: int) -> tuple[np.ndarray, np.ndarray]:
     """Return opacity-weighted values and opacities, (M, object_px, object_px).
 
     The black around a garment is transparent; values are lifted so that dark garments stand out.
@@ -152,57 +171,65 @@ def _shrink(objects: np.ndarray, object_px: int) -> tuple[np.ndarray, np.ndarray
     dark, bright = _OBJECT_LEVEL
     value = opacity * (dark + (bright - dark) * objects)
     layers = torch.from_numpy(np.stack([value, opacity], axis=1))
-    shrunk = torch.nn.functional.interpolate(layers, size=object_px, mode="area").numpy()
-    return shrunk[:, 0], shrunk[:, 1]
+    # Areas shrink without aliasing, but would enlarge to blocks.
+    mode = "area" if object_px <= objects.shape[1] else "bilinear"
+    resized = torch.nn.functional.interpolate(layers, size=object_px, mode=mode).numpy()
+    return resized[:, 0], resized[:, 1]
 
 
-def _regions(split: str) -> list[np.ndarray]:
-    """The split's part of each photo, grey: left train, upper right val, lower right test."""
+def _regions(split: str, in_color: bool) -> list[np.ndarray]:
+    """Return the split's part of each photo, (H, W, C): left train, upper right val, lower test."""
     # scikit-image takes a second to import, which a cached data set need not wait for.
     from skimage import color, data
 
     regions = []
     for name in _PHOTOS:
         photo = getattr(data, name)()
-        grey = color.rgb2gray(photo) if photo.ndim == 3 else photo / 255
-        height, width = grey.shape
+        if in_color:
+            toned = (photo if photo.ndim == 3 else photo[..., None].repeat(3, axis=2)) / 255
+        else:
+            toned = (color.rgb2gray(photo) if photo.ndim == 3 else photo / 255)[..., None]
+        height, width, _ = toned.shape
         middle, right = height // 2, width * 3 // 4
         parts = {
-            "train": grey[:, :right],
-            "val": grey[:middle, right:],
-            "test": grey[middle:, right:],
+            "train": toned[:, :right],
+            "val": toned[:middle, right:],
+            "test": toned[middle:, right:],
         }
         regions.append(parts[split].astype(np.float32))
     return regions
 
 
-def _backgrounds(split: str, num_scenes: int, size_px: int, rng: np.random.Generator) -> np.ndarray:
-    """Return random calm crops of the split's photo regions in [0, 1], (M, size_px, size_px)."""
-    levels = []
-    for region in _regions(split):
-        for shrink in _SHRINKS:
-            rows, columns = (length // shrink for length in region.shape)
+def _backgrounds(
+    split: str, num_scenes: int, size_px: int, rng: np.random.Generator, in_color: bool
+) -> np.ndarray:
+    """Return random calm crops of the split's photo regions in [0, 1], (M, C, size_px, size_px)."""
+    levels, regions = [], _regions(split, in_color)
+    for region in regions:
+        for shrink in _SHRINKS if size_px < _FINE_FROM_PX else (1,):
+            rows, columns = (length // shrink for length in region.shape[:2])
             tiles = region[: rows * shrink, : columns * shrink].reshape(
-                rows, shrink, columns, shrink
+                rows, shrink, columns, shrink, -1
             )
             if min(rows, columns) >= size_px:
                 levels.append(tiles.mean(axis=(1, 3)))
     if not levels:
         raise ValueError(
-            f"size_px {size_px} exceeds the photo regions of the {split} split; choose 64 or less"
+            f"size_px {size_px} exceeds the photo regions of the {split} split; choose "
+            f"{max(min(region.shape[:2]) for region in regions)} or less"
         )
     chosen = rng.integers(len(levels), size=num_scenes)
     place = rng.random((num_scenes, 2))
-    crops = np.empty((num_scenes, size_px, size_px), np.float32)
+    crops = np.empty((num_scenes, regions[0].shape[2], size_px, size_px), np.float32)
     for number, level in enumerate(levels):
         here = chosen == number
-        windows = np.lib.stride_tricks.sliding_window_view(level, (size_px, size_px))
+        windows = np.lib.stride_tricks.sliding_window_view(level, (size_px, size_px), axis=(0, 1))
         top, left = (place[here] * windows.shape[:2]).astype(np.int64).T
         crops[here] = windows[top, left]
     mirrored = rng.random(num_scenes) < 0.5
-    crops[mirrored] = crops[mirrored, :, ::-1]
-    mean = crops.mean(axis=(1, 2), keepdims=True)
-    std = crops.std(axis=(1, 2), keepdims=True)
+    crops[mirrored] = crops[mirrored, ..., ::-1]
+    mean = crops.mean(axis=(1, 2, 3), keepdims=True)
+    std = crops.mean(axis=1, keepdims=True).std(axis=(2, 3), keepdims=True)
     # Contrast is only ever reduced: a plain sky must not become amplified noise.
     gain = np.minimum(1, _BACKGROUND_STD / np.maximum(std, 1e-6))
     dark, bright = _BACKGROUND_LEVEL

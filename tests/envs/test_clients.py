@@ -20,13 +20,15 @@ from stable_baselines3.common.env_checker import check_env as check_env_for_sb3
 from torch import Tensor
 
 import envs
+from envs import world
 from envs.forms import FORMS
+from envs.recognition import RecognitionProbe
 from envs.rewards import REVISIT_PENALTY
 from envs.toy import cue_set
-from foveate.checkpoint import save_model
+from foveate.checkpoint import load_model, save_model
 from foveate.config import ModelConfig
 from foveate.data import ImageSet, load_data
-from foveate.ids import IDS
+from foveate.ids import IDS, WORLDS
 from foveate.model import AnyOrderTransformer
 
 
@@ -401,14 +403,36 @@ def test_the_class_of_the_cue_world_is_known_after_the_cue() -> None:
     assert paid["random"] < 0.5 * np.log(4)
 
 
-def test_every_id_passes_both_checkers_and_test_ids_show_test_images() -> None:
-    for name, options in IDS.items():
+def blank_probe(model: str, *_: object) -> RecognitionProbe:
+    return RecognitionProbe(load_model(model).config.embed_dim, 10)
+
+
+@pytest.mark.parametrize("name", sorted(name for name in IDS if "Test" in name))
+def test_every_id_passes_the_checkers_and_test_ids_show_test_images(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # What the probe knows is nothing to the checkers, and fitting it takes seconds.
+    monkeypatch.setattr(world, "shipped_probe", blank_probe)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
         env = gym.make(f"foveate/{name}", limit=20)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)
-            check_env(env.unwrapped, skip_render_check=True)
+        check_env(env.unwrapped, skip_render_check=True)
+        if not isinstance(env.action_space, gym.spaces.Dict):
             check_env_for_sb3(env.unwrapped)
-        split = "test" if "Test" in name else "train"
-        data = str(options.get("data", "scenes"))
-        expected = cue_set(split) if data == "cue" else load_data(data, split)
-        assert torch.equal(env.unwrapped.batch.images.images, expected.images[:20])
+    options = IDS[name].options
+    data, size = str(options.get("data", "scenes")), options.get("image_size")
+    expected = cue_set("test") if data == "cue" else load_data(data, "test", image_size=size)
+    assert torch.equal(env.unwrapped.batch.images.images, expected.images[:20])
+    train = IDS[name.replace("Test", "")]
+    assert options == {**train.options, "split": "test"}
+    assert IDS[name].entry_points == train.entry_points
+
+
+def test_ids_differ_in_one_thing_each() -> None:
+    """A world is blind or peripheral, gray or RGB, small or large; its model says so."""
+    for name, look in WORLDS.items():
+        if name != "Cue":
+            config = load_model(str(look.get("model", "scenes"))).config
+            assert (config.periphery == 0) == ("Blind" in name)
+            assert config.in_chans == (3 if "RGB" in name else 1)
+            assert config.image_size == ((96, 96) if "96" in name else (32, 32))

@@ -14,6 +14,7 @@ from torch import Tensor
 
 import envs
 from envs.episode import Episode
+from envs.probing import known_in_scans
 from envs.recognition import RecognitionProbe, probe_of
 from foveate.data import ImageSet
 from foveate.model import AnyOrderTransformer
@@ -43,6 +44,18 @@ def test_cross_entropy_by_hand() -> None:
     loss = probe.cross_entropy(features, torch.tensor([0, 1, -1]))
     total = math.log(math.exp(2) + 2)
     torch.testing.assert_close(loss, torch.tensor([total - 2, total, 0.0]), atol=1e-4, rtol=1e-4)
+
+
+def test_the_probe_is_fitted_to_random_scans_and_to_chosen_ones() -> None:
+    """About half of the rows fixate where the error that is expected is largest: here the cue."""
+    env = envs.ImageScanVectorEnv(1, model="cue", data="cue", limit=200)
+    images = env.images.batch(torch.arange(200))
+    known = known_in_scans(env.model, images, env.fixations, 2)
+    episode = Episode(env.model, images, budget=1)
+    episode.step(episode.observe().log_error.argmax(1))
+    is_chosen = torch.isclose(known[:, 1], episode.scan.mean_content, atol=1e-5).all(1)
+    assert known.shape[:2] == (200, 3)
+    assert 0.4 < is_chosen.float().mean() < 0.7
 
 
 @pytest.mark.parametrize("side", [1, 2])

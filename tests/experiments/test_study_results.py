@@ -20,6 +20,9 @@ from experiments.benchmarks.streaming import bench_data
 from experiments.benchmarks.timing import BenchResult
 from experiments.benchmarks.training import bench_train
 from experiments.evaluation.decode import Decoded, DecodeResult, Searched
+from experiments.evaluation.ids import score_ids
+from experiments.evaluation.ids_result import AGENTS, IdRow, IdScore, IdsResult
+from experiments.evaluation.ids_result import Mean as ImageMean
 from experiments.evaluation.knowing_result import KnowingResult
 from experiments.evaluation.knowing_rows import Difference, Known, Mean
 from experiments.evaluation.orders import compare_orders
@@ -28,6 +31,7 @@ from experiments.evaluation.pages import RECORDS, RESULTS, read_result
 from experiments.evaluation.read import Reading, ReadResult
 from experiments.evaluation.study import StudyResult, StudyRow, study
 from experiments.evaluation.torture_result import TortureResult, TortureRow
+from experiments.ids import IdsConfig
 from experiments.orders import OrdersConfig
 from experiments.record import RecordConfig, keep_result, keep_run, write_story
 from experiments.study import StudyConfig
@@ -198,7 +202,28 @@ KNOWING = KnowingResult(
     commit=COMMIT,
     options={"seeds": [0, 1]},
 )
-ALL: list[Result] = [READ, DECODE, STUDY, BENCH, BENCH_ENV, orders_result(), TORTURE, KNOWING]
+SCORE = IdScore(
+    episode_return=ImageMean(mean=1.25, ci95=(1.0, 1.5)),
+    auc=ImageMean(mean=0.5, ci95=None),
+    right=0.75,
+)
+IDS = IdsResult(
+    ids={
+        "CueGuess": IdRow(budget=4, num_patches=16, agents=dict.fromkeys(AGENTS, SCORE)),
+        "CueScan": IdRow(
+            budget=4, num_patches=16, agents=dict.fromkeys(AGENTS, replace(SCORE, right=None))
+        ),
+    },
+    steps=100,
+    test_images=2,
+    seed=0,
+    seconds=30.0,
+    threads=1,
+    commit=COMMIT,
+)
+ALL: list[Result] = [
+    *(READ, DECODE, STUDY, BENCH, BENCH_ENV, orders_result(), TORTURE, KNOWING, IDS),
+]
 
 
 def test_every_kind_of_result_is_tried() -> None:
@@ -391,6 +416,7 @@ def test_a_table_is_shown_in_html_as_it_reads() -> None:
     ("function", "config", "names"),
     [
         (study, StudyConfig, None),
+        (score_ids, IdsConfig, ["ids", "limit", "steps", "seed", "threads"]),
         *(
             (bench, BenchConfig, [*(o for o, used in USED_BY.items() if what in used), "repeats"])
             for what, bench in {

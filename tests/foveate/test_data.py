@@ -52,7 +52,7 @@ def test_scene_classes_take_turns_and_labels_belong_to_the_objects():
     assert made.labels.unflatten(0, (4, 10)).sort(dim=1).values.tolist() == [list(range(10))] * 4
     assert made.class_names[9] == "Ankle boot"
     objects, labels, _ = scenes._objects("train")
-    value, opacity = scenes._shrink(objects, 14)
+    value, opacity = scenes._resized(objects, 14)
     for scene, (top, left) in enumerate(made.corner_px.tolist()):
         crop = made.images[scene, 0, top : top + 14, left : left + 14].numpy() / 255
         misfit = (np.abs(crop - value) * (opacity == 1)).max(axis=(1, 2))
@@ -65,7 +65,9 @@ def test_scene_splits_share_neither_objects_nor_photo_regions():
     objects = [{image.tobytes() for image in scenes._objects(split)[0]} for split in scenes.SPLITS]
     assert [len(unique) for unique in objects] == [4500, 500, 1000]
     assert len(set.union(*objects)) == 6000
-    sizes = np.array([[part.size for part in scenes._regions(split)] for split in scenes.SPLITS])
+    sizes = np.array(
+        [[part.size for part in scenes._regions(split, False)] for split in scenes.SPLITS]
+    )
     whole = [getattr(skimage.data, photo)().shape[:2] for photo in scenes._PHOTOS]
     assert sizes.sum(axis=0).tolist() == [height * width for height, width in whole]
 
@@ -91,6 +93,33 @@ def test_scenes_load_by_default_and_at_another_size(monkeypatch):
     assert (loaded.name, loaded.image_shape, len(loaded)) == ("scenes", (1, 32, 32), 30)
     assert torch.equal(loaded.images, compose_scenes("train", 30).images)
     assert load_data("scenes", "val", image_size=48).image_shape == (1, 48, 48)
+
+
+def test_scenes_in_color_show_the_gray_ones_in_random_hues(monkeypatch):
+    monkeypatch.setattr(scenes, "NUM_SCENES", dict.fromkeys(scenes.SPLITS, 40))
+    gray, color = load_data("scenes", "test"), load_data("scenes_rgb", "test")
+    assert (color.name, color.image_shape) == ("scenes_rgb", (3, 32, 32))
+    for name in ("labels", "boxes_px"):
+        assert torch.equal(getattr(gray, name), getattr(color, name))
+    assert gray.captions == color.captions
+    hues = set()
+    for image, (top, left, height, width) in zip(color.images, color.boxes_px, strict=True):
+        box = image[:, top : top + height, left : left + width].flatten(1)
+        pixel = box[:, box.sum(0).argmax()]
+        assert pixel.max() > 2 * pixel.min()
+        hues.add(int(pixel.argmax()))
+    assert hues == {0, 1, 2}
+
+
+def test_large_scenes_have_all_splits_and_smooth_objects():
+    """Of 96 pixels, on photographs that are not shrunk. Enlarged objects have no blocks."""
+    for split in scenes.SPLITS:
+        made = compose_scenes(split, 6, size_px=96, object_px=42, in_color=True)
+        assert made.images.shape == (6, 3, 96, 96)
+    value, _ = scenes._resized(
+        np.linspace(0, 1, 28, dtype=np.float32)[None, None].repeat(28, 1), 42
+    )
+    assert (np.diff(value[0, 21, 6:-1]) > 0).all()
 
 
 # The cache.
