@@ -1,0 +1,292 @@
+"""Where the next fixation may fall: densities over cells, each fitted on other images.
+
+A density is an array (F, N) that sums to 1 over the cells that are available at each of F scored
+fixations, given the viewer's own history.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+from jaxtyping import Bool, Float64, Int64
+from scipy import optimize, stats
+
+from foveate.human.cells import CellPaths, Steps
+from foveate.orders.paths import Grid
+
+SPREADS = (0.01, 0.015, 0.02, 0.025, 0.03, 0.04, 0.05, 0.07, 0.1)
+"""Standard deviations of the Gaussian around a gaze that are tried, over the image's diagonal."""
+CENTER_SHARES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5)
+"""Shares of the center bias in the density of other viewers that are tried."""
+STEEPEST = 60.0
+"""Largest factor of scores that is tried; they are scaled to a deviation of 1."""
+
+
+def normalized(
+    weight: Float64[np.ndarray, "F N"], available: Bool[np.ndarray, "F N"]
+) -> Float64[np.ndarray, "F N"]:
+    """Return weights over their sum where available, and 0 elsewhere.
+
+    Where no available cell has any weight all have the same. Where none is available, as when a
+    viewer has fixated every cell, all are 0.
+    """
+    kept = np.where(available, weight, 0.0)
+    none = kept.sum(1, keepdims=True) <= 0
+    kept = np.where(none, available.astype(np.float64), kept)
+    return kept / np.maximum(kept.sum(1, keepdims=True), 1e-300)
+
+
+def uniform(steps: Steps) -> Float64[np.ndarray, "F N"]:
+    """Return the density of all available cells alike."""
+    return normalized(np.ones(steps.viewed.shape), steps.available)
+
+
+@dataclass(frozen=True)
+class CenterBias:
+    """Where people look, whatever the image, by the number of the fixation.
+
+    The density of fixation t is ``(counts_t + N p) / (n_t + N)``, with p that of all fixations
+    together, ``(counts + 1) / (n + N)``: as if N fixations of any number had been seen before.
+    """
+
+    of_number: Float64[np.ndarray, "T N"]
+
+    @classmethod
+    def fit(cls, paths: CellPaths) -> Self:
+        """Count the fixations of training images, given ones too."""
+        num_cells = paths.num_cells
+        counts = np.stack(
+            [np.bincount(each[each >= 0], minlength=num_cells) for each in paths.cell.T]
+        ).astype(np.float64)
+        anywhere = (counts.sum(0) + 1) / (counts.sum() + num_cells)
+        return cls((counts + num_cells * anywhere) / (counts.sum(1, keepdims=True) + num_cells))
+
+    def at(self, number: Int64[np.ndarray, " F"]) -> Float64[np.ndarray, "F N"]:
+        """Return the density of each fixation number; beyond the last one, that of the last."""
+        return self.of_number[np.minimum(number, len(self.of_number) - 1)]
+
+    def density(self, steps: Steps) -> Float64[np.ndarray, "F N"]:
+        """Return the density over available cells."""
+        return normalized(self.at(steps.number), steps.available)
+
+
+@dataclass(frozen=True)
+class Viewers:
+    """Where other viewers look: a Gaussian around each of their fixations, and some center bias.
+
+    Reference: the gold standard of Kuemmerer, Wallis and Bethge 2015 (PNAS 112(52), 16054-16059):
+    a kernel density of all other subjects, with a regularization, both by maximum likelihood.
+    Differs: one bandwidth for all images; the Gaussian is integrated over the cells.
+    """
+
+    spread: float
+    """Standard deviation of the Gaussian, over the image's diagonal."""
+    center_share: float
+    """Share of the center bias in the density."""
+    center: CenterBias
+
+    @classmethod
+    def fit(cls, paths: CellPaths, center: CenterBias, aspect: float) -> Self:
+        """Choose spread and share by the likelihood of each viewer of training images.
+
+        Args:
+            paths: of training images.
+            center: fitted on the same.
+            aspect: height over width of the images.
+        """
+        steps = paths.steps
+        bias, best, chosen = center.at(steps.number), -np.inf, (SPREADS[0], CENTER_SHARES[-1])
+        for spread in SPREADS:
+            others = left_out(paths, spread, aspect)[steps.trial]
+            for share in CENTER_SHARES:
+                mixed = share * bias + (1 - share) * others
+                likelihood = np.log(of_cell(normalized(mixed, steps.available), steps)).mean()
+                if likelihood > best:
+                    best, chosen = likelihood, (spread, share)
+        return cls(*chosen, center)
+
+    def density(self, steps: Steps, of_trial: Float64[np.ndarray, "P N"]) -> np.ndarray:
+        """Return the density over available cells, (F, N).
+
+        Args:
+            steps: the scored fixations.
+            of_trial: mass of other gazes, for each scanpath; of :func:`left_out`, say.
+        """
+        mixed = self.center_share * self.center.at(steps.number)
+        mixed += (1 - self.center_share) * of_trial[steps.trial]
+        return normalized(mixed, steps.available)
+
+
+def gaze_mass(
+    place: Float64[np.ndarray, "G 2"], grid: Grid, spread: float, aspect: float
+) -> Float64[np.ndarray, "G N"]:
+    """Return the mass of a Gaussian around each gaze in every cell; it sums to 1 on the image.
+
+    Args:
+        place: rows and columns as shares of height and width.
+        grid: rows and columns of cells.
+        spread: standard deviation over the diagonal.
+        aspect: height over width.
+    """
+    deviation = spread * np.hypot(1.0, aspect) / np.array([aspect, 1.0])
+    by_row, by_col = (
+        np.diff(stats.norm.cdf((np.arange(n + 1) / n - place[:, [axis]]) / deviation[axis]), axis=1)
+        for axis, n in enumerate(grid)
+    )
+    mass = (by_row[:, :, None] * by_col[:, None, :]).reshape(len(place), -1)
+    return mass / mass.sum(1, keepdims=True)
+
+
+def mass_by_trial(
+    paths: CellPaths, spread: float, aspect: float
+) -> tuple[Float64[np.ndarray, "P N"], Int64[np.ndarray, " P"]]:
+    """Return the summed mass of each scanpath's gazes, and how many gazes it has."""
+    trial, number = np.nonzero(paths.cell >= 0)
+    mass = gaze_mass(paths.place[trial, number], paths.grid, spread, aspect)
+    total = np.zeros((len(paths.cell), paths.num_cells))
+    np.add.at(total, trial, mass)
+    return total, paths.length
+
+
+def left_out(paths: CellPaths, spread: float, aspect: float) -> Float64[np.ndarray, "P N"]:
+    """Return, for each scanpath, the mean mass of all gazes of the image's other viewers.
+
+    Of an image with a single viewer it is 0: nothing is known there.
+    """
+    total, count = mass_by_trial(paths, spread, aspect)
+    of_image = np.zeros((paths.image.max() + 1, paths.num_cells))
+    num_gazes = np.zeros(len(of_image), np.int64)
+    np.add.at(of_image, paths.image, total)
+    np.add.at(num_gazes, paths.image, count)
+    left = np.maximum(of_image[paths.image] - total, 0.0)
+    others = num_gazes[paths.image] - count
+    return left / np.maximum(others, 1)[:, None]
+
+
+def of_other_images(
+    paths: CellPaths, other: Int64[np.ndarray, " M"], spread: float, aspect: float
+) -> Float64[np.ndarray, "P N"]:
+    """Return, for each scanpath, the mean mass of all gazes on another image.
+
+    Args:
+        paths: the scanpaths.
+        other: which image stands in for each.
+        spread: standard deviation over the diagonal.
+        aspect: height over width.
+    """
+    total, count = mass_by_trial(paths, spread, aspect)
+    of_image, num_gazes = np.zeros((len(other), paths.num_cells)), np.zeros(len(other))
+    np.add.at(of_image, paths.image, total)
+    np.add.at(num_gazes, paths.image, count)
+    return (of_image / np.maximum(num_gazes, 1)[:, None])[other[paths.image]]
+
+
+@dataclass(frozen=True)
+class Returns:
+    """How often people return to a cell, by the number of the fixation, whatever the image.
+
+    It stands in for what a rule that never returns cannot say: with the share of returns, one of
+    the viewed cells, all alike.
+    """
+
+    share: Float64[np.ndarray, " T"]
+
+    @classmethod
+    def fit(cls, paths: CellPaths) -> Self:
+        """Count on training images, as if one return and one other had been seen before."""
+        steps = paths.steps
+        length = paths.cell.shape[1]
+        number = np.bincount(steps.number, minlength=length)
+        return cls((np.bincount(steps.number, steps.returns, length) + 1) / (number + 2))
+
+    def mixed(
+        self, density: Float64[np.ndarray, "F N"], steps: Steps
+    ) -> Float64[np.ndarray, "F N"]:
+        """Return the density over new cells, less the share of returns, which viewed ones get.
+
+        The first fixation has nowhere to return to.
+        """
+        share = self.share[np.minimum(steps.number, len(self.share) - 1), None]
+        num_viewed = steps.viewed.sum(1, keepdims=True)
+        share = np.where(num_viewed > 0, share, 0.0)
+        share = np.where(num_viewed == steps.viewed.shape[1], 1.0, share)
+        return (1 - share) * density + share * steps.viewed / np.maximum(num_viewed, 1)
+
+
+@dataclass(frozen=True)
+class Softmax:
+    """Scores as a density over cells: ``prior * exp(factor * score / scale)``, normalized.
+
+    Viewed cells have none of it. With ``prior`` the center bias, a factor of 0 leaves that bias.
+    """
+
+    factor: float
+    """Inverse temperature; 0 = the scores say nothing."""
+    scale: float = 1.0
+    """Deviation of the training scores within a fixation."""
+
+    @classmethod
+    def fit(
+        cls,
+        scores: Float64[np.ndarray, "F N"],
+        prior: Float64[np.ndarray, "F N"],
+        steps: Steps,
+    ) -> Self:
+        """Choose the factor, at least 0, by the likelihood of new cells on training images.
+
+        The likelihood is concave in it, so that one search along a line finds it.
+        """
+        new = ~steps.returns
+        some, scores, prior = steps.take(new), scores[new], prior[new]
+        inside = np.where(some.viewed, np.nan, scores)
+        scale = float(np.sqrt(np.nanmean((inside - np.nanmean(inside, 1, keepdims=True)) ** 2)))
+        if not scale > 0:
+            return cls(0.0)
+
+        def loss(factor: float) -> float:
+            density = cls(factor, scale).density(scores, prior, some)
+            return -float(np.log(np.maximum(of_cell(density, some), 1e-300)).mean())
+
+        found = optimize.minimize_scalar(loss, bounds=(0.0, STEEPEST), method="bounded")
+        # The bounded search never quite reaches its ends.
+        return cls(0.0 if loss(0.0) <= found.fun else float(found.x), scale)
+
+    def density(
+        self,
+        scores: Float64[np.ndarray, "F N"],
+        prior: Float64[np.ndarray, "F N"],
+        steps: Steps,
+    ) -> Float64[np.ndarray, "F N"]:
+        """Return the density over cells that have not been viewed."""
+        new = ~steps.viewed
+        tilted = np.where(new, self.factor / self.scale * scores, -np.inf)
+        highest = tilted.max(1, keepdims=True)
+        tilted = np.exp(tilted - np.where(np.isfinite(highest), highest, 0.0))
+        return normalized(prior * tilted, new)
+
+
+def of_cell(density: Float64[np.ndarray, "F N"], steps: Steps) -> Float64[np.ndarray, " F"]:
+    """Return the density of the cells that the viewers fixated."""
+    return density[np.arange(len(steps.cell)), steps.cell]
+
+
+def fixation_density(
+    cell: Int64[np.ndarray, "P T"],
+    image: Int64[np.ndarray, " P"],
+    num_cells: int,
+    num_images: int,
+) -> Float64[np.ndarray, "M N"]:
+    """Return the share of all fixations on an image that fall into each cell.
+
+    Args:
+        cell: cells of each scanpath, padded with -1.
+        image: the image of each.
+        num_cells: cells of the grid, N.
+        num_images: images, M; one without fixations has shares of 0.
+    """
+    scanpath, number = np.nonzero(cell >= 0)
+    counts = np.zeros((num_images, num_cells))
+    np.add.at(counts, (image[scanpath], cell[scanpath, number]), 1.0)
+    return counts / np.maximum(counts.sum(1, keepdims=True), 1)
