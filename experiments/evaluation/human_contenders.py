@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float64, Int, Int64, Num
 from torch import Tensor
 
-from agents.baselines import GreedyOracleAgent
+from agents.baselines import GreedyOracleAgent, SaliencyAgent
 from agents.policies import Agent
 from envs.episode import Episode
 from experiments.evaluation.contenders import Scanners
@@ -22,6 +22,7 @@ from experiments.evaluation.human_scores import (
     Viewed,
     cells_opened,
     forced_scores,
+    image_scores,
     order_scores,
     ranks_of,
 )
@@ -150,6 +151,8 @@ class Contest:
 
     def forced(self, agent: Agent, viewed: Viewed, tried: int = 1) -> Float64[np.ndarray, "F N"]:
         """Return an agent's scores, see :func:`forced_scores`."""
+        if isinstance(agent, SaliencyAgent):
+            return image_scores(agent, self.run, viewed, self.memory)
         return forced_scores(
             agent, self.run, viewed, tried=tried, memory=self.memory, advance=self.advance
         )

@@ -112,8 +112,40 @@ def forced_scores(
                 episode.step(episode.opens(at.squeeze(1).to(device)))
         advance(len(rows) * model.num_patches * longest * tried)
     steps = paths.steps
-    scores = found.numpy()[steps.trial, steps.number].astype(np.float64)
-    return np.where(steps.viewed, 0.0, scores)
+    return _of_new_cells(found.numpy()[steps.trial, steps.number], steps, run)
+
+
+def image_scores(
+    agent: ScoringAgent, run: Run, viewed: Viewed, memory: int = MEMORY
+) -> Float64[np.ndarray, "F N"]:
+    """Return what :func:`forced_scores` does, of an agent whose scores the history never changes.
+
+    Each image is scored once, and not once for each fixation of each viewer.
+    """
+    model, budget = run.model, run.budget
+    each = bytes_per_row(model, budget * run.fixations.size)
+    found = []
+    for part in split_rows(viewed.images, model.num_patches, each, memory):
+        images = pixels_of(part, model.decoder.position.device)
+        found.append(agent.scores(Episode(model, images, budget=budget, fixations=run.fixations)))
+    steps = viewed.paths.steps
+    return _of_new_cells(torch.cat(found).cpu().numpy()[steps.image], steps, run)
+
+
+def _of_new_cells(scores: np.ndarray, steps: Steps, run: Run) -> Float64[np.ndarray, "F N"]:
+    """Return scores with 0 at cells that have been viewed, which may not be finite.
+
+    Raises:
+        ValueError: others are not finite.
+    """
+    scores = np.where(steps.viewed, 0.0, scores.astype(np.float64))
+    if not np.isfinite(scores).all():
+        raise ValueError(
+            f"scores of the run in {run.directory} are not finite, in "
+            f"{int((~np.isfinite(scores)).any(1).sum())} of {len(scores)} fixations; its training "
+            "went wrong, train anew"
+        )
+    return scores
 
 
 @torch.no_grad()

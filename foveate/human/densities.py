@@ -6,8 +6,8 @@ fixations, given the viewer's own history.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
-from typing import Self
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
@@ -20,6 +20,10 @@ SPREADS = (0.01, 0.015, 0.02, 0.025, 0.03, 0.04, 0.05, 0.07, 0.1)
 """Standard deviations of the Gaussian around a gaze that are tried, over the image's diagonal."""
 CENTER_SHARES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5)
 """Shares of the center bias in the density of other viewers that are tried."""
+STRENGTHS = (0.1, 0.3, 1.0, 3.0, 10.0, 100.0, 1000.0)
+"""Pseudo-counts of the center bias that are tried."""
+NUM_FOLDS = 10
+"""Parts of the training images, each of which is left out in turn."""
 STEEPEST = 60.0
 """Largest factor of scores that is tried; they are scaled to a deviation of 1."""
 
@@ -43,25 +47,52 @@ def uniform(steps: Steps) -> Float64[np.ndarray, "F N"]:
     return normalized(np.ones(steps.viewed.shape), steps.available)
 
 
+def smoothed(
+    counts: Float64[np.ndarray, "T N"], anywhere: float, numbered: float
+) -> Float64[np.ndarray, "T N"]:
+    """Return densities by the number of the fixation, from counts and pseudo-counts.
+
+    That of all numbers is ``p = (counts + a) / (n + a N)``, that of number t is
+    ``(counts_t + b N p) / (n_t + b N)``.
+
+    Args:
+        counts: fixations of each number in each cell.
+        anywhere: a, pseudo-counts of a cell towards uniform.
+        numbered: b, those of a cell and number towards all numbers.
+    """
+    num_cells = counts.shape[1]
+    every = (counts.sum(0) + anywhere) / (counts.sum() + anywhere * num_cells)
+    more = numbered * num_cells
+    return (counts + more * every) / (counts.sum(1, keepdims=True) + more)
+
+
 @dataclass(frozen=True)
 class CenterBias:
-    """Where people look, whatever the image, by the number of the fixation.
-
-    The density of fixation t is ``(counts_t + N p) / (n_t + N)``, with p that of all fixations
-    together, ``(counts + 1) / (n + N)``: as if N fixations of any number had been seen before.
-    """
+    """Where people look, whatever the image, by the number of the fixation."""
 
     of_number: Float64[np.ndarray, "T N"]
 
     @classmethod
-    def fit(cls, paths: CellPaths) -> Self:
-        """Count the fixations of training images, given ones too."""
-        num_cells = paths.num_cells
-        counts = np.stack(
-            [np.bincount(each[each >= 0], minlength=num_cells) for each in paths.cell.T]
-        ).astype(np.float64)
-        anywhere = (counts.sum(0) + 1) / (counts.sum() + num_cells)
-        return cls((counts + num_cells * anywhere) / (counts.sum(1, keepdims=True) + num_cells))
+    def fit(cls, paths: CellPaths) -> CenterBias:
+        """Count the scored fixations of training images, see :func:`smoothed`.
+
+        Both kinds of pseudo-counts are chosen among STRENGTHS by the likelihood of images that are
+        left out of the counts, a tenth after the other: so a baseline of few images is no worse
+        than it must be. A single image decides nothing, and the largest are taken.
+        """
+        steps, images = paths.steps, np.unique(paths.image)
+        num_folds = min(NUM_FOLDS, len(images))
+        fold = np.searchsorted(images, steps.image) % num_folds
+        counts = np.zeros((num_folds, paths.cell.shape[1], paths.num_cells))
+        np.add.at(counts, (fold, steps.number, steps.cell), 1.0)
+        total, best, chosen = counts.sum(0), -np.inf, (STRENGTHS[-1], STRENGTHS[-1])
+        for strengths in itertools.product(STRENGTHS, STRENGTHS) if num_folds > 1 else ():
+            likelihood = sum(
+                float((each * np.log(smoothed(total - each, *strengths))).sum()) for each in counts
+            )
+            if likelihood > best:
+                best, chosen = likelihood, strengths
+        return cls(smoothed(total, *chosen))
 
     def at(self, number: Int64[np.ndarray, " F"]) -> Float64[np.ndarray, "F N"]:
         """Return the density of each fixation number; beyond the last one, that of the last."""
@@ -88,7 +119,7 @@ class Viewers:
     center: CenterBias
 
     @classmethod
-    def fit(cls, paths: CellPaths, center: CenterBias, aspect: float) -> Self:
+    def fit(cls, paths: CellPaths, center: CenterBias, aspect: float) -> Viewers:
         """Choose spread and share by the likelihood of each viewer of training images.
 
         Args:
@@ -194,7 +225,7 @@ class Returns:
     share: Float64[np.ndarray, " T"]
 
     @classmethod
-    def fit(cls, paths: CellPaths) -> Self:
+    def fit(cls, paths: CellPaths) -> Returns:
         """Count on training images, as if one return and one other had been seen before."""
         steps = paths.steps
         length = paths.cell.shape[1]
@@ -233,7 +264,7 @@ class Softmax:
         scores: Float64[np.ndarray, "F N"],
         prior: Float64[np.ndarray, "F N"],
         steps: Steps,
-    ) -> Self:
+    ) -> Softmax:
         """Choose the factor, at least 0, by the likelihood of new cells on training images.
 
         The likelihood is concave in it, so that one search along a line finds it.
