@@ -74,28 +74,16 @@ def compare_with_viewers(
     Raises:
         ValueError: the file cannot be used, or an option cannot be had; see the functions above.
     """
-    check_memory(memory)
-    if min(limit, train_limit, oracle_limit) < 1:
-        raise ValueError("limit, train_limit and oracle_limit must be at least 1 image")
-    scanners, cells = None, grid_in(grid, run)
-    if run is not None:
-        scanners = Scanners.of(run.model, orders or USUAL, agents, without, run.saccade_cost)
-        # Random order is the uniform density.
-        scanners.orders.pop("random", None)
-    elif orders or without or agents:
-        raise ValueError("orders, without and agents have no effect without --run; leave them out")
+    check_limits(memory, limit, train_limit, oracle_limit)
+    scanners, cells = scanners_of(run, orders, without, agents), grid_in(grid, run)
     given: Any = {"first_fixation": first_fixation, "revisits": revisits}
     limits = {"train": train_limit, "test": limit}
     sides = {split: read(run, data, split, most, cells, given) for split, most in limits.items()}
-    (train, _), (test, _) = sides["train"], sides["test"]
-    study = Study.of(train, test, seed=0 if run is None else run.seed)
-    rows: dict[str, HumanRow] = study.human_rows()
-    scanpaths = {}
+    study = Study.of(*(side for side, _ in sides.values()), seed=0 if run is None else run.seed)
+    rows, scanpaths = study.human_rows(), {}
     if run is not None and scanners is not None:
-        with Progress("human", predictions(run, scanners, train, test, oracle_limit)) as progress:
-            contest = Contest(run, train, test, int(memory * 1e9), progress.advance)
-            for name, gaze in contest.gazes(scanners, oracle_limit):
-                rows[name], scanpaths[name] = study.row(name, gaze), gaze.path
+        asked, scanpaths = asked_of(run, scanners, study, oracle_limit, int(memory * 1e9))
+        rows |= asked
     comparison = HumanComparison(
         orders=study.compared(rows),
         **study.facts(),
@@ -107,19 +95,52 @@ def compare_with_viewers(
         commit=git_commit(),
         **({} if run is None else facts_of(run)),
         options={
-            "orders": orders,
-            "without": without,
-            "agents": agents,
-            "grid": grid,
-            **given,
-            "limit": limit,
-            "train_limit": train_limit,
-            "oracle_limit": oracle_limit,
+            **{"orders": orders, "without": without, "agents": agents, "grid": grid, **given},
+            **{"limit": limit, "train_limit": train_limit, "oracle_limit": oracle_limit},
             "memory": memory,
-            "viewers": Path(data).name,
         },
     )
-    return Measured(comparison, test, scanpaths)
+    return Measured(comparison, study.test, scanpaths)
+
+
+def check_limits(memory: float, *limits: int) -> None:
+    """Raise ValueError unless there is memory, and an image of each kind."""
+    check_memory(memory)
+    if min(limits) < 1:
+        raise ValueError("limit, train_limit and oracle_limit must be at least 1 image")
+
+
+def asked_of(
+    run: Run, scanners: Scanners, study: Study, oracle_limit: int, memory: int
+) -> tuple[dict[str, HumanRow], dict[str, Int64[np.ndarray, "M T"]]]:
+    """Return rows and scanpaths of the policy, and of all who are compared with it."""
+    train, test = study.train, study.test
+    rows, scanpaths = {}, {}
+    with Progress("human", predictions(run, scanners, train, test, oracle_limit)) as progress:
+        contest = Contest(run, train, test, memory, progress.advance)
+        for name, gaze in contest.gazes(scanners, oracle_limit):
+            rows[name], scanpaths[name] = study.row(name, gaze), gaze.path
+    return rows, scanpaths
+
+
+def scanners_of(
+    run: Run | None, orders: tuple[str, ...], without: tuple[str, ...], agents: tuple[str, ...]
+) -> Scanners | None:
+    """Make who is compared with the policy; None without a run.
+
+    Raises:
+        ValueError: there is no such order or agent, or no run to compare them with.
+    """
+    if run is None:
+        if orders or without or agents:
+            raise ValueError(
+                "orders, without and agents have no effect without --run; leave them out"
+            )
+        return None
+    scanners = Scanners.of(run.model, orders or USUAL, agents, without, run.saccade_cost)
+    # Random order is the uniform density.
+    scanners.orders.pop("random", None)
+    return scanners
 
 
 def grid_in(grid: str | None, run: Run | None) -> Grid:

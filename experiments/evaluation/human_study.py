@@ -39,12 +39,10 @@ from foveate.human.densities import (
     CenterBias,
     Returns,
     Softmax,
-    Viewers,
-    left_out,
-    of_other_images,
     uniform,
 )
 from foveate.human.metrics import information_gain_bits
+from foveate.human.viewers import Viewers, left_out, of_other_images
 
 
 @dataclass(frozen=True)

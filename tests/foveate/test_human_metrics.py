@@ -14,12 +14,8 @@ from foveate.human.densities import (
     CenterBias,
     Returns,
     Softmax,
-    Viewers,
     fixation_density,
-    gaze_mass,
-    left_out,
     normalized,
-    of_other_images,
     smoothed,
     uniform,
 )
@@ -27,6 +23,7 @@ from foveate.human.metrics import auc_judd, information_gain_bits, next_auc_judd
 from foveate.human.multi_match import multi_match
 from foveate.human.saccades import direction_shares, revisit_share, saccades
 from foveate.human.scan_match import lasting, scan_match
+from foveate.human.viewers import Viewers, gaze_mass, left_out, of_other_images
 
 
 def paths(*cells: list[int], images: list[int] | None = None, **options: object) -> CellPaths:
