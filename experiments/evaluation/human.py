@@ -91,9 +91,7 @@ def compare_with_viewers(
         grid=cells,
         **given,
         left_out=tuple(f"{split}: {line}" for split, (_, left) in sides.items() for line in left),
-        multi_match_installed=is_installed(),
-        commit=git_commit(),
-        **({} if run is None else facts_of(run)),
+        **facts_of(run),
         options={
             **{"orders": orders, "without": without, "agents": agents, "grid": grid, **given},
             **{"limit": limit, "train_limit": train_limit, "oracle_limit": oracle_limit},
@@ -197,9 +195,12 @@ def predictions(
     return (2 + len(scanners.agents)) * of(train, test, 1) + sum(oracles)
 
 
-def facts_of(run: Run) -> dict[str, Any]:
-    """Fields of a comparison that are the run's."""
-    return {
+def facts_of(run: Run | None) -> dict[str, Any]:
+    """Fields of a comparison that are the run's, and the machine's."""
+    here = {"multi_match_installed": is_installed(), "commit": git_commit()}
+    if run is None:
+        return here
+    return here | {
         "run_data": run.data,
         "seed": run.seed,
         "budget": run.budget,
