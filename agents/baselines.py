@@ -63,6 +63,10 @@ class UncertaintyAgent:
         self, episode: Episode, generator: torch.Generator | None = None
     ) -> Int[Tensor, "B *S"]:
         """Return the patch, or segment, of the candidate with the largest expected error."""
+        return episode.patch_of(self.scores(episode).argmax(-1))
+
+    def scores(self, episode: Episode) -> Float[Tensor, "B K"]:
+        """Return each candidate's expected log error, or its expected gain less the cost."""
         observation = episode.observe()
         value = observation.log_error
         if self.saccade_cost:
@@ -70,8 +74,7 @@ class UncertaintyAgent:
             assert gain is not None, "an episode always tells"
             assert distance is not None, "an episode always tells"
             value = gain - self.saccade_cost * distance
-        value = value.masked_fill(~observation.selectable, -torch.inf)
-        return episode.patch_of(value.argmax(-1))
+        return value.masked_fill(~observation.selectable, -torch.inf)
 
 
 class SaliencyAgent:
@@ -85,11 +88,13 @@ class SaliencyAgent:
         self, episode: Episode, generator: torch.Generator | None = None
     ) -> Int[Tensor, "B *S"]:
         """Return the patch, or segment, with the strongest edges."""
-        model = episode.scan.model
+        return episode.opens(self.scores(episode).argmax(-1))
+
+    def scores(self, episode: Episode) -> Float[Tensor, "B A"]:
+        """Return the strength of the unseen edges that each fixation would open."""
         edges = kornia.filters.sobel(episode.images)
-        saliency = episode.of_fixations(model.patchify(edges).mean(-1))
-        best = saliency.masked_fill(~episode.selectable, -torch.inf).argmax(-1)
-        return episode.opens(best)
+        saliency = episode.of_fixations(episode.scan.model.patchify(edges).mean(-1))
+        return saliency.masked_fill(~episode.selectable, -torch.inf)
 
 
 def error_after(episode: Episode, fixations: Int[Tensor, "B K"]) -> Float[Tensor, "B K"]:

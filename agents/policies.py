@@ -40,6 +40,15 @@ class Agent(Protocol):
         ...
 
 
+@runtime_checkable
+class ScoringAgent(Agent, Protocol):
+    """An agent that chooses the fixation of the highest score, and tells the scores."""
+
+    def scores(self, episode: Episode) -> Float[Tensor, "B K"]:
+        """Return the score of each candidate; of those that show nothing new it does not count."""
+        ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class PolicyConfig:
     """Sizes of a :class:`PointerPolicy`."""
@@ -209,6 +218,11 @@ class PolicyAgent:
         self, episode: Episode, generator: torch.Generator | None = None
     ) -> Int[Tensor, "B *K"]:
         """Return what each row opens next."""
-        logits = self.policy(episode.observe())
+        logits = self.scores(episode)
         choice = logits.argmax(-1) if self.greedy else sample(logits, generator)
         return episode.patch_of(choice)
+
+    @torch.no_grad()
+    def scores(self, episode: Episode) -> Float[Tensor, "B K"]:
+        """Return the policy's logit of each candidate."""
+        return self.policy(episode.observe())

@@ -1,5 +1,6 @@
 """Pictures for people: scanpaths as sheets and animations, heat maps of fixations, error curves."""
 
+from foveate.drawing.panels import densities, side_by_side
 from foveate.drawing.scanpaths import (
     border_lines,
     draw_scanpath,
@@ -13,6 +14,7 @@ from foveate.patches import UNSEEN_GRAY
 __all__ = [
     "UNSEEN_GRAY",
     "border_lines",
+    "densities",
     "draw_scanpath",
     "error_curves",
     "fixation_heatmaps",
@@ -22,4 +24,5 @@ __all__ = [
     "scanpath_sheet",
     "seen_canvas",
     "shown_steps",
+    "side_by_side",
 ]

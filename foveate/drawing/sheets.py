@@ -47,7 +47,7 @@ def panel_size(
     return round(scale * height), round(scale * width)
 
 
-class _Page:
+class Page:
     """A figure on which panels and texts have places in pixels, from the top left corner."""
 
     def __init__(self, width: int, height: int) -> None:
@@ -56,6 +56,7 @@ class _Page:
         self.canvas: Any = FigureCanvasAgg(self.figure)  # Its methods have no annotations.
 
     def panel(self, left: int, top: int, size: tuple[int, int]) -> Axes:
+        """Make a panel of a height and width, at its top left corner."""
         height, width = size
         place = (left, self.height - top - height, width, height)
         sides = (self.width, self.height) * 2
@@ -78,6 +79,7 @@ class _Page:
         )
 
     def pixels(self) -> Image.Image:
+        """Return the page as it is drawn."""
         self.canvas.draw()
         return Image.fromarray(np.asarray(self.canvas.buffer_rgba())).convert("RGB")
 
@@ -117,7 +119,7 @@ def scanpath_sheet(
     margin = 0 if labels is None else LINE_PX
     first = margin + large[1] + LINE_PX
     row_height = large[0] + GAP_PX
-    page = _Page(
+    page = Page(
         first + len(steps) * (small[1] + GAP_PX) - GAP_PX, LINE_PX + len(images) * row_height
     )
     page.text(margin + large[1] / 2, LINE_PX / 2, f"{budget} fixations", large[1])
@@ -163,7 +165,7 @@ def scanpath_animation(
     head = LINE_PX * (1 if labels is None else 2)
     row, column = size[0] + GAP_PX, size[1] + GAP_PX
     kinds = ("scanpath", "seen", "predicted")[: 2 if reconstructions is None else 3]
-    page = _Page(LINE_PX + len(images) * column - GAP_PX, head + len(kinds) * row - GAP_PX)
+    page = Page(LINE_PX + len(images) * column - GAP_PX, head + len(kinds) * row - GAP_PX)
     for place, what in enumerate(kinds):
         page.text(LINE_PX / 2, head + place * row + size[0] / 2, what, size[0], upward=True)
     for place, label in enumerate(labels or ()):

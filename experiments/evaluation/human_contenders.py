@@ -1,0 +1,182 @@
+"""Who is compared with human viewers: how they score the viewers' next fixations, and their own.
+
+Scores follow the viewer's history; scanpaths are what each chooses on its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from jaxtyping import Float64, Int, Int64, Num
+from torch import Tensor
+
+from agents.baselines import GreedyOracleAgent, SaliencyAgent
+from agents.policies import Agent
+from envs.episode import Episode
+from experiments.evaluation.contenders import Scanners
+from experiments.evaluation.human_scores import (
+    ScoringOracle,
+    Viewed,
+    cells_opened,
+    forced_scores,
+    image_scores,
+    order_scores,
+    ranks_of,
+)
+from experiments.evaluation.progress import Advance, unheard
+from experiments.evaluation.scanpaths import MEMORY, of_another_image, scanned_in_chunks
+from experiments.runs import Run
+from foveate.human.cells import center_cell
+from foveate.orders import Ordering, fixed_ordering, mean_rank_order, order_to_rank
+
+
+@dataclass(frozen=True)
+class Gaze:
+    """What is known of one contender."""
+
+    train: Float64[np.ndarray, "E N"]
+    """Scores of the cells at the scored fixations of the training images, the first ones."""
+    test: Float64[np.ndarray, "F N"]
+    """The same of the test images."""
+    path: Int64[np.ndarray, "M T"]
+    """Cells of the scanpath that it chooses on each test image, the first ones."""
+
+
+@dataclass(frozen=True)
+class Started:
+    """An agent whose first fixation is given, as that of viewers is by instruction."""
+
+    agent: Agent
+    cell: int
+
+    def __call__(
+        self, episode: Episode, generator: torch.Generator | None = None
+    ) -> Int[Tensor, "B *S"]:
+        """Return the given cell first, and then what the agent opens next."""
+        if bool((episode.num_steps > 0).all()):
+            return self.agent(episode, generator)
+        given = torch.full((len(episode.unseen),), self.cell, device=episode.unseen.device)
+        return episode.opens(given)
+
+
+@dataclass(frozen=True)
+class Contest:
+    """A run, and the viewers that it is compared with.
+
+    Args:
+        run: the model and the policy.
+        train: what densities are fitted on.
+        test: what is asked.
+        memory: bound on what is computed at once, bytes.
+        advance: told of the predictions as they are done.
+    """
+
+    run: Run
+    train: Viewed
+    test: Viewed
+    memory: int = MEMORY
+    advance: Advance = unheard
+
+    def gazes(self, scanners: Scanners, oracle_limit: int) -> Iterator[tuple[str, Gaze]]:
+        """Let all score the viewers' next fixations, and scan the test images themselves.
+
+        One after the other, the policy first, as the scores of all may take much memory.
+
+        ``best_fixed`` is the policy's mean rank on the training images. ``other_image`` is the
+        policy that sees another image, and is forced through the viewer's scanpath there.
+
+        Args:
+            scanners: who is compared with the policy.
+            oracle_limit: images of training and test on which the oracles score.
+        """
+        policy = self.of_agent(self.run.agent)
+        yield "policy", policy
+        for name, agent in scanners.agents.items():
+            yield name, self.of_agent(agent)
+        for name, order in scanners.orders.items():
+            yield name, self.of_order(order)
+        yield "best_fixed", self.of_order(self.best_fixed())
+        if min(len(self.train.images), len(self.test.images)) > 1:
+            yield "other_image", self.of_other_images(policy.path)
+        for name, number in scanners.oracles.items():
+            oracle = ScoringOracle() if number is None else GreedyOracleAgent(number)
+            train, test = (each.first(oracle_limit) for each in (self.train, self.test))
+            few = replace(self, train=train, test=test)
+            yield name, few.of_agent(oracle, number or len(self.run.fixations))
+
+    def of_agent(self, agent: Agent, tried: int = 1) -> Gaze:
+        """Return what an agent scores and chooses; it tries so many fixations at every step."""
+        return Gaze(
+            *(self.forced(agent, each, tried) for each in (self.train, self.test)),
+            self.scanpaths(agent, self.test.images, tried),
+        )
+
+    def of_order(self, order: Ordering) -> Gaze:
+        """Return the scores and scanpaths of an order; where the first is given it comes first."""
+        ranks = [ranks_of(order, self.run, each.images) for each in (self.train, self.test)]
+        if self.given is not None:
+            ranks[1][:, self.given] = -1.0
+        return Gaze(
+            *(
+                order_scores(rank, each.paths.steps)
+                for rank, each in zip(ranks, (self.train, self.test), strict=True)
+            ),
+            ranks[1].argsort(axis=1, kind="stable")[:, : self.run.budget],
+        )
+
+    def of_other_images(self, path: Int64[np.ndarray, "M T"]) -> Gaze:
+        """Return the policy's scores on a random other image, and its scanpath ``path`` there."""
+        scores = []
+        for each in (self.train, self.test):
+            other = of_another_image(torch.arange(len(each.images)), self.run.seed)
+            strange = Viewed(each.images[other], each.paths)
+            scores.append(self.forced(self.run.agent, strange))
+        paths = of_another_image(torch.from_numpy(path), self.run.seed).numpy()
+        return Gaze(*scores, paths)
+
+    def best_fixed(self) -> Ordering:
+        """Return the order of cells by the policy's mean rank on the training images."""
+        order = self._scan(self.run.agent, self.train.images)
+        rank = order_to_rank(order, self.run.model.num_patches)
+        return fixed_ordering(mean_rank_order(rank).tolist())
+
+    @property
+    def given(self) -> int | None:
+        """The cell at which every scanpath begins; None = each begins where it likes."""
+        paths = self.test.paths
+        return center_cell(paths.grid) if paths.num_given else None
+
+    def forced(self, agent: Agent, viewed: Viewed, tried: int = 1) -> Float64[np.ndarray, "F N"]:
+        """Return an agent's scores, see :func:`forced_scores`."""
+        if isinstance(agent, SaliencyAgent):
+            return image_scores(agent, self.run, viewed, self.memory)
+        return forced_scores(
+            agent, self.run, viewed, tried=tried, memory=self.memory, advance=self.advance
+        )
+
+    def scanpaths(
+        self, agent: Agent, images: Num[Tensor, "M C H W"], tried: int = 1
+    ) -> Int64[np.ndarray, "M T"]:
+        """Return the cells that an agent chooses."""
+        order, fixations = self._scan(agent, images, tried), self.run.fixations
+        opened = order.flatten(0, 1)
+        return cells_opened(opened, fixations).view(order.shape[:2]).cpu().numpy()
+
+    def _scan(
+        self, agent: Agent, images: Num[Tensor, "M C H W"], tried: int = 1
+    ) -> Int[Tensor, "M T *S"]:
+        if self.given is not None:
+            agent = Started(agent, self.given)
+        return scanned_in_chunks(
+            agent,
+            self.run.model,
+            images,
+            self.run.budget,
+            tried,
+            self.run.fixations,
+            memory=self.memory,
+            advance=self.advance,
+        ).order

@@ -1,0 +1,100 @@
+"""Do learned scanpaths look where people look? Compare a run with human viewers of photographs.
+
+    python -m experiments.human --run runs/photographs --data osie_fixations.parquet
+    python -m experiments.human --data osie_fixations.parquet
+
+The data are a parquet file of images with the fixations of their viewers (docs/human.md). For
+every fixation of a viewer, each order and agent says where it should fall, given the viewer's own
+history: bits per fixation over uniform and over the center bias, NSS and AUC. Their own scanpaths
+are compared with the viewers' by ScanMatch and MultiMatch. Beside them stand what says nothing of
+the image, and the other viewers. Without a run these stand alone. Densities are fitted on training
+images.
+
+Writes human.json, human.png (scanpaths) and human_densities.png into the run folder.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from experiments.cli import main_with_options
+from experiments.evaluation.options import check_memory
+
+
+@dataclass(frozen=True, kw_only=True)
+class HumanConfig:
+    """Options of the comparison with human viewers."""
+
+    data: Path
+    """Parquet file of images and fixations. Train is what densities are fitted on, test what is
+    asked; without a column ``split`` a part is held out."""
+    run: Path | None = None
+    """Run folder made by experiments.train; None = nulls and ceilings alone."""
+    out: Path | None = None
+    """Folder of the results; None = the run's, or runs/human without one."""
+    orders: tuple[str, ...] = ()
+    """Orders and oracles to compare; none = center_out, farthest_point and raster. Policy, best
+    fixed order, another image's policy, saliency and uncertainty are always there. ``MODULE:NAME``
+    of your own come on top."""
+    without: tuple[str, ...] = ()
+    """Orders, oracles and agents to leave out."""
+    agents: tuple[str, ...] = ()
+    """Agents of your own, ``MODULE:NAME`` of a class or function that makes one without arguments.
+    One with a method ``scores`` is asked for these."""
+    grid: str | None = None
+    """Cells without a run, ROWSxCOLS; None = 12x16. A run has its own."""
+    first_fixation: bool = False
+    """Score each scanpath's first fixation too. Otherwise it is given, as part of the history, and
+    all scanpaths of orders and agents begin at the center."""
+    revisits: bool = False
+    """Keep fixations of cells that the viewer has fixated before."""
+    limit: int = 200
+    """Test images."""
+    train_limit: int = 200
+    """Training images, to whose viewers densities are fitted."""
+    oracle_limit: int = 5
+    """Images of test and training on which oracles score, the costliest by far."""
+    memory: float = 1.0
+    """Bound on what a scan computes at once, GB (10^9 bytes), at least 0.064."""
+    device: str = "cpu"
+    """Torch device."""
+    threads: int | None = None
+    """CPU threads; None = torch's choice."""
+
+    def __post_init__(self) -> None:
+        check_memory(self.memory)
+
+
+def main(config: HumanConfig) -> None:
+    """Compare as configured."""
+    from experiments.evaluation.human import compare_with_viewers
+    from experiments.evaluation.human_picture import present_human
+    from experiments.run_folder import check_writable
+    from experiments.runs import load_run
+    from experiments.training.build import set_threads
+
+    set_threads(config.threads)
+    run = None if config.run is None else load_run(config.run, config.device)
+    out = config.out or config.run or Path("runs/human")
+    out.mkdir(parents=True, exist_ok=True)
+    check_writable(out)
+    measured = compare_with_viewers(
+        run,
+        config.data,
+        orders=config.orders,
+        without=config.without,
+        agents=config.agents,
+        grid=config.grid,
+        first_fixation=config.first_fixation,
+        revisits=config.revisits,
+        limit=config.limit,
+        train_limit=config.train_limit,
+        oracle_limit=config.oracle_limit,
+        memory=config.memory,
+    )
+    present_human(measured, out / "human.json", config.threads)
+
+
+if __name__ == "__main__":
+    main_with_options(main, HumanConfig)

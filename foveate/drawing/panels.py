@@ -1,0 +1,91 @@
+"""Panels side by side: several scanpaths on the same images, and where fixations lie in each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from jaxtyping import Float, Int
+from matplotlib.axes import Axes
+from torch import Tensor
+
+from foveate.drawing.scanpaths import Grid, draw_scanpath, show
+from foveate.drawing.sheets import GAP_PX, LINE_PX, Page, panel_size
+
+PANEL_PX, PANEL_PATCH_PX = 224, 12
+"""The longer side of a panel, and the side of a patch, at least."""
+HEAT = 0.65
+"""How much of the heat map covers the image below it."""
+
+
+def side_by_side(
+    images: Float[Tensor, "B C H W"],
+    scanpaths: Mapping[str, Int[Tensor, "B T"]],
+    grid: Grid,
+    path: Path,
+) -> None:
+    """Write a PNG: a row for each image, on which each column draws its scanpath.
+
+    Args:
+        images: pixels in [0, 1].
+        scanpaths: cells of each column by its name, padded with -1.
+        grid: rows and columns of cells.
+        path: file to write.
+    """
+
+    def draw(axis: Axes, row: int, name: str) -> None:
+        order = scanpaths[name][row]
+        order = order[order >= 0]
+        draw_scanpath(axis, images[row], order, grid, len(order))
+
+    _panels(images, tuple(scanpaths), grid, path, draw)
+
+
+def densities(
+    images: Float[Tensor, "B C H W"],
+    shares: Mapping[str, Float[Tensor, "B N"]],
+    grid: Grid,
+    path: Path,
+) -> None:
+    """Write a PNG: a row for each image, over which each column lays the shares of its fixations.
+
+    Every panel is scaled to its own largest share, from dark to bright.
+
+    Args:
+        images: pixels in [0, 1].
+        shares: of all fixations, by column, those that fall into each cell.
+        grid: rows and columns of cells.
+        path: file to write.
+    """
+
+    def draw(axis: Axes, row: int, name: str) -> None:
+        show(axis, images[row].mean(0, keepdim=True))
+        height, width = images.shape[2:]
+        axis.imshow(
+            shares[name][row].view(grid).numpy(),
+            cmap="magma",
+            vmin=0,
+            alpha=HEAT,
+            extent=(-0.5, width - 0.5, height - 0.5, -0.5),
+            interpolation="nearest",
+        )
+
+    _panels(images, tuple(shares), grid, path, draw)
+
+
+def _panels(
+    images: Float[Tensor, "B C H W"],
+    names: tuple[str, ...],
+    grid: Grid,
+    path: Path,
+    draw: Callable[[Axes, int, str], None],
+) -> None:
+    """Lay out a panel for every image and name, and let each be drawn."""
+    size = panel_size((images.shape[2], images.shape[3]), grid, PANEL_PX, PANEL_PATCH_PX)
+    down, right = size[0] + GAP_PX, size[1] + GAP_PX
+    page = Page(len(names) * right - GAP_PX, LINE_PX + len(images) * down - GAP_PX)
+    for column, name in enumerate(names):
+        page.text(column * right + size[1] / 2, LINE_PX / 2, name.replace("_", " "), size[1])
+        for row in range(len(images)):
+            draw(page.panel(column * right, LINE_PX + row * down, size), row, name)
+    page.pixels().save(path, "png")

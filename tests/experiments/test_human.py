@@ -1,0 +1,321 @@
+"""A run beside human viewers: scores given their history, rows, pictures, and the command."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import fields, replace
+from inspect import signature
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+import experiments.human as script
+from agents.baselines import SaliencyAgent, UncertaintyAgent
+from agents.policies import PolicyAgent
+from envs.episode import Episode
+from experiments.evaluation import human_rows
+from experiments.evaluation.contenders import Scanners
+from experiments.evaluation.human import Measured, compare_with_viewers
+from experiments.evaluation.human_contenders import Contest
+from experiments.evaluation.human_picture import present_human
+from experiments.evaluation.human_result import HUMAN, HumanComparison
+from experiments.evaluation.human_rows import (
+    as_long,
+    contrast_ranks,
+    drawn_pairs,
+    other_image_pairs,
+    own_pairs,
+    sampled_paths,
+    viewer_pairs,
+)
+from experiments.evaluation.human_scores import (
+    ScoringOracle,
+    Viewed,
+    cell_grid,
+    forced_scores,
+    image_scores,
+    order_scores,
+)
+from experiments.runs import Run
+from foveate.human.cells import CellPaths, Steps, middles_of
+from foveate.human.densities import uniform
+from tests.image_files import write_parquet
+
+CELLS = 16
+"""Of the run's 4 x 4 grid on 8 x 8 pixels."""
+SEEN = [[1, 6, 11], [5, 5, 2, 7], [9, 3]]
+"""Scanpaths on two images: of two viewers, and of one."""
+
+
+def cells(given: list[list[int]], images: list[int], **options: object) -> CellPaths:
+    longest = max(map(len, given))
+    cell = np.array([each + [-1] * (longest - len(each)) for each in given])
+    place = middles_of(cell, (4, 4))
+    return CellPaths((4, 4), cell, place, np.array(images), **options)  # type: ignore[arg-type]
+
+
+def viewed(given: list[list[int]] = SEEN, **options: object) -> Viewed:
+    images = torch.rand(2, 1, 8, 8, generator=torch.Generator().manual_seed(3))
+    return Viewed(images, cells(given, [0, 0, 1][: len(given)], **options))
+
+
+def looked_at(path: Path, num_images: int = 8) -> Path:
+    """Photographs with one bright, striped patch, at which all three viewers look second.
+
+    They begin at the center and end where they like.
+    """
+    generator = np.random.default_rng(0)
+    images, rows = [], []
+    for _ in range(num_images):
+        target = int(generator.choice([cell for cell in range(CELLS) if cell != 10]))
+        pixels = np.full((8, 8), 100, np.uint8)
+        top, left = 2 * (target // 4), 2 * (target % 4)
+        pixels[top : top + 2, left : left + 2] = [[255, 0], [0, 255]]
+        images.append(Image.fromarray(pixels))
+        others = [cell for cell in range(CELLS) if cell not in (10, target)]
+        rows.append([(v, c) for v in range(3) for c in (10, target, generator.choice(others))])
+    columns: dict[str, object] = {
+        "fix_subject": [[viewer for viewer, _ in row] for row in rows],
+        "fix_x": [[2.0 * (cell % 4) + 1 for _, cell in row] for row in rows],
+        "fix_y": [[2.0 * (cell // 4) + 1 for _, cell in row] for row in rows],
+        "split": ["train", "test"] * (num_images // 2),
+    }
+    write_parquet(path, images, **columns)
+    return path
+
+
+# --- scores given the viewer's history
+
+
+@pytest.mark.parametrize("kind", [PolicyAgent, UncertaintyAgent, SaliencyAgent, ScoringOracle])
+def test_scores_are_those_of_an_episode_through_the_viewers_cells(run: Run, kind: type) -> None:
+    """Whoever is in the batch beside it, and however long the others look."""
+    run = replace(run, config=run.config.replace(budget=4))
+    agent = kind(run.policy) if kind is PolicyAgent else kind()
+    asked = viewed()
+    found = forced_scores(agent, run, asked)
+    steps = asked.paths.steps
+    for row, path in enumerate(SEEN):
+        image = asked.images[asked.paths.image[row]].unsqueeze(0)
+        episode = Episode(run.model, image, budget=4)
+        for number, cell in enumerate(path):
+            at = (steps.trial == row) & (steps.number == number)
+            new = ~steps.viewed[at][0]
+            np.testing.assert_allclose(
+                found[at][0][new], agent.scores(episode)[0].detach().numpy()[new], atol=1e-5
+            )
+            assert (found[at][0][~new] == 0).all()
+            episode.step(torch.tensor([cell]))
+
+
+def test_a_score_does_not_know_what_the_viewer_does_next(run: Run) -> None:
+    asked = viewed(num_given=1)
+    other = viewed([[1, 6, 3], [5, 5, 2, 8], [9, 14]], num_given=1)
+    run = replace(run, config=run.config.replace(budget=4))
+    one, two = (forced_scores(run.agent, run, each) for each in (asked, other))
+    # Scored are numbers 1 and 2, then 1, 2 and 3, then 1; the last of each comes before the change.
+    assert len(one) == 6
+    np.testing.assert_allclose(one, two, atol=1e-6)
+
+
+def test_an_agent_without_scores_says_where_it_would_look(run: Run) -> None:
+    class Corner:
+        def __call__(self, episode: Episode, generator: object = None) -> Tensor:
+            return torch.full((len(episode.unseen),), 15)
+
+    found = forced_scores(Corner(), run, viewed([[1, 6, 11], [15, 5], [9, 3]]))
+    steps = viewed([[1, 6, 11], [15, 5], [9, 3]]).paths.steps
+    assert np.array_equal(found[:, 15], ~steps.viewed[:, 15])
+    assert found[:, :15].sum() == 0
+
+
+def test_what_sees_the_image_alone_is_asked_once(run: Run) -> None:
+    run, agent = replace(run, config=run.config.replace(budget=4)), SaliencyAgent()
+    np.testing.assert_allclose(
+        image_scores(agent, run, viewed()), forced_scores(agent, run, viewed()), atol=1e-6
+    )
+
+
+def test_scores_that_are_not_finite_are_refused(run: Run) -> None:
+    torch.nn.init.constant_(run.policy.score.bias, math.nan)
+    with pytest.raises(ValueError, match="not finite, in 3 of 3 fixations"):
+        forced_scores(run.agent, run, viewed([[1, 6, 11]]))
+
+
+def test_an_order_scores_by_the_new_cells_that_it_comes_to_before() -> None:
+    seen = np.array([[False] * 4, [False, True, False, False]])
+    zero = np.zeros(2, int)
+    steps = Steps(zero, np.array([0, 1]), np.array([1, 2]), zero, seen, False)
+    # In the order 2, 1, 3, 0.
+    scores = order_scores(np.array([[3.0, 1.0, 0.0, 2.0]]), steps)
+    assert scores[0].tolist() == [-3, -1, 0, -2]
+    assert scores[1, [0, 2, 3]].tolist() == [-2, 0, -1]
+
+
+def test_squares_are_cells_where_they_divide_the_grid(run: Run) -> None:
+    by_squares = replace(run, config=run.config.replace(fixation_size=2))
+    assert cell_grid(by_squares) == (2, 2)
+    cell = np.array([[0, 3], [2, 1]])
+    paths = CellPaths((2, 2), cell, middles_of(cell, (2, 2)), np.array([0, 1]))
+    images = viewed().images
+    contest = Contest(by_squares, Viewed(images, paths), Viewed(images, paths))
+    names = {name for name, gaze in contest.gazes(Scanners.of(run.model, ("raster",), ()), 1)}
+    assert {"policy", "raster", "best_fixed", "other_image", "saliency"} <= names
+    gaze = contest.of_order(Scanners.of(run.model, ("raster",), ()).orders["raster"])
+    assert gaze.path.tolist() == [[0, 1, 2]] * 2
+    with pytest.raises(ValueError, match="do not divide"):
+        cell_grid(replace(run, config=run.config.replace(fixation_size=3)))
+
+
+def test_scanpaths_begin_where_viewers_were_told_to(run: Run) -> None:
+    free, told = (viewed(num_given=given) for given in (0, 1))
+    raster = Scanners.of(run.model, ("raster",), ()).orders["raster"]
+    for start, asked in ((0, free), (10, told)):
+        contest = Contest(run, asked, asked)
+        assert contest.of_order(raster).path[:, 0].tolist() == [start] * 2
+    assert contest.of_order(raster).path[0].tolist() == [10, 0, 1]
+    assert (contest.of_agent(run.agent).path[:, 0] == 10).all()
+
+
+# --- pairs of scanpaths
+
+
+def test_pairs_are_of_viewers_on_the_same_image_and_on_another() -> None:
+    paths = cells([[1, 2], [3, 4], [5, 6], [7, 8]], [0, 0, 0, 1])
+    same = viewer_pairs(paths)
+    assert same.one[:, 0].tolist() == [1, 1, 3]
+    assert same.viewer[:, 0].tolist() == [3, 5, 5]
+    strange = other_image_pairs(paths, np.array([1, 0]))
+    assert strange.one[:, 0].tolist() == [7, 7, 7, 1]
+    assert strange.viewer[:, 0].tolist() == [1, 3, 5, 7]
+    own = own_pairs(np.array([[9, 10, 11], [12, 13, 14]]), paths)
+    assert own.one.tolist() == [[9, 10], [9, 10], [9, 10], [12, 13]]
+    assert own.image.tolist() == [0, 0, 0, 1]
+
+
+def test_scanpaths_are_cut_to_the_viewers_length() -> None:
+    long, short = np.array([[1, 2, 3]]), np.array([[4, -1]])
+    assert as_long(long, short).tolist() == [[1, -1]]
+    assert as_long(short, long).tolist() == [[4, -1, -1]]
+    # A step that opens nothing leaves no hole.
+    paths = cells([[1, 2, 3]], [0])
+    assert drawn_pairs(np.array([[5, -1, 6]]), paths).one.tolist() == [[5, 6, -1]]
+
+
+def test_drawn_scanpaths_follow_the_density_and_return_only_where_viewers_may() -> None:
+    paths = cells([[0, 1, 2]] * 500, [0] * 500, num_given=1, may_return=False)
+    of_number = np.full((2, CELLS), 1e-9)
+    of_number[:, [0, 4]] = 0.25, 0.75
+    drawn = sampled_paths(of_number, paths, 0)
+    assert (drawn[:, 0] == 0).all()
+    assert (drawn[:, 1] == 4).all()
+    assert all(len({*row}) == 3 for row in drawn.tolist())
+    free = sampled_paths(of_number, replace(paths, may_return=True, num_given=0), 0)
+    assert (free == 4).mean() == pytest.approx(0.75, abs=0.05)
+
+
+def test_contrast_is_ranked_within_an_image() -> None:
+    image = torch.zeros(1, 3, 4, 4)
+    image[..., :2, 2:] = torch.tensor([[0.0, 1.0], [1.0, 0.0]])
+    image[..., 2:, :2] = torch.tensor([[0.0, 0.2], [0.2, 0.0]])
+    ranks = contrast_ranks(image, (2, 2))[0]
+    assert ranks[1] == 1.0
+    assert ranks[2] == pytest.approx(2 / 3)
+
+
+# --- the comparison
+
+
+@pytest.fixture
+def measured(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Measured:
+    monkeypatch.setattr(human_rows, "is_installed", lambda: False)
+    return compare_with_viewers(run, looked_at(tmp_path / "viewers.parquet", 24))
+
+
+def test_who_looks_where_viewers_look_gains_bits_over_the_center_bias(measured: Measured) -> None:
+    rows = measured.comparison.orders
+    assert set(rows) >= {"policy", "saliency", "other_image", "best_fixed", "raster", *HUMAN[:2]}
+    assert "random" not in rows
+    # Half of the fixations are at the striped patch, log2(15) bits better than at random.
+    assert rows["viewers"].bits > 0.8
+    assert rows["saliency"].minus_center > 0.8
+    assert rows["saliency"].minus_center_ci95[0] > 0  # type: ignore[index]
+    assert rows["saliency"].with_center >= rows["raster"].with_center  # type: ignore[operator]
+    assert rows["saliency"].minus_policy_ci95[0] > 0  # type: ignore[index]
+    assert rows["saliency"].contrast > 0.6  # type: ignore[operator]
+    assert rows["saliency"].scan_match > rows["other_image_viewers"].scan_match  # type: ignore[operator]
+    assert rows["center_bias"].minus_center == 0
+    assert rows["uniform"].bits == 0
+    assert rows["uniform"].auc_judd == pytest.approx(0.5)
+    assert rows["viewers"].gap_covered == 1
+    assert rows["other_image_viewers"].bits < 0
+    assert all(row.revisit_share == 0 for row in rows.values())
+    assert "saliency" in measured.comparison.findings()[-1]
+
+
+def test_a_comparison_is_read_back_and_says_what_is_missing(
+    measured: Measured, tmp_path: Path
+) -> None:
+    present_human(measured, tmp_path / "human.json")
+    assert HumanComparison.read(tmp_path / "human.json").orders == measured.comparison.orders
+    for name in ("human.png", "human_densities.png"):
+        with Image.open(tmp_path / name) as picture:
+            assert picture.width > 100
+    missing = replace(measured.comparison, multi_match_installed=False).to_text()
+    assert "not installed" in missing
+    assert "install .[human]" in missing
+    assert "12 test images, 4x4 cells, first fixations given, revisits dropped" in missing
+
+
+def test_revisits_have_a_baseline_that_returns_as_orders_do(run: Run, tmp_path: Path) -> None:
+    viewers = looked_at(tmp_path / "viewers.parquet")
+    options = {"without": ("saliency",), "orders": ("raster", "oracle"), "oracle_limit": 2}
+    kept = compare_with_viewers(run, viewers, revisits=True, first_fixation=True, **options)  # type: ignore[arg-type]
+    result = kept.comparison
+    assert result.baseline == "center_bias_returns"
+    assert result.orders["center_bias_returns"].minus_center == 0
+    assert result.orders["center_bias_returns"].scan_match is None
+    assert result.num_fixations == 4 * 3 * 3
+    assert result.orders["oracle"].images == 2
+    assert "saliency" not in result.orders
+
+
+def test_the_command_works_without_a_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    viewers = looked_at(tmp_path / "viewers.parquet")
+    script.main(script.HumanConfig(data=viewers, out=tmp_path / "out", grid="4x4"))
+    assert "8x8" not in capsys.readouterr().out
+    result = HumanComparison.read(tmp_path / "out" / "human.json")
+    assert set(result.orders) == {"viewers", "other_image_viewers", "center_bias", "uniform"}
+    assert result.budget is None
+    assert len(result.tables()[0].columns) == 6
+    for wrong, message in (
+        ({"orders": ("raster",)}, "have no effect without --run"),
+        ({"grid": "4"}, "two cells or more"),
+        ({"limit": 0}, "at least 1 image"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            compare_with_viewers(None, viewers, **({"grid": "1"} if "grid" in wrong else wrong))  # type: ignore[arg-type]
+
+
+def test_a_run_has_a_grid_of_its_own(run: Run, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="grid has no effect with --run"):
+        compare_with_viewers(run, looked_at(tmp_path / "viewers.parquet"), grid="4x4")
+
+
+def test_the_command_has_the_defaults_of_the_function() -> None:
+    parameters = dict(signature(compare_with_viewers).parameters)
+    asked = {name: each.default for name, each in parameters.items() if name not in ("run", "data")}
+    places = ("data", "run", "out", "device", "threads")
+    options = {each.name: each.default for each in fields(script.HumanConfig)}
+    assert asked == {name: each for name, each in options.items() if name not in places}
+
+
+def test_the_uniform_density_knows_what_was_viewed() -> None:
+    steps = cells([[1, 6, 11]], [0], may_return=False).steps
+    np.testing.assert_allclose(uniform(steps).max(1), [1 / 16, 1 / 15, 1 / 14])
