@@ -200,22 +200,26 @@ class TrainConfig:
     def stream_batch(self) -> int:
         """Images that are streamed at once: the largest number that makes up every micro-batch."""
         sizes = [self.per_micro_batch(size) for size in self._batch_sizes.values()]
-        return math.gcd(*sizes, self.num_random, self.num_learned)
-
-    @property
-    def num_random(self) -> int:
-        """Images with random orders in each of the model's micro-batches after the warm-up."""
         if self.policy is None:
-            return 0
-        share, num_scans = self.policy.random_share, self._num_scans
-        return num_scans if share == 1 else round(num_scans * share / (1 - share))
+            return math.gcd(*sizes)
+        if self.policy.last_random_share != self.policy.random_share:
+            return 1  # Any number of images may be drawn.
+        num_scanned = self.num_scanned(self.policy.random_share)
+        return math.gcd(*sizes, self.num_learned - num_scanned, self.num_learned)
 
     @property
     def num_learned(self) -> int:
         """Images in each of the model's micro-batches after the warm-up."""
         if self.policy is None:
             return 0
-        return self.num_random + (self._num_scans if self.policy.random_share < 1 else 0)
+        share, num_scans = self.policy.least_random_share, self._num_scans
+        return num_scans if share == 1 else num_scans + round(num_scans * share / (1 - share))
+
+    def num_scanned(self, random_share: float) -> int:
+        """Images among them that are in the order of the policy's scans, of a share of the rest."""
+        assert self.policy is not None
+        least = self.policy.least_random_share
+        return 0 if least == 1 else round(self._num_scans * (1 - random_share) / (1 - least))
 
     @property
     def _num_scans(self) -> int:

@@ -11,17 +11,16 @@ from itertools import chain
 from typing import Any
 
 import torch
-from jaxtyping import Int
-from torch import Tensor
 
 from agents.policies import PointerPolicy
 from envs.rewards import reward_named
 from envs.world import check_reward
-from experiments.training.batches import Drawn, Ranked, Scans, TrainingImages, moved, repeated
+from experiments.training.batches import Scans, TrainingImages, moved
 from experiments.training.build import build, build_teacher
 from experiments.training.config import TrainConfig
 from experiments.training.distributed import Processes, sharded_like, whole
 from experiments.training.groups import PolicyTraining
+from experiments.training.mixing import Mixer
 from experiments.training.model_learner import ModelLearner
 from experiments.training.policy_learner import (
     GroupRelativeLearner,
@@ -35,7 +34,6 @@ from foveate.checkpoint import checkpoints_in
 from foveate.config import ModelConfig
 from foveate.finite import NotFinite, not_finite
 from foveate.model import AnyOrderTransformer
-from foveate.orders import order_to_rank
 
 REFERENCE_IMAGES = 64
 """Training images, the first ones, by which a teacher's features are standardized in scans."""
@@ -186,24 +184,10 @@ class Trainer:
         self, at: int, options: PolicyTraining, generators: list[torch.Generator]
     ) -> float:
         """Update the model on the policy's last scans and its share of random orders."""
-        batches: list[list[Ranked]] = []
-        for (drawn, order), generator in zip(self.scans, generators, strict=True):
-            pairs: list[Ranked] = []
-            if options.random_share < 1:
-                pairs.append(self._scanned(drawn, order))
-            if self.config.num_random:
-                pairs.append(self.model_learner.draw(self.config.num_random, generator))
-            batches.append(pairs)
+        mixer = Mixer(self.config, options, self.model_learner)
+        pairs = zip(self.scans, generators, strict=True)
+        batches = [mixer.batch(at, scans, generator) for scans, generator in pairs]
         return self.model_learner.update(at, batches, generators)
-
-    def _scanned(self, drawn: Drawn, order: Int[Tensor, "S T *K"]) -> Ranked:
-        """Return images in the order of the scans on them."""
-        num_patches = self.model.num_patches
-        rank = order_to_rank(order, num_patches, check=False)
-        is_single = order.ndim == 2
-        last_rank = min(order.shape[1], num_patches - 1) if is_single else None
-        scanned = repeated(drawn, len(order) // len(drawn[1]))
-        return Ranked(*scanned, rank, ties=not is_single, last_rank=last_rank)
 
     # --- checkpoints
 
