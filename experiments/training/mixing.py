@@ -58,14 +58,12 @@ class Mixer:
         num_patches = self.learner.model.num_patches
         rank = order_to_rank(order, num_patches, check=False)
         is_single = order.ndim == 2
-        most = order.shape[1]
+        num_steps = order.shape[1]
         if self.options.scan_direction == "reversed":
-            rank = self.learner.fixations.reversed(rank, generator)
-            most = num_patches - 1
-            if self.learner.model.config.queries == "unseen":
-                most = self.config.scan.budget
-                rank = rank.clamp(max=most)
-        last_rank = min(most, num_patches - 1) if is_single else None
+            rank, num_steps = self.learner.fixations.reversed(rank, generator), num_patches
+        num_steps = min(num_steps, self.learner.most_steps)
+        rank = rank.clamp(max=num_steps)
+        last_rank = min(num_steps, num_patches - 1) if is_single else None
         return Ranked(images, index, rank, ties=not is_single, last_rank=last_rank)
 
 

@@ -19,6 +19,7 @@ from experiments.training.batches import Scans, TrainingImages, moved
 from experiments.training.build import build, build_teacher
 from experiments.training.config import TrainConfig
 from experiments.training.distributed import Processes, sharded_like, whole
+from experiments.training.emphasis import EmphasisSchedule
 from experiments.training.groups import PolicyTraining
 from experiments.training.mixing import Mixer
 from experiments.training.model_learner import ModelLearner
@@ -82,6 +83,7 @@ class Trainer:
         if config.policy is not None:
             self.policy_learner = self._make_policy_learner(config.policy)
             self.policy = self.policy_learner.policy
+        self.emphasis = EmphasisSchedule(config, self.policy)
         # A wrong order is refused before files are written.
         self.model_learner.check_order()
         self.generator = torch.Generator().manual_seed(config.run.seed)
@@ -178,7 +180,8 @@ class Trainer:
         """Update the model on micro-batches in the recipe's order."""
         size = self.config.per_micro_batch(self.config.optimization.warmup_batch_size)
         draw = self.model_learner.draw
-        return self.model_learner.update(at, ([draw(size, g)] for g in generators), generators)
+        batches = ([draw(size, g)] for g in generators)
+        return self.model_learner.update(at, batches, generators, self.emphasis(at))
 
     def _learn_from_scans(
         self, at: int, options: PolicyTraining, generators: list[torch.Generator]
@@ -187,7 +190,7 @@ class Trainer:
         mixer = Mixer(self.config, options, self.model_learner)
         pairs = zip(self.scans, generators, strict=True)
         batches = [mixer.batch(at, scans, generator) for scans, generator in pairs]
-        return self.model_learner.update(at, batches, generators)
+        return self.model_learner.update(at, batches, generators, self.emphasis(at))
 
     # --- checkpoints
 
