@@ -188,8 +188,7 @@ class Episode:
         if not all_new:
             among = None if self.num_candidates is None else self.choices.predicted
             check_opening(patches, self.unseen.shape[1], self.done, self.budget, among)
-        known_before = self._knowledge()
-        grid = self.scan.model.grid
+        known_before, grid = self._knowledge(), self.scan.model.grid
         saccade = distances(centers_of(self.newest, grid), centers_of(patches, grid))
         place = patches.clamp_min(0)
         new = (patches >= 0) & self.unseen.gather(1, place)
@@ -209,6 +208,7 @@ class Episode:
             model=self.scan.model,
             labels=self.labels,
             probe=self.probe,
+            opened=self.opened,
         )
         return self.payment(fixation, saccade)
 

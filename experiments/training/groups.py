@@ -130,7 +130,12 @@ class PolicyTraining:
     """Reward per fixation: auc, gain, surprise, ease (envs/rewards.py), or your own,
     ``MODULE:NAME``; with target="pixels_features" also auc_pixels and auc_features. recognition
     needs labels: the fall of the cross-entropy of a linear probe, which learns beside the policy,
-    on what has been seen so far."""
+    on what has been seen so far. reducible: by how much the opened patches are harder for the model
+    than for ``reward_reference``; progress: by how much easier."""
+    reward_reference: str = "average"
+    """Whom the rewards reducible and progress compare with: average, of the model's weights over
+    time, or a run folder or checkpoint, as of a copy that learned from held-out images
+    (``--learn-split val``)."""
     saccade_cost: float = 0.0
     """Taken from the reward per patch of distance between the middles of successive fixations; the
     first one is free."""
@@ -209,6 +214,8 @@ class PolicyTraining:
                 "scan_direction has no effect with --random-share 1, where the model learns from "
                 "no scan; leave it out"
             )
+        if self.reward_reference != "average" and self.reward not in ("reducible", "progress"):
+            raise ValueError("reward_reference needs --reward reducible or progress")
         usual = default_of(PolicyTraining, "alternate_every")
         if self.schedule != "alternating" and self.alternate_every != usual:
             raise ValueError("alternate_every needs --schedule alternating")

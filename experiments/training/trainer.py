@@ -29,6 +29,7 @@ from experiments.training.policy_learner import (
     PolicyLearner,
 )
 from experiments.training.recognition import make_probe
+from experiments.training.reference import reference_of, reward_of
 from experiments.training.skips import Skips
 from experiments.training.weights import load_weights, start_from
 from foveate.checkpoint import checkpoints_in
@@ -67,6 +68,7 @@ class Trainer:
         begins = not (config.run.resume and checkpoints_in(config.run.out))
         if config.model.start_from is not None and begins:
             start_from(self.model, teacher, config.model.start_from)
+        self.reference = reference_of(config, self.model)
         self.probe = make_probe(config, self.model, self.images, processes)
         if config.policy is not None:
             # A wrong reward is refused before files are written.
@@ -75,7 +77,8 @@ class Trainer:
                 self.images.held.batch(first, config.run.device),
                 self.images.labels(first),
             )
-            check_reward(config.policy.reward, self.model, few, labels, self.probe)
+            reward = reward_of(config.policy, self.reference)
+            check_reward(reward, self.model, few, labels, self.probe)
         if config.run.shard:
             processes.shard(self.model)
         self.model_learner = ModelLearner(config, self.model, self.images, processes, teacher)
@@ -94,10 +97,11 @@ class Trainer:
 
     def _make_policy_learner(self, options: PolicyTraining) -> PolicyLearner:
         config, model, images = self.config, self.model, self.images
+        reward = reward_of(options, self.reference)
         if options.agent == "maskable-ppo":
-            return MaskablePPOLearner(config, options, model, images)
+            return MaskablePPOLearner(config, options, model, images, reward)
         return GroupRelativeLearner(
-            config, options, model, self.policy, images, self.processes, self.probe
+            config, options, model, self.policy, images, self.processes, reward, self.probe
         )
 
     @property
@@ -127,6 +131,8 @@ class Trainer:
             else:
                 self.measured |= self._iterate_with_policy(at, config.policy, generators)
             self.skips.taken()
+            if self.reference is not None:
+                self.reference.update(self.model)
         except ValueError as reason:
             # What is computed from a weight that is not finite gives errors that name others.
             weights = {"model": self.model.state_dict(), "policy": self.policy.state_dict()}
@@ -216,6 +222,7 @@ class Trainer:
             "policy": self.policy.state_dict(),
             **self.model_learner.state(),
             **({} if self.policy_learner is None else self.policy_learner.state()),
+            **({} if self.reference is None else {"reference": self.reference.state()}),
             "generator": self.generator.get_state(),
             "streams": processes.gather_objects(self.images.stream_state()),
             "scans": list(chain(*processes.gather_objects(moved(kept, "cpu")))),
@@ -241,6 +248,8 @@ class Trainer:
         self.model_learner.load(state)
         if self.policy_learner is not None:
             self.policy_learner.load(state)
+        if self.reference is not None:
+            self.reference.load(state.get("reference"))
         self.generator.set_state(state["generator"].cpu())
         scans = self.processes.share(state.get("scans", []))
         self.scans = moved(scans, self.config.run.device)
