@@ -20,6 +20,7 @@ from torch import Tensor
 from agents.policies import PointerPolicy
 from envs.episode import Episode
 from envs.recognition import RecognitionProbe
+from envs.rewards import Reward
 from foveate.model import AnyOrderTransformer
 from foveate.orders.segments import Fixations
 from foveate.sampling import sample
@@ -100,7 +101,7 @@ def policy_step(
     images: Float[Tensor, "B C H W"],
     *,
     budget: int,
-    reward: str,
+    reward: str | Reward,
     group: int,
     discount: float,
     entropy_weight: float,

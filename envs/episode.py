@@ -221,6 +221,7 @@ class Episode:
             model=self.scan.model,
             labels=self.labels,
             probe=self.probe,
+            opened=self.opened,
         )
         return self.payment(fixation, saccade)
 

@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float, Int, Num
 from torch import Tensor
 
 from envs.recognition import RecognitionProbe
+from envs.reference import progress, reducible
 from foveate.choices import blaming, lookup, told
 from foveate.model import AnyOrderTransformer
 from foveate.model.decoder import Prediction
@@ -67,6 +68,9 @@ class Fixation:
     """Class of each image; -1 = unknown."""
     probe: RecognitionProbe | None
     """Frozen classifier of ``mean_content``; None = there is none."""
+    opened: Int[Tensor, "B L K"]
+    """New patches of each of the L steps of a scan, those of this fixation last; -1 = not yet, or
+    padding."""
 
     @property
     def before(self) -> Float[Tensor, "B"]:
@@ -181,6 +185,17 @@ REWARDS_OF_CLASSES: dict[str, Reward] = {"recognition": recognition}
 telescopes without discount: only the last look at the features counts then.
 """
 
+REWARDS_OF_REFERENCE: dict[str, Callable[..., Tensor]] = {
+    "reducible": reducible,
+    "progress": progress,
+}
+"""Rewards of the opened patches that compare a model with another, their option ``reference``.
+
+``reducible`` seeks what can still be learned: the reference was trained on held-out images, or is
+the average of the weights over time. ``progress`` is its negative: what was learned since the
+average. Unlike ``surprise`` they do not seek noise, which is equally hard for both.
+"""
+
 PART_REWARDS: dict[str, Reward] = {"auc_pixels": auc_pixels, "auc_features": auc_features}
 """Rewards that look at one part of what a model of pixels and features predicts, as ``auc``."""
 
@@ -200,7 +215,8 @@ def reward_named(name: str | Reward) -> Reward:
         ValueError: unknown, or nothing that can be called.
     """
     if isinstance(name, str):
-        return lookup("reward", name, REWARDS | PART_REWARDS | REWARDS_OF_CLASSES)
+        known = REWARDS | PART_REWARDS | REWARDS_OF_CLASSES | REWARDS_OF_REFERENCE
+        return lookup("reward", name, known)
     if not callable(name):
         raise ValueError(
             f"reward must be a name, MODULE:NAME, or a function of a Fixation, got {told(name)}"
@@ -212,13 +228,15 @@ def reward_with_options(reward: str | Reward, options: Mapping[str, object] | No
     """Return a reward whose keyword arguments are these.
 
     Raises:
-        ValueError: options for a reward of ours, which takes none, or no mapping.
+        ValueError: options for a reward of ours, of which those of REWARDS_OF_REFERENCE alone take
+            one, ``reference``; or no mapping.
     """
     if options is not None and not isinstance(options, Mapping):
         raise ValueError(f"reward_options must be a dict of keyword arguments, got {told(options)}")
     if not options:
         return reward
-    if isinstance(reward, str) and ":" not in reward:
+    of_reference = reward in REWARDS_OF_REFERENCE and set(options) == {"reference"}
+    if isinstance(reward, str) and ":" not in reward and not of_reference:
         raise ValueError(
             f"reward {reward!r} takes no reward_options; they go to a reward of your own, a "
             "function or MODULE:NAME"
@@ -227,10 +245,15 @@ def reward_with_options(reward: str | Reward, options: Mapping[str, object] | No
 
 
 def reward_with(name: str | Reward, probe: RecognitionProbe | None) -> Reward:
-    """Do as :func:`reward_named` does, and raise ValueError if the reward lacks its probe."""
+    """Do as :func:`reward_named` does, and raise ValueError if it lacks its probe or reference."""
     reward = reward_named(name)
     if not isinstance(name, str):
         return reward
+    if name in REWARDS_OF_REFERENCE:
+        raise ValueError(
+            f"reward {name!r} needs a model to compare with; give reward_options={{'reference': "
+            "model}, or, in training, --reward-reference"
+        )
     if name in REWARDS_OF_CLASSES and probe is None:
         raise ValueError(
             f"reward {name!r} needs a probe that knows the classes; give as model the folder of a "

@@ -86,8 +86,9 @@ class ImageScanVectorEnv(TellsItsLength, VectorEnv[Observations, Any, NDArray[An
       the run of the model, or 12.
     - reward: a key of ``envs.rewards.REWARDS``; ``recognition``, with the folder of a run that was
       trained with it as model; or your own, ``MODULE:NAME`` or a function of a Fixation.
-    - reward_options, revisit_penalty: keyword arguments of a reward of your own; what is taken from
-      any reward if the fixation shows nothing new.
+    - reward_options, revisit_penalty: keyword arguments of a reward of your own, ``reference``, a
+      model, of ``progress`` and ``reducible``; what is taken from any reward if the fixation shows
+      nothing new.
     - saccade_cost: taken from the reward per patch of distance that the gaze moves.
     - fixation_size: side of the square that a fixation opens, patches; None = as in the run, or 1.
     - obs, action, autoreset: see above.

@@ -159,7 +159,10 @@ class ModelConfig(Parts):
     feature_dim: int | None = None
     """Width of a teacher's features (targets that hold features); None for all others."""
     error_loss_weight: float = 0.05
-    """Weight of the loss that teaches the model to predict its own error (``expects_error``)."""
+    """Weight of the loss that teaches the model to predict its own error."""
+    learns_error: bool = False
+    """Whether the model learns how wrong its predictions will be of any target. False = of those
+    alone of which ``expects_error`` says so: only they can be scanned."""
 
     vocabulary: tuple[str, ...] = ()
     """Words that tracks at fixation points write (``foveate.model.tracks``); none = no tracks."""

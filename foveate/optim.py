@@ -1,4 +1,4 @@
-"""How weights are updated: a schedule of rates, and Muon in float32 unless on a GPU."""
+"""How weights are updated: schedules, and Muon in float32 unless on a GPU."""
 
 from __future__ import annotations
 
@@ -41,6 +41,27 @@ class CosineDecay:
         decay = 0.5 * (1 + math.cos(math.pi * progress))
         risen = max(0, step - self.ramp_start + 1) / self.ramp
         return self.peak * max(decay, self.floor) * min(1.0, risen)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LinearRamp:
+    """A number that goes along a line: ``first`` at step ``start``, ``last`` at step ``end``.
+
+    It keeps these values before and after.
+    """
+
+    first: float
+    last: float
+    end: int
+    """Step from which on it is ``last``."""
+    start: int = 0
+    """Step up to which it is ``first``."""
+
+    def __call__(self, step: int) -> float:
+        """Return the number at a step, counted from 0."""
+        length = max(1, self.end - self.start)
+        progress = min(1.0, max(0, step - self.start) / length)
+        return self.first + (self.last - self.first) * progress
 
 
 def set_rate(optimizers: Iterable[torch.optim.Optimizer], rate: float) -> None:

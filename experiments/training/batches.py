@@ -50,7 +50,7 @@ class TrainingImages:
         with processes.one_before_the_others():
             # Of a stream a sample, the same for all processes, which must agree on a palette.
             limit = STREAM_SAMPLE if config.data.stream else config.data.limit
-            self.held = load_stored(config, "train", limit)
+            self.held = load_stored(config, config.data.learn_split, limit)
         self.pixels = self.held.images.to(config.run.device)
         if config.data.wander is not None:
             # As evaluations see them; those that are drawn have a new place every time.
@@ -115,7 +115,7 @@ def make_stream(config: TrainConfig, processes: Processes) -> ImageStream:
     assert config.data.image_size is not None
     return ImageStream(
         config.data.data,
-        "train",
+        config.data.learn_split,
         image_size=config.data.image_size,
         batch_size=config.stream_batch,
         image_column=config.data.image_column,

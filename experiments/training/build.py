@@ -158,6 +158,7 @@ def build(
             periphery=config.model.periphery,
             num_targets=config.model.num_targets,
             feature_dim=feature_dim,
+            learns_error=config.teaching.needs_error and not parts.expects_error,
             vocabulary=vocabulary,
             max_words=max_words,
         )

@@ -16,10 +16,10 @@ def check_at_least(group: object, least: int, *names: str) -> None:
 
 
 def check_share(group: object, *names: str) -> None:
-    """Raise ValueError unless the named options lie in 0..1."""
+    """Raise ValueError unless the named options lie in 0..1; None is allowed."""
     for name in names:
         value = getattr(group, name)
-        if not 0 <= value <= 1:
+        if value is not None and not 0 <= value <= 1:
             raise ValueError(f"{name} must lie in 0..1, got {value}")
 
 

@@ -1,4 +1,4 @@
-"""A training run: six groups of options, the rules between groups, and the flat form on disk.
+"""A training run: seven groups of options, the rules between groups, and the flat form on disk.
 
 No torch here, so that ``--help`` answers at once.
 """
@@ -16,6 +16,7 @@ from typing import Any
 from experiments.training.checks import default_of
 from experiments.training.groups import ModelOptions, Optimization, PolicyTraining, ScanOptions
 from experiments.training.run_options import DataConfig, RunOptions
+from experiments.training.teaching import Teaching
 from foveate.recipes import Recipe
 
 GROUPS: dict[str, type] = {
@@ -24,6 +25,7 @@ GROUPS: dict[str, type] = {
     "model": ModelOptions,
     "scan": ScanOptions,
     "policy": PolicyTraining,
+    "teaching": Teaching,
     "optimization": Optimization,
 }
 GROUP_OF: dict[str, str] = {
@@ -47,6 +49,8 @@ class TrainConfig:
     """A scan of an image. Models learn from such scans without a policy, too."""
     policy: PolicyTraining | None = field(default_factory=PolicyTraining)
     """The policy, which scans and learns after the warm-up; None trains the model alone."""
+    teaching: Teaching = field(default_factory=Teaching)
+    """What the model is asked, and how much each answer counts."""
     optimization: Optimization = field(default_factory=Optimization)
     """How the model learns."""
 
@@ -56,6 +60,7 @@ class TrainConfig:
                 raise ValueError(f"{name} must be a finite number, got {value}")
         self._check_length()
         self._check_parts()
+        self._check_teaching()
         self._check_micro_batches()
         if self.run.shard and self.optimization.model_optimizer == "muon":
             raise ValueError("shard needs --model-optimizer adamw; Muon takes matrices as a whole")
@@ -109,6 +114,36 @@ class TrainConfig:
                     f"{name} has no effect on recipe {recipe}, which nothing scans; leave it out, "
                     f"or, where the preset has one, add --{name.replace('_', '-')} {usual}"
                 )
+
+    def _check_teaching(self) -> None:
+        teaching, parts = self.teaching, self.parts
+        in_turn = parts.queries == "own"
+        if teaching.encode_first is not None and (not in_turn or parts.ranks != "any"):
+            raise ValueError(
+                f"encode_first has no effect on recipe {self.model.recipe}; foveate and git encode "
+                "as many steps as --budget says, and mae the share --order-options visible"
+            )
+        if teaching.prefer_by == "ask":
+            if in_turn:
+                raise ValueError(
+                    f"prefer_by ask has no effect on recipe {self.model.recipe}, which asks for "
+                    "every patch once; use --prefer-by weight"
+                )
+            if teaching.ask_among < self.model.num_targets:
+                raise ValueError(
+                    f"ask_among must be at least num_targets {self.model.num_targets}, got "
+                    f"{teaching.ask_among}"
+                )
+        if teaching.prefer != "policy":
+            return
+        if self.policy is None:
+            raise ValueError("prefer policy needs a policy: --iterations 1000, or --prefer harder")
+        if in_turn or self.scan.fixation_size > 1 or self.policy.saccade_cost > 0:
+            raise ValueError(
+                "prefer policy needs recipe foveate (queries='unseen'), --fixation-size 1 and "
+                "--saccade-cost 0: a policy judges single patches after each step, without the way "
+                "to them"
+            )
 
     def _check_micro_batches(self) -> None:
         for name, size in self._batch_sizes.items():
@@ -200,22 +235,26 @@ class TrainConfig:
     def stream_batch(self) -> int:
         """Images that are streamed at once: the largest number that makes up every micro-batch."""
         sizes = [self.per_micro_batch(size) for size in self._batch_sizes.values()]
-        return math.gcd(*sizes, self.num_random, self.num_learned)
-
-    @property
-    def num_random(self) -> int:
-        """Images with random orders in each of the model's micro-batches after the warm-up."""
         if self.policy is None:
-            return 0
-        share, num_scans = self.policy.random_share, self._num_scans
-        return num_scans if share == 1 else round(num_scans * share / (1 - share))
+            return math.gcd(*sizes)
+        if self.policy.last_random_share != self.policy.random_share:
+            return 1  # Any number of images may be drawn.
+        num_scanned = self.num_scanned(self.policy.random_share)
+        return math.gcd(*sizes, self.num_learned - num_scanned, self.num_learned)
 
     @property
     def num_learned(self) -> int:
         """Images in each of the model's micro-batches after the warm-up."""
         if self.policy is None:
             return 0
-        return self.num_random + (self._num_scans if self.policy.random_share < 1 else 0)
+        share, num_scans = self.policy.least_random_share, self._num_scans
+        return num_scans if share == 1 else num_scans + round(num_scans * share / (1 - share))
+
+    def num_scanned(self, random_share: float) -> int:
+        """Images among them that are in the order of the policy's scans, of a share of the rest."""
+        assert self.policy is not None
+        least = self.policy.least_random_share
+        return 0 if least == 1 else round(self._num_scans * (1 - random_share) / (1 - least))
 
     @property
     def _num_scans(self) -> int:

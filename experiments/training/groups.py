@@ -130,7 +130,12 @@ class PolicyTraining:
     """Reward per fixation: auc, gain, surprise, ease (envs/rewards.py), or your own,
     ``MODULE:NAME``; with target="pixels_features" also auc_pixels and auc_features. recognition
     needs labels: the fall of the cross-entropy of a linear probe, which learns beside the policy,
-    on what has been seen so far."""
+    on what has been seen so far. reducible: by how much the opened patches are harder for the model
+    than for ``reward_reference``; progress: by how much easier."""
+    reward_reference: str = "average"
+    """Whom the rewards reducible and progress compare with: average, of the model's weights over
+    time, or a run folder or checkpoint, as of a copy that learned from held-out images
+    (``--learn-split val``)."""
     saccade_cost: float = 0.0
     """Taken from the reward per patch of distance between the middles of successive fixations; the
     first one is free."""
@@ -164,11 +169,19 @@ class PolicyTraining:
     """Length of a phase of the alternating schedule, iterations."""
     random_share: float = 0.5
     """Share of random orders in the model's batches after warm-up; the rest are the policy's."""
+    random_share_end: float | None = None
+    """That share in the last iteration: from ``random_share`` in the first iteration with the
+    policy it goes there along a line. Batches keep their size, that of the smaller of the two
+    shares; scans that are not needed teach the policy alone. None = it stays."""
+    scan_direction: Literal["forward", "reversed"] = "forward"
+    """How the model decodes what the policy scanned. forward: as it was scanned. reversed: what the
+    policy left out comes first, in random order, then its fixations, its first one last. So they
+    are asked from a context without them; with queries="unseen" as far as the budget goes."""
     policy_lr: float = 2e-3
     """Peak learning rate of the policy, after the first 10 of its iterations."""
 
     def __post_init__(self) -> None:
-        check_share(self, "random_share", "discount")
+        check_share(self, "random_share", "random_share_end", "discount")
         check_at_least(self, 0, "policy_lr", "entropy_weight", "doubt")
         check_at_least(self, 0, "policy_depth", "saccade_cost")
         check_at_least(self, 1, "iterations", "batch_size", "policy_every", "alternate_every")
@@ -196,9 +209,26 @@ class PolicyTraining:
                 f"model learns between the scans; with schedule {self.schedule} add "
                 "--policy-every 1"
             )
+        if self.least_random_share == 1 and self.scan_direction != "forward":
+            raise ValueError(
+                "scan_direction has no effect with --random-share 1, where the model learns from "
+                "no scan; leave it out"
+            )
+        if self.reward_reference != "average" and self.reward not in ("reducible", "progress"):
+            raise ValueError("reward_reference needs --reward reducible or progress")
         usual = default_of(PolicyTraining, "alternate_every")
         if self.schedule != "alternating" and self.alternate_every != usual:
             raise ValueError("alternate_every needs --schedule alternating")
+
+    @property
+    def last_random_share(self) -> float:
+        """Share of random orders in the last iteration."""
+        return self.random_share if self.random_share_end is None else self.random_share_end
+
+    @property
+    def least_random_share(self) -> float:
+        """The smallest share of random orders, which says how large batches are."""
+        return min(self.random_share, self.last_random_share)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,6 +17,7 @@ from experiments.training.distributed import Processes, load_optimizer, whole
 from experiments.training.updates import clip_and_step
 from foveate.finite import NotFinite
 from foveate.model import AnyOrderTransformer
+from foveate.model.asking import Emphasis
 from foveate.model.teachers import Teacher
 from foveate.optim import CosineDecay, set_rate
 from foveate.orders import check_rank, may_tie, rank_to_order, ranked, tie_prefix
@@ -69,6 +70,13 @@ class ModelLearner:
             if model.config.queries == "own" and not config.run.shard:
                 model.predict_in_turn(images, rank)
 
+    @property
+    def most_steps(self) -> int:
+        """Steps of an order that are encoded, at most; all later patches tie behind them."""
+        if self.model.config.queries == "unseen":
+            return self.config.scan.budget
+        return self.config.teaching.encode_first or self.model.num_patches
+
     def draw(self, size: int, generator: torch.Generator) -> Ranked:
         """Draw images in the recipe's order, as :meth:`in_order` ranks them.
 
@@ -86,9 +94,9 @@ class ModelLearner:
         *,
         prefix_share: float = 0.0,
     ) -> Ranked:
-        """Rank the patches of images in the recipe's order.
+        """Rank the patches of images in the recipe's order, as far as :attr:`most_steps` goes.
 
-        Of unseen queries these are scans of the budget's length, whose steps are fixations.
+        Of unseen queries these are scans, whose steps are fixations.
         """
         num_patches, ties = self.model.num_patches, may_tie(self.order)
         rank = self.order(images, generator=generator)
@@ -99,13 +107,18 @@ class ModelLearner:
             prefix = int(torch.randint(1, num_patches, (), generator=generator))
             rank, ties = tie_prefix(rank, prefix), ties if prefix == 1 else True
         last_rank = num_patches - 1 if ties is False else None
-        if scans:
-            rank = rank.clamp(max=self.config.scan.budget)
-            last_rank = None if last_rank is None else min(last_rank, self.config.scan.budget)
+        if (most := self.most_steps) < num_patches:
+            # What comes later ties at the last rank, of which ``ties`` does not speak.
+            rank = rank.clamp(max=most)
+            last_rank = None if last_rank is None else min(last_rank, most)
         return Ranked(images, index, rank, ties, last_rank)
 
     def update(
-        self, at: int, batches: Iterable[list[Ranked]], generators: list[torch.Generator]
+        self,
+        at: int,
+        batches: Iterable[list[Ranked]],
+        generators: list[torch.Generator],
+        emphasis: Emphasis | None = None,
     ) -> float:
         """Take one step on micro-batches and return the loss.
 
@@ -113,6 +126,7 @@ class ModelLearner:
             at: number of the iteration.
             batches: parts of each micro-batch, weighted by their numbers of images.
             generators: randomness of each micro-batch.
+            emphasis: which patches count more; None = all alike.
 
         Raises:
             NotFinite: the loss or its gradient is not finite; no weight has changed.
@@ -121,7 +135,7 @@ class ModelLearner:
         total, num_micro_batches = 0.0, self.config.optimization.micro_batches or 1
         images: list[Tensor] = []
         for pairs, generator in zip(batches, generators, strict=True):
-            loss = self._loss(pairs, generator)
+            loss = self._loss(pairs, generator, emphasis)
             (loss / num_micro_batches).backward()
             total += float(loss.detach())
             images += [batch.index for batch in pairs]
@@ -134,12 +148,14 @@ class ModelLearner:
             self.teacher.update(self.model)
         return value
 
-    def _loss(self, batches: list[Ranked], generator: torch.Generator) -> Tensor:
+    def _loss(
+        self, batches: list[Ranked], generator: torch.Generator, emphasis: Emphasis | None
+    ) -> Tensor:
         num_images = sum(len(batch.rank) for batch in batches)
         loss = torch.zeros((), device=self.config.run.device)
         for batch in batches:
             anchors = self._anchors(batch.rank, generator)
-            part = self.loss_of(batch, generator, anchors)
+            part = self.loss_of(batch, generator, anchors, emphasis)
             loss = loss + len(batch.images) / num_images * part
         return loss
 
@@ -148,6 +164,7 @@ class ModelLearner:
         batch: Ranked,
         generator: torch.Generator,
         anchors: Int[Tensor, "B K"] | None = None,
+        emphasis: Emphasis | None = None,
     ) -> Float[Tensor, ""]:
         """Return the model's loss of images in their order, and of words at the anchors."""
         features = None if self.teacher is None else self.teacher(batch.images)
@@ -162,6 +179,7 @@ class ModelLearner:
                 features=features,
                 anchors=anchors,
                 words=self._words(batch.index, anchors),
+                emphasis=emphasis,
             )
         return loss
 

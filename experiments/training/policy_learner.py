@@ -16,6 +16,7 @@ from torch import Tensor
 from agents.group_relative import PolicyStep, policy_step
 from agents.policies import PointerPolicy
 from envs.recognition import RecognitionProbe
+from envs.rewards import Reward
 from envs.vector import ImageScanVectorEnv
 from experiments.training.batches import Drawn, Scans, TrainingImages
 from experiments.training.build import policy_config
@@ -80,10 +81,11 @@ class GroupRelativeLearner:
         policy: PointerPolicy,
         images: TrainingImages,
         processes: Processes,
+        reward: str | Reward,
         probe: RecognitionProbe | None = None,
     ) -> None:
         self.config = config
-        self.options = options
+        self.options, self.reward = options, reward
         self.model = model
         self.policy = policy
         self.images = images
@@ -143,7 +145,7 @@ class GroupRelativeLearner:
                 self.policy,
                 images,
                 budget=config.scan.budget,
-                reward=options.reward,
+                reward=self.reward,
                 group=options.group,
                 discount=options.discount,
                 entropy_weight=self.entropy_weight(at),
@@ -206,6 +208,7 @@ class MaskablePPOLearner:
         options: PolicyTraining,
         model: AnyOrderTransformer,
         images: TrainingImages,
+        reward: str | Reward,
     ) -> None:
         # Seconds, which runs of the native agent need not wait.
         from agents.joint_ppo import JointPPO
@@ -217,7 +220,7 @@ class MaskablePPOLearner:
             model=model,
             data=images.held,
             budget=config.scan.budget,
-            reward=options.reward,
+            reward=reward,
             saccade_cost=options.saccade_cost,
             fixation_size=config.scan.fixation_size,
         )

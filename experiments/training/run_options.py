@@ -88,6 +88,9 @@ class DataConfig:
     are cropped at both ends; None = as they are."""
     image_column: str | None = None
     """Column of a parquet file that holds the images; None = image, else the only one that may."""
+    learn_split: Literal["train", "val"] = "train"
+    """Split that the run learns from. val makes a reference of held-out images for the reward
+    reducible of another run; validations are then of images that it learns from."""
     limit: int | None = None
     """Use only the first N training images; None = all."""
     stream: bool = False

@@ -11,17 +11,17 @@ from itertools import chain
 from typing import Any
 
 import torch
-from jaxtyping import Int
-from torch import Tensor
 
 from agents.policies import PointerPolicy
 from envs.rewards import reward_named
 from envs.world import check_reward
-from experiments.training.batches import Drawn, Ranked, Scans, TrainingImages, moved, repeated
+from experiments.training.batches import Scans, TrainingImages, moved
 from experiments.training.build import build, build_teacher
 from experiments.training.config import TrainConfig
 from experiments.training.distributed import Processes, sharded_like, whole
+from experiments.training.emphasis import EmphasisSchedule
 from experiments.training.groups import PolicyTraining
+from experiments.training.mixing import Mixer
 from experiments.training.model_learner import ModelLearner
 from experiments.training.policy_learner import (
     GroupRelativeLearner,
@@ -29,13 +29,13 @@ from experiments.training.policy_learner import (
     PolicyLearner,
 )
 from experiments.training.recognition import make_probe
+from experiments.training.reference import reference_of, reward_of
 from experiments.training.skips import Skips
 from experiments.training.weights import load_weights, start_from
 from foveate.checkpoint import checkpoints_in
 from foveate.config import ModelConfig
 from foveate.finite import NotFinite, not_finite
 from foveate.model import AnyOrderTransformer
-from foveate.orders import order_to_rank
 
 REFERENCE_IMAGES = 64
 """Training images, the first ones, by which a teacher's features are standardized in scans."""
@@ -68,6 +68,7 @@ class Trainer:
         begins = not (config.run.resume and checkpoints_in(config.run.out))
         if config.model.start_from is not None and begins:
             start_from(self.model, teacher, config.model.start_from)
+        self.reference = reference_of(config, self.model)
         self.probe = make_probe(config, self.model, self.images, processes)
         if config.policy is not None:
             # A wrong reward is refused before files are written.
@@ -76,7 +77,8 @@ class Trainer:
                 self.images.held.batch(first, config.run.device),
                 self.images.labels(first),
             )
-            check_reward(config.policy.reward, self.model, few, labels, self.probe)
+            reward = reward_of(config.policy, self.reference)
+            check_reward(reward, self.model, few, labels, self.probe)
         if config.run.shard:
             processes.shard(self.model)
         self.model_learner = ModelLearner(config, self.model, self.images, processes, teacher)
@@ -84,6 +86,7 @@ class Trainer:
         if config.policy is not None:
             self.policy_learner = self._make_policy_learner(config.policy)
             self.policy = self.policy_learner.policy
+        self.emphasis = EmphasisSchedule(config, self.policy)
         # A wrong order is refused before files are written.
         self.model_learner.check_order()
         self.generator = torch.Generator().manual_seed(config.run.seed)
@@ -94,10 +97,11 @@ class Trainer:
 
     def _make_policy_learner(self, options: PolicyTraining) -> PolicyLearner:
         config, model, images = self.config, self.model, self.images
+        reward = reward_of(options, self.reference)
         if options.agent == "maskable-ppo":
-            return MaskablePPOLearner(config, options, model, images)
+            return MaskablePPOLearner(config, options, model, images, reward)
         return GroupRelativeLearner(
-            config, options, model, self.policy, images, self.processes, self.probe
+            config, options, model, self.policy, images, self.processes, reward, self.probe
         )
 
     @property
@@ -127,6 +131,8 @@ class Trainer:
             else:
                 self.measured |= self._iterate_with_policy(at, config.policy, generators)
             self.skips.taken()
+            if self.reference is not None:
+                self.reference.update(self.model)
         except ValueError as reason:
             # What is computed from a weight that is not finite gives errors that name others.
             weights = {"model": self.model.state_dict(), "policy": self.policy.state_dict()}
@@ -180,30 +186,17 @@ class Trainer:
         """Update the model on micro-batches in the recipe's order."""
         size = self.config.per_micro_batch(self.config.optimization.warmup_batch_size)
         draw = self.model_learner.draw
-        return self.model_learner.update(at, ([draw(size, g)] for g in generators), generators)
+        batches = ([draw(size, g)] for g in generators)
+        return self.model_learner.update(at, batches, generators, self.emphasis(at))
 
     def _learn_from_scans(
         self, at: int, options: PolicyTraining, generators: list[torch.Generator]
     ) -> float:
         """Update the model on the policy's last scans and its share of random orders."""
-        batches: list[list[Ranked]] = []
-        for (drawn, order), generator in zip(self.scans, generators, strict=True):
-            pairs: list[Ranked] = []
-            if options.random_share < 1:
-                pairs.append(self._scanned(drawn, order))
-            if self.config.num_random:
-                pairs.append(self.model_learner.draw(self.config.num_random, generator))
-            batches.append(pairs)
-        return self.model_learner.update(at, batches, generators)
-
-    def _scanned(self, drawn: Drawn, order: Int[Tensor, "S T *K"]) -> Ranked:
-        """Return images in the order of the scans on them."""
-        num_patches = self.model.num_patches
-        rank = order_to_rank(order, num_patches, check=False)
-        is_single = order.ndim == 2
-        last_rank = min(order.shape[1], num_patches - 1) if is_single else None
-        scanned = repeated(drawn, len(order) // len(drawn[1]))
-        return Ranked(*scanned, rank, ties=not is_single, last_rank=last_rank)
+        mixer = Mixer(self.config, options, self.model_learner)
+        pairs = zip(self.scans, generators, strict=True)
+        batches = [mixer.batch(at, scans, generator) for scans, generator in pairs]
+        return self.model_learner.update(at, batches, generators, self.emphasis(at))
 
     # --- checkpoints
 
@@ -229,6 +222,7 @@ class Trainer:
             "policy": self.policy.state_dict(),
             **self.model_learner.state(),
             **({} if self.policy_learner is None else self.policy_learner.state()),
+            **({} if self.reference is None else {"reference": self.reference.state()}),
             "generator": self.generator.get_state(),
             "streams": processes.gather_objects(self.images.stream_state()),
             "scans": list(chain(*processes.gather_objects(moved(kept, "cpu")))),
@@ -254,6 +248,8 @@ class Trainer:
         self.model_learner.load(state)
         if self.policy_learner is not None:
             self.policy_learner.load(state)
+        if self.reference is not None:
+            self.reference.load(state.get("reference"))
         self.generator.set_state(state["generator"].cpu())
         scans = self.processes.share(state.get("scans", []))
         self.scans = moved(scans, self.config.run.device)

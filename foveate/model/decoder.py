@@ -29,7 +29,7 @@ class Prediction:
     """Predicted target: normalized pixels, logits of colors, features, or pixels and features."""
     log_error: Float[Tensor, "B Q"] | None
     """Log of the error that the model expects of its prediction: its uncertainty. None where it
-    learns none (``foveate.config.Parts.expects_error``)."""
+    learns none (``expects_error`` and ``learns_error`` in ``foveate.config``)."""
     states: Float[Tensor, "B Q D"]
     """Final decoder states of the queries."""
 
@@ -70,7 +70,8 @@ class Decoder(nn.Module):
         )
         self.norm = nn.LayerNorm(width)
         self.head = nn.Linear(width, target_dim)
-        self.error_head = nn.Linear(width, 1) if config.expects_error else None
+        learns_error = config.expects_error or config.learns_error
+        self.error_head = nn.Linear(width, 1) if learns_error else None
         if config.target == "features":
             nn.Module.register_load_state_dict_pre_hook(self, expect_alike)
 

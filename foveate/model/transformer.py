@@ -13,15 +13,14 @@ from jaxtyping import Bool, Float, Int, Num
 from torch import Tensor
 
 from foveate.errors import unseen_error
-from foveate.model.attention import shared_counts
+from foveate.model.asking import AskingPredictor, Emphasis
 from foveate.model.decoder import Prediction
 from foveate.model.encoder import take
-from foveate.model.predictor import AnyOrderPredictor
 from foveate.orders import check_rank, order_to_rank, rank_to_order
 from foveate.targets import Features
 
 
-class AnyOrderTransformer(AnyOrderPredictor):
+class AnyOrderTransformer(AskingPredictor):
     """Predict any patch from any set of patches revealed before it.
 
     Reference: SAIM (Qi et al. 2023, arXiv 2212.01610) for image prediction in any order; ARPG
@@ -43,6 +42,7 @@ class AnyOrderTransformer(AnyOrderPredictor):
         features: Float[Tensor, "B N F"] | None = None,
         anchors: Int[Tensor, "B K"] | None = None,
         words: Int[Tensor, "B K L"] | None = None,
+        emphasis: Emphasis | None = None,
     ) -> Float[Tensor, ""]:
         """Mean loss of predicting patches from those of lower rank, and words at some of them.
 
@@ -65,17 +65,21 @@ class AnyOrderTransformer(AnyOrderPredictor):
             features: of each patch, for a target that holds features; None = the teacher's.
             anchors: the patches at which tracks of words start; None = no words.
             words: the words of each track; -1 = padding.
+            emphasis: which of the patches asked count more, or are asked; None = all alike.
 
         Raises:
             ValueError: rank has another shape than (B, N) or negative entries, the config's parts
-                do not take this order or need features, or anchors come without words.
+                do not take this order, this emphasis, or need features, or anchors come without
+                words.
         """
         if (anchors is None) != (words is None):
             raise ValueError("anchors and words go together")
         reading = None
         if anchors is not None and words is not None:
             reading = self.reader.loss(self, images, anchors, words)
-        loss = self._loss_of_order(images, rank, ties, last_rank, num_steps, generator, features)
+        loss = self._loss_of_order(
+            images, rank, ties, last_rank, num_steps, generator, features, emphasis
+        )
         # The sum of a generative and a reading loss, as iGPT's Sec. 2.3 adds its classifier's.
         return loss if reading is None else reading + loss
 
@@ -88,68 +92,24 @@ class AnyOrderTransformer(AnyOrderPredictor):
         num_steps: int | None,
         generator: torch.Generator | None,
         features: Float[Tensor, "B N F"] | None,
+        emphasis: Emphasis | None,
     ) -> Float[Tensor, ""]:
         """Mean loss of predicting patches from those of lower rank."""
         if self.config.queries == "own":
             turn = self.predict_in_turn(images, rank, ties=ties, last_rank=last_rank)
             targets = self.targets(images, features)
-            loss = self.loss(turn.prediction, targets, turn.predicted)
+            weights = None if emphasis is None else self._weights_in_turn(turn, emphasis)
+            loss = self.loss(turn.prediction, targets, turn.predicted, weights)
             if turn.seen is not None:
                 # The last group is never encoded, hence not visible to anything.
                 loss = loss + self.loss(turn.seen, targets, rank < rank.amax(1, keepdim=True))
             return loss
         self._check_rank(rank, ties)
-        prediction, positions = self._predict_unseen(
-            images, rank, ties, last_rank, num_steps, generator
+        prediction, positions, weights = self._predict_unseen(
+            images, rank, ties, last_rank, num_steps, generator, emphasis
         )
-        return self.loss(prediction, take(self.targets(images, features), positions))
-
-    def _predict_unseen(
-        self,
-        images: Float[Tensor, "B C H W"],
-        rank: Int[Tensor, "B N"],
-        ties: bool | None,
-        last_rank: int | None,
-        num_steps: int | None,
-        generator: torch.Generator | None,
-    ) -> tuple[Prediction, Int[Tensor, "B Q"]]:
-        """Predict random unseen patches after each step, and say which."""
-        order = rank_to_order(rank)
-        sorted_rank = rank.gather(1, order)
-        last = sorted_rank[:, -1:]
-        num_ranks = 1 + (int(last.max()) if last_rank is None else last_rank)
-        steps = torch.arange(num_ranks, device=rank.device).expand(len(rank), -1)
-        most = num_ranks - 1
-        all_steps = num_steps is None or num_steps >= num_ranks
-        if num_steps is not None and not all_steps:
-            drawn = torch.rand(steps.shape, generator=generator).topk(num_steps, dim=1).indices
-            steps, most = drawn.to(rank.device), int(drawn.max())
-        # Whatever the ties, what is visible after t steps is a prefix of the patches in rank order.
-        counts = torch.searchsorted(sorted_rank, torch.minimum(steps, last))
-        positions = order.gather(1, self._unseen_places(counts, generator).flatten(1))
-        # Without ties t patches are visible after t steps.
-        length = most if ties is False else int(counts.max())
-        layers = self._encode_first(*self.embed(images), order, sorted_rank, length, ties)
-        counts = counts.repeat_interleave(self.config.num_targets, dim=1)
-        if ties is None:
-            return self.decode(layers, positions, counts), positions
-        counts = shared_counts(counts, not ties and all_steps)
-        return self.decoder(layers, positions, counts), positions
-
-    def _unseen_places(
-        self, counts: Int[Tensor, "B S"], generator: torch.Generator | None
-    ) -> Int[Tensor, "B S M"]:
-        """Draw M of the sorted places that follow the first ``counts``.
-
-        They are spread evenly, with one random shift for all M.
-        """
-        shift = torch.rand(*counts.shape, 1, generator=generator).to(counts.device)
-        spacing = (
-            torch.arange(self.config.num_targets, device=counts.device) / self.config.num_targets
-        )
-        unseen = (self.num_patches - counts).unsqueeze(-1)
-        offset = ((shift + spacing) % 1 * unseen).long()
-        return counts.unsqueeze(-1) + torch.minimum(offset, unseen - 1)
+        targets = take(self.targets(images, features), positions)
+        return self.loss(prediction, targets, weights=weights)
 
     def targets(
         self, images: Float[Tensor, "B C H W"], features: Float[Tensor, "B N F"] | None = None
@@ -185,22 +145,25 @@ class AnyOrderTransformer(AnyOrderPredictor):
         prediction: Prediction,
         targets: Num[Tensor, "B Q S"],
         predicted: Bool[Tensor, "B Q"] | None = None,
+        weights: Float[Tensor, "B Q"] | None = None,
     ) -> Float[Tensor, ""]:
         """Mean loss of the predictions, and, if it is expected, the likelihood of its uncertainty.
 
-        ``mean(e) + w * mean(e.detach() * exp(-s) + s)``: the second term is smallest at
+        ``mean(v e) + w * mean(e.detach() * exp(-s) + s)``: the second term is smallest at
         s = log E[e], the expected error itself (an exponential likelihood), and leaves the
-        gradient of the values alone.
+        gradient of the values alone. The weights v do not enter it, so that the expected error is
+        that of the patch, whatever it counts.
 
         Args:
             prediction: of Q patches.
             targets: what they are.
             predicted: which predictions count (True = counts); None = all.
+            weights: how much the loss of each counts, mean 1; None = 1.
         """
         error = self.target.loss(prediction.values.float(), targets)
         weight = torch.ones_like(error) if predicted is None else predicted.to(error.dtype)
         weight = weight / weight.sum().clamp_min(1)
-        total = (error * weight).sum()
+        total = (error * (weight if weights is None else weight * weights)).sum()
         if prediction.log_error is None:
             return total
         log_error = prediction.log_error.clamp(min=-8.0)

@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float, Int, Num, Shaped
 from torch import Tensor
 
 from foveate.orders.paths import Grid, grid_cells
-from foveate.orders.ranks import check_order
+from foveate.orders.ranks import check_order, ranked
 
 
 @dataclass(frozen=True)
@@ -138,6 +138,16 @@ class Fixations:
         later = F.pad((first.diff(dim=1) > 0).cumsum(1), (1, 0))
         step = torch.empty_like(place).scatter_(1, place, later)
         return step[:, self._fixation_of.to(rank.device)]
+
+    def reversed(
+        self, rank: Int[Tensor, "B N"], generator: torch.Generator | None
+    ) -> Int[Tensor, "B N"]:
+        """Decode last what was decoded first; fixations of equal rank come in random order.
+
+        So of a scan what it left out comes first, at random, and its first fixation last. As with
+        :meth:`merged`, every patch must be in one fixation.
+        """
+        return self.merged(ranked(-rank, generator))
 
     @cached_property
     def _fixation_of(self) -> Int[Tensor, " N"]:

@@ -1,0 +1,62 @@
+"""The model that the rewards ``reducible`` and ``progress`` compare with."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, cast
+
+from envs.reference import check_reference
+from envs.rewards import REWARDS_OF_REFERENCE, Reward
+from experiments.training.config import TrainConfig
+from experiments.training.groups import PolicyTraining
+from foveate.checkpoint import load_model
+from foveate.model import AnyOrderTransformer
+from foveate.model.teachers import AverageTeacher
+
+
+class RewardReference:
+    """The running average of a model's own weights, or a model that stays as it is.
+
+    Raises:
+        ValueError: there is no such model, or it predicts something else.
+    """
+
+    def __init__(self, source: str, model: AnyOrderTransformer, device: str) -> None:
+        self.average: AverageTeacher | None = None
+        if source == "average":
+            self.average = AverageTeacher(model)
+            self.model = cast(AnyOrderTransformer, self.average.average.module)
+        else:
+            self.model = load_model(source, device)
+            self.model.eval().requires_grad_(False)
+        check_reference(self.model, model)
+
+    def update(self, model: AnyOrderTransformer) -> None:
+        """Follow the model, after each of its steps."""
+        if self.average is not None:
+            self.average.update(model)
+
+    def state(self) -> dict[str, Any] | None:
+        """Return what a checkpoint keeps of it; nothing of a model that stays."""
+        return None if self.average is None else self.average.state_dict()
+
+    def load(self, state: dict[str, Any] | None) -> None:
+        """Continue from a state."""
+        # A run that was continued with this reward had another before.
+        if self.average is not None and state is not None:
+            self.average.load_state_dict(state)
+
+
+def reference_of(config: TrainConfig, model: AnyOrderTransformer) -> RewardReference | None:
+    """Return what the reward of a run compares with; None if it compares with nothing."""
+    options = config.policy
+    if options is None or options.reward not in REWARDS_OF_REFERENCE:
+        return None
+    return RewardReference(options.reward_reference, model, config.run.device)
+
+
+def reward_of(options: PolicyTraining, reference: RewardReference | None) -> str | Reward:
+    """Return the reward of a run, with its reference."""
+    if reference is None:
+        return options.reward
+    return partial(REWARDS_OF_REFERENCE[options.reward], reference=reference.model)

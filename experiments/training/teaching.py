@@ -1,0 +1,55 @@
+"""The options of what the model is asked, and how much each answer counts.
+
+No torch here, so that ``--help`` answers at once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from experiments.training.checks import check_at_least, check_share, default_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class Teaching:
+    """What the model is asked of an order, and how much each answer counts."""
+
+    prefer: Literal["none", "policy", "harder", "easier"] = "none"
+    """Which of the patches that are asked for together count more. policy: by its probability of
+    fixating each; harder: in proportion to the error that the model expects of it, in the units of
+    its target; easier: to the inverse of that. In all orders, random ones as well."""
+    prefer_by: Literal["weight", "ask"] = "weight"
+    """weight: the loss of a preferred patch counts more, at no cost. ask: preferred patches are
+    asked for more often (queries="unseen"), instead of evenly drawn ones."""
+    prefer_share: float = 0.5
+    """Share of the preference; the rest is an even choice."""
+    prefer_share_start: float | None = None
+    """That share in the first iteration, with prefer policy the first that has a policy; from there
+    it goes to ``prefer_share`` along a line. None = it stays."""
+    ask_among: int = 8
+    """Random unseen patches among which those that are asked are drawn (prefer_by="ask"); each
+    costs a pass of the decoder without gradient."""
+    encode_first: int | None = None
+    """Steps of an order that are encoded; all later patches are asked for together, from these.
+    None = all that precede another; with queries="unseen", whose number the budget says, only
+    None. Of a tied prefix all patches are encoded: ``--prefix-share 0`` keeps encoders small."""
+
+    def __post_init__(self) -> None:
+        check_share(self, "prefer_share", "prefer_share_start")
+        check_at_least(self, 1, "ask_among", "encode_first")
+        for name in ("prefer_by", "prefer_share", "prefer_share_start"):
+            if self.prefer == "none" and getattr(self, name) != default_of(Teaching, name):
+                raise ValueError(f"{name} needs --prefer policy, harder or easier")
+        if self.prefer_by != "ask" and self.ask_among != default_of(Teaching, "ask_among"):
+            raise ValueError("ask_among needs --prefer-by ask")
+
+    @property
+    def needs_error(self) -> bool:
+        """Whether the model is to learn its expected error, whatever it predicts."""
+        return self.prefer in ("harder", "easier")
+
+    @property
+    def first_share(self) -> float:
+        """Share of the preference in the first iteration that has one."""
+        return self.prefer_share if self.prefer_share_start is None else self.prefer_share_start

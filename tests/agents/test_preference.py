@@ -1,0 +1,91 @@
+"""A policy prefers what it would fixate in an episode that has seen as much."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from agents.policies import PointerPolicy, PolicyConfig
+from agents.preference import PolicyPreference
+from envs.candidates import Observation
+from envs.episode import Episode
+from foveate.model import AnyOrderTransformer
+from foveate.model.asking import Asked, Emphasis
+from foveate.orders import ordering
+
+BUDGET = 4
+
+
+@pytest.fixture
+def policy() -> PointerPolicy:
+    """One whose score is no longer zero."""
+    torch.manual_seed(1)
+    made = PointerPolicy(16, PolicyConfig(hidden_dim=8))
+    nn.init.normal_(made.score.weight)
+    return made
+
+
+def test_the_logits_are_those_of_an_episode_that_opened_the_same_patches(
+    model: AnyOrderTransformer, images: Tensor, policy: PointerPolicy
+) -> None:
+    seen: list[Asked] = []
+    preference = PolicyPreference(policy, BUDGET)
+
+    def look(asked: Asked) -> Tensor:
+        seen.append(asked)
+        return preference(asked)
+
+    rank = ordering("random", model.grid)(images, generator=torch.Generator().manual_seed(0))
+    model(images, rank.clamp(max=BUDGET), emphasis=Emphasis(look, share=1.0))
+    (asked,) = seen
+    logits = preference(asked)
+    episode = Episode(model, images, budget=BUDGET)
+    for step in range(BUDGET):
+        saw, places = episode.observe(), asked.positions[:, step]
+        states = places.unsqueeze(-1).expand(-1, -1, 16)
+        among = Observation(
+            query_states=saw.query_states.gather(1, states),
+            content_state=saw.content_state,
+            log_error=saw.log_error.gather(1, places),
+            selectable=saw.selectable.gather(1, places),
+            remaining=saw.remaining,
+        )
+        assert among.selectable.all()
+        torch.testing.assert_close(logits[:, step], policy(among), atol=1e-4, rtol=1e-4)
+        episode.step(rank.argsort(1)[:, step])
+
+
+def test_neither_policy_nor_model_learns_from_the_weight(
+    model: AnyOrderTransformer, images: Tensor, policy: PointerPolicy
+) -> None:
+    """The gradient is that of weights which are constants."""
+    rank = ordering("random", model.grid)(images, generator=torch.Generator().manual_seed(0))
+    kept: list[Tensor] = []
+    preference = PolicyPreference(policy, BUDGET)
+
+    def keep(asked: Asked) -> Tensor:
+        kept.append(preference(asked))
+        return kept[-1]
+
+    gradients = []
+    for prefer in (keep, lambda _: kept[0]):
+        model.zero_grad()
+        model(
+            images,
+            rank,
+            emphasis=Emphasis(prefer, share=0.5),
+            generator=torch.Generator().manual_seed(0),
+        ).backward()
+        gradients.append([p.grad.clone() for p in model.parameters() if p.grad is not None])
+    assert all(torch.equal(one, other) for one, other in zip(*gradients, strict=True))
+    assert all(parameter.grad is None for parameter in policy.parameters())
+
+
+def test_what_the_policy_cannot_judge_is_refused(policy: PointerPolicy) -> None:
+    with pytest.raises(ValueError, match="reads distances"):
+        PolicyPreference(PointerPolicy(16, PolicyConfig(saccade_cost=0.1)), BUDGET)
+    positions = torch.zeros(1, 1, 3, dtype=torch.long)
+    asked = Asked(positions, torch.zeros(1, 1, 3, 16), torch.zeros(1, 1, 3), None, None)
+    with pytest.raises(ValueError, match="queries='unseen'"):
+        PolicyPreference(policy, BUDGET)(asked)
