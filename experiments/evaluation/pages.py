@@ -14,6 +14,7 @@ from experiments.evaluation.probe_result import ProbeResult
 from experiments.evaluation.read import ReadResult
 from experiments.evaluation.study import StudyResult
 from experiments.evaluation.torture_result import TortureResult
+from experiments.studies.result import GridResult
 from experiments.tables import Result, Table, plural, read_json, read_object
 
 ROOT = Path(__file__).parents[2]
@@ -29,6 +30,7 @@ RESULTS: dict[str, type[Result]] = {
         ReadResult,
         TortureResult,
         KnowingResult,
+        GridResult,
     )
 }
 """Results of studies and benchmarks by the ``kind`` that their files name."""
