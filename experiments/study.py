@@ -16,7 +16,7 @@ writes them from what is there.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -37,7 +37,7 @@ class StudyConfig:
     """Iterations with a policy, of cells that have one; None = theirs."""
     limit: int | None = None
     """Images that are asked about; None = the grid's."""
-    options: dict[str, str] = field(default_factory=dict)
+    options: dict[str, str] | None = None
     """Options of experiments.train for all cells, such as ``data PATH image_size 32``."""
     out: Path = Path("runs/study")
     """Folder of the runs and the result."""

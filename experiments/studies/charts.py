@@ -18,7 +18,9 @@ SIZE_INCHES = (5.2, 3.4)
 """As wide as a phone at the size in which its text is read."""
 
 
-def line_chart(lines: Mapping[str, Points], *, x: str, y: str, title: str) -> str:
+def line_chart(
+    lines: Mapping[str, Points], *, x: str, y: str, title: str, counts: bool = False
+) -> str:
     """Draw lines by name as an ``<svg>`` without any reference to the network.
 
     Args:
@@ -26,6 +28,7 @@ def line_chart(lines: Mapping[str, Points], *, x: str, y: str, title: str) -> st
         x: what the x axis shows, with its unit.
         y: what the y axis shows.
         title: what a reader hears who cannot see it.
+        counts: whether x counts something.
     """
     # Names of clip paths follow from the salt: two charts of a page must not share them.
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": title}):
@@ -35,6 +38,7 @@ def line_chart(lines: Mapping[str, Points], *, x: str, y: str, title: str) -> st
             axes.plot(*zip(*points, strict=True), style, marker=".", label=name)
         axes.set_xlabel(x)
         axes.set_ylabel(y)
+        axes.xaxis.get_major_locator().set_params(integer=counts)
         axes.grid(alpha=0.3)
         axes.legend(fontsize="small")
         file = StringIO()

@@ -27,6 +27,8 @@ from experiments.training.typed import typed
 
 LOG = "log.txt"
 """What a job says, in its folder."""
+ERROR = "error: "
+"""How the line of the log begins that says why a job failed."""
 BUSY, FAILED, STOPPED = 75, 1, 143
 """Exit codes: another process trains this cell, it cannot be trained or asked, or a signal asked
 for the end, after which it goes on from a checkpoint."""
@@ -137,14 +139,14 @@ def _logged(folder: Path) -> int:
         try:
             Job.read(folder).carry_out()
         except (ValueError, OSError) as mistake:
-            print(f"error: {' '.join(str(mistake).split())}")
+            print(f"{ERROR}{' '.join(str(mistake).split())}")
             return FAILED
         except Stopped as stop:
             print(stop)
             return STOPPED
         except Exception as mistake:
             traceback.print_exc()
-            print(f"error: {type(mistake).__name__}: {' '.join(str(mistake).split())}")
+            print(f"{ERROR}{type(mistake).__name__}: {' '.join(str(mistake).split())}")
             return FAILED
     return 0
 
@@ -157,8 +159,10 @@ def work(folder: Path) -> None:
 
 
 def last_words(folder: Path) -> str:
-    """Return the last line of a job's log."""
+    """Return the last error in a job's log, or else its last line."""
     path = folder / LOG
     lines = path.read_text(errors="replace").split("\n") if path.is_file() else []
     said = [line.strip() for line in lines if line.strip()]
-    return said[-1].removeprefix("error: ") if said else f"it said nothing; see {folder}"
+    # A cluster says farewell after the job's own last words.
+    errors = [line.removeprefix(ERROR) for line in said if line.startswith(ERROR)]
+    return (errors or said or [f"it said nothing; see {folder}"])[-1]

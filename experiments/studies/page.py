@@ -22,6 +22,8 @@ from experiments.studies.study import Study
 from experiments.tables import Table, read_json, written_whole
 
 TEMPLATE = Path(__file__).with_name("page.html")
+COUNTED = ("fixations", "iterations")
+"""What an x axis shows in whole numbers."""
 KNOWN_AFTER = re.compile(r"known after (\d+) of (.+)")
 
 
@@ -44,7 +46,7 @@ def write_page(study: Study, path: Path) -> None:
     page = string.Template(TEMPLATE.read_text(encoding="utf-8")).substitute(
         title=html.escape(f"Study {result.name}"),
         question=paragraph(result.question) if result.question else "",
-        links="".join(f'<a href="#{anchor(name)}">{name}</a>' for name in sections),
+        links=" ".join(f'<a href="#{anchor(name)}">{name}</a>' for name in sections),
         sections="".join(
             f'<section id="{anchor(name)}"><h2>{name}</h2>{content or NOTHING}</section>'
             for name, content in sections.items()
@@ -102,10 +104,8 @@ def compute_section(result: GridResult) -> str:
 
 
 def figure(lines: Mapping[str, Points], *, x: str, y: str, title: str) -> str:
-    """Write a chart with its title; nothing without lines."""
-    if not lines:
-        return ""
-    drawn = line_chart(lines, x=x, y=y, title=title)
+    """Write a chart with its title."""
+    drawn = line_chart(lines, x=x, y=y, title=title, counts=x in COUNTED)
     return f"<figure><figcaption>{html.escape(title)}</figcaption>{drawn}</figure>"
 
 
@@ -182,7 +182,7 @@ def scan_section(scans: Mapping[str, list[dict[str, Any]]]) -> str:
     cells = "".join(f"<option>{html.escape(cell)}</option>" for cell in scans)
     return (
         '<noscript><p>The scans need JavaScript.</p></noscript><div class="controls">'
-        f'<label>Cell <select id="cell">{cells}</select></label>'
+        f'<label for="cell">Cell</label><select id="cell">{cells}</select>'
         '<label for="fixations">Fixations</label>'
         f'<input type="range" id="fixations" min="0" max="{most}" value="{most}" step="1">'
         '<output id="after" for="fixations"></output></div>'

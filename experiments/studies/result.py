@@ -6,7 +6,7 @@ Every sentence of the answer follows from an interval.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar
 
 from experiments.evaluation.knowing_rows import Difference, Mean
@@ -89,7 +89,6 @@ class GridResult(Result):
     """Why the rule cannot be applied yet."""
     threads: int
     commit: str
-    notes: tuple[str, ...] = field(default=())
 
     @property
     def last(self) -> Stage | None:

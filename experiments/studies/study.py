@@ -193,7 +193,9 @@ def carry_out(grid: Grid, carrying: Carrying) -> Study:
         commit=git_commit(),
     )
     whole = stage is not None and not stage.waiting and not stage.failed
-    first = {job.cell: job.config.run.out for job in reversed(final)}
+    first: dict[str, Path] = {}
+    for job in final:
+        first.setdefault(job.cell, job.config.run.out)
     return Study(grid, carrying.home, result, summarized(grid, carrying, whole), first)
 
 

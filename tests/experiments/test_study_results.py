@@ -26,10 +26,13 @@ from experiments.evaluation.orders import compare_orders
 from experiments.evaluation.orders_result import OrderRow, OrderRun, OrdersResult
 from experiments.evaluation.pages import RECORDS, RESULTS, read_result
 from experiments.evaluation.read import Reading, ReadResult
-from experiments.evaluation.study import StudyResult, StudyRow, study
+from experiments.evaluation.study import StudyResult, StudyRow
 from experiments.evaluation.torture_result import TortureResult, TortureRow
 from experiments.orders import OrdersConfig
 from experiments.record import RecordConfig, keep_result, keep_run, write_story
+from experiments.studies.answers import Facts
+from experiments.studies.result import CellRow, GridResult, Stage
+from experiments.studies.study import run_study
 from experiments.study import StudyConfig
 from experiments.tables import Result, Table
 from foveate.model.parallel_decoding import DecodingSchedule
@@ -198,7 +201,47 @@ KNOWING = KnowingResult(
     commit=COMMIT,
     options={"seeds": [0, 1]},
 )
-ALL: list[Result] = [READ, DECODE, STUDY, BENCH, BENCH_ENV, orders_result(), TORTURE, KNOWING]
+FACTS = Facts(
+    commit=COMMIT,
+    parameters=10,
+    num_patches=4,
+    iterations=(1, 0),
+    images=8,
+    train_seconds=60.0,
+    teraflops=None,
+    probe_images=5,
+    loss_curve=((1.0, 0.5),),
+    error_curves={"random": (1.0, 0.5)},
+)
+GRID = GridResult(
+    name="mine",
+    question="Which?",
+    baseline="random",
+    ideas={"random": "the baseline"},
+    rule=None,
+    screened=None,
+    final=Stage(
+        title="Test images, seeds 0",
+        rows=(
+            CellRow(
+                cell="random",
+                measure="linear, full",
+                value=Mean(mean=0.5, ci95=None, per_seed=(0.5,)),
+                minus_baseline=None,
+                seeds=(0,),
+            ),
+        ),
+        facts={"random": (FACTS,)},
+        failed={"random_1": "no memory"},
+        waiting=(),
+    ),
+    dropped={},
+    threads=1,
+    commit=COMMIT,
+)
+ALL: list[Result] = [
+    *(READ, DECODE, STUDY, BENCH, BENCH_ENV, orders_result(), TORTURE, KNOWING, GRID),
+]
 
 
 def test_every_kind_of_result_is_tried() -> None:
@@ -390,7 +433,11 @@ def test_a_table_is_shown_in_html_as_it_reads() -> None:
 @pytest.mark.parametrize(
     ("function", "config", "names"),
     [
-        (study, StudyConfig, None),
+        (
+            run_study,
+            StudyConfig,
+            [each.name for each in fields(StudyConfig) if each.name != "page"],
+        ),
         *(
             (bench, BenchConfig, [*(o for o, used in USED_BY.items() if what in used), "repeats"])
             for what, bench in {
