@@ -7,6 +7,7 @@ import zipfile
 from dataclasses import asdict, dataclass, field
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -59,14 +60,14 @@ class Answers:
 
 def keep_answers(folder: Path, question: str, answers: Answers) -> None:
     """Write answers into a run folder, beside the question that they answer."""
+    arrays: dict[str, Any] = {
+        "question": question,
+        "measures": json.dumps(list(answers.values)),
+        "facts": json.dumps(asdict(answers.facts)),
+        **{str(place): each for place, each in enumerate(answers.values.values())},
+    }
     with written_whole(folder / ANSWERS) as partial:
-        np.savez_compressed(
-            partial,
-            question=question,
-            measures=json.dumps(list(answers.values)),
-            facts=json.dumps(asdict(answers.facts)),
-            **{str(place): each for place, each in enumerate(answers.values.values())},
-        )
+        np.savez_compressed(partial, **arrays)
 
 
 def read_answers(folder: Path) -> Answers | None:

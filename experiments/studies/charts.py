@@ -10,6 +10,7 @@ from itertools import cycle
 
 import matplotlib
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 Points = Sequence[tuple[float, float]]
 STYLES = ("-", "--", ":", "-.")
@@ -38,7 +39,7 @@ def line_chart(
             axes.plot(*zip(*points, strict=True), style, marker=".", label=name)
         axes.set_xlabel(x)
         axes.set_ylabel(y)
-        axes.xaxis.get_major_locator().set_params(integer=counts)
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=counts))
         axes.grid(alpha=0.3)
         axes.legend(fontsize="small")
         file = StringIO()

@@ -200,7 +200,8 @@ class Grid:
                     f"grid {self.name} takes {self.least_seeds} or more seeds, to have intervals; "
                     f"got {' '.join(map(str, seeds))}"
                 )
-        for each in (self.teraflops, self.screening and self.screening.teraflops):
+        small = None if self.screening is None else self.screening.teraflops
+        for each in (self.teraflops, small):
             if each is not None and not 0 < each < float("inf"):
                 raise ValueError(f"teraflops must be above 0 and finite, got {each}")
 

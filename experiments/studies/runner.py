@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from experiments.cli import Stopped
 from experiments.studies.job import BUSY, STOPPED, Job, last_words, work
@@ -52,14 +52,15 @@ def start_here() -> Starter:
     They are forked from a server that has imported torch once, where the system can.
     """
     forks = "forkserver" in multiprocessing.get_all_start_methods()
-    context = multiprocessing.get_context("forkserver" if forks else "spawn")
+    context: Any = multiprocessing.get_context("forkserver" if forks else "spawn")
     if forks:
         context.set_forkserver_preload(["experiments.studies.job"])
 
     def start(folder: Path) -> Running:
         process = context.Process(target=work, args=(folder,), name=folder.name)
         process.start()
-        return process
+        started: Running = process
+        return started
 
     return start
 

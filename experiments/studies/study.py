@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -207,9 +207,9 @@ def summarized(grid: Grid, carrying: Carrying, whole: bool) -> Result | None:
     """
     if grid.summary is None or not whole:
         return None
-    make = lookup("summary", grid.summary, {})
+    make: Callable[..., object] = lookup("summary", grid.summary, {})
     with blaming("summary", grid.summary):
-        made: object = make(grid, carrying.home)
+        made = make(grid, carrying.home)
         if not isinstance(made, Result):
             raise ValueError("it must return a Result")
     return made
