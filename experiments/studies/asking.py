@@ -70,7 +70,11 @@ def ask(run: Run, asked: Asked, split: Split) -> Answers:
     if run.model.config.scannable:
         curves = ask_areas(run, asked, split, values)
         ask_fixations(run, asked, values, notes)
-        signs = signs_of(run) if asked.signs and learned_policy(run) else ()
+        signs = (
+            signs_of(run, min(MOST_COMPARED, asked.area_limit))
+            if asked.signs and learned_policy(run)
+            else ()
+        )
     elif asked.areas or asked.fixations:
         notes.append("its model cannot be scanned, so that fixations were not asked for")
     signs += collapse_of_features(run)
@@ -208,9 +212,9 @@ def after_fixations(order: str, number: int) -> str:
     return f"known after {number} of {order}"
 
 
-def signs_of(run: Run) -> tuple[str, ...]:
-    """Set a policy against its controls, and return what that says, in sentences."""
-    compared = compare(run, orders=("random",), limit=MOST_COMPARED)
+def signs_of(run: Run, limit: int) -> tuple[str, ...]:
+    """Set a policy against its controls on test images; return what that says, in sentences."""
+    compared = compare(run, orders=("random",), limit=limit, oracle_limit=limit)
     return compared.tables()[0].notes
 
 

@@ -47,7 +47,7 @@ class Asked:
     """Orders whose area under the error curve is measured, such as ``policy``; needs a model that
     can be scanned, as the options below do."""
     area_limit: int = 1000
-    """Images of the areas."""
+    """Images of the areas, and of the signs."""
     fixations: tuple[int, ...] = ()
     """Numbers of fixations after which a linear probe is asked what is known; in the last stage."""
     orders: tuple[str, ...] = ("policy", "random")

@@ -85,14 +85,14 @@ def teaching_smoke() -> Grid:
         name="teaching_smoke",
         question=TEACHES,
         cells=(
-            Cell("random", "smoke --iterations 0", "Random order alone."),
-            Cell("policy", "smoke", "Half of the orders are the policy's."),
+            Cell("random", "smoke --patch-size 8 --iterations 0", "Random order alone."),
+            Cell("policy", "smoke --patch-size 8", "Half of the orders are the policy's."),
         ),
         seeds=(0, 1),
         asked=Asked(
             train_limit=200,
             test_limit=100,
-            area_limit=50,
+            area_limit=30,
             areas=("policy", "random"),
             fixations=(1, 4),
         ),

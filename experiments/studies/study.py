@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -137,23 +137,18 @@ def run_study(
         check_device(device)
     changed = load_grid(grid).changed(seeds=seeds, iterations=iterations, limit=limit)
     home = (out / changed.name).resolve()
-    at_once = workers or (1 if cluster is None else None)
-    if threads is None and cluster is None and at_once is not None and at_once > 1:
-        threads = max(1, (os.cpu_count() or 1) // at_once)
+    if workers is None and cluster is None:
+        workers = 1
+    if threads is None and cluster is None and workers is not None and workers > 1:
+        threads = max(1, (os.cpu_count() or 1) // workers)
     start = start_here()
     if cluster is not None:
-        start = start_on(
-            cluster,
-            home / "cluster",
-            partition=partition,
-            job_minutes=job_minutes,
-            threads=threads,
-            gpu=device.startswith("cuda"),
-        )
+        own: Any = {"partition": partition, "job_minutes": job_minutes, "threads": threads}
+        start = start_on(cluster, home / "cluster", gpu=device.startswith("cuda"), **own)
     carrying = Carrying(
         home=home,
         start=start,
-        workers=at_once,
+        workers=workers,
         stop_at=float("inf") if minutes is None else started + 60 * minutes,
         threads=threads,
         device=device,
