@@ -1,18 +1,22 @@
-"""Compare the native learner with MaskablePPO over seeds, each trained jointly with its own model.
+"""Carry out a whole grid of trainings, or what is left of it, each cell against a baseline.
 
-    python -m experiments.study cue     the toy world, 3 minutes on 2 cores
-    python -m experiments.study demo    the demo preset, 40 minutes on 2 cores
+    python -m experiments.study cue                     native learner or MaskablePPO, 3 minutes
+    python -m experiments.study teaching --workers 4    which order teaches best, many hours
+    python -m experiments.study my_grid.py --minutes 8  one of your own, 8 minutes of it
 
-Both scan in every iteration. The table shows the area under the error curve on test images, beside
-that of random, center-out and the greedy oracle on the same models; 95% intervals are over seeds
-(Student's t). It also shows the training time until the scans of training come within 0.02 of the
-worse learner's last ones. Finished runs are kept, others resumed. Writes study_PRESET.json into the
-output folder.
+GRID is the name of a grid that ships (cue, demo, smoke, teaching, teaching_smoke), a Python file
+whose function ``grid`` yields cells by name, FILE.py:NAME, or MODULE:NAME. Every seed of a cell is
+a job of its own: what is done is skipped, what was cut off goes on, what fails is reported and
+stops nothing else. Two calls may share a folder, as no two train the same run.
+
+Differences from the baseline are paired over seeds and images, with 95% intervals. Writes
+study_GRID.json into the output folder, and with --page study_GRID.html. ``--minutes 0 --page``
+writes them from what is there.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -25,35 +29,73 @@ from experiments.cli import main_with_options
 class StudyConfig:
     """Options of the study."""
 
-    preset: Annotated[Literal["cue", "demo", "smoke"], tyro.conf.Positional] = "cue"
-    """Preset of experiments.train."""
-    seeds: tuple[int, ...] = (0, 1, 2)
-    """Seeds of training, two or more."""
+    grid: Annotated[str, tyro.conf.Positional] = "cue"
+    """Grid: a name, FILE.py, FILE.py:NAME or MODULE:NAME."""
+    seeds: tuple[int, ...] | None = None
+    """Seeds of every cell; None = the grid's."""
     iterations: int | None = None
-    """Iterations with the policy; None = the preset's."""
-    limit: int = 400
-    """Test images."""
+    """Iterations with a policy, of cells that have one; None = theirs."""
+    limit: int | None = None
+    """Images that are asked about; None = the grid's."""
+    options: dict[str, str] | None = None
+    """Options of experiments.train for all cells, such as ``data PATH image_size 32``."""
     out: Path = Path("runs/study")
     """Folder of the runs and the result."""
+    device: str = "cpu"
+    """Torch device of all runs."""
     threads: int | None = None
-    """CPU threads; None = torch's choice."""
+    """CPU threads of each run; None = torch's choice, or a share of the cores for each worker."""
+    workers: int | None = None
+    """Runs at once; None = one, and all on a cluster."""
+    minutes: float | None = None
+    """Stop after so many minutes, with checkpoints: the same command goes on. None = when all is
+    done."""
+    page: bool = False
+    """Write one HTML page of all that was found."""
+    cluster: Literal["slurm", "local"] | None = None
+    """Where the runs are carried out, by submitit (extra ``cluster``); None = on this machine."""
+    partition: str | None = None
+    """Partition of Slurm."""
+    job_minutes: int = 120
+    """Minutes after which the cluster ends a job; the same command goes on."""
 
     def __post_init__(self) -> None:
-        if len(set(self.seeds)) < 2:
-            raise ValueError("seeds takes two or more different ones, to have an interval")
-        if self.limit < 1:
-            raise ValueError(f"limit must be at least 1, got {self.limit}")
+        if self.seeds is not None and (
+            not self.seeds or len(set(self.seeds)) < len(self.seeds) or min(self.seeds) < 0
+        ):
+            raise ValueError("seeds takes one or more different numbers, at least 0")
+        for name in ("iterations", "limit", "threads", "workers", "job_minutes"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        if self.minutes is not None and not 0 <= self.minutes < float("inf"):
+            raise ValueError(f"minutes must be at least 0 and finite, got {self.minutes}")
+        default = next(each.default for each in fields(self) if each.name == "job_minutes")
+        if self.cluster is None and (self.partition is not None or self.job_minutes != default):
+            raise ValueError("partition and job_minutes need --cluster slurm")
 
 
 def main(config: StudyConfig) -> None:
-    """Run the study as configured; write and print."""
-    from experiments.evaluation.study import study
+    """Carry out the study as configured; write and print."""
+    from experiments.studies.page import write_page
+    from experiments.studies.study import run_study
 
-    result = study(**vars(config))
-    path = config.out / f"study_{config.preset}.json"
+    arguments = {name: each for name, each in vars(config).items() if name != "page"}
+    study = run_study(**arguments)
+    path = config.out / f"study_{study.grid.name}.json"
+    result = study.own or study.result
     result.write(path)
     print(result.to_text())
     print(f"written: {path}")
+    if config.page:
+        page = path.with_suffix(".html")
+        write_page(study, page)
+        print(f"written: {page}")
+    stage = study.result.last
+    if study.result.undecided or stage is None or stage.waiting:
+        print("not all runs are done; the same command goes on")
+    if study.result.failures:
+        # What calls this command is to know.
+        raise SystemExit(1)
 
 
 if __name__ == "__main__":

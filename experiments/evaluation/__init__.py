@@ -6,7 +6,7 @@ options, views and result, and ``probe_questions`` (what it can be asked); ``dra
 these three at the end of a training.
 
 ``orders`` with ``orders_plan`` (what each row trains), ``equal_compute`` and ``orders_result``;
-``study``; ``decode`` with ``generation``; ``read``.
+``study`` (two learners, by ``experiments.studies``); ``decode`` with ``generation``; ``read``.
 
 ``run_result`` keeps results apart that have other options, ``intervals`` makes all intervals, and
 ``pages`` writes records into RESULTS.md, README.md and docs.

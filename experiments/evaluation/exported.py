@@ -122,7 +122,7 @@ def probed_beside(
     if not model.config.periphery:
         return [f"{line}one of the run's own on {share['run']}."]
     change, interval = mean_interval(right["alike"].astype(float) - right["run"])
-    points = signed(100 * change, interval and tuple(100 * each for each in interval), digits=1)
+    points = signed(100 * change, interval and (100 * interval[0], 100 * interval[1]), digits=1)
     return [
         f"{line}one of the run's encoder with the same periphery in place of the image's own on "
         f"{share['alike']}.",

@@ -80,7 +80,8 @@ def compare_with_viewers(
     limits = {"train": train_limit, "test": limit}
     sides = {split: read(run, data, split, most, cells, given) for split, most in limits.items()}
     study = Study.of(*(side for side, _ in sides.values()), seed=0 if run is None else run.seed)
-    rows, scanpaths = study.human_rows(), {}
+    rows = study.human_rows()
+    scanpaths: dict[str, Any] = {}
     if run is not None and scanners is not None:
         asked, scanpaths = asked_of(run, scanners, study, oracle_limit, int(memory * 1e9))
         rows |= asked

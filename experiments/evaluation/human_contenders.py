@@ -109,23 +109,20 @@ class Contest:
 
     def of_agent(self, agent: Agent, tried: int = 1) -> Gaze:
         """Return what an agent scores and chooses; it tries so many fixations at every step."""
-        return Gaze(
-            *(self.forced(agent, each, tried) for each in (self.train, self.test)),
-            self.scanpaths(agent, self.test.images, tried),
-        )
+        train, test = (self.forced(agent, each, tried) for each in (self.train, self.test))
+        return Gaze(train, test, self.scanpaths(agent, self.test.images, tried))
 
     def of_order(self, order: Ordering) -> Gaze:
         """Return the scores and scanpaths of an order; where the first is given it comes first."""
         ranks = [ranks_of(order, self.run, each.images) for each in (self.train, self.test)]
         if self.given is not None:
             ranks[1][:, self.given] = -1.0
-        return Gaze(
-            *(
-                order_scores(rank, each.paths.steps)
-                for rank, each in zip(ranks, (self.train, self.test), strict=True)
-            ),
-            ranks[1].argsort(axis=1, kind="stable")[:, : self.run.budget],
+        train, test = (
+            order_scores(rank, each.paths.steps)
+            for rank, each in zip(ranks, (self.train, self.test), strict=True)
         )
+        path = ranks[1].argsort(axis=1, kind="stable")[:, : self.run.budget]
+        return Gaze(train, test, path)
 
     def of_other_images(self, path: Int64[np.ndarray, "M T"]) -> Gaze:
         """Return the policy's scores on a random other image, and its scanpath ``path`` there."""
@@ -134,8 +131,8 @@ class Contest:
             other = of_another_image(torch.arange(len(each.images)), self.run.seed)
             strange = Viewed(each.images[other], each.paths)
             scores.append(self.forced(self.run.agent, strange))
-        paths = of_another_image(torch.from_numpy(path), self.run.seed).numpy()
-        return Gaze(*scores, paths)
+        train, test = scores
+        return Gaze(train, test, of_another_image(torch.from_numpy(path), self.run.seed).numpy())
 
     def best_fixed(self) -> Ordering:
         """Return the order of cells by the policy's mean rank on the training images."""

@@ -142,7 +142,7 @@ def keep(path: Path, question: str, found: Measured) -> None:
             about=json.dumps(about),
             correct=np.stack(list(found.correct.values())),
             areas=np.stack(list(found.areas.values())),
-            **({"paid": np.stack(list(found.paid.values()))} if found.paid else {}),
+            paid=np.array(list(found.paid.values())),
         )
 
 

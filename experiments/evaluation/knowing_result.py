@@ -125,8 +125,8 @@ class KnowingResult(RunResult):
                 verdict = in_words(taught, ("better", "worse"), "than the random one")
                 line += f"; the policy's model knows it {verdict}"
             lines.append(f"{line}.")
-        for of, rows in (("area", self.areas), ("area + cost of saccades", self.paid)):
-            areas = {f"{row.order}'s": row.policy_minus for row in rows if row.model == POLICY}
+        for of, errors in (("area", self.areas), ("area + cost of saccades", self.paid)):
+            areas = {f"{row.order}'s": row.policy_minus for row in errors if row.model == POLICY}
             if areas:
                 # Of an error less is better.
                 verdict = in_words(areas, ("lower", "higher"), "than", good=-1)

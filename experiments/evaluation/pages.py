@@ -16,6 +16,7 @@ from experiments.evaluation.probe_result import ProbeResult
 from experiments.evaluation.read import ReadResult
 from experiments.evaluation.study import StudyResult
 from experiments.evaluation.torture_result import TortureResult
+from experiments.studies.result import GridResult
 from experiments.tables import Result, Table, plural, read_json, read_object
 
 ROOT = Path(__file__).parents[2]
@@ -33,6 +34,7 @@ RESULTS: dict[str, type[Result]] = {
         KnowingResult,
         ClientsResult,
         IdsResult,
+        GridResult,
     )
 }
 """Results of studies and benchmarks by the ``kind`` that their files name."""

@@ -176,7 +176,7 @@ def recognized(
 ) -> Recognized:
     """Summarize all answers after some fixations of an order."""
     read_outs: dict[str, dict[str, Any]] = {}
-    compared = {}
+    compared: dict[str, Any] = {}
     for asked, right in correct.items():
         if asked != (order, after, asked.read_out, asked.probe, share):
             continue

@@ -5,7 +5,7 @@ Memory is bounded: it grows neither with the number of images, nor with grid and
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch

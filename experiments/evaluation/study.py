@@ -5,9 +5,11 @@ from __future__ import annotations
 import statistics
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal, get_args
+from typing import Annotated, ClassVar
 
+import numpy as np
 import torch
+from jaxtyping import Float
 from pydantic import BeforeValidator
 
 from agents.baselines import GreedyOracleAgent
@@ -15,18 +17,17 @@ from experiments.evaluation.curves import error_curves_of
 from experiments.evaluation.intervals import Interval, seed_interval
 from experiments.evaluation.scanpaths import scanned_in_chunks
 from experiments.metrics_file import read_metrics
-from experiments.run_folder import git_commit
+from experiments.run_folder import git_commit, read_manifest
 from experiments.runs import Run
+from experiments.studies.answers import read_answers
+from experiments.studies.grid import Grid
 from experiments.tables import Result, Table, plural, with_interval
-from experiments.training.build import set_threads
-from experiments.training.loop import finished_run
-from experiments.training.presets import PRESETS
 from foveate.orders import ordering, rank_to_order
 
-Learner = Literal["group-relative", "maskable-ppo"]
-"""Who learns the policy."""
 Seconds = Annotated[float, BeforeValidator(lambda value: float("inf") if value is None else value)]
 """A time; JSON has no number for one that never comes, which is null there."""
+AREA = "area, "
+"""How the measures are called, before the order."""
 TOLERANCE = 0.02
 """How near a learner must come to the worse one's last area to have reached it."""
 
@@ -83,56 +84,40 @@ class StudyResult(Result):
         ]
 
 
-def study(
-    preset: str = "cue",
-    *,
-    seeds: tuple[int, ...] = (0, 1, 2),
-    iterations: int | None = None,
-    limit: int = 400,
-    out: Path = Path("runs/study"),
-    threads: int | None = None,
-) -> StudyResult:
-    """Train both learners for every seed, and evaluate what they learned.
+def study_of(grid: Grid, home: Path) -> StudyResult:
+    """Gather what both learners found, once all their runs are done.
 
     Args:
-        preset: of experiments.train.
-        seeds: of training, two or more.
-        iterations: with the policy; None = the preset's.
-        limit: test images.
-        out: folder of the runs; finished ones are kept, others resumed.
-        threads: CPU threads; None leaves them as they are.
+        grid: of :func:`experiments.studies.shipped.learners`.
+        home: folder of the runs.
     """
-    set_threads(threads)
     areas: dict[str, list[float]] = {}
     curves: dict[str, list[list[tuple[float, float]]]] = {}
-    plan = PRESETS[preset][1]
-    plan = plan.replace(
-        policy_every=1,
-        iterations=iterations or plan.iterations,
-        report=False,
-        threads=threads,
-    )
-    for seed in seeds:
-        for learner in get_args(Learner):
-            folder = out / preset / f"{learner}_{seed}"
-            run = finished_run(plan.replace(out=folder, agent=learner, seed=seed))
-            measured = evaluate(run, limit)
-            areas.setdefault(learner, []).append(measured.pop("policy"))
-            for name, area in measured.items():
-                areas.setdefault(name, []).append(area)
-            curves.setdefault(learner, []).append(learning_curve(run.directory))
+    images = 0
+    for seed in grid.seeds:
+        for cell in grid.cells:
+            folder = home / f"{cell.name}_{seed}"
+            answers = read_answers(folder)
+            if answers is None:
+                raise ValueError(f"{folder} has not been asked")
+            for name, values in answers.values.items():
+                order = name.removeprefix(AREA)
+                whose = cell.name if order == "policy" else order
+                areas.setdefault(whose, []).append(float(values.mean()))
+                images = max(images, len(values))
+            curves.setdefault(cell.name, []).append(learning_curve(folder))
     worst = max(statistics.mean(curve[-1][1] for curve in each) for each in curves.values())
     target = worst + TOLERANCE
     return StudyResult(
-        preset=preset,
+        preset=grid.name,
         agents={
             name: row_of(values, curves.get(name, []), target)
             for name, values in sorted(areas.items(), key=lambda item: statistics.mean(item[1]))
         },
         target_train_auc=target,
-        seeds=seeds,
-        test_images=limit,
-        threads=torch.get_num_threads(),
+        seeds=grid.seeds,
+        test_images=images,
+        threads=read_manifest(folder)["threads"],
         commit=git_commit(),
     )
 
@@ -147,10 +132,10 @@ def row_of(areas: list[float], curves: list[list[tuple[float, float]]], target: 
     )
 
 
-def evaluate(run: Run, limit: int) -> dict[str, float]:
-    """Return the mean area under the error curve of the policy and its controls on test images."""
-    test = run.split("test", limit)
-    images = test.batch(torch.arange(len(test)))
+def areas_on(run: Run, split: str, limit: int | None) -> dict[str, Float[np.ndarray, " I"]]:
+    """Return each image's area under the error curve, of the policy and its controls."""
+    held_out = run.split(split, limit)
+    images = held_out.batch(torch.arange(len(held_out)))
     budget = run.budget
     generator = torch.Generator().manual_seed(0)
     paths = {
@@ -162,7 +147,7 @@ def evaluate(run: Run, limit: int) -> dict[str, float]:
         GreedyOracleAgent(), run.model, images[:100], budget, run.model.num_patches
     ).order
     curves = error_curves_of(run.model, images, paths)
-    return {name: float(curve[:, 1:].mean()) for name, curve in curves.items()}
+    return {f"{AREA}{name}": curve[:, 1:].mean(1) for name, curve in curves.items()}
 
 
 def learning_curve(folder: Path) -> list[tuple[float, float]]:

@@ -256,4 +256,4 @@ def in_crop(
 
 def is_inside(places: Float64[np.ndarray, "T 2"]) -> Bool[np.ndarray, " T"]:
     """Whether places lie in the image; NaN does not."""
-    return ((places >= 0) & (places < 1)).all(axis=1)
+    return np.all((places >= 0) & (places < 1), axis=1)

@@ -29,11 +29,14 @@ from experiments.evaluation.orders import compare_orders
 from experiments.evaluation.orders_result import OrderRow, OrderRun, OrdersResult
 from experiments.evaluation.pages import RECORDS, RESULTS, read_result
 from experiments.evaluation.read import Reading, ReadResult
-from experiments.evaluation.study import StudyResult, StudyRow, study
+from experiments.evaluation.study import StudyResult, StudyRow
 from experiments.evaluation.torture_result import TortureResult, TortureRow
 from experiments.ids import IdsConfig
 from experiments.orders import OrdersConfig
 from experiments.record import RecordConfig, keep_result, keep_run, write_story
+from experiments.studies.answers import Facts
+from experiments.studies.result import CellRow, GridResult, Stage
+from experiments.studies.study import run_study
 from experiments.study import StudyConfig
 from experiments.tables import Result, Table
 from foveate.model.parallel_decoding import DecodingSchedule
@@ -221,8 +224,62 @@ IDS = IdsResult(
     threads=1,
     commit=COMMIT,
 )
+FACTS = Facts(
+    commit=COMMIT,
+    parameters=10,
+    num_patches=4,
+    iterations=(1, 0),
+    images=8,
+    train_seconds=60.0,
+    teraflops=None,
+    probe_images=5,
+    loss_curve=((1.0, 0.5),),
+    error_curves={"random": (1.0, 0.5)},
+)
+GRID = GridResult(
+    name="mine",
+    question="Which?",
+    baseline="random",
+    ideas={"random": "the baseline"},
+    rule=None,
+    screened=None,
+    final=Stage(
+        title="Test images, seeds 0",
+        rows=(
+            CellRow(
+                cell="random",
+                measure="linear, full",
+                value=Mean(mean=0.5, ci95=None, per_seed=(0.5,)),
+                minus_baseline=None,
+                seeds=(0,),
+            ),
+        ),
+        facts={"random": (FACTS,)},
+        failed={"random_1": "no memory"},
+        waiting=(),
+    ),
+    dropped={},
+    threads=1,
+    commit=COMMIT,
+)
+CLIENTS = ClientsResult(
+    python="3.11.0",
+    libraries={"numpy": "2.0"},
+    commit=COMMIT,
+    rows=(
+        ClientRow(
+            client="numpy",
+            versions={"numpy": "2.0", "none": None},
+            tried="sums",
+            outcome="works",
+            error="",
+            seconds=1.0,
+        ),
+    ),
+)
 ALL: list[Result] = [
     *(READ, DECODE, STUDY, BENCH, BENCH_ENV, orders_result(), TORTURE, KNOWING, IDS),
+    *(GRID, CLIENTS),
 ]
 
 
@@ -417,6 +474,11 @@ def test_a_table_is_shown_in_html_as_it_reads() -> None:
     [
         (study, StudyConfig, None),
         (score_ids, IdsConfig, ["ids", "limit", "steps", "seed", "threads"]),
+        (
+            run_study,
+            StudyConfig,
+            [each.name for each in fields(StudyConfig) if each.name != "page"],
+        ),
         *(
             (bench, BenchConfig, [*(o for o, used in USED_BY.items() if what in used), "repeats"])
             for what, bench in {

@@ -1,0 +1,97 @@
+"""What a run answered: a value per image and measure, and facts, kept in its folder."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from dataclasses import asdict, dataclass, field
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from pydantic import TypeAdapter
+
+from experiments.tables import written_whole
+
+ANSWERS = "answers.npz"
+"""File of a run folder."""
+Values = dict[str, Float[np.ndarray, " I"]]
+"""A value for every image, by measure: of a probe the share of its layers that are right."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What else is known of a run."""
+
+    commit: str
+    """Of the code that asked."""
+    parameters: int
+    """Of the model."""
+    num_patches: int
+    iterations: tuple[int, int]
+    """Without and with a policy."""
+    images: int
+    """Images that the model learned from, each as often as it was seen."""
+    train_seconds: float
+    teraflops: float | None
+    """Operations of the training, 10^12; None = not counted."""
+    probe_images: int
+    """Training images of the probes; 0 = not probed."""
+    loss_curve: tuple[tuple[float, float], ...] = ()
+    """Operations so far, 10^12, and the loss on held-out images; iterations where operations were
+    not counted."""
+    error_curves: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    """Mean error before the first fixation and after each, by order."""
+    signs: tuple[str, ...] = ()
+    """What its policy's scans say of collapse, sentences."""
+    notes: tuple[str, ...] = ()
+    """What could not be asked, and why."""
+
+
+@dataclass(frozen=True)
+class Answers:
+    """All that is known of a run."""
+
+    values: Values
+    facts: Facts
+
+
+def keep_answers(folder: Path, question: str, answers: Answers) -> None:
+    """Write answers into a run folder, beside the question that they answer."""
+    arrays: dict[str, Any] = {
+        "question": question,
+        "measures": json.dumps(list(answers.values)),
+        "facts": json.dumps(asdict(answers.facts)),
+        **{str(place): each for place, each in enumerate(answers.values.values())},
+    }
+    with written_whole(folder / ANSWERS) as partial:
+        np.savez_compressed(partial, **arrays)
+
+
+def read_answers(folder: Path) -> Answers | None:
+    """Read what a run answered; None = nothing, or it is damaged."""
+    found = _read(folder)
+    return None if found is None else found[1]
+
+
+def answered(folder: Path, question: str) -> bool:
+    """Whether a run folder holds the answers to this very question."""
+    found = _read(folder)
+    return found is not None and found[0] == question
+
+
+def _read(folder: Path) -> tuple[str, Answers] | None:
+    path = folder / ANSWERS
+    if not path.is_file():
+        return None
+    try:
+        # NumPy leaves a damaged file open.
+        with np.load(BytesIO(path.read_bytes())) as arrays:
+            measures = json.loads(str(arrays["measures"]))
+            values = {name: arrays[str(place)] for place, name in enumerate(measures)}
+            facts = TypeAdapter(Facts).validate_python(json.loads(str(arrays["facts"])))
+            return str(arrays["question"]), Answers(values, facts)
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None

@@ -1,0 +1,245 @@
+"""What a finished run answers, image by image, so that answers can be paired over images and seeds.
+
+Answers are kept in the run folder beside the question: what is asked again is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+
+import numpy as np
+
+from experiments.evaluation.compare import compare
+from experiments.evaluation.curves import error_curves_of
+from experiments.evaluation.orders import images_seen
+from experiments.evaluation.probe_questions import Questions, unanswerable
+from experiments.evaluation.probe_result import COLUMNS, NEIGHBORS
+from experiments.evaluation.recognition import recognize
+from experiments.evaluation.recognition_paths import PathMakers
+from experiments.evaluation.recognition_probes import balanced_share
+from experiments.evaluation.recognition_result import MAIN_PROBE
+from experiments.metrics_file import read_metrics
+from experiments.run_folder import git_commit, read_manifest
+from experiments.runs import Run
+from experiments.studies.answers import Answers, Facts, Values, keep_answers
+from experiments.studies.compute import StepCosts, step_costs
+from experiments.studies.grid import Asked, Split
+from experiments.studies.pictures import pictures_of
+from experiments.tables import json_text, written_whole
+from foveate.choices import blaming, lookup, told
+from foveate.data import ImageSet
+from foveate.probes import choose_regularization, extract_features, fit_linear, knn_classes
+from foveate.probes.partial import check_layer
+
+PICTURES = "pictures.json"
+"""File of a run folder."""
+SEED = 0
+"""Of what the probes draw: the same for all runs."""
+MOST_COMPARED = 400
+"""Test images on which a policy is set against its controls."""
+
+
+def ask_and_keep(run: Run, asked: Asked, split: Split, question: str) -> None:
+    """Ask a run, and keep what it answers, and pictures of its scans, in its folder.
+
+    Raises:
+        ValueError: it cannot be asked so.
+    """
+    print(f"asking {run.name} on {split} images", flush=True)
+    if asked.pictures and run.model.config.scannable:
+        with written_whole(run.directory / PICTURES) as partial:
+            partial.write_text(json_text(pictures_of(run, asked.pictures)))
+    keep_answers(run.directory, question, ask(run, asked, split))
+
+
+def ask(run: Run, asked: Asked, split: Split) -> Answers:
+    """Ask a run everything.
+
+    Raises:
+        ValueError: it cannot be asked so.
+    """
+    values: Values = {}
+    notes: list[str] = []
+    curves: dict[str, tuple[float, ...]] = {}
+    signs: tuple[str, ...] = ()
+    probe_images = 0
+    if asked.probes:
+        probe_images = ask_probes(run, asked, split, values, notes)
+    for name in asked.own:
+        values |= ask_own(run, name, split, asked.test_limit)
+    if run.model.config.scannable:
+        curves = ask_areas(run, asked, split, values)
+        ask_fixations(run, asked, values, notes)
+        signs = (
+            signs_of(run, min(MOST_COMPARED, asked.area_limit))
+            if asked.signs and learned_policy(run)
+            else ()
+        )
+    elif asked.areas or asked.fixations:
+        notes.append("its model cannot be scanned, so that fixations were not asked for")
+    signs += collapse_of_features(run)
+    costs = step_costs(run.config) if asked.compute else None
+    manifest = read_manifest(run.directory)
+    total = None if costs is None else costs.until(run.config, run.iteration) / 1e12
+    facts = Facts(
+        commit=git_commit(),
+        parameters=sum(each.numel() for each in run.model.parameters()),
+        num_patches=run.model.num_patches,
+        iterations=(run.config.optimization.warmup_iterations, run.config.iterations),
+        images=images_seen(run.config),
+        train_seconds=manifest.get("train_seconds", 0.0),
+        teraflops=total,
+        probe_images=probe_images,
+        loss_curve=loss_curve(run, costs),
+        error_curves=curves,
+        signs=signs,
+        notes=tuple(dict.fromkeys(notes)),
+    )
+    return Answers(values, facts)
+
+
+def learned_policy(run: Run) -> bool:
+    """Whether a policy learned in the run."""
+    return run.config.policy is not None and run.config.policy.schedule != "frozen"
+
+
+def ask_probes(run: Run, asked: Asked, split: Split, values: Values, notes: list[str]) -> int:
+    """Probe frozen features, all patches visible; return the training images of the probes."""
+    depth = run.model.config.depth
+    check_layer(depth, asked.layer)
+    layers = range(depth) if asked.layer is None else [asked.layer - 1]
+    questions = Questions.of(
+        run.split("train", asked.train_limit), run.split(split, asked.test_limit), [], SEED
+    )
+    notes += questions.notes.values()
+    train, test = questions.train, questions.test
+    for attention in asked.attention:
+        seen = extract_features(run.model, train, attention=attention)
+        unseen = extract_features(run.model, test, attention=attention)
+        for share in asked.label_shares:
+            chosen = balanced_share(train.labels, share, SEED)
+            for probe in asked.probes:
+                title = f"{COLUMNS[probe]}, {attention}"
+                title += "" if share == 1 else f", {100 * share:.3g}% of the labels"
+                if why := unanswerable(probe, train.take(chosen), SEED):
+                    notes.append(f"{title}: {why}")
+                    continue
+                known = train.labels[chosen].numpy()
+                right = [
+                    CLASSIFIERS[probe](seen[layer][chosen.numpy()], known, unseen[layer])
+                    == test.labels.numpy()
+                    for layer in layers
+                ]
+                values[title] = np.mean(right, axis=0)
+    return len(train)
+
+
+def _linear(train: np.ndarray, labels: np.ndarray, test: np.ndarray) -> np.ndarray:
+    strength, _ = choose_regularization(train, labels, seed=SEED)
+    return fit_linear(train, labels, strength).predict(test)
+
+
+def _knn(train: np.ndarray, labels: np.ndarray, test: np.ndarray) -> np.ndarray:
+    k = NEIGHBORS["knn"]
+    return knn_classes(train, labels, test, neighbors=(k,))[k]
+
+
+CLASSIFIERS: dict[str, Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]] = {
+    "linear": _linear,
+    "knn": _knn,
+}
+"""Probes by name, of features and labels of the training images: they classify the others."""
+
+
+def ask_own(run: Run, name: str, split: Split, limit: int | None) -> Values:
+    """Ask a question of the user's own.
+
+    Raises:
+        ValueError: it raises, or returns no values for images by name.
+    """
+    question: Callable[..., object] = lookup("question", name, {})
+    with blaming("question", name):
+        found = question(run, split, limit)
+        if not isinstance(found, Mapping):
+            raise ValueError(f"it must return values by measure, got {told(found)}")
+        values = {str(key): np.asarray(each, float) for key, each in found.items()}
+        for key, each in values.items():
+            if each.ndim != 1 or not each.size:
+                raise ValueError(f"{key} must have one value per image, got shape {each.shape}")
+    return values
+
+
+def ask_areas(run: Run, asked: Asked, split: Split, values: Values) -> dict[str, tuple[float, ...]]:
+    """Measure the area under the error curve of each order; return the mean curves."""
+    orders = tuple(name for name in asked.areas if name != "policy" or learned_policy(run))
+    if not orders:
+        return {}
+    images: ImageSet = run.split(split, asked.area_limit)
+    makers, few = PathMakers.of(run, orders), run.split("train", 2)
+    policy = makers.policy(few, images)
+    paths = {name: makers.paths(name, few, images, policy).test for name in orders}
+    curves = error_curves_of(run.model, images.images, paths)
+    for name, curve in curves.items():
+        values[f"area, {name}"] = curve[:, 1:].mean(1)
+    return {name: tuple(map(float, curve.mean(0).round(5))) for name, curve in curves.items()}
+
+
+def ask_fixations(run: Run, asked: Asked, values: Values, notes: list[str]) -> None:
+    """Ask what is known of test images after each number of fixations."""
+    orders = tuple(name for name in asked.orders if name != "policy" or learned_policy(run))
+    if not asked.fixations or not orders:
+        return
+    known = recognize(
+        run,
+        after=asked.fixations,
+        orders=orders,
+        read_outs=(asked.read_out,),
+        layer=asked.layer,
+        controls=False,
+        train_limit=asked.train_limit,
+        test_limit=asked.test_limit,
+        seed=SEED,
+    )
+    notes += known.notes.values()
+    probe = MAIN_PROBE.get(asked.read_out, "linear")
+    for each, right in known.correct.items():
+        if each.order in orders and each.probe == probe:
+            values[after_fixations(each.order, each.after)] = right.astype(float)
+
+
+def after_fixations(order: str, number: int) -> str:
+    """Name the measure of what is known after so many fixations."""
+    return f"known after {number} of {order}"
+
+
+def signs_of(run: Run, limit: int) -> tuple[str, ...]:
+    """Set a policy against its controls on test images; return what that says, in sentences."""
+    compared = compare(run, orders=("random",), limit=limit, oracle_limit=limit)
+    return compared.tables()[0].notes
+
+
+def collapse_of_features(run: Run) -> tuple[str, ...]:
+    """Say whether the features that a model predicts tell images apart; nothing of pixels."""
+    lines = read_metrics(run.directory / "metrics.jsonl")
+    found = [line for line in lines if line.get("validation_feature_rank") is not None]
+    if not found:
+        return ()
+    std, rank = (found[-1][f"validation_feature_{name}"] for name in ("std", "rank"))
+    return (
+        f"The predicted features have a standard deviation of {std:.3f} over images and take "
+        f"{rank:.1f} of {run.model.config.embed_dim} dimensions.",
+    )
+
+
+def loss_curve(run: Run, costs: StepCosts | None) -> tuple[tuple[float, float], ...]:
+    """Return the loss on held-out images over operations, 10^12, or else over iterations."""
+    return tuple(
+        (at if costs is None else costs.until(run.config, at) / 1e12, float(loss))
+        for at, loss in _losses(run)
+    )
+
+
+def _losses(run: Run) -> Iterator[tuple[int, float]]:
+    for line in read_metrics(run.directory / "metrics.jsonl"):
+        if line.get("validation_loss") is not None:
+            yield line["iteration"], line["validation_loss"]

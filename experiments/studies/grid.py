@@ -1,0 +1,261 @@
+"""A grid: trainings by name, what their runs are asked, and the rule by which some of them go on.
+
+No torch here, so that mistakes are found before it is imported.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from experiments.cli import one_line
+from experiments.evaluation.recognition_options import ReadOut, check_read_outs
+from experiments.training.command_line import read_command_line
+from experiments.training.config import TrainConfig
+from foveate.choices import check_choice, check_name
+
+Split = Literal["val", "test"]
+LOWER_IS_BETTER = ("area", "error", "loss")
+"""How a measure's name starts of which less is better; of all others more is."""
+SET_BY_THE_STUDY = {"report": False, "resume": False, "stop_after": None, "change_on_resume": ()}
+"""Options of a training that are not a cell's."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What the finished run of a cell is asked."""
+
+    probes: tuple[Literal["linear", "knn"], ...] = ("linear", "knn")
+    """Probes of frozen features, as of experiments.probe; none = not probed."""
+    layer: int | None = None
+    """Layer that is probed, from 1, fixed before anything is seen; None = every layer, and the
+    accuracy is the mean over layers."""
+    attention: tuple[Literal["full", "causal"], ...] = ("full",)
+    """Attention of the probed encoder."""
+    label_shares: tuple[float, ...] = (1.0,)
+    """Shares of the probes' training labels, balanced over classes."""
+    train_limit: int = 10_000
+    """Training images of the probes."""
+    test_limit: int | None = 5_000
+    """Images that are asked about; None = all."""
+    areas: tuple[str, ...] = ()
+    """Orders whose area under the error curve is measured, such as ``policy``; needs a model that
+    can be scanned, as the options below do."""
+    area_limit: int = 1000
+    """Images of the areas, and of the signs."""
+    fixations: tuple[int, ...] = ()
+    """Numbers of fixations after which a linear probe is asked what is known; in the last stage."""
+    orders: tuple[str, ...] = ("policy", "random")
+    """Whose fixations."""
+    read_out: ReadOut = "seen"
+    """What that probe reads."""
+    signs: bool = True
+    """Whether a policy that learned is compared with its controls; in the last stage."""
+    pictures: int = 3
+    """Images whose scans the page shows, of a cell's first seed; in the last stage."""
+    compute: bool = True
+    """Whether the operations of the training are counted."""
+    own: tuple[str, ...] = ()
+    """Questions of one's own, ``MODULE:NAME``: called with the run, the split and ``test_limit``,
+    they return a value for each image by the name of the measure."""
+
+    def __post_init__(self) -> None:
+        check_read_outs((self.read_out,))
+        for name in self.own:
+            check_name("question", name, ())
+        for share in self.label_shares:
+            if not 0 < share <= 1:
+                raise ValueError(f"label_shares must lie above 0 and up to 1, got {share:g}")
+        for name in ("train_limit", "test_limit", "area_limit"):
+            if (limit := getattr(self, name)) is not None and limit < 1:
+                raise ValueError(f"{name} must be at least 1, got {limit}")
+        if self.layer is not None and self.layer < 1:
+            raise ValueError(f"layer counts from 1, got {self.layer}")
+        if not (self.probes or self.areas or self.fixations or self.own):
+            raise ValueError("nothing is asked; give probes, areas, fixations or own questions")
+
+    def of_screening(self) -> Asked:
+        """Return what is asked where cells are only chosen: nothing that a test split answers."""
+        return replace(self, fixations=(), signs=False, pictures=0)
+
+    def without_pictures(self) -> Asked:
+        """Return the same for a seed whose scans nobody looks at."""
+        return replace(self, pictures=0)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One way to train, over seeds."""
+
+    name: str
+    """Letters, digits and ``_ + . -``: the run folders are called NAME_SEED."""
+    training: str | Sequence[str] | TrainConfig
+    """Words of the command line of experiments.train, a preset first; or a config."""
+    idea: str = ""
+    """What it tries, for readers."""
+    seeds: tuple[int, ...] | None = None
+    """Seeds of its own; None = the grid's."""
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[A-Za-z0-9][\w+.-]*", self.name, re.ASCII):
+            raise ValueError(
+                f"a cell's name takes letters, digits and _ + . - alone, got {self.name!r}"
+            )
+
+    def config(self) -> TrainConfig:
+        """Return the training, without what the study sets itself.
+
+        Raises:
+            ValueError: words that experiments.train does not take.
+        """
+        config = self.training if isinstance(self.training, TrainConfig) else self._read()
+        return config.replace(**SET_BY_THE_STUDY)
+
+    def _read(self) -> TrainConfig:
+        words = self.training
+        assert not isinstance(words, TrainConfig)
+        complaint = io.StringIO()
+        try:
+            with contextlib.redirect_stderr(complaint), contextlib.redirect_stdout(complaint):
+                return read_command_line(shlex.split(words) if isinstance(words, str) else words)
+        except ValueError as mistake:
+            raise ValueError(f"cell {self.name!r}: {mistake}") from mistake
+        except SystemExit as stop:
+            raise ValueError(f"cell {self.name!r}: {one_line(complaint.getvalue())}") from stop
+
+
+@dataclass(frozen=True, kw_only=True)
+class Screening:
+    """A smaller setting first, in which cells are chosen on validation images.
+
+    A cell goes on to the grid's own setting if its mean is at least the baseline's less ``within``.
+    """
+
+    options: Mapping[str, object] = field(default_factory=dict)
+    """Options of all cells that make the setting small, such as ``{"embed_dim": 64}``."""
+    seeds: tuple[int, ...] = (0, 1)
+    by: str = "linear, full"
+    """Measure that decides."""
+    within: float = 0.01
+    """How far behind the baseline a cell may be; of accuracies 0.01 is a point."""
+    teraflops: float | None = None
+    """Operations of each run; None = the grid's."""
+
+    def __post_init__(self) -> None:
+        check_seeds(self.seeds)
+        if not self.within >= 0:
+            raise ValueError(f"within must be at least 0, got {self.within}")
+
+    @property
+    def rule(self) -> str:
+        """Say the rule in words."""
+        return (
+            f"Said beforehand: every cell is screened with {len(self.seeds)} seeds on validation "
+            f"images. It goes on if its mean of {self.by} is at most {self.within:g} worse than "
+            "the baseline's. What goes on is trained anew and asked once, on test images."
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grid:
+    """Cells, and what is asked of them."""
+
+    cells: tuple[Cell, ...]
+    name: str = "grid"
+    question: str = ""
+    """What the study answers, a sentence."""
+    baseline: str | None = None
+    """Cell that the others are set against; None = the first."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    least_seeds: int = 1
+    """Seeds without which its result says nothing."""
+    asked: Asked = field(default_factory=Asked)
+    screening: Screening | None = None
+    """None = every cell is trained in the grid's setting."""
+    teraflops: float | None = None
+    """Operations of each run, 10^12: iterations are scaled to fill them, warm-up and others alike;
+    None = iterations are the cells'."""
+    summary: str | None = None
+    """``MODULE:NAME`` of what makes a result of one's own from the folder of the runs and the grid,
+    once all are done; None = a :class:`~experiments.studies.result.GridResult` alone."""
+
+    def __post_init__(self) -> None:
+        names = [cell.name for cell in self.cells]
+        if not names:
+            raise ValueError(f"grid {self.name} has no cells")
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"cells need different names; {', '.join(twice)} is there twice")
+        if self.baseline is not None:
+            check_choice("baseline", self.baseline, names)
+        for seeds in (self.seeds, *(cell.seeds for cell in self.cells if cell.seeds is not None)):
+            check_seeds(seeds)
+            if len(seeds) < self.least_seeds:
+                raise ValueError(
+                    f"grid {self.name} takes {self.least_seeds} or more seeds, to have intervals; "
+                    f"got {' '.join(map(str, seeds))}"
+                )
+        small = None if self.screening is None else self.screening.teraflops
+        for each in (self.teraflops, small):
+            if each is not None and not 0 < each < float("inf"):
+                raise ValueError(f"teraflops must be above 0 and finite, got {each}")
+
+    @property
+    def against(self) -> str:
+        """Name of the baseline."""
+        return self.baseline or self.cells[0].name
+
+    def seeds_of(self, cell: Cell) -> tuple[int, ...]:
+        """Return the seeds of a cell in the grid's own setting."""
+        return self.seeds if cell.seeds is None else cell.seeds
+
+    def changed(
+        self,
+        *,
+        seeds: tuple[int, ...] | None = None,
+        iterations: int | None = None,
+        limit: int | None = None,
+    ) -> Grid:
+        """Return the grid with what a command line may change; None leaves it.
+
+        Args:
+            seeds: of every cell; screening takes the first of them, as many as it had.
+            iterations: with a policy, of cells that have one.
+            limit: images that are asked about.
+        """
+        grid = self
+        if seeds is not None:
+            screening = self.screening
+            if screening is not None:
+                screening = replace(screening, seeds=seeds[: len(screening.seeds)])
+            cells = tuple(replace(cell, seeds=None) for cell in self.cells)
+            grid = replace(grid, seeds=seeds, screening=screening, cells=cells)
+        if iterations is not None:
+            configs = [(cell, cell.config()) for cell in grid.cells]
+            cells = tuple(
+                cell
+                if config.policy is None
+                else replace(cell, training=config.replace(iterations=iterations))
+                for cell, config in configs
+            )
+            grid = replace(grid, cells=cells)
+        if limit is not None:
+            grid = replace(grid, asked=replace(grid.asked, test_limit=limit))
+        return grid
+
+
+def check_seeds(seeds: Sequence[int]) -> None:
+    """Raise ValueError unless seeds are one or more different numbers, at least 0."""
+    if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
+        listed = " ".join(map(str, seeds)) or "none"
+        raise ValueError(f"seeds takes one or more different numbers, at least 0, got {listed}")
+
+
+def is_error(measure: str) -> bool:
+    """Whether less is better of a measure."""
+    return measure.startswith(LOWER_IS_BETTER)

@@ -1,0 +1,168 @@
+"""One seed of one cell: it is trained, asked, and its answers are kept in its run folder."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import TypeAdapter
+
+from experiments.cli import Stopped
+from experiments.run_folder import FREE_ON_RESUME
+from experiments.studies.answers import answered
+from experiments.studies.asking import ask_and_keep
+from experiments.studies.compute import filled
+from experiments.studies.grid import Asked, Split
+from experiments.tables import json_text, read_object, write_json
+from experiments.training.build import set_threads
+from experiments.training.config import TrainConfig
+from experiments.training.locating import located
+from experiments.training.lock import locked
+from experiments.training.loop import finished_run
+from experiments.training.typed import typed
+
+LOG = "log.txt"
+"""What a job says, in its folder."""
+ERROR = "error: "
+"""How the line of the log begins that says why a job failed."""
+BUSY, FAILED, STOPPED = 75, 1, 143
+"""Exit codes: another process trains this cell, it cannot be trained or asked, or a signal asked
+for the end, after which it goes on from a checkpoint."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """A training, and what its run is asked."""
+
+    cell: str
+    config: TrainConfig
+    """With its seed and folder."""
+    asked: Asked
+    split: Split
+    """Of the images that are asked about."""
+    teraflops: float | None
+    """Operations that the iterations are scaled to, 10^12; None = iterations are as they are."""
+    folder: Path
+    """Of its log and lock."""
+
+    @property
+    def name(self) -> str:
+        """Return ``CELL_SEED``."""
+        return self.config.run.out.name
+
+    @property
+    def question(self) -> str:
+        """Write all that the answers follow from, but the code and the images."""
+        options = located(self.config).flat().items()
+        return json_text(
+            {
+                "config": {name: each for name, each in options if name not in FREE_ON_RESUME},
+                "asked": asdict(self.asked),
+                "split": self.split,
+                "teraflops": self.teraflops,
+            }
+        )
+
+    @property
+    def is_done(self) -> bool:
+        """Whether its answers are there."""
+        return answered(self.config.run.out, self.question)
+
+    def write(self) -> None:
+        """Write ``job.json`` into its folder, for the process that carries it out."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        own = {name: getattr(self, name) for name in ("cell", "split", "teraflops")}
+        content = {**own, "config": self.config.flat(), "asked": asdict(self.asked)}
+        write_json(self.folder / "job.json", content)
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """Read the job of a folder."""
+        content: dict[str, Any] = read_object(folder / "job.json")
+        return cls(
+            cell=content["cell"],
+            config=TrainConfig.from_flat(typed(content["config"])),
+            asked=TypeAdapter(Asked).validate_python(content["asked"]),
+            split=content["split"],
+            teraflops=content["teraflops"],
+            folder=folder,
+        )
+
+    def carry_out(self) -> None:
+        """Train the run, or what is left of it, and ask it; what is there is kept.
+
+        Raises:
+            ValueError: the training or a question is refused, or another process is at it.
+        """
+        set_threads(self.config.run.threads)
+        if self.is_done:
+            return
+        self.config.run.out.parent.mkdir(parents=True, exist_ok=True)
+        run = finished_run(self._at_equal_compute())
+        ask_and_keep(run, self.asked, self.split, self.question)
+
+    def _at_equal_compute(self) -> TrainConfig:
+        """Return the config with its final iterations, counted once and kept for a resume."""
+        if self.teraflops is None:
+            return self.config
+        path = self.folder / "iterations.json"
+        kept = read_object(path) if path.is_file() else {}
+        if kept.get("question") != self.question:
+            chosen = filled(self.config, self.teraflops * 1e12)
+            options = {"warmup_iterations": chosen.optimization.warmup_iterations}
+            if chosen.policy is not None:
+                options["iterations"] = chosen.iterations
+            kept = {"question": self.question, "options": options}
+            write_json(path, kept)
+        return self.config.replace(**kept["options"])
+
+
+def run_job(folder: Path) -> int:
+    """Carry out the job of a folder, which gets a log; return 0, or an exit code as above."""
+    try:
+        with locked(folder):
+            return _logged(folder)
+    except ValueError:
+        return BUSY
+
+
+def _logged(folder: Path) -> int:
+    with (folder / LOG).open("a", buffering=1) as log:
+        # The files of the process itself: libraries and data workers write there as well.
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
+        sys.stdout = sys.stderr = log
+        try:
+            Job.read(folder).carry_out()
+        except (ValueError, OSError) as mistake:
+            print(f"{ERROR}{' '.join(str(mistake).split())}")
+            return FAILED
+        except Stopped as stop:
+            print(stop)
+            return STOPPED
+        except Exception as mistake:
+            traceback.print_exc()
+            print(f"{ERROR}{type(mistake).__name__}: {' '.join(str(mistake).split())}")
+            return FAILED
+    return 0
+
+
+def work(folder: Path) -> None:
+    """Carry out a job as a process of its own, apart from the terminal's signals."""
+    if hasattr(os, "setsid"):
+        os.setsid()
+    sys.exit(run_job(folder))
+
+
+def last_words(folder: Path) -> str:
+    """Return the last error in a job's log, or else its last line."""
+    path = folder / LOG
+    lines = path.read_text(errors="replace").split("\n") if path.is_file() else []
+    said = [line.strip() for line in lines if line.strip()]
+    # A cluster says farewell after the job's own last words.
+    errors = [line.removeprefix(ERROR) for line in said if line.startswith(ERROR)]
+    return (errors or said or [f"it said nothing; see {folder}"])[-1]

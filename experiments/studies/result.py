@@ -1,0 +1,224 @@
+"""What a grid found: every measure of every cell, set against the baseline, and what did not go on.
+
+Every sentence of the answer follows from an interval.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from experiments.evaluation.knowing_rows import Difference, Mean
+from experiments.studies.answers import Facts
+from experiments.studies.grid import is_error
+from experiments.tables import Result, Table, plural, signed, with_interval
+
+
+@dataclass(frozen=True, kw_only=True)
+class CellRow:
+    """One measure of one cell."""
+
+    cell: str
+    measure: str
+    value: Mean
+    minus_baseline: Difference | None
+    """Paired over seeds and images; None = it is the baseline's, or that lacks the measure."""
+    seeds: tuple[int, ...]
+    """That are done."""
+
+    @property
+    def better(self) -> float | None:
+        """How much better than the baseline, in the measure's unit; None as above."""
+        if self.minus_baseline is None:
+            return None
+        return self.minus_baseline.mean * (-1 if is_error(self.measure) else 1)
+
+    @property
+    def verdict(self) -> int | None:
+        """Return 1 = better, -1 = worse, 0 = the interval holds 0; None as above."""
+        if self.minus_baseline is None:
+            return None
+        return self.minus_baseline.sign * (-1 if is_error(self.measure) else 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """All cells in one setting."""
+
+    title: str
+    """In words: which setting, split and seeds."""
+    rows: tuple[CellRow, ...]
+    facts: dict[str, tuple[Facts, ...]]
+    """Of the runs that are done, by cell and in the order of seeds."""
+    failed: dict[str, str]
+    """Why a run failed, by ``CELL_SEED``."""
+    waiting: tuple[str, ...]
+    """Runs that are not done."""
+
+    def of(self, measure: str) -> list[CellRow]:
+        """Return the rows of one measure, best first."""
+        rows = [row for row in self.rows if row.measure == measure]
+        return sorted(rows, key=lambda row: row.value.mean * (1 if is_error(measure) else -1))
+
+    @property
+    def measures(self) -> tuple[str, ...]:
+        """All measures, in the order in which they were asked."""
+        return tuple(dict.fromkeys(row.measure for row in self.rows))
+
+
+@dataclass(frozen=True, kw_only=True)
+class GridResult(Result):
+    """A whole study."""
+
+    kind: ClassVar[str] = "grid"
+
+    name: str
+    question: str
+    baseline: str
+    ideas: dict[str, str]
+    """What each cell tries."""
+    rule: str | None
+    """By which cells go on, said beforehand; None = all do."""
+    screened: Stage | None
+    final: Stage | None
+    """None = it has not begun."""
+    dropped: dict[str, str]
+    """Why a cell did not go on."""
+    undecided: str | None = None
+    """Why the rule cannot be applied yet."""
+    threads: int
+    commit: str
+
+    @property
+    def last(self) -> Stage | None:
+        """The final stage, or else the screening."""
+        return self.final or self.screened
+
+    @property
+    def failures(self) -> dict[str, str]:
+        """Why runs of any stage failed."""
+        stages = [stage for stage in (self.screened, self.final) if stage is not None]
+        return {run: why for stage in stages for run, why in stage.failed.items()}
+
+    def answer(self) -> tuple[str, ...]:
+        """Say what the intervals say, measure by measure."""
+        lines = []
+        stage = self.last
+        if self.final is None:
+            why = self.undecided or "the final runs have not begun"
+            lines.append(f"No answer yet: {why}.")
+        elif self.final.waiting:
+            lines.append(f"Not whole yet: {plural(len(self.final.waiting), 'run')} to go.")
+        if stage is None or not stage.rows:
+            return (*lines, "No run is done.")
+        lines += [self._verdict(stage.of(measure)) for measure in stage.measures]
+        if self.dropped:
+            lines.append(f"Did not go on: {', '.join(self.dropped)}.")
+        if stage.failed:
+            lines.append(f"Failed: {', '.join(stage.failed)}.")
+        return tuple(lines)
+
+    def _verdict(self, rows: Sequence[CellRow]) -> str:
+        measure, against = rows[0].measure, self.baseline
+        said = {
+            1: [f"{row.cell} {row.minus_baseline}" for row in rows if row.verdict == 1],
+            -1: [f"{row.cell} {row.minus_baseline}" for row in rows if row.verdict == -1],
+            0: [f"{row.cell} {row.minus_baseline}" for row in rows if row.verdict == 0],
+        }
+        words = {1: "better than", -1: "WORSE than", 0: "NOT better than"}
+        parts = [f"{words[sign]} {against}: {', '.join(said[sign])}" for sign in said if said[sign]]
+        if not parts:
+            row = rows[0]
+            value = with_interval(row.value.mean, row.value.ci95)
+            return f"{measure}: {row.cell} {value}; nothing to set it against."
+        return f"{measure}: {'; '.join(parts)}."
+
+    def negatives(self) -> tuple[str, ...]:
+        """Say all that did not work, and what the data exclude."""
+        lines = [f"{cell} did not go on: {why}." for cell, why in self.dropped.items()]
+        lines += [f"{run} failed: {why}" for run, why in self.failures.items()]
+        stage = self.last
+        for row in () if stage is None else stage.rows:
+            if row.minus_baseline is None or row.verdict == 1:
+                continue
+            word = "worse" if row.verdict == -1 else "not better"
+            bound = most_gained(row)
+            beyond = "" if bound is None else f"; the data exclude a gain above {bound:.3f}"
+            lines.append(
+                f"{row.cell} is {word} than {self.baseline} in {row.measure}: "
+                f"{row.minus_baseline}{beyond}."
+            )
+        return tuple(lines)
+
+    def tables(self) -> list[Table]:
+        """Return the answer, then every measure of the last stage, then compute, then screening."""
+        answer = Table(("answer",), tuple((line,) for line in self.answer()), self.question)
+        stages = [stage for stage in (self.final, self.screened) if stage is not None]
+        return [answer, *(table for stage in stages for table in self.tables_of(stage))]
+
+    def tables_of(self, stage: Stage) -> list[Table]:
+        """Return the tables of a stage."""
+        tables = [self._measure_table(stage, measure) for measure in stage.measures]
+        if tables:
+            tables.append(self.compute_table(stage))
+        if self.dropped and stage is self.screened:
+            dropped = tuple(self.dropped.items())
+            tables.append(Table(("dropped", "why"), dropped, self.rule or ""))
+        if stage.failed:
+            tables.append(Table(("failed", "why"), tuple(stage.failed.items())))
+        return tables
+
+    def _measure_table(self, stage: Stage, measure: str) -> Table:
+        lines = []
+        for row in stage.of(measure):
+            each = row.minus_baseline
+            name = f"**{row.cell}**" if row.cell == self.baseline else row.cell
+            seeds_alone = "" if each is None else signed(each.mean, each.ci95_seeds, 3)
+            value = with_interval(row.value.mean, row.value.ci95)
+            less = "" if each is None else str(each)
+            lines.append((name, value, less, seeds_alone, str(len(row.seeds))))
+        better = "lower is better" if is_error(measure) else "higher is better"
+        return Table(
+            columns=(
+                "cell",
+                measure,
+                f"minus {self.baseline}, over seeds and images",
+                "over seeds alone",
+                "seeds",
+            ),
+            rows=tuple(lines),
+            caption=f"{stage.title}; {measure}, {better}; 95% intervals.",
+        )
+
+    def compute_table(self, stage: Stage) -> Table:
+        """Return what the runs of each cell took, mean over seeds."""
+        rows = []
+        for cell, each in stage.facts.items():
+            counted = [facts.teraflops for facts in each if facts.teraflops is not None]
+            first = each[0]
+            rows.append(
+                (
+                    cell,
+                    f"{sum(counted) / len(counted):.3g}" if counted else "-",
+                    str(first.images),
+                    f"{sum(facts.train_seconds for facts in each) / len(each) / 60:.1f}",
+                    f"{first.parameters / 1e6:.3g}",
+                    f"{first.iterations[0]} + {first.iterations[1]}",
+                )
+            )
+        return Table(
+            ("compute", "TFLOP a run", "images", "minutes", "M parameters", "iterations"),
+            tuple(rows),
+            f"{stage.title}; operations of the training, in 10^12, rollouts included.",
+            (f"{plural(self.threads, 'CPU thread')} a run, commit `{self.commit[:10]}`.",),
+        )
+
+
+def most_gained(row: CellRow) -> float | None:
+    """Return the gain over the baseline that the interval just allows; None = no interval."""
+    each = row.minus_baseline
+    interval = None if each is None else each.ci95 or each.ci95_images
+    if interval is None:
+        return None
+    return max(0.0, -interval[0] if is_error(row.measure) else interval[1])

@@ -1,0 +1,215 @@
+"""A whole grid: screen, choose, train what goes on, and gather the answers."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from experiments.run_folder import git_commit
+from experiments.studies.cluster import Cluster, start_on
+from experiments.studies.deciding import choose, stage_of
+from experiments.studies.grid import Cell, Grid, Split
+from experiments.studies.job import Job
+from experiments.studies.loading import load_grid
+from experiments.studies.result import GridResult, Stage
+from experiments.studies.runner import Starter, run_jobs, start_here
+from experiments.tables import Result, plural
+from experiments.training.config import TrainConfig
+from experiments.training.locating import located
+from experiments.training.typed import typed
+from foveate.checkpoint import check_device
+from foveate.choices import blaming, lookup
+
+StageName = Literal["screen", "final"]
+
+
+@dataclass(frozen=True)
+class Study:
+    """What a study came to."""
+
+    grid: Grid
+    home: Path
+    """Folder of the runs."""
+    result: GridResult
+    own: Result | None
+    """What the grid's ``summary`` made; None = it has none, or not all runs are done."""
+    pictured: dict[str, Path]
+    """Run folder whose scans a page shows, by cell."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Carrying:
+    """How the jobs of a study are carried out."""
+
+    home: Path
+    start: Starter
+    workers: int | None
+    stop_at: float
+    threads: int | None
+    device: str
+    options: Mapping[str, object]
+
+    def jobs(self, grid: Grid, stage: StageName, cells: Sequence[Cell]) -> list[Job]:
+        """Return the jobs of a stage, seed by seed, so that pairs are soon whole.
+
+        Raises:
+            ValueError: a cell cannot be trained in this setting.
+        """
+        rule = grid.screening if stage == "screen" else None
+        folder = self.home / "screen" if rule else self.home
+        split: Split = "val" if rule else "test"
+        jobs = []
+        for cell in cells:
+            config = self._config(cell, {} if rule is None else rule.options)
+            for place, seed in enumerate(grid.seeds_of(cell) if rule is None else rule.seeds):
+                name = f"{cell.name}_{seed}"
+                asked = grid.asked if rule is None else grid.asked.of_screening()
+                job = Job(
+                    cell=cell.name,
+                    config=located(config.replace(seed=seed, out=folder / name)),
+                    asked=asked if place == 0 else asked.without_pictures(),
+                    split=split,
+                    teraflops=(rule and rule.teraflops) or grid.teraflops,
+                    folder=self.home / "jobs" / stage / name,
+                )
+                jobs.append((place, job))
+        return [job for _, job in sorted(jobs, key=lambda each: each[0])]
+
+    def _config(self, cell: Cell, options: Mapping[str, object]) -> TrainConfig:
+        config = cell.config()
+        with blaming("cell", cell.name):
+            return config.replace(
+                **{**options, **self.options}, device=self.device, threads=self.threads
+            )
+
+    def carry_out(self, grid: Grid, jobs: Sequence[Job], title: str) -> Stage:
+        """Carry out the jobs of a stage, as far as time allows, and gather what they answer."""
+        print(f"{title}: {plural(len(jobs), 'run')}", flush=True)
+        missing = run_jobs(jobs, self.start, workers=self.workers, stop_at=self.stop_at)
+        return stage_of(title, jobs, missing, grid.against)
+
+
+def run_study(
+    grid: str = "cue",
+    *,
+    seeds: tuple[int, ...] | None = None,
+    iterations: int | None = None,
+    limit: int | None = None,
+    options: Mapping[str, str] | None = None,
+    out: Path = Path("runs/study"),
+    device: str = "cpu",
+    threads: int | None = None,
+    workers: int | None = None,
+    minutes: float | None = None,
+    cluster: Cluster | None = None,
+    partition: str | None = None,
+    job_minutes: int = 120,
+) -> Study:
+    """Carry out a grid, or what is left of it. What is done is kept, what was cut off goes on.
+
+    Args:
+        grid: name of one that ships, ``FILE.py``, ``FILE.py:NAME`` or ``MODULE:NAME``.
+        seeds: of every cell; None = the grid's.
+        iterations: with a policy, of cells that have one; None = theirs.
+        limit: images that are asked about; None = the grid's.
+        options: of experiments.train for all cells, by name; they come last.
+        out: folder of the study, which gets a folder of the grid's name.
+        device: torch device of all runs.
+        threads: CPU threads of each run; None = torch's choice, or a share of the cores for each
+            of several workers.
+        workers: runs at once; None = one, and all on a cluster.
+        minutes: after which running jobs stop with a checkpoint; None = when all is done.
+        cluster: where jobs run; None = here.
+        partition: of the cluster.
+        job_minutes: after which the cluster ends a job.
+
+    Raises:
+        ValueError: there is no such grid, a cell cannot be trained, or there is no such cluster.
+    """
+    started = time.monotonic()
+    if cluster is None:
+        check_device(device)
+    changed = load_grid(grid).changed(seeds=seeds, iterations=iterations, limit=limit)
+    home = (out / changed.name).resolve()
+    if workers is None and cluster is None:
+        workers = 1
+    if threads is None and cluster is None and workers is not None and workers > 1:
+        threads = max(1, (os.cpu_count() or 1) // workers)
+    start = start_here()
+    if cluster is not None:
+        own: Any = {"partition": partition, "job_minutes": job_minutes, "threads": threads}
+        start = start_on(cluster, home / "cluster", gpu=device.startswith("cuda"), **own)
+    carrying = Carrying(
+        home=home,
+        start=start,
+        workers=workers,
+        stop_at=float("inf") if minutes is None else started + 60 * minutes,
+        threads=threads,
+        device=device,
+        options=typed(dict(options or {})),
+    )
+    return carry_out(changed, carrying)
+
+
+def carry_out(grid: Grid, carrying: Carrying) -> Study:
+    """Screen, choose and train; gather what is known, be it not whole."""
+    # All cells in all settings, before the first is trained.
+    final = carrying.jobs(grid, "final", grid.cells)
+    screened, dropped, undecided = None, dict[str, str](), None
+    if (rule := grid.screening) is not None:
+        jobs = carrying.jobs(grid, "screen", grid.cells)
+        title = f"Screening on validation images, seeds {listed(rule.seeds)}"
+        screened = carrying.carry_out(grid, jobs, title)
+        choice = choose(grid, rule, screened)
+        dropped, undecided = choice.dropped, choice.undecided
+        final = [job for job in final if job.cell in choice.kept]
+        print("\n".join(f"{name} does not go on: {why}" for name, why in dropped.items()))
+    stage = None
+    if final:
+        seeds = listed(sorted({job.config.run.seed for job in final}))
+        stage = carrying.carry_out(grid, final, f"Test images, seeds {seeds}")
+    result = GridResult(
+        name=grid.name,
+        question=grid.question,
+        baseline=grid.against,
+        ideas={cell.name: cell.idea for cell in grid.cells},
+        rule=None if grid.screening is None else grid.screening.rule,
+        screened=screened,
+        final=stage,
+        dropped=dropped,
+        undecided=undecided,
+        threads=carrying.threads or torch.get_num_threads(),
+        commit=git_commit(),
+    )
+    whole = stage is not None and not stage.waiting and not stage.failed
+    first: dict[str, Path] = {}
+    for job in final:
+        first.setdefault(job.cell, job.config.run.out)
+    return Study(grid, carrying.home, result, summarized(grid, carrying, whole), first)
+
+
+def summarized(grid: Grid, carrying: Carrying, whole: bool) -> Result | None:
+    """Return the result of the grid's own kind; None = it has none, or it is not whole.
+
+    Raises:
+        ValueError: its summary returns no result.
+    """
+    if grid.summary is None or not whole:
+        return None
+    make: Callable[..., object] = lookup("summary", grid.summary, {})
+    with blaming("summary", grid.summary):
+        made = make(grid, carrying.home)
+        if not isinstance(made, Result):
+            raise ValueError("it must return a Result")
+    return made
+
+
+def listed(numbers: Sequence[int]) -> str:
+    """Write numbers: 0, 1, 2."""
+    return ", ".join(map(str, numbers))

@@ -1,0 +1,563 @@
+"""Grids: the forms they come in, jobs that stop nothing else, and the rule by which cells go on."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from experiments.runs import Run
+from experiments.studies.answers import Answers, Facts, answered, keep_answers, read_answers
+from experiments.studies.asking import ask_own, ask_probes
+from experiments.studies.compute import StepCosts, filled, step_costs
+from experiments.studies.deciding import choose, rows_of, stage_of
+from experiments.studies.grid import Asked, Cell, Grid, Screening
+from experiments.studies.job import BUSY, Job, last_words, run_job
+from experiments.studies.loading import load_grid
+from experiments.studies.result import CellRow, GridResult, Stage
+from experiments.studies.runner import Missing, Running, run_jobs
+from experiments.studies.shipped import GRIDS
+from experiments.studies.study import Carrying, run_study
+from experiments.training.command_line import read_command_line
+from experiments.training.config import TrainConfig
+from experiments.training.lock import locked
+from experiments.training.typed import typed
+
+ROOT = Path(__file__).parents[2]
+TINY: dict[str, Any] = {
+    "data": "cue",
+    "patch_size": 2,
+    "embed_dim": 16,
+    "depth": 1,
+    "num_heads": 2,
+    "decoder_depth": 1,
+    "periphery": 0,
+    "budget": 2,
+    "limit": 64,
+    "warmup_batch_size": 8,
+    "warmup_iterations": 2,
+    "iterations": 0,
+    "evaluate_every": None,
+}
+FACTS = Facts(
+    commit="c",
+    parameters=10,
+    num_patches=4,
+    iterations=(1, 0),
+    images=8,
+    train_seconds=60.0,
+    teraflops=1.0,
+    probe_images=5,
+)
+
+
+def tiny(**options: object) -> TrainConfig:
+    return TrainConfig().replace(**{**TINY, **options})
+
+
+# --- forms of a grid
+
+
+FILE = '''
+from experiments.studies.grid import Cell, Grid
+
+def grid():
+    """Does the order
+    matter?
+
+    More of it.
+    """
+    yield "random", "smoke --iterations 0"
+    yield Cell("raster", "smoke --iterations 0 --order raster", "one fixed order", seeds=(7,))
+
+def whole():
+    return Grid(cells=(Cell("only", "smoke"),), question="Why?", seeds=(5,))
+
+by_name = {"a": "smoke", "b": "demo"}
+nothing = ()
+'''
+
+
+def test_a_file_yields_cells_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "orders.py"
+    path.write_text(FILE)
+    grid = load_grid(str(path))
+    assert (grid.name, grid.question, grid.against) == (
+        "orders",
+        "Does the order matter?",
+        "random",
+    )
+    assert [cell.name for cell in grid.cells] == ["random", "raster"]
+    assert [grid.seeds_of(cell) for cell in grid.cells] == [(0, 1, 2), (7,)]
+    assert grid.cells[1].config().parts.order == "raster"
+    whole = load_grid(f"{path}:whole")
+    assert (whole.name, whole.question, whole.seeds) == ("whole", "Why?", (5,))
+    assert [cell.name for cell in load_grid(f"{path}:by_name").cells] == ["a", "b"]
+
+
+def test_a_grid_may_come_from_a_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "grids_of_mine.py").write_text(FILE)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert load_grid("grids_of_mine:whole").cells[0].name == "only"
+
+
+def test_the_grid_of_the_docs_is_one(tmp_path: Path) -> None:
+    (block,) = re.findall(
+        r"```python\n(.*?)```", (ROOT / "docs" / "study.md").read_text(), re.DOTALL
+    )
+    path = tmp_path / "my_grid.py"
+    path.write_text(block)
+    plain, screened = load_grid(str(path)), load_grid(f"{path}:screened")
+    assert plain.question == screened.question
+    assert [cell.config().parts.decoder_depth for cell in plain.cells] == [2, 4, 8]
+    assert screened.cells == plain.cells
+    assert screened.screening is not None
+
+
+@pytest.mark.parametrize(
+    ("name", "complaint"),
+    [
+        ("cues", "did you mean 'cue'"),
+        ("nowhere.py", r"no grid file at nowhere\.py"),
+        ("{file}:missing", "has no 'missing'"),
+        ("{file}:nothing", "has no cells"),
+    ],
+)
+def test_what_is_no_grid_is_refused(name: str, complaint: str, tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text(FILE)
+    with pytest.raises(ValueError, match=complaint):
+        load_grid(name.format(file=path))
+
+
+@pytest.mark.parametrize(
+    ("make", "complaint"),
+    [
+        (lambda: Cell("a b", "smoke"), "a cell's name takes letters"),
+        (lambda: Cell("a", "smok").config(), "cell 'a': unknown preset 'smok'; did you mean"),
+        (lambda: Cell("a", "smoke --budgt 3").config(), "cell 'a': .*budgt"),
+        (lambda: Grid(cells=(Cell("a", "smoke"),) * 2), "a is there twice"),
+        (lambda: Grid(cells=(Cell("a", "smoke"),), baseline="b"), "unknown baseline 'b'"),
+        (lambda: Grid(cells=(Cell("a", "smoke"),), seeds=(1, 1)), "seeds takes one or more"),
+        (lambda: Grid(cells=(Cell("a", "smoke"),), least_seeds=2, seeds=(1,)), "2 or more seeds"),
+        (lambda: Grid(cells=(Cell("a", "smoke"),), teraflops=0.0), "teraflops must be above 0"),
+        (lambda: Asked(probes=()), "nothing is asked"),
+        (lambda: Asked(label_shares=(0.0,)), "label_shares must lie above 0"),
+        (lambda: Asked(layer=0), "layer counts from 1"),
+        (lambda: Screening(within=-1.0), "within must be at least 0"),
+    ],
+)
+def test_mistakes_are_found_before_anything_is_trained(
+    make: Callable[[], object], complaint: str
+) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        make()
+
+
+def test_a_cell_takes_the_words_of_the_command_line() -> None:
+    words = "smoke --iterations 0 --order raster --embed-dim 16"
+    expected = read_command_line(words.split()).replace(report=False)
+    assert Cell("a", words).config() == Cell("a", words.split()).config() == expected
+    assert Cell("a", expected).config() == expected
+
+
+def test_a_command_line_changes_all_cells_alike() -> None:
+    cells = (Cell("plain", "smoke --iterations 0"), Cell("policy", "smoke", seeds=(9,)))
+    grid = Grid(cells=cells, seeds=(0,), screening=Screening(seeds=(0, 1)))
+    changed = grid.changed(seeds=(3, 4, 5), iterations=7, limit=11)
+    assert [cell.config().iterations for cell in changed.cells] == [0, 7]
+    assert [changed.seeds_of(cell) for cell in changed.cells] == [(3, 4, 5)] * 2
+    assert changed.screening is not None
+    assert changed.screening.seeds == (3, 4)
+    assert changed.asked.test_limit == 11
+    assert grid.changed() == grid
+
+
+@pytest.mark.parametrize("name", GRIDS)
+def test_all_cells_of_the_grids_that_ship_can_be_trained(name: str, tmp_path: Path) -> None:
+    grid = load_grid(name)
+    carrying = Carrying(
+        home=tmp_path,
+        start=lambda folder: pytest.fail("nothing is started"),
+        workers=1,
+        stop_at=0.0,
+        threads=1,
+        device="cpu",
+        options=typed({"warmup_batch_size": "16"}),
+    )
+    jobs = carrying.jobs(grid, "final", grid.cells)
+    if grid.screening is not None:
+        small = carrying.jobs(grid, "screen", grid.cells)
+        assert {job.split for job in small} == {"val"}
+        assert not any(job.asked.fixations or job.asked.signs for job in small)
+        jobs += small
+    assert len({job.folder for job in jobs}) == len({job.config.run.out for job in jobs})
+    assert len({job.folder for job in jobs}) == len(jobs)
+    for job in jobs:
+        assert job.config.optimization.warmup_batch_size == 16
+        assert not job.config.run.report
+        job.write()
+        assert Job.read(job.folder) == job
+
+
+# --- jobs
+
+
+@dataclass
+class Ended:
+    """A process that ended when it was started."""
+
+    exitcode: int | None
+
+    def terminate(self) -> None:
+        self.exitcode = -15
+
+    kill = terminate
+
+
+def jobs_of(tmp_path: Path, *names: str, **options: object) -> list[Job]:
+    asked = Asked(probes=("knn",), train_limit=40, test_limit=20, signs=False, compute=False)
+    return [
+        Job(
+            cell=name,
+            config=tiny(out=tmp_path / f"{name}_0", **options),
+            asked=asked,
+            split="test",
+            teraflops=None,
+            folder=tmp_path / "jobs" / name,
+        )
+        for name in names
+    ]
+
+
+def carried_out(folder: Path) -> Running:
+    """Carry a job out in this process; one that is called ``bad`` fails."""
+    if folder.name == "bad":
+        (folder / "log.txt").write_text("begins\nerror: it cannot be\n\n")
+        return Ended(1)
+    Job.read(folder).carry_out()
+    return Ended(0)
+
+
+def test_a_failed_job_stops_no_other_and_what_is_done_is_skipped(tmp_path: Path) -> None:
+    jobs = jobs_of(tmp_path, "bad", "good")
+    (missing,) = run_jobs(jobs, carried_out)
+    assert (missing.job.cell, missing.why) == ("bad", "it cannot be")
+    good = jobs[1]
+    found = read_answers(good.config.run.out)
+    assert found is not None
+    assert found.values["k-NN, full"].shape == (20,)
+    started: list[Path] = []
+
+    def start(folder: Path) -> Running:
+        started.append(folder)
+        return Ended(1)
+
+    assert len(run_jobs(jobs, start)) == 1
+    assert started == [jobs[0].folder]
+    # Another question is asked of the same run, which is not trained again.
+    other = replace(good, asked=replace(good.asked, test_limit=10))
+    before = (good.config.run.out / "metrics.jsonl").read_bytes()
+    assert not other.is_done
+    assert run_jobs([other], carried_out) == []
+    assert (good.config.run.out / "metrics.jsonl").read_bytes() == before
+    # Where the images lie and how many threads there are make no other question.
+    assert replace(other, config=other.config.replace(threads=3)).is_done
+    assert not replace(other, config=other.config.replace(weight_decay=0.0)).is_done
+
+
+def test_time_that_is_up_stops_what_runs_and_starts_nothing_else(tmp_path: Path) -> None:
+    first, second = jobs_of(tmp_path, "a", "b")
+    running = Ended(None)
+    missing = run_jobs([first, second], lambda _: running, stop_at=time.monotonic() + 0.2)
+    assert [(each.job.cell, each.why) for each in missing] == [("b", None), ("a", None)]
+    assert running.exitcode == -15
+    assert run_jobs([first], lambda _: pytest.fail("started"), stop_at=0.0)[0].why is None
+
+
+def test_a_job_that_was_killed_says_so_and_one_elsewhere_waits(tmp_path: Path) -> None:
+    (job,) = jobs_of(tmp_path, "a")
+    (missing,) = run_jobs([job], lambda _: Ended(-9))
+    assert missing.why == "ended by SIGKILL, maybe for want of memory"
+    with locked(job.folder):
+        assert run_job(job.folder) == BUSY
+    assert run_jobs([job], lambda _: Ended(BUSY)) == [Missing(job, None)]
+    assert last_words(tmp_path / "nowhere").startswith("it said nothing")
+
+
+def test_answers_are_read_back_and_damaged_ones_are_none(tmp_path: Path) -> None:
+    facts = replace(FACTS, loss_curve=((1.0, 0.5),), error_curves={"policy": (1.0, 0.25)})
+    answers = Answers({"linear, full": np.array([1.0, 0.0])}, facts)
+    assert read_answers(tmp_path) is None
+    keep_answers(tmp_path, "what?", answers)
+    found = read_answers(tmp_path)
+    assert found is not None
+    assert found.facts == facts
+    assert found.values["linear, full"].tolist() == [1.0, 0.0]
+    assert answered(tmp_path, "what?")
+    assert not answered(tmp_path, "who?")
+    path = tmp_path / "answers.npz"
+    path.write_bytes(path.read_bytes()[:100])
+    assert read_answers(tmp_path) is None
+
+
+def test_iterations_fill_the_operations_that_are_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def flops(config: TrainConfig, *, joint: bool) -> float:
+        return 5.0 if joint else 2.0
+
+    monkeypatch.setattr("experiments.studies.compute.flops_per_step", flops)
+    config = tiny(out=tmp_path, warmup_iterations=10, iterations=4, batch_size=2, group=2)
+    costs = step_costs(config)
+    assert costs == StepCosts(warmup=2.0, joint=5.0)
+    assert [costs.until(config, at) for at in (3, 10, 14)] == [6.0, 20.0, 40.0]
+    twice = filled(config, 80.0)
+    assert (twice.optimization.warmup_iterations, twice.iterations) == (20, 8)
+    alone = filled(config.replace(iterations=0), 31.0)
+    assert (alone.optimization.warmup_iterations, alone.policy) == (16, None)
+    with pytest.raises(ValueError, match="pay for no iteration of a kind"):
+        filled(config, 4.0)
+    with pytest.raises(ValueError, match="cannot be counted"):
+        filled(config.replace(agent="maskable-ppo"), 80.0)
+
+
+# --- what is asked
+
+
+def planted(split: str, limit: int | None) -> dict[str, object]:
+    return {"mine": np.arange(float(limit or 1))}
+
+
+def good_question(run: Run, split: str, limit: int | None) -> dict[str, object]:
+    return planted(split, limit)
+
+
+def bad_question(run: Run, split: str, limit: int | None) -> dict[str, object]:
+    return {"mine": np.ones((2, 2))}
+
+
+def test_questions_of_ones_own_give_a_value_per_image(run: Run) -> None:
+    assert ask_own(run, f"{__name__}:good_question", "val", 3)["mine"].tolist() == [0.0, 1.0, 2.0]
+    with pytest.raises(ValueError, match=r"bad_question.*one value per image, got shape \(2, 2\)"):
+        ask_own(run, f"{__name__}:bad_question", "val", 3)
+
+
+def test_without_a_fixed_layer_the_accuracy_is_the_mean_over_layers(run: Run) -> None:
+    from experiments.training.build import build
+
+    torch.manual_seed(0)
+    model, _ = build(run.config.replace(depth=2), (1, 8, 8))
+    deep = replace(run, model=model.eval())
+    found = {}
+    for layer in (None, 1, 2):
+        asked = Asked(layer=layer, train_limit=60, test_limit=30, label_shares=(1.0, 0.01))
+        values: dict[str, Any] = {}
+        notes: list[str] = []
+        assert ask_probes(deep, asked, "val", values, notes) == 60
+        found[layer] = values
+        assert any("k-NN, full, 1% of the labels: there are less than 20" in n for n in notes)
+    for name in ("linear, full", "k-NN, full"):
+        assert found[None][name].tolist() == ((found[1][name] + found[2][name]) / 2).tolist()
+    with pytest.raises(ValueError, match="layer"):
+        ask_probes(deep, Asked(layer=3, train_limit=60, test_limit=30), "val", {}, [])
+
+
+# --- from answers to verdicts
+
+
+def answers(**values: list[float]) -> Answers:
+    return Answers(
+        {name.replace("_", ", "): np.array(each) for name, each in values.items()}, FACTS
+    )
+
+
+def test_rows_are_paired_over_seeds_and_images() -> None:
+    rows = rows_of(
+        {
+            "base": {0: answers(linear_full=[1, 0, 1, 0]), 1: answers(linear_full=[1, 1, 1, 0])},
+            "more": {
+                0: answers(linear_full=[1, 1, 1, 0], area_policy=[0.5] * 4),
+                1: answers(linear_full=[1, 1, 1, 1], area_policy=[0.7] * 4),
+                2: answers(linear_full=[0, 0, 0, 0], area_policy=[0.6] * 4),
+            },
+        },
+        "base",
+    )
+    by_name = {(row.cell, row.measure): row for row in rows}
+    base, more = by_name["base", "linear, full"], by_name["more", "linear, full"]
+    assert base.value.per_seed == (0.5, 0.75)
+    assert base.minus_baseline is None
+    # Seed 2 has no counterpart, and is in the mean alone.
+    assert more.value.per_seed == (0.75, 1.0, 0.0)
+    assert more.minus_baseline is not None
+    assert more.minus_baseline.per_seed == (0.25, 0.25)
+    area = by_name["more", "area, policy"]
+    assert area.minus_baseline is None
+    assert area.value.mean == pytest.approx(0.6)
+
+
+def test_less_is_better_of_errors() -> None:
+    low, high = answers(area_random=[0.1, 0.1, 0.2]), answers(area_random=[0.5, 0.6, 0.6])
+    runs = {"base": {0: high, 1: high}, "low": {0: low, 1: low}}
+    stage = staged(rows_of(runs, "base"))
+    (row,) = [row for row in stage.rows if row.cell == "low"]
+    assert row.better == pytest.approx(0.4333, abs=1e-3)
+    assert row.verdict == 1
+    assert [each.cell for each in stage.of("area, random")] == ["low", "base"]
+
+
+def test_means_alone_are_paired_where_images_differ() -> None:
+    runs = {
+        "base": {0: answers(a=[0, 1]), 1: answers(a=[0, 0])},
+        "other": {0: answers(a=[1, 1, 1]), 1: answers(a=[0, 1, 1])},
+    }
+    row = next(row for row in rows_of(runs, "base") if row.cell == "other")
+    assert row.minus_baseline is not None
+    assert row.minus_baseline.per_seed == pytest.approx((0.5, 2 / 3))
+    assert row.minus_baseline.ci95 is None
+    assert row.minus_baseline.ci95_seeds is not None
+
+
+def staged(rows: tuple[CellRow, ...], **changes: Any) -> Stage:
+    facts = {row.cell: (FACTS,) for row in rows}
+    return Stage(
+        **{"title": "t", "rows": rows, "facts": facts, "failed": {}, "waiting": (), **changes}
+    )
+
+
+def screened(**right: float) -> tuple[Grid, Screening, Stage]:
+    """A screening with one seed and 100 images, of which each cell knows so many."""
+    rule = Screening(seeds=(0,), within=0.01)
+    grid = Grid(cells=tuple(Cell(name, "smoke") for name in right), screening=rule)
+    runs = {
+        name: {0: answers(linear_full=[float(i < share * 100) for i in range(100)])}
+        for name, share in right.items()
+    }
+    return grid, rule, staged(rows_of(runs, "base"))
+
+
+def test_a_cell_goes_on_within_a_point_of_the_baseline() -> None:
+    grid, rule, stage = screened(base=0.5, better=0.6, level=0.49, worse=0.48)
+    choice = choose(grid, rule, stage)
+    assert choice.kept == ("base", "better", "level")
+    assert choice.undecided is None
+    assert re.match(
+        r"linear, full -0\.020 .* against base, more than 0\.01 worse", choice.dropped["worse"]
+    )
+
+
+def test_what_failed_in_screening_does_not_go_on_and_what_waits_decides_nothing() -> None:
+    grid, rule, stage = screened(base=0.5, lost=0.6)
+    rows = tuple(row for row in stage.rows if row.cell != "lost")
+    choice = choose(grid, rule, replace(stage, rows=rows, failed={"lost_0": "no memory"}))
+    assert choice.kept == ("base",)
+    assert choice.dropped == {"lost": "it failed in screening, lost_0: no memory"}
+    choice = choose(grid, rule, replace(stage, waiting=("lost_0",)))
+    assert (choice.kept, choice.undecided) == ((), "1 of the screening's runs are not done")
+    choice = choose(grid, rule, replace(stage, failed={"base_0": "no memory"}))
+    assert choice.undecided == "the baseline failed in screening, base_0: no memory"
+    with pytest.raises(ValueError, match="goes by 'knn', which was not measured; measured: linear"):
+        choose(grid, replace(rule, by="knn"), stage)
+
+
+def result_of(stage: Stage | None, **changes: Any) -> GridResult:
+    values = {
+        "name": "mine",
+        "question": "Which?",
+        "baseline": "base",
+        "ideas": {},
+        "rule": None,
+        "screened": None,
+        "final": stage,
+        "dropped": {},
+        "threads": 1,
+        "commit": "0123456789abc",
+    }
+    return GridResult(**{**values, **changes})
+
+
+def test_the_answer_says_as_plainly_what_is_not_better() -> None:
+    flip = [1.0, 0.0] * 20
+    base, level, good = [0.0] * 20 + flip[:20], [0.0] * 20 + flip[1:21], [1.0] * 40
+    runs = {
+        name: {seed: answers(linear_full=values) for seed in (0, 1)}
+        for name, values in {"base": base, "level": level, "good": good, "bad": [0.0] * 40}.items()
+    }
+    result = result_of(staged(rows_of(runs, "base")), dropped={"old": "too far behind"})
+    (line, dropped) = result.answer()
+    assert re.fullmatch(
+        r"linear, full: better than base: good \+0\.750 .*; WORSE than base: bad -0\.250 .*; "
+        r"NOT better than base: level .*\.",
+        line,
+    )
+    assert dropped == "Did not go on: old."
+    negatives = result.negatives()
+    assert negatives[0] == "old did not go on: too far behind."
+    excluded = [each for each in negatives if each.startswith("level is not better than base")]
+    assert len(excluded) == 1
+    assert float(excluded[0].rstrip(".").split()[-1]) > 0.1
+    assert not any(each.startswith("good") for each in negatives)
+
+
+def test_a_study_that_is_not_whole_says_so(tmp_path: Path) -> None:
+    assert result_of(None, undecided="2 are missing").answer() == (
+        "No answer yet: 2 are missing.",
+        "No run is done.",
+    )
+    result = result_of(staged((), waiting=("a_0",), failed={"b_0": "why"}))
+    assert result.answer()[0] == "Not whole yet: 1 run to go."
+    result.write(tmp_path / "r.json")
+    assert GridResult.read(tmp_path / "r.json") == result
+    assert result.failures == {"b_0": "why"}
+
+
+def test_a_stage_gathers_what_is_there(tmp_path: Path) -> None:
+    jobs = jobs_of(tmp_path, "base", "lost", "late")
+    for job in jobs[:1]:
+        job.config.run.out.mkdir()
+        keep_answers(job.config.run.out, job.question, answers(linear_full=[1.0, 0.0]))
+    missing = [Missing(jobs[1], "no memory"), Missing(jobs[2], None)]
+    stage = stage_of("title", jobs, missing, "base")
+    assert [row.cell for row in stage.rows] == ["base"]
+    assert stage.failed == {"lost_0": "no memory"}
+    assert stage.waiting == ("late_0",)
+
+
+def test_every_key_of_a_grid_is_in_the_glossary() -> None:
+    explained = set(re.findall(r"`([a-z_0-9]+)`", (ROOT / "docs" / "metrics.md").read_text()))
+    for each in (GridResult, Stage, CellRow, Facts):
+        assert {field.name for field in fields(each)} <= explained, each
+
+
+def test_a_cluster_without_submitit_is_refused_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import sys
+
+    monkeypatch.setitem(sys.modules, "submitit", None)
+    with pytest.raises(ValueError, match=r"a cluster needs submitit: pip install 'foveate\[clus"):
+        run_study("smoke", out=tmp_path, cluster="slurm")
+
+
+def test_jobs_run_by_way_of_submitit(tmp_path: Path) -> None:
+    pytest.importorskip("submitit", reason="needs the extra cluster")
+    from experiments.studies.cluster import start_on
+
+    (job,) = jobs_of(tmp_path, "a")
+    start = start_on("local", tmp_path / "cluster", job_minutes=5)
+    assert run_jobs([job], start, workers=None) == []
+    assert job.is_done
+    bad = replace(job, config=job.config.replace(data="nowhere.parquet", out=tmp_path / "bad_0"))
+    bad = replace(bad, folder=tmp_path / "jobs" / "bad")
+    (missing,) = run_jobs([bad], start, workers=None)
+    assert "nowhere.parquet" in (missing.why or "")
+    assert json.loads((bad.folder / "job.json").read_text())["cell"] == "a"
