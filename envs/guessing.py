@@ -24,11 +24,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from envs.actions import checked_actions
+from envs.checks import check_classes
 from envs.image_scan import ImageScanEnv
 from envs.observations import to_numpy
 from envs.rewards import Reward
 from envs.vector import ImageScanVectorEnv, Observations
-from envs.world import check_classes
 from foveate.choices import told
 from foveate.data import ImageSet
 

@@ -15,17 +15,17 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
+from envs.checks import check_world
 from envs.episode import Episode
 from envs.probing import fitted_probe
 from envs.recognition import RecognitionProbe, probe_of
-from envs.rewards import REWARDS, REWARDS_OF_CLASSES, Reward, name_of
+from envs.rewards import REWARDS_OF_CLASSES, Reward
 from envs.toy import cue_set
 from foveate.checkpoint import PRETRAINED, check_device, load_model, read_newest
 from foveate.choices import told
 from foveate.data import ImageSet, load_data
 from foveate.data.decoding import ImageSize
 from foveate.data.wander import wandered
-from foveate.finite import check_finite
 from foveate.model import AnyOrderTransformer
 from foveate.orders.segments import Fixations
 
@@ -250,58 +250,3 @@ def shipped_probe(
     loaded = load_model(model, device)
     train = load(data, "train", image_size, None)
     return fitted_probe(loaded, train, Fixations.squares(loaded.grid, fixation_size), budget)
-
-
-def check_world(
-    model: AnyOrderTransformer,
-    images: ImageSet,
-    reward: str | Reward,
-    probe: RecognitionProbe | None,
-) -> None:
-    """Raise ValueError unless the model reads the images, and the reward can be had of them."""
-    if probe is not None:
-        check_classes(images, name_of(reward), most=probe.num_classes)
-    wanted = (model.config.in_chans, *model.config.image_size)
-    if images.image_shape != wanted:
-        raise ValueError(
-            f"the model reads images of shape {wanted}, the data holds {images.image_shape}; "
-            "choose another data, image_size or model"
-        )
-    device = next(model.parameters()).device
-    few = torch.zeros(2, dtype=torch.long)
-    check_reward(reward, model, images.batch(few, device), images.labels[few], probe)
-
-
-def check_classes(images: ImageSet, reward: str, *, most: int | None = None) -> None:
-    """Raise ValueError unless the images tell classes apart.
-
-    Args:
-        images: what is to be recognized.
-        reward: for whose sake.
-        most: classes that its probe knows; None = any.
-    """
-    labels = images.labels[images.labels >= 0]
-    if len(labels.unique()) < 2:
-        what = "has no labels" if not len(labels) else f"has labels of class {int(labels[0])} alone"
-        raise ValueError(
-            f"reward {reward!r} needs labels of two classes or more, and {images.name} {what}; "
-            f"give other data, or choose {', '.join(REWARDS)}"
-        )
-    if most is not None and int(labels.max()) >= most:
-        raise ValueError(
-            f"the probe of reward {reward!r} knows classes 0..{most - 1}, and {images.name} has "
-            f"class {int(labels.max())}; give the data of its training"
-        )
-
-
-def check_reward(
-    reward: str | Reward,
-    model: AnyOrderTransformer,
-    images: Float[Tensor, "B C H W"],
-    labels: Int[Tensor, "B"] | None = None,
-    probe: RecognitionProbe | None = None,
-) -> None:
-    """Raise ValueError unless a finite reward can be had of a fixation on these images."""
-    episode = Episode(model, images, budget=1, reward=reward, labels=labels, probe=probe)
-    paid = episode.step(torch.zeros(len(images), dtype=torch.long, device=images.device))
-    check_finite(f"the reward {name_of(reward)!r}", paid, torch.arange(len(images)), cause="reward")

@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from envs.checks import check_classes
 from envs.recognition import RecognitionProbe
 from envs.rewards import REWARDS_OF_CLASSES
-from envs.world import check_classes
 from experiments.training.batches import Scans, TrainingImages, repeated
 from experiments.training.config import TrainConfig
 from experiments.training.distributed import Processes

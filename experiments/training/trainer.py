@@ -13,8 +13,8 @@ from typing import Any
 import torch
 
 from agents.policies import PointerPolicy
+from envs.checks import check_reward
 from envs.rewards import reward_named
-from envs.world import check_reward
 from experiments.training.batches import Scans, TrainingImages, moved
 from experiments.training.build import build, build_teacher
 from experiments.training.config import TrainConfig

@@ -171,7 +171,7 @@ def test_images_that_tell_no_classes_are_refused(
     images: Tensor,
     probe: RecognitionProbe,
 ) -> None:
-    from envs.world import check_world
+    from envs.checks import check_world
 
     data = ImageSet((255 * images).to(torch.uint8), torch.tensor(labels), (), "five")
     with pytest.raises(ValueError, match=message):

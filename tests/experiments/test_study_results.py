@@ -19,6 +19,7 @@ from experiments.benchmarks.rollout import bench_rollout
 from experiments.benchmarks.streaming import bench_data
 from experiments.benchmarks.timing import BenchResult
 from experiments.benchmarks.training import bench_train
+from experiments.evaluation.clients import ClientRow, ClientsResult
 from experiments.evaluation.decode import Decoded, DecodeResult, Searched
 from experiments.evaluation.ids import score_ids
 from experiments.evaluation.ids_result import AGENTS, IdRow, IdScore, IdsResult
@@ -472,7 +473,6 @@ def test_a_table_is_shown_in_html_as_it_reads() -> None:
 @pytest.mark.parametrize(
     ("function", "config", "names"),
     [
-        (study, StudyConfig, None),
         (score_ids, IdsConfig, ["ids", "limit", "steps", "seed", "threads"]),
         (
             run_study,

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
+from envs.checks import check_reward
 from envs.episode import Episode
-from envs.world import check_reward
 from experiments.cli import run
 from experiments.evaluation.scanpaths import make_agent
 from experiments.training.presets import own_preset
