@@ -22,7 +22,7 @@ from foveate.data.columns import (
 )
 from foveate.data.decoding import Encoded
 from foveate.data.labels import Label, find_classes_of_files, read_json, read_label
-from foveate.data.rows import Rows
+from foveate.data.rows import Rows, sentences_in
 from foveate.data.splits import split_in_name, split_name
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ def table_rows(
     files: list[Path],
     image_column: str | None = None,
     split_column: str | None = SPLIT_COLUMN,
+    caption_column: str | None = None,
 ) -> Rows:
     """Read the images, labels, captions and splits of all files.
 
@@ -54,9 +55,11 @@ def table_rows(
     of_file: dict[Path, tuple[set[Label], tuple[str, ...]]] = {}
     has_captions = False
     unread: list[str] = []
+    found: dict[str, None] = {}
     for file in files:
-        table, columns = _read_table(file, image_column, split_column)
+        table, columns = _read_table(file, image_column, split_column, caption_column)
         unread += columns.unread
+        found |= dict.fromkeys([*columns.names, *columns.unread])
         occur: set[Label] = set()
         of_file[file] = occur, own_class_names(file, table.schema, columns.label)
         has_captions = has_captions or columns.captions is not None
@@ -74,7 +77,7 @@ def table_rows(
             label = read_label(number, place)
             occur.add(label)
             stored.setdefault(own, []).append((file, label))
-            captions.setdefault(own, []).append(_sentences(sentences))
+            captions.setdefault(own, []).append(sentences_in(sentences))
     say_unread(files[0] if len(files) == 1 else folder, unread)
     classes = find_classes_of_files(of_file)
     arrays = {
@@ -89,6 +92,7 @@ def table_rows(
         names=names,
         where=where,
         captions=captions if has_captions else None,
+        columns=tuple(found),
     )
 
 
@@ -115,16 +119,16 @@ def _listed(state: object) -> set[object] | None:
 
 
 def _read_table(
-    file: Path, image_column: str | None, split_column: str | None
+    file: Path, image_column: str | None, split_column: str | None, caption_column: str | None
 ) -> tuple[pyarrow.Table, Columns]:
     import pyarrow.parquet
 
     if file.suffix == ".arrow":
         table = _read_arrow(file)
-        return table, find_columns(file, table.schema, image_column, split_column)
+        return table, find_columns(file, table.schema, image_column, split_column, caption_column)
     try:
         schema = pyarrow.parquet.read_schema(file)
-        columns = find_columns(file, schema, image_column, split_column)
+        columns = find_columns(file, schema, image_column, split_column, caption_column)
         table = pyarrow.parquet.read_table(
             file, columns=columns.names, partitioning=None, page_checksum_verification=True
         )
@@ -150,9 +154,3 @@ def _read_arrow(file: Path) -> pyarrow.Table:
             f"datasets.load_from_disk({str(file.parent)!r}).to_parquet('train.parquet')"
         ) from error
     return table
-
-
-def _sentences(stored: str | list[str | None] | None) -> tuple[str, ...]:
-    """Return one sentence or several as a tuple; nothing is no sentence."""
-    several = [stored] if stored is None or isinstance(stored, str) else stored
-    return tuple(sentence for sentence in several if sentence is not None)
