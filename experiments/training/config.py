@@ -93,6 +93,10 @@ class TrainConfig:
                 raise ValueError(
                     f"{name} moves what words say the place of; leave it out with tracks"
                 )
+        if self.data.stream and parts.captions:
+            raise ValueError(
+                f"recipe {recipe} learns its subwords from all captions; leave out --stream"
+            )
         if self.data.stream and parts.tracks:
             raise ValueError(
                 f"recipe {recipe} writes words, for which it needs all labels; leave out --stream"

@@ -49,7 +49,9 @@ class Subwords:
             ValueError: ``size`` has no room for all bytes, or the package is missing.
         """
         if size < LEAST_SUBWORDS:
-            raise ValueError(f"there must be at least {LEAST_SUBWORDS} subwords, got {size}")
+            raise ValueError(
+                f"num_subwords must be at least {LEAST_SUBWORDS}, the bytes and the end, got {size}"
+            )
         package = tokenizers()
         tokenizer = _on_bytes(package, package.models.BPE())
         trainer = package.trainers.BpeTrainer(
