@@ -7,15 +7,15 @@ reward compares the error of what is unseen before and after it, as the model's 
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from envs.candidates import Candidates, Observation, expected_log_error
-from envs.opening import check_opening
+from envs.opening import check_opening, recorded
 from envs.payment import Payment
 from envs.recognition import RecognitionProbe, labels_of
 from envs.rewards import REVISIT_PENALTY, Fixation, Knowledge, Reward
+from envs.words import Asked
 from foveate.errors import unseen_error
 from foveate.model import AnyOrderTransformer
 from foveate.model.decoder import Prediction
@@ -46,6 +46,7 @@ class Episode:
         labels: class of each image, for rewards that ask for it; -1 or None = unknown.
         probe: the classifier of the reward ``recognition``; frozen here.
         revisit_penalty: taken from the reward of a fixation that shows nothing new.
+        words: a caption of each image as the model writes it, for rewards that ask; -1 = padding.
 
     Raises:
         ValueError: unknown reward, or one without its probe; a budget outside 1..A, less than one
@@ -67,8 +68,10 @@ class Episode:
         labels: Int[Tensor, "B"] | None = None,
         probe: RecognitionProbe | None = None,
         revisit_penalty: float = REVISIT_PENALTY,
+        words: Int[Tensor, "B L"] | None = None,
     ) -> None:
-        self.probe, self.payment = probe, Payment.of(reward, probe, revisit_penalty, saccade_cost)
+        prices = revisit_penalty, saccade_cost
+        self.probe, self.payment = probe, Payment.of(reward, probe, *prices, words is not None)
         if num_candidates is not None and num_candidates < 1:
             raise ValueError(f"there must be at least 1 candidate, got {num_candidates}")
         fixations = Fixations.single(model.num_patches) if fixations is None else fixations
@@ -84,6 +87,7 @@ class Episode:
         self.images = images.repeat_interleave(group, dim=0)
         self.targets = model.targets(images).repeat_interleave(group, dim=0)
         self.labels = labels_of(images, labels).repeat_interleave(group)
+        self.words = None if words is None else words.repeat_interleave(group, dim=0)
         num_rows, device = len(self.targets), images.device
         self.num_steps, self.num_opened = torch.zeros(num_rows, dtype=torch.long, device=device), 0
         self.opened = torch.full((num_rows, budget, fixations.size), -1, device=device)
@@ -92,6 +96,7 @@ class Episode:
         self.initial_error = self._look_at_all(prediction)
         self.initial_log_error = expected_log_error(prediction).logsumexp(1)
         self.error = torch.ones_like(self.initial_error)
+        self.asked = Asked.of(model, self.images, self.words, self.order, self.num_steps)
 
     opened: Int[Tensor, "B T S"]
     """Patches opened at each step, of a segment the new ones alone; -1 = not yet, or padding."""
@@ -193,11 +198,14 @@ class Episode:
         saccade = distances(centers_of(self.newest, grid), centers_of(patches, grid))
         place = patches.clamp_min(0)
         new = (patches >= 0) & self.unseen.gather(1, place)
-        self._record(patches, new)
+        self.newest, self.opened = patches, recorded(self.opened, patches, new, self.num_steps)
+        self.num_steps = self.num_steps + 1
         self.unseen = self.unseen & ~patches_in(patches, self.unseen.shape[1])
         self._reveal(place, new, all_new)
         self._predict()
         self.error = self.remaining_error() / self.initial_error
+        model = self.scan.model
+        self.asked = Asked.of(model, self.images, self.words, self.order, self.num_steps)
         fixation = Fixation(
             known_before=known_before,
             known_after=self._knowledge(),
@@ -206,7 +214,7 @@ class Episode:
             initial_error=self.initial_error,
             images=self.images,
             targets=self.targets,
-            model=self.scan.model,
+            model=model,
             labels=self.labels,
             probe=self.probe,
         )
@@ -242,18 +250,6 @@ class Episode:
 
     # --- parts of a step
 
-    def _record(self, patches: Int[Tensor, "B K"], new: Bool[Tensor, "B K"]) -> None:
-        """Note what was opened at this step."""
-        self.newest = patches
-        if patches.shape[1] > 1:
-            patches = patches.masked_fill(~new, -1)
-        missing = patches.shape[1] - self.opened.shape[2]
-        self.opened = F.pad(self.opened, (0, max(0, missing)), value=-1)
-        patches = F.pad(patches, (0, max(0, -missing)), value=-1)
-        rows = torch.arange(len(patches), device=patches.device)
-        self.opened = self.opened.index_put((rows, self.num_steps), patches)
-        self.num_steps = self.num_steps + 1
-
     def _reveal(self, place: Int[Tensor, "B K"], new: Bool[Tensor, "B K"], all_new: bool) -> None:
         """Let the model see the new patches."""
         self.num_opened += place.shape[1]
@@ -262,7 +258,8 @@ class Episode:
 
     def _knowledge(self) -> Knowledge:
         said = self.prediction, self.choices.predicted, self.patch_errors
-        return Knowledge(self.error, *said, self.scan.content, self.scan.mean_content)
+        seen = self.scan.content, self.scan.mean_content
+        return Knowledge(self.error, *said, *seen, self.asked)
 
     def _judge(self, prediction: Prediction) -> None:
         """Keep a prediction of the predicted patches, and its errors."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Int
 from torch import Tensor
 
@@ -50,3 +51,19 @@ def check_opening(
         is_decoded = (among.unsqueeze(2) == patches.unsqueeze(1)).any(1)
         if not bool((is_decoded | (patches < 0)).all()):
             raise ValueError("with num_candidates the next patch must be one of the candidates")
+
+
+def recorded(
+    opened: Int[Tensor, "B T S"],
+    patches: Int[Tensor, "B K"],
+    new: Bool[Tensor, "B K"],
+    num_steps: Int[Tensor, "B"],
+) -> Int[Tensor, "B T Z"]:
+    """Return what was opened, with the patches of one more step: of a segment the new ones."""
+    if patches.shape[1] > 1:
+        patches = patches.masked_fill(~new, -1)
+    missing = patches.shape[1] - opened.shape[2]
+    opened = F.pad(opened, (0, max(0, missing)), value=-1)
+    patches = F.pad(patches, (0, max(0, -missing)), value=-1)
+    rows = torch.arange(len(patches), device=patches.device)
+    return opened.index_put((rows, num_steps), patches)

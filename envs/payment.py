@@ -40,9 +40,11 @@ class Payment:
         probe: RecognitionProbe | None,
         revisit_penalty: float,
         saccade_cost: float,
+        has_words: bool = False,
     ) -> Payment:
-        """Pay a reward by name, or one's own, that has the probe which it may need."""
-        return cls(name_of(reward), reward_with(reward, probe), revisit_penalty, saccade_cost)
+        """Pay a reward by name, or one's own, that has the probe or words which it may need."""
+        paid = reward_with(reward, probe, has_words)
+        return cls(name_of(reward), paid, revisit_penalty, saccade_cost)
 
     def __call__(self, fixation: Fixation, saccade: Float[Tensor, "B"]) -> Num[Tensor, "B"]:
         """Return what each row is paid.

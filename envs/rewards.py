@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float, Int, Num
 from torch import Tensor
 
 from envs.recognition import RecognitionProbe
+from envs.words import Asked
 from foveate.choices import blaming, lookup, told
 from foveate.model import AnyOrderTransformer
 from foveate.model.decoder import Prediction
@@ -43,6 +44,8 @@ class Knowledge:
     """Encoder state of the patch seen last: the causal summary of all that has been seen."""
     mean_content: Float[Tensor, "B D"]
     """Mean encoder state of periphery and patches seen; without either the start token's."""
+    asked: Asked | None = None
+    """How surprising a caption of each image is; None = there are no captions."""
 
 
 @dataclass(frozen=True)
@@ -123,6 +126,14 @@ class Fixation:
         )
         return before - after
 
+    @property
+    def told(self) -> Float[Tensor, "B"]:
+        """Fall of the mean cross-entropy of a caption, nats; 0 where there is none."""
+        before, after = self.known_before.asked, self.known_after.asked
+        assert before is not None, "an episode refuses rewards without their words"
+        assert after is not None, "an episode refuses rewards without their words"
+        return before.nats - after.nats
+
 
 Reward = Callable[[Fixation], Tensor]
 """One number per row, (B,)."""
@@ -157,6 +168,11 @@ def recognition(fixation: Any) -> Tensor:
     return fixation.recognized
 
 
+def caption(fixation: Any) -> Tensor:
+    """Fall of the mean cross-entropy of a caption, nats."""
+    return fixation.told
+
+
 def auc_pixels(fixation: Any) -> Tensor:
     """Minus the part of the error after the fixation that is of pixels."""
     return -fixation.after_of("pixels")
@@ -181,6 +197,13 @@ REWARDS_OF_CLASSES: dict[str, Reward] = {"recognition": recognition}
 telescopes without discount: only the last look at the features counts then.
 """
 
+REWARDS_OF_WORDS: dict[str, Reward] = {"caption": caption}
+"""Rewards that need captions, and a model that writes them.
+
+``caption`` is how far a fixation makes a caption of the image less surprising. It telescopes, as
+``gain``.
+"""
+
 PART_REWARDS: dict[str, Reward] = {"auc_pixels": auc_pixels, "auc_features": auc_features}
 """Rewards that look at one part of what a model of pixels and features predicts, as ``auc``."""
 
@@ -200,7 +223,9 @@ def reward_named(name: str | Reward) -> Reward:
         ValueError: unknown, or nothing that can be called.
     """
     if isinstance(name, str):
-        return lookup("reward", name, REWARDS | PART_REWARDS | REWARDS_OF_CLASSES)
+        return lookup(
+            "reward", name, REWARDS | PART_REWARDS | REWARDS_OF_CLASSES | REWARDS_OF_WORDS
+        )
     if not callable(name):
         raise ValueError(
             f"reward must be a name, MODULE:NAME, or a function of a Fixation, got {told(name)}"
@@ -226,8 +251,10 @@ def reward_with_options(reward: str | Reward, options: Mapping[str, object] | No
     return partial(reward_named(reward), **options)
 
 
-def reward_with(name: str | Reward, probe: RecognitionProbe | None) -> Reward:
-    """Do as :func:`reward_named` does, and raise ValueError if the reward lacks its probe."""
+def reward_with(
+    name: str | Reward, probe: RecognitionProbe | None, has_words: bool = False
+) -> Reward:
+    """Do as :func:`reward_named` does; ValueError if the reward lacks its probe or words."""
     reward = reward_named(name)
     if not isinstance(name, str):
         return reward
@@ -235,6 +262,11 @@ def reward_with(name: str | Reward, probe: RecognitionProbe | None) -> Reward:
         raise ValueError(
             f"reward {name!r} needs a probe that knows the classes; give as model the folder of a "
             f"run that was trained with --reward {name}, or choose {', '.join(REWARDS)}"
+        )
+    if name in REWARDS_OF_WORDS and not has_words:
+        raise ValueError(
+            f"reward {name!r} needs captions as a model writes them; it is for training, by "
+            f"python -m experiments.train caption --reward {name}; or choose {', '.join(REWARDS)}"
         )
     return reward
 

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from envs.rewards import REWARDS_OF_WORDS
 from experiments.training.build import captions_of, load_stored, texts_of
 from experiments.training.config import TrainConfig
 from experiments.training.distributed import Processes
@@ -104,6 +105,15 @@ class TrainingImages:
         """Return the class of each drawn image; -1 where the set does not say, and of a stream."""
         known = self.held.labels[index.clamp_min(0)].masked_fill(index < 0, -1)
         return known.to(self.config.run.device)
+
+    def rewarded_words(
+        self, index: Int[Tensor, "B"], generator: torch.Generator
+    ) -> Int[Tensor, "B L"] | None:
+        """Draw a caption of each image, if the policy is rewarded for it."""
+        policy = self.config.policy
+        if self.texts is None or policy is None or policy.reward not in REWARDS_OF_WORDS:
+            return None
+        return self.texts.draw(index, generator).to(self.config.run.device)
 
     def stream_state(self) -> StreamState | None:
         """Return where the stream of this process is; None if all images are in memory."""

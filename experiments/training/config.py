@@ -103,6 +103,8 @@ class TrainConfig:
             )
         if self.data.stream and self.policy is not None and self.policy.reward == "recognition":
             raise ValueError("reward recognition needs all labels; leave out --stream")
+        if self.policy is not None and self.policy.reward == "caption" and not parts.captions:
+            raise ValueError("reward caption needs a recipe with captions, such as caption")
         if self.optimization.prefix_share > 0 and parts.ranks != "any":
             raise ValueError(f"recipe {recipe} takes no tied prefixes; add --prefix-share 0")
         for name in ("budget", "fixation_size"):

@@ -152,7 +152,8 @@ class PolicyTraining:
     """Reward per fixation: auc, gain, surprise, ease (envs/rewards.py), or your own,
     ``MODULE:NAME``; with target="pixels_features" also auc_pixels and auc_features. recognition
     needs labels: the fall of the cross-entropy of a linear probe, which learns beside the policy,
-    on what has been seen so far."""
+    on what has been seen so far. caption needs a recipe with captions: the fall of the
+    cross-entropy of a caption."""
     saccade_cost: float = 0.0
     """Taken from the reward per patch of distance between the middles of successive fixations; the
     first one is free."""
@@ -208,9 +209,9 @@ class PolicyTraining:
             raise ValueError(
                 "num_candidates needs --agent group-relative; maskable-ppo chooses among all"
             )
-        if self.agent == "maskable-ppo" and self.reward == "recognition":
+        if self.agent == "maskable-ppo" and self.reward in ("recognition", "caption"):
             raise ValueError(
-                "reward recognition needs --agent group-relative, beside which its probe learns"
+                f"reward {self.reward} needs --agent group-relative, which knows classes and words"
             )
         if self.policy_every > 1 and self.schedule not in ("joint", "frozen"):
             raise ValueError(

@@ -118,6 +118,26 @@ PRESETS |= {
 }
 
 
+PRESETS["flickr8k"] = (
+    "Captions of photographs (Flickr8k of 96 pixels; --data others), periphery, 16 of 144 patches; "
+    "90 minutes on two cores.",
+    TrainConfig().replace(
+        **{
+            **PHOTOGRAPHS,
+            "recipe": "caption",
+            "data": "flickr8k96.parquet",
+            "out": Path("runs/flickr8k"),
+            "patch_size": 8,
+            "embed_dim": 192,
+            "budget": 16,
+            "augment": True,
+            "warmup_iterations": 2000,
+            "iterations": 2000,
+        }
+    ),
+)
+
+
 PRESETS["foveate"] = (
     "As demo: the recipe of this project.",
     DEMO.replace(out=Path("runs/foveate")),

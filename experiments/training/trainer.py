@@ -72,7 +72,8 @@ class Trainer:
                 self.images.held.batch(first, config.run.device),
                 self.images.labels(first),
             )
-            check_reward(config.policy.reward, self.model, few, labels, self.probe)
+            words = self.images.rewarded_words(first, torch.Generator().manual_seed(0))
+            check_reward(config.policy.reward, self.model, few, labels, self.probe, words)
         if config.run.shard:
             processes.shard(self.model)
         self.model_learner = ModelLearner(config, self.model, self.images, processes, teacher)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Int
@@ -70,6 +70,16 @@ class ImageTexts:
     def owner(self) -> Int[Tensor, " S"]:
         """The image of each caption."""
         return torch.arange(len(self)).repeat_interleave(self.count)
+
+    def among(self, number: int) -> ImageTexts:
+        """Return the captions of the first images."""
+        captions = slice(int(self.first[number]))
+        return replace(
+            self,
+            tokens=self.tokens[captions],
+            first=self.first[: number + 1],
+            num_words=self.num_words[captions],
+        )
 
     def draw(self, index: Int[Tensor, "B"], generator: torch.Generator) -> Int[Tensor, "B L"]:
         """Draw one caption of each image; of an image that has none all is padding."""
