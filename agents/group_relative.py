@@ -115,8 +115,7 @@ def policy_step(
     """Scan each image ``group`` times, for the policy-gradient loss.
 
     With ``num_candidates`` the policy chooses among so many random unseen fixations, and its
-    log-probabilities are those of that choice. Rewards are lower by ``saccade_cost`` per patch of
-    distance. Labels, probe and words are of rewards that need them.
+    log-probabilities are those of that choice. The other options are those of an Episode.
     """
     if group < 2:
         raise ValueError(f"a baseline takes at least 2 scans per image, got group {group}")

@@ -127,8 +127,7 @@ def assert_no_leak(
 
     Those of lower rank; for a decoder of visible patches, those of its own rank as well. Nor on
     another image of the batch, of which there should be two or more. Of a model of ours that writes
-    words, also that a word depends on the visible patches and earlier words alone, after every
-    number of steps (:func:`foveate.word_leaks.assert_no_word_leak`).
+    words, also what :func:`foveate.word_leaks.assert_no_word_leak` asserts.
 
     Args:
         model: what predicts: a model of ours, or any function from images and a rank to
@@ -175,11 +174,7 @@ def assert_no_leak(
             verb = "misses: does not depend" if allowed[number, i, j] else "leaks: depends"
             first, second = (f"patch {k} (rank {int(rank[number, k])})" for k in (i, j))
             raise AssertionError(f"image {number}: the {what} of {first} {verb} on {second}")
-    if isinstance(model, AnyOrderTransformer) and model.config.vocabulary:
-        generator = torch.Generator().manual_seed(0)
-        drawn = torch.rand(len(rank), len(model.config.vocabulary), generator=generator).argsort(1)
-        words = drawn[:, : min(CHECKED_WORDS, model.config.max_words)].to(rank.device)
-        assert_no_word_leak(model, images, rank, words, grid=model.grid, complete=complete)
+    _check_words(model, images, rank, complete)
 
 
 def _drawn(model: AnyOrderTransformer, row: Recipe) -> tuple[Tensor, Tensor]:
@@ -189,3 +184,15 @@ def _drawn(model: AnyOrderTransformer, row: Recipe) -> tuple[Tensor, Tensor]:
     images = torch.rand(shape, generator=generator).to(next(model.parameters()))
     order = model_ordering(row.order, model, **row.order_options)
     return images, order(images, generator=generator)
+
+
+def _check_words(
+    model: AnyOrderTransformer | Predict, images: Tensor, rank: Tensor, complete: bool
+) -> None:
+    """Check a few random words of each image, all different, of a model of ours that writes."""
+    if not (isinstance(model, AnyOrderTransformer) and model.config.vocabulary):
+        return
+    generator, config = torch.Generator().manual_seed(0), model.config
+    drawn = torch.rand(len(rank), len(config.vocabulary), generator=generator).argsort(1)
+    words = drawn[:, : min(CHECKED_WORDS, config.max_words)].to(rank.device)
+    assert_no_word_leak(model, images, rank, words, grid=model.grid, complete=complete)

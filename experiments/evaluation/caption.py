@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -61,13 +62,11 @@ def caption(
 
     Args:
         run: its model writes captions.
-        fixations: numbers of fixations after which it is asked; those above the budget are left
-            out.
+        fixations: numbers of them after which it is asked; those above the budget are left out.
         orders: whose fixations beside the policy's.
         limit: test images.
-        retrieval_limit: the first test images, of which captions and images are retrieved; 0 = no
-            retrieval.
-        examples: the first images, of which captions are written.
+        retrieval_limit: the first test images, which are retrieved; 0 = no retrieval.
+        examples: the first test images, of which captions are written.
         seed: of the images that others' captions and paths come from.
 
     Raises:
@@ -76,36 +75,24 @@ def caption(
     check_caption_options(fixations, limit, retrieval_limit, examples)
     after = tuple(k for k in dict.fromkeys(fixations) if k <= run.budget)
     if not after:
-        raise ValueError(
-            f"fixations must lie in 0..{run.budget}, the run's budget; got {fixations}"
-        )
+        raise ValueError(f"fixations must lie in 0..{run.budget}, the budget; got {fixations}")
     makers = PathMakers.of(run, orders)
     test, texts, without = captioned(run, limit)
     paths = _paths(run, makers, test, seed)
-    rank = {name: order_to_rank(path, run.model.num_patches).cpu() for name, path in paths.items()}
-    policy = rank["policy"]
-
-    def ask(order: Tensor, steps: int, images: Tensor = test.images) -> np.ndarray:
-        return bits_per_word(nats_of_own(run.model, images, texts, order, steps), texts)
-
-    number = run.model.num_patches
-    whole, alone = ask(policy, number), ask(policy, NOTHING)
-    others = of_another_image(torch.arange(len(test)).unsqueeze(1), seed).squeeze(1)
-    shuffled = ask(policy[others], number, test.images[others])
-    told, told_ci95 = mean_interval((alone - whole) * math.log(2))
-    both = retrieve(run, test, texts, policy, retrieval_limit)
     shown = write(run, test, paths["policy"], after, examples)
+    options = {
+        "fixations": list(after),
+        "orders": list(orders),
+        "limit": limit,
+        "retrieval_limit": retrieval_limit,
+        "examples": examples,
+        "seed": seed,
+        **run.data_options,
+    }
     retrieved = min(retrieval_limit, len(test))
     result = CaptionResult(
-        orders=by_fixations(ask, rank, after),
-        whole=bits(whole),
-        alone=bits(alone, whole),
-        shuffled=bits(shuffled, whole),
-        image_nats_per_word=told,
-        image_nats_per_word_ci95=told_ci95,
-        **both,
-        retrieval_images=retrieved,
-        retrieval_captions=int(texts.first[retrieved]),
+        **known(run, test, texts, paths, after, seed),
+        **retrieve(run, test, texts, paths["policy"], retrieved),
         written=tuple(each.written for each in shown),
         captions=len(texts.tokens),
         without_captions=without,
@@ -115,18 +102,10 @@ def caption(
         data=run.dataset(test),
         seed=run.seed,
         budget=run.budget,
-        num_patches=number,
+        num_patches=run.model.num_patches,
         commit=git_commit(),
         iteration=run.iteration,
-        options={
-            "fixations": after,
-            "orders": orders,
-            "limit": limit,
-            "retrieval_limit": retrieval_limit,
-            "examples": examples,
-            "seed": seed,
-            **run.data_options,
-        },
+        options=options,
     )
     return result, shown
 
@@ -185,6 +164,37 @@ def bits(values: Float[np.ndarray, " M"], reference: Float[np.ndarray, " M"] | N
     )
 
 
+def known(
+    run: Run,
+    test: ImageSet,
+    texts: ImageTexts,
+    paths: dict[str, Int[Tensor, "M T *S"]],
+    after: tuple[int, ...],
+    seed: int,
+) -> dict[str, Any]:
+    """Return what of a CaptionResult says how surprising captions are."""
+    number = run.model.num_patches
+    rank = {name: order_to_rank(path, number).cpu() for name, path in paths.items()}
+
+    def ask(
+        order: Int[Tensor, "M N"], steps: int, images: Tensor = test.images
+    ) -> Float[np.ndarray, " M"]:
+        return bits_per_word(nats_of_own(run.model, images, texts, order, steps), texts)
+
+    policy = rank["policy"]
+    whole, alone = ask(policy, number), ask(policy, NOTHING)
+    others = of_another_image(torch.arange(len(test)).unsqueeze(1), seed).squeeze(1)
+    told, told_ci95 = mean_interval((alone - whole) * math.log(2))
+    return {
+        "orders": by_fixations(ask, rank, after),
+        "whole": bits(whole),
+        "alone": bits(alone, whole),
+        "shuffled": bits(ask(policy[others], number, test.images[others]), whole),
+        "image_nats_per_word": told,
+        "image_nats_per_word_ci95": told_ci95,
+    }
+
+
 def by_fixations(
     ask: Callable[[Tensor, int], Float[np.ndarray, " M"]],
     rank: dict[str, Int[Tensor, "M N"]],
@@ -206,14 +216,18 @@ def by_fixations(
 
 
 def retrieve(
-    run: Run, test: ImageSet, texts: ImageTexts, rank: Int[Tensor, "M N"], limit: int
-) -> dict[str, Retrieval | None]:
-    """Retrieve captions for images, and images for captions, among the first ``limit`` images."""
-    if limit == 0:
-        return {"image_to_text": None, "text_to_image": None}
-    number = min(limit, len(test))
+    run: Run, test: ImageSet, texts: ImageTexts, path: Int[Tensor, "M T *S"], number: int
+) -> dict[str, Any]:
+    """Return what of a CaptionResult says how well captions and images are found by one another.
+
+    Among the first ``number`` images, which are all visible, and their captions.
+    """
     few = texts.among(number)
-    images, order, steps = test.images[:number], rank[:number], run.model.num_patches
+    sizes = {"retrieval_images": number, "retrieval_captions": len(few.tokens)}
+    if number == 0:
+        return {"image_to_text": None, "text_to_image": None, **sizes}
+    images, steps = test.images[:number], run.model.num_patches
+    order = order_to_rank(path[:number], steps).cpu()
     alone = nats_of_own(run.model, images, few, order, NOTHING)
     score = alone - nats_of_all(run.model, images, few, order, steps)
     of_image, of_caption = ranks_of_right(score, few.owner)
@@ -224,6 +238,7 @@ def retrieve(
     chance = [1 - float(each.mean()) for each in missed]
     captions = torch.zeros(number, dtype=torch.double)
     return {
+        **sizes,
         "image_to_text": retrieval(
             {k: (of_image < k).double() for k in RECALLS},
             dict(zip(RECALLS, chance, strict=True)),

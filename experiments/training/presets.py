@@ -131,8 +131,8 @@ PRESETS["flickr8k"] = (
             "embed_dim": 192,
             "budget": 16,
             "augment": True,
-            "warmup_iterations": 2000,
-            "iterations": 2000,
+            "warmup_iterations": 1500,
+            "iterations": 1500,
         }
     ),
 )
@@ -161,6 +161,7 @@ RECIPE_SIZES: dict[str, dict[str, float]] = {
     "igpt_bert": PIXEL_TOKENS,
     "autonat": PIXEL_TOKENS,
     "git": SCANNED,
+    "caption": SCANNED,
 }
 
 

@@ -38,9 +38,7 @@ class Columns:
     @property
     def names(self) -> list[str]:
         """All columns that are read."""
-        return [
-            name for name in (self.image, self.label, self.split, self.captions) if name is not None
-        ]
+        return [name for name in (self.image, self.label, self.split, self.captions) if name]
 
 
 def find_columns(

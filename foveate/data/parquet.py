@@ -53,16 +53,12 @@ def table_rows(
     where: dict[str, list[str]] = {}
     captions: dict[str, list[tuple[str, ...]]] = {}
     of_file: dict[Path, tuple[set[Label], tuple[str, ...]]] = {}
-    has_captions = False
-    unread: list[str] = []
-    found: dict[str, None] = {}
+    found: list[Columns] = []
     for file in files:
         table, columns = _read_table(file, image_column, split_column, caption_column)
-        unread += columns.unread
-        found |= dict.fromkeys([*columns.names, *columns.unread])
+        found.append(columns)
         occur: set[Label] = set()
         of_file[file] = occur, own_class_names(file, table.schema, columns.label)
-        has_captions = has_captions or columns.captions is not None
         nothing = [None] * len(table)
         numbers = table[columns.label].to_pylist() if columns.label else nothing
         written = table[columns.captions].to_pylist() if columns.captions else nothing
@@ -78,7 +74,7 @@ def table_rows(
             occur.add(label)
             stored.setdefault(own, []).append((file, label))
             captions.setdefault(own, []).append(sentences_in(sentences))
-    say_unread(files[0] if len(files) == 1 else folder, unread)
+    say_unread(files[0] if len(files) == 1 else folder, (n for each in found for n in each.unread))
     classes = find_classes_of_files(of_file)
     arrays = {
         own: np.array([classes[file].number(label, "a row") for file, label in labels], np.int64)
@@ -91,8 +87,10 @@ def table_rows(
         class_names=classes[files[0]].names,
         names=names,
         where=where,
-        captions=captions if has_captions else None,
-        columns=tuple(found),
+        captions=captions if any(each.captions for each in found) else None,
+        columns=tuple(
+            dict.fromkeys(name for each in found for name in (*each.names, *each.unread))
+        ),
     )
 
 
