@@ -6,6 +6,7 @@ from pathlib import Path
 
 from experiments.benchmarks.env import BenchEnvResult
 from experiments.benchmarks.timing import BenchResult
+from experiments.evaluation.caption_result import CaptionResult
 from experiments.evaluation.compare_result import Comparison, training_facts
 from experiments.evaluation.decode import DecodeResult
 from experiments.evaluation.knowing_result import KnowingResult
@@ -26,6 +27,7 @@ RESULTS: dict[str, type[Result]] = {
         BenchResult,
         OrdersResult,
         DecodeResult,
+        CaptionResult,
         ReadResult,
         TortureResult,
         KnowingResult,

@@ -67,14 +67,15 @@ class Prefix:
         tokens = torch.cat([always, take(patches, order[:, :length])], dim=1)
         num_visible = torch.where(steps == NOTHING, 1, counts + num_always).unsqueeze(1)
         place = torch.arange(tokens.shape[1], device=tokens.device)
-        visible = place < num_visible
         reach = num_visible.expand(-1, len(place))
         if model.config.words_prefix == "causal":
             sorted_rank = sorted_rank[:, :length].contiguous()
             through = torch.searchsorted(sorted_rank, sorted_rank, right=True) + num_always
             first = place[:num_always].expand(len(images), -1) + 1
             reach = torch.minimum(torch.cat([first, through], dim=1), num_visible)
-        return cls(tokens, (place < reach.unsqueeze(2)).unsqueeze(1), visible)
+        if bool((reach == reach[:1]).all()) and bool((num_visible == num_visible[:1]).all()):
+            reach, num_visible = reach[:1], num_visible[:1]  # One mask serves all images.
+        return cls(tokens, (place < reach.unsqueeze(2)).unsqueeze(1), place < num_visible)
 
 
 class TrackReader(nn.Module):
@@ -138,7 +139,7 @@ class TrackReader(nn.Module):
             tokens = torch.cat([prefix.tokens, tracks], dim=1)
             num_image = tokens.shape[1] - tracks.shape[1]
             may_attend = track_may_attend(num_image, num_tracks, length, tokens.device)
-            may_attend = may_attend.repeat(len(images), 1, 1, 1)
+            may_attend = may_attend.repeat(len(prefix.visible), 1, 1, 1)
             may_attend[:, :, :num_image, :num_image] = prefix.may_attend
             may_attend[:, :, num_image:, :num_image] = prefix.visible[:, None, None]
         else:

@@ -157,6 +157,8 @@ def test_a_run_learns_captions_resumes_and_is_asked(config: TrainConfig, tmp_pat
         assert torch.equal(weight, again.model.state_dict()[name]), name
     run = load_run(config.run.out)
     assert run.model.config.merges
+    lines = (config.run.out / "metrics.jsonl").read_text().splitlines()
+    assert {"validation_words", "validation_words_alone"} <= set(json.loads(lines[-1]))
     result, examples = caption(
         run, fixations=(0, 2, 9), orders=("random", "other_image", "best_fixed"), examples=2
     )
