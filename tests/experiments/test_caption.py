@@ -177,7 +177,8 @@ def test_a_run_learns_captions_resumes_and_is_asked(config: TrainConfig, tmp_pat
     assert json.loads((tmp_path / "caption.json").read_text())["kind"] == "caption"
     assert "no image, text alone" in result.to_text()
     draw_captions(examples, tmp_path / "caption.png")
-    assert Image.open(tmp_path / "caption.png").width > 300
+    with Image.open(tmp_path / "caption.png") as drawn:
+        assert drawn.width > 300
 
 
 def test_what_is_left_out_is_said(config: TrainConfig, capsys: pytest.CaptureFixture[str]) -> None:
