@@ -111,12 +111,12 @@ def policy_step(
     saccade_cost: float = 0.0,
     labels: Int[Tensor, "B"] | None = None,
     probe: RecognitionProbe | None = None,
+    words: Int[Tensor, "B L"] | None = None,
 ) -> PolicyStep:
     """Scan each image ``group`` times, for the policy-gradient loss.
 
     With ``num_candidates`` the policy chooses among so many random unseen fixations, and its
-    log-probabilities are those of that choice. Rewards are lower by ``saccade_cost`` per patch of
-    distance. Labels and probe are of rewards that need them.
+    log-probabilities are those of that choice. The other options are those of an Episode.
     """
     if group < 2:
         raise ValueError(f"a baseline takes at least 2 scans per image, got group {group}")
@@ -132,6 +132,7 @@ def policy_step(
         saccade_cost=saccade_cost,
         labels=labels,
         probe=probe,
+        words=words,
     )
     # No fixation is chosen twice: where they share no patch, all that is opened is new.
     all_new = episode.fixations.is_partition

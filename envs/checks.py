@@ -62,8 +62,11 @@ def check_reward(
     images: Float[Tensor, "B C H W"],
     labels: Int[Tensor, "B"] | None = None,
     probe: RecognitionProbe | None = None,
+    words: Int[Tensor, "B L"] | None = None,
 ) -> None:
     """Raise ValueError unless a finite reward can be had of a fixation on these images."""
-    episode = Episode(model, images, budget=1, reward=reward, labels=labels, probe=probe)
+    episode = Episode(
+        model, images, budget=1, reward=reward, labels=labels, probe=probe, words=words
+    )
     paid = episode.step(torch.zeros(len(images), dtype=torch.long, device=images.device))
     check_finite(f"the reward {name_of(reward)!r}", paid, torch.arange(len(images)), cause="reward")

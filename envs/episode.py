@@ -11,10 +11,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from envs.candidates import Candidates, Observation, expected_log_error
+from envs.fixation import Fixation, Knowledge
 from envs.opening import check_opening, noted
 from envs.payment import Payment
 from envs.recognition import RecognitionProbe, labels_of
-from envs.rewards import REVISIT_PENALTY, Fixation, Knowledge, Reward
+from envs.rewards import REVISIT_PENALTY, Reward
+from envs.words import Asked
 from foveate.errors import unseen_error
 from foveate.model import AnyOrderTransformer
 from foveate.model.decoder import Prediction
@@ -37,14 +39,14 @@ class Episode:
             open other sets of patches as well, see :meth:`step`.
         num_candidates: if given, only so many random unseen fixations are predicted after each
             step, the same for the scans of an image as far as they can be. The next fixation is
-            one of them, and their errors stand for those of all. None = all fixations.
-            ``error`` and the reward are estimates then.
+            one of them; ``error`` and the reward are estimates, made of theirs. None = all.
         generator: draws the candidates, on the CPU.
         saccade_cost: taken from the reward per patch of distance between the middles of successive
             fixations (all patches of each, new or not); the first one is free.
         labels: class of each image, for rewards that ask for it; -1 or None = unknown.
         probe: the classifier of the reward ``recognition``; frozen here.
         revisit_penalty: taken from the reward of a fixation that shows nothing new.
+        words: a caption of each image as the model writes it, for rewards that ask; -1 = padding.
 
     Raises:
         ValueError: unknown reward, or one without its probe; a budget outside 1..A, less than one
@@ -66,8 +68,10 @@ class Episode:
         labels: Int[Tensor, "B"] | None = None,
         probe: RecognitionProbe | None = None,
         revisit_penalty: float = REVISIT_PENALTY,
+        words: Int[Tensor, "B L"] | None = None,
     ) -> None:
-        self.probe, self.payment = probe, Payment.of(reward, probe, revisit_penalty, saccade_cost)
+        prices = revisit_penalty, saccade_cost
+        self.probe, self.payment = probe, Payment.of(reward, probe, *prices, words is not None)
         if num_candidates is not None and num_candidates < 1:
             raise ValueError(f"there must be at least 1 candidate, got {num_candidates}")
         fixations = Fixations.single(model.num_patches) if fixations is None else fixations
@@ -83,6 +87,7 @@ class Episode:
         self.images = images.repeat_interleave(group, dim=0)
         self.targets = model.targets(images).repeat_interleave(group, dim=0)
         self.labels = labels_of(images, labels).repeat_interleave(group)
+        self.words = None if words is None else words.repeat_interleave(group, dim=0)
         num_rows, device = len(self.targets), images.device
         self.num_steps, self.num_opened = torch.zeros(num_rows, dtype=torch.long, device=device), 0
         self.opened = torch.full((num_rows, budget, fixations.size), -1, device=device)
@@ -202,8 +207,7 @@ class Episode:
         saccade = saccades(*way) if self.payment.saccade_cost else None
         place = patches.clamp_min(0)
         new = (patches >= 0) & self.unseen.gather(1, place)
-        self.newest = patches
-        self.opened = noted(self.opened, self.num_steps, patches, new)
+        self.newest, self.opened = patches, noted(self.opened, self.num_steps, patches, new)
         self.num_steps = self.num_steps + 1
         self.unseen = self.unseen & ~patches_in(patches, self.unseen.shape[1])
         self._reveal(place, new, all_new)
@@ -262,7 +266,9 @@ class Episode:
 
     def _knowledge(self) -> Knowledge:
         said = self.prediction, self.choices.predicted, self.patch_errors
-        return Knowledge(self.error, *said, self.scan.content, self.scan.mean_content)
+        seen = self.scan.content, self.scan.mean_content
+        question = self.images, self.words, self.order, self.num_steps
+        return Knowledge(self.error, *said, *seen, Asked.of(self.scan.model, *question))
 
     def _judge(self, prediction: Prediction) -> None:
         """Keep a prediction of the predicted patches, and its errors."""
@@ -283,18 +289,11 @@ class Episode:
         return error
 
     def _predict(self) -> None:
-        if self.num_candidates is None:
-            self._judge(self.scan.predict())
-        else:
+        if self.num_candidates is not None:
             self.choices = self._draw(self.num_candidates)
-            self._judge(self.scan.predict(self.choices.positions))
+        few = None if self.num_candidates is None else self.choices.positions
+        self._judge(self.scan.predict(few))
 
     def _draw(self, number: int) -> Candidates:
-        return Candidates.drawn(
-            self.fixations,
-            self.unseen,
-            number,
-            group=self.group,
-            num_opened=self.num_opened,
-            generator=self.generator,
-        )
+        of, opened = (self.fixations, self.unseen, number), self.num_opened
+        return Candidates.drawn(*of, group=self.group, num_opened=opened, generator=self.generator)

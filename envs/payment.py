@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from jaxtyping import Float, Num
 from torch import Tensor
 
+from envs.fixation import Fixation
 from envs.recognition import RecognitionProbe
-from envs.rewards import Fixation, Reward, checked_reward, name_of, reward_with
+from envs.rewards import Reward, checked_reward, name_of, reward_with
 from foveate.finite import check_price
 from foveate.orders.saccades import check_saccade_cost
 
@@ -40,9 +41,11 @@ class Payment:
         probe: RecognitionProbe | None,
         revisit_penalty: float,
         saccade_cost: float,
+        has_words: bool = False,
     ) -> Payment:
-        """Pay a reward by name, or one's own, that has the probe which it may need."""
-        return cls(name_of(reward), reward_with(reward, probe), revisit_penalty, saccade_cost)
+        """Pay a reward by name, or one's own, that has the probe or words which it may need."""
+        paid = reward_with(reward, probe, has_words)
+        return cls(name_of(reward), paid, revisit_penalty, saccade_cost)
 
     def __call__(self, fixation: Fixation, saccade: Float[Tensor, "B"] | None) -> Num[Tensor, "B"]:
         """Return what each row is paid.

@@ -7,125 +7,20 @@ reward asks of it and nothing else.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int, Num
+from jaxtyping import Num
 from torch import Tensor
 
+from envs.fixation import Fixation
 from envs.recognition import RecognitionProbe
 from envs.reference import progress, reducible
 from foveate.choices import blaming, lookup, told
-from foveate.model import AnyOrderTransformer
-from foveate.model.decoder import Prediction
-from foveate.model.encoder import take
-from foveate.targets import PixelsAndFeatures
 
 REVISIT_PENALTY = 0.1
 """Taken from the reward of a fixation that shows nothing new."""
-
-
-@dataclass(frozen=True)
-class Knowledge:
-    """What an episode knows between two fixations."""
-
-    error: Float[Tensor, "B"]
-    """Error summed over the unseen patches, over the image's own error before the first fixation:
-    of raw pixels the squared error, else the loss of the model's target."""
-    prediction: Prediction
-    """What the model predicts of Q patches."""
-    predicted: Int[Tensor, "B Q"]
-    """The patches that are predicted: all of them, in raster order, unless candidates are drawn."""
-    patch_errors: Float[Tensor, "B Q"]
-    """Error of each predicted patch; 0 where seen."""
-    content: Float[Tensor, "B D"]
-    """Encoder state of the patch seen last: the causal summary of all that has been seen."""
-    mean_content: Float[Tensor, "B D"]
-    """Mean encoder state of periphery and patches seen; without either the start token's."""
-
-
-@dataclass(frozen=True)
-class Fixation:
-    """One fixation in every row, as a reward sees it."""
-
-    known_before: Knowledge
-    known_after: Knowledge
-    patches: Int[Tensor, "B S"]
-    """The patches that the fixation opened; -1 = padding."""
-    is_new: Bool[Tensor, "B S"]
-    """Which of them had not been seen before (False at the padding)."""
-    initial_error: Float[Tensor, "B"]
-    """Error summed over all patches before the first fixation, which errors are divided by."""
-    images: Float[Tensor, "B C H W"]
-    """The true images in [0, 1]."""
-    targets: Float[Tensor, "B N T"]
-    """What the model is to predict of every patch: the true pixels, normalized, or features."""
-    model: AnyOrderTransformer
-    """The world."""
-    labels: Int[Tensor, "B"]
-    """Class of each image; -1 = unknown."""
-    probe: RecognitionProbe | None
-    """Frozen classifier of ``mean_content``; None = there is none."""
-    opened: Int[Tensor, "B L K"]
-    """New patches of each of the L steps of a scan, those of this fixation last; -1 = not yet, or
-    padding."""
-
-    @property
-    def before(self) -> Float[Tensor, "B"]:
-        """Error of what was unseen before the fixation."""
-        return self.known_before.error
-
-    @property
-    def after(self) -> Float[Tensor, "B"]:
-        """Error of what is unseen after it."""
-        return self.known_after.error
-
-    @cached_property
-    def decoded(self) -> Float[Tensor, "B"]:
-        """Error of the opened patches, as they were predicted before they were seen."""
-        known = self.known_before
-        # Once each, even if several candidates hold the patch; the padding has no error.
-        match = known.predicted.unsqueeze(2) == self.patches.unsqueeze(1)
-        errors = (known.patch_errors.unsqueeze(2) * match).sum(1) / match.sum(1).clamp_min(1)
-        return errors.sum(1) / self.initial_error
-
-    def after_of(self, part: str) -> Float[Tensor, "B"]:
-        """Error after the fixation that is of ``pixels``, or of ``features``; both sum to all.
-
-        Raises:
-            ValueError: the model does not predict both.
-        """
-        known, target = self.known_after, self.model.target
-        if not isinstance(target, PixelsAndFeatures):
-            raise ValueError(
-                "needs a model with target='pixels_features', got "
-                f"target={target.config.target!r}; auc is of all that a model predicts"
-            )
-        truth = take(self.targets, known.predicted.clamp_min(0))
-        errors = target.parts(known.prediction.values, truth)[part] * (known.patch_errors > 0)
-        return self.after * errors.sum(1) / known.patch_errors.sum(1).clamp_min(1e-12)
-
-    @property
-    def features_before(self) -> Float[Tensor, "B D"]:
-        """The encoder's summary of what had been seen before the fixation."""
-        return self.known_before.content
-
-    @property
-    def features_after(self) -> Float[Tensor, "B D"]:
-        """The encoder's summary of what has been seen after it."""
-        return self.known_after.content
-
-    @cached_property
-    def recognized(self) -> Float[Tensor, "B"]:
-        """Fall of the probe's cross-entropy, nats; 0 where there is no label."""
-        assert self.probe is not None, "an episode refuses rewards that lack their probe"
-        before, after = (
-            self.probe.cross_entropy(known.mean_content, self.labels)
-            for known in (self.known_before, self.known_after)
-        )
-        return before - after
 
 
 Reward = Callable[[Fixation], Tensor]
@@ -159,6 +54,11 @@ def ease(fixation: Any) -> Tensor:
 def recognition(fixation: Any) -> Tensor:
     """Fall of the probe's cross-entropy, nats."""
     return fixation.recognized
+
+
+def caption(fixation: Any) -> Tensor:
+    """Fall of the mean cross-entropy of a caption, nats."""
+    return fixation.told
 
 
 def auc_pixels(fixation: Any) -> Tensor:
@@ -195,6 +95,12 @@ REWARDS_OF_REFERENCE: dict[str, Callable[..., Tensor]] = {
 the average of the weights over time. ``progress`` is its negative: what was learned since the
 average. Unlike ``surprise`` they do not seek noise, which is equally hard for both.
 """
+REWARDS_OF_WORDS: dict[str, Reward] = {"caption": caption}
+"""Rewards that need captions, and a model that writes them.
+
+``caption`` is how far a fixation makes a caption of the image less surprising. It telescopes, as
+``gain``.
+"""
 
 PART_REWARDS: dict[str, Reward] = {"auc_pixels": auc_pixels, "auc_features": auc_features}
 """Rewards that look at one part of what a model of pixels and features predicts, as ``auc``."""
@@ -216,7 +122,7 @@ def reward_named(name: str | Reward) -> Reward:
     """
     if isinstance(name, str):
         known = REWARDS | PART_REWARDS | REWARDS_OF_CLASSES | REWARDS_OF_REFERENCE
-        return lookup("reward", name, known)
+        return lookup("reward", name, known | REWARDS_OF_WORDS)
     if not callable(name):
         raise ValueError(
             f"reward must be a name, MODULE:NAME, or a function of a Fixation, got {told(name)}"
@@ -244,8 +150,14 @@ def reward_with_options(reward: str | Reward, options: Mapping[str, object] | No
     return partial(reward_named(reward), **options)
 
 
-def reward_with(name: str | Reward, probe: RecognitionProbe | None) -> Reward:
-    """Do as :func:`reward_named` does, and raise ValueError if it lacks its probe or reference."""
+def reward_with(
+    name: str | Reward, probe: RecognitionProbe | None, has_words: bool = False
+) -> Reward:
+    """Return a reward as :func:`reward_named` does.
+
+    Raises:
+        ValueError: as there, or it lacks its probe, its reference or its words.
+    """
     reward = reward_named(name)
     if not isinstance(name, str):
         return reward
@@ -258,6 +170,11 @@ def reward_with(name: str | Reward, probe: RecognitionProbe | None) -> Reward:
         raise ValueError(
             f"reward {name!r} needs a probe that knows the classes; give as model the folder of a "
             f"run that was trained with --reward {name}, or choose {', '.join(REWARDS)}"
+        )
+    if name in REWARDS_OF_WORDS and not has_words:
+        raise ValueError(
+            f"reward {name!r} needs captions as a model writes them; it is for training, by "
+            f"python -m experiments.train caption --reward {name}; or choose {', '.join(REWARDS)}"
         )
     return reward
 

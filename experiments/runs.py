@@ -210,7 +210,8 @@ def load_run(
         raise ValueError(f"the checkpoint in {directory} holds no run, only a model; train one")
     try:
         saved = state["model_config"]
-        words = tuple(saved.get("vocabulary", ())), saved.get("max_words", 0)
+        vocabulary, merges = (tuple(saved.get(name, ())) for name in ("vocabulary", "merges"))
+        words = vocabulary, saved.get("max_words", 0), merges
         init = saved.get("init", "timm")
         channels, height, width = map(int, state["image_shape"])
         iteration = int(state["iteration"])

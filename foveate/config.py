@@ -16,12 +16,14 @@ Lateral = Literal["none", "segment", "joint"]
 Queries = Literal["unseen", "own"]
 Init = Literal["timm", "xavier"]
 PixelUnits = Literal["centered", "imagenet"]
+WordsPrefix = Literal["bidirectional", "causal"]
 CHOICES = {
     "stream": Stream,
     "lateral": Lateral,
     "queries": Queries,
     "init": Init,
     "pixel_units": PixelUnits,
+    "words_prefix": WordsPrefix,
 }
 """What each part may be."""
 
@@ -78,11 +80,24 @@ class Parts:
     """Units of the pixels that are read and predicted. centered: (x - 0.5) / 0.25; imagenet: minus
     ImageNet's mean and over its deviation, per channel (of gray images, averaged over them)."""
 
+    words_prefix: WordsPrefix = "bidirectional"
+    """How the visible patches that words are read from see one another. bidirectional: all do;
+    causal: each sees its own and earlier ranks."""
+    word_weight: float = 1.0
+    """Of the words' loss in the sum with that of the image; 0 = words are not learned."""
+    image_weight: float = 1.0
+    """Of the image's loss in that sum; 0 = words alone are learned."""
+
     def __post_init__(self) -> None:
         for name, kind in CHOICES.items():
             check_choice(name, getattr(self, name), get_args(kind))
         check_name("memory", self.memory, MEMORY_NAMES)
         check_name("target", self.target, TARGET_NAMES)
+        for name in ("word_weight", "image_weight"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must be 0 or more, got {getattr(self, name)}")
+        if self.word_weight == self.image_weight == 0:
+            raise ValueError("word_weight and image_weight are both 0, which teaches nothing")
 
     @property
     def predicts_pixels(self) -> bool:
@@ -165,9 +180,11 @@ class ModelConfig(Parts):
     alone of which ``expects_error`` says so: only they can be scanned."""
 
     vocabulary: tuple[str, ...] = ()
-    """Words that tracks at fixation points write (``foveate.model.tracks``); none = no tracks."""
+    """Words or subwords that tracks write (``foveate.model.tracks``); none = no tracks."""
     max_words: int = 0
     """Words of a track, its end included."""
+    merges: tuple[str, ...] = ()
+    """Merges of subwords (``foveate.data.subwords``); none = the vocabulary is of whole words."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -5,12 +5,16 @@ By gradient, and by replacing patches: what is rounded or looked up has no gradi
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from unittest import mock
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+
+from foveate.model import AnyOrderTransformer
 
 ROUNDING = 1e-6
 """Share of the largest gradient, or of the largest value, below which a dependence is rounding."""
@@ -21,14 +25,14 @@ class Probe:
     """Something that predicts, what it sees, and what its patches can be replaced by."""
 
     predict: Callable[[Tensor], list[Tensor]]
-    """From inputs to one or two sets of predictions, each (B, N, *)."""
+    """From inputs to one or two sets of P predictions, each (B, P, *); P = N where of patches."""
     inputs: Float[Tensor, "B *S"]
     owner: Int[Tensor, "..."]
     """The patch that each input value belongs to, of a form that broadcasts."""
     others: tuple[Float[Tensor, "B *S"], ...]
     """What patches are replaced by; none where gradients say all."""
 
-    def strengths(self) -> list[Float[Tensor, "B N N"]]:
+    def strengths(self) -> list[Float[Tensor, "B P N"]]:
         """How strongly each prediction depends on each patch, over the strongest; 0 = not at all.
 
         The larger of two: its gradient, and how far it moves when the patch is replaced.
@@ -39,7 +43,7 @@ class Probe:
             found = [torch.maximum(*pair) for pair in zip(found, moved, strict=True)]
         return found
 
-    def _by_gradient(self) -> list[Float[Tensor, "B N N"]]:
+    def _by_gradient(self) -> list[Float[Tensor, "B P N"]]:
         """By the gradient of a random mixture of what is predicted of a patch."""
         inputs = self.inputs.detach().requires_grad_()
         with torch.enable_grad():
@@ -61,7 +65,7 @@ class Probe:
         return [each / each.max().clamp_min(torch.finfo(each.dtype).tiny) for each in found]
 
     @torch.no_grad()
-    def _by_replacement(self) -> list[Float[Tensor, "B N N"]]:
+    def _by_replacement(self) -> list[Float[Tensor, "B P N"]]:
         """By how far a prediction moves when the values of a patch are others."""
         before = self.predict(self.inputs)
         columns: list[list[Tensor]] = [[] for _ in before]
@@ -87,8 +91,11 @@ class Probe:
         return empty.scatter_reduce(1, owner, values.flatten(1), "amax")
 
     @torch.no_grad()
-    def check_images(self) -> None:
+    def check_images(self, what: str = "the prediction of patch") -> None:
         """Refuse predictions that are random, or that depend on another image of the batch.
+
+        Args:
+            what: what an error calls a prediction, before its number.
 
         Raises:
             AssertionError: a prediction depends on another image.
@@ -114,15 +121,40 @@ class Probe:
                 if bool(moved.any()):
                     number, i = (int(index) for index in moved.nonzero()[0])
                     raise AssertionError(
-                        f"image {number}: the prediction of patch {i} leaks: depends on "
-                        f"image {image} of the batch"
+                        f"image {number}: {what} {i} leaks: depends on image {image} of the batch"
                     )
 
 
-def _distance(one: Tensor, two: Tensor) -> Float[Tensor, "B N"]:
-    """Largest difference of what is predicted of each patch, over the largest value of all."""
+def _distance(one: Tensor, two: Tensor) -> Float[Tensor, "B P"]:
+    """Largest difference of each prediction, over the largest value of all."""
     one, two = one.flatten(2).float(), two.flatten(2).float()
     return (one - two).abs().amax(-1) / one.abs().max().clamp_min(1e-12)
+
+
+def owner_of_pixels(
+    images: Float[Tensor, "B C H W"], grid: tuple[int, int]
+) -> Int[Tensor, "1 H W"]:
+    """Return the patch that each pixel belongs to."""
+    rows, cols = (
+        torch.arange(side, device=images.device) // (side // parts)
+        for side, parts in zip(images.shape[2:], grid, strict=True)
+    )
+    return (rows.unsqueeze(1) * grid[1] + cols).unsqueeze(0)
+
+
+@contextlib.contextmanager
+def frozen_periphery(
+    model: AnyOrderTransformer, images: Float[Tensor, "B C H W"]
+) -> Iterator[None]:
+    """Let a model see the periphery of these images, whatever images it is given."""
+    embed, thumbnail = model.embed, model.embed(images)[0][:, 1:].detach()
+
+    def embedded(seen: Tensor) -> tuple[Tensor, Tensor]:
+        always, patches = embed(seen)
+        return torch.cat([always[:, :1], thumbnail], dim=1), patches
+
+    with mock.patch.object(model, "embed", embedded):
+        yield
 
 
 def different(inputs: Float[Tensor, "B *S"]) -> tuple[Tensor, ...]:

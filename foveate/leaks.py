@@ -8,21 +8,30 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from unittest import mock
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from foveate.dependence import ROUNDING, Probe, different
+from foveate.dependence import (
+    ROUNDING,
+    Probe,
+    different,
+    frozen_periphery,
+    owner_of_pixels,
+)
 from foveate.model import AnyOrderTransformer
 from foveate.orders import check_rank
 from foveate.orders.semantic import model_ordering
 from foveate.recipes import Recipe
+from foveate.word_leaks import assert_no_word_leak
 
 Dependence = tuple[Bool[Tensor, "B N N"], Bool[Tensor, "B N N"] | None]
 Predict = Callable[[Tensor, Tensor], Tensor]
 """From images (B, C, H, W), or patches (B, N, P), and a rank (B, N) to predictions (B, N, *)."""
+
+CHECKED_WORDS = 4
+"""Words of a track that are checked, at most."""
 
 
 def dependence(
@@ -42,14 +51,9 @@ def dependence(
 
 def _probe_of_model(model: AnyOrderTransformer, images: Tensor, rank: Tensor) -> Probe:
     """Ask ``predict_in_turn`` of a model of ours."""
-    embed, thumbnail = model.embed, model.embed(images)[0][:, 1:].detach()
-
-    def without_periphery(seen: Tensor) -> tuple[Tensor, Tensor]:
-        always, patches = embed(seen)
-        return torch.cat([always[:, :1], thumbnail], dim=1), patches
 
     def predict(seen: Tensor) -> list[Tensor]:
-        with mock.patch.object(model, "embed", without_periphery):
+        with frozen_periphery(model, images):
             turn = model.predict_in_turn(seen, rank)
         return [each.values for each in (turn.prediction, turn.seen) if each is not None]
 
@@ -59,17 +63,7 @@ def _probe_of_model(model: AnyOrderTransformer, images: Tensor, rank: Tensor) ->
         # The farthest color is another one, whatever the palette repeats.
         farthest = model.palette[torch.cdist(colors, model.palette).argmax(-1)].flatten(2)
         others = (model.unpatchify(farthest),)
-    return Probe(predict, images, _owner_of_pixels(images, model.grid), others)
-
-
-def _owner_of_pixels(
-    images: Float[Tensor, "B C H W"], grid: tuple[int, int]
-) -> Int[Tensor, "1 H W"]:
-    rows, cols = (
-        torch.arange(side, device=images.device) // (side // parts)
-        for side, parts in zip(images.shape[2:], grid, strict=True)
-    )
-    return (rows.unsqueeze(1) * grid[1] + cols).unsqueeze(0)
+    return Probe(predict, images, owner_of_pixels(images, model.grid), others)
 
 
 def _owner(inputs: Tensor, num_patches: int, grid: tuple[int, int] | None) -> Tensor:
@@ -98,7 +92,7 @@ def _owner(inputs: Tensor, num_patches: int, grid: tuple[int, int] | None) -> Te
             f"images of {height}x{width} cannot be cut into {num_patches} equal patches on a "
             f"{rows}x{cols} grid; give the grid of the rank: grid=(rows, columns)"
         )
-    return _owner_of_pixels(inputs, grid)
+    return owner_of_pixels(inputs, grid)
 
 
 def _probe_of(
@@ -132,7 +126,8 @@ def assert_no_leak(
     """Assert that a prediction depends on no patch but those that its rank allows.
 
     Those of lower rank; for a decoder of visible patches, those of its own rank as well. Nor on
-    another image of the batch, of which there should be two or more.
+    another image of the batch, of which there should be two or more. Of a model of ours that writes
+    words, also what :func:`foveate.word_leaks.assert_no_word_leak` asserts.
 
     Args:
         model: what predicts: a model of ours, or any function from images and a rank to
@@ -179,6 +174,7 @@ def assert_no_leak(
             verb = "misses: does not depend" if allowed[number, i, j] else "leaks: depends"
             first, second = (f"patch {k} (rank {int(rank[number, k])})" for k in (i, j))
             raise AssertionError(f"image {number}: the {what} of {first} {verb} on {second}")
+    _check_words(model, images, rank, complete)
 
 
 def _drawn(model: AnyOrderTransformer, row: Recipe) -> tuple[Tensor, Tensor]:
@@ -188,3 +184,15 @@ def _drawn(model: AnyOrderTransformer, row: Recipe) -> tuple[Tensor, Tensor]:
     images = torch.rand(shape, generator=generator).to(next(model.parameters()))
     order = model_ordering(row.order, model, **row.order_options)
     return images, order(images, generator=generator)
+
+
+def _check_words(
+    model: AnyOrderTransformer | Predict, images: Tensor, rank: Tensor, complete: bool
+) -> None:
+    """Check a few random words of each image, all different, of a model of ours that writes."""
+    if not (isinstance(model, AnyOrderTransformer) and model.config.vocabulary):
+        return
+    generator, config = torch.Generator().manual_seed(0), model.config
+    drawn = torch.rand(len(rank), len(config.vocabulary), generator=generator).argsort(1)
+    words = drawn[:, : min(CHECKED_WORDS, config.max_words)].to(rank.device)
+    assert_no_word_leak(model, images, rank, words, grid=model.grid, complete=complete)

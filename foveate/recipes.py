@@ -1,4 +1,4 @@
-"""Seven published systems, MAE, and our own, as rows of one machine.
+"""Published systems and our own, as rows of one machine.
 
 A recipe is an order x a stream x a decoder x a target x a schedule of the learning rate (a cosine
 to 5%, but for autonat, where it is constant). Each is a small part that others can be swapped for:
@@ -17,6 +17,7 @@ semaim            outward from most similar  causal  every layer            own 
 digpt             4 quarters at random       causal  2 x 2, taps, segments  own      features
 autonat           Beta(12, 3) hidden         masked  none                   own      colors
 git               as foveate's, then words   causal  2, last layer          unseen   pixels
+caption           as foveate's, then words   causal  2, last layer          unseen   pixels
 mae               75% hidden                 causal  2, joint               own      patch_norm
 ================  =========================  ======  =====================  =======  ==========
 
@@ -57,6 +58,8 @@ class Recipe(Parts):
     target: TargetKind = "patch_norm"
     tracks: bool = False
     """Words at fixation points, from the names of the data's classes (``foveate.model.tracks``)."""
+    captions: bool = False
+    """The images' own captions, after any number of steps of the order; of whole images too."""
     num_colors: int | None = None
     """Entries of the palette (target="colors"); None = 512, or 64 for gray images."""
     lr_schedule: LearningRateSchedule = "cosine"
@@ -65,6 +68,12 @@ class Recipe(Parts):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_choice("lr_schedule", self.lr_schedule, get_args(LearningRateSchedule))
+        if self.tracks and self.captions:
+            raise ValueError("a recipe has tracks or captions, not both")
+        if self.tracks and self.words_prefix != "bidirectional":
+            raise ValueError("tracks at fixation points need words_prefix='bidirectional'")
+        if not (self.tracks or self.captions) and (self.word_weight, self.image_weight) != (1, 1):
+            raise ValueError("word_weight and image_weight need a recipe with words")
 
     def model_config(
         self, *, depth: int, feature_dim: int | None = None, in_chans: int = 1, **sizes: object
@@ -205,6 +214,18 @@ RECIPES: dict[str, Recipe] = {
         queries="unseen",
         target="pixels",
         tracks=True,
+    ),
+    "caption": Recipe(
+        reference="AIMv2 (Fini et al. 2024, arXiv 2411.14402): patches, then the caption, by one "
+        "objective; here the patches come in any order (the policy's, once it starts), and the "
+        "caption is learned after any number of them, none included. Differs: one transformer "
+        "reads patches and words (AIMv2: an encoder of patches, then a decoder of both), which "
+        "runs once for the image, as foveate's, and once for the words; the prefix of the words "
+        "is what is visible, and bidirectional by default; subwords are learned from the training "
+        "captions.",
+        queries="unseen",
+        target="pixels",
+        captions=True,
     ),
     "mae": Recipe(
         reference="MAE (He et al. 2022, arXiv 2111.06377): the outside reference. Differs: the "

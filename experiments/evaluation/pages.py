@@ -6,6 +6,7 @@ from pathlib import Path
 
 from experiments.benchmarks.env import BenchEnvResult
 from experiments.benchmarks.timing import BenchResult
+from experiments.evaluation.caption_result import CaptionResult
 from experiments.evaluation.clients import ClientsResult
 from experiments.evaluation.compare_result import Comparison, training_facts
 from experiments.evaluation.decode import DecodeResult
@@ -29,6 +30,7 @@ RESULTS: dict[str, type[Result]] = {
         BenchResult,
         OrdersResult,
         DecodeResult,
+        CaptionResult,
         ReadResult,
         TortureResult,
         KnowingResult,

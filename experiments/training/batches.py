@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -9,12 +10,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from experiments.training.build import captions_of, load_stored
+from envs.rewards import REWARDS_OF_WORDS
+from experiments.training.build import captions_of, load_stored, texts_of
 from experiments.training.config import TrainConfig
 from experiments.training.distributed import Processes
 from foveate.data import augment
 from foveate.data.captions import Captions
 from foveate.data.streaming import ImageStream, StreamState
+from foveate.data.texts import ImageTexts
 from foveate.data.wander import on_canvas, random_corners, wandered
 
 STREAM_SAMPLE = 256
@@ -58,6 +61,21 @@ class TrainingImages:
         self.captions: Captions | None = None
         if config.parts.tracks:
             self.captions = captions_of(config, self.held)
+        self.texts: ImageTexts | None = None
+        if config.parts.captions:
+            self.texts = texts_of(config, self.held)
+            for line in self.texts.notes() if processes.is_first else ():
+                print(f"note: {line}", file=sys.stderr)
+
+    @property
+    def words(self) -> tuple[tuple[str, ...], int, tuple[str, ...]]:
+        """Vocabulary, words of a track at most, and merges of the model; empty without words."""
+        if self.texts is not None:
+            subwords = self.texts.subwords
+            return subwords.vocabulary, self.texts.tokens.shape[1], subwords.merges
+        if self.captions is not None:
+            return self.captions.vocabulary.words, self.captions.encoded.shape[1], ()
+        return (), 0, ()
 
     def draw(self, size: int, generator: torch.Generator) -> Drawn:
         """Draw images with replacement, or take the next ones of the stream."""
@@ -87,6 +105,15 @@ class TrainingImages:
         """Return the class of each drawn image; -1 where the set does not say, and of a stream."""
         known = self.held.labels[index.clamp_min(0)].masked_fill(index < 0, -1)
         return known.to(self.config.run.device)
+
+    def rewarded_words(
+        self, index: Int[Tensor, "B"], generator: torch.Generator
+    ) -> Int[Tensor, "B L"] | None:
+        """Draw a caption of each image, if the policy is rewarded for it."""
+        policy = self.config.policy
+        if self.texts is None or policy is None or policy.reward not in REWARDS_OF_WORDS:
+            return None
+        return self.texts.draw(index, generator).to(self.config.run.device)
 
     def stream_state(self) -> StreamState | None:
         """Return where the stream of this process is; None if all images are in memory."""
@@ -119,6 +146,7 @@ def make_stream(config: TrainConfig, processes: Processes) -> ImageStream:
         image_size=config.data.image_size,
         batch_size=config.stream_batch,
         image_column=config.data.image_column,
+        caption_column=config.data.caption_column,
         channels=config.data.channels or 3,
         seed=config.run.seed,
         num_workers=config.data.stream_workers,

@@ -18,6 +18,8 @@ from foveate.data import ImageSet, load_data
 from foveate.data.captions import Captions, patch_captions
 from foveate.data.pieces import open_source
 from foveate.data.streaming import first_images
+from foveate.data.subwords import Subwords
+from foveate.data.texts import ImageTexts, captions_in
 from foveate.data.wander import wandered
 from foveate.model import AnyOrderTransformer
 from foveate.model.teachers import (
@@ -58,6 +60,7 @@ def load_stored(config: TrainConfig, split: str, limit: int | None = None) -> Im
             channels=options.channels or 3,
             limit=limit or STREAM_EVALUATED,
             split_column=options.split_column,
+            caption_column=options.caption_column,
             skip_damaged=options.skip_damaged,
         )
     if options.data == "cue":
@@ -71,6 +74,7 @@ def load_stored(config: TrainConfig, split: str, limit: int | None = None) -> Im
         limit=limit,
         root=options.data_root,
         split_column=options.split_column,
+        caption_column=options.caption_column,
     )
 
 
@@ -82,6 +86,7 @@ def check_stream(config: TrainConfig, split: str) -> None:
         split,
         image_column=options.image_column,
         split_column=options.split_column,
+        caption_column=options.caption_column,
         skip_damaged=options.skip_damaged,
     )
 
@@ -90,6 +95,18 @@ def captions_of(config: TrainConfig, images: ImageSet) -> Captions:
     """Say what is at each patch, as far as the data set knows."""
     rows, cols = (side // config.model.patch_size for side in images.image_shape[1:])
     return patch_captions(images, (rows, cols))
+
+
+def texts_of(config: TrainConfig, images: ImageSet) -> ImageTexts:
+    """Turn captions into subwords, which are learned from them, and say what is left out.
+
+    Raises:
+        ValueError: there are none, or the package tokenizers is missing.
+    """
+    captions = captions_in(images)
+    sentences = (text for own in captions for text in own)
+    subwords = Subwords.learned(sentences, config.model.num_subwords)
+    return ImageTexts.of(captions, subwords, config.model.max_subwords)
 
 
 def set_threads(threads: int | None) -> None:
@@ -141,8 +158,9 @@ def build(
     image_shape: tuple[int, int, int],
     vocabulary: tuple[str, ...] = (),
     max_words: int = 0,
+    merges: tuple[str, ...] = (),
 ) -> tuple[AnyOrderTransformer, PointerPolicy]:
-    """Build model and policy for images of shape (C, H, W), and words of a recipe with tracks."""
+    """Build model and policy for images of shape (C, H, W), and words of a recipe with words."""
     parts = config.parts
     feature_dim = None
     if parts.takes_features:
@@ -161,6 +179,7 @@ def build(
             learns_error=config.teaching.needs_error and not parts.expects_error,
             vocabulary=vocabulary,
             max_words=max_words,
+            merges=merges,
         )
     ).to(config.run.device)
     if config.policy is not None and not model.config.scannable:

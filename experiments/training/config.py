@@ -98,12 +98,18 @@ class TrainConfig:
                 raise ValueError(
                     f"{name} moves what words say the place of; leave it out with tracks"
                 )
+        if self.data.stream and parts.captions:
+            raise ValueError(
+                f"recipe {recipe} learns its subwords from all captions; leave out --stream"
+            )
         if self.data.stream and parts.tracks:
             raise ValueError(
                 f"recipe {recipe} writes words, for which it needs all labels; leave out --stream"
             )
         if self.data.stream and self.policy is not None and self.policy.reward == "recognition":
             raise ValueError("reward recognition needs all labels; leave out --stream")
+        if self.policy is not None and self.policy.reward == "caption" and not parts.captions:
+            raise ValueError("reward caption needs a recipe with captions, such as caption")
         if self.optimization.prefix_share > 0 and parts.ranks != "any":
             raise ValueError(f"recipe {recipe} takes no tied prefixes; add --prefix-share 0")
         for name in ("budget", "fixation_size"):

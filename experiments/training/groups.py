@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from experiments.training.checks import check_at_least, check_share, default_of
-from foveate.config import Init, Memory, PixelUnits, TargetKind
+from foveate.config import Init, Memory, PixelUnits, TargetKind, WordsPrefix
 from foveate.recipes import Recipe, recipe
 
 
@@ -50,6 +50,17 @@ class ModelOptions:
     the recipe's."""
     num_colors: int | None = None
     """Entries of the palette (target="colors"); None = the recipe's."""
+    words_prefix: WordsPrefix | None = None
+    """How the visible patches that a caption is read from see one another: bidirectional, or
+    causal in the order; None = the recipe's."""
+    word_weight: float | None = None
+    """Weight of the words' loss beside the image's; 0 = the image alone; None = the recipe's."""
+    image_weight: float | None = None
+    """Weight of the image's loss beside the words'; 0 = words alone; None = the recipe's."""
+    num_subwords: int = 2000
+    """Entries of the vocabulary that captions are written in, at most."""
+    max_subwords: int = 32
+    """Subwords of a caption, its end included; longer captions are cut."""
     patch_size: int = 4
     """Side of a patch, pixels."""
     embed_dim: int = 96
@@ -68,6 +79,7 @@ class ModelOptions:
     def __post_init__(self) -> None:
         check_at_least(self, 1, "patch_size", "embed_dim", "depth", "num_heads", "num_targets")
         check_at_least(self, 0, "decoder_depth", "periphery")
+        check_at_least(self, 1, "max_subwords", "num_subwords")
         for name, value in self.order_options.items():
             if not math.isfinite(value):
                 raise ValueError(f"order_options must be finite numbers, got {name} {value}")
@@ -78,6 +90,13 @@ class ModelOptions:
             raise ValueError("feature_weight needs target='pixels_features'")
         if self.num_colors is not None and parts.target != "colors":
             raise ValueError("num_colors needs target='colors'")
+        idle = [
+            name
+            for name in ("words_prefix", "num_subwords", "max_subwords")
+            if getattr(self, name) != default_of(ModelOptions, name) and not parts.captions
+        ]
+        if idle:
+            raise ValueError(f"{idle[0]} needs a recipe with captions, such as caption")
         if self.pixel_units is not None and parts.reads_colors:
             raise ValueError(
                 "pixel_units has no effect with target='colors', whose model reads palette "
@@ -96,6 +115,9 @@ class ModelOptions:
             "decoder_depth": self.decoder_depth,
             "feature_weight": self.feature_weight,
             "num_colors": self.num_colors,
+            "words_prefix": self.words_prefix,
+            "word_weight": self.word_weight,
+            "image_weight": self.image_weight,
             # Options of the recipe's order are not those of another.
             "order_options": self.order_options if self.order or self.order_options else None,
         }
@@ -131,7 +153,8 @@ class PolicyTraining:
     ``MODULE:NAME``; with target="pixels_features" also auc_pixels and auc_features. recognition
     needs labels: the fall of the cross-entropy of a linear probe, which learns beside the policy,
     on what has been seen so far. reducible: by how much the opened patches are harder for the model
-    than for ``reward_reference``; progress: by how much easier."""
+    than for ``reward_reference``; progress: by how much easier. caption needs a recipe with
+    captions: the fall of the cross-entropy of a caption."""
     reward_reference: str = "average"
     """Whom the rewards reducible and progress compare with: average, of the model's weights over
     time, or a run folder or checkpoint, as of a copy that learned from held-out images
@@ -199,9 +222,9 @@ class PolicyTraining:
             raise ValueError(
                 "num_candidates needs --agent group-relative; maskable-ppo chooses among all"
             )
-        if self.agent == "maskable-ppo" and self.reward == "recognition":
+        if self.agent == "maskable-ppo" and self.reward in ("recognition", "caption"):
             raise ValueError(
-                "reward recognition needs --agent group-relative, beside which its probe learns"
+                f"reward {self.reward} needs --agent group-relative, which knows classes and words"
             )
         if self.policy_every > 1 and self.schedule not in ("joint", "frozen"):
             raise ValueError(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from foveate.finite import NotFinite
 from foveate.model import AnyOrderTransformer
 from foveate.model.asking import Emphasis
 from foveate.model.teachers import Teacher
+from foveate.model.tracks import NOTHING
 from foveate.optim import CosineDecay, set_rate
 from foveate.orders import check_rank, may_tie, rank_to_order, ranked, tie_prefix
 from foveate.orders.segments import Fixations
@@ -27,6 +29,9 @@ from foveate.targets import fit_palette
 
 NUM_TRACKS = 8
 """Tracks of words per image, at most."""
+ALONE_SHARE, WHOLE_SHARE = 0.1, 0.3
+"""Shares of batches whose captions are learned without the image, and with all of it; in the rest
+they are learned after a number of steps, all equally often."""
 PALETTE_IMAGES = 5000
 """Training images whose colors a palette is fitted to."""
 LEAST_RATE = 0.05
@@ -154,8 +159,8 @@ class ModelLearner:
         num_images = sum(len(batch.rank) for batch in batches)
         loss = torch.zeros((), device=self.config.run.device)
         for batch in batches:
-            anchors = self._anchors(batch.rank, generator)
-            part = self.loss_of(batch, generator, anchors, emphasis)
+            words = self._words(batch, generator)
+            part = self.loss_of(batch, generator, words, emphasis)
             loss = loss + len(batch.images) / num_images * part
         return loss
 
@@ -163,10 +168,10 @@ class ModelLearner:
         self,
         batch: Ranked,
         generator: torch.Generator,
-        anchors: Int[Tensor, "B K"] | None = None,
+        words: Mapping[str, Tensor] = MappingProxyType({}),
         emphasis: Emphasis | None = None,
     ) -> Float[Tensor, ""]:
-        """Return the model's loss of images in their order, and of words at the anchors."""
+        """Return the model's loss of images in their order, and of words, if there are any."""
         features = None if self.teacher is None else self.teacher(batch.images)
         with self.autocast():
             loss: Tensor = self.model(
@@ -177,8 +182,7 @@ class ModelLearner:
                 num_steps=self.config.scan.budget + 1,
                 generator=generator,
                 features=features,
-                anchors=anchors,
-                words=self._words(batch.index, anchors),
+                **words,
                 emphasis=emphasis,
             )
         return loss
@@ -189,20 +193,26 @@ class ModelLearner:
         bfloat16 = self.config.optimization.precision == "bf16"
         return torch.autocast(device, torch.bfloat16, enabled=bfloat16)
 
-    def _anchors(
-        self, rank: Int[Tensor, "B N"], generator: torch.Generator
-    ) -> Int[Tensor, "B K"] | None:
-        """Start tracks of words at the first patches of the order: a policy's first fixations."""
-        if self.images.captions is None:
-            return None
-        number = min(NUM_TRACKS, self.config.scan.budget, self.model.num_patches)
-        return rank_to_order(ranked(rank, generator))[:, :number]
+    def _words(self, batch: Ranked, generator: torch.Generator) -> dict[str, Tensor]:
+        """Return what the model is to write of a batch: its arguments about words.
 
-    def _words(
-        self, index: Int[Tensor, "B"], anchors: Int[Tensor, "B K"] | None
-    ) -> Int[Tensor, "B K L"] | None:
-        captions = self.images.captions
-        return None if captions is None or anchors is None else captions.words(index, anchors)
+        Tracks of words start at the first patches of the order: a policy's first fixations.
+        Captions are read from the same number of steps in all images of the batch.
+        """
+        images, rank, index = self.images, batch.rank, batch.index
+        if images.captions is not None:
+            number = min(NUM_TRACKS, self.config.scan.budget, self.model.num_patches)
+            anchors = rank_to_order(ranked(rank, generator))[:, :number]
+            return {"anchors": anchors, "words": images.captions.words(index, anchors)}
+        if images.texts is None:
+            return {}
+        words = images.texts.draw(index, generator).unsqueeze(1).to(rank.device)
+        chance = float(torch.rand((), generator=generator))
+        last = int(rank.max()) if batch.last_rank is None else batch.last_rank
+        steps = int(torch.randint(last + 1, (), generator=generator))
+        if chance < ALONE_SHARE + WHOLE_SHARE:
+            steps = NOTHING if chance < ALONE_SHARE else self.model.num_patches
+        return {"words": words, "word_steps": torch.full_like(rank[:, 0], steps)}
 
     def state(self) -> dict[str, Any]:
         """Return what the next update depends on beside the model's weights."""

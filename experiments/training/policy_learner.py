@@ -155,6 +155,7 @@ class GroupRelativeLearner:
                 saccade_cost=options.saccade_cost,
                 labels=self.images.labels(index),
                 probe=None if self.probe_learner is None else self.probe_learner.probe,
+                words=self.images.rewarded_words(index, generator),
             )
             for (images, index), generator in zip(batches, generators, strict=True)
         ]

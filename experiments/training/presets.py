@@ -183,6 +183,26 @@ PRESETS["photos_192"] = (
 )
 
 
+PRESETS["flickr8k"] = (
+    "Captions of photographs (Flickr8k of 96 pixels; --data others), periphery, 16 of 144 patches; "
+    "90 minutes on two cores.",
+    TrainConfig().replace(
+        **{
+            **PHOTOGRAPHS,
+            "recipe": "caption",
+            "data": "flickr8k96.parquet",
+            "out": Path("runs/flickr8k"),
+            "patch_size": 8,
+            "embed_dim": 192,
+            "budget": 16,
+            "augment": True,
+            "warmup_iterations": 1500,
+            "iterations": 1500,
+        }
+    ),
+)
+
+
 PRESETS["foveate"] = (
     "As demo: the recipe of this project.",
     DEMO.replace(out=Path("runs/foveate")),
@@ -206,6 +226,7 @@ RECIPE_SIZES: dict[str, dict[str, float]] = {
     "igpt_bert": PIXEL_TOKENS,
     "autonat": PIXEL_TOKENS,
     "git": SCANNED,
+    "caption": SCANNED,
 }
 
 

@@ -91,6 +91,8 @@ class DataConfig:
     learn_split: Literal["train", "val"] = "train"
     """Split that the run learns from. val makes a reference of held-out images for the reward
     reducible of another run; validations are then of images that it learns from."""
+    caption_column: str | None = None
+    """Column of a table with captions, text or lists of text; None = captions, else caption."""
     limit: int | None = None
     """Use only the first N training images; None = all."""
     stream: bool = False
@@ -117,8 +119,9 @@ class DataConfig:
         if self.wander is not None and not self.wander > 1:
             raise ValueError(f"wander must be above 1, such as 1.5, got {self.wander:g}")
         object.__setattr__(self, "image_size", read_image_size(self.image_size))
-        if self.data in SYNTHETIC and self.image_column is not None:
-            raise ValueError(f"image_column has no effect on {self.data}, which has no columns")
+        for name in ("image_column", "caption_column"):
+            if self.data in SYNTHETIC and getattr(self, name) is not None:
+                raise ValueError(f"{name} has no effect on {self.data}, which has no columns")
         if self.data in SYNTHETIC and self.data_root != default_of(DataConfig, "data_root"):
             raise ValueError(f"data_root has no effect on {self.data}, which needs no files")
         if self.stream and self.image_size is None:

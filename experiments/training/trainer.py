@@ -58,12 +58,8 @@ class Trainer:
             reward_named(config.policy.reward)  # A misspelled name need not wait for the data.
         torch.manual_seed(config.run.seed)
         self.images = TrainingImages(config, processes)
-        words: tuple[str, ...] = ()
-        max_words = 0
-        if self.images.captions is not None:
-            words = self.images.captions.vocabulary.words
-            max_words = self.images.captions.encoded.shape[1]
-        self.model, self.policy = build(config, self.images.held.image_shape, words, max_words)
+        shape = self.images.held.image_shape
+        self.model, self.policy = build(config, shape, *self.images.words)
         teacher = build_teacher(config, self.model, self.images.first(REFERENCE_IMAGES))
         begins = not (config.run.resume and checkpoints_in(config.run.out))
         if config.model.start_from is not None and begins:
@@ -77,8 +73,9 @@ class Trainer:
                 self.images.held.batch(first, config.run.device),
                 self.images.labels(first),
             )
+            words = self.images.rewarded_words(first, torch.Generator().manual_seed(0))
             reward = reward_of(config.policy, self.reference)
-            check_reward(reward, self.model, few, labels, self.probe)
+            check_reward(reward, self.model, few, labels, self.probe, words)
         if config.run.shard:
             processes.shard(self.model)
         self.model_learner = ModelLearner(config, self.model, self.images, processes, teacher)

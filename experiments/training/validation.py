@@ -13,7 +13,7 @@ from __future__ import annotations
 import sys
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from agents.baselines import OrderAgent, UncertaintyAgent
@@ -22,9 +22,11 @@ from envs.episode import Episode
 from experiments.training.build import check_stream, load_split
 from experiments.training.distributed import parameters_together
 from experiments.training.trainer import Trainer
+from foveate.data.texts import ImageTexts
 from foveate.model import AnyOrderTransformer
 from foveate.model.collapse import effective_rank, feature_std
 from foveate.model.teachers import AverageTeacher
+from foveate.model.tracks import NOTHING
 from foveate.orders.segments import Fixations
 
 NUM_IMAGES = 64
@@ -41,8 +43,10 @@ class Validation:
     ``validation_auc_uncertainty`` are added, and ``validation_auc_policy`` as soon as a policy has
     begun to learn: the mean normalized error after fixations 1..T, as ``auc``, of uniformly random
     scans, of the fixations where the model expects the largest error, and of the policy's most
-    probable ones. Of a model that predicts features of its own ``validation_feature_std`` and
-    ``validation_feature_rank`` tell whether they have collapsed.
+    probable ones. Of a model that writes captions ``validation_words`` and
+    ``validation_words_alone`` are the mean cross-entropy of a subword of one caption of each image,
+    nats, given the whole image and given none of it. Of a model that predicts features of its own
+    ``validation_feature_std`` and ``validation_feature_rank`` tell whether they have collapsed.
     """
 
     def __init__(self, trainer: Trainer) -> None:
@@ -53,6 +57,12 @@ class Validation:
             held_out = load_split(config, "val", NUM_IMAGES)
         index = torch.arange(min(NUM_IMAGES, len(held_out)))
         self.images: Float[Tensor, "B C H W"] = held_out.batch(index, config.run.device)
+        self.words: Int[Tensor, "B 1 L"] | None = None
+        texts = trainer.images.texts
+        if texts is not None and held_out.captions is not None:
+            own = ImageTexts.of(held_out.captions, texts.subwords, texts.tokens.shape[1])
+            drawn = own.draw(index, torch.Generator().manual_seed(SEED))
+            self.words = drawn.unsqueeze(1).to(config.run.device)
 
     @torch.no_grad()
     def measure(self, trainer: Trainer) -> dict[str, float]:
@@ -67,6 +77,7 @@ class Validation:
                 features = teacher.raw(self.images)
                 measured["validation_feature_std"] = feature_std(features)
                 measured["validation_feature_rank"] = effective_rank(features)
+            measured |= self._surprise(model)
             if not model.config.scannable:
                 return measured
             with parameters_together(model):
@@ -83,6 +94,17 @@ class Validation:
         index = torch.arange(len(self.images), device=self.images.device)
         batch = learner.in_order(self.images, index, generator)
         return float(learner.loss_of(batch, generator))
+
+    def _surprise(self, model: AnyOrderTransformer) -> dict[str, float]:
+        if self.words is None or not bool((self.words >= 0).any()):
+            return {}
+
+        def nats(steps: int) -> float:
+            visible = torch.full((len(self.images),), steps, device=self.images.device)
+            return float(model.reader.loss(model, self.images, None, self.words, None, visible))
+
+        whole, alone = nats(model.num_patches), nats(NOTHING)
+        return {"validation_words": whole, "validation_words_alone": alone}
 
     def _agents(self, trainer: Trainer, fixations: Fixations) -> dict[str, Agent]:
         generator = torch.Generator().manual_seed(SEED)

@@ -162,6 +162,7 @@ def _load(path: Path) -> tuple[ImageSet, list[str]]:
             captions=captions and tuple(tuple(sentences) for sentences in captions),
             boxes_px=torch.from_numpy(stored["boxes_px"]) if len(stored["boxes_px"]) else None,
             fingerprints={own: Fingerprint(**prints[own]) for own in prints} or None,
+            columns=tuple(about.get("columns", ())),
         )
     with contextlib.suppress(OSError):
         os.utime(path)
@@ -188,6 +189,7 @@ def _store(
         "class_names": built.class_names,
         "captions": built.captions,
         "fingerprints": prints,
+        "columns": built.columns,
         "files": files,
         "notices": lines,
     }

@@ -38,9 +38,7 @@ class Columns:
     @property
     def names(self) -> list[str]:
         """All columns that are read."""
-        return [
-            name for name in (self.image, self.label, self.split, self.captions) if name is not None
-        ]
+        return [name for name in (self.image, self.label, self.split, self.captions) if name]
 
 
 def find_columns(
@@ -48,13 +46,14 @@ def find_columns(
     schema: pyarrow.Schema,
     image_column: str | None = None,
     split_column: str | None = SPLIT_COLUMN,
+    caption_column: str | None = None,
 ) -> Columns:
     """Return the names of the columns with images, labels, splits and captions.
 
     Raises:
         ValueError: Two columns of one name, no image column, several without one named ``image``,
-            labels that are neither numbers nor text, captions that are no text, or no
-            ``split_column``; only SPLIT_COLUMN may be missing.
+            labels that are neither numbers nor text, captions that are no text, no
+            ``caption_column``, or no ``split_column``; only SPLIT_COLUMN may be missing.
     """
     from pyarrow import types
 
@@ -70,29 +69,41 @@ def find_columns(
                 f"{file}: {label} must hold integers, text, true and false or whole numbers, got "
                 f"{kind}; convert the column or give it another name"
             )
-    captions = next((name for name in CAPTION_COLUMNS if name in schema.names), None)
+    _check_there(file, schema, caption_column, "--caption-column")
+    captions = caption_column or next((n for n in CAPTION_COLUMNS if n in schema.names), None)
     if captions:
         kind = schema.field(captions).type
-        text = kind.value_type if _is_list(kind) else kind
+        text = _item_of(kind)
         if not (is_text(text) or types.is_null(text)):
             raise ValueError(f"{file}: {captions} must be text or lists of text, got {kind}")
-    if split_column not in (None, SPLIT_COLUMN, *schema.names):
-        raise ValueError(
-            f"{file} has no column {split_column!r} for --split-column; its columns: {schema.names}"
-        )
+    if split_column != SPLIT_COLUMN:
+        _check_there(file, schema, split_column, "--split-column")
     split = split_column if split_column in schema.names else None
     unread = tuple(name for name in schema.names if name not in (image, label, split, captions))
     return Columns(image, label, split, captions, unread)
 
 
-def check_no_columns(where: str, image_column: str | None, split_column: str | None) -> None:
+def _check_there(file: Path | str, schema: pyarrow.Schema, column: str | None, option: str) -> None:
+    if column not in (None, *schema.names):
+        raise ValueError(
+            f"{file} has no column {column!r} for {option}; its columns: {schema.names}"
+        )
+
+
+def check_no_columns(
+    where: str,
+    image_column: str | None,
+    split_column: str | None,
+    caption_column: str | None = None,
+) -> None:
     """Check that no column is chosen of data that have none.
 
     Raises:
         ValueError: One is.
     """
-    if image_column is not None:
-        raise ValueError(f"image_column has no effect on {where}; leave it out")
+    for name, chosen in (("image_column", image_column), ("caption_column", caption_column)):
+        if chosen is not None:
+            raise ValueError(f"{name} has no effect on {where}; leave it out")
     if split_column != SPLIT_COLUMN:
         raise ValueError(f"split_column has no effect on {where}; leave it out")
 
@@ -210,10 +221,7 @@ def _image_column(file: Path | str, schema: pyarrow.Schema, chosen: str | None) 
     from pyarrow import types
 
     if chosen is not None:
-        if chosen not in schema.names:
-            raise ValueError(
-                f"{file} has no column {chosen!r} for --image-column; its columns: {schema.names}"
-            )
+        _check_there(file, schema, chosen, "--image-column")
         kind = schema.field(chosen).type
         if not (_holds_images(kind) or is_text(_item_of(kind))):
             raise ValueError(

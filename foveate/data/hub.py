@@ -8,13 +8,20 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from PIL import Image
 
-from foveate.data.columns import find_columns, image_in, is_text, own_class_names, say_unread
+from foveate.data.columns import (
+    find_columns,
+    image_in,
+    is_text,
+    own_class_names,
+    say_unread,
+)
 from foveate.data.decoding import Encoded
 from foveate.data.labels import Classes
+from foveate.data.rows import sentences_in
 from foveate.data.samples import PieceSource, Sample, own_split
 from foveate.data.scenes import SPLITS
 from foveate.data.splits import split_name
@@ -64,6 +71,7 @@ class _Hub(PieceSource):
     dataset: HubDataset
     image: str
     label: str | None
+    captions: str | None
     classes: Classes
     kind: ClassVar[str] = "shards"
 
@@ -85,7 +93,9 @@ class _Hub(PieceSource):
                 yield error
                 continue
             label = columns[self.label][0] if self.label else None
-            yield Sample(content, self.classes.number(label, where), where)
+            # Whoever made the columns known said that they are text.
+            written: Any = columns[self.captions][0] if self.captions else None
+            yield Sample(content, self.classes.number(label, where), where, sentences_in(written))
 
 
 def _hub_content(stored: object, where: str) -> Encoded:
@@ -107,7 +117,9 @@ def _hub_content(stored: object, where: str) -> Encoded:
     return content
 
 
-def load_hub(source: str, split: str, image_column: str | None = None) -> _Hub:
+def load_hub(
+    source: str, split: str, image_column: str | None = None, caption_column: str | None = None
+) -> _Hub:
     """Open one split of a set by its name, ``hf://NAME``.
 
     Raises:
@@ -123,11 +135,17 @@ def load_hub(source: str, split: str, image_column: str | None = None) -> _Hub:
             "datasets.IterableDataset itself"
         ) from error
     own = own_split(list(stored), split, source)
-    return hub_source(stored[own], split, source, image_column)
+    return hub_source(stored[own], split, source, image_column, caption_column)
 
 
-def hub_source(dataset: HubDataset, split: str, name: str, image_column: str | None = None) -> _Hub:
-    """Cut a dataset into its shards; only images and labels are read.
+def hub_source(
+    dataset: HubDataset,
+    split: str,
+    name: str,
+    image_column: str | None = None,
+    caption_column: str | None = None,
+) -> _Hub:
+    """Cut a dataset into its shards; only images, labels and captions are read.
 
     Raises:
         ValueError: the dataset is another split, or has no images, several columns of them, or
@@ -142,7 +160,7 @@ def hub_source(dataset: HubDataset, split: str, name: str, image_column: str | N
             f"{name} has no known columns; where a map has hidden them, give features="
         )
     schema = datasets.Features(dataset.features).arrow_schema
-    columns = find_columns(name, schema, image_column)
+    columns = find_columns(name, schema, image_column, caption_column=caption_column)
     image, label = columns.image, columns.label
     names = own_class_names(name, schema, label)
     if label and not names and is_text(schema.field(label).type):
@@ -150,8 +168,9 @@ def hub_source(dataset: HubDataset, split: str, name: str, image_column: str | N
             f"{name}: {label} must be an integer column, got {dataset.features[label]}; name the "
             f"classes of text by cast_column({label!r}, datasets.ClassLabel(names=[...]))"
         )
-    say_unread(name, (column for column in schema.names if column not in (image, label)))
-    kept = dataset.select_columns([image, *([label] if label else [])])
+    read = [column for column in (image, label, columns.captions) if column]
+    say_unread(name, (column for column in schema.names if column not in read))
+    kept = dataset.select_columns(read)
     for kind, undecoded in (
         (datasets.Image, datasets.Image(decode=False)),
         (datasets.List, datasets.List(datasets.Image(decode=False))),
@@ -159,7 +178,7 @@ def hub_source(dataset: HubDataset, split: str, name: str, image_column: str | N
         if isinstance(dataset.features[image], kind):
             kept = kept.cast_column(image, undecoded)
     shards = [f"shard {n} of {name}" for n in range(dataset.num_shards)]
-    return _Hub(shards, None, kept, image, label, Classes(names))
+    return _Hub(shards, None, kept, image, label, columns.captions, Classes(names))
 
 
 def _import_datasets() -> ModuleType:

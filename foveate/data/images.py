@@ -39,6 +39,8 @@ class ImageSet:
     """Top, left, height and width of each image's object; None where the set does not say."""
     fingerprints: Mapping[str, Fingerprint] | None = None
     """Of train, val and test of the data set that the images come from; None: not known."""
+    columns: tuple[str, ...] = ()
+    """All columns of the table that the images come from; empty where it is none."""
     __no_type_check__ = True
     """The tests' type checker leaves the constructor alone, which takes more than a field holds."""
 

@@ -66,6 +66,7 @@ def load_data(
     limit: int | None = None,
     root: Path = Path("data"),
     split_column: str | None = SPLIT_COLUMN,
+    caption_column: str | None = None,
 ) -> ImageSet:
     """Load one split of a data set; see the module for the split rules.
 
@@ -85,6 +86,8 @@ def load_data(
         root: Where torchvision keeps its files, and downloads them to if they are missing.
         split_column: Parquet column that names each row's split; by default ``split``, if there is
             one. None: rows and files of whatever split are train, and val and test held out.
+        caption_column: Column of text, or of lists of text, about each image. None: ``captions``,
+            else ``caption``, where there is one.
 
     Raises:
         ValueError: Unknown data or split, no rows for the split, an image that is unreadable, too
@@ -99,7 +102,7 @@ def load_data(
         raise ValueError(f"limit must be at least 1 image, got {limit}")
     path = Path(data).expanduser()
     if data in COMPOSED or data in TORCHVISION_SETS:
-        check_no_columns(data, image_column, split_column)
+        check_no_columns(data, image_column, split_column, caption_column)
     if data in COMPOSED:
         key = [image_size]
         loaded = _cached(data, split, key, lambda: (_load_scenes(data, split, image_size), ()))
@@ -107,7 +110,8 @@ def load_data(
         with notes.once(data):
             loaded = _load_rows(sources.torchvision_rows(data, Path(root)), split, image_size)
     elif path.exists():
-        loaded = _load_files(path.resolve(), split, image_size, image_column, split_column)
+        columns_of = image_column, split_column, caption_column
+        loaded = _load_files(path.resolve(), split, image_size, columns_of)
     else:
         raise _no_such_data(data)
     return loaded if limit is None else loaded.subset(limit)
@@ -145,12 +149,12 @@ def _load_files(
     path: Path,
     split: str,
     image_size: ImageSize | None,
-    image_column: str | None,
-    split_column: str | None,
+    columns_of: tuple[str | None, str | None, str | None],
 ) -> ImageSet:
+    """Load files; ``columns_of`` are the columns of images, splits and captions."""
     with notes.once(str(path)):
-        read, files = sources.find_rows(path, image_column, split_column)
-        key = [image_size, image_column, split_column, *map(file_state, files)]
+        read, files = sources.find_rows(path, *columns_of)
+        key = [image_size, *columns_of, *map(file_state, files)]
 
         def build() -> tuple[ImageSet, list[FileState]]:
             stored = read()
@@ -169,6 +173,7 @@ def _load_rows(stored: rows.Rows, split: str, image_size: ImageSize | None) -> I
         stored.name,
         captions=decoded.captions,
         fingerprints=decoded.fingerprints,
+        columns=stored.columns,
     )
 
 

@@ -22,7 +22,7 @@ from foveate.data.columns import (
 )
 from foveate.data.decoding import Encoded
 from foveate.data.labels import Label, find_classes_of_files, read_json, read_label
-from foveate.data.rows import Rows
+from foveate.data.rows import Rows, sentences_in
 from foveate.data.splits import split_in_name, split_name
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ def table_rows(
     files: list[Path],
     image_column: str | None = None,
     split_column: str | None = SPLIT_COLUMN,
+    caption_column: str | None = None,
 ) -> Rows:
     """Read the images, labels, captions and splits of all files.
 
@@ -52,14 +53,12 @@ def table_rows(
     where: dict[str, list[str]] = {}
     captions: dict[str, list[tuple[str, ...]]] = {}
     of_file: dict[Path, tuple[set[Label], tuple[str, ...]]] = {}
-    has_captions = False
-    unread: list[str] = []
+    found: list[Columns] = []
     for file in files:
-        table, columns = _read_table(file, image_column, split_column)
-        unread += columns.unread
+        table, columns = _read_table(file, image_column, split_column, caption_column)
+        found.append(columns)
         occur: set[Label] = set()
         of_file[file] = occur, own_class_names(file, table.schema, columns.label)
-        has_captions = has_captions or columns.captions is not None
         nothing = [None] * len(table)
         numbers = table[columns.label].to_pylist() if columns.label else nothing
         written = table[columns.captions].to_pylist() if columns.captions else nothing
@@ -74,8 +73,8 @@ def table_rows(
             label = read_label(number, place)
             occur.add(label)
             stored.setdefault(own, []).append((file, label))
-            captions.setdefault(own, []).append(_sentences(sentences))
-    say_unread(files[0] if len(files) == 1 else folder, unread)
+            captions.setdefault(own, []).append(sentences_in(sentences))
+    say_unread(files[0] if len(files) == 1 else folder, (n for each in found for n in each.unread))
     classes = find_classes_of_files(of_file)
     arrays = {
         own: np.array([classes[file].number(label, "a row") for file, label in labels], np.int64)
@@ -88,7 +87,10 @@ def table_rows(
         class_names=classes[files[0]].names,
         names=names,
         where=where,
-        captions=captions if has_captions else None,
+        captions=captions if any(each.captions for each in found) else None,
+        columns=tuple(
+            dict.fromkeys(name for each in found for name in (*each.names, *each.unread))
+        ),
     )
 
 
@@ -115,16 +117,16 @@ def _listed(state: object) -> set[object] | None:
 
 
 def _read_table(
-    file: Path, image_column: str | None, split_column: str | None
+    file: Path, image_column: str | None, split_column: str | None, caption_column: str | None
 ) -> tuple[pyarrow.Table, Columns]:
     import pyarrow.parquet
 
     if file.suffix == ".arrow":
         table = _read_arrow(file)
-        return table, find_columns(file, table.schema, image_column, split_column)
+        return table, find_columns(file, table.schema, image_column, split_column, caption_column)
     try:
         schema = pyarrow.parquet.read_schema(file)
-        columns = find_columns(file, schema, image_column, split_column)
+        columns = find_columns(file, schema, image_column, split_column, caption_column)
         table = pyarrow.parquet.read_table(
             file, columns=columns.names, partitioning=None, page_checksum_verification=True
         )
@@ -150,9 +152,3 @@ def _read_arrow(file: Path) -> pyarrow.Table:
             f"datasets.load_from_disk({str(file.parent)!r}).to_parquet('train.parquet')"
         ) from error
     return table
-
-
-def _sentences(stored: str | list[str | None] | None) -> tuple[str, ...]:
-    """Return one sentence or several as a tuple; nothing is no sentence."""
-    several = [stored] if stored is None or isinstance(stored, str) else stored
-    return tuple(sentence for sentence in several if sentence is not None)

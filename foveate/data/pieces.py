@@ -28,6 +28,7 @@ def open_source(
     *,
     image_column: str | None = None,
     split_column: str | None = SPLIT_COLUMN,
+    caption_column: str | None = None,
     skip_damaged: bool = False,
 ) -> PieceSource:
     """Open one split of a path, a list of paths, ``hf://NAME``, or a dataset.
@@ -39,18 +40,20 @@ def open_source(
     if isinstance(source, HubDataset) or (isinstance(source, str) and source.startswith(HUB)):
         check_no_columns("Hugging Face datasets", None, split_column)
         if isinstance(source, str):
-            return load_hub(source, split, image_column)
-        return hub_source(source, split, "the dataset", image_column)
+            return load_hub(source, split, image_column, caption_column)
+        return hub_source(source, split, "the dataset", image_column, caption_column)
     if isinstance(source, str | Path | Sequence):
         paths = [source] if isinstance(source, str | Path) else source
         name = str(source) if isinstance(source, str | Path) else "the list"
         with notes.once(name):
             found = _find_files(paths, name)
             if found[0][0].suffix.lower() == ".parquet":
-                return open_parquet(found, split, name, image_column, split_column)
+                columns = image_column, split_column, caption_column
+                return open_parquet(found, split, name, *columns)
             holds_out = split_column is None
             known = SPLIT_COLUMN if holds_out else split_column
-            check_no_columns(f"tar files, such as {found[0][0]}", image_column, known)
+            tars = f"tar files, such as {found[0][0]}"
+            check_no_columns(tars, image_column, known, caption_column)
             return open_tar(found, split, name, holds_out=holds_out, skip_damaged=skip_damaged)
     raise ValueError(
         f"source must be a path, a list of paths, {HUB}NAME or one split's datasets."

@@ -30,7 +30,7 @@ from foveate.data.columns import (
     say_unread,
 )
 from foveate.data.labels import Classes, Label, find_classes_of_files, read_label
-from foveate.data.rows import content_of
+from foveate.data.rows import content_of, sentences_in
 from foveate.data.samples import PieceSource, Sample, reading, shard_fingerprints
 from foveate.data.splits import choose_rows, place, split_name
 
@@ -41,6 +41,7 @@ class _RowGroup:
     number: int
     image: str
     label: str | None
+    captions: str | None
     rows: Int64[np.ndarray, " M"]
     """Which of its rows belong to the split."""
 
@@ -64,7 +65,7 @@ class ParquetSource(PieceSource):
         group = self.groups[piece]
         if row == len(group.rows):
             return
-        columns = [group.image, *([group.label] if group.label else [])]
+        columns = [name for name in (group.image, group.label, group.captions) if name]
         with _opened(group.file) as opened:
             table = _read_group(opened, group.number, columns)
         for number in group.rows[row:].tolist():
@@ -75,7 +76,9 @@ class ParquetSource(PieceSource):
                 yield error
                 continue
             label = table[group.label][number].as_py() if group.label else None
-            yield Sample(content, self.classes[group.file].number(label, where), where)
+            written = table[group.captions][number].as_py() if group.captions else None
+            number_of_class = self.classes[group.file].number(label, where)
+            yield Sample(content, number_of_class, where, sentences_in(written))
 
 
 def open_parquet(
@@ -84,11 +87,13 @@ def open_parquet(
     name: str,
     image_column: str | None = None,
     split_column: str | None = SPLIT_COLUMN,
+    caption_column: str | None = None,
 ) -> ParquetSource:
     """Read footers, labels and split columns, and number each stored split's rows in all files."""
     groups: list[tuple[str, int, _RowGroup]] = []
     num_rows: dict[str, int] = {}
-    found = {file: _columns(file, image_column, split_column) for file, _ in files}
+    chosen = image_column, split_column, caption_column
+    found = {file: _columns(file, *chosen) for file, _ in files}
     for file, named in files:
         columns = found[file]
         stored_as = named if split_column else "train"
@@ -99,20 +104,19 @@ def open_parquet(
             for own in sorted(rows_of):
                 rows = np.array(rows_of[own])
                 first = num_rows.get(own, 0)
-                groups.append(
-                    (own, first, _RowGroup(file, number, columns.image, columns.label, rows))
-                )
+                told = columns.image, columns.label, columns.captions
+                groups.append((own, first, _RowGroup(file, number, *told, rows)))
                 num_rows[own] = first + len(rows)
 
     def places_of(stored: str) -> Float64[np.ndarray, " M"]:
         return _places([group for own, _, group in groups if own == stored])
 
-    source, chosen = choose_rows(num_rows, split, name, places_of)
+    source, kept_rows = choose_rows(num_rows, split, name, places_of)
     kept = []
     for own, first, group in groups:
-        low, high = np.searchsorted(chosen, (first, first + len(group.rows)))
+        low, high = np.searchsorted(kept_rows, (first, first + len(group.rows)))
         if own == source and low < high:
-            kept.append(replace(group, rows=group.rows[chosen[low:high] - first]))
+            kept.append(replace(group, rows=group.rows[kept_rows[low:high] - first]))
     names = [f"{group.file.name}, row group {group.number}: {len(group.rows)}" for group in kept]
     shards: dict[str, dict[Path, int]] = {}
     for own, _, group in groups:
@@ -145,9 +149,12 @@ def _files_named_by(file: Path, image: str) -> str:
     return f" {digest.hexdigest()}" if names else ""
 
 
-def _columns(file: Path, image_column: str | None, split_column: str | None) -> Columns:
+def _columns(
+    file: Path, image_column: str | None, split_column: str | None, caption_column: str | None
+) -> Columns:
     with _opened(file) as opened:
-        return find_columns(file, opened.schema_arrow, image_column, split_column)
+        schema = opened.schema_arrow
+        return find_columns(file, schema, image_column, split_column, caption_column)
 
 
 def _classes(found: dict[Path, Columns], name: str) -> dict[Path, Classes]:
@@ -158,7 +165,7 @@ def _classes(found: dict[Path, Columns], name: str) -> dict[Path, Classes]:
     of_file: dict[Path, tuple[set[Label], tuple[str, ...]]] = {}
     unread: list[str] = []
     for file, columns in found.items():
-        unread += [*columns.unread, *([columns.captions] if columns.captions else [])]
+        unread += columns.unread
         with _opened(file) as opened:
             stored: set[Label] = set()
             of_file[file] = stored, own_class_names(file, opened.schema_arrow, columns.label)

@@ -34,6 +34,8 @@ class Rows:
     """Where each row lies, as an error says it: a file, or a row of one."""
     captions: dict[str, list[tuple[str, ...]]] | None = None
     """Sentences about each image; None for a source without captions."""
+    columns: tuple[str, ...] = ()
+    """All columns of a table; empty for other sources."""
 
     def files_beside(self, files: Iterable[Path]) -> list[Path]:
         """Return the files of images that are not among ``files``: tables may name them."""
@@ -149,6 +151,12 @@ def _known_of(rows: Rows, stored: str, row: int) -> tuple[int, str | None, Seque
     known = 0 <= label < len(rows.class_names)
     captions = rows.captions[stored][row] if rows.captions else ()
     return label, rows.class_names[label] if known else None, captions
+
+
+def sentences_in(cell: str | list[str | None] | None) -> tuple[str, ...]:
+    """Return the sentences of a cell, one or several, as a tuple; nothing is no sentence."""
+    several = [cell] if cell is None or isinstance(cell, str) else cell
+    return tuple(sentence for sentence in several if sentence is not None)
 
 
 def content_of(item: Encoded) -> bytes:

@@ -28,6 +28,8 @@ class Sample:
     content: Encoded
     label: int
     where: str
+    captions: tuple[str, ...] = ()
+    """Sentences about the image; none where the source has none."""
 
 
 @dataclass(frozen=True)

@@ -62,7 +62,10 @@ def torchvision_rows(name: str, root: Path) -> Rows:
 
 
 def find_rows(
-    path: Path, image_column: str | None = None, split_column: str | None = SPLIT_COLUMN
+    path: Path,
+    image_column: str | None = None,
+    split_column: str | None = SPLIT_COLUMN,
+    caption_column: str | None = None,
 ) -> tuple[Callable[[], Rows], list[Path]]:
     """Return how to read the rows under ``path`` and the files they come from.
 
@@ -74,10 +77,11 @@ def find_rows(
             with a split's folder that has none; a table is a link to nothing; or a column is chosen
             of images that have none.
     """
+    columns = image_column, split_column, caption_column
     if path.is_file():
         if path.suffix.lower() != ".parquet":
             raise ValueError(f"{path} is neither a parquet file nor a folder; give one of these")
-        return lambda: table_rows(path.parent, [path], image_column, split_column), [path]
+        return lambda: table_rows(path.parent, [path], *columns), [path]
     found = files_under(path)
     tables = [file for file in found if file.path.suffix.lower() == ".parquet"]
     images = [file for file in found if _is_image(file)]
@@ -95,14 +99,14 @@ def find_rows(
         check_shards(files)
 
         def read() -> Rows:
-            rows = table_rows(path, files, image_column, split_column)
+            rows = table_rows(path, files, *columns)
             named = {os.path.realpath(file) for file in rows.files_beside(())} if images else set()
             say_skipped(path, [image for image in images if image.real not in named], "table")
             return rows
 
         return read, files
     say_skipped(path, [file for file in found if not _is_image(file)], "image")
-    check_no_columns(f"the image folder {path}", image_column, split_column)
+    check_no_columns(f"the image folder {path}", *columns)
     if not images:
         raise ValueError(
             f"no images in {path}; expected class/image, split/class/image, images alone, or "

@@ -34,6 +34,7 @@ from foveate.data.workers import (
     Reader,
     Start,
     Worker,
+    check_processes,
     lost_worker,
 )
 
@@ -50,7 +51,7 @@ class StreamState(TypedDict):
 
 RENAMED = {"rank": "process", "world_size": "num_processes"}
 """Settings under other names in the states of older checkpoints."""
-ADDED = frozenset({"content", "image_column", "split_column"})
+ADDED = frozenset({"content", "image_column", "split_column", "caption_column"})
 """Settings that the states of older checkpoints lack."""
 
 
@@ -71,6 +72,8 @@ class ImageStream:
             kept.
         batch_size: Images per batch and process.
         image_column: Column with the images; None: ``image``, else the only one that may hold some.
+        caption_column: Column of text, or of lists of text. None: ``captions``, else ``caption``,
+            where there is one.
         channels: 3, or 1 for gray.
         seed: Determines the order of pieces and samples.
         shuffle_buffer: Samples that a worker holds, encoded, and shuffles among themselves. 1: a
@@ -107,12 +110,14 @@ class ImageStream:
         process: int = 0,
         num_processes: int = 1,
         split_column: str | None = SPLIT_COLUMN,
+        caption_column: str | None = None,
         skip_damaged: bool = False,
     ) -> None:
         if split not in scenes.SPLITS:
             raise ValueError(f"split must be one of {', '.join(scenes.SPLITS)}, got {split!r}")
-        _check_processes(num_workers, process, num_processes)
+        check_processes(num_workers, process, num_processes)
         columns = {"image_column": image_column, "split_column": split_column}
+        columns["caption_column"] = caption_column
         opened = open_source(source, split, **columns, skip_damaged=skip_damaged)
         lanes = max(1, num_workers)
         if lanes * num_processes > len(opened.names):
@@ -230,15 +235,6 @@ class ImageStream:
         return iter(loader)
 
 
-def _check_processes(num_workers: int, process: int, num_processes: int) -> None:
-    if num_workers < 0:
-        raise ValueError(f"num_workers must not be negative, got {num_workers}")
-    if not 0 <= process < num_processes:
-        raise ValueError(
-            f"process must lie in 0..num_processes - 1, got {process} of {num_processes}"
-        )
-
-
 def first_images(
     source: str | Path | Sequence[str | Path] | HubDataset,
     split: str,
@@ -248,6 +244,7 @@ def first_images(
     channels: int = 3,
     limit: int,
     split_column: str | None = SPLIT_COLUMN,
+    caption_column: str | None = None,
     skip_damaged: bool = False,
 ) -> ImageSet:
     """Hold the first images of a stream, each once, to evaluate on.
@@ -263,6 +260,7 @@ def first_images(
         channels: as of :class:`ImageStream`.
         limit: the most images; a split that has fewer comes whole.
         split_column: as of :class:`ImageStream`.
+        caption_column: as of :class:`ImageStream`.
         skip_damaged: as of :class:`ImageStream`.
 
     Raises:
@@ -276,6 +274,7 @@ def first_images(
         image_column=image_column,
         channels=channels,
         split_column=split_column,
+        caption_column=caption_column,
         skip_damaged=skip_damaged,
     )
     batches: list[ImageBatch] = []
@@ -291,4 +290,7 @@ def first_images(
         # Of tar files nobody knows more classes than are seen.
         names = find_classes(labels.tolist(), (), "stream").names
     images = torch.cat([batch.images for batch in batches])
-    return ImageSet(images, labels, names, "stream", fingerprints=stream.fingerprints)
+    captions = tuple(sentences for batch in batches for sentences in batch.captions)
+    kept = captions if any(captions) else None
+    prints = stream.fingerprints
+    return ImageSet(images, labels, names, "stream", captions=kept, fingerprints=prints)

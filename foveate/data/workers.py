@@ -38,6 +38,8 @@ class ImageBatch:
     images: UInt8[Tensor, "B C H W"]
     labels: Int64[Tensor, " B"]
     """Class of each image; -1 where the source does not say."""
+    captions: tuple[tuple[str, ...], ...] = ()
+    """Sentences about each image, which may be none."""
 
 
 class Position(TypedDict):
@@ -87,6 +89,16 @@ class Worker(IterableDataset[Delivery | str]):
             yield from self.reader.batches(self.starts[worker.id if worker else 0])
         except ValueError as error:
             yield str(error)
+
+
+def check_processes(num_workers: int, process: int, num_processes: int) -> None:
+    """Raise ValueError unless a process is one of all, with workers or without."""
+    if num_workers < 0:
+        raise ValueError(f"num_workers must not be negative, got {num_workers}")
+    if not 0 <= process < num_processes:
+        raise ValueError(
+            f"process must lie in 0..num_processes - 1, got {process} of {num_processes}"
+        )
 
 
 def lost_worker(error: Exception) -> str | None:
@@ -175,13 +187,18 @@ class Reader:
         while True:
             images = np.empty((self.batch_size, self.channels, height, width), np.uint8)
             labels = np.empty(self.batch_size, np.int64)
+            captions = []
             for item in range(self.batch_size):
-                images[item], labels[item], position = next(decoded)
-            batch = ImageBatch(torch.from_numpy(images), torch.from_numpy(labels))
+                images[item], sample, position = next(decoded)
+                labels[item] = sample.label
+                captions.append(sample.captions)
+            batch = ImageBatch(torch.from_numpy(images), torch.from_numpy(labels), tuple(captions))
             yield Delivery(batch, position)
 
-    def _decoded(self, start: Start) -> Iterator[tuple[UInt8[np.ndarray, "C H W"], int, Position]]:
-        """Yield pixels and label of each sample, with the position after it."""
+    def _decoded(
+        self, start: Start
+    ) -> Iterator[tuple[UInt8[np.ndarray, "C H W"], Sample, Position]]:
+        """Yield each sample with its pixels, and the position after it."""
         mode = "L" if self.channels == 1 else "RGB"
         height, width = self.image_size
         skips, in_a_row = _Skips(f"worker {start.lane + 1} of {self.num_lanes}"), 0
@@ -198,7 +215,7 @@ class Reader:
                 skips.add(error)
                 continue
             in_a_row = 0
-            yield pixels, sample.label, position
+            yield pixels, sample, position
 
     def _shuffled(self, start: Start) -> Iterator[tuple[Sample | ValueError, Position]]:
         """Yield the samples block by block, each with the position after it."""

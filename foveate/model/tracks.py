@@ -1,8 +1,14 @@
-"""Words at fixation points: many short autoregressive tracks on one image.
+"""Words about an image: short autoregressive tracks behind the patches that are visible.
 
-The image is a bidirectional prefix of the encoder; each track starts at a patch, reads the image
-and its own words, and no other track. Anchored at a policy's fixations, tracks read out what the
-policy looked at.
+The visible patches are a prefix of the encoder's sequence; each track reads them and its own words,
+and no other track. Two uses:
+
+* Tracks anchored at patches read the whole image and, in every layer, the state of their patch. At
+  a policy's fixations they read out what the policy looked at.
+* Captions have no anchor. They read the patches that an order has shown after some steps, also
+  none, so that one model can be asked after any number. The prefix is bidirectional or causal
+  (``words_prefix``), as in AIMv2 (Fini et al. 2024, arXiv 2411.14402, Sec. 3), whose patches come
+  in raster order alone.
 
 Reference: GiT (Wang et al. 2024, arXiv 2403.09394), Haiyang-W/GiT. Differs: tracks start at patches
 instead of points between them, so that the local feature needs no interpolation; the words are
@@ -18,12 +24,58 @@ windowed attention. GiT's captions (one track, no local feature, beam search) ar
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from foveate.model.encoder import PatchEncoder, take
+from foveate.orders import rank_to_order
+
+NOTHING = -1
+"""As a number of steps: not even the periphery is visible."""
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """The tokens of an image that words are read from."""
+
+    tokens: Float[Tensor, "B P D"]
+    """The always-visible ones, then patches in rank order, at least those that are visible."""
+    may_attend: Bool[Tensor, "#B 1 P P"]
+    """Among them (True = may attend)."""
+    visible: Bool[Tensor, "#B P"]
+    """Which of them words may attend to (True = may attend)."""
+
+    @classmethod
+    def of(
+        cls,
+        model: PatchEncoder,
+        images: Float[Tensor, "B C H W"],
+        rank: Int[Tensor, "B N"],
+        steps: Int[Tensor, "B"],
+    ) -> Prefix:
+        """Return the prefix of the patches of rank < steps; NOTHING = the start token alone."""
+        always, patches = model.embed(images)
+        num_always = always.shape[1]
+        order = rank_to_order(rank)
+        sorted_rank = rank.gather(1, order)
+        counts = (sorted_rank < steps.unsqueeze(1)).sum(1)
+        length = int(counts.max())
+        tokens = torch.cat([always, take(patches, order[:, :length])], dim=1)
+        num_visible = torch.where(steps == NOTHING, 1, counts + num_always).unsqueeze(1)
+        place = torch.arange(tokens.shape[1], device=tokens.device)
+        reach = num_visible.expand(-1, len(place))
+        if model.config.words_prefix == "causal":
+            sorted_rank = sorted_rank[:, :length].contiguous()
+            through = torch.searchsorted(sorted_rank, sorted_rank, right=True) + num_always
+            first = place[:num_always].expand(len(images), -1) + 1
+            reach = torch.minimum(torch.cat([first, through], dim=1), num_visible)
+        if bool((reach == reach[:1]).all()) and bool((num_visible == num_visible[:1]).all()):
+            reach, num_visible = reach[:1], num_visible[:1]  # One mask serves all images.
+        return cls(tokens, (place < reach.unsqueeze(2)).unsqueeze(1), place < num_visible)
 
 
 class TrackReader(nn.Module):
@@ -52,33 +104,54 @@ class TrackReader(nn.Module):
         self,
         model: PatchEncoder,
         images: Float[Tensor, "B C H W"],
-        anchors: Int[Tensor, "B K"],
+        anchors: Int[Tensor, "B K"] | None,
         words: Int[Tensor, "B K L"],
+        rank: Int[Tensor, "B N"] | None = None,
+        steps: Int[Tensor, "B"] | None = None,
     ) -> Float[Tensor, "B K L V"]:
-        """Return logits of each track's words: word l from the image, its anchor and words < l.
+        """Return logits of each track's words: word l from what is visible and words < l.
 
-        The local feature is added to the start of its track again before every block. Logits are
-        products with the word embeddings.
+        The local feature of an anchor is added to the start of its track again before every block.
+        Logits are products with the word embeddings.
 
         Args:
             model: encoder, whose blocks run on image and tracks together.
             images: pixels in [0, 1].
-            anchors: the patch at which each track starts.
+            anchors: the patch at which each track starts; None = the tracks have no place.
             words: teacher forcing; -1 = padding, whose logits mean nothing.
+            rank: decoding step of every patch; None = raster order.
+            steps: the patches of rank < steps are visible; NOTHING = not even the periphery; None =
+                all patches are.
+
+        Raises:
+            ValueError: anchors on an image that is not all visible at once.
         """
-        always, patches = model.embed(images)
         num_tracks, length = words.shape[1:]
         previous = self.word(words[:, :, :-1].clamp_min(0))
         start = self.start.expand(len(images), num_tracks, 1, -1)
         tracks = (torch.cat([start, previous], dim=2) + self.place[:length]).flatten(1, 2)
-        tokens = torch.cat([always, patches, tracks], dim=1)
-        num_image = tokens.shape[1] - tracks.shape[1]
-        may_attend = track_may_attend(num_image, num_tracks, length, tokens.device)
+        if steps is None and model.config.words_prefix == "bidirectional":
+            tokens = torch.cat([*model.embed(images), tracks], dim=1)
+            num_image = tokens.shape[1] - tracks.shape[1]
+            may_attend = track_may_attend(num_image, num_tracks, length, tokens.device)
+        elif anchors is None:
+            prefix = Prefix.of(model, images, *_whole(model, images, rank, steps))
+            tokens = torch.cat([prefix.tokens, tracks], dim=1)
+            num_image = tokens.shape[1] - tracks.shape[1]
+            may_attend = track_may_attend(num_image, num_tracks, length, tokens.device)
+            may_attend = may_attend.repeat(len(prefix.visible), 1, 1, 1)
+            may_attend[:, :, :num_image, :num_image] = prefix.may_attend
+            may_attend[:, :, num_image:, :num_image] = prefix.visible[:, None, None]
+        else:
+            raise ValueError(
+                "anchors need a bidirectional prefix of the whole image; leave out steps and "
+                "words_prefix"
+            )
         starts = num_image + length * torch.arange(num_tracks, device=tokens.device)
-        place = (anchors + always.shape[1]).long()
         for block in model.encoder_blocks():
-            local = take(tokens, place)
-            tokens = tokens.index_add(1, starts, local)
+            if anchors is not None:
+                local = take(tokens, (anchors + model.num_always).long())
+                tokens = tokens.index_add(1, starts, local)
             tokens = block(tokens, attn_mask=may_attend)
         states = self.norm(tokens[:, num_image:]).unflatten(1, (num_tracks, length))
         logits: Tensor = states @ self.word.weight.T
@@ -88,27 +161,65 @@ class TrackReader(nn.Module):
         self,
         model: PatchEncoder,
         images: Float[Tensor, "B C H W"],
-        anchors: Int[Tensor, "B K"],
+        anchors: Int[Tensor, "B K"] | None,
         words: Int[Tensor, "B K L"],
+        rank: Int[Tensor, "B N"] | None = None,
+        steps: Int[Tensor, "B"] | None = None,
     ) -> Float[Tensor, ""]:
-        """Mean cross-entropy of the words that are no padding, nats."""
-        logits = self(model, images, anchors, words)
-        return F.cross_entropy(logits.flatten(0, 2), words.flatten(), ignore_index=-1)
+        """Mean cross-entropy of the words that are no padding, nats; 0 if all are."""
+        logits = self(model, images, anchors, words, rank, steps).flatten(0, 2)
+        total = F.cross_entropy(logits, words.flatten(), ignore_index=-1, reduction="sum")
+        return total / (words >= 0).sum().clamp_min(1)
+
+    def cross_entropy(
+        self,
+        model: PatchEncoder,
+        images: Float[Tensor, "B C H W"],
+        anchors: Int[Tensor, "B K"] | None,
+        words: Int[Tensor, "B K L"],
+        rank: Int[Tensor, "B N"] | None = None,
+        steps: Int[Tensor, "B"] | None = None,
+    ) -> Float[Tensor, "B K L"]:
+        """Cross-entropy of every word, nats; 0 of padding. Arguments as of :meth:`forward`."""
+        logits = self(model, images, anchors, words, rank, steps).flatten(0, 2).float()
+        loss = F.cross_entropy(logits, words.flatten(), ignore_index=-1, reduction="none")
+        return loss.view(words.shape)
 
     @torch.no_grad()
     def read(
-        self, model: PatchEncoder, images: Float[Tensor, "B C H W"], anchors: Int[Tensor, "B K"]
+        self,
+        model: PatchEncoder,
+        images: Float[Tensor, "B C H W"],
+        anchors: Int[Tensor, "B K"] | None,
+        rank: Int[Tensor, "B N"] | None = None,
+        steps: Int[Tensor, "B"] | None = None,
     ) -> Int[Tensor, "B K L"]:
-        """Write the most probable words at each anchor, all tracks in step.
+        """Write the most probable words at each anchor, all tracks in step; K = 1 without anchors.
 
         One pass per word, without a cache.
         """
-        words = anchors.new_full((*anchors.shape, self.max_length), -1)
+        num_tracks = 1 if anchors is None else anchors.shape[1]
+        shape = len(images), num_tracks, self.max_length
+        words = torch.full(shape, -1, dtype=torch.long, device=images.device)
         for at in range(self.max_length):
-            words[:, :, at] = self(model, images, anchors, words[:, :, : at + 1])[:, :, at].argmax(
-                -1
-            )
+            logits = self(model, images, anchors, words[:, :, : at + 1], rank, steps)
+            words[:, :, at] = logits[:, :, at].argmax(-1)
         return words
+
+
+def _whole(
+    model: PatchEncoder,
+    images: Float[Tensor, "B C H W"],
+    rank: Int[Tensor, "B N"] | None,
+    steps: Int[Tensor, "B"] | None,
+) -> tuple[Int[Tensor, "B N"], Int[Tensor, "B"]]:
+    """Return ranks and steps; where there are none, raster order and all patches."""
+    num_rows, device = len(images), images.device
+    if rank is None:
+        rank = torch.arange(model.num_patches, device=device).expand(num_rows, -1)
+    if steps is None:
+        steps = torch.full((num_rows,), model.num_patches, device=device)
+    return rank, steps
 
 
 def track_may_attend(

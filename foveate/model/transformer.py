@@ -43,8 +43,9 @@ class AnyOrderTransformer(AskingPredictor):
         anchors: Int[Tensor, "B K"] | None = None,
         words: Int[Tensor, "B K L"] | None = None,
         emphasis: Emphasis | None = None,
+        word_steps: Int[Tensor, "B"] | None = None,
     ) -> Float[Tensor, ""]:
-        """Mean loss of predicting patches from those of lower rank, and words at some of them.
+        """Mean loss of predicting patches from those of lower rank, and words about the image.
 
         With ``queries="own"`` each patch is predicted once, from the ranks before its own. With
         ``"unseen"``, after step t the patches of rank < t are visible and random others are
@@ -63,25 +64,31 @@ class AnyOrderTransformer(AskingPredictor):
                 empty prefix on. Own queries take all.
             generator: randomness of steps and targets, on the CPU; own queries have none.
             features: of each patch, for a target that holds features; None = the teacher's.
-            anchors: the patches at which tracks of words start; None = no words.
-            words: the words of each track; -1 = padding.
+            anchors: the patches at which tracks of words start; None = they have no place.
+            words: the words of each track; -1 = padding; None = no words.
             emphasis: which of the patches asked count more, or are asked; None = all alike.
+            word_steps: the words read the patches of rank < word_steps, -1 = not even the
+                periphery; None = all patches.
 
         Raises:
             ValueError: rank has another shape than (B, N) or negative entries, the config's parts
-                do not take this order, this emphasis, or need features, or anchors come without
-                words.
+                do not take this order, this emphasis, or need features, anchors or word_steps come
+                without words, or with one another.
         """
-        if (anchors is None) != (words is None):
-            raise ValueError("anchors and words go together")
-        reading = None
-        if anchors is not None and words is not None:
-            reading = self.reader.loss(self, images, anchors, words)
-        loss = self._loss_of_order(
-            images, rank, ties, last_rank, num_steps, generator, features, emphasis
-        )
+        if words is None and not (anchors is None and word_steps is None):
+            raise ValueError("anchors and word_steps need words")
+        config = self.config
+        order = ties, last_rank, num_steps, generator, features, emphasis
+        if words is None:
+            return self._loss_of_order(images, rank, *order)
         # The sum of a generative and a reading loss, as iGPT's Sec. 2.3 adds its classifier's.
-        return loss if reading is None else reading + loss
+        loss = torch.zeros((), device=images.device)
+        if config.word_weight > 0:
+            reading = self.reader.loss(self, images, anchors, words, rank, word_steps)
+            loss = config.word_weight * reading
+        if config.image_weight > 0:
+            loss = loss + config.image_weight * self._loss_of_order(images, rank, *order)
+        return loss
 
     def _loss_of_order(
         self,

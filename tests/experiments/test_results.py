@@ -15,8 +15,10 @@ import torch
 
 from agents.baselines import GreedyOracleAgent, scan_with
 from envs.toy import cue_set
+from experiments.caption import CaptionConfig
 from experiments.compare import CompareConfig
 from experiments.decode import DecodeConfig
+from experiments.evaluation.caption import caption
 from experiments.evaluation.compare import compare, draw_comparison
 from experiments.evaluation.compare_result import SHOWN, Comparison, OrderErrors, training_facts
 from experiments.evaluation.decode import decode
@@ -339,6 +341,7 @@ def test_old_comparisons_are_drawn_without_their_intervals(
         (ScanpathConfig, draw),
         (ReadConfig, read),
         (DecodeConfig, decode),
+        (CaptionConfig, caption),
     ],
 )
 def test_scripts_and_libraries_have_the_same_defaults(script: type, library: Any) -> None:

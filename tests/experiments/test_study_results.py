@@ -19,6 +19,7 @@ from experiments.benchmarks.rollout import bench_rollout
 from experiments.benchmarks.streaming import bench_data
 from experiments.benchmarks.timing import BenchResult
 from experiments.benchmarks.training import bench_train
+from experiments.evaluation.caption_result import Bits, CaptionResult, Retrieval, Written
 from experiments.evaluation.clients import ClientRow, ClientsResult
 from experiments.evaluation.decode import Decoded, DecodeResult, Searched
 from experiments.evaluation.ids import score_ids
@@ -278,10 +279,54 @@ CLIENTS = ClientsResult(
         ),
     ),
 )
+BITS = Bits(
+    bits_per_word=5.0,
+    bits_per_word_ci95=(4.9, 5.1),
+    minus_policy=0.25,
+    minus_policy_ci95=(0.2, 0.3),
+)
+FOUND = Retrieval(
+    recall={1: 0.1, 5: 0.3, 10: 0.4},
+    recall_ci95={1: (0.0, 0.2), 5: (0.2, 0.4), 10: None},
+    chance={1: 0.01, 5: 0.05, 10: 0.1},
+)
+CAPTION = CaptionResult(
+    orders={"policy": {0: replace(BITS, minus_policy=None), 4: BITS}, "random": {0: BITS, 4: BITS}},
+    whole=replace(BITS, minus_policy=None),
+    alone=BITS,
+    shuffled=BITS,
+    image_nats_per_word=0.17,
+    image_nats_per_word_ci95=(0.1, 0.2),
+    image_to_text=FOUND,
+    text_to_image=FOUND,
+    retrieval_images=100,
+    retrieval_captions=500,
+    written=(Written(image=0, captions=("a dog",), after={0: "a", 4: "a cat"}, whole="a dog"),),
+    captions=500,
+    without_captions=2,
+    cut=3,
+    test_images=100,
+    train_seconds=90.0,
+    data="flickr8k96",
+    seed=0,
+    budget=16,
+    num_patches=144,
+    commit=COMMIT,
+)
 ALL: list[Result] = [
     *(READ, DECODE, STUDY, BENCH, BENCH_ENV, orders_result(), TORTURE, KNOWING, IDS),
-    *(GRID, CLIENTS),
+    *(GRID, CLIENTS, CAPTION),
 ]
+
+
+def test_captions_are_compared_with_the_policy_and_with_chance() -> None:
+    after, references, retrieved = CAPTION.tables()
+    assert after.rows[0] == ("**policy**", "5.000", "5.000 (+0.2500 [+0.2000, +0.3000])")
+    assert "2 test images have no caption, and are left out." in after.notes
+    assert references.rows[2][0] == "no image, text alone"
+    assert references.notes == ("The image tells 0.170 [0.100, 0.200] nats of a word.",)
+    assert retrieved.rows[1] == ("image to text, chance", "0.010", "0.050", "0.100")
+    assert len(replace(CAPTION, image_to_text=None, text_to_image=None).tables()) == 2
 
 
 def test_every_kind_of_result_is_tried() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,8 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from foveate import assert_no_leak
+from foveate.model import AnyOrderTransformer
+from foveate.model.tracks import Prefix
 from foveate.patches import patchify
 from foveate.recipes import RECIPES
+from foveate.word_leaks import assert_no_word_leak
 
 RASTER = torch.arange(16).repeat(2, 1)
 
@@ -140,3 +144,66 @@ def test_images_that_the_rank_does_not_fit_are_told(images: Tensor) -> None:
         assert_no_leak(Raster(), RECIPES["saim"])
     wide = torch.rand(2, 1, 4, 8)
     assert_no_leak(lambda images, rank: torch.zeros(2, 4, 1), wide, RASTER[:, :4], grid=(1, 4))
+
+
+def writer(**parts: object) -> AnyOrderTransformer:
+    """A small model of captions with weights that let every dependence show."""
+    torch.manual_seed(0)
+    sizes = {"image_size": (4, 6), "patch_size": 2, "embed_dim": 16, "depth": 2, "num_heads": 2}
+    words = {"vocabulary": tuple("abcde"), "max_words": 4}
+    return AnyOrderTransformer(RECIPES["caption"].model_config(**{**sizes, **words, **parts}))
+
+
+@pytest.mark.parametrize("periphery", [0, 1])
+@pytest.mark.parametrize("prefix", ["bidirectional", "causal"])
+@pytest.mark.parametrize("tied", [False, True])
+def test_a_word_depends_on_visible_patches_and_earlier_words(
+    prefix: str, periphery: int, tied: bool
+) -> None:
+    rank = torch.tensor([[3, 0, 5, 1, 4, 2], [0, 1, 2, 3, 4, 5]]) // (2 if tied else 1)
+    model = writer(words_prefix=prefix, periphery=periphery)
+    assert_no_leak(model, torch.rand(2, 1, 4, 6), rank)
+
+
+def planted(fault: str) -> Callable[[object], object]:
+    """What a mask of a prefix becomes with a fault."""
+
+    def change(prefix: Prefix) -> Prefix:
+        visible, may_attend = prefix.visible.clone(), prefix.may_attend.clone()
+        if fault == "one patch too many":
+            visible[:] = True
+        elif fault == "through another patch":
+            may_attend[:] = True
+        elif fault == "one too few":
+            visible[:, -1] = False
+        return replace(prefix, visible=visible, may_attend=may_attend)
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("fault", "found"),
+    [
+        ("one patch too many", "leaks: depends on patch"),
+        ("through another patch", "leaks: depends on patch"),
+        ("one too few", "misses: does not depend on patch"),
+    ],
+)
+def test_a_planted_fault_in_what_words_see_is_found(
+    fault: str, found: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, of = writer(words_prefix="causal"), Prefix.of
+    # Images differ in what is visible, so that a prefix holds patches that are not.
+    rank = torch.tensor([[0, 1, 2, 3, 4, 5], [0, 0, 0, 1, 2, 3]])
+    monkeypatch.setattr(Prefix, "of", lambda *given: planted(fault)(of(*given)))
+    with pytest.raises(AssertionError, match=found):
+        assert_no_leak(model, torch.rand(2, 1, 4, 6), rank)
+
+
+def test_a_word_that_sees_itself_is_found() -> None:
+    def write(images: Tensor, rank: Tensor, steps: Tensor, words: Tensor) -> Tensor:
+        return words.unsqueeze(-1).float() + torch.zeros(5)
+
+    images, rank, words = torch.rand(2, 1, 4, 6), torch.arange(6).repeat(2, 1), torch.eye(2).long()
+    with pytest.raises(AssertionError, match="after -1 steps: word 0 leaks: depends on word 0"):
+        assert_no_word_leak(write, images, rank, words, grid=(2, 3), complete=False)

@@ -12,6 +12,7 @@ from foveate.data import load_data
 from foveate.data.captions import Vocabulary, box_captions, class_captions
 from foveate.model import AnyOrderTransformer
 from foveate.model.tracks import TrackReader
+from foveate.recipes import RECIPES
 
 NAMES = ("a photo of a cat", "a photo of a dog")
 
@@ -23,6 +24,13 @@ def pair() -> tuple[AnyOrderTransformer, TrackReader]:
         ModelConfig(image_size=(8, 8), patch_size=2, embed_dim=16, depth=2, num_heads=2)
     )
     return model, TrackReader(16, len(Vocabulary.of(NAMES).words), 6)
+
+
+def caption_model(**parts: object) -> AnyOrderTransformer:
+    torch.manual_seed(0)
+    sizes = {"image_size": (8, 8), "patch_size": 2, "embed_dim": 16, "depth": 2, "num_heads": 2}
+    words = {"vocabulary": tuple("abcde"), "max_words": 4}
+    return AnyOrderTransformer(RECIPES["caption"].model_config(**{**sizes, **words, **parts}))
 
 
 def test_sentences_survive_the_vocabulary() -> None:
@@ -112,3 +120,54 @@ def test_class_captions_need_labels() -> None:
     assert said == f"a photo of a {images.class_names[int(images.labels[7])].lower()}"
     with pytest.raises(ValueError, match="without a label"):
         class_captions(dataclasses.replace(images, class_names=()), 64)
+
+
+def test_a_caption_can_be_asked_for_after_any_number_of_steps() -> None:
+    """What is hidden does not count, what is visible does; all padding teaches nothing."""
+    model = caption_model()
+    images, words = torch.rand(3, 1, 8, 8), torch.tensor([[[1, 2, 0, -1]], [[-1] * 4], [[3] * 4]])
+    rank = torch.rand(3, 16).argsort(1)
+    steps = torch.tensor([4, 16, -1])
+    each = model.reader.cross_entropy(model, images, None, words, rank, steps)
+    assert bool((each[words < 0] == 0).all())
+    shown = torch.where((rank < steps.unsqueeze(1)).unsqueeze(-1), model.patchify(images), 0.3)
+    hidden = model.unpatchify(shown)
+    same = model.reader.cross_entropy(model, hidden, None, words, rank, steps)
+    assert torch.allclose(each, same, atol=1e-6)
+    fewer = model.reader.cross_entropy(model, images, None, words, rank, steps - 1)
+    assert float((fewer - each)[0].detach().abs().max()) > 1e-4
+    alone = [
+        model.reader.cross_entropy(
+            model, images[b : b + 1], None, words[b : b + 1], rank[b : b + 1]
+        )
+        for b in range(3)
+    ]
+    assert torch.allclose(alone[1], each[1:2], atol=1e-6)
+    loss = model.reader.loss(model, images[1:2], None, words[1:2])
+    loss.backward()
+    assert float(loss.detach()) == 0
+    assert all(bool(p.grad.isfinite().all()) for p in model.parameters() if p.grad is not None)
+
+
+@pytest.mark.parametrize(("word", "image"), [(0.0, 1.0), (1.0, 0.0), (0.5, 2.0)])
+def test_the_loss_weighs_words_and_image(word: float, image: float) -> None:
+    images, rank = torch.rand(2, 1, 8, 8), torch.rand(2, 16).argsort(1)
+    asked = {"words": torch.tensor([[[1, 0]], [[2, 0]]]), "word_steps": torch.tensor([3, 5])}
+
+    def loss(word: float, image: float) -> torch.Tensor:
+        model = caption_model(word_weight=word, image_weight=image)
+        generator = torch.Generator().manual_seed(0)
+        return model(images, rank, num_steps=4, generator=generator, **asked)
+
+    expected = word * loss(1.0, 0.0) + image * loss(0.0, 1.0)
+    assert torch.allclose(loss(word, image), expected)
+
+
+def test_anchors_need_an_image_that_is_all_visible() -> None:
+    model, images = caption_model(), torch.rand(1, 1, 8, 8)
+    words, anchors = torch.zeros(1, 1, 2, dtype=torch.long), torch.tensor([[3]])
+    rank, steps = torch.arange(16).unsqueeze(0), torch.tensor([3])
+    with pytest.raises(ValueError, match="anchors need a bidirectional prefix"):
+        model(images, rank, anchors=anchors, words=words, word_steps=steps)
+    with pytest.raises(ValueError, match="anchors and word_steps need words"):
+        model(images, rank, anchors=anchors)

@@ -1,0 +1,68 @@
+"""Ask a model of captions how much of them is known after k fixations, and whose fixations tell.
+
+    python -m experiments.caption --run runs/flickr8k
+
+Bits per word after the fixations of the policy and of its controls, retrieval both ways, and
+captions as they are written while the policy looks. Writes caption.json and caption.png into the
+run folder.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from experiments.cli import main_with_options
+from experiments.evaluation.caption_options import FIXATIONS, ORDERS, check_caption_options
+from experiments.evaluation.options import EvaluationOptions, check_seed
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaptionConfig(EvaluationOptions):
+    """Options of the measurement. The run is of a recipe with captions."""
+
+    fixations: tuple[int, ...] = FIXATIONS
+    """Numbers of fixations after which captions are asked for; those above the run's budget are
+    left out."""
+    orders: tuple[str, ...] = ORDERS
+    """Whose fixations beside the policy's: orders, agents, best_fixed, other_image, or your own,
+    ``MODULE:NAME``."""
+    limit: int = 1000
+    """Test images."""
+    retrieval_limit: int = 100
+    """Test images of the retrieval, whose cost grows with their square; 0 = no retrieval."""
+    examples: int = 4
+    """Images whose captions are written and drawn; 0 = none."""
+    seed: int = 0
+    """Seed of the images that others' captions and paths come from."""
+
+    def __post_init__(self) -> None:
+        check_seed(self.seed)
+        check_caption_options(self.fixations, self.limit, self.retrieval_limit, self.examples)
+
+
+def main(config: CaptionConfig) -> None:
+    """Measure as configured; write, draw and print."""
+    from experiments.evaluation.caption import caption
+    from experiments.evaluation.caption_picture import draw_captions
+    from experiments.evaluation.report import present
+    from experiments.tables import written_whole
+
+    result, examples = caption(
+        config.load(),
+        fixations=config.fixations,
+        orders=config.orders,
+        limit=config.limit,
+        retrieval_limit=config.retrieval_limit,
+        examples=config.examples,
+        seed=config.seed,
+    )
+    picture = config.run / "caption.png"
+    present(result, config.run / "caption.json", config.threads, [picture])
+    if examples:
+        with written_whole(picture) as partial:
+            draw_captions(examples, partial)
+        print(f"written: {picture}")
+
+
+if __name__ == "__main__":
+    main_with_options(main, CaptionConfig)

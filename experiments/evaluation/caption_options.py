@@ -1,0 +1,23 @@
+"""What is asked of captions by default, and which options are wrong. Free of torch."""
+
+from __future__ import annotations
+
+FIXATIONS = (0, 1, 2, 4, 8, 16)
+"""Numbers of fixations after which captions are asked for."""
+ORDERS = ("random", "center_out", "saliency", "other_image")
+"""Whose fixations, beside the policy's."""
+
+
+def check_caption_options(
+    fixations: tuple[int, ...], limit: int, retrieval_limit: int, examples: int
+) -> None:
+    """Raise ValueError unless the options of a measurement of captions make sense."""
+    if not fixations or min(fixations) < 0:
+        raise ValueError(f"fixations must be one or more numbers from 0, got {fixations}")
+    if limit < 2:
+        raise ValueError(f"limit must be at least 2 images (one needs another's path), got {limit}")
+    for name, number in (("retrieval_limit", retrieval_limit), ("examples", examples)):
+        if number < 0:
+            raise ValueError(f"{name} must be 0 or more images, got {number}")
+    if retrieval_limit == 1:
+        raise ValueError("retrieval_limit must be 0, or 2 images and more to choose from, got 1")

@@ -1,0 +1,172 @@
+"""What was measured of captions: bits per word by fixations, retrieval, and what was written."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from experiments.evaluation.intervals import Interval
+from experiments.evaluation.run_result import RunResult, minutes
+from experiments.tables import Table, signed, with_interval
+
+RECALLS = (1, 5, 10)
+"""Numbers of answers among which the right one is looked for."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bits:
+    """How surprising captions are, mean over images with 95% intervals over them.
+
+    Of an image it is the sum over its captions, over the number of their words. None = of less than
+    three images.
+    """
+
+    bits_per_word: float
+    bits_per_word_ci95: Interval | None
+    minus_policy: float | None = None
+    """That minus the policy's after as many fixations, paired over images; of what has no fixations
+    minus that of the whole image; above 0 = more is known there. None = it is that itself."""
+    minus_policy_ci95: Interval | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Retrieval:
+    """Share of questions whose right answer is among the first 1, 5 and 10."""
+
+    recall: dict[int, float]
+    recall_ci95: dict[int, Interval | None]
+    """95% intervals over images."""
+    chance: dict[int, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Written:
+    """What was written of an image by and by."""
+
+    image: int
+    """Its number among the test images."""
+    captions: tuple[str, ...]
+    """Its own captions."""
+    after: dict[int, str]
+    """What was written after so many fixations of the policy."""
+    whole: str
+    """What was written of the whole image."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaptionResult(RunResult):
+    """How well captions are known after fixations of the policy and others."""
+
+    kind: ClassVar[str] = "caption"
+
+    orders: dict[str, dict[int, Bits]]
+    """By whose fixations and how many."""
+    whole: Bits
+    """All patches are visible."""
+    alone: Bits
+    """Nothing is visible: the words before a word are all that is known."""
+    shuffled: Bits
+    """All patches of another image are visible: the control."""
+    image_nats_per_word: float
+    """What the whole image tells of a word: ``alone`` minus ``whole``, nats."""
+    image_nats_per_word_ci95: Interval | None
+    image_to_text: Retrieval | None
+    """Captions are ranked for an image, by log p(caption | image) - log p(caption); right is any of
+    the image's own. None = not asked for."""
+    text_to_image: Retrieval | None
+    """Images are ranked for a caption by the same number."""
+    retrieval_images: int
+    retrieval_captions: int
+    written: tuple[Written, ...]
+    captions: int
+    """Captions that were asked for."""
+    without_captions: int
+    """Test images that have none; they are left out."""
+    cut: int
+    """Captions longer than the model writes, of which the beginning counts."""
+    test_images: int
+    train_seconds: float | None
+    data: str
+    seed: int
+    """Seed of the training."""
+    budget: int
+    num_patches: int
+    commit: str
+
+    def tables(self) -> list[Table]:
+        """Return bits per word by fixations, the references, and retrieval."""
+        tables = [self._bits(), self._references()]
+        return tables if self.image_to_text is None else [*tables, self._retrieval()]
+
+    def _bits(self) -> Table:
+        after = list(self.orders["policy"])
+        rows = tuple(
+            (
+                f"**{name}**" if name == "policy" else name,
+                *(self._cell(row[k]) for k in after),
+            )
+            for name, row in self.orders.items()
+        )
+        return Table(
+            ("fixations of", *(f"after {k}" for k in after)),
+            rows,
+            f"Bits per word, {self.data}, {self.test_images} test images, {self.captions} "
+            f"captions, {self.num_patches} patches, seed {self.seed}, trained for "
+            f"{minutes(self.train_seconds)}, commit `{self.commit[:10]}`.",
+            (
+                "Less is better known. In brackets: minus the policy's, 95% interval over images.",
+                *self._notes(),
+            ),
+        )
+
+    def _cell(self, bits: Bits) -> str:
+        if bits.minus_policy is None or bits.minus_policy_ci95 is None:
+            return f"{bits.bits_per_word:.3f}"
+        return f"{bits.bits_per_word:.3f} ({signed(bits.minus_policy, bits.minus_policy_ci95)})"
+
+    def _notes(self) -> list[str]:
+        notes = []
+        if self.without_captions:
+            notes.append(f"{self.without_captions} test images have no caption, and are left out.")
+        if self.cut:
+            notes.append(f"Of {self.cut} captions, which are too long, the beginning counts.")
+        return notes
+
+    def _references(self) -> Table:
+        names = {
+            "the whole image": self.whole,
+            "another image, whole (control)": self.shuffled,
+            "no image, text alone": self.alone,
+        }
+        told = with_interval(self.image_nats_per_word, self.image_nats_per_word_ci95)
+        return Table(
+            ("what is visible", "bits per word, 95% interval", "minus the whole image's"),
+            tuple(
+                (
+                    name,
+                    with_interval(row.bits_per_word, row.bits_per_word_ci95),
+                    ""
+                    if row.minus_policy is None
+                    else signed(row.minus_policy, row.minus_policy_ci95),
+                )
+                for name, row in names.items()
+            ),
+            notes=(f"The image tells {told} nats of a word.",),
+        )
+
+    def _retrieval(self) -> Table:
+        found = {"image to text": self.image_to_text, "text to image": self.text_to_image}
+        rows = []
+        for name, row in found.items():
+            if row is not None:
+                recalls = (with_interval(row.recall[k], row.recall_ci95[k]) for k in row.recall)
+                rows += [
+                    (name, *recalls),
+                    (f"{name}, chance", *(f"{share:.3f}" for share in row.chance.values())),
+                ]
+        return Table(
+            ("retrieval", *(f"recall at {k}" for k in RECALLS)),
+            tuple(rows),
+            f"Retrieval among {self.retrieval_images} images and {self.retrieval_captions} "
+            "captions, by log p(caption | image) - log p(caption).",
+        )

@@ -1,0 +1,119 @@
+"""The captions of images as subwords: any number of an image, also none."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from foveate.data.columns import CAPTION_COLUMNS
+from foveate.data.images import ImageSet
+from foveate.data.subwords import Subwords, normalized, padded
+
+
+@dataclass(frozen=True)
+class ImageTexts:
+    """The captions of a set's images.
+
+    A caption without a letter is none. One that is longer than the model writes is cut, and has no
+    end then.
+    """
+
+    subwords: Subwords
+    tokens: Int[Tensor, "S L"]
+    """Subwords of all captions, image by image; -1 = padding."""
+    first: Int[Tensor, " M1"]
+    """Where the captions of each image begin; last, how many there are."""
+    num_words: Int[Tensor, " S"]
+    """Words of each caption as far as it is kept, split at spaces, its end counted as one."""
+    num_empty: int
+    """Captions without a letter, which were left out."""
+    num_cut: int
+    """Captions that were cut."""
+
+    @classmethod
+    def of(
+        cls, captions: Sequence[Sequence[str]], subwords: Subwords, max_words: int
+    ) -> ImageTexts:
+        """Turn the captions of each image into subwords, at most ``max_words`` of each."""
+        kept = [[text for text in own if normalized(text)] for own in captions]
+        sentences = [text for own in kept for text in own]
+        rows = subwords.numbers(sentences)
+        tokens = padded(rows, max_words)
+        cut = [len(row) > max_words for row in rows]
+        words = [
+            len(subwords.decode(tokens[place]).split()) if is_cut else len(text.split()) + 1
+            for place, (text, is_cut) in enumerate(zip(sentences, cut, strict=True))
+        ]
+        return cls(
+            subwords=subwords,
+            tokens=tokens,
+            first=torch.tensor([0, *map(len, kept)]).cumsum(0),
+            num_words=torch.tensor(words, dtype=torch.long).clamp_min(1),
+            num_empty=sum(map(len, captions)) - len(sentences),
+            num_cut=sum(cut),
+        )
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+        return len(self.first) - 1
+
+    @property
+    def count(self) -> Int[Tensor, " M"]:
+        """Captions of each image."""
+        return self.first.diff()
+
+    @property
+    def owner(self) -> Int[Tensor, " S"]:
+        """The image of each caption."""
+        return torch.arange(len(self)).repeat_interleave(self.count)
+
+    def among(self, number: int) -> ImageTexts:
+        """Return the captions of the first images."""
+        captions = slice(int(self.first[number]))
+        return replace(
+            self,
+            tokens=self.tokens[captions],
+            first=self.first[: number + 1],
+            num_words=self.num_words[captions],
+        )
+
+    def draw(self, index: Int[Tensor, "B"], generator: torch.Generator) -> Int[Tensor, "B L"]:
+        """Draw one caption of each image; of an image that has none all is padding."""
+        index = index.cpu()
+        count = self.count[index]
+        shift = (torch.rand(len(index), generator=generator) * count).long()
+        place = self.first[index] + torch.minimum(shift, (count - 1).clamp_min(0))
+        drawn = self.tokens[place.clamp_max(len(self.tokens) - 1)]
+        return drawn.masked_fill((count == 0).unsqueeze(1), -1)
+
+    def notes(self) -> Iterator[str]:
+        """Say what was left out and cut, a line each."""
+        without = int((self.count == 0).sum())
+        length = self.tokens.shape[1]
+        if without:
+            yield f"{without} of {len(self)} images have no caption, and teach no words"
+        if self.num_empty:
+            yield f"{self.num_empty} captions are empty, and left out"
+        if self.num_cut:
+            yield f"{self.num_cut} captions are longer than {length} subwords, and cut there"
+
+
+def captions_in(images: ImageSet) -> tuple[tuple[str, ...], ...]:
+    """Return the captions of a set.
+
+    Raises:
+        ValueError: it has none, or all are empty; says which columns its table has.
+    """
+    if images.captions is None:
+        found = f"; its columns: {list(images.columns)}" if images.columns else ""
+        raise ValueError(
+            f"{images.name} has no captions: give a table with a column of text or lists of text "
+            f"named {' or '.join(CAPTION_COLUMNS)}, or name it by --caption-column{found}"
+        )
+    if not any(normalized(text) for own in images.captions for text in own):
+        raise ValueError(f"all captions of {images.name} are empty; give images that have some")
+    return images.captions

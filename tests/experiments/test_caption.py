@@ -1,0 +1,234 @@
+"""Captions: what is measured is what the model says; a run learns, resumes and is asked."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from image_files import encoded
+from PIL import Image
+
+from envs.episode import Episode
+from experiments.evaluation.caption import caption
+from experiments.evaluation.caption_likelihood import (
+    bits_per_word,
+    nats_of_all,
+    nats_of_own,
+    ranks_of_right,
+)
+from experiments.evaluation.caption_picture import draw_captions
+from experiments.evaluation.caption_result import CaptionResult
+from experiments.runs import load_run
+from experiments.training.batches import TrainingImages
+from experiments.training.config import TrainConfig
+from experiments.training.distributed import Processes
+from experiments.training.loop import train
+from experiments.training.presets import PRESETS
+from foveate.data.subwords import Subwords
+from foveate.data.texts import ImageTexts
+from foveate.model import AnyOrderTransformer
+from foveate.recipes import RECIPES
+
+COLORS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
+
+
+def colored(path: Path, number: int = 36) -> None:
+    """Images of one color each, whose captions name it; the first of each split has none."""
+    names = [list(COLORS)[n % 3] for n in range(number)]
+    images = [encoded(Image.new("RGB", (8, 8), COLORS[name])) for name in names]
+    split = ["train", "train", "val", "test"] * (number // 4)
+    told = [[f"all {name}", f"the {name} one"] if n > 3 else [] for n, name in enumerate(names)]
+    pq.write_table(pa.table({"image": images, "told": told, "split": split}), path)
+
+
+@pytest.fixture
+def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TrainConfig:
+    pytest.importorskip("tokenizers")
+    monkeypatch.setenv("FOVEATE_CACHE", str(tmp_path / "cache"))
+    colored(tmp_path / "colors.parquet")
+    sizes = {"patch_size": 2, "embed_dim": 16, "depth": 1, "num_heads": 2, "decoder_depth": 1}
+    words = {"recipe": "caption", "num_subwords": 300, "max_subwords": 8}
+    steps = {"warmup_iterations": 3, "iterations": 3, "batch_size": 2, "warmup_batch_size": 4}
+    return TrainConfig().replace(
+        data=str(tmp_path / "colors.parquet"),
+        caption_column="told",
+        out=tmp_path / "run",
+        budget=3,
+        periphery=1,
+        reward="caption",
+        policy_every=1,
+        log_every=1,
+        save_every=3,
+        evaluate_every=3,
+        **sizes,
+        **words,
+        **steps,
+    )
+
+
+@pytest.fixture
+def writer() -> AnyOrderTransformer:
+    torch.manual_seed(0)
+    sizes = {"image_size": (8, 8), "patch_size": 2, "embed_dim": 16, "depth": 2, "num_heads": 2}
+    words = {"vocabulary": tuple("abcde"), "max_words": 4}
+    return AnyOrderTransformer(RECIPES["caption"].model_config(**sizes, **words)).eval()
+
+
+@pytest.fixture
+def texts() -> ImageTexts:
+    """Two captions of the first image, one of the second, none of the third."""
+    return ImageTexts(
+        subwords=Subwords(tuple("abcde"), ()),
+        tokens=torch.tensor([[1, 2, 0, -1], [3, 0, -1, -1], [4, 3, 2, 0]]),
+        first=torch.tensor([0, 2, 3, 3]),
+        num_words=torch.tensor([3, 2, 3]),
+        num_empty=0,
+        num_cut=0,
+    )
+
+
+def test_captions_cost_what_their_words_cost_in_any_batch(
+    writer: AnyOrderTransformer, texts: ImageTexts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images, rank = torch.rand(3, 1, 8, 8), torch.rand(3, 16).argsort(1)
+    own = nats_of_own(writer, images, texts, rank, 5)
+    for number, image in enumerate((0, 0, 1)):
+        words = texts.tokens[number].view(1, 1, 4)
+        steps, part = torch.tensor([5]), slice(image, image + 1)
+        logits = writer.reader(writer, images[part], None, words, rank[part], steps)
+        log_probs = logits[0, 0].log_softmax(-1)
+        expected = -sum(log_probs[at, word] for at, word in enumerate(words[0, 0]) if word >= 0)
+        torch.testing.assert_close(own[number], expected.detach())
+    for tokens in (1, 10**6):
+        monkeypatch.setattr("experiments.evaluation.caption_likelihood.TOKENS", tokens)
+        every = nats_of_all(writer, images, texts, rank, 5)
+        torch.testing.assert_close(every[texts.owner, torch.arange(3)], own)
+        torch.testing.assert_close(nats_of_own(writer, images, texts, rank, 5), own)
+
+
+def test_bits_per_word_by_hand(texts: ImageTexts) -> None:
+    nats = torch.tensor([2.0, 3.0, 6.0]) * math.log(2)
+    few = texts.among(2)
+    assert bits_per_word(nats, few) == pytest.approx(np.array([5 / 5, 6 / 3]))
+
+
+def test_what_is_retrieved_by_hand() -> None:
+    """Two captions of image 0, one of image 1; a tie is no hit."""
+    score = torch.tensor([[1.0, 4.0, 3.0], [2.0, 5.0, 3.0]])
+    of_image, of_caption = ranks_of_right(score, torch.tensor([0, 0, 1]))
+    assert of_image.tolist() == [0, 1]
+    assert of_caption.tolist() == [1, 1, 1]
+
+
+def test_the_reward_of_words_is_the_fall_of_their_surprise(writer: AnyOrderTransformer) -> None:
+    """It telescopes; an image without a caption pays nothing."""
+    images, words = torch.rand(2, 1, 8, 8), torch.tensor([[1, 2, 0], [-1, -1, -1]])
+    episode = Episode(writer, images, budget=3, reward="caption", group=2, words=words)
+    order = torch.tensor([[3, 7, 1], [0, 1, 2], [4, 5, 6], [9, 8, 7]])
+    paid = torch.stack([episode.step(order[:, step]) for step in range(3)], 1)
+    rank = torch.full((4, 16), 3).scatter(1, order, torch.arange(3).expand(4, -1))
+
+    def nats(steps: int) -> torch.Tensor:
+        visible, both = torch.full((4,), steps), words.repeat_interleave(2, 0).unsqueeze(1)
+        pixels = images.repeat_interleave(2, 0)
+        each = writer.reader.cross_entropy(writer, pixels, None, both, rank, visible)
+        return each.sum((1, 2)) / 3
+
+    for step in range(3):
+        torch.testing.assert_close(paid[:, step], (nats(step) - nats(step + 1)).detach())
+    assert float(paid[:2].abs().min()) > 0
+    assert bool((paid[2:] == 0).all())
+    with pytest.raises(ValueError, match="reward 'caption' needs captions as a model writes them"):
+        Episode(writer, images, budget=3, reward="caption")
+
+
+def test_a_run_learns_captions_resumes_and_is_asked(config: TrainConfig, tmp_path: Path) -> None:
+    trained = train(config)
+    half = config.replace(out=tmp_path / "half")
+    train(half.replace(stop_after=3))
+    again = train(half.replace(resume=True))
+    for name, weight in trained.model.state_dict().items():
+        assert torch.equal(weight, again.model.state_dict()[name]), name
+    run = load_run(config.run.out)
+    assert run.model.config.merges
+    lines = (config.run.out / "metrics.jsonl").read_text().splitlines()
+    assert {"validation_words", "validation_words_alone"} <= set(json.loads(lines[-1]))
+    result, examples = caption(
+        run, fixations=(0, 2, 9), orders=("random", "other_image", "best_fixed"), examples=2
+    )
+    assert result.test_images == 8
+    assert (result.without_captions, result.captions) == (1, 16)
+    assert set(result.orders) == {"policy", "random", "other_image", "best_fixed"}
+    assert all(set(row) == {0, 2} for row in result.orders.values())
+    assert result.orders["random"][0].minus_policy == 0
+    told = (result.alone.bits_per_word - result.whole.bits_per_word) * math.log(2)
+    assert result.image_nats_per_word == pytest.approx(told)
+    assert result.image_to_text is not None
+    assert result.image_to_text.recall[10] <= 1
+    assert [each.image for each in result.written] == [0, 1]
+    result.write(tmp_path / "caption.json")
+    assert CaptionResult.read(tmp_path / "caption.json") == result
+    assert json.loads((tmp_path / "caption.json").read_text())["kind"] == "caption"
+    assert "no image, text alone" in result.to_text()
+    draw_captions(examples, tmp_path / "caption.png")
+    with Image.open(tmp_path / "caption.png") as drawn:
+        assert drawn.width > 300
+
+
+def test_what_is_left_out_is_said(config: TrainConfig, capsys: pytest.CaptureFixture[str]) -> None:
+    TrainingImages(config.replace(max_subwords=2), Processes.started("cpu"))
+    said = capsys.readouterr().err
+    assert "note: 2 of 18 images have no caption, and teach no words" in said
+    assert "32 captions are longer than 2 subwords, and cut there" in said
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"caption_column": None}, r"no captions: .*its columns: \['image', 'split', 'told'\]"),
+        ({"caption_column": "tol"}, "no column 'tol' for --caption-column"),
+        ({"num_subwords": 100}, "num_subwords must be at least 257"),
+    ],
+)
+def test_captions_that_are_not_there_are_named_before_training(
+    config: TrainConfig, change: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        train(config.replace(**change))
+    assert not config.run.out.exists() or not list(config.run.out.glob("*.safetensors"))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"reward": "caption"}, "reward caption needs a recipe with captions"),
+        ({"words_prefix": "causal"}, "words_prefix needs a recipe with captions"),
+        ({"word_weight": 0.5}, "word_weight and image_weight need a recipe with words"),
+        ({"recipe": "caption", "word_weight": 0.0, "image_weight": 0.0}, "both 0"),
+        ({"recipe": "caption", "data": "a.tar", "image_size": 8, "stream": True}, "leave out --st"),
+        ({"caption_column": "told"}, "caption_column has no effect on scenes"),
+    ],
+)
+def test_options_of_captions_that_mean_nothing_are_refused(
+    change: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        TrainConfig().replace(**change)
+
+
+def test_the_preset_of_photographs_has_at_most_five_million_weights() -> None:
+    config = PRESETS["flickr8k"][1]
+    sizes = {name: getattr(config.model, name) for name in ("embed_dim", "depth", "num_heads")}
+    words = {"vocabulary": tuple(map(str, range(2000))), "max_words": 32}
+    model = AnyOrderTransformer(
+        config.parts.model_config(
+            image_size=(96, 96), in_chans=3, patch_size=8, periphery=2, **sizes, **words
+        )
+    )
+    assert sum(parameter.numel() for parameter in model.parameters()) < 5e6
