@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
-from envs.checks import check_world
+from envs.checks import check_classes, check_world
 from envs.episode import Episode
 from envs.probing import fitted_probe
 from envs.recognition import RecognitionProbe, probe_of

@@ -62,13 +62,14 @@ def assert_no_word_leak(
         def logits(seen: Tensor, steps: Tensor = steps) -> list[Tensor]:
             return [ask(seen, rank, steps, words)]
 
+        def of_words(given: Tensor, steps: Tensor = steps) -> Tensor:
+            return ask(images, rank, steps, given)
+
         with still:
             probe = Probe(logits, images, owner_of_pixels(images, grid), (1 - images,))
             probe.check_images(f"{place}: word")
             _check_patches(probe, rank, step, place, complete)
-            _check_words(
-                lambda given, steps=steps: ask(images, rank, steps, given), words, place, complete
-            )
+            _check_words(of_words, words, place, complete)
 
 
 def _asked(model: AnyOrderTransformer) -> Write:
