@@ -96,12 +96,13 @@ class Validation:
         return float(learner.loss_of(batch, generator))
 
     def _surprise(self, model: AnyOrderTransformer) -> dict[str, float]:
-        if self.words is None or not bool((self.words >= 0).any()):
+        words = self.words
+        if words is None or not bool((words >= 0).any()):
             return {}
 
         def nats(steps: int) -> float:
             visible = torch.full((len(self.images),), steps, device=self.images.device)
-            return float(model.reader.loss(model, self.images, None, self.words, None, visible))
+            return float(model.reader.loss(model, self.images, None, words, None, visible))
 
         whole, alone = nats(model.num_patches), nats(NOTHING)
         return {"validation_words": whole, "validation_words_alone": alone}
