@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 
 import torch
 from jaxtyping import Float, Int
@@ -59,17 +60,22 @@ def assert_no_word_leak(
         if isinstance(write, AnyOrderTransformer) and step != NOTHING:
             still = frozen_periphery(write, images)
 
-        def logits(seen: Tensor, steps: Tensor = steps) -> list[Tensor]:
-            return [ask(seen, rank, steps, words)]
-
-        def of_words(given: Tensor, steps: Tensor = steps) -> Tensor:
-            return ask(images, rank, steps, given)
+        def logits(seen: Tensor, given: Tensor, steps: Tensor = steps) -> Tensor:
+            return ask(seen, rank, steps, given)
 
         with still:
-            probe = Probe(logits, images, owner_of_pixels(images, grid), (1 - images,))
+            predict = partial(_predictions, logits, words)
+            probe = Probe(predict, images, owner_of_pixels(images, grid), (1 - images,))
             probe.check_images(f"{place}: word")
             _check_patches(probe, rank, step, place, complete)
-            _check_words(of_words, words, place, complete)
+            _check_words(partial(logits, images), words, place, complete)
+
+
+def _predictions(
+    logits: Callable[[Tensor, Tensor], Tensor], words: Int[Tensor, "B L"], seen: Tensor
+) -> list[Tensor]:
+    """Return what is predicted of images, as a probe takes it."""
+    return [logits(seen, words)]
 
 
 def _asked(model: AnyOrderTransformer) -> Write:
