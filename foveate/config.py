@@ -93,11 +93,11 @@ class Parts:
             check_choice(name, getattr(self, name), get_args(kind))
         check_name("memory", self.memory, MEMORY_NAMES)
         check_name("target", self.target, TARGET_NAMES)
-        for name in ("word_weight", "image_weight"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ValueError(f"{name} must be 0 or more, got {getattr(self, name)}")
-        if self.word_weight == self.image_weight == 0:
-            raise ValueError("word_weight and image_weight are both 0, which teaches nothing")
+        weights = self.word_weight, self.image_weight
+        if not (0 <= min(weights) <= max(weights) < math.inf and max(weights) > 0):
+            raise ValueError(
+                f"word_weight, image_weight must be 0 or more, not both, got {weights}"
+            )
 
     @property
     def predicts_pixels(self) -> bool:
@@ -176,8 +176,7 @@ class ModelConfig(Parts):
     error_loss_weight: float = 0.05
     """Weight of the loss that teaches the model to predict its own error."""
     learns_error: bool = False
-    """Whether the model learns how wrong its predictions will be of any target. False = of those
-    alone of which ``expects_error`` says so: only they can be scanned."""
+    """Whether any target's error is predicted; False = where ``expects_error`` of it says so."""
 
     vocabulary: tuple[str, ...] = ()
     """Words or subwords that tracks write (``foveate.model.tracks``); none = no tracks."""

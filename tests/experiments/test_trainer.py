@@ -20,6 +20,7 @@ from experiments.training.presets import PRESETS
 from experiments.training.trainer import Trainer
 from experiments.training.updates import clip_and_step
 from foveate.model import AnyOrderTransformer
+from foveate.model.stepping import Encoding
 from foveate.orders.saccades import path_length
 
 TINY = PRESETS["smoke"][1].replace(
@@ -384,17 +385,27 @@ def test_images_are_the_training_sets_unless_they_are_augmented(augment: bool) -
     assert torch.equal(images, stored) != augment
 
 
-def test_bfloat16_is_for_the_training_passes_alone() -> None:
+def test_bfloat16_is_for_the_training_passes_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     dtypes: set[torch.dtype] = set()
+    scanned: set[torch.dtype] = set()
+    append = Encoding.append
+
+    def recorded(*arguments: Any) -> tuple[Tensor, ...]:
+        layers = append(*arguments)
+        scanned.update(layer.dtype for layer in layers)
+        return layers
+
+    monkeypatch.setattr(Encoding, "append", recorded)
     trainer = trainer_of(TINY.replace(warmup_iterations=1, precision="bf16"))
     linear = trainer.model.encoder_blocks()[0].attn.qkv
     linear.register_forward_hook(lambda _, __, output: dtypes.add(output.dtype))
     trainer.step()
     assert dtypes == {torch.bfloat16}
     assert {p.dtype for p in trainer.model.parameters()} == {torch.float32}
-    dtypes.clear()
+    assert not scanned, "nobody scans in the warm-up"
     trainer.step()
-    assert dtypes == {torch.bfloat16, torch.float32}, "rollouts are float32"
+    assert dtypes == {torch.bfloat16}
+    assert scanned == {torch.float32}, "rollouts are float32"
 
 
 def test_an_averaging_teacher_follows_the_model() -> None:

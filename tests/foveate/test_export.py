@@ -232,7 +232,9 @@ def test_an_encoder_of_timm_is_called_one_and_says_what_loads_it(tmp_path: Path)
 
 
 def test_a_path_to_nothing_is_called_so() -> None:
-    with pytest.raises(ValueError, match=r"nowhere: the path does not exist; .*scenes, cue"):
+    with pytest.raises(
+        ValueError, match=r"nowhere: the path does not exist; .*that ships .scenes, "
+    ):
         load_model("nowhere")
 
 
