@@ -95,9 +95,7 @@ class Parts:
         check_name("target", self.target, TARGET_NAMES)
         weights = self.word_weight, self.image_weight
         if not (0 <= min(weights) <= max(weights) < math.inf and max(weights) > 0):
-            raise ValueError(
-                f"word_weight, image_weight must be 0 or more, not both, got {weights}"
-            )
+            raise ValueError(f"word_weight, image_weight: 0 or more, not both 0, got {weights}")
 
     @property
     def predicts_pixels(self) -> bool:

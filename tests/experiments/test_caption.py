@@ -210,7 +210,7 @@ def test_captions_that_are_not_there_are_named_before_training(
         ({"reward": "caption"}, "reward caption needs a recipe with captions"),
         ({"words_prefix": "causal"}, "words_prefix needs a recipe with captions"),
         ({"word_weight": 0.5}, "word_weight and image_weight need a recipe with words"),
-        ({"recipe": "caption", "word_weight": 0.0, "image_weight": 0.0}, "not both"),
+        ({"recipe": "caption", "word_weight": 0.0, "image_weight": 0.0}, "not both 0"),
         ({"recipe": "caption", "data": "a.tar", "image_size": 8, "stream": True}, "leave out --st"),
         ({"caption_column": "told"}, "caption_column has no effect on scenes"),
     ],
