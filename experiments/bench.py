@@ -130,8 +130,9 @@ def main(config: BenchConfig) -> None:
         "device": bench_device,
     }
     set_threads(config.threads)
-    result = benchmarks[config.what](**config.arguments)
+    # Before the work: a folder that cannot be made loses nothing then.
     config.path.parent.mkdir(parents=True, exist_ok=True)
+    result = benchmarks[config.what](**config.arguments)
     result.write(config.path)
     if isinstance(result, BenchResult) and result.what == "scale":
         draw_scale(result, config.path.with_suffix(".png"))

@@ -37,13 +37,13 @@ def main(config: ClientsConfig) -> None:
     from experiments.training.build import set_threads
 
     path = config.out.absolute()
+    path.parent.mkdir(parents=True, exist_ok=True)
     # Examples name files of the repository; what libraries advise is not a failure; workers are
     # forked, which threads do not survive.
     os.chdir(PAGE.parents[1])
     warnings.simplefilter("ignore")
     set_threads(1)
     result = try_clients(examples_of(PAGE))
-    path.parent.mkdir(parents=True, exist_ok=True)
     result.write(path)
     print(f"\n{result.to_text()}\nwritten: {config.out}")
     if result.failures:

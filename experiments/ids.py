@@ -42,12 +42,18 @@ class IdsConfig:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.out.suffix != ".json":
             raise ValueError(f"out must be a file that ends in .json, got {self.out}")
+        # The ids as gymnasium takes them mean the same environments.
+        short = (name.removeprefix("foveate/").removesuffix("-v0") for name in self.ids)
+        names = dict.fromkeys(name.removesuffix("Test") for name in short)
+        object.__setattr__(self, "ids", tuple(names))
 
 
 def main(config: IdsConfig) -> None:
     """Measure as configured; write, draw and print."""
     from experiments.evaluation.ids import score_ids
 
+    # Before the work: a folder that cannot be made loses nothing then.
+    config.out.parent.mkdir(parents=True, exist_ok=True)
     result, pictures = score_ids(
         config.ids,
         limit=config.limit,
@@ -55,7 +61,6 @@ def main(config: IdsConfig) -> None:
         seed=config.seed,
         threads=config.threads,
     )
-    config.out.parent.mkdir(parents=True, exist_ok=True)
     result.write(config.out)
     pictures.draw(config.out.with_suffix(".png"))
     print(result.to_text())

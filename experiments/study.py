@@ -79,6 +79,7 @@ def main(config: StudyConfig) -> None:
     from experiments.studies.page import write_page
     from experiments.studies.study import run_study
 
+    config.out.mkdir(parents=True, exist_ok=True)
     arguments = {name: each for name, each in vars(config).items() if name != "page"}
     study = run_study(**arguments)
     path = config.out / f"study_{study.grid.name}.json"

@@ -126,12 +126,14 @@ def read_scanpaths(
             pixels.append(_decoded(item, where, image_shape))
         else:
             without += 1
+    skipped = Skipped(outside, single, without)
     if not pixels:
+        why = "".join(f"; {line}" for line in skipped.lines())
         raise ValueError(
-            f"{file} has no image of its {split} split with a viewer of two or more fixations"
+            f"{file} has no image of its {split} split with a viewer of two or more fixations{why}"
         )
     images = torch.from_numpy(np.stack(pixels))
-    return HumanScanpaths(images, tuple(trials), Skipped(outside, single, without), file.stem)
+    return HumanScanpaths(images, tuple(trials), skipped, file.stem)
 
 
 def _decoded(item: Encoded, where: str, image_shape: tuple[int, int, int]) -> np.ndarray:

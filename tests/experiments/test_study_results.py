@@ -329,6 +329,13 @@ def test_captions_are_compared_with_the_policy_and_with_chance() -> None:
     assert len(replace(CAPTION, image_to_text=None, text_to_image=None).tables()) == 2
 
 
+def test_environments_are_named_as_gymnasium_names_them_or_shorter() -> None:
+    assert IdsConfig(ids=("foveate/CueScanTest-v0", "CueScan", "CueGuess-v0")).ids == (
+        "CueScan",
+        "CueGuess",
+    )
+
+
 def test_every_kind_of_result_is_tried() -> None:
     assert {result.kind for result in ALL} == set(RESULTS)
 

@@ -105,7 +105,7 @@ def test_files_that_hold_no_fixations_are_refused_in_one_line(tmp_path: Path) ->
     with pytest.raises(ValueError, match=r"different lengths .*fix_x 2.*fix_duration_ms 1"):
         read_scanpaths(file, "test")
     write_fixations(file, [[(1, 1, 1)]], split=["test"])
-    with pytest.raises(ValueError, match="no image of its test split with a viewer"):
+    with pytest.raises(ValueError, match="of two or more fixations; left out: 1 scanpaths of less"):
         read_scanpaths(file, "test")
     write_fixations(file, [[(1, 1, 1), (1, 2, 2)]], split=["test"])
     with pytest.raises(ValueError, match="the model reads 2 channels"):
