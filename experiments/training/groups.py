@@ -157,8 +157,9 @@ class PolicyTraining:
     captions: the fall of the cross-entropy of a caption."""
     reward_reference: str = "average"
     """Whom the rewards reducible and progress compare with: average, of the model's weights over
-    time, or a run folder or checkpoint, as of a copy that learned from held-out images
-    (``--learn-split val``)."""
+    time, or a run folder or checkpoint. For reducible take a copy that learned from held-out images
+    (``--learn-split val``; RHO-LOSS, Mindermann et al. 2022): against the average it is exactly
+    minus progress."""
     saccade_cost: float = 0.0
     """Taken from the reward per patch of distance between the middles of successive fixations; the
     first one is free."""
