@@ -240,6 +240,13 @@ class PolicyTraining:
             )
         if self.reward_reference != "average" and self.reward not in ("reducible", "progress"):
             raise ValueError("reward_reference needs --reward reducible or progress")
+        for name in ("scan_direction", "random_share_end"):
+            given = getattr(self, name)
+            if self.schedule == "policy_only" and given != default_of(PolicyTraining, name):
+                raise ValueError(
+                    f"{name} has no effect with --schedule policy_only, whose model learns from no "
+                    "scan; leave it out"
+                )
         usual = default_of(PolicyTraining, "alternate_every")
         if self.schedule != "alternating" and self.alternate_every != usual:
             raise ValueError("alternate_every needs --schedule alternating")
