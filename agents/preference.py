@@ -1,4 +1,4 @@
-"""A policy as a preference: which of the patches that are asked for it would fixate."""
+"""A policy as a preference: which it would fixate if the patches asked for were all there are."""
 
 from __future__ import annotations
 
@@ -10,15 +10,17 @@ from torch import Tensor
 
 from agents.policies import PointerPolicy
 from envs.candidates import Observation
-from foveate.model.asking import Asked
+from foveate.model.asking import Asked, repeats
 
 
 @dataclass(frozen=True)
 class PolicyPreference:
-    """The logits that a policy gives to the patches that are asked for, as its candidates.
+    """The logits that a policy gives to the patches that are asked for, as its only candidates.
 
-    So the softmax over those of a step is the policy's probability among them, in the state that
-    an episode which had opened the same patches would be in. The policy gets no gradient.
+    It judges the K patches of a step as if there were no others, in the state that an episode which
+    had opened the same patches would be in. So the softmax over them is in general not in
+    proportion to its probabilities among all unseen patches. A patch that is asked twice is a
+    candidate once. The policy gets no gradient.
 
     Raises:
         ValueError: the policy reads distances, or the patches are not asked for step by step.
@@ -49,7 +51,7 @@ class PolicyPreference:
                     query_states=asked.states.flatten(0, 1).float(),
                     content_state=asked.content.flatten(0, 1).float(),
                     log_error=asked.log_error.flatten(0, 1).float(),
-                    selectable=torch.ones_like(asked.positions, dtype=torch.bool).flatten(0, 1),
+                    selectable=~repeats(asked.positions).flatten(0, 1),
                     remaining=1 - asked.num_steps.flatten() / self.budget,
                 )
             )

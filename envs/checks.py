@@ -34,20 +34,22 @@ def check_world(
     check_reward(reward, model, images.batch(few, device), images.labels[few], probe)
 
 
-def check_classes(images: ImageSet, reward: str, *, most: int | None = None) -> None:
+def check_classes(images: ImageSet, reward: str | None, *, most: int | None = None) -> None:
     """Raise ValueError unless the images tell classes apart.
 
     Args:
         images: what is to be recognized.
-        reward: for whose sake.
+        reward: for whose sake; None = for that of a guess, which no other reward replaces.
         most: classes that its probe knows; None = any.
     """
     labels = images.labels[images.labels >= 0]
     if len(labels.unique()) < 2:
         what = "has no labels" if not len(labels) else f"has labels of class {int(labels[0])} alone"
+        who = "a guess" if reward is None else f"reward {reward!r}"
+        others = "" if reward is None else f", or choose {', '.join(REWARDS)}"
         raise ValueError(
-            f"reward {reward!r} needs labels of two classes or more, and {images.name} {what}; "
-            f"give other data, or choose {', '.join(REWARDS)}"
+            f"{who} needs labels of two classes or more, and {images.name} {what}; give other "
+            f"data{others}"
         )
     if most is not None and int(labels.max()) >= most:
         raise ValueError(

@@ -16,7 +16,7 @@ from envs.opening import check_opening, noted
 from envs.payment import Payment
 from envs.recognition import RecognitionProbe, labels_of
 from envs.rewards import REVISIT_PENALTY, Reward
-from envs.words import Asked
+from envs.words import Asked, renewed
 from foveate.errors import unseen_error
 from foveate.model import AnyOrderTransformer
 from foveate.model.decoder import Prediction
@@ -120,8 +120,6 @@ class Episode:
     patch_errors: Float[Tensor, "B Q"]
     """Error of each predicted patch, the loss of the model's target; 0 where seen."""
 
-    # --- what is known
-
     @property
     def order(self) -> Int[Tensor, "B T *S"]:
         """The scanpath: the patch of each step, (B, T), or its segment, (B, T, S); -1 = none."""
@@ -178,8 +176,6 @@ class Episode:
         number = self.choices.of_predicted(self.unseen).sum(1).clamp_min(1)
         return self.patch_errors.sum(1) * (self.unseen.sum(1) / number)
 
-    # --- one fixation
-
     def step(self, patches: Int[Tensor, "B *K"], *, all_new: bool = False) -> Tensor:
         """Make one fixation per row and return the reward, (B,).
 
@@ -234,9 +230,14 @@ class Episode:
         rows: Bool[Tensor, "B"],
         images: Float[Tensor, "R C H W"],
         labels: Int[Tensor, "R"] | None = None,
+        words: Int[Tensor, "R L"] | None = None,
     ) -> None:
-        """Begin a new episode with new images in the chosen rows (True = restart)."""
-        model = self.scan.model
+        """Begin a new episode with new images in the chosen rows (True = restart).
+
+        Raises:
+            ValueError: there is a caption of each image, and no new ``words``, or the reverse.
+        """
+        model, self.words = self.scan.model, renewed(self.words, rows, words)
         if bool(rows.all()):
             self.num_opened = 0
             room = self.scan.capacity - model.num_always

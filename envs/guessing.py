@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from numbers import Integral
 from typing import Any
 
 import gymnasium as gym
@@ -92,19 +93,31 @@ class GuessingActions:
         fixations: space of one fixation.
         flat: False = a dict of ``action`` and ``prediction``; True = both in one box, the gaze
             point first, then the logits, which lie in -MOST..MOST.
+        num_classes: logits of a guess; None = the classes that the images name, or have.
 
     Raises:
-        ValueError: the images do not tell two classes apart, or ``flat`` without gaze points.
+        ValueError: the images do not tell two classes apart, or have more than ``num_classes``, or
+            ``flat`` without gaze points.
     """
 
     def __init__(
-        self, images: ImageSet, fixations: gym.spaces.Discrete | gym.spaces.Box, flat: bool
+        self,
+        images: ImageSet,
+        fixations: gym.spaces.Discrete | gym.spaces.Box,
+        flat: bool,
+        num_classes: int | None = None,
     ) -> None:
-        check_classes(images, "guess")
+        check_classes(images, None)
         if flat and not isinstance(fixations, gym.spaces.Box):
             raise ValueError("flat=True puts gaze point and guess in one box; add action='gaze'")
         self.fixations, self.flat = fixations, flat
-        self.num_classes = len(images.class_names) or int(images.labels.max()) + 1
+        least = len(images.class_names) or int(images.labels.max()) + 1
+        self.num_classes = least if num_classes is None else num_classes
+        if not isinstance(self.num_classes, Integral) or self.num_classes < least:
+            raise ValueError(
+                f"num_classes must be a whole number, at least the {least} classes of "
+                f"{images.name}, got {told(num_classes)}"
+            )
         limit = MOST if flat else math.inf
         prediction = gym.spaces.Box(-limit, limit, (self.num_classes,), np.float32)
         self.space: gym.Space[Any] = gym.spaces.Dict(
@@ -166,6 +179,7 @@ class GuessScanVectorEnv(ImageScanVectorEnv):
     ## Action Space
     A dict of ``action``, the fixation as there, and ``prediction``, a finite logit of every class.
     With ``flat=True`` and ``action="gaze"`` one box of gaze point and logits in -MOST..MOST.
+    ``num_classes`` says how many logits; give it where a split may lack a class.
 
     ## Rewards
     Fall of the cross-entropy of the guess, nats: that of the guess before, of the first one
@@ -183,16 +197,16 @@ class GuessScanVectorEnv(ImageScanVectorEnv):
         *,
         reward: str | Reward = nothing,
         flat: bool = False,
+        num_classes: int | None = None,
         **options: Any,
     ) -> None:
         """Set up the world.
 
         Raises:
-            ValueError: as the environment without guesses does, or the images do not tell two
-                classes apart, or ``flat`` without gaze points.
+            ValueError: as the environment without guesses and :class:`GuessingActions` do.
         """
         super().__init__(num_envs, reward=reward, **options)
-        self.guessing = GuessingActions(self.images, self.actions.space, flat)
+        self.guessing = GuessingActions(self.images, self.actions.space, flat, num_classes)
         self.single_action_space = self.guessing.space
         self.action_space = batch_space(self.guessing.space, num_envs)
         self.guesses = Guesses.none(num_envs, self.guessing.num_classes)
@@ -231,11 +245,17 @@ class GuessScanEnv(ImageScanEnv):
     """
 
     def __init__(
-        self, *, reward: str | Reward = nothing, flat: bool = False, **options: Any
+        self,
+        *,
+        reward: str | Reward = nothing,
+        flat: bool = False,
+        num_classes: int | None = None,
+        **options: Any,
     ) -> None:
         """Set up the world; the arguments are those of the batched environment."""
         super().__init__(reward=reward, **options)
-        self.guessing = GuessingActions(self.batch.images, self.batch.actions.space, flat)
+        images, fixations = self.batch.images, self.batch.actions.space
+        self.guessing = GuessingActions(images, fixations, flat, num_classes)
         self.action_space = self.guessing.space
         self.guesses = Guesses.none(1, self.guessing.num_classes)
 

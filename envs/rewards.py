@@ -91,9 +91,11 @@ REWARDS_OF_REFERENCE: dict[str, Callable[..., Tensor]] = {
 }
 """Rewards of the opened patches that compare a model with another, their option ``reference``.
 
-``reducible`` seeks what can still be learned: the reference was trained on held-out images, or is
-the average of the weights over time. ``progress`` is its negative: what was learned since the
-average. Unlike ``surprise`` they do not seek noise, which is equally hard for both.
+``reducible`` seeks what can still be learned, and wants a reference that was trained on held-out
+images (RHO-LOSS, Mindermann et al. 2022). ``progress`` wants the average of the weights over time:
+what was learned since. With the same reference one is exactly minus the other, so that
+``reducible`` against the average seeks what was unlearned since. Unlike ``surprise`` they do not
+seek noise, which is equally hard for both.
 """
 REWARDS_OF_WORDS: dict[str, Reward] = {"caption": caption}
 """Rewards that need captions, and a model that writes them.

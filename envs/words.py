@@ -6,11 +6,28 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from foveate.model import AnyOrderTransformer
 from foveate.orders import order_to_rank
+
+
+def renewed(
+    words: Int[Tensor, "B L"] | None, rows: Bool[Tensor, "B"], new: Int[Tensor, "R M"] | None
+) -> Int[Tensor, "B L"] | None:
+    """Replace the captions of the chosen rows (True = replace).
+
+    Raises:
+        ValueError: one of both has captions alone, or they are not equally long.
+    """
+    if words is None and new is None:
+        return None
+    if words is None or new is None or words.shape[1] != new.shape[1]:
+        told = "no captions" if new is None else f"captions of {new.shape[1]} subwords"
+        held = "none" if words is None else f"some of {words.shape[1]} subwords"
+        raise ValueError(f"new images came with {told}, and the episode has {held}; give words so")
+    return words.masked_scatter(rows.unsqueeze(1), new)
 
 
 @dataclass(frozen=True)

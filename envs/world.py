@@ -70,6 +70,8 @@ class World:
                 read, or a reward that cannot be had of them.
         """
         check_effects(data, split, image_size)
+        # What fits the probe is remembered by its arguments, and a list cannot be.
+        image_size = tuple(image_size) if isinstance(image_size, list) else image_size
         trained = config_of_run(model)
         loaded = model_on(model, device)
         images = load(data, split, trained.image_size if image_size is None else image_size, limit)

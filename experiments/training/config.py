@@ -140,10 +140,19 @@ class TrainConfig:
                     f"ask_among must be at least num_targets {self.model.num_targets}, got "
                     f"{teaching.ask_among}"
                 )
+        if teaching.prefer != "none" and parts.image_weight == 0:
+            raise ValueError(
+                "prefer has no effect with --image-weight 0, which learns words alone; leave it out"
+            )
         if teaching.prefer != "policy":
             return
         if self.policy is None:
             raise ValueError("prefer policy needs a policy: --iterations 1000, or --prefer harder")
+        if self.policy.schedule in ("frozen", "policy_only"):
+            raise ValueError(
+                f"prefer policy has no effect with --schedule {self.policy.schedule}, in which no "
+                "model learns from a policy that does; use joint or alternating"
+            )
         if in_turn or self.scan.fixation_size > 1 or self.policy.saccade_cost > 0:
             raise ValueError(
                 "prefer policy needs recipe foveate (queries='unseen'), --fixation-size 1 and "

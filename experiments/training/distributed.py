@@ -231,6 +231,13 @@ def check_shardable(config: TrainConfig, processes: Processes) -> None:
         raise ValueError(
             f"--shard needs a timm model as --teacher; {config.model.teacher} copies the model"
         )
+    policy = config.policy
+    compares = policy is not None and policy.reward in ("reducible", "progress")
+    if policy is not None and compares and policy.reward_reference == "average":
+        raise ValueError(
+            f"--shard with --reward {policy.reward} needs a run or checkpoint as "
+            "--reward-reference; average copies the model"
+        )
 
 
 def share_batches(config: TrainConfig, processes: Processes) -> TrainConfig:

@@ -157,8 +157,9 @@ class PolicyTraining:
     captions: the fall of the cross-entropy of a caption."""
     reward_reference: str = "average"
     """Whom the rewards reducible and progress compare with: average, of the model's weights over
-    time, or a run folder or checkpoint, as of a copy that learned from held-out images
-    (``--learn-split val``)."""
+    time, or a run folder or checkpoint. For reducible take a copy that learned from held-out images
+    (``--learn-split val``; RHO-LOSS, Mindermann et al. 2022): against the average it is exactly
+    minus progress."""
     saccade_cost: float = 0.0
     """Taken from the reward per patch of distance between the middles of successive fixations; the
     first one is free."""
@@ -239,6 +240,13 @@ class PolicyTraining:
             )
         if self.reward_reference != "average" and self.reward not in ("reducible", "progress"):
             raise ValueError("reward_reference needs --reward reducible or progress")
+        for name in ("scan_direction", "random_share_end"):
+            given = getattr(self, name)
+            if self.schedule == "policy_only" and given != default_of(PolicyTraining, name):
+                raise ValueError(
+                    f"{name} has no effect with --schedule policy_only, whose model learns from no "
+                    "scan; leave it out"
+                )
         usual = default_of(PolicyTraining, "alternate_every")
         if self.schedule != "alternating" and self.alternate_every != usual:
             raise ValueError("alternate_every needs --schedule alternating")

@@ -16,9 +16,12 @@ def located(config: TrainConfig) -> TrainConfig:
 
     Names of data sets, and of models that ship, stay as they are, whatever folders are called.
     """
-    start, data = config.model.start_from, config.data.data
-    if start is not None and start not in PRETRAINED:
-        config = config.replace(start_from=os.path.abspath(Path(start).expanduser()))
+    data, weights = config.data.data, {"start_from": config.model.start_from}
+    if config.policy is not None and config.policy.reward_reference != "average":
+        weights["reward_reference"] = config.policy.reward_reference
+    for name, source in weights.items():
+        if source is not None and source not in PRETRAINED:
+            config = config.replace(**{name: os.path.abspath(Path(source).expanduser())})
     if data in SYNTHETIC or "://" in data:
         return config
     if data in TORCHVISION_SETS:

@@ -42,8 +42,8 @@ class RewardReference:
 
     def load(self, state: dict[str, Any] | None) -> None:
         """Continue from a state."""
-        # A run that was continued with this reward had another before.
-        if self.average is not None and state is not None:
+        if self.average is not None:
+            assert state is not None
             self.average.load_state_dict(state)
 
 

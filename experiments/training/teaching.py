@@ -16,9 +16,10 @@ class Teaching:
     """What the model is asked of an order, and how much each answer counts."""
 
     prefer: Literal["none", "policy", "harder", "easier"] = "none"
-    """Which of the patches that are asked for together count more. policy: by its probability of
-    fixating each; harder: in proportion to the error that the model expects of it, in the units of
-    its target; easier: to the inverse of that. In all orders, random ones as well."""
+    """Which of the patches that are asked for together count more. policy: by its softmax among
+    them, judged as if these were all candidates; harder: in proportion to the error that the model
+    expects of each, in the units of its target; easier: to the inverse of that. In all orders,
+    random ones as well."""
     prefer_by: Literal["weight", "ask"] = "weight"
     """weight: the loss of a preferred patch counts more, at no cost. ask: preferred patches are
     asked for more often (queries="unseen"), instead of evenly drawn ones."""

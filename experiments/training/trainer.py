@@ -6,7 +6,7 @@ The model's side is ``model_learner``, the policy's ``policy_learner``, the imag
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from itertools import chain
 from typing import Any
 
@@ -15,7 +15,7 @@ import torch
 from agents.policies import PointerPolicy
 from envs.checks import check_reward
 from envs.rewards import reward_named
-from experiments.training.batches import Scans, TrainingImages, moved
+from experiments.training.batches import Ranked, Scans, TrainingImages, moved
 from experiments.training.build import build, build_teacher
 from experiments.training.config import TrainConfig
 from experiments.training.distributed import Processes, sharded_like, whole
@@ -128,8 +128,6 @@ class Trainer:
             else:
                 self.measured |= self._iterate_with_policy(at, config.policy, generators)
             self.skips.taken()
-            if self.reference is not None:
-                self.reference.update(self.model)
         except ValueError as reason:
             # What is computed from a weight that is not finite gives errors that name others.
             weights = {"model": self.model.state_dict(), "policy": self.policy.state_dict()}
@@ -184,7 +182,7 @@ class Trainer:
         size = self.config.per_micro_batch(self.config.optimization.warmup_batch_size)
         draw = self.model_learner.draw
         batches = ([draw(size, g)] for g in generators)
-        return self.model_learner.update(at, batches, generators, self.emphasis(at))
+        return self._update_model(at, batches, generators)
 
     def _learn_from_scans(
         self, at: int, options: PolicyTraining, generators: list[torch.Generator]
@@ -193,7 +191,15 @@ class Trainer:
         mixer = Mixer(self.config, options, self.model_learner)
         pairs = zip(self.scans, generators, strict=True)
         batches = [mixer.batch(at, scans, generator) for scans, generator in pairs]
-        return self.model_learner.update(at, batches, generators, self.emphasis(at))
+        return self._update_model(at, batches, generators)
+
+    def _update_model(
+        self, at: int, batches: Iterable[list[Ranked]], generators: list[torch.Generator]
+    ) -> float:
+        loss = self.model_learner.update(at, batches, generators, self.emphasis(at))
+        if self.reference is not None:
+            self.reference.update(self.model)
+        return loss
 
     # --- checkpoints
 
@@ -246,7 +252,7 @@ class Trainer:
         if self.policy_learner is not None:
             self.policy_learner.load(state)
         if self.reference is not None:
-            self.reference.load(state.get("reference"))
+            self.reference.load(state["reference"])
         self.generator.set_state(state["generator"].cpu())
         scans = self.processes.share(state.get("scans", []))
         self.scans = moved(scans, self.config.run.device)

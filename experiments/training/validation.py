@@ -77,7 +77,8 @@ class Validation:
                 features = teacher.raw(self.images)
                 measured["validation_feature_std"] = feature_std(features)
                 measured["validation_feature_rank"] = effective_rank(features)
-            measured |= self._surprise(model)
+            with parameters_together(model):
+                measured |= self._surprise(model)
             if not model.config.scannable:
                 return measured
             with parameters_together(model):

@@ -26,7 +26,7 @@ from foveate.image_sizes import sides_in
 
 Encoded: TypeAlias = bytes | Path | np.ndarray | Image.Image
 """File contents, a file, pixels (H, W) or (H, W, 3), or an image that is open already."""
-ImageSize: TypeAlias = int | tuple[int, int] | str
+ImageSize: TypeAlias = int | tuple[int, int] | list[int] | str
 """Side of a square, or height and width, pixels; or either as text, ``192x256``."""
 
 MAX_PIXELS = 2**28

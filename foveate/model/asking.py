@@ -194,7 +194,7 @@ class AskingPredictor(AnyOrderPredictor):
 
         if emphasis is not None and asks:
             with torch.no_grad():
-                among, once = asked_at(places)[1], ~_repeats(places)
+                among, once = asked_at(places)[1], ~repeats(places)
             chosen = emphasis.draw(among, self.config.num_targets, generator, once)
             places = places.gather(2, chosen)
         prediction, asked = asked_at(places)
@@ -272,7 +272,7 @@ class AskingPredictor(AnyOrderPredictor):
         return emphasis.weights(asked, turn.predicted.unsqueeze(1)).squeeze(1)
 
 
-def _repeats(places: Int[Tensor, "B S K"]) -> Bool[Tensor, "B S K"]:
-    """Which places stand at an earlier one of the K as well."""
+def repeats(places: Int[Tensor, "B S K"]) -> Bool[Tensor, "B S K"]:
+    """Say which places stand at an earlier one of the K as well."""
     same = places.unsqueeze(-1) == places.unsqueeze(-2)
     return same.tril(-1).any(-1)

@@ -111,6 +111,9 @@ class Scan:
     @torch.no_grad()
     def restart(self, rows: Bool[Tensor, "B"], images: Float[Tensor, "R C H W"]) -> None:
         """Forget what the chosen rows have seen, and give them new images (True = restart)."""
+        # The model may have learned since; some of what is kept of its weights is computed.
+        self.encoding = Encoding.of(self.model.encoder)
+        self.decoding = Decoding.of(self.model.decoder)
         always, patches = self.model.embed(images)
         self.patches = self.patches.masked_scatter(rows.view(-1, 1, 1), patches)
         self.lengths = self.lengths.masked_fill(rows, 0)

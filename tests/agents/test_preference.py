@@ -56,6 +56,19 @@ def test_the_logits_are_those_of_an_episode_that_opened_the_same_patches(
         episode.step(rank.argsort(1)[:, step])
 
 
+def test_a_patch_that_is_asked_twice_is_a_candidate_once(policy: PointerPolicy) -> None:
+    """The others are then judged as if it had been asked once."""
+    states, error = torch.randn(1, 1, 3, 16), torch.randn(1, 1, 3)
+
+    def judged(which: list[int]) -> Tensor:
+        positions = torch.tensor([[[3, 5, 9]]])[..., which]
+        rest = torch.ones(1, 1, 16), torch.ones(1, 1, dtype=torch.long)
+        asked = Asked(positions, states[:, :, which], error[..., which], *rest)
+        return PolicyPreference(policy, BUDGET)(asked).softmax(-1)
+
+    torch.testing.assert_close(judged([0, 1, 0, 2])[..., [0, 1, 3]], judged([0, 1, 2]))
+
+
 def test_neither_policy_nor_model_learns_from_the_weight(
     model: AnyOrderTransformer, images: Tensor, policy: PointerPolicy
 ) -> None:

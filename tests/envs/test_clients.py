@@ -403,6 +403,19 @@ def test_the_class_of_the_cue_world_is_known_after_the_cue() -> None:
     assert paid["random"] < 0.5 * np.log(4)
 
 
+def test_sides_of_images_may_come_as_a_list(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As JSON holds them; the probe is then the one of the same tuple."""
+    monkeypatch.setattr(world, "fitted_probe", lambda *_: RecognitionProbe(64, 10))
+    world.shipped_probe.cache_clear()
+    options: dict[str, Any] = {"model": "scenes", "data": "scenes", "budget": 2, "limit": 20}
+    probes = [
+        envs.ImageScanVectorEnv(reward="recognition", image_size=size, **options).world.probe
+        for size in ([32, 32], (32, 32))
+    ]
+    world.shipped_probe.cache_clear()
+    assert probes[0] is probes[1] is not None
+
+
 def blank_probe(model: str, *_: object) -> RecognitionProbe:
     return RecognitionProbe(load_model(model).config.embed_dim, 10)
 

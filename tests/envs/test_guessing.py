@@ -128,8 +128,19 @@ def test_images_without_a_label_pay_nothing_and_one_class_is_refused() -> None:
     assert reward == 0
     assert not info["is_right"]
     assert float(info["guess_loss"]) == pytest.approx(math.log(2))
-    with pytest.raises(ValueError, match="two classes"):
+    with pytest.raises(ValueError, match=r"a guess needs labels of two .*; give other data$"):
         GuessScanEnv(model="cue", data=(images, np.zeros(4, int)), budget=2)
+
+
+def test_a_split_that_lacks_a_class_can_have_the_space_of_all() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (4, 1, 8, 8), dtype=np.uint8)
+    options: dict[str, Any] = {"model": "cue", "data": (images, np.array([0, 1, 0, 1]))}
+    for kind in (GuessScanEnv, GuessScanVectorEnv):
+        env = kind(num_classes=3, **options)
+        assert env.action_space["prediction"].shape[-1] == 3
+        assert env.reset(seed=0)[1]["guess_loss"] == pytest.approx(math.log(3))
+        with pytest.raises(ValueError, match="at least the 2 classes of data, got 1"):
+            kind(num_classes=1, **options)
 
 
 def test_flat_actions_are_gaze_and_logits_in_one_box() -> None:

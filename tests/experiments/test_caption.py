@@ -148,6 +148,24 @@ def test_the_reward_of_words_is_the_fall_of_their_surprise(writer: AnyOrderTrans
         Episode(writer, images, budget=3, reward="caption")
 
 
+def test_rows_that_restart_are_paid_for_their_new_captions(writer: AnyOrderTransformer) -> None:
+    images, words = torch.rand(2, 1, 8, 8), torch.tensor([[1, 2, 0], [2, 1, 0]])
+    other = torch.tensor([[3, 3, 0]])
+    episode = Episode(writer, images, budget=3, reward="caption", words=words)
+    episode.step(torch.tensor([5, 6]))
+    again = torch.tensor([False, True])
+    for wrong in (None, other[:, :2]):
+        with pytest.raises(ValueError, match="the episode has some of 3 subwords"):
+            episode.restart(again, images[:1], words=wrong)
+    episode.restart(again, images[:1], words=other)
+    fresh = Episode(writer, images[:1], budget=3, reward="caption", words=other)
+    paid = episode.step(torch.tensor([4, 7]))
+    torch.testing.assert_close(paid[1:], fresh.step(torch.tensor([7])), atol=1e-5, rtol=1e-4)
+    silent = Episode(writer, images, budget=3)
+    with pytest.raises(ValueError, match="the episode has none"):
+        silent.restart(again, images[:1], words=other)
+
+
 def test_a_run_learns_captions_resumes_and_is_asked(config: TrainConfig, tmp_path: Path) -> None:
     trained = train(config)
     half = config.replace(out=tmp_path / "half")

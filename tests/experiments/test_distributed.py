@@ -164,6 +164,7 @@ def test_a_sharded_model_trains_as_a_whole_one(tmp_path: Path) -> None:
         ({}, SHARD, "needs several processes"),
         ({"WORLD_SIZE": "2"}, {**SHARD, "recipe": "semaim"}, "needs another --order than"),
         ({"WORLD_SIZE": "2"}, {**SHARD, "recipe": "digpt"}, "needs a timm model as --teacher"),
+        ({"WORLD_SIZE": "2"}, {**SHARD, "reward": "progress"}, "as --reward-reference; average"),
     ],
 )
 def test_processes_that_cannot_train_together_are_refused(

@@ -228,6 +228,19 @@ def test_paths_of_data_hold_in_any_folder_and_names_stay_names(
     assert located(SMALL.replace(data="CIFAR10")).data.data_root == tmp_path / "data"
 
 
+def test_weights_that_a_run_names_hold_in_any_working_directory() -> None:
+    for given, kept in (("runs/it", str(Path.cwd() / "runs" / "it")), ("cue", "cue")):
+        config = SMALL.replace(
+            start_from=given, iterations=2, reward="reducible", reward_reference=given
+        )
+        found = located(config)
+        assert found.policy is not None
+        assert (found.model.start_from, found.policy.reward_reference) == (kept, kept)
+    average = located(SMALL.replace(iterations=2, reward="progress")).policy
+    assert average is not None
+    assert average.reward_reference == "average"
+
+
 def test_seeds_have_folders_of_their_own() -> None:
     def out(*options: str) -> str:
         return str(read_command_line(["demo", *options]).run.out)

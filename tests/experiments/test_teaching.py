@@ -14,6 +14,7 @@ from torch import Tensor
 from agents.policies import PointerPolicy, PolicyConfig
 from agents.preference import PolicyPreference
 from experiments.evaluation.equal_compute import flops_per_step
+from experiments.training import policy_learner
 from experiments.training.command_line import read_command_line
 from experiments.training.config import TrainConfig
 from experiments.training.distributed import Processes
@@ -22,6 +23,7 @@ from experiments.training.loop import train
 from experiments.training.presets import PRESETS
 from experiments.training.reference import RewardReference
 from experiments.training.trainer import Trainer
+from foveate.finite import NotFinite
 from foveate.model.asking import harder
 
 PAGE = Path(__file__).parents[2] / "docs" / "teaching.md"
@@ -148,6 +150,24 @@ def test_the_reference_follows_as_the_average_of_the_weights_over_time() -> None
     assert not any(p.requires_grad for p in reference.model.parameters())
 
 
+def test_the_reference_follows_a_step_of_the_model_though_the_policys_fails(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The first update copies the weights, which have moved."""
+    trainer = trainer_of(SMALL.replace(warmup_iterations=0, reward="progress"))
+    assert trainer.reference is not None
+    before = [p.clone() for p in trainer.model.parameters()]
+
+    def fail(*_: object) -> None:
+        raise NotFinite("the gradient is nan", [], cause="policy")
+
+    monkeypatch.setattr(policy_learner, "take_step", fail)
+    assert trainer.step()["skipped_steps"] == 1
+    ours, theirs = list(trainer.model.parameters()), list(trainer.reference.model.parameters())
+    assert not all(map(torch.equal, before, ours))
+    assert all(map(torch.equal, ours, theirs))
+
+
 def test_a_policy_is_paid_against_the_reference_of_its_run() -> None:
     """Before the model moves both are equal, and nothing is paid; after it something is."""
     trainer = trainer_of(SMALL.replace(warmup_iterations=0, reward="reducible"))
@@ -223,6 +243,14 @@ def test_operations_are_counted_as_they_are_made() -> None:
         (
             {"prefer": "harder", "prefer_by": "ask", **IN_TURN},
             "prefer_by ask has no effect on recipe saim",
+        ),
+        ({"prefer": "policy", "schedule": "frozen"}, "no effect with --schedule frozen"),
+        ({"prefer": "policy", "schedule": "policy_only"}, "no effect with --schedule policy_only"),
+        ({"scan_direction": "reversed", "schedule": "policy_only"}, "scan_direction has no effect"),
+        ({"random_share_end": 1.0, "schedule": "policy_only"}, "random_share_end has no effect"),
+        (
+            {"prefer": "harder", "recipe": "caption", "image_weight": 0.0},
+            "prefer has no effect with --image-weight 0",
         ),
         ({"encode_first": 3}, "encode_first has no effect on recipe foveate"),
         ({"reward_reference": "runs/demo"}, "reward_reference needs --reward reducible"),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import tarfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from agents.baselines import OrderAgent, UncertaintyAgent, scan_with
 from agents.policies import PolicyAgent
 from experiments.metrics_file import read_metrics
 from experiments.runs import load_run
+from experiments.training import validation
 from experiments.training.distributed import Processes
 from experiments.training.loop import train
 from experiments.training.presets import PRESETS
@@ -63,6 +66,31 @@ def test_the_areas_are_those_of_scans_by_the_same_agents(
         rank = fixations.merged(rank).clamp(max=4)
         loss = run.model(images, rank, num_steps=5, generator=generator)
     assert line["validation_loss"] == pytest.approx(float(loss), rel=1e-5)
+
+
+def test_words_and_scans_are_measured_with_the_parameters_together(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Both use parts of a model without calling it, of which a shard alone would be there."""
+    trainer = Trainer(SMOKE.replace(evaluate_every=1, limit=16), Processes.started("cpu"))
+    are_together: list[bool] = [False]
+    looked: dict[str, bool] = {}
+
+    @contextmanager
+    def together(_: object) -> Iterator[None]:
+        are_together[0] = True
+        yield
+        are_together[0] = False
+
+    def look(name: str, value: Any) -> Any:
+        looked[name] = are_together[0]
+        return value
+
+    monkeypatch.setattr(validation, "parameters_together", together)
+    monkeypatch.setattr(Validation, "_surprise", lambda *_: look("words", {}))
+    monkeypatch.setattr(validation, "error_area", lambda *_: look("scans", 0.5))
+    Validation(trainer).measure(trainer)
+    assert looked == {"words": True, "scans": True}
 
 
 @pytest.mark.parametrize(

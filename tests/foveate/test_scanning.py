@@ -61,6 +61,18 @@ def test_a_row_restarts_while_the_others_go_on(model: AnyOrderTransformer, image
     )
 
 
+def test_a_scan_that_restarts_knows_what_the_model_has_learned_since(
+    model: AnyOrderTransformer, images: Tensor
+) -> None:
+    scan = Scan.start(model, images, budget=2)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    scan.restart(torch.ones(5, dtype=torch.bool), images)
+    fresh = Scan.start(model, images, budget=2)
+    torch.testing.assert_close(scan.predict().values, fresh.predict().values, atol=1e-5, rtol=1e-5)
+
+
 def test_revealing_more_than_there_is_room_for_is_refused(
     model: AnyOrderTransformer, images: Tensor
 ) -> None:
