@@ -427,6 +427,29 @@ def test_means_alone_are_paired_where_images_differ() -> None:
     assert row.minus_baseline.ci95_seeds is not None
 
 
+def one_number_each(better: tuple[float, ...]) -> GridResult:
+    """Seeds of two cells whose question returns one number per run."""
+    runs = {
+        "base": {seed: answers(a=[0.0]) for seed in range(len(better))},
+        "other": {seed: answers(a=[value]) for seed, value in enumerate(better)},
+    }
+    return result_of(staged(rows_of(runs, "base")))
+
+
+def test_one_number_per_run_is_judged_over_seeds() -> None:
+    (line,) = one_number_each((0.5, 0.5, 0.51)).answer()
+    assert line.startswith("a: better than base: other +0.503 [+0.489, +0.518]")
+    (line,) = one_number_each((0.5, -0.5, 0.01)).answer()
+    assert line.startswith("a: NOT better than base: other")
+    assert len(one_number_each((0.5, -0.5, 0.01)).negatives()) == 1
+
+
+def test_without_an_interval_nothing_is_said() -> None:
+    result = one_number_each((0.5,))
+    assert result.answer() == ("a: no interval against base: other +0.500 [-].",)
+    assert result.negatives() == ()
+
+
 def staged(rows: tuple[CellRow, ...], **changes: Any) -> Stage:
     facts = {row.cell: (FACTS,) for row in rows}
     return Stage(
