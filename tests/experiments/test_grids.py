@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 
+from experiments.evaluation.equal_compute import flops_per_step, flops_to_begin
 from experiments.runs import Run
 from experiments.studies.answers import Answers, Facts, answered, keep_answers, read_answers
 from experiments.studies.asking import ask_own, ask_probes
@@ -315,12 +316,17 @@ def test_iterations_fill_the_operations_that_are_asked_for(
     def flops(config: TrainConfig, *, joint: bool) -> float:
         return 5.0 if joint else 2.0
 
+    def once(config: TrainConfig) -> float:
+        return 0.0 if config.policy is None else 3.0
+
     monkeypatch.setattr("experiments.studies.compute.flops_per_step", flops)
+    monkeypatch.setattr("experiments.studies.compute.flops_to_begin", once)
     config = tiny(out=tmp_path, warmup_iterations=10, iterations=4, batch_size=2, group=2)
     costs = step_costs(config)
-    assert costs == StepCosts(warmup=2.0, joint=5.0)
-    assert [costs.until(config, at) for at in (3, 10, 14)] == [6.0, 20.0, 40.0]
-    twice = filled(config, 80.0)
+    assert costs == StepCosts(warmup=2.0, joint=5.0, first_scan=3.0)
+    assert [costs.until(config, at) for at in (3, 10, 14)] == [6.0, 20.0, 43.0]
+    # What is paid once is paid once in a longer run as well.
+    twice = filled(config, 83.0)
     assert (twice.optimization.warmup_iterations, twice.iterations) == (20, 8)
     alone = filled(config.replace(iterations=0), 31.0)
     assert (alone.optimization.warmup_iterations, alone.policy) == (16, None)
@@ -328,6 +334,35 @@ def test_iterations_fill_the_operations_that_are_asked_for(
         filled(config, 4.0)
     with pytest.raises(ValueError, match="cannot be counted"):
         filled(config.replace(agent="maskable-ppo"), 80.0)
+
+
+def joint_flops(tmp_path: Path, **options: object) -> float:
+    small = {"warmup_iterations": 0, "iterations": 4, "batch_size": 2, "group": 2, "budget": 2}
+    return flops_per_step(tiny(out=tmp_path, **{**small, **options}), joint=True)
+
+
+def test_operations_are_counted_over_whole_periods(tmp_path: Path) -> None:
+    both = [joint_flops(tmp_path, schedule=name) for name in ("policy_only", "frozen")]
+    turns = joint_flops(tmp_path, schedule="alternating", alternate_every=4)
+    assert turns == pytest.approx(sum(both) / 2, rel=0.05)
+    assert turns != pytest.approx(both[0], rel=0.1)
+    first, second, rare = (joint_flops(tmp_path, policy_every=every) for every in (1, 2, 12))
+    assert rare == pytest.approx((first + 11 * (2 * second - first)) / 12, rel=0.05)
+    assert rare != pytest.approx((first + 3 * (2 * second - first)) / 4, rel=0.1)
+
+
+def test_what_a_reward_learns_beforehand_is_counted_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = {}
+    for steps in (1, 40):
+        monkeypatch.setattr("experiments.training.recognition.FIRST_STEPS", steps)
+        config = tiny(out=tmp_path, iterations=4, batch_size=2, group=2, reward="recognition")
+        found[steps] = flops_to_begin(config), flops_per_step(config, joint=True)
+    assert found[40][0] == pytest.approx(40 * found[1][0])
+    assert found[1][0] > 0
+    assert found[40][1] == pytest.approx(found[1][1], rel=0.05)
+    assert flops_to_begin(config.replace(reward="auc")) == 0
 
 
 # --- what is asked
