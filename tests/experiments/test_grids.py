@@ -336,6 +336,32 @@ def test_iterations_fill_the_operations_that_are_asked_for(
         filled(config.replace(agent="maskable-ppo"), 80.0)
 
 
+def test_another_question_leaves_the_iterations_that_were_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts: list[float] = []
+
+    def scaled(config: TrainConfig, operations: float) -> TrainConfig:
+        counts.append(operations)
+        return config.replace(warmup_iterations=len(counts))
+
+    trained: list[int] = []
+
+    def refused(config: TrainConfig) -> None:
+        trained.append(config.optimization.warmup_iterations)
+        raise ValueError("not now")
+
+    monkeypatch.setattr("experiments.studies.job.filled", scaled)
+    monkeypatch.setattr("experiments.studies.job.finished_run", refused)
+    first = replace(jobs_of(tmp_path, "a")[0], teraflops=1.0)
+    first.write()
+    asked = replace(first, asked=replace(first.asked, test_limit=10), split="val")
+    for job in (first, asked, replace(asked, teraflops=2.0)):
+        with pytest.raises(ValueError, match="not now"):
+            job.carry_out()
+    assert (counts, trained) == ([1e12, 2e12], [1, 1, 2])
+
+
 def joint_flops(tmp_path: Path, **options: object) -> float:
     small = {"warmup_iterations": 0, "iterations": 4, "batch_size": 2, "group": 2, "budget": 2}
     return flops_per_step(tiny(out=tmp_path, **{**small, **options}), joint=True)
