@@ -18,13 +18,14 @@ from experiments.evaluation.equal_compute import flops_per_step, flops_to_begin
 from experiments.runs import Run
 from experiments.studies.answers import Answers, Facts, answered, keep_answers, read_answers
 from experiments.studies.asking import ask_own, ask_probes
+from experiments.studies.cluster import Submitted
 from experiments.studies.compute import StepCosts, filled, step_costs
 from experiments.studies.deciding import choose, rows_of, stage_of
 from experiments.studies.grid import Asked, Cell, Grid, Screening
 from experiments.studies.job import BUSY, Job, last_words, run_job
 from experiments.studies.loading import load_grid
 from experiments.studies.result import CellRow, GridResult, Stage
-from experiments.studies.runner import Missing, Running, run_jobs
+from experiments.studies.runner import Missing, Running, missing_of, run_jobs
 from experiments.studies.shipped import GRIDS
 from experiments.studies.study import Carrying, run_study
 from experiments.training.command_line import read_command_line
@@ -292,6 +293,42 @@ def test_a_job_that_was_killed_says_so_and_one_elsewhere_waits(tmp_path: Path) -
         assert run_job(job.folder) == BUSY
     assert run_jobs([job], lambda _: Ended(BUSY)) == [Missing(job, None)]
     assert last_words(tmp_path / "nowhere").startswith("it said nothing")
+
+
+@dataclass
+class Unanswered:
+    """A job of a cluster that gave no result."""
+
+    state: str
+    said: str = "no output"
+
+    def done(self) -> bool:
+        return True
+
+    def result(self) -> int:
+        raise RuntimeError(self.said)
+
+
+@pytest.mark.parametrize(
+    ("ended", "waits"),
+    [
+        (Unanswered("CANCELLED by 7"), True),
+        (Unanswered("TIMEOUT"), True),
+        (Unanswered("PREEMPTED"), True),
+        (Unanswered("FAILED", "Job not requeued because: timed-out."), True),
+        (Unanswered("OUT_OF_MEMORY"), False),
+    ],
+)
+def test_a_job_that_its_cluster_ended_waits(ended: Unanswered, waits: bool, tmp_path: Path) -> None:
+    (job,) = jobs_of(tmp_path, "a")
+    (missing,) = run_jobs([job], lambda folder: Submitted(ended, folder))
+    assert missing.why == (None if waits else "the cluster says: no output")
+
+
+def test_whatever_ends_while_all_stop_waits(tmp_path: Path) -> None:
+    (job,) = jobs_of(tmp_path, "a")
+    assert missing_of(job, 1, stopping=True).why is None
+    assert missing_of(job, 1, stopping=False).why is not None
 
 
 def test_answers_are_read_back_and_damaged_ones_are_none(tmp_path: Path) -> None:
