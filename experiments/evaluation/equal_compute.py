@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +11,11 @@ from experiments.benchmarks.timing import count_flops, saved_megabytes
 from experiments.evaluation.orders_plan import UNTRAINED, Plan
 from experiments.training.config import TrainConfig
 from experiments.training.distributed import Processes
+from experiments.training.policy_learner import GroupRelativeLearner
 from experiments.training.trainer import Trainer
 
 NUM_COUNTED = 4
-"""Steps whose operations are counted: with ties they differ from batch to batch."""
+"""Least number of steps whose operations are counted: with ties they differ between batches."""
 SCANS_SHARE = 8
 """Images of a batch without a policy, for each image that a policy scans."""
 
@@ -44,9 +46,11 @@ def at_equal_compute(plan: Plan, operations: float) -> CountedRun:
     num_scanned = max(1, config.optimization.warmup_batch_size // SCANS_SHARE)
     config = config.replace(iterations=1, batch_size=num_scanned)
     joint = flops_per_step(config, joint=True)
-    warmup, iterations = (steps_within(operations / 2, step, plan.name) for step in (plain, joint))
+    once = flops_to_begin(config)
+    warmup = steps_within(operations / 2, plain, plan.name)
+    iterations = steps_within(operations / 2 - once, joint, plan.name)
     chosen = config.replace(warmup_iterations=warmup, iterations=iterations)
-    return CountedRun(chosen, warmup * plain + iterations * joint)
+    return CountedRun(chosen, warmup * plain + once + iterations * joint)
 
 
 def steps_within(operations: float, per_step: float, name: str) -> int:
@@ -64,21 +68,59 @@ def steps_within(operations: float, per_step: float, name: str) -> int:
 
 
 def flops_per_step(config: TrainConfig, *, joint: bool) -> float:
-    """Count the operations of a training step: model, order, rollouts and policy."""
+    """Count the operations of a training step: model, order, rollouts and policy.
+
+    It is the mean over whole periods, of steps with a policy that come in turns. What a probe of
+    the reward learns before the first scan is left out; ``flops_to_begin`` counts it.
+    """
+    number = num_counted(config) if joint else NUM_COUNTED
     with tempfile.TemporaryDirectory() as folder:
-        counted = config.replace(
-            out=Path(folder),
-            warmup_iterations=0 if joint else NUM_COUNTED,
-            iterations=NUM_COUNTED if joint else 0,
-            limit=min(config.data.limit or 1000, 1000),
-        )
-        trainer = Trainer(counted, Processes.started(counted.run.device))
+        trainer = short_trainer(config, Path(folder), number, joint=joint)
+        if joint:
+            begin(trainer)
 
         def steps() -> None:
-            for _ in range(NUM_COUNTED):
+            for _ in range(number):
                 trainer.step()
 
-        return count_flops(steps) / NUM_COUNTED
+        return count_flops(steps) / number
+
+
+def flops_to_begin(config: TrainConfig) -> float:
+    """Count the operations before the first scan of a run: its reward's probe learns; 0 = none."""
+    if config.policy is None:
+        return 0.0
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = short_trainer(config, Path(folder), 1, joint=True)
+        return float(count_flops(lambda: begin(trainer)))
+
+
+def num_counted(config: TrainConfig) -> int:
+    """Return the steps with a policy to count: whole periods, at least NUM_COUNTED steps."""
+    policy = config.policy
+    if policy is None:
+        return NUM_COUNTED
+    alternates = policy.schedule == "alternating"
+    period = 2 * policy.alternate_every if alternates else policy.policy_every
+    return period * math.ceil(NUM_COUNTED / period)
+
+
+def short_trainer(config: TrainConfig, folder: Path, steps: int, *, joint: bool) -> Trainer:
+    """Make a trainer of a few images that takes so many steps of a kind."""
+    counted = config.replace(
+        out=folder,
+        warmup_iterations=0 if joint else steps,
+        iterations=steps if joint else 0,
+        limit=min(config.data.limit or 1000, 1000),
+    )
+    return Trainer(counted, Processes.started(counted.run.device))
+
+
+def begin(trainer: Trainer) -> None:
+    """Let the probe of the reward learn as before the first scan, where there is one."""
+    learner = trainer.policy_learner
+    if isinstance(learner, GroupRelativeLearner) and learner.probe_learner is not None:
+        learner.probe_learner.begin(learner.fixations, trainer.generators())
 
 
 def saved_mb(config: TrainConfig) -> float:

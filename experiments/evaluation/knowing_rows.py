@@ -73,16 +73,18 @@ class Difference:
         )
 
     @property
-    def sign(self) -> int:
-        """Return 1 or -1 if the interval lies above or below 0, else 0.
+    def interval(self) -> Interval | None:
+        """The interval to judge by: of a single seed over images, of means alone over seeds."""
+        return self.ci95 or self.ci95_images or self.ci95_seeds
 
-        Of a single seed it is the interval over images.
-        """
-        low, high = self.ci95 or self.ci95_images or (0.0, 0.0)
+    @property
+    def sign(self) -> int:
+        """Return 1 or -1 if :attr:`interval` lies above or below 0, else 0, as without any."""
+        low, high = self.interval or (0.0, 0.0)
         return int(low > 0) - int(high < 0)
 
     def __str__(self) -> str:
-        return signed(self.mean, self.ci95 or self.ci95_images, 3)
+        return signed(self.mean, self.interval, 3)
 
 
 @dataclass(frozen=True, kw_only=True)

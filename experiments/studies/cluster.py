@@ -6,10 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from experiments.studies.job import FAILED, LOG, run_job
+from experiments.studies.job import ERROR, FAILED, LOG, STOPPED, run_job
 from experiments.studies.runner import Running, Starter
 
 Cluster = Literal["slurm", "local"]
+STOPPED_STATES = ("CANCELLED", "TIMEOUT", "PREEMPTED", "INTERRUPTED")
+"""How states of jobs begin that were ended from outside: a later call goes on with them. The last
+is submitit's word for its own processes."""
+NOT_REQUEUED = "Job not requeued because"
+"""What submitit says in a job whose time is up."""
 
 
 @dataclass(frozen=True)
@@ -28,9 +33,11 @@ class Submitted:
             return int(self.job.result())
         except Exception as reason:
             # The job itself could not speak any more: its time was up, or its machine failed.
+            stopped = str(self.job.state).startswith(STOPPED_STATES) or NOT_REQUEUED in str(reason)
             with (self.folder / LOG).open("a") as log:
-                log.write(f"error: the cluster says: {' '.join(str(reason).split())}\n")
-            return FAILED
+                said = f"the cluster says: {' '.join(str(reason).split())}\n"
+                log.write(said if stopped else f"{ERROR}{said}")
+            return STOPPED if stopped else FAILED
 
     def terminate(self) -> None:
         """Ask it to stop, be it that it waits."""

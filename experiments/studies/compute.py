@@ -4,22 +4,25 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from experiments.evaluation.equal_compute import flops_per_step
+from experiments.evaluation.equal_compute import flops_per_step, flops_to_begin
 from experiments.training.config import TrainConfig
 
 
 @dataclass(frozen=True)
 class StepCosts:
-    """Operations of one iteration."""
+    """Operations of one iteration, and those that a run takes once."""
 
     warmup: float
     joint: float
-    """With the policy; 0 without one."""
+    """With the policy, mean over its turns; 0 without one."""
+    first_scan: float = 0.0
+    """Once, before the first scan: the reward's probe learns."""
 
     def until(self, config: TrainConfig, iteration: int) -> float:
         """Return the operations of the first so many iterations of a run."""
         warmup = min(iteration, config.optimization.warmup_iterations)
-        return warmup * self.warmup + (iteration - warmup) * self.joint
+        joint = iteration - warmup
+        return warmup * self.warmup + (self.first_scan + joint * self.joint if joint else 0.0)
 
 
 def step_costs(config: TrainConfig) -> StepCosts | None:
@@ -34,6 +37,7 @@ def step_costs(config: TrainConfig) -> StepCosts | None:
     return StepCosts(
         warmup=flops_per_step(config, joint=False) if warms else 0.0,
         joint=0.0 if policy is None else flops_per_step(config, joint=True),
+        first_scan=flops_to_begin(config),
     )
 
 
@@ -48,10 +52,11 @@ def filled(config: TrainConfig, operations: float) -> TrainConfig:
         raise ValueError(
             "teraflops cannot be counted of a stream, nor of maskable-ppo; leave it out"
         )
-    factor = operations / costs.until(config, config.total_iterations)
+    once = costs.first_scan
+    factor = (operations - once) / (costs.until(config, config.total_iterations) - once)
     warmup = round(config.optimization.warmup_iterations * factor)
     joint = round(config.iterations * factor)
-    if (config.optimization.warmup_iterations and not warmup) or (config.policy and not joint):
+    if (config.optimization.warmup_iterations and warmup < 1) or (config.policy and joint < 1):
         raise ValueError(
             f"{operations / 1e12:.2g} teraflops pay for no iteration of a kind; raise teraflops"
         )

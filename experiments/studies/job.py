@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import traceback
@@ -30,8 +31,8 @@ LOG = "log.txt"
 ERROR = "error: "
 """How the line of the log begins that says why a job failed."""
 BUSY, FAILED, STOPPED = 75, 1, 143
-"""Exit codes: another process trains this cell, it cannot be trained or asked, or a signal asked
-for the end, after which it goes on from a checkpoint."""
+"""Exit codes: another process trains this cell, it cannot be trained or asked, or it was asked to
+end, by a signal or a cluster, after which it goes on from a checkpoint."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +112,8 @@ class Job:
             return self.config
         path = self.folder / "iterations.json"
         kept = read_object(path) if path.is_file() else {}
-        if kept.get("question") != self.question:
+        # Another question to the same training leaves its iterations as they were counted.
+        if not kept or training_of(kept["question"]) != training_of(self.question):
             chosen = filled(self.config, self.teraflops * 1e12)
             options = {"warmup_iterations": chosen.optimization.warmup_iterations}
             if chosen.policy is not None:
@@ -119,6 +121,12 @@ class Job:
             kept = {"question": self.question, "options": options}
             write_json(path, kept)
         return self.config.replace(**kept["options"])
+
+
+def training_of(question: str) -> tuple[object, object]:
+    """Return what a training follows from, of a job's question: config and teraflops."""
+    content = json.loads(question)
+    return content["config"], content["teraflops"]
 
 
 def run_job(folder: Path) -> int:

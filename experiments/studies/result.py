@@ -14,6 +14,9 @@ from experiments.studies.answers import Facts
 from experiments.studies.grid import is_error
 from experiments.tables import Result, Table, plural, signed, with_interval
 
+NO_INTERVAL = "no interval"
+"""What is said of a difference of one number each, which one run cannot tell from chance."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class CellRow:
@@ -36,10 +39,19 @@ class CellRow:
 
     @property
     def verdict(self) -> int | None:
-        """Return 1 = better, -1 = worse, 0 = the interval holds 0; None as above."""
+        """Return 1 = better, -1 = worse, 0 = the interval holds 0 or is missing; None as above."""
         if self.minus_baseline is None:
             return None
         return self.minus_baseline.sign * (-1 if is_error(self.measure) else 1)
+
+    @property
+    def word(self) -> str | None:
+        """Say the verdict in a word, or that there is no interval; None as above."""
+        if self.minus_baseline is None or self.verdict is None:
+            return None
+        if self.minus_baseline.interval is None:
+            return NO_INTERVAL
+        return {1: "better", 0: "not better", -1: "worse"}[self.verdict]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,13 +133,17 @@ class GridResult(Result):
 
     def _verdict(self, rows: Sequence[CellRow]) -> str:
         measure, against = rows[0].measure, self.baseline
-        said = {
-            1: [f"{row.cell} {row.minus_baseline}" for row in rows if row.verdict == 1],
-            -1: [f"{row.cell} {row.minus_baseline}" for row in rows if row.verdict == -1],
-            0: [f"{row.cell} {row.minus_baseline}" for row in rows if row.verdict == 0],
+        words = {
+            "better": f"better than {against}",
+            "worse": f"WORSE than {against}",
+            "not better": f"NOT better than {against}",
+            NO_INTERVAL: f"{NO_INTERVAL} against {against}",
         }
-        words = {1: "better than", -1: "WORSE than", 0: "NOT better than"}
-        parts = [f"{words[sign]} {against}: {', '.join(said[sign])}" for sign in said if said[sign]]
+        said = {
+            word: ", ".join(f"{row.cell} {row.minus_baseline}" for row in rows if row.word == word)
+            for word in words
+        }
+        parts = [f"{words[word]}: {cells}" for word, cells in said.items() if cells]
         if not parts:
             row = rows[0]
             value = with_interval(row.value.mean, row.value.ci95)
@@ -140,13 +156,12 @@ class GridResult(Result):
         lines += [f"{run} failed: {why}" for run, why in self.failures.items()]
         stage = self.last
         for row in () if stage is None else stage.rows:
-            if row.minus_baseline is None or row.verdict == 1:
+            if row.word not in ("worse", "not better"):
                 continue
-            word = "worse" if row.verdict == -1 else "not better"
             bound = most_gained(row)
             beyond = "" if bound is None else f"; the data exclude a gain above {bound:.3f}"
             lines.append(
-                f"{row.cell} is {word} than {self.baseline} in {row.measure}: "
+                f"{row.cell} is {row.word} than {self.baseline} in {row.measure}: "
                 f"{row.minus_baseline}{beyond}."
             )
         return tuple(lines)
@@ -218,7 +233,7 @@ class GridResult(Result):
 def most_gained(row: CellRow) -> float | None:
     """Return the gain over the baseline that the interval just allows; None = no interval."""
     each = row.minus_baseline
-    interval = None if each is None else each.ci95 or each.ci95_images
+    interval = None if each is None else each.interval
     if interval is None:
         return None
     return max(0.0, -interval[0] if is_error(row.measure) else interval[1])

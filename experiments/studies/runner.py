@@ -126,10 +126,10 @@ def missing_of(job: Job, code: int, *, stopping: bool) -> Missing:
 
     Args:
         job: which one.
-        code: how it ended; below 0 the signal that ended it.
-        stopping: whether it was asked to.
+        code: how it ended, not 0; below 0 the signal that ended it.
+        stopping: whether it was asked to; then it waits, however it ended.
     """
-    if code in (BUSY, STOPPED) or (stopping and code < 0):
+    if stopping or code in (BUSY, STOPPED):
         return Missing(job, None)
     if code < 0:
         return Missing(job, f"ended by {name_of(-code)}, maybe for want of memory")

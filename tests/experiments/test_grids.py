@@ -14,16 +14,18 @@ import numpy as np
 import pytest
 import torch
 
+from experiments.evaluation.equal_compute import flops_per_step, flops_to_begin
 from experiments.runs import Run
 from experiments.studies.answers import Answers, Facts, answered, keep_answers, read_answers
 from experiments.studies.asking import ask_own, ask_probes
+from experiments.studies.cluster import Submitted
 from experiments.studies.compute import StepCosts, filled, step_costs
 from experiments.studies.deciding import choose, rows_of, stage_of
 from experiments.studies.grid import Asked, Cell, Grid, Screening
 from experiments.studies.job import BUSY, Job, last_words, run_job
 from experiments.studies.loading import load_grid
 from experiments.studies.result import CellRow, GridResult, Stage
-from experiments.studies.runner import Missing, Running, run_jobs
+from experiments.studies.runner import Missing, Running, missing_of, run_jobs
 from experiments.studies.shipped import GRIDS
 from experiments.studies.study import Carrying, run_study
 from experiments.training.command_line import read_command_line
@@ -293,6 +295,42 @@ def test_a_job_that_was_killed_says_so_and_one_elsewhere_waits(tmp_path: Path) -
     assert last_words(tmp_path / "nowhere").startswith("it said nothing")
 
 
+@dataclass
+class Unanswered:
+    """A job of a cluster that gave no result."""
+
+    state: str
+    said: str = "no output"
+
+    def done(self) -> bool:
+        return True
+
+    def result(self) -> int:
+        raise RuntimeError(self.said)
+
+
+@pytest.mark.parametrize(
+    ("ended", "waits"),
+    [
+        (Unanswered("CANCELLED by 7"), True),
+        (Unanswered("TIMEOUT"), True),
+        (Unanswered("PREEMPTED"), True),
+        (Unanswered("FAILED", "Job not requeued because: timed-out."), True),
+        (Unanswered("OUT_OF_MEMORY"), False),
+    ],
+)
+def test_a_job_that_its_cluster_ended_waits(ended: Unanswered, waits: bool, tmp_path: Path) -> None:
+    (job,) = jobs_of(tmp_path, "a")
+    (missing,) = run_jobs([job], lambda folder: Submitted(ended, folder))
+    assert missing.why == (None if waits else "the cluster says: no output")
+
+
+def test_whatever_ends_while_all_stop_waits(tmp_path: Path) -> None:
+    (job,) = jobs_of(tmp_path, "a")
+    assert missing_of(job, 1, stopping=True).why is None
+    assert missing_of(job, 1, stopping=False).why is not None
+
+
 def test_answers_are_read_back_and_damaged_ones_are_none(tmp_path: Path) -> None:
     facts = replace(FACTS, loss_curve=((1.0, 0.5),), error_curves={"policy": (1.0, 0.25)})
     answers = Answers({"linear, full": np.array([1.0, 0.0])}, facts)
@@ -315,12 +353,17 @@ def test_iterations_fill_the_operations_that_are_asked_for(
     def flops(config: TrainConfig, *, joint: bool) -> float:
         return 5.0 if joint else 2.0
 
+    def once(config: TrainConfig) -> float:
+        return 0.0 if config.policy is None else 3.0
+
     monkeypatch.setattr("experiments.studies.compute.flops_per_step", flops)
+    monkeypatch.setattr("experiments.studies.compute.flops_to_begin", once)
     config = tiny(out=tmp_path, warmup_iterations=10, iterations=4, batch_size=2, group=2)
     costs = step_costs(config)
-    assert costs == StepCosts(warmup=2.0, joint=5.0)
-    assert [costs.until(config, at) for at in (3, 10, 14)] == [6.0, 20.0, 40.0]
-    twice = filled(config, 80.0)
+    assert costs == StepCosts(warmup=2.0, joint=5.0, first_scan=3.0)
+    assert [costs.until(config, at) for at in (3, 10, 14)] == [6.0, 20.0, 43.0]
+    # What is paid once is paid once in a longer run as well.
+    twice = filled(config, 83.0)
     assert (twice.optimization.warmup_iterations, twice.iterations) == (20, 8)
     alone = filled(config.replace(iterations=0), 31.0)
     assert (alone.optimization.warmup_iterations, alone.policy) == (16, None)
@@ -328,6 +371,61 @@ def test_iterations_fill_the_operations_that_are_asked_for(
         filled(config, 4.0)
     with pytest.raises(ValueError, match="cannot be counted"):
         filled(config.replace(agent="maskable-ppo"), 80.0)
+
+
+def test_another_question_leaves_the_iterations_that_were_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts: list[float] = []
+
+    def scaled(config: TrainConfig, operations: float) -> TrainConfig:
+        counts.append(operations)
+        return config.replace(warmup_iterations=len(counts))
+
+    trained: list[int] = []
+
+    def refused(config: TrainConfig) -> None:
+        trained.append(config.optimization.warmup_iterations)
+        raise ValueError("not now")
+
+    monkeypatch.setattr("experiments.studies.job.filled", scaled)
+    monkeypatch.setattr("experiments.studies.job.finished_run", refused)
+    first = replace(jobs_of(tmp_path, "a")[0], teraflops=1.0)
+    first.write()
+    asked = replace(first, asked=replace(first.asked, test_limit=10), split="val")
+    for job in (first, asked, replace(asked, teraflops=2.0)):
+        with pytest.raises(ValueError, match="not now"):
+            job.carry_out()
+    assert (counts, trained) == ([1e12, 2e12], [1, 1, 2])
+
+
+def joint_flops(tmp_path: Path, **options: object) -> float:
+    small = {"warmup_iterations": 0, "iterations": 4, "batch_size": 2, "group": 2, "budget": 2}
+    return flops_per_step(tiny(out=tmp_path, **{**small, **options}), joint=True)
+
+
+def test_operations_are_counted_over_whole_periods(tmp_path: Path) -> None:
+    both = [joint_flops(tmp_path, schedule=name) for name in ("policy_only", "frozen")]
+    turns = joint_flops(tmp_path, schedule="alternating", alternate_every=4)
+    assert turns == pytest.approx(sum(both) / 2, rel=0.05)
+    assert turns != pytest.approx(both[0], rel=0.1)
+    first, second, rare = (joint_flops(tmp_path, policy_every=every) for every in (1, 2, 12))
+    assert rare == pytest.approx((first + 11 * (2 * second - first)) / 12, rel=0.05)
+    assert rare != pytest.approx((first + 3 * (2 * second - first)) / 4, rel=0.1)
+
+
+def test_what_a_reward_learns_beforehand_is_counted_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = {}
+    for steps in (1, 40):
+        monkeypatch.setattr("experiments.training.recognition.FIRST_STEPS", steps)
+        config = tiny(out=tmp_path, iterations=4, batch_size=2, group=2, reward="recognition")
+        found[steps] = flops_to_begin(config), flops_per_step(config, joint=True)
+    assert found[40][0] == pytest.approx(40 * found[1][0])
+    assert found[1][0] > 0
+    assert found[40][1] == pytest.approx(found[1][1], rel=0.05)
+    assert flops_to_begin(config.replace(reward="auc")) == 0
 
 
 # --- what is asked
@@ -425,6 +523,29 @@ def test_means_alone_are_paired_where_images_differ() -> None:
     assert row.minus_baseline.per_seed == pytest.approx((0.5, 2 / 3))
     assert row.minus_baseline.ci95 is None
     assert row.minus_baseline.ci95_seeds is not None
+
+
+def one_number_each(better: tuple[float, ...]) -> GridResult:
+    """Seeds of two cells whose question returns one number per run."""
+    runs = {
+        "base": {seed: answers(a=[0.0]) for seed in range(len(better))},
+        "other": {seed: answers(a=[value]) for seed, value in enumerate(better)},
+    }
+    return result_of(staged(rows_of(runs, "base")))
+
+
+def test_one_number_per_run_is_judged_over_seeds() -> None:
+    (line,) = one_number_each((0.5, 0.5, 0.51)).answer()
+    assert line.startswith("a: better than base: other +0.503 [+0.489, +0.518]")
+    (line,) = one_number_each((0.5, -0.5, 0.01)).answer()
+    assert line.startswith("a: NOT better than base: other")
+    assert len(one_number_each((0.5, -0.5, 0.01)).negatives()) == 1
+
+
+def test_without_an_interval_nothing_is_said() -> None:
+    result = one_number_each((0.5,))
+    assert result.answer() == ("a: no interval against base: other +0.500 [-].",)
+    assert result.negatives() == ()
 
 
 def staged(rows: tuple[CellRow, ...], **changes: Any) -> Stage:
