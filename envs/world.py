@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from numbers import Integral
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 import torch
@@ -71,7 +71,8 @@ class World:
         """
         check_effects(data, split, image_size)
         # What fits the probe is remembered by its arguments, and a list cannot be.
-        image_size = tuple(image_size) if isinstance(image_size, list) else image_size
+        if isinstance(image_size, list):
+            image_size = cast("tuple[int, int]", tuple(image_size))
         trained = config_of_run(model)
         loaded = model_on(model, device)
         images = load(data, split, trained.image_size if image_size is None else image_size, limit)
