@@ -68,6 +68,15 @@ class Run:
         return 0.0 if self.config.policy is None else self.config.policy.saccade_cost
 
     @property
+    def is_paid_area_and_cost(self) -> bool:
+        """Whether the policy learned from the area and from what saccades cost.
+
+        The cost is on the scale of the rewards, which other rewards than the area do not share.
+        """
+        policy = self.config.policy
+        return policy is not None and policy.saccade_cost > 0 and policy.reward == "auc"
+
+    @property
     def data(self) -> str:
         """Images that the run was trained on: a name, or the last part of a path."""
         return Path(self.config.data.data).name

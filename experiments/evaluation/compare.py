@@ -131,9 +131,6 @@ def conclusions(run: Run, measured: Measured, diagnostics: Diagnostics) -> dict[
     behind = tuple(name for name in RULES if name in rows and is_behind(rows[name]))
     level = tuple(name for name in not_beaten(rows, RULES) if name not in behind)
     rank, grid = order_to_rank(measured.order["policy"], run.model.num_patches), run.model.grid
-    # The cost is on the scale of the rewards, which other rewards than the area do not share.
-    options = run.config.policy
-    paid = options is not None and options.saccade_cost > 0 and options.reward == "auc"
     cost = (measured.area, measured.order, grid, run.saccade_cost)
     return {
         "orders": rows,
@@ -148,7 +145,7 @@ def conclusions(run: Run, measured: Measured, diagnostics: Diagnostics) -> dict[
         "level_with_rules": level if ruled else None,
         "not_judged": not_judged(rows, best_gap, diagnostics),
         "saccade_cost": run.saccade_cost,
-        "with_saccade_cost": judge_with_cost(*cost) if paid else None,
+        "with_saccade_cost": judge_with_cost(*cost) if run.is_paid_area_and_cost else None,
     }
 
 

@@ -99,6 +99,19 @@ def _signs(
     }
 
 
+def costs_of(
+    order: Mapping[str, Int[Tensor, "R T *S"]], grid: Grid, saccade_cost: float
+) -> dict[str, Float[np.ndarray, " R"]]:
+    """Return what the saccades of scanpaths cost: ``saccade_cost * path length / fixations``.
+
+    It is what the reward ``auc`` takes for each fixation, without discount.
+    """
+    return {
+        name: saccade_cost * path_length(each, grid).cpu().numpy() / each.shape[1]
+        for name, each in order.items()
+    }
+
+
 def judge_with_cost(
     area: Mapping[str, Float[np.ndarray, " R"]],
     order: Mapping[str, Int[Tensor, "R T *S"]],
@@ -113,11 +126,8 @@ def judge_with_cost(
         grid: rows and columns of patches.
         saccade_cost: per patch of distance.
     """
-    paid = {
-        name: each
-        + saccade_cost * path_length(order[name], grid).cpu().numpy() / order[name].shape[1]
-        for name, each in area.items()
-    }
+    cost = costs_of({name: order[name] for name in area}, grid, saccade_cost)
+    paid = {name: each + cost[name] for name, each in area.items()}
     rows = {}
     for name, each in paid.items():
         total, total_ci95 = mean_interval(each)

@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from experiments.evaluation.curves import error_curves_of
+from experiments.evaluation.findings import costs_of
 from experiments.evaluation.knowing_plan import Asked
 from experiments.evaluation.knowing_rows import Measured
 from experiments.evaluation.recognition import recognize
@@ -24,7 +25,6 @@ from experiments.evaluation.recognition_result import titled
 from experiments.run_folder import git_commit
 from experiments.runs import Run
 from experiments.tables import written_whole
-from foveate.orders.saccades import path_length
 
 ABOUT = ("train_images", "notes", "commit")
 """What is kept beside the arrays."""
@@ -107,8 +107,7 @@ def areas_of(
 ) -> tuple[dict[str, Float[np.ndarray, " R"]], dict[str, Float[np.ndarray, " R"]]]:
     """Measure each order's area under the error curve on test images, and its saccades' cost.
 
-    The cost is ``saccade_cost * path length / fixations``, as the reward ``auc`` takes it, without
-    discount. There is none where saccades cost nothing, or the policy has another reward.
+    There is no cost where saccades cost nothing, or the policy has another reward than the area.
     """
     makers, test = PathMakers.of(run, asked.orders), run.split("test", asked.area_limit)
     # Scans of training images are not needed here, but for those of two.
@@ -117,13 +116,9 @@ def areas_of(
     paths = {order: makers.paths(order, few, test, policy).test for order in asked.orders}
     curves = error_curves_of(run.model, test.images, paths)
     areas = {order: curve[:, 1:].mean(1) for order, curve in curves.items()}
-    paid = run.config.policy
-    if paid is None or paid.saccade_cost == 0 or paid.reward != "auc":
+    if not run.is_paid_area_and_cost:
         return areas, {}
-    return areas, {
-        order: paid.saccade_cost * path_length(path, run.model.grid).cpu().numpy() / path.shape[1]
-        for order, path in paths.items()
-    }
+    return areas, costs_of(paths, run.model.grid, run.saccade_cost)
 
 
 def keep(path: Path, question: str, found: Measured) -> None:
