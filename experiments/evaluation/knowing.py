@@ -14,18 +14,15 @@ from experiments.evaluation.knowing_plan import POLICY, RANDOM, Asked, Plan
 from experiments.evaluation.knowing_result import KnowingResult
 from experiments.evaluation.knowing_rows import Measured, area_rows, known_rows, taught_rows
 from experiments.evaluation.orders import check_answerable
-from experiments.evaluation.recognition_paths import OF_THE_POLICY
+from experiments.evaluation.recognition_paths import check_orders
 from experiments.evaluation.report import present
-from experiments.evaluation.scanpaths import AGENTS
+from experiments.evaluation.scanpaths import check_near
 from experiments.run_folder import FREE_ON_RESUME, git_commit
 from experiments.runs import Run
 from experiments.tables import written_whole
 from experiments.training.build import set_threads
 from experiments.training.config import TrainConfig
 from experiments.training.loop import finished_run
-from foveate.choices import check_name
-from foveate.orders import ORDERINGS
-from foveate.orders.semantic import SEMANTIC
 
 FREE = {*FREE_ON_RESUME, "start_from", "seed"}
 """Options of the training that do not shape the result of all seeds."""
@@ -53,8 +50,8 @@ def study_knowing(
             a run that is there has another config, or random_then_policy_SEED another model than
             random_SEED.
     """
-    for name in asked.orders:
-        check_name("order", name, (*OF_THE_POLICY, *AGENTS, *ORDERINGS, *SEMANTIC))
+    check_orders(asked.orders)
+    check_near(asked.orders, 0.0 if common.policy is None else common.policy.saccade_cost)
     set_threads(common.run.threads)
     check_answerable(common, asked.train_limit, asked.test_limit)
     runs: dict[str, list[Measured]] = {POLICY: []}

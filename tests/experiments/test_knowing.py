@@ -308,6 +308,19 @@ def test_questions_without_an_answer_are_refused(line: str, complaint: str) -> N
         KnowingConfig(seeds=(3, 3))
 
 
+@pytest.mark.parametrize(
+    ("order", "complaint"),
+    [("blah", "unknown order 'blah'"), ("uncertainty_near", "this run has no saccade cost")],
+)
+def test_orders_without_a_meaning_are_refused_before_training(
+    order: str, complaint: str, tmp_path: Path
+) -> None:
+    line = f"smoke --seeds 0 --out {tmp_path} --orders policy random {order}"
+    with pytest.raises(ValueError, match=complaint):
+        main(read_arguments(line.split()))
+    assert not any(tmp_path.iterdir())
+
+
 def test_usual_fixations_are_powers_of_two_and_the_budget() -> None:
     assert usual_fixations(12) == (1, 2, 4, 8, 12)
     assert usual_fixations(16) == (1, 2, 4, 8, 16)
@@ -317,10 +330,10 @@ def test_usual_fixations_are_powers_of_two_and_the_budget() -> None:
 def test_a_study_trains_what_is_missing_and_asks_each_run_once(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    options = "--orders policy random center_out --fixations 1 4 --read-outs seen last"
+    options = "--orders policy random uncertainty_near --fixations 1 4 --read-outs seen last"
     limits = "--train-limit 100 --test-limit 50 --area-limit 20"
     small = "--embed-dim 16 --depth 1 --warmup-iterations 1 --iterations 2 --evaluate-every None"
-    line = f"smoke {small} --seeds 3 --out {tmp_path} {options} {limits}"
+    line = f"smoke {small} --saccade-cost 0.01 --seeds 3 --out {tmp_path} {options} {limits}"
     main(read_arguments(line.split()))
     kinds = ("policy", "random", "random_then_policy")
     runs = [f"{kind}_3" for kind in kinds]
@@ -332,7 +345,7 @@ def test_a_study_trains_what_is_missing_and_asks_each_run_once(
     result = KnowingResult.read(tmp_path / "knowing.json")
     orders = {(row.model, row.order) for row in result.known if row.order not in REFERENCES}
     assert orders == {
-        *(("policy", order) for order in ("policy", "random", "center_out")),
+        *(("policy", order) for order in ("policy", "random", "uncertainty_near")),
         *(("random", order) for order in ("policy", "random")),
     }
     assert result.read_outs == ("seen, linear", "seen, knn", "last, linear", "last, knn")
