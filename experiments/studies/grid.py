@@ -6,6 +6,7 @@ No torch here, so that mistakes are found before it is imported.
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import re
 import shlex
@@ -17,7 +18,7 @@ from experiments.cli import one_line
 from experiments.evaluation.recognition_options import ReadOut, check_read_outs
 from experiments.training.command_line import read_command_line
 from experiments.training.config import TrainConfig
-from foveate.choices import check_choice, check_name
+from foveate.choices import blaming, check_choice, check_name
 
 Split = Literal["val", "test"]
 LOWER_IS_BETTER = ("area", "error", "loss")
@@ -100,6 +101,9 @@ class Cell:
     """What it tries, for readers."""
     seeds: tuple[int, ...] | None = None
     """Seeds of its own; None = the grid's."""
+    against: str | None = None
+    """Cell with the same parts that it is set against, beside the grid's baseline, and by which
+    screening judges it; None = the grid's baseline alone."""
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z0-9][\w+.-]*", self.name, re.ASCII):
@@ -119,21 +123,33 @@ class Cell:
     def _read(self) -> TrainConfig:
         words = self.training
         assert not isinstance(words, TrainConfig)
-        complaint = io.StringIO()
         try:
-            with contextlib.redirect_stderr(complaint), contextlib.redirect_stdout(complaint):
-                return read_command_line(shlex.split(words) if isinstance(words, str) else words)
+            return read_words(tuple(shlex.split(words) if isinstance(words, str) else words))
         except ValueError as mistake:
             raise ValueError(f"cell {self.name!r}: {mistake}") from mistake
-        except SystemExit as stop:
-            raise ValueError(f"cell {self.name!r}: {one_line(complaint.getvalue())}") from stop
+
+
+@functools.cache
+def read_words(words: tuple[str, ...]) -> TrainConfig:
+    """Read the words of a training, once: it takes a moment.
+
+    Raises:
+        ValueError: experiments.train does not take them.
+    """
+    complaint = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaint), contextlib.redirect_stdout(complaint):
+            return read_command_line(words)
+    except SystemExit as stop:
+        raise ValueError(one_line(complaint.getvalue())) from stop
 
 
 @dataclass(frozen=True, kw_only=True)
 class Screening:
     """A smaller setting first, in which cells are chosen on validation images.
 
-    A cell goes on to the grid's own setting if its mean is at least the baseline's less ``within``.
+    A cell goes on to the grid's own setting if its mean is at least that of its baseline less
+    ``within``, or if a cell goes on whose baseline it is.
     """
 
     options: Mapping[str, object] = field(default_factory=dict)
@@ -157,7 +173,8 @@ class Screening:
         return (
             f"Said beforehand: every cell is screened with {len(self.seeds)} seeds on validation "
             f"images. It goes on if its mean of {self.by} is at most {self.within:g} worse than "
-            "the baseline's. What goes on is trained anew and asked once, on test images."
+            "that of its baseline. What goes on is trained anew, with its baseline, and asked "
+            "once, on test images."
         )
 
 
@@ -193,6 +210,12 @@ class Grid:
             raise ValueError(f"cells need different names; {', '.join(twice)} is there twice")
         if self.baseline is not None:
             check_choice("baseline", self.baseline, names)
+        for cell in self.cells:
+            if cell.against is not None:
+                with blaming("cell", cell.name):
+                    check_choice("against", cell.against, names)
+                    if cell.against == cell.name:
+                        raise ValueError("against must name another cell")
         for seeds in (self.seeds, *(cell.seeds for cell in self.cells if cell.seeds is not None)):
             check_seeds(seeds)
             if len(seeds) < self.least_seeds:
@@ -209,6 +232,15 @@ class Grid:
     def against(self) -> str:
         """Name of the baseline."""
         return self.baseline or self.cells[0].name
+
+    @property
+    def own_baselines(self) -> dict[str, str]:
+        """Baseline of each cell that has one of its own, besides the grid's."""
+        return {
+            cell.name: cell.against
+            for cell in self.cells
+            if cell.against not in (None, self.against)
+        }
 
     def seeds_of(self, cell: Cell) -> tuple[int, ...]:
         """Return the seeds of a cell in the grid's own setting."""

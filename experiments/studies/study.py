@@ -92,7 +92,7 @@ class Carrying:
         """Carry out the jobs of a stage, as far as time allows, and gather what they answer."""
         print(f"{title}: {plural(len(jobs), 'run')}", flush=True)
         missing = run_jobs(jobs, self.start, workers=self.workers, stop_at=self.stop_at)
-        return stage_of(title, jobs, missing, grid.against)
+        return stage_of(title, jobs, missing, grid.against, grid.own_baselines)
 
 
 def run_study(
