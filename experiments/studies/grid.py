@@ -5,18 +5,14 @@ No torch here, so that mistakes are found before it is imported.
 
 from __future__ import annotations
 
-import contextlib
-import functools
-import io
 import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from experiments.cli import one_line
 from experiments.evaluation.recognition_options import ReadOut, check_read_outs
-from experiments.training.command_line import read_command_line
+from experiments.training.command_line import read_words
 from experiments.training.config import TrainConfig
 from foveate.choices import blaming, check_choice, check_name
 
@@ -32,7 +28,8 @@ class Asked:
     """What the finished run of a cell is asked."""
 
     probes: tuple[Literal["linear", "knn"], ...] = ("linear", "knn")
-    """Probes of frozen features, as of experiments.probe; none = not probed."""
+    """Probes of frozen features, as of experiments.probe, beside which RankMe and LiDAR are
+    measured; none = not probed."""
     layer: int | None = None
     """Layer that is probed, from 1, fixed before anything is seen; None = every layer, and the
     accuracy is the mean over layers."""
@@ -79,6 +76,11 @@ class Asked:
             raise ValueError(f"layer counts from 1, got {self.layer}")
         if not (self.probes or self.areas or self.fixations or self.own):
             raise ValueError("nothing is asked; give probes, areas, fixations or own questions")
+
+    @property
+    def most_images(self) -> int | None:
+        """The images that are asked about; None = all."""
+        return None if self.test_limit is None else max(self.test_limit, self.area_limit)
 
     def of_screening(self) -> Asked:
         """Return what is asked where cells are only chosen: nothing that a test split answers."""
@@ -129,21 +131,6 @@ class Cell:
             raise ValueError(f"cell {self.name!r}: {mistake}") from mistake
 
 
-@functools.cache
-def read_words(words: tuple[str, ...]) -> TrainConfig:
-    """Read the words of a training, once: it takes a moment.
-
-    Raises:
-        ValueError: experiments.train does not take them.
-    """
-    complaint = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(complaint), contextlib.redirect_stdout(complaint):
-            return read_command_line(words)
-    except SystemExit as stop:
-        raise ValueError(one_line(complaint.getvalue())) from stop
-
-
 @dataclass(frozen=True, kw_only=True)
 class Screening:
     """A smaller setting first, in which cells are chosen on validation images.
@@ -161,6 +148,8 @@ class Screening:
     """How far behind the baseline a cell may be; of accuracies 0.01 is a point."""
     teraflops: float | None = None
     """Operations of each run; None = the grid's."""
+    asked: Asked | None = None
+    """What is asked; None = what the grid asks. Of either nothing that a test split answers."""
 
     def __post_init__(self) -> None:
         check_seeds(self.seeds)
@@ -190,7 +179,9 @@ class Grid:
     """Cell that the others are set against; None = the first."""
     seeds: tuple[int, ...] = (0, 1, 2)
     least_seeds: int = 1
-    """Seeds without which its result says nothing."""
+    """Seeds of every cell, at least."""
+    verdict_seeds: int = 3
+    """Seeds of which fewer call no cell better or worse: too few to say."""
     asked: Asked = field(default_factory=Asked)
     screening: Screening | None = None
     """None = every cell is trained in the grid's setting."""
@@ -223,6 +214,8 @@ class Grid:
                     f"grid {self.name} takes {self.least_seeds} or more seeds, to have intervals; "
                     f"got {' '.join(map(str, seeds))}"
                 )
+        if self.verdict_seeds < 2:
+            raise ValueError(f"verdict_seeds must be at least 2, got {self.verdict_seeds}")
         small = None if self.screening is None else self.screening.teraflops
         for each in (self.teraflops, small):
             if each is not None and not 0 < each < float("inf"):

@@ -5,6 +5,7 @@ Every sentence of the answer follows from an interval.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -27,9 +28,11 @@ VERDICTS = {
     WORSE: "WORSE than",
     NOT_BETTER: "NOT better than",
     NO_INTERVAL: f"{NO_INTERVAL} against",
-    TOO_FEW: f"{TOO_FEW} against",
+    TOO_FEW: f"{TOO_FEW}, against",
 }
 """How an answer says each word of a contrast, in its order."""
+EXCLUDED = "what the data exclude"
+"""Title of its table."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +80,8 @@ class GridResult(Result):
     """Why a cell did not go on."""
     undecided: str | None = None
     """Why the rule cannot be applied yet."""
+    verdict_seeds: int = 1
+    """Seeds of which fewer call no cell better or worse; none of a screening do."""
     threads: int
     commit: str
 
@@ -120,14 +125,14 @@ class GridResult(Result):
             row = rows[0]
             value = with_interval(row.value.mean, row.value.ci95)
             return [f"{measure}: {row.cell} {value}; nothing to set it against."]
-        lines = [f"{measure}: {self._said(plain)}."] if plain else []
-        return lines + ([f"{measure}, same parts: {self._said(own)}."] if own else [])
+        lines = [f"{measure}: {self._said(plain, stage)}."] if plain else []
+        return lines + ([f"{measure}, same parts: {self._said(own, stage)}."] if own else [])
 
-    def _said(self, contrasts: Sequence[Contrast]) -> str:
+    def _said(self, contrasts: Sequence[Contrast], stage: Stage) -> str:
         said: dict[tuple[str, str], list[str]] = {}
         for word in VERDICTS:
             for each in contrasts:
-                if each.word() == word:
+                if self._word(each, stage) == word:
                     said.setdefault((word, each.against), []).append(
                         f"{each.cell} {each.difference}"
                     )
@@ -136,14 +141,48 @@ class GridResult(Result):
             for (word, against), cells in said.items()
         )
 
+    def _word(self, contrast: Contrast, stage: Stage) -> str:
+        """Say how a cell compares; what is screened is chosen by few seeds, and not judged."""
+        return contrast.word(math.inf if stage is self.screened else self.verdict_seeds)
+
+    def exclusions(self) -> tuple[str, ...]:
+        """Say of each measure who is closest to a gain, and which gains the data exclude.
+
+        Each cell is set against its own baseline, or else against the grid's. What was dropped is
+        in the screening alone.
+        """
+        lines = []
+        for stage in (self.final, self.screened):
+            for measure in () if stage is None else stage.measures:
+                assert stage is not None
+                rows = stage.of(measure)
+                found = [each for row in rows for each in row.contrasts(self.baseline)[-1:]]
+                prefix = "In screening, " if stage is self.screened else ""
+                lines += [prefix + self._excluded(stage, found)] if found else []
+        return tuple(lines)
+
+    def _excluded(self, stage: Stage, contrasts: Sequence[Contrast]) -> str:
+        best = max(contrasts, key=lambda each: each.better)
+        gain = "largest gain" if best.better > 0 else "closest to a gain"
+        bounds = {
+            each.cell: max(0.0, each.most_gained)
+            for each in contrasts
+            if each.most_gained is not None and self._word(each, stage) != TOO_FEW
+        }
+        highest_first = sorted(bounds, key=lambda cell: -bounds[cell])
+        listed = ", ".join(f"{bounds[cell]:.3f} of {cell}" for cell in highest_first)
+        end = f"the data exclude gains above {listed}" if bounds else f"{TOO_FEW} what they exclude"
+        return f"{best.measure}: {gain}: {best.cell} {best.difference} over {best.against}; {end}."
+
     def negatives(self) -> tuple[str, ...]:
         """Say all that did not work, and what the data exclude."""
         lines = [f"{cell} did not go on: {why}." for cell, why in self.dropped.items()]
         lines += [f"{run} failed: {why}" for run, why in self.failures.items()]
         stage = self.last
-        rows = () if stage is None else stage.rows
-        for each in (each for row in rows for each in row.contrasts(self.baseline)):
-            word, bound = each.word(), each.most_gained
+        if stage is None:
+            return tuple(lines)
+        for each in (each for row in stage.rows for each in row.contrasts(self.baseline)):
+            word, bound = self._word(each, stage), each.most_gained
             if word in (WORSE, NOT_BETTER) and bound is not None:
                 lines.append(
                     f"{each.cell} is {word} than {each.against} in {each.measure}: "
@@ -152,10 +191,12 @@ class GridResult(Result):
         return tuple(lines)
 
     def tables(self) -> list[Table]:
-        """Return the answer, then every measure of the last stage, then compute, then screening."""
+        """Return the answer and what it excludes, then the tables of each stage, last first."""
         answer = Table(("answer",), tuple((line,) for line in self.answer()), self.question)
+        excluded = tuple((line,) for line in self.exclusions())
+        said = [answer, Table((EXCLUDED,), excluded)] if excluded else [answer]
         stages = [stage for stage in (self.final, self.screened) if stage is not None]
-        return [answer, *(table for stage in stages for table in self.tables_of(stage))]
+        return [*said, *(table for stage in stages for table in self.tables_of(stage))]
 
     def tables_of(self, stage: Stage) -> list[Table]:
         """Return the tables of a stage."""
@@ -182,6 +223,12 @@ class GridResult(Result):
             same_parts = "" if mine is None else f"{mine} ({row.own_baseline})"
             extra = (same_parts,) if own else ()
             lines.append((name, value, less, *extra, seeds_alone, str(len(row.seeds))))
+        # One number a run, or runs that were asked about other images.
+        alone = [
+            row.cell
+            for row in rows
+            if any(each.difference.ci95_images is None for each in row.contrasts(self.baseline))
+        ]
         better = "lower is better" if is_error(measure) else "higher is better"
         return Table(
             columns=(
@@ -194,6 +241,7 @@ class GridResult(Result):
             ),
             rows=tuple(lines),
             caption=f"{stage.title}; {measure}, {better}; 95% intervals.",
+            notes=(f"Of means alone, over seeds: {', '.join(alone)}.",) if alone else (),
         )
 
     def compute_table(self, stage: Stage) -> Table:

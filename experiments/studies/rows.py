@@ -45,7 +45,7 @@ class Contrast:
         interval = self.difference.interval
         return None if interval is None else max(each * self._direction for each in interval)
 
-    def word(self, least_seeds: int = 1) -> str:
+    def word(self, least_seeds: float = 1) -> str:
         """Say how the cell compares, in a word, or why nothing can be said.
 
         Args:
@@ -131,8 +131,8 @@ def rows_of(
 def difference(measure: str, cell: BySeed, baseline: BySeed) -> Difference | None:
     """Return a cell's values minus the baseline's, paired over the seeds that both have.
 
-    None = there are no such seeds. Where they were asked about different images, only means are
-    paired.
+    None = there are no such seeds. Where they were asked about different images, be they as many,
+    only means are paired, seed by seed.
     """
     seeds = sorted(
         seed
@@ -141,13 +141,16 @@ def difference(measure: str, cell: BySeed, baseline: BySeed) -> Difference | Non
     )
     if not seeds:
         return None
-    runs = [run[seed].values[measure] for seed in seeds for run in (cell, baseline)]
-    values = stacked(runs)
+    runs = [run[seed] for seed in seeds for run in (cell, baseline)]
+    same = len({run.facts.asked_images for run in runs}) == 1
+    values = stacked([run.values[measure] for run in runs], same_images=same)
     return Difference.of(values[::2] - values[1::2])
 
 
-def stacked(runs: Sequence[Float[np.ndarray, " I"]]) -> Float[np.ndarray, "S J"]:
+def stacked(
+    runs: Sequence[Float[np.ndarray, " I"]], *, same_images: bool = True
+) -> Float[np.ndarray, "S J"]:
     """Stack the values of runs on the same images; the means alone if the images differ."""
-    if len({len(run) for run in runs}) > 1:
+    if not same_images or len({len(run) for run in runs}) > 1:
         return np.array([[run.mean()] for run in runs])
     return np.stack(runs).astype(float)

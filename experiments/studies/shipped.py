@@ -149,7 +149,10 @@ def teaching(name: str, data: str) -> Grid:
             fixations=(1, 2, 4, 8),
             areas=("policy", "random", "uncertainty"),
         ),
-        screening=Screening(options={"embed_dim": 64, "depth": 4}, teraflops=8.0),
+        screening=Screening(
+            options={"embed_dim": 64, "depth": 4}, teraflops=8.0, asked=Asked(test_limit=None)
+        ),
+        verdict_seeds=5,
         teraflops=100.0,
     )
 

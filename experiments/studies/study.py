@@ -69,7 +69,7 @@ class Carrying:
             config = self._config(cell, {} if rule is None else rule.options)
             for place, seed in enumerate(grid.seeds_of(cell) if rule is None else rule.seeds):
                 name = f"{cell.name}_{seed}"
-                asked = grid.asked if rule is None else grid.asked.of_screening()
+                asked = grid.asked if rule is None else (rule.asked or grid.asked).of_screening()
                 job = Job(
                     cell=cell.name,
                     config=located(config.replace(seed=seed, out=folder / name)),
@@ -184,6 +184,7 @@ def carry_out(grid: Grid, carrying: Carrying) -> Study:
         final=stage,
         dropped=dropped,
         undecided=undecided,
+        verdict_seeds=grid.verdict_seeds,
         threads=carrying.threads or torch.get_num_threads(),
         commit=git_commit(),
     )

@@ -15,9 +15,10 @@ import pytest
 import torch
 
 from experiments.evaluation.equal_compute import flops_per_step, flops_to_begin
+from experiments.evaluation.knowing_rows import Difference
 from experiments.runs import Run
 from experiments.studies.answers import Answers, Facts, answered, keep_answers, read_answers
-from experiments.studies.asking import ask_own, ask_probes
+from experiments.studies.asking import ask_own, ask_probes, digest_of
 from experiments.studies.cluster import Submitted
 from experiments.studies.compute import StepCosts, filled, step_costs
 from experiments.studies.deciding import choose, stage_of
@@ -33,6 +34,7 @@ from experiments.training.command_line import read_command_line
 from experiments.training.config import TrainConfig
 from experiments.training.lock import locked
 from experiments.training.typed import typed
+from foveate.data import ImageSet
 
 ROOT = Path(__file__).parents[2]
 TINY: dict[str, Any] = {
@@ -483,6 +485,9 @@ def test_without_a_fixed_layer_the_accuracy_is_the_mean_over_layers(run: Run) ->
         notes: list[str] = []
         assert ask_probes(deep, asked, "val", values, notes) == 60
         found[layer] = values
+        for rank in ("RankMe, full", "LiDAR, full"):
+            assert values[rank].shape == (1,)
+            assert 1 <= values[rank][0] <= run.config.model.embed_dim
         assert any("k-NN, full, 1% of the labels: there are less than 20" in n for n in notes)
     for name in ("linear, full", "k-NN, full"):
         assert found[None][name].tolist() == ((found[1][name] + found[2][name]) / 2).tolist()
@@ -547,6 +552,37 @@ def test_means_alone_are_paired_where_images_differ() -> None:
     assert row.minus_baseline.ci95_seeds is not None
 
 
+def test_as_many_other_images_are_not_paired() -> None:
+    """Three images that agree one by one, and three others that agree in their mean alone."""
+
+    def run(*values: float, images: str) -> Answers:
+        return replace(answers(a=[*values]), facts=replace(FACTS, asked_images=images))
+
+    def over(images: str) -> Difference:
+        runs = {
+            "base": {seed: run(0.2, 0.4, 0.6 + seed, images="one") for seed in (0, 1)},
+            "other": {seed: run(0.3, 0.5, 0.7 + seed, images=images) for seed in (0, 1)},
+        }
+        found = next(row for row in rows_of(runs, "base") if row.cell == "other").minus_baseline
+        assert found is not None
+        return found
+
+    assert over("one").ci95_images == pytest.approx((0.1, 0.1))
+    assert over("two").per_seed == pytest.approx((0.1, 0.1))
+    assert (over("two").ci95, over("two").ci95_images) == (None, None)
+    assert over("two").interval == over("two").ci95_seeds
+
+
+def test_images_are_the_same_in_the_same_order_alone() -> None:
+    images = ImageSet(
+        torch.arange(12, dtype=torch.uint8).view(3, 1, 2, 2), torch.arange(3), (), "i"
+    )
+    turned = images.take(torch.tensor([1, 0, 2]))
+    renamed = replace(images, labels=torch.tensor([0, 2, 1]))
+    assert digest_of(images) == digest_of(images.subset(3))
+    assert len({digest_of(each) for each in (images, turned, renamed, images.subset(2))}) == 4
+
+
 def one_number_each(better: tuple[float, ...]) -> GridResult:
     """Seeds of two cells whose question returns one number per run."""
     runs = {
@@ -575,6 +611,51 @@ def staged(rows: tuple[CellRow, ...], **changes: Any) -> Stage:
     return Stage(
         **{"title": "t", "rows": rows, "facts": facts, "failed": {}, "waiting": (), **changes}
     )
+
+
+def test_few_seeds_and_screening_say_nothing() -> None:
+    """Two seeds that are far apart of the baseline on every image; and three."""
+
+    def runs(number: int) -> dict[str, dict[int, Answers]]:
+        shares = {"base": [1.0, 1.0, 0.0], "worse": [0.0, 0.0, 0.0]}
+        return {
+            name: {seed: answers(linear_full=values) for seed in range(number)}
+            for name, values in shares.items()
+        }
+
+    few, enough = (staged(rows_of(runs(number), "base")) for number in (2, 3))
+    for result in (
+        result_of(few, verdict_seeds=3),
+        result_of(None, screened=enough, verdict_seeds=3),
+    ):
+        assert result.answer()[-1].startswith(
+            "linear, full: too few seeds to say, against base: worse -0.667 ["
+        )
+        assert result.negatives() == ()
+        (line,) = result.exclusions()
+        assert "linear, full: closest to a gain: worse -0.667 [" in line
+        assert line.startswith("In screening, ") == (result.final is None)
+        assert line.endswith("over base; too few seeds to say what they exclude.")
+    sure = result_of(enough, verdict_seeds=3)
+    assert sure.answer()[0].startswith("linear, full: NOT better than base: worse -0.667")
+    assert len(sure.negatives()) == 1
+
+
+def test_it_is_said_what_the_data_exclude_and_who_is_closest() -> None:
+    base = [1.0, 0.0] * 10
+    flipped = [0.0, 1.0, 1.0, 0.0] * 5
+    runs = {
+        name: {seed: answers(linear_full=values, area_random=values) for seed in (0, 1, 2)}
+        for name, values in {"base": base, "level": flipped, "low": [0.0] * 20}.items()
+    }
+    linear, area = result_of(staged(rows_of(runs, "base"))).exclusions()
+    assert re.fullmatch(
+        r"linear, full: closest to a gain: level \+0\.000 \[.*\] over base; "
+        r"the data exclude gains above 0\.\d+ of level, 0\.000 of low\.",
+        linear,
+    )
+    # Less is better of an area.
+    assert area.startswith("area, random: largest gain: low -0.500 [")
 
 
 def screened(**right: float) -> tuple[Grid, Screening, Stage]:
@@ -634,7 +715,7 @@ def test_a_cell_is_set_against_the_cell_that_has_its_parts_as_well() -> None:
         r"linear, full: better than base: parts \+0\.200 .*, policy \+0\.100 .*", plain
     )
     assert own.startswith("linear, full, same parts: WORSE than parts: policy -0.100 [")
-    table = result.tables()[1]
+    table = result.tables_of(stage)[0]
     assert [row[3][-8:] for row in table.rows] == ["", " (parts)", ""]
     assert [each.split(" in ")[0] for each in result.negatives()] == ["policy is worse than parts"]
 
