@@ -27,7 +27,7 @@ from pathlib import Path
 import tyro
 
 from experiments.cli import main_with_reader, program
-from experiments.evaluation.knowing_plan import Asked, check_joint, usual_fixations
+from experiments.evaluation.knowing_plan import KnowingQuestions, check_joint, usual_fixations
 from experiments.evaluation.recognition_options import ORDERS, READ_OUTS, ReadOut
 from experiments.training.command_line import option_name, read_command_line
 from experiments.training.config import TrainConfig
@@ -73,13 +73,13 @@ class KnowingConfig:
                 f"seeds takes one or more different numbers, at least 0, got {self.seeds}"
             )
 
-    def asked(self, budget: int) -> Asked:
+    def asked(self, budget: int) -> KnowingQuestions:
         """Return what runs of this budget are asked.
 
         Raises:
             ValueError: they cannot be asked so.
         """
-        asked = Asked(
+        asked = KnowingQuestions(
             orders=self.orders,
             after=tuple(sorted(self.fixations or usual_fixations(budget))),
             read_outs=self.read_outs,
@@ -97,7 +97,7 @@ class KnowingCommand:
 
     study: KnowingConfig
     training: TrainConfig
-    asked: Asked
+    asked: KnowingQuestions
 
 
 def read_arguments(arguments: Sequence[str]) -> KnowingCommand:

@@ -110,7 +110,8 @@ def short_trainer(config: TrainConfig, folder: Path, steps: int, *, joint: bool)
     counted = config.replace(
         out=folder,
         warmup_iterations=0 if joint else steps,
-        iterations=steps if joint else 0,
+        # A policy waits until the warm-up is over: options that need one stay.
+        iterations=steps if joint else config.iterations,
         limit=min(config.data.limit or 1000, 1000),
     )
     return Trainer(counted, Processes.started(counted.run.device))

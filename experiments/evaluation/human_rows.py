@@ -37,7 +37,7 @@ class Pairs:
 
 
 @dataclass(frozen=True)
-class Asked:
+class Viewing:
     """What every row is asked about."""
 
     paths: CellPaths
@@ -82,7 +82,7 @@ def density_facts(
     return facts, bits
 
 
-def scanpath_facts(pairs: Pairs | None, asked: Asked) -> dict[str, Any]:
+def scanpath_facts(pairs: Pairs | None, asked: Viewing) -> dict[str, Any]:
     """Return the fields of a row that its scanpaths decide."""
     names = ("scan_match", "scan_match_ci95", "amplitude", "directions", "revisit_share")
     if pairs is None or not len(pairs.image):

@@ -19,8 +19,8 @@ from experiments.evaluation.human_result import (
     HumanRow,
 )
 from experiments.evaluation.human_rows import (
-    Asked,
     Pairs,
+    Viewing,
     by_image,
     contrast_ranks,
     density_facts,
@@ -54,7 +54,7 @@ class Study:
     center: CenterBias
     viewers: Viewers
     returns: Returns
-    asked: Asked
+    asked: Viewing
     seed: int
     bits: dict[str, Float64[np.ndarray, " M"]] = field(default_factory=dict)
     """Bits over uniform of every row so far, by image."""
@@ -63,7 +63,7 @@ class Study:
     def of(cls, train: Viewed, test: Viewed, *, seed: int) -> Self:
         """Fit center bias, viewers and returns."""
         height, width = test.images.shape[2:]
-        asked = Asked(test.paths, contrast_ranks(test.images, test.paths.grid), (height, width))
+        asked = Viewing(test.paths, contrast_ranks(test.images, test.paths.grid), (height, width))
         center = CenterBias.fit(train.paths)
         viewers = Viewers.fit(train.paths, center, asked.aspect)
         return cls(train, test, center, viewers, Returns.fit(train.paths), asked, seed)

@@ -10,7 +10,7 @@ import torch
 
 from experiments.evaluation.knowing_measure import measured
 from experiments.evaluation.knowing_picture import draw_knowing
-from experiments.evaluation.knowing_plan import POLICY, RANDOM, Asked, Plan
+from experiments.evaluation.knowing_plan import POLICY, RANDOM, KnowingQuestions, Plan
 from experiments.evaluation.knowing_result import KnowingResult
 from experiments.evaluation.knowing_rows import Measured, area_rows, known_rows, taught_rows
 from experiments.evaluation.orders import check_answerable
@@ -30,7 +30,7 @@ FREE = {*FREE_ON_RESUME, "start_from", "seed"}
 
 def study_knowing(
     common: TrainConfig,
-    asked: Asked,
+    asked: KnowingQuestions,
     *,
     seeds: Sequence[int],
     out: Path,
@@ -81,7 +81,7 @@ def check_same_model(random: Run, crossed: Run) -> None:
 
 
 def result_of(
-    runs: dict[str, list[Measured]], run: Run, asked: Asked, seeds: Sequence[int]
+    runs: dict[str, list[Measured]], run: Run, asked: KnowingQuestions, seeds: Sequence[int]
 ) -> KnowingResult:
     """Return the result of all seeds' runs, ``run`` being one of them."""
     first = runs[POLICY][0]

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from experiments.evaluation.curves import error_curves_of
 from experiments.evaluation.findings import costs_of
-from experiments.evaluation.knowing_plan import Asked
+from experiments.evaluation.knowing_plan import KnowingQuestions
 from experiments.evaluation.knowing_rows import Measured
 from experiments.evaluation.recognition import recognize
 from experiments.evaluation.recognition_paths import PathMakers
@@ -30,7 +30,7 @@ ABOUT = ("train_images", "notes", "commit")
 """What is kept beside the arrays."""
 
 
-def measured(run: Run, asked: Asked) -> Measured:
+def measured(run: Run, asked: KnowingQuestions) -> Measured:
     """Return what a run knows; what was kept of the same question is read instead of measured."""
     path = run.directory / "knowing.npz"
     question = question_of(run, asked)
@@ -45,7 +45,7 @@ def measured(run: Run, asked: Asked) -> Measured:
     return kept
 
 
-def question_of(run: Run, asked: Asked) -> str:
+def question_of(run: Run, asked: KnowingQuestions) -> str:
     """Write all that answers depend on but the code: what is asked, the weights, the images."""
     weights = {**run.model.state_dict(), **run.policy.state_dict(prefix="policy.")}
     images = [run.split("train", asked.train_limit), run.split("test", asked.test_limit)]
@@ -69,7 +69,7 @@ def digest(tensors: Iterable[Tensor]) -> str:
     return found.hexdigest()
 
 
-def ask(run: Run, asked: Asked) -> Measured:
+def ask(run: Run, asked: KnowingQuestions) -> Measured:
     """Probe what a run knows, and measure the errors of its scans.
 
     Raises:
@@ -103,7 +103,7 @@ def ask(run: Run, asked: Asked) -> Measured:
 
 
 def areas_of(
-    run: Run, asked: Asked
+    run: Run, asked: KnowingQuestions
 ) -> tuple[dict[str, Float[np.ndarray, " R"]], dict[str, Float[np.ndarray, " R"]]]:
     """Measure each order's area under the error curve on test images, and its saccades' cost.
 

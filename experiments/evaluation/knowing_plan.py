@@ -63,7 +63,7 @@ class Plan:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
+class KnowingQuestions:
     """What a run is asked."""
 
     orders: tuple[str, ...]

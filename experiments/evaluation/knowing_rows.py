@@ -21,7 +21,7 @@ from experiments.evaluation.recognition_asking import REFERENCES
 from experiments.tables import signed
 
 Key = TypeVar("Key")
-Asked = tuple[str, int, str]
+Condition = tuple[str, int, str]
 """Order, number of fixations, and read-out."""
 
 
@@ -137,7 +137,7 @@ class Area:
 class Measured:
     """What was measured of one run, on each test image."""
 
-    correct: Mapping[Asked, Float[np.ndarray, " I"]]
+    correct: Mapping[Condition, Float[np.ndarray, " I"]]
     """1 = classified correctly, 0 = not."""
     areas: Mapping[str, Float[np.ndarray, " R"]]
     """Area under the error curve of the first R test images, by order."""

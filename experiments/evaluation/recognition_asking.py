@@ -18,8 +18,8 @@ from experiments.evaluation.recognition_options import ReadOut, VectorProbe
 from experiments.evaluation.recognition_paths import PathMakers, Scanpaths, scan_of
 from experiments.evaluation.recognition_probes import (
     Answer,
-    Asked,
     Prober,
+    ReadBy,
     Views,
     balanced_share,
 )
@@ -193,7 +193,7 @@ class Asking:
         name: str,
         after: tuple[int, ...],
         test: Views,
-        judges: dict[float, dict[Asked, Answer]],
+        judges: dict[float, dict[ReadBy, Answer]],
         advance: Advance,
     ) -> None:
         """Ask probes that have been trained once."""
@@ -207,7 +207,7 @@ class Asking:
         name: str,
         after: int,
         share: float,
-        answers: dict[Asked, Answer],
+        answers: dict[ReadBy, Answer],
         test: Views,
         entry: int,
     ) -> None:
@@ -217,7 +217,7 @@ class Asking:
             asked = Answered(name, after, read_out, probe, share)
             self.correct[asked] = answer(test, entry) == labels
 
-    def shared_judges(self) -> dict[float, dict[Asked, Answer]]:
+    def shared_judges(self) -> dict[float, dict[ReadBy, Answer]]:
         """Train probes once: on random fixations, each image after a random one of the numbers."""
         scan = scan_of(self.run, "random")
         order = scan(self.train.images)

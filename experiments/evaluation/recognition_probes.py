@@ -32,7 +32,7 @@ Which = int | Int[Tensor, " M"]
 """An entry of the numbers of fixations, for all images or for each."""
 Answer = Callable[["Views", int], Int[np.ndarray, " K"]]
 """From what is known of test images, and the entry, to a class for each."""
-Asked = tuple[str, str]
+ReadBy = tuple[str, str]
 """Read-out and probe."""
 
 
@@ -90,9 +90,9 @@ class Prober:
         """Whether vectors are probed so, and these images can answer it."""
         return probe in self.of_vectors and probe not in self.unanswered
 
-    def choose(self, views: Views, which: Which) -> dict[Asked, float]:
+    def choose(self, views: Views, which: Which) -> dict[ReadBy, float]:
         """Choose C, or a learning rate, on a held-out tenth; k-NN has its k."""
-        found: dict[Asked, float] = {}
+        found: dict[ReadBy, float] = {}
         for name in views.vectors:
             if self.answers("linear"):
                 x = self.seen(views, name, which)
@@ -105,7 +105,9 @@ class Prober:
             found["attentive", "attentive"] = rate
         return found
 
-    def fit(self, views: Views, which: Which, settings: dict[Asked, float]) -> dict[Asked, Answer]:
+    def fit(
+        self, views: Views, which: Which, settings: dict[ReadBy, float]
+    ) -> dict[ReadBy, Answer]:
         """Train every probe with its setting."""
         return {
             (name, probe): getattr(self, f"_fit_{probe}")(views, which, name, setting)

@@ -48,6 +48,8 @@ class Facts:
     """What its policy's scans say of collapse, sentences."""
     notes: tuple[str, ...] = ()
     """What could not be asked, and why."""
+    asked_images: str = ""
+    """Digest of the images that were asked about, in their order; empty = not known."""
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,8 @@ Answers are kept in the run folder beside the question: what is asked again is r
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -28,13 +29,24 @@ from experiments.studies.pictures import pictures_of
 from experiments.tables import json_text, written_whole
 from foveate.choices import blaming, lookup, told
 from foveate.data import ImageSet
-from foveate.probes import choose_regularization, extract_features, fit_linear, knn_classes
+from foveate.probes import (
+    Attention,
+    choose_regularization,
+    extract_features,
+    fit_linear,
+    knn_classes,
+    lidar,
+    rank_me,
+    views_of,
+)
 from foveate.probes.partial import check_layer
 
 PICTURES = "pictures.json"
 """File of a run folder."""
 SEED = 0
 """Of what the probes draw: the same for all runs."""
+LIDAR_IMAGES, LIDAR_VIEWS = 1000, 10
+"""Training images, and random halves of each; the paper takes as many of the former."""
 MOST_COMPARED = 400
 """Test images on which a policy is set against its controls."""
 
@@ -94,8 +106,17 @@ def ask(run: Run, asked: Asked, split: Split) -> Answers:
         error_curves=curves,
         signs=signs,
         notes=tuple(dict.fromkeys(notes)),
+        asked_images=digest_of(run.split(split, asked.most_images)),
     )
     return Answers(values, facts)
+
+
+def digest_of(images: ImageSet) -> str:
+    """Return a digest of images and labels, in their order: values of others are not paired."""
+    digest = hashlib.sha256(repr(tuple(images.images.shape)).encode())
+    for each in (images.images, images.labels):
+        digest.update(each.cpu().contiguous().numpy().data)
+    return digest.hexdigest()[:16]
 
 
 def learned_policy(run: Run) -> bool:
@@ -131,7 +152,26 @@ def ask_probes(run: Run, asked: Asked, split: Split, values: Values, notes: list
                     for layer in layers
                 ]
                 values[title] = np.mean(right, axis=0)
+        ranks = [rank_me(seen[layer]) for layer in layers]
+        values[f"RankMe, {attention}"] = np.array([np.mean(ranks)])
+        ask_lidar(run, train.subset(LIDAR_IMAGES), attention, layers, values, notes)
     return len(train)
+
+
+def ask_lidar(
+    run: Run,
+    images: ImageSet,
+    attention: Attention,
+    layers: Sequence[int],
+    values: Values,
+    notes: list[str],
+) -> None:
+    """Measure LiDAR of views of training images, mean over the probed layers."""
+    if run.model.config.stream != "causal" or len(images) < 2:
+        notes.append("LiDAR needs a causal stream, and 2 training images")
+        return
+    views = views_of(run.model, images, num_views=LIDAR_VIEWS, attention=attention, seed=SEED)
+    values[f"LiDAR, {attention}"] = np.array([np.mean([lidar(views[each]) for each in layers])])
 
 
 def _linear(train: np.ndarray, labels: np.ndarray, test: np.ndarray) -> np.ndarray:

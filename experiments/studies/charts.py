@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from io import StringIO
 from itertools import cycle
+from math import ceil
 
 import matplotlib
 from matplotlib.figure import Figure
@@ -15,8 +16,14 @@ from matplotlib.ticker import MaxNLocator
 Points = Sequence[tuple[float, float]]
 STYLES = ("-", "--", ":", "-.")
 """So that lines differ without color as well."""
+MARKERS = ".ov^sDP"
+"""As many as share no factor with the styles and the ten colors: 140 lines all differ."""
+MOST_INSIDE = 6
+"""Lines whose names fit into the chart; those of more stand below it."""
 SIZE_INCHES = (5.2, 3.4)
 """As wide as a phone at the size in which its text is read."""
+NAME_INCHES = 0.2
+"""Height of a row of names below a chart."""
 
 
 def line_chart(
@@ -35,13 +42,19 @@ def line_chart(
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": title}):
         figure = Figure(figsize=SIZE_INCHES, layout="constrained")
         axes = figure.subplots()
-        for (name, points), style in zip(lines.items(), cycle(STYLES), strict=False):
-            axes.plot(*zip(*points, strict=True), style, marker=".", label=name)
+        marks = zip(cycle(STYLES), cycle(MARKERS), strict=False)
+        for (name, points), (style, marker) in zip(lines.items(), marks, strict=False):
+            axes.plot(*zip(*points, strict=True), style, marker=marker, markersize=4, label=name)
         axes.set_xlabel(x)
         axes.set_ylabel(y)
         axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=counts))
         axes.grid(alpha=0.3)
-        axes.legend(fontsize="small")
+        if len(lines) <= MOST_INSIDE:
+            axes.legend(fontsize="small")
+        else:
+            width, height = SIZE_INCHES
+            figure.set_size_inches(width, height + NAME_INCHES * ceil(len(lines) / 2))
+            figure.legend(loc="outside lower center", ncols=2, fontsize="small")
         file = StringIO()
         figure.savefig(file, format="svg", metadata={"Date": None})
     drawn = file.getvalue()

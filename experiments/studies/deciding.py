@@ -1,21 +1,16 @@
-"""From answers to rows: cells are set against the baseline, and the rule says which go on."""
+"""What a stage came to, and which cells go on by the rule that was said beforehand."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-from jaxtyping import Float
-
-from experiments.evaluation.knowing_rows import Difference, Mean
 from experiments.studies.answers import Answers, read_answers
-from experiments.studies.grid import Grid, Screening, is_error
+from experiments.studies.grid import Grid, Screening
 from experiments.studies.job import Job
-from experiments.studies.result import CellRow, Stage
+from experiments.studies.result import Stage
+from experiments.studies.rows import rows_of
 from experiments.studies.runner import Missing
-
-BySeed = Mapping[int, Answers]
 
 
 @dataclass(frozen=True)
@@ -29,7 +24,13 @@ class Choice:
     """Why nothing can be said yet; then none goes on."""
 
 
-def stage_of(title: str, jobs: Sequence[Job], missing: Sequence[Missing], against: str) -> Stage:
+def stage_of(
+    title: str,
+    jobs: Sequence[Job],
+    missing: Sequence[Missing],
+    against: str,
+    own: Mapping[str, str] | None = None,
+) -> Stage:
     """Gather what the runs of a stage answered.
 
     Args:
@@ -37,6 +38,7 @@ def stage_of(title: str, jobs: Sequence[Job], missing: Sequence[Missing], agains
         jobs: all of it.
         missing: those that are not done.
         against: name of the baseline.
+        own: a further baseline of some cells.
     """
     absent = {each.job.config.run.out for each in missing}
     answers: dict[str, dict[int, Answers]] = {job.cell: {} for job in jobs}
@@ -47,7 +49,7 @@ def stage_of(title: str, jobs: Sequence[Job], missing: Sequence[Missing], agains
     answers = {cell: each for cell, each in answers.items() if each}
     return Stage(
         title=title,
-        rows=rows_of(answers, against),
+        rows=rows_of(answers, against, own),
         facts={
             cell: tuple(each[seed].facts for seed in sorted(each)) for cell, each in answers.items()
         },
@@ -56,71 +58,15 @@ def stage_of(title: str, jobs: Sequence[Job], missing: Sequence[Missing], agains
     )
 
 
-def rows_of(answers: Mapping[str, BySeed], against: str) -> tuple[CellRow, ...]:
-    """Return a row for every measure and cell, each set against the baseline's of the same seeds.
-
-    Args:
-        answers: by cell and seed.
-        against: name of the baseline.
-    """
-    measures = dict.fromkeys(
-        name for each in answers.values() for run in each.values() for name in run.values
-    )
-    rows = []
-    for measure in measures:
-        for cell, each in answers.items():
-            seeds = tuple(sorted(seed for seed in each if measure in each[seed].values))
-            if not seeds:
-                continue
-            paired = None
-            if cell != against:
-                paired = difference(measure, each, answers.get(against, {}))
-            values = stacked([each[seed].values[measure] for seed in seeds])
-            in_unit = values.min() >= 0 and values.max() <= 1 and not is_error(measure)
-            rows.append(
-                CellRow(
-                    cell=cell,
-                    measure=measure,
-                    value=Mean.of_correct(values) if in_unit else Mean.of(values),
-                    minus_baseline=paired,
-                    seeds=seeds,
-                )
-            )
-    return tuple(rows)
-
-
-def difference(measure: str, cell: BySeed, baseline: BySeed) -> Difference | None:
-    """Return a cell's values minus the baseline's, paired over the seeds that both have.
-
-    None = there are no such seeds. Where they were asked about different images, only means are
-    paired.
-    """
-    seeds = sorted(
-        seed
-        for seed in cell
-        if measure in cell[seed].values and seed in baseline and measure in baseline[seed].values
-    )
-    if not seeds:
-        return None
-    runs = [run[seed].values[measure] for seed in seeds for run in (cell, baseline)]
-    values = stacked(runs)
-    return Difference.of(values[::2] - values[1::2])
-
-
-def stacked(runs: Sequence[Float[np.ndarray, " I"]]) -> Float[np.ndarray, "S J"]:
-    """Stack the values of runs on the same images; the means alone if the images differ."""
-    if len({len(run) for run in runs}) > 1:
-        return np.array([[run.mean()] for run in runs])
-    return np.stack(runs).astype(float)
-
-
 def choose(grid: Grid, rule: Screening, stage: Stage) -> Choice:
-    """Apply the rule: a cell goes on unless it is too far behind the baseline, or failed.
+    """Apply the rule: a cell goes on unless it is too far behind its baseline, or failed.
+
+    Its baseline is its own, or else the grid's. What is the own baseline of a cell that goes on
+    goes on with it, unless it failed.
 
     Raises:
         ValueError: the runs have no measure of the rule's name.
     """
-    names = [cell.name for cell in grid.cells]
     if stage.waiting:
         count = len(stage.waiting)
         return Choice((), {}, f"{count} of the screening's runs are not done")
@@ -134,18 +80,29 @@ def choose(grid: Grid, rule: Screening, stage: Stage) -> Choice:
             f"measured: {', '.join(stage.measures) or 'nothing'}"
         )
     dropped: dict[str, str] = {}
-    for name in names:
-        row = rows.get(name)
-        if name in failed:
-            dropped[name] = f"it failed in screening, {failed[name]}"
+    behind: dict[str, str] = {}
+    for cell in grid.cells:
+        row = rows.get(cell.name)
+        # Its own baseline is the last, if it has one.
+        contrasts = () if row is None else row.contrasts(grid.against)[-1:]
+        if cell.name in failed:
+            dropped[cell.name] = f"it failed in screening, {failed[cell.name]}"
         elif row is None:
-            dropped[name] = f"it has no {rule.by}"
-        elif row.better is not None and row.better < -rule.within:
-            dropped[name] = (
-                f"{rule.by} {row.minus_baseline} against {grid.against}, more than "
-                f"{rule.within:g} worse"
-            )
-    return Choice(tuple(name for name in names if name not in dropped), dropped)
+            dropped[cell.name] = f"it has no {rule.by}"
+        for each in contrasts:
+            if each.better < -rule.within:
+                behind[cell.name] = (
+                    f"{rule.by} {each.difference} against {each.against}, more than "
+                    f"{rule.within:g} worse"
+                )
+    own = grid.own_baselines
+    kept = {cell.name for cell in grid.cells} - dropped.keys() - behind.keys()
+    while needed := {own[name] for name in kept if name in own} - kept - dropped.keys():
+        kept |= needed
+    return Choice(
+        tuple(cell.name for cell in grid.cells if cell.name in kept),
+        dropped | {name: why for name, why in behind.items() if name not in kept},
+    )
 
 
 def cell_of(run: str) -> str:

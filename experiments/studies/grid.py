@@ -5,19 +5,16 @@ No torch here, so that mistakes are found before it is imported.
 
 from __future__ import annotations
 
-import contextlib
-import io
 import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from experiments.cli import one_line
 from experiments.evaluation.recognition_options import ReadOut, check_read_outs
-from experiments.training.command_line import read_command_line
+from experiments.training.command_line import read_words
 from experiments.training.config import TrainConfig
-from foveate.choices import check_choice, check_name
+from foveate.choices import blaming, check_choice, check_name
 
 Split = Literal["val", "test"]
 LOWER_IS_BETTER = ("area", "error", "loss")
@@ -31,7 +28,8 @@ class Asked:
     """What the finished run of a cell is asked."""
 
     probes: tuple[Literal["linear", "knn"], ...] = ("linear", "knn")
-    """Probes of frozen features, as of experiments.probe; none = not probed."""
+    """Probes of frozen features, as of experiments.probe, beside which RankMe and LiDAR are
+    measured; none = not probed."""
     layer: int | None = None
     """Layer that is probed, from 1, fixed before anything is seen; None = every layer, and the
     accuracy is the mean over layers."""
@@ -79,6 +77,11 @@ class Asked:
         if not (self.probes or self.areas or self.fixations or self.own):
             raise ValueError("nothing is asked; give probes, areas, fixations or own questions")
 
+    @property
+    def most_images(self) -> int | None:
+        """The images that are asked about; None = all."""
+        return None if self.test_limit is None else max(self.test_limit, self.area_limit)
+
     def of_screening(self) -> Asked:
         """Return what is asked where cells are only chosen: nothing that a test split answers."""
         return replace(self, fixations=(), signs=False, pictures=0)
@@ -100,6 +103,9 @@ class Cell:
     """What it tries, for readers."""
     seeds: tuple[int, ...] | None = None
     """Seeds of its own; None = the grid's."""
+    against: str | None = None
+    """Cell with the same parts that it is set against, beside the grid's baseline, and by which
+    screening judges it; None = the grid's baseline alone."""
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z0-9][\w+.-]*", self.name, re.ASCII):
@@ -119,21 +125,18 @@ class Cell:
     def _read(self) -> TrainConfig:
         words = self.training
         assert not isinstance(words, TrainConfig)
-        complaint = io.StringIO()
         try:
-            with contextlib.redirect_stderr(complaint), contextlib.redirect_stdout(complaint):
-                return read_command_line(shlex.split(words) if isinstance(words, str) else words)
+            return read_words(tuple(shlex.split(words) if isinstance(words, str) else words))
         except ValueError as mistake:
             raise ValueError(f"cell {self.name!r}: {mistake}") from mistake
-        except SystemExit as stop:
-            raise ValueError(f"cell {self.name!r}: {one_line(complaint.getvalue())}") from stop
 
 
 @dataclass(frozen=True, kw_only=True)
 class Screening:
     """A smaller setting first, in which cells are chosen on validation images.
 
-    A cell goes on to the grid's own setting if its mean is at least the baseline's less ``within``.
+    A cell goes on to the grid's own setting if its mean is at least that of its baseline less
+    ``within``, or if a cell goes on whose baseline it is.
     """
 
     options: Mapping[str, object] = field(default_factory=dict)
@@ -145,6 +148,8 @@ class Screening:
     """How far behind the baseline a cell may be; of accuracies 0.01 is a point."""
     teraflops: float | None = None
     """Operations of each run; None = the grid's."""
+    asked: Asked | None = None
+    """What is asked; None = what the grid asks. Of either nothing that a test split answers."""
 
     def __post_init__(self) -> None:
         check_seeds(self.seeds)
@@ -157,7 +162,8 @@ class Screening:
         return (
             f"Said beforehand: every cell is screened with {len(self.seeds)} seeds on validation "
             f"images. It goes on if its mean of {self.by} is at most {self.within:g} worse than "
-            "the baseline's. What goes on is trained anew and asked once, on test images."
+            "that of its baseline. What goes on is trained anew, with its baseline, and asked "
+            "once, on test images."
         )
 
 
@@ -173,7 +179,9 @@ class Grid:
     """Cell that the others are set against; None = the first."""
     seeds: tuple[int, ...] = (0, 1, 2)
     least_seeds: int = 1
-    """Seeds without which its result says nothing."""
+    """Seeds of every cell, at least."""
+    verdict_seeds: int = 3
+    """Seeds of which fewer call no cell better or worse: too few to say."""
     asked: Asked = field(default_factory=Asked)
     screening: Screening | None = None
     """None = every cell is trained in the grid's setting."""
@@ -193,6 +201,12 @@ class Grid:
             raise ValueError(f"cells need different names; {', '.join(twice)} is there twice")
         if self.baseline is not None:
             check_choice("baseline", self.baseline, names)
+        for cell in self.cells:
+            if cell.against is not None:
+                with blaming("cell", cell.name):
+                    check_choice("against", cell.against, names)
+                    if cell.against == cell.name:
+                        raise ValueError("against must name another cell")
         for seeds in (self.seeds, *(cell.seeds for cell in self.cells if cell.seeds is not None)):
             check_seeds(seeds)
             if len(seeds) < self.least_seeds:
@@ -200,6 +214,8 @@ class Grid:
                     f"grid {self.name} takes {self.least_seeds} or more seeds, to have intervals; "
                     f"got {' '.join(map(str, seeds))}"
                 )
+        if self.verdict_seeds < 2:
+            raise ValueError(f"verdict_seeds must be at least 2, got {self.verdict_seeds}")
         small = None if self.screening is None else self.screening.teraflops
         for each in (self.teraflops, small):
             if each is not None and not 0 < each < float("inf"):
@@ -209,6 +225,15 @@ class Grid:
     def against(self) -> str:
         """Name of the baseline."""
         return self.baseline or self.cells[0].name
+
+    @property
+    def own_baselines(self) -> dict[str, str]:
+        """Baseline of each cell that has one of its own, besides the grid's."""
+        return {
+            cell.name: cell.against
+            for cell in self.cells
+            if cell.against not in (None, self.against)
+        }
 
     def seeds_of(self, cell: Cell) -> tuple[int, ...]:
         """Return the seeds of a cell in the grid's own setting."""

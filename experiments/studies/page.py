@@ -34,6 +34,7 @@ def write_page(study: Study, path: Path) -> None:
     tables = [] if study.own is None else study.own.tables()
     sections = {
         "Answer": listing(result.answer(), "answer"),
+        "What the data exclude": listing(result.exclusions()),
         "Tables": "".join(map(table_html, tables)) + stage_tables(result),
         "Curves over compute": loss_charts(result.last),
         "Curves over fixations": fixation_charts(result.last),

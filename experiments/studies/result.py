@@ -5,53 +5,34 @@ Every sentence of the answer follows from an interval.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from experiments.evaluation.knowing_rows import Difference, Mean
 from experiments.studies.answers import Facts
 from experiments.studies.grid import is_error
+from experiments.studies.rows import (
+    BETTER,
+    NO_INTERVAL,
+    NOT_BETTER,
+    TOO_FEW,
+    WORSE,
+    CellRow,
+    Contrast,
+)
 from experiments.tables import Result, Table, plural, signed, with_interval
 
-NO_INTERVAL = "no interval"
-"""What is said of a difference of one number each, which one run cannot tell from chance."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class CellRow:
-    """One measure of one cell."""
-
-    cell: str
-    measure: str
-    value: Mean
-    minus_baseline: Difference | None
-    """Paired over seeds and images; None = it is the baseline's, or that lacks the measure."""
-    seeds: tuple[int, ...]
-    """That are done."""
-
-    @property
-    def better(self) -> float | None:
-        """How much better than the baseline, in the measure's unit; None as above."""
-        if self.minus_baseline is None:
-            return None
-        return self.minus_baseline.mean * (-1 if is_error(self.measure) else 1)
-
-    @property
-    def verdict(self) -> int | None:
-        """Return 1 = better, -1 = worse, 0 = the interval holds 0 or is missing; None as above."""
-        if self.minus_baseline is None:
-            return None
-        return self.minus_baseline.sign * (-1 if is_error(self.measure) else 1)
-
-    @property
-    def word(self) -> str | None:
-        """Say the verdict in a word, or that there is no interval; None as above."""
-        if self.minus_baseline is None or self.verdict is None:
-            return None
-        if self.minus_baseline.interval is None:
-            return NO_INTERVAL
-        return {1: "better", 0: "not better", -1: "worse"}[self.verdict]
+VERDICTS = {
+    BETTER: "better than",
+    WORSE: "WORSE than",
+    NOT_BETTER: "NOT better than",
+    NO_INTERVAL: f"{NO_INTERVAL} against",
+    TOO_FEW: f"{TOO_FEW}, against",
+}
+"""How an answer says each word of a contrast, in its order."""
+EXCLUDED = "what the data exclude"
+"""Title of its table."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +80,8 @@ class GridResult(Result):
     """Why a cell did not go on."""
     undecided: str | None = None
     """Why the rule cannot be applied yet."""
+    verdict_seeds: int = 1
+    """Seeds of which fewer call no cell better or worse; none of a screening do."""
     threads: int
     commit: str
 
@@ -124,53 +107,96 @@ class GridResult(Result):
             lines.append(f"Not whole yet: {plural(len(self.final.waiting), 'run')} to go.")
         if stage is None or not stage.rows:
             return (*lines, "No run is done.")
-        lines += [self._verdict(stage.of(measure)) for measure in stage.measures]
+        for measure in stage.measures:
+            lines += self._verdicts(stage, measure)
         if self.dropped:
             lines.append(f"Did not go on: {', '.join(self.dropped)}.")
         if stage.failed:
             lines.append(f"Failed: {', '.join(stage.failed)}.")
         return tuple(lines)
 
-    def _verdict(self, rows: Sequence[CellRow]) -> str:
-        measure, against = rows[0].measure, self.baseline
-        words = {
-            "better": f"better than {against}",
-            "worse": f"WORSE than {against}",
-            "not better": f"NOT better than {against}",
-            NO_INTERVAL: f"{NO_INTERVAL} against {against}",
-        }
-        said = {
-            word: ", ".join(f"{row.cell} {row.minus_baseline}" for row in rows if row.word == word)
-            for word in words
-        }
-        parts = [f"{words[word]}: {cells}" for word, cells in said.items() if cells]
-        if not parts:
+    def _verdicts(self, stage: Stage, measure: str) -> list[str]:
+        """Say how cells compare in a measure: with the baseline, and with their own ones."""
+        rows = stage.of(measure)
+        contrasts = [each for row in rows for each in row.contrasts(self.baseline)]
+        plain = [each for each in contrasts if each.against == self.baseline]
+        own = [each for each in contrasts if each.against != self.baseline]
+        if not contrasts:
             row = rows[0]
             value = with_interval(row.value.mean, row.value.ci95)
-            return f"{measure}: {row.cell} {value}; nothing to set it against."
-        return f"{measure}: {'; '.join(parts)}."
+            return [f"{measure}: {row.cell} {value}; nothing to set it against."]
+        lines = [f"{measure}: {self._said(plain, stage)}."] if plain else []
+        return lines + ([f"{measure}, same parts: {self._said(own, stage)}."] if own else [])
+
+    def _said(self, contrasts: Sequence[Contrast], stage: Stage) -> str:
+        said: dict[tuple[str, str], list[str]] = {}
+        for word in VERDICTS:
+            for each in contrasts:
+                if self._word(each, stage) == word:
+                    said.setdefault((word, each.against), []).append(
+                        f"{each.cell} {each.difference}"
+                    )
+        return "; ".join(
+            f"{VERDICTS[word]} {against}: {', '.join(cells)}"
+            for (word, against), cells in said.items()
+        )
+
+    def _word(self, contrast: Contrast, stage: Stage) -> str:
+        """Say how a cell compares; what is screened is chosen by few seeds, and not judged."""
+        return contrast.word(math.inf if stage is self.screened else self.verdict_seeds)
+
+    def exclusions(self) -> tuple[str, ...]:
+        """Say of each measure who is closest to a gain, and which gains the data exclude.
+
+        Each cell is set against its own baseline, or else against the grid's. What was dropped is
+        in the screening alone.
+        """
+        lines = []
+        for stage in (self.final, self.screened):
+            for measure in () if stage is None else stage.measures:
+                assert stage is not None
+                rows = stage.of(measure)
+                found = [each for row in rows for each in row.contrasts(self.baseline)[-1:]]
+                prefix = "In screening, " if stage is self.screened else ""
+                lines += [prefix + self._excluded(stage, found)] if found else []
+        return tuple(lines)
+
+    def _excluded(self, stage: Stage, contrasts: Sequence[Contrast]) -> str:
+        best = max(contrasts, key=lambda each: each.better)
+        gain = "largest gain" if best.better > 0 else "closest to a gain"
+        bounds = {
+            each.cell: max(0.0, each.most_gained)
+            for each in contrasts
+            if each.most_gained is not None and self._word(each, stage) != TOO_FEW
+        }
+        highest_first = sorted(bounds, key=lambda cell: -bounds[cell])
+        listed = ", ".join(f"{bounds[cell]:.3f} of {cell}" for cell in highest_first)
+        end = f"the data exclude gains above {listed}" if bounds else f"{TOO_FEW} what they exclude"
+        return f"{best.measure}: {gain}: {best.cell} {best.difference} over {best.against}; {end}."
 
     def negatives(self) -> tuple[str, ...]:
         """Say all that did not work, and what the data exclude."""
         lines = [f"{cell} did not go on: {why}." for cell, why in self.dropped.items()]
         lines += [f"{run} failed: {why}" for run, why in self.failures.items()]
         stage = self.last
-        for row in () if stage is None else stage.rows:
-            if row.word not in ("worse", "not better"):
-                continue
-            bound = most_gained(row)
-            beyond = "" if bound is None else f"; the data exclude a gain above {bound:.3f}"
-            lines.append(
-                f"{row.cell} is {row.word} than {self.baseline} in {row.measure}: "
-                f"{row.minus_baseline}{beyond}."
-            )
+        if stage is None:
+            return tuple(lines)
+        for each in (each for row in stage.rows for each in row.contrasts(self.baseline)):
+            word, bound = self._word(each, stage), each.most_gained
+            if word in (WORSE, NOT_BETTER) and bound is not None:
+                lines.append(
+                    f"{each.cell} is {word} than {each.against} in {each.measure}: "
+                    f"{each.difference}; the data exclude a gain above {max(0.0, bound):.3f}."
+                )
         return tuple(lines)
 
     def tables(self) -> list[Table]:
-        """Return the answer, then every measure of the last stage, then compute, then screening."""
+        """Return the answer and what it excludes, then the tables of each stage, last first."""
         answer = Table(("answer",), tuple((line,) for line in self.answer()), self.question)
+        excluded = tuple((line,) for line in self.exclusions())
+        said = [answer, Table((EXCLUDED,), excluded)] if excluded else [answer]
         stages = [stage for stage in (self.final, self.screened) if stage is not None]
-        return [answer, *(table for stage in stages for table in self.tables_of(stage))]
+        return [*said, *(table for stage in stages for table in self.tables_of(stage))]
 
     def tables_of(self, stage: Stage) -> list[Table]:
         """Return the tables of a stage."""
@@ -185,25 +211,37 @@ class GridResult(Result):
         return tables
 
     def _measure_table(self, stage: Stage, measure: str) -> Table:
+        rows = stage.of(measure)
+        own = any(row.own_baseline is not None for row in rows)
         lines = []
-        for row in stage.of(measure):
-            each = row.minus_baseline
+        for row in rows:
+            each, mine = row.minus_baseline, row.minus_own_baseline
             name = f"**{row.cell}**" if row.cell == self.baseline else row.cell
             seeds_alone = "" if each is None else signed(each.mean, each.ci95_seeds, 3)
             value = with_interval(row.value.mean, row.value.ci95)
             less = "" if each is None else str(each)
-            lines.append((name, value, less, seeds_alone, str(len(row.seeds))))
+            same_parts = "" if mine is None else f"{mine} ({row.own_baseline})"
+            extra = (same_parts,) if own else ()
+            lines.append((name, value, less, *extra, seeds_alone, str(len(row.seeds))))
+        # One number a run, or runs that were asked about other images.
+        alone = [
+            row.cell
+            for row in rows
+            if any(each.difference.ci95_images is None for each in row.contrasts(self.baseline))
+        ]
         better = "lower is better" if is_error(measure) else "higher is better"
         return Table(
             columns=(
                 "cell",
                 measure,
                 f"minus {self.baseline}, over seeds and images",
+                *(("minus a cell of the same parts",) if own else ()),
                 "over seeds alone",
                 "seeds",
             ),
             rows=tuple(lines),
             caption=f"{stage.title}; {measure}, {better}; 95% intervals.",
+            notes=(f"Of means alone, over seeds: {', '.join(alone)}.",) if alone else (),
         )
 
     def compute_table(self, stage: Stage) -> Table:
@@ -228,12 +266,3 @@ class GridResult(Result):
             f"{stage.title}; operations of the training, in 10^12, rollouts included.",
             (f"{plural(self.threads, 'CPU thread')} a run, commit `{self.commit[:10]}`.",),
         )
-
-
-def most_gained(row: CellRow) -> float | None:
-    """Return the gain over the baseline that the interval just allows; None = no interval."""
-    each = row.minus_baseline
-    interval = None if each is None else each.interval
-    if interval is None:
-        return None
-    return max(0.0, -interval[0] if is_error(row.measure) else interval[1])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 
 from experiments.studies.grid import Asked, Cell, Grid, Screening
@@ -35,34 +36,110 @@ TEACHES = (
     "Does a model learn a better representation if a policy says in which order, or of what, it "
     "is asked, than from random orders with the same parts and as many operations?"
 )
-RANDOM = "cifar10 --periphery 0 --iterations 0"
-POLICY = "cifar10 --periphery 0 --policy-every 4 --batch-size 8 --random-share"
+RANDOM = "--iterations 0"
+SCANS = "--policy-every 4 --batch-size 16"
+POLICY = f"{SCANS} --random-share 0.5"
+"""Half of the 128 orders of a batch are the policy's."""
+REVERSED = f"{POLICY} --scan-direction reversed"
+JUDGE = "--random-share 1 --policy-every 16 --batch-size 32 --prefer policy"
+"""All 128 orders of a batch are random; the policy says which patches count."""
+LATENT = "--target features"
+SQUARES = f"{LATENT} --budget 2"
+BUDGETED = "--budget 4 --prefix-share 0"
+RAMPED_IN = "--prefer-share-start 0"
+CANDIDATES = (
+    Cell("random", RANDOM, "Random order alone."),
+    Cell("policy", POLICY, "Half of the orders are the policy's."),
+    Cell("frozen", f"{POLICY} --schedule frozen", "As policy, whose policy never learns."),
+    Cell("reversed", REVERSED, "Half of the orders, the policy's patches last."),
+    Cell("ramp", f"{SCANS} --random-share 1 --random-share-end 0.5", "The policy's share grows."),
+    Cell("ramp_back", f"{POLICY} --random-share-end 1", "It falls from a half to 0: the control."),
+    Cell("weight_policy", f"{JUDGE} {RAMPED_IN}", "The policy weighs the loss of each patch."),
+    Cell("ask_policy", f"{JUDGE} --prefer-by ask", "The policy chooses what is asked."),
+    Cell(
+        "ask_policy_too",
+        f"{POLICY} --prefer policy --prefer-by ask",
+        "It chooses what is asked, and half of the orders.",
+    ),
+    Cell("surprise", f"{REVERSED} --reward surprise", "As reversed, paid for the unforeseen."),
+    Cell("progress", f"{REVERSED} --reward progress", "As reversed, paid for what was learned."),
+    Cell("reducible", f"{REVERSED} --reward reducible", "As reversed, paid for the unlearned."),
+    Cell("latent", f"{RANDOM} {LATENT}", "Features as targets, random order."),
+    Cell(
+        "latent_policy",
+        f"{POLICY} {LATENT}",
+        "Features, half of the orders are the policy's.",
+        against="latent",
+    ),
+    Cell(
+        "latent_weight",
+        f"{RANDOM} {LATENT} --prefer harder {RAMPED_IN}",
+        "Each patch weighed by the error that the model expects.",
+        against="latent",
+    ),
+    Cell(
+        "latent_ask",
+        f"{RANDOM} {LATENT} --prefer harder --prefer-by ask",
+        "Asked where the model expects errors.",
+        against="latent",
+    ),
+    Cell(
+        "latent_blobs",
+        f"{RANDOM} {SQUARES} --order random_blobs --order-options blobs 5",
+        "Features, random blobs.",
+        against="latent",
+    ),
+    Cell(
+        "latent_squares",
+        f"{RANDOM} {SQUARES} --order random_squares",
+        "Features, random squares of 2 x 2.",
+        against="latent",
+    ),
+    Cell(
+        "latent_policy_squares",
+        f"{POLICY} {SQUARES} --fixation-size 2",
+        "Half of the squares are the policy's.",
+        against="latent_squares",
+    ),
+    Cell("decoder_4", f"{RANDOM} --decoder-depth 4", "4 decoder blocks, random order."),
+    Cell(
+        "decoder_4_policy",
+        f"{POLICY} --decoder-depth 4",
+        "Half of the orders are the policy's.",
+        against="decoder_4",
+    ),
+    Cell("decoder_8", f"{RANDOM} --decoder-depth 8", "8 decoder blocks, random order."),
+    Cell(
+        "decoder_8_policy",
+        f"{POLICY} --decoder-depth 8",
+        "Half of the orders are the policy's.",
+        against="decoder_8",
+    ),
+    Cell("budget_4", f"{RANDOM} {BUDGETED}", "4 of 16 patches are encoded, at random."),
+    Cell(
+        "budget_4_policy",
+        f"{POLICY} {BUDGETED}",
+        "Half of the time the policy chooses the 4.",
+        against="budget_4",
+    ),
+)
+"""Without the words of the data; docs/teaching.md says where they come from."""
 
 
-def teaching() -> Grid:
-    """Return ways of ordering and asking, each of which a model learns from."""
+def teaching(name: str, data: str) -> Grid:
+    """Return the candidates of docs/teaching.md, each beside random order with the same parts.
+
+    Args:
+        name: of the grid.
+        data: words of a training that name the images, cut into 4 x 4 patches.
+    """
     return Grid(
-        name="teaching",
+        name=name,
         question=TEACHES,
         baseline="random",
-        cells=(
-            Cell("random", RANDOM, "Random order alone."),
-            Cell("raster", f"{RANDOM} --order raster", "One fixed order."),
-            Cell("squares", f"{RANDOM} --order random_squares", "Random squares of patches."),
-            Cell("blobs", f"{RANDOM} --order random_blobs", "Random blobs of patches."),
-            Cell("policy_25", f"{POLICY} 0.75", "A quarter of the orders are the policy's."),
-            Cell("policy_50", f"{POLICY} 0.5", "Half of the orders are the policy's."),
-            Cell("policy_100", f"{POLICY} 0", "All orders are the policy's after the warm-up."),
-            Cell("surprise_50", f"{POLICY} 0.5 --reward surprise", "Paid for the unforeseen."),
-            Cell("scans_50", f"{POLICY} 0.5 --schedule frozen", "As policy_50, but never learned."),
-            Cell("decoder_4", f"{RANDOM} --decoder-depth 4", "A deeper decoder, random order."),
-            Cell("decoder_8", f"{RANDOM} --decoder-depth 8", "Deeper still, random order."),
-            Cell("policy_decoder_4", f"{POLICY} 0.5 --decoder-depth 4", "Policy, deeper decoder."),
-            Cell("latent", f"{RANDOM} --target features", "Features as targets, random order."),
-            Cell(
-                "latent_squares", f"{RANDOM} --target features --order random_squares", "As I-JEPA."
-            ),
-            Cell("latent_policy", f"{POLICY} 0.5 --target features", "Features, by a policy."),
+        cells=tuple(
+            replace(cell, training=f"{data} --periphery 0 --budget 8 {cell.training}")
+            for cell in CANDIDATES
         ),
         seeds=(0, 1, 2, 3, 4),
         asked=Asked(
@@ -73,8 +150,9 @@ def teaching() -> Grid:
             areas=("policy", "random", "uncertainty"),
         ),
         screening=Screening(
-            options={"patch_size": 8, "embed_dim": 64, "depth": 4, "budget": 8}, teraflops=8.0
+            options={"embed_dim": 64, "depth": 4}, teraflops=8.0, asked=Asked(test_limit=None)
         ),
+        verdict_seeds=5,
         teraflops=100.0,
     )
 
@@ -102,7 +180,12 @@ def teaching_smoke() -> Grid:
 
 GRIDS: Mapping[str, Callable[[], Grid]] = {
     **{preset: partial(learners, preset) for preset in ("cue", "demo", "smoke")},
-    "teaching": teaching,
+    "teaching": partial(teaching, "teaching", "cifar10 --patch-size 8"),
+    "teaching_imagenette": partial(
+        teaching,
+        "teaching_imagenette",
+        "cifar10 --data imagenette96.parquet --image-size 64 --patch-size 16 --augment",
+    ),
     "teaching_smoke": teaching_smoke,
 }
 """Grids by name."""

@@ -69,7 +69,7 @@ class Carrying:
             config = self._config(cell, {} if rule is None else rule.options)
             for place, seed in enumerate(grid.seeds_of(cell) if rule is None else rule.seeds):
                 name = f"{cell.name}_{seed}"
-                asked = grid.asked if rule is None else grid.asked.of_screening()
+                asked = grid.asked if rule is None else (rule.asked or grid.asked).of_screening()
                 job = Job(
                     cell=cell.name,
                     config=located(config.replace(seed=seed, out=folder / name)),
@@ -92,7 +92,7 @@ class Carrying:
         """Carry out the jobs of a stage, as far as time allows, and gather what they answer."""
         print(f"{title}: {plural(len(jobs), 'run')}", flush=True)
         missing = run_jobs(jobs, self.start, workers=self.workers, stop_at=self.stop_at)
-        return stage_of(title, jobs, missing, grid.against)
+        return stage_of(title, jobs, missing, grid.against, grid.own_baselines)
 
 
 def run_study(
@@ -184,6 +184,7 @@ def carry_out(grid: Grid, carrying: Carrying) -> Study:
         final=stage,
         dropped=dropped,
         undecided=undecided,
+        verdict_seeds=grid.verdict_seeds,
         threads=carrying.threads or torch.get_num_threads(),
         commit=git_commit(),
     )

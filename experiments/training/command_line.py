@@ -6,13 +6,16 @@ hence that option is looked at before the others are parsed. No torch here.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import functools
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import tyro
 
-from experiments.cli import program
+from experiments.cli import one_line, program
 from experiments.training.config import GROUPS, TrainConfig, check_without_policy
 from experiments.training.groups import PolicyTraining
 from experiments.training.presets import PRESETS, own_preset
@@ -56,6 +59,21 @@ def read_command_line(arguments: Sequence[str]) -> TrainConfig:
     if value_of("out", options) is None:
         config = in_folder_of_seed(config, preset)
     return config
+
+
+@functools.cache
+def read_words(words: tuple[str, ...]) -> TrainConfig:
+    """Do as :func:`read_command_line` does, once for the same words, which take a moment.
+
+    Raises:
+        ValueError: they are no training; the complaint is one line.
+    """
+    complaint = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaint), contextlib.redirect_stdout(complaint):
+            return read_command_line(words)
+    except SystemExit as stop:
+        raise ValueError(one_line(complaint.getvalue())) from stop
 
 
 def in_folder_of_seed(config: TrainConfig, preset: TrainConfig) -> TrainConfig:

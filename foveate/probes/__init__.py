@@ -26,6 +26,7 @@ from foveate.probes.linear import (
     score,
     wilson_interval,
 )
+from foveate.probes.ranks import lidar, rank_me, views_of
 
 __all__ = [
     "REGULARIZATION",
@@ -43,11 +44,14 @@ __all__ = [
     "knn_classes",
     "knn_probe",
     "knn_probes",
+    "lidar",
     "linear_probe",
     "patch_features",
     "pixel_features",
     "query_features",
+    "rank_me",
     "score",
     "start_features",
+    "views_of",
     "wilson_interval",
 ]

@@ -15,16 +15,18 @@ import pytest
 import torch
 
 from experiments.evaluation.equal_compute import flops_per_step, flops_to_begin
+from experiments.evaluation.knowing_rows import Difference
 from experiments.runs import Run
 from experiments.studies.answers import Answers, Facts, answered, keep_answers, read_answers
-from experiments.studies.asking import ask_own, ask_probes
+from experiments.studies.asking import ask_own, ask_probes, digest_of
 from experiments.studies.cluster import Submitted
 from experiments.studies.compute import StepCosts, filled, step_costs
-from experiments.studies.deciding import choose, rows_of, stage_of
+from experiments.studies.deciding import choose, stage_of
 from experiments.studies.grid import Asked, Cell, Grid, Screening
 from experiments.studies.job import BUSY, Job, last_words, run_job
 from experiments.studies.loading import load_grid
-from experiments.studies.result import CellRow, GridResult, Stage
+from experiments.studies.result import GridResult, Stage
+from experiments.studies.rows import CellRow, rows_of
 from experiments.studies.runner import Missing, Running, missing_of, run_jobs
 from experiments.studies.shipped import GRIDS
 from experiments.studies.study import Carrying, run_study
@@ -32,6 +34,7 @@ from experiments.training.command_line import read_command_line
 from experiments.training.config import TrainConfig
 from experiments.training.lock import locked
 from experiments.training.typed import typed
+from foveate.data import ImageSet
 
 ROOT = Path(__file__).parents[2]
 TINY: dict[str, Any] = {
@@ -150,6 +153,8 @@ def test_what_is_no_grid_is_refused(name: str, complaint: str, tmp_path: Path) -
         (lambda: Grid(cells=(Cell("a", "smoke"),), baseline="b"), "unknown baseline 'b'"),
         (lambda: Grid(cells=(Cell("a", "smoke"),), seeds=(1, 1)), "seeds takes one or more"),
         (lambda: Grid(cells=(Cell("a", "smoke"),), least_seeds=2, seeds=(1,)), "2 or more seeds"),
+        (lambda: Grid(cells=(Cell("a", "smoke", against="b"),)), "cell 'a': unknown against 'b'"),
+        (lambda: Grid(cells=(Cell("a", "smoke", against="a"),)), "'a': .*name another cell"),
         (lambda: Grid(cells=(Cell("a", "smoke"),), teraflops=0.0), "teraflops must be above 0"),
         (lambda: Asked(probes=()), "nothing is asked"),
         (lambda: Asked(label_shares=(0.0,)), "label_shares must lie above 0"),
@@ -208,6 +213,18 @@ def test_all_cells_of_the_grids_that_ship_can_be_trained(name: str, tmp_path: Pa
         assert not job.config.run.report
         job.write()
         assert Job.read(job.folder) == job
+
+
+def test_candidates_of_teaching_differ_in_what_they_try_alone() -> None:
+    grids = [load_grid(name) for name in ("teaching", "teaching_imagenette")]
+    configs = [{cell.name: cell.config() for cell in grid.cells} for grid in grids]
+    for name, config in configs[0].items():
+        assert config.num_learned in (0, 128), name
+        assert config.optimization.warmup_batch_size == 128
+        other = configs[1][name].flat()
+        changed = {option for option, value in config.flat().items() if other[option] != value}
+        assert changed == {"data", "image_size", "patch_size", "augment"}
+    assert configs[0]["latent_policy_squares"].scan.budget == 2
 
 
 # --- jobs
@@ -414,6 +431,12 @@ def test_operations_are_counted_over_whole_periods(tmp_path: Path) -> None:
     assert rare != pytest.approx((first + 3 * (2 * second - first)) / 4, rel=0.1)
 
 
+def test_a_warm_up_is_counted_of_a_run_whose_policy_says_what_counts(tmp_path: Path) -> None:
+    config = tiny(out=tmp_path, iterations=4, batch_size=2, group=2)
+    plain = flops_per_step(config, joint=False)
+    assert flops_per_step(config.replace(prefer="policy"), joint=False) == plain > 0
+
+
 def test_what_a_reward_learns_beforehand_is_counted_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -462,6 +485,9 @@ def test_without_a_fixed_layer_the_accuracy_is_the_mean_over_layers(run: Run) ->
         notes: list[str] = []
         assert ask_probes(deep, asked, "val", values, notes) == 60
         found[layer] = values
+        for rank in ("RankMe, full", "LiDAR, full"):
+            assert values[rank].shape == (1,)
+            assert 1 <= values[rank][0] <= run.config.model.embed_dim
         assert any("k-NN, full, 1% of the labels: there are less than 20" in n for n in notes)
     for name in ("linear, full", "k-NN, full"):
         assert found[None][name].tolist() == ((found[1][name] + found[2][name]) / 2).tolist()
@@ -508,8 +534,9 @@ def test_less_is_better_of_errors() -> None:
     runs = {"base": {0: high, 1: high}, "low": {0: low, 1: low}}
     stage = staged(rows_of(runs, "base"))
     (row,) = [row for row in stage.rows if row.cell == "low"]
-    assert row.better == pytest.approx(0.4333, abs=1e-3)
-    assert row.verdict == 1
+    (contrast,) = row.contrasts("base")
+    assert contrast.better == pytest.approx(0.4333, abs=1e-3)
+    assert contrast.word() == "better"
     assert [each.cell for each in stage.of("area, random")] == ["low", "base"]
 
 
@@ -523,6 +550,37 @@ def test_means_alone_are_paired_where_images_differ() -> None:
     assert row.minus_baseline.per_seed == pytest.approx((0.5, 2 / 3))
     assert row.minus_baseline.ci95 is None
     assert row.minus_baseline.ci95_seeds is not None
+
+
+def test_as_many_other_images_are_not_paired() -> None:
+    """Three images that agree one by one, and three others that agree in their mean alone."""
+
+    def run(*values: float, images: str) -> Answers:
+        return replace(answers(a=[*values]), facts=replace(FACTS, asked_images=images))
+
+    def over(images: str) -> Difference:
+        runs = {
+            "base": {seed: run(0.2, 0.4, 0.6 + seed, images="one") for seed in (0, 1)},
+            "other": {seed: run(0.3, 0.5, 0.7 + seed, images=images) for seed in (0, 1)},
+        }
+        found = next(row for row in rows_of(runs, "base") if row.cell == "other").minus_baseline
+        assert found is not None
+        return found
+
+    assert over("one").ci95_images == pytest.approx((0.1, 0.1))
+    assert over("two").per_seed == pytest.approx((0.1, 0.1))
+    assert (over("two").ci95, over("two").ci95_images) == (None, None)
+    assert over("two").interval == over("two").ci95_seeds
+
+
+def test_images_are_the_same_in_the_same_order_alone() -> None:
+    images = ImageSet(
+        torch.arange(12, dtype=torch.uint8).view(3, 1, 2, 2), torch.arange(3), (), "i"
+    )
+    turned = images.take(torch.tensor([1, 0, 2]))
+    renamed = replace(images, labels=torch.tensor([0, 2, 1]))
+    assert digest_of(images) == digest_of(images.subset(3))
+    assert len({digest_of(each) for each in (images, turned, renamed, images.subset(2))}) == 4
 
 
 def one_number_each(better: tuple[float, ...]) -> GridResult:
@@ -553,6 +611,51 @@ def staged(rows: tuple[CellRow, ...], **changes: Any) -> Stage:
     return Stage(
         **{"title": "t", "rows": rows, "facts": facts, "failed": {}, "waiting": (), **changes}
     )
+
+
+def test_few_seeds_and_screening_say_nothing() -> None:
+    """Two seeds that are far apart of the baseline on every image; and three."""
+
+    def runs(number: int) -> dict[str, dict[int, Answers]]:
+        shares = {"base": [1.0, 1.0, 0.0], "worse": [0.0, 0.0, 0.0]}
+        return {
+            name: {seed: answers(linear_full=values) for seed in range(number)}
+            for name, values in shares.items()
+        }
+
+    few, enough = (staged(rows_of(runs(number), "base")) for number in (2, 3))
+    for result in (
+        result_of(few, verdict_seeds=3),
+        result_of(None, screened=enough, verdict_seeds=3),
+    ):
+        assert result.answer()[-1].startswith(
+            "linear, full: too few seeds to say, against base: worse -0.667 ["
+        )
+        assert result.negatives() == ()
+        (line,) = result.exclusions()
+        assert "linear, full: closest to a gain: worse -0.667 [" in line
+        assert line.startswith("In screening, ") == (result.final is None)
+        assert line.endswith("over base; too few seeds to say what they exclude.")
+    sure = result_of(enough, verdict_seeds=3)
+    assert sure.answer()[0].startswith("linear, full: NOT better than base: worse -0.667")
+    assert len(sure.negatives()) == 1
+
+
+def test_it_is_said_what_the_data_exclude_and_who_is_closest() -> None:
+    base = [1.0, 0.0] * 10
+    flipped = [0.0, 1.0, 1.0, 0.0] * 5
+    runs = {
+        name: {seed: answers(linear_full=values, area_random=values) for seed in (0, 1, 2)}
+        for name, values in {"base": base, "level": flipped, "low": [0.0] * 20}.items()
+    }
+    linear, area = result_of(staged(rows_of(runs, "base"))).exclusions()
+    assert re.fullmatch(
+        r"linear, full: closest to a gain: level \+0\.000 \[.*\] over base; "
+        r"the data exclude gains above 0\.\d+ of level, 0\.000 of low\.",
+        linear,
+    )
+    # Less is better of an area.
+    assert area.startswith("area, random: largest gain: low -0.500 [")
 
 
 def screened(**right: float) -> tuple[Grid, Screening, Stage]:
@@ -588,6 +691,43 @@ def test_what_failed_in_screening_does_not_go_on_and_what_waits_decides_nothing(
     assert choice.undecided == "the baseline failed in screening, base_0: no memory"
     with pytest.raises(ValueError, match="goes by 'knn', which was not measured; measured: linear"):
         choose(grid, replace(rule, by="knn"), stage)
+
+
+def with_own_baseline(**right: float) -> tuple[Grid, Screening, Stage]:
+    """As ``screened``, where policy has parts of its own, and so has its baseline ``parts``."""
+    grid, rule, _ = screened(**right)
+    cells = tuple(
+        replace(cell, against="parts") if cell.name == "policy" else cell for cell in grid.cells
+    )
+    runs = {
+        name: {0: answers(linear_full=[float(i < share * 100) for i in range(100)])}
+        for name, share in right.items()
+    }
+    grid = replace(grid, cells=cells)
+    return grid, rule, staged(rows_of(runs, "base", grid.own_baselines))
+
+
+def test_a_cell_is_set_against_the_cell_that_has_its_parts_as_well() -> None:
+    _, _, stage = with_own_baseline(base=0.5, parts=0.7, policy=0.6)
+    result = result_of(stage)
+    plain, own = result.answer()
+    assert re.fullmatch(
+        r"linear, full: better than base: parts \+0\.200 .*, policy \+0\.100 .*", plain
+    )
+    assert own.startswith("linear, full, same parts: WORSE than parts: policy -0.100 [")
+    table = result.tables_of(stage)[0]
+    assert [row[3][-8:] for row in table.rows] == ["", " (parts)", ""]
+    assert [each.split(" in ")[0] for each in result.negatives()] == ["policy is worse than parts"]
+
+
+def test_a_cell_goes_on_by_its_own_baseline_and_takes_that_along() -> None:
+    choice = choose(*with_own_baseline(base=0.5, parts=0.7, policy=0.6))
+    assert choice.kept == ("base", "parts")
+    assert "against parts, more than" in choice.dropped["policy"]
+    choice = choose(*with_own_baseline(base=0.5, parts=0.3, policy=0.4))
+    assert (choice.kept, choice.dropped) == (("base", "parts", "policy"), {})
+    choice = choose(*with_own_baseline(base=0.5, parts=0.3, policy=0.2))
+    assert list(choice.dropped) == ["parts", "policy"]
 
 
 def result_of(stage: Stage | None, **changes: Any) -> GridResult:

@@ -26,6 +26,7 @@ from experiments.studies.study import Study, run_study
 ROOT = Path(__file__).parents[2]
 SECTIONS = (
     "Answer",
+    "What the data exclude",
     "Tables",
     "Curves over compute",
     "Curves over fixations",
@@ -158,6 +159,21 @@ def test_a_chart_keeps_its_text_and_no_reference() -> None:
     clips = [set(re.findall(r'<clipPath id="(\w+)"', each)) for each in (drawn, other)]
     assert clips[0]
     assert not clips[0] & clips[1]
+
+
+def test_a_chart_of_many_lines_names_them_below_it() -> None:
+    def boxes(number: int) -> tuple[float, list[float]]:
+        """The height of the chart, and the heights at which names of lines stand."""
+        lines = {f"cell_{place}": [(0, 1.0), (4, 0.5 + place / 9)] for place in range(number)}
+        drawn = line_chart(lines, x="fixations", y="error", title="many")
+        height = float(re.search(r'viewBox="0 0 \S+ (\S+)"', drawn)[1])  # type: ignore[index]
+        names = re.findall(r'translate\(\S+ (\S+)\)[^>]*>\s*cell_|y="(\S+)"[^>]*>cell_', drawn)
+        return height, [float(one or other) for one, other in names]
+
+    (low, _), (high, names) = boxes(6), boxes(25)
+    assert len(names) == 25
+    assert high > low + 100
+    assert min(names) > 200
 
 
 def test_pictures_show_what_was_opened(run: Any, tmp_path: Path) -> None:

@@ -1,0 +1,156 @@
+"""From answers to rows: every measure of every cell, and what sets it against a baseline."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+
+from experiments.evaluation.knowing_rows import Difference, Mean
+from experiments.studies.answers import Answers
+from experiments.studies.grid import is_error
+
+BySeed = Mapping[int, Answers]
+NO_INTERVAL = "no interval"
+"""What is said of a difference of one number each, which one run cannot tell from chance."""
+TOO_FEW = "too few seeds to say"
+"""What is said of a difference of few seeds, whatever its interval."""
+BETTER, WORSE, NOT_BETTER = "better", "worse", "not better"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contrast:
+    """A cell minus a baseline in one measure."""
+
+    cell: str
+    measure: str
+    against: str
+    """The baseline."""
+    difference: Difference
+
+    @property
+    def _direction(self) -> int:
+        return -1 if is_error(self.measure) else 1
+
+    @property
+    def better(self) -> float:
+        """How much better than the baseline, in the measure's unit."""
+        return self.difference.mean * self._direction
+
+    @property
+    def most_gained(self) -> float | None:
+        """The largest gain over the baseline that the interval allows; None = no interval."""
+        interval = self.difference.interval
+        return None if interval is None else max(each * self._direction for each in interval)
+
+    def word(self, least_seeds: float = 1) -> str:
+        """Say how the cell compares, in a word, or why nothing can be said.
+
+        Args:
+            least_seeds: of which fewer say nothing.
+        """
+        if len(self.difference.per_seed) < least_seeds:
+            return TOO_FEW
+        if self.difference.interval is None:
+            return NO_INTERVAL
+        return {1: BETTER, 0: NOT_BETTER, -1: WORSE}[self.difference.sign * self._direction]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CellRow:
+    """One measure of one cell."""
+
+    cell: str
+    measure: str
+    value: Mean
+    minus_baseline: Difference | None
+    """Paired over seeds and images; None = it is the baseline's, or that lacks the measure."""
+    seeds: tuple[int, ...]
+    """That are done."""
+    own_baseline: str | None = None
+    """Cell with the same parts; None = it has none besides the grid's baseline."""
+    minus_own_baseline: Difference | None = None
+    """As ``minus_baseline``."""
+
+    def contrasts(self, baseline: str) -> tuple[Contrast, ...]:
+        """Return the differences from the grid's baseline, and from the cell's own.
+
+        Args:
+            baseline: of the grid.
+        """
+        found = ((baseline, self.minus_baseline), (self.own_baseline, self.minus_own_baseline))
+        return tuple(
+            Contrast(cell=self.cell, measure=self.measure, against=against, difference=each)
+            for against, each in found
+            if against is not None and each is not None
+        )
+
+
+def rows_of(
+    answers: Mapping[str, BySeed], against: str, own: Mapping[str, str] | None = None
+) -> tuple[CellRow, ...]:
+    """Return a row for every measure and cell, each set against baselines of the same seeds.
+
+    Args:
+        answers: by cell and seed.
+        against: name of the baseline.
+        own: a further baseline of some cells.
+    """
+    measures = dict.fromkeys(
+        name for each in answers.values() for run in each.values() for name in run.values
+    )
+    rows = []
+    for measure in measures:
+        for cell, each in answers.items():
+            seeds = tuple(sorted(seed for seed in each if measure in each[seed].values))
+            if not seeds:
+                continue
+            mine = (own or {}).get(cell)
+            values = stacked([each[seed].values[measure] for seed in seeds])
+            in_unit = values.min() >= 0 and values.max() <= 1 and not is_error(measure)
+            rows.append(
+                CellRow(
+                    cell=cell,
+                    measure=measure,
+                    value=Mean.of_correct(values) if in_unit else Mean.of(values),
+                    minus_baseline=None
+                    if cell == against
+                    else difference(measure, each, answers.get(against, {})),
+                    seeds=seeds,
+                    own_baseline=mine,
+                    minus_own_baseline=None
+                    if mine is None
+                    else difference(measure, each, answers.get(mine, {})),
+                )
+            )
+    return tuple(rows)
+
+
+def difference(measure: str, cell: BySeed, baseline: BySeed) -> Difference | None:
+    """Return a cell's values minus the baseline's, paired over the seeds that both have.
+
+    None = there are no such seeds. Where they were asked about different images, be they as many,
+    only means are paired, seed by seed.
+    """
+    seeds = sorted(
+        seed
+        for seed in cell
+        if measure in cell[seed].values and seed in baseline and measure in baseline[seed].values
+    )
+    if not seeds:
+        return None
+    runs = [run[seed] for seed in seeds for run in (cell, baseline)]
+    same = len({run.facts.asked_images for run in runs}) == 1
+    values = stacked([run.values[measure] for run in runs], same_images=same)
+    return Difference.of(values[::2] - values[1::2])
+
+
+def stacked(
+    runs: Sequence[Float[np.ndarray, " I"]], *, same_images: bool = True
+) -> Float[np.ndarray, "S J"]:
+    """Stack the values of runs on the same images; the means alone if the images differ."""
+    if not same_images or len({len(run) for run in runs}) > 1:
+        return np.array([[run.mean()] for run in runs])
+    return np.stack(runs).astype(float)
