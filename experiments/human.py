@@ -1,6 +1,7 @@
 """Do learned scanpaths look where people look? Compare a run with human viewers of photographs.
 
     python -m experiments.human --run runs/photographs --data osie_fixations.parquet
+    python -m experiments.human --run runs/seed_0 runs/seed_1 runs/seed_2 --data ...
     python -m experiments.human --data osie_fixations.parquet
 
 The data are a parquet file of images with the fixations of their viewers (docs/human.md). For
@@ -10,7 +11,9 @@ are compared with the viewers' by ScanMatch and MultiMatch. Beside them stand wh
 the image, and the other viewers. Without a run these stand alone. Densities are fitted on training
 images.
 
-Writes human.json, human.png (scanpaths) and human_densities.png into the run folder.
+Of several seeds the means and intervals are over seeds and images. Writes human.json, human.png
+(scanpaths), human_densities.png and human_where.png (contrast, and distance from the center) into
+the folder of the first run.
 """
 
 from __future__ import annotations
@@ -29,14 +32,15 @@ class HumanConfig:
     data: Path
     """Parquet file of images and fixations. Train is what densities are fitted on, test what is
     asked; without a column ``split`` a part is held out."""
-    run: Path | None = None
-    """Run folder made by experiments.train; None = nulls and ceilings alone."""
+    run: tuple[Path, ...] = ()
+    """Run folders made by experiments.train; several are runs of one kind and different seeds. None
+    = nulls and ceilings alone."""
     out: Path | None = None
-    """Folder of the results; None = the run's, or runs/human without one."""
+    """Folder of the results; None = the first run's, or runs/human without one."""
     orders: tuple[str, ...] = ()
-    """Orders and oracles to compare; none = center_out, farthest_point and raster. Policy, best
-    fixed order, another image's policy, saliency and uncertainty are always there. ``MODULE:NAME``
-    of your own come on top."""
+    """Orders and oracles to compare; none = center_out, farthest_point, raster and oracle_16.
+    Policy, best fixed order, another image's policy, saliency and uncertainty are always there.
+    ``MODULE:NAME`` of your own come on top."""
     without: tuple[str, ...] = ()
     """Orders, oracles and agents to leave out."""
     agents: tuple[str, ...] = ()
@@ -53,6 +57,9 @@ class HumanConfig:
     """Test images."""
     train_limit: int = 200
     """Training images, to whose viewers densities are fitted."""
+    fit_limit: int = 30
+    """Of these the first ones, on which orders and agents score, to fit their temperature. Each
+    costs as much as a test image."""
     oracle_limit: int = 5
     """Images of test and training on which oracles score, the costliest by far."""
     memory: float = 1.0
@@ -75,12 +82,12 @@ def main(config: HumanConfig) -> None:
     from experiments.training.build import set_threads
 
     set_threads(config.threads)
-    run = None if config.run is None else load_run(config.run, config.device)
-    out = config.out or config.run or Path("runs/human")
+    runs = [load_run(each, config.device) for each in config.run]
+    out = config.out or next(iter(config.run), Path("runs/human"))
     out.mkdir(parents=True, exist_ok=True)
     check_writable(out)
     measured = compare_with_viewers(
-        run,
+        runs,
         config.data,
         orders=config.orders,
         without=config.without,
@@ -90,6 +97,7 @@ def main(config: HumanConfig) -> None:
         revisits=config.revisits,
         limit=config.limit,
         train_limit=config.train_limit,
+        fit_limit=config.fit_limit,
         oracle_limit=config.oracle_limit,
         memory=config.memory,
     )

@@ -189,6 +189,8 @@ FREE_ON_RESUME = {
     "evaluate_every",
     "keep_checkpoints",
 }
+# May differ between the runs of one kind, over whose seeds a result is a mean.
+FREE_OVER_SEEDS = {*FREE_ON_RESUME, "start_from", "seed"}
 
 
 def check_folder(config: TrainConfig) -> None:

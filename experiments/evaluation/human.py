@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,13 @@ from jaxtyping import Int64
 
 from experiments.evaluation.contenders import Scanners
 from experiments.evaluation.human_contenders import Contest
-from experiments.evaluation.human_result import HumanComparison, HumanRow
+from experiments.evaluation.human_means import Found, rows_of
+from experiments.evaluation.human_result import HumanComparison
 from experiments.evaluation.human_scores import Viewed, cell_grid
 from experiments.evaluation.human_study import Study
 from experiments.evaluation.options import check_memory
 from experiments.evaluation.progress import Progress
-from experiments.run_folder import git_commit
+from experiments.run_folder import FREE_OVER_SEEDS, git_commit
 from experiments.runs import Run
 from foveate.human.cells import cell_paths
 from foveate.human.multi_match import is_installed
@@ -24,8 +26,8 @@ from foveate.human.reading import read_scanpaths
 from foveate.image_sizes import sides_in
 from foveate.orders.paths import Grid
 
-USUAL = ("center_out", "farthest_point", "raster")
-"""Orders beside the policy, its controls, saliency and uncertainty. Oracles run if named."""
+USUAL = ("center_out", "farthest_point", "raster", "oracle_16")
+"""Orders and oracles beside the policy, its controls, saliency and uncertainty."""
 GRID = (12, 16)
 """Rows and columns of cells where there is no run."""
 
@@ -37,11 +39,11 @@ class Measured:
     comparison: HumanComparison
     test: Viewed
     scanpaths: dict[str, Int64[np.ndarray, "M T"]]
-    """Cells of every order and agent on the test images."""
+    """Cells of every order and agent on the test images; of several runs, the first one's."""
 
 
 def compare_with_viewers(
-    run: Run | None,
+    run: Run | Sequence[Run] | None,
     data: Path | str,
     *,
     orders: tuple[str, ...] = (),
@@ -52,13 +54,15 @@ def compare_with_viewers(
     revisits: bool = False,
     limit: int = 200,
     train_limit: int = 200,
+    fit_limit: int = 30,
     oracle_limit: int = 5,
     memory: float = 1.0,
 ) -> Measured:
     """Compare a run with human viewers of photographs, or these with one another.
 
     Args:
-        run: whose policy is asked; None = nulls and ceilings alone.
+        run: whose policy is asked; several are of one kind and differ in their seeds; None = nulls
+            and ceilings alone.
         data: parquet file of images and fixations, see :mod:`foveate.human.reading`.
         orders: orders and oracles by name; none = USUAL. ``MODULE:NAME`` come on top.
         without: orders and agents that are left out.
@@ -68,35 +72,38 @@ def compare_with_viewers(
         revisits: whether fixations of viewed cells are kept.
         limit: test images.
         train_limit: training images that densities are fitted on.
+        fit_limit: of these the ones on which scores are made, to fit their temperature.
         oracle_limit: images of test and training on which oracles score.
         memory: bound on what is computed at once, GB.
 
     Raises:
-        ValueError: the file cannot be used, or an option cannot be had; see the functions above.
+        ValueError: the file cannot be used, an option cannot be had, or the runs are not of one
+            kind; see the functions below.
     """
-    check_limits(memory, limit, train_limit, oracle_limit)
-    scanners, cells = scanners_of(run, orders, without, agents), grid_in(grid, run)
+    check_limits(memory, limit, train_limit, fit_limit, oracle_limit)
+    runs = () if run is None else (run,) if isinstance(run, Run) else tuple(run)
+    check_one_kind(runs)
+    first = runs[0] if runs else None
+    scanners, cells = scanners_of(runs, orders, without, agents), grid_in(grid, first)
     given: Any = {"first_fixation": first_fixation, "revisits": revisits}
     limits = {"train": train_limit, "test": limit}
-    sides = {split: read(run, data, split, most, cells, given) for split, most in limits.items()}
-    study = Study.of(*(side for side, _ in sides.values()), seed=0 if run is None else run.seed)
-    rows = study.human_rows()
-    scanpaths: dict[str, Any] = {}
-    if run is not None and scanners is not None:
-        asked, scanpaths = asked_of(run, scanners, study, oracle_limit, int(memory * 1e9))
-        rows |= asked
+    sides = {split: read(first, data, split, most, cells, given) for split, most in limits.items()}
+    study = Study.of(*(side for side, _ in sides.values()), seed=first.seed if first else 0)
+    asked, scanpaths = asked_of(scanners, study, fit_limit, oracle_limit, int(memory * 1e9))
+    nulls = {name: [found] for name, found in study.nulls_and_ceilings().items()}
     comparison = HumanComparison(
-        orders=study.compared(rows),
+        orders=rows_of({**nulls, **asked}),
         **study.facts(),
         dataset=Path(data).stem,
         grid=cells,
         **given,
         left_out=tuple(f"{split}: {line}" for split, (_, left) in sides.items() for line in left),
-        **facts_of(run),
+        **facts_of(runs),
         options={
             **{"orders": orders, "without": without, "agents": agents, "grid": grid, **given},
-            **{"limit": limit, "train_limit": train_limit, "oracle_limit": oracle_limit},
-            "memory": memory,
+            **{"limit": limit, "train_limit": train_limit, "fit_limit": fit_limit},
+            **{"oracle_limit": oracle_limit, "memory": memory},
+            **({"seeds": [each.seed for each in runs]} if len(runs) > 1 else {}),
         },
     )
     return Measured(comparison, study.test, scanpaths)
@@ -106,40 +113,77 @@ def check_limits(memory: float, *limits: int) -> None:
     """Raise ValueError unless there is memory, and an image of each kind."""
     check_memory(memory)
     if min(limits) < 1:
-        raise ValueError("limit, train_limit and oracle_limit must be at least 1 image")
+        raise ValueError("limit, train_limit, fit_limit and oracle_limit must be at least 1 image")
+
+
+def check_one_kind(runs: Sequence[Run]) -> None:
+    """Raise ValueError if runs were trained otherwise, or less long, or with the same seed."""
+    for run in runs[1:]:
+        before, now = (
+            {**each.config.flat(), "data": each.data, "iteration": each.iteration}
+            for each in (runs[0], run)
+        )
+        changed = [
+            f"{name} {before[name]} and {now[name]}"
+            for name in before
+            if name not in FREE_OVER_SEEDS and before[name] != now[name]
+        ]
+        if changed:
+            raise ValueError(
+                f"several runs must differ in nothing but their seeds, {runs[0].directory} and "
+                f"{run.directory} have {', '.join(changed)}; compare each kind by itself"
+            )
+    seeds = [run.seed for run in runs]
+    if len(set(seeds)) < len(seeds):
+        raise ValueError(f"several runs must have seeds of their own, got {seeds}; name each once")
 
 
 def asked_of(
-    run: Run, scanners: Scanners, study: Study, oracle_limit: int, memory: int
-) -> tuple[dict[str, HumanRow], dict[str, Int64[np.ndarray, "M T"]]]:
-    """Return rows and scanpaths of the policy, and of all who are compared with it."""
-    train, test = study.train, study.test
-    rows, scanpaths = {}, {}
-    with Progress("human", predictions(run, scanners, train, test, oracle_limit)) as progress:
-        contest = Contest(run, train, test, memory, progress.advance)
-        for name, gaze in contest.gazes(scanners, oracle_limit):
-            rows[name], scanpaths[name] = study.row(name, gaze), gaze.path
-    return rows, scanpaths
+    scanners: Sequence[tuple[Run, Scanners]],
+    study: Study,
+    fit_limit: int,
+    oracle_limit: int,
+    memory: int,
+) -> tuple[dict[str, list[Found]], dict[str, Int64[np.ndarray, "M T"]]]:
+    """Return what is found of the policies and all who are compared with them, by name and run.
+
+    And the scanpaths of all in the first run.
+    """
+    found: dict[str, list[Found]] = {}
+    scanpaths: dict[str, Any] = {}
+    contests = [
+        (Contest(run, study.train, study.test, fit_limit, memory), each) for run, each in scanners
+    ]
+    whole = sum(predictions(contest, each, oracle_limit) for contest, each in contests)
+    with Progress("human", whole) as progress:
+        for contest, each in contests:
+            heard = replace(contest, advance=progress.advance)
+            for name, gaze in heard.gazes(each, oracle_limit):
+                found.setdefault(name, []).append(study.found(name, gaze))
+                scanpaths.setdefault(name, gaze.path)
+    return found, scanpaths
 
 
 def scanners_of(
-    run: Run | None, orders: tuple[str, ...], without: tuple[str, ...], agents: tuple[str, ...]
-) -> Scanners | None:
-    """Make who is compared with the policy; None without a run.
+    runs: Sequence[Run],
+    orders: tuple[str, ...],
+    without: tuple[str, ...],
+    agents: tuple[str, ...],
+) -> list[tuple[Run, Scanners]]:
+    """Make who is compared with the policy of each run.
 
     Raises:
         ValueError: there is no such order or agent, or no run to compare them with.
     """
-    if run is None:
-        if orders or without or agents:
-            raise ValueError(
-                "orders, without and agents have no effect without --run; leave them out"
-            )
-        return None
-    scanners = Scanners.of(run.model, orders or USUAL, agents, without, run.saccade_cost)
-    # Random order is the uniform density.
-    scanners.orders.pop("random", None)
-    return scanners
+    if not runs and (orders or without or agents):
+        raise ValueError("orders, without and agents have no effect without --run; leave them out")
+    found = []
+    for run in runs:
+        scanners = Scanners.of(run.model, orders or USUAL, agents, without, run.saccade_cost)
+        # Random order is the uniform density.
+        scanners.orders.pop("random", None)
+        found.append((run, scanners))
+    return found
 
 
 def grid_in(grid: str | None, run: Run | None) -> Grid:
@@ -182,28 +226,34 @@ def read(
     return Viewed(human.images, paths), left
 
 
-def predictions(
-    run: Run, scanners: Scanners, train: Viewed, test: Viewed, oracle_limit: int
-) -> int:
+def predictions(contest: Contest, scanners: Scanners, oracle_limit: int) -> int:
     """Patches that are predicted in all, the measure of the cost."""
+    run = contest.run
 
-    def of(train: Viewed, test: Viewed, tried: int) -> int:
-        forced = sum(int(each.paths.length.sum()) for each in (train, test))
-        return run.model.num_patches * tried * (forced + len(test.images) * (1 + run.budget))
+    def forced(*parts: Viewed) -> int:
+        return sum(int(each.paths.length.sum()) for each in parts)
 
-    few = train.first(oracle_limit), test.first(oracle_limit)
-    oracles = (of(*few, number or len(run.fixations)) for number in scanners.oracles.values())
-    return (2 + len(scanners.agents)) * of(train, test, 1) + sum(oracles)
+    scan = 1 + run.budget
+    # Agents look at the same episodes; the policy also at another image.
+    made = 2 * forced(*contest.scored) + len(contest.train.images) * scan
+    made += (1 + len(scanners.agents)) * len(contest.test.images) * scan
+    few = [each.first(oracle_limit) for each in (contest.train, contest.test)]
+    for number in scanners.oracles.values():
+        tried = number or len(run.fixations)
+        made += tried * (forced(*few) + len(few[1].images) * run.budget) + len(few[1].images)
+    return made * run.model.num_patches
 
 
-def facts_of(run: Run | None) -> dict[str, Any]:
-    """Fields of a comparison that are the run's, and the machine's."""
+def facts_of(runs: Sequence[Run]) -> dict[str, Any]:
+    """Fields of a comparison that are the runs', and the machine's."""
     here = {"multi_match_installed": is_installed(), "commit": git_commit()}
-    if run is None:
+    if not runs:
         return here
+    run = runs[0]
     return here | {
         "run_data": run.data,
-        "seed": run.seed,
+        "seed": run.seed if len(runs) == 1 else None,
+        "seeds": tuple(each.seed for each in runs),
         "budget": run.budget,
         "periphery": run.model.config.periphery,
         "saccade_cost": run.saccade_cost,

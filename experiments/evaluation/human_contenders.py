@@ -5,7 +5,7 @@ Scores follow the viewer's history; scanpaths are what each chooses on its own.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -21,7 +21,7 @@ from experiments.evaluation.human_scores import (
     ScoringOracle,
     Viewed,
     cells_opened,
-    forced_scores,
+    forced_scores_of,
     image_scores,
     order_scores,
     ranks_of,
@@ -38,7 +38,7 @@ class Gaze:
     """What is known of one contender."""
 
     train: Float64[np.ndarray, "E N"]
-    """Scores of the cells at the scored fixations of the training images, the first ones."""
+    """Scores of the cells at the scored fixations of the first training images."""
     test: Float64[np.ndarray, "F N"]
     """The same of the test images."""
     path: Int64[np.ndarray, "M T"]
@@ -68,8 +68,9 @@ class Contest:
 
     Args:
         run: the model and the policy.
-        train: what densities are fitted on.
+        train: what the best fixed order is made from.
         test: what is asked.
+        fit_limit: of the training images those that are scored, the first ones; None = all.
         memory: bound on what is computed at once, bytes.
         advance: told of the predictions as they are done.
     """
@@ -77,13 +78,19 @@ class Contest:
     run: Run
     train: Viewed
     test: Viewed
+    fit_limit: int | None = None
     memory: int = MEMORY
     advance: Advance = unheard
+
+    @property
+    def scored(self) -> tuple[Viewed, Viewed]:
+        """What is scored of training and test."""
+        return self.train.first(self.fit_limit or len(self.train.images)), self.test
 
     def gazes(self, scanners: Scanners, oracle_limit: int) -> Iterator[tuple[str, Gaze]]:
         """Let all score the viewers' next fixations, and scan the test images themselves.
 
-        One after the other, the policy first, as the scores of all may take much memory.
+        The policy comes first. It and the other agents look at the same episodes.
 
         ``best_fixed`` is the policy's mean rank on the training images. ``other_image`` is the
         policy that sees another image, and is forced through the viewer's scanpath there.
@@ -92,34 +99,34 @@ class Contest:
             scanners: who is compared with the policy.
             oracle_limit: images of training and test on which the oracles score.
         """
-        policy = self.of_agent(self.run.agent)
-        yield "policy", policy
-        for name, agent in scanners.agents.items():
-            yield name, self.of_agent(agent)
+        together = self.of_agents({"policy": self.run.agent, **scanners.agents})
+        yield from together.items()
         for name, order in scanners.orders.items():
             yield name, self.of_order(order)
         yield "best_fixed", self.of_order(self.best_fixed())
-        if min(len(self.train.images), len(self.test.images)) > 1:
-            yield "other_image", self.of_other_images(policy.path)
+        if min(len(each.images) for each in self.scored) > 1:
+            yield "other_image", self.of_other_images(together["policy"].path)
         for name, number in scanners.oracles.items():
             oracle = ScoringOracle() if number is None else GreedyOracleAgent(number)
             train, test = (each.first(oracle_limit) for each in (self.train, self.test))
             few = replace(self, train=train, test=test)
-            yield name, few.of_agent(oracle, number or len(self.run.fixations))
+            (found,) = few.of_agents({name: oracle}, number or len(self.run.fixations)).values()
+            yield name, found
 
-    def of_agent(self, agent: Agent, tried: int = 1) -> Gaze:
-        """Return what an agent scores and chooses; it tries so many fixations at every step."""
-        train, test = (self.forced(agent, each, tried) for each in (self.train, self.test))
-        return Gaze(train, test, self.scanpaths(agent, self.test.images, tried))
+    def of_agents(self, agents: Mapping[str, Agent], tried: int = 1) -> dict[str, Gaze]:
+        """Return what agents score and choose; they try so many fixations at every step."""
+        train, test = (self.forced(list(agents.values()), each, tried) for each in self.scored)
+        paths = (self.scanpaths(agent, self.test.images, tried) for agent in agents.values())
+        return {name: Gaze(*found) for name, *found in zip(agents, train, test, paths, strict=True)}
 
     def of_order(self, order: Ordering) -> Gaze:
         """Return the scores and scanpaths of an order; where the first is given it comes first."""
-        ranks = [ranks_of(order, self.run, each.images) for each in (self.train, self.test)]
+        ranks = [ranks_of(order, self.run, each.images) for each in self.scored]
         if self.given is not None:
             ranks[1][:, self.given] = -1.0
         train, test = (
             order_scores(rank, each.paths.steps)
-            for rank, each in zip(ranks, (self.train, self.test), strict=True)
+            for rank, each in zip(ranks, self.scored, strict=True)
         )
         path = ranks[1].argsort(axis=1, kind="stable")[:, : self.run.budget]
         return Gaze(train, test, path)
@@ -127,10 +134,10 @@ class Contest:
     def of_other_images(self, path: Int64[np.ndarray, "M T"]) -> Gaze:
         """Return the policy's scores on a random other image, and its scanpath ``path`` there."""
         scores = []
-        for each in (self.train, self.test):
+        for each in self.scored:
             other = of_another_image(torch.arange(len(each.images)), self.run.seed)
             strange = Viewed(each.images[other], each.paths)
-            scores.append(self.forced(self.run.agent, strange))
+            scores += self.forced([self.run.agent], strange)
         train, test = scores
         return Gaze(train, test, of_another_image(torch.from_numpy(path), self.run.seed).numpy())
 
@@ -146,13 +153,21 @@ class Contest:
         paths = self.test.paths
         return center_cell(paths.grid) if paths.num_given else None
 
-    def forced(self, agent: Agent, viewed: Viewed, tried: int = 1) -> Float64[np.ndarray, "F N"]:
-        """Return an agent's scores, see :func:`forced_scores`."""
-        if isinstance(agent, SaliencyAgent):
-            return image_scores(agent, self.run, viewed, self.memory)
-        return forced_scores(
-            agent, self.run, viewed, tried=tried, memory=self.memory, advance=self.advance
+    def forced(
+        self, agents: Sequence[Agent], viewed: Viewed, tried: int = 1
+    ) -> list[Float64[np.ndarray, "F N"]]:
+        """Return each agent's scores, see :func:`forced_scores_of`."""
+        follow = [agent for agent in agents if not isinstance(agent, SaliencyAgent)]
+        given = self.run, viewed
+        forced = iter(
+            forced_scores_of(follow, *given, tried=tried, memory=self.memory, advance=self.advance)
         )
+        return [
+            image_scores(agent, *given, self.memory)
+            if isinstance(agent, SaliencyAgent)
+            else next(forced)
+            for agent in agents
+        ]
 
     def scanpaths(
         self, agent: Agent, images: Num[Tensor, "M C H W"], tried: int = 1

@@ -6,34 +6,39 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Int64
+from jaxtyping import Float64, Int64
 from torch import Tensor
 
 from experiments.evaluation.human import Measured
-from experiments.evaluation.human_result import VIEWERS
+from experiments.evaluation.human_means import VIEWERS
+from experiments.evaluation.human_rows import contrast_ranks
 from experiments.evaluation.report import present
 from experiments.evaluation.scanpaths import pixels_of
 from experiments.tables import written_whole
-from foveate.drawing import densities, side_by_side
-from foveate.human.cells import CellPaths
+from foveate.drawing import densities, shares_by_value, side_by_side
+from foveate.human.cells import CellPaths, middles_of
 from foveate.human.densities import fixation_density
+from foveate.human.saccades import center_distance
 
 SHOWN = ("policy", "uncertainty", "saliency", "best_fixed")
 """Columns beside the viewers, where they were compared."""
+CONTRAST = "contrast rank of the cell, 1 = the image's highest"
+DISTANCE = "distance from the center, image diagonals"
 NUM_IMAGES, NUM_VIEWERS = 6, 2
 """Rows of the pictures, and viewers of each image whose scanpaths are drawn."""
 
 
 def present_human(measured: Measured, path: Path, threads: int | None = None) -> None:
-    """Write the result and two pictures of the first test images, and print the tables.
+    """Write the result, pictures of the first test images and of all, and print the tables.
 
     Args:
         measured: what was compared.
         path: file of the result; the pictures stand beside it.
         threads: option of the script; None = torch's choice.
     """
-    scanpaths, shares = (path.with_name(f"{path.stem}{end}.png") for end in ("", "_densities"))
-    present(measured.comparison, path, threads, [scanpaths, shares])
+    pictures = [path.with_name(f"{path.stem}{end}.png") for end in ("", "_densities", "_where")]
+    scanpaths, shares, where = pictures
+    present(measured.comparison, path, threads, pictures)
     paths = measured.test.paths
     shown = {name: measured.scanpaths[name] for name in SHOWN if name in measured.scanpaths}
     drawn = np.unique(paths.image)[:NUM_IMAGES]
@@ -42,7 +47,9 @@ def present_human(measured: Measured, path: Path, threads: int | None = None) ->
         side_by_side(images, drawn_scanpaths(paths, shown, drawn), paths.grid, partial)
     with written_whole(shares) as partial:
         draw_densities(measured, shown, drawn, partial)
-    print(f"written: {scanpaths}, {shares}")
+    with written_whole(where) as partial:
+        shares_by_value(preferred(measured, shown), VIEWERS, partial)
+    print(f"written: {', '.join(map(str, pictures))}")
 
 
 def drawn_scanpaths(
@@ -86,6 +93,27 @@ def draw_densities(
         name: torch.cat([each.mean(0, keepdim=True), each[drawn]]) for name, each in shares.items()
     }
     densities(sheet, columns, paths.grid, path)
+
+
+def preferred(
+    measured: Measured, shown: dict[str, Int64[np.ndarray, "M T"]]
+) -> dict[str, dict[str, Float64[np.ndarray, " F"]]]:
+    """Return contrast rank and distance from the center of all scored fixations, by whose they are.
+
+    Scanpaths are as long as the viewers' on average.
+    """
+    paths, (height, width) = measured.test.paths, measured.test.images.shape[2:]
+    scored = slice(paths.num_given, round(float(paths.length.mean())))
+    cells = {VIEWERS: (paths.cell[:, paths.num_given :], paths.image)}
+    cells |= {name: (each[:, scored], np.arange(len(each))) for name, each in shown.items()}
+    rank = contrast_ranks(measured.test.images, paths.grid)
+    found: dict[str, dict[str, np.ndarray]] = {CONTRAST: {}, DISTANCE: {}}
+    for name, (cell, image) in cells.items():
+        row, number = np.nonzero(cell >= 0)
+        at = cell[row, number]
+        found[CONTRAST][name] = rank[image[row], at]
+        found[DISTANCE][name] = center_distance(middles_of(at, paths.grid), height / width)
+    return found
 
 
 def of_cells(

@@ -5,67 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from experiments.evaluation.human_findings import findings
+from experiments.evaluation.human_means import HUMAN, RETURNING, VIEWERS, HumanRow
 from experiments.evaluation.intervals import Interval
 from experiments.evaluation.run_result import RunResult
 from experiments.tables import Table, plural, signed, with_interval
 from foveate.human.multi_match import DIMENSIONS, NOT_INSTALLED
-
-UNIFORM, CENTER, VIEWERS, OTHER_VIEWERS = "uniform", "center_bias", "viewers", "other_image_viewers"
-RETURNING = "center_bias_returns"
-HUMAN = (VIEWERS, OTHER_VIEWERS, RETURNING, CENTER, UNIFORM)
-"""Nulls and ceilings, which need no run."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class HumanRow:
-    """What one contender says of human fixations.
-
-    All intervals are bootstraps over images; None = of less than three. Bits and the like are means
-    over fixations within an image, and then over images.
-    """
-
-    bits: float
-    """Bits per fixation over the uniform density."""
-    bits_ci95: Interval | None
-    minus_center: float
-    """Bits per fixation over the center bias, paired over images."""
-    minus_center_ci95: Interval | None
-    minus_policy: float | None = None
-    """Bits per fixation over the policy, paired over images; None without a run."""
-    minus_policy_ci95: Interval | None = None
-    with_center: float | None = None
-    """Bits over the center bias of the center bias times the softmax; None of nulls and people."""
-    with_center_ci95: Interval | None = None
-    as_trained: float | None = None
-    """Bits over uniform of the policy's own probabilities, to which nothing is fitted."""
-    gap_covered: float | None
-    """Of the bits from center bias to other viewers, the share; None without a gap."""
-    factor: float | None = None
-    """Fitted factor of the scores, over their deviation; 0 = they say nothing."""
-    nss: float
-    nss_ci95: Interval | None
-    auc_judd: float
-    auc_judd_ci95: Interval | None
-    scan_match: float | None
-    """Mean over scanpaths of each image, compared with every viewer; None = it makes none."""
-    scan_match_ci95: Interval | None
-    multi_match: dict[str, float] | None = None
-    """Mean of each dimension; None = not installed, or no scanpaths."""
-    amplitude: float | None
-    """Mean length of a saccade, over the image's diagonal."""
-    directions: tuple[float, ...] | None
-    """Share of saccades in 8 sectors, counterclockwise from the right."""
-    revisit_share: float | None
-    """Share of fixations that fall on a cell fixated before."""
-    contrast: float | None
-    """Mean rank of the fixated cells by contrast, 0 = lowest of the image to 1 = highest."""
-    images: int
-    """Test images, the first ones."""
-
-    @property
-    def horizontal(self) -> float | None:
-        """Share of saccades to the right and to the left."""
-        return None if self.directions is None else self.directions[0] + self.directions[4]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,13 +44,17 @@ class HumanComparison(RunResult):
     run_data: str | None = None
     """What the run was trained on; None without a run."""
     seed: int | None = None
+    """Of a single run."""
+    seeds: tuple[int, ...] = ()
+    """Of the runs; older results do not say."""
     budget: int | None = None
     periphery: int | None = None
     saccade_cost: float | None = None
 
     def tables(self) -> list[Table]:
-        """Return the densities, and the scanpaths."""
-        return [self._densities(), self._scanpaths()]
+        """Return the densities, the scanpaths, and of several runs the bits of each."""
+        tables = [self._densities(), self._scanpaths()]
+        return [*tables, self._seeds()] if len(self.seeds) > 1 else tables
 
     @property
     def caption(self) -> str:
@@ -118,30 +67,21 @@ class HumanComparison(RunResult):
             f"{self.dataset}: {plural(self.num_fixations, 'fixation')} of "
             f"{plural(self.num_scanpaths, 'scanpath')} on {plural(self.test_images, 'test image')},"
             f" {rows}x{cols} cells, {scored}, {kept}{whose}; fitted on "
-            f"{plural(self.train_images, 'training image')}."
+            f"{plural(self.train_images, 'training image')}.{self._of_runs}"
+        )
+
+    @property
+    def _of_runs(self) -> str:
+        if len(self.seeds) < 2:
+            return ""
+        return (
+            f" Means of runs of seeds {', '.join(map(str, self.seeds))}, with intervals over seeds "
+            "and images at once; of nulls and viewers over images."
         )
 
     def findings(self) -> tuple[str, ...]:
         """Return sentences about the policy; none without a run."""
-        policy = self.orders.get("policy")
-        if policy is None:
-            return ()
-        name = self.baseline.replace("_", " ")
-        lines = [
-            f"The policy is {_above(policy.minus_center_ci95)} the {name}: "
-            f"{signed(policy.minus_center, policy.minus_center_ci95, 3)} bits per fixation.",
-        ]
-        if policy.with_center is not None:
-            added = signed(policy.with_center, policy.with_center_ci95, 3)
-            lines.append(f"Multiplied with the {name} it adds {added} bits to it.")
-        others = [each for each in self.orders if each not in (*HUMAN, "policy")]
-        closer = [each for each in others if _is_below(self.orders[each].minus_policy_ci95)]
-        rest = [each for each in others if each not in closer]
-        if closer:
-            lines.append(f"It says more of human fixations than {', '.join(closer)}.")
-        if rest:
-            lines.append(f"It does NOT say more of them than {', '.join(rest)}.")
-        return tuple(lines)
+        return findings(self.orders, self.baseline)
 
     def _densities(self) -> Table:
         columns: tuple[str, ...] = (
@@ -176,18 +116,21 @@ class HumanComparison(RunResult):
             "of the image.",
         ]
         if has_run:
-            own = self.orders["policy"].as_trained
-            notes += [
+            notes.append(
                 "Every order and agent, the policy too, is a softmax of its scores, with one "
-                "temperature that is fitted to viewers of training images.",
-                f"The policy's own probabilities, nothing fitted: {own:.3f} bits over uniform.",
-            ]
+                "temperature that is fitted to viewers of training images."
+            )
+            if (own := self.orders["policy"].as_trained) is not None:
+                notes.append(
+                    f"The policy's own probabilities, nothing fitted: {own:.3f} bits over uniform."
+                )
             if self.revisits:
                 notes.append(
                     "None of them returns: fixations of viewed cells get the share that they have "
                     f"in training, all viewed cells alike, as in {RETURNING}."
                 )
-        return Table(columns, tuple(rows), self.caption, (*notes, *self.findings(), *self.left_out))
+        notes += [*self.findings(), *self.left_out]
+        return Table(columns, tuple(rows), self.caption, tuple(notes))
 
     def _scanpaths(self) -> Table:
         columns = (
@@ -198,6 +141,7 @@ class HumanComparison(RunResult):
             "horizontal",
             "revisits",
             "contrast",
+            "from center",
         )
         shown = [(name, row) for name, row in self.orders.items() if row.scan_match is not None]
         rows = tuple(
@@ -207,7 +151,13 @@ class HumanComparison(RunResult):
                 self._multi_match(row),
                 *(
                     "-" if each is None else f"{each:.3f}"
-                    for each in (row.amplitude, row.horizontal, row.revisit_share, row.contrast)
+                    for each in (
+                        row.amplitude,
+                        row.horizontal,
+                        row.revisit_share,
+                        row.contrast,
+                        row.center_distance,
+                    )
                 ),
             )
             for name, row in sorted(shown, key=lambda each: -(each[1].scan_match or 0.0))
@@ -215,10 +165,20 @@ class HumanComparison(RunResult):
         notes = (
             "Each is as long as the viewer's that it is compared with. Saccade: mean length over "
             "the image's diagonal. Horizontal: share of saccades. Contrast: rank of the fixated "
-            "cells in their image, 0.5 = as random.",
+            "cells in their image, 0.5 = as random. From center: mean distance over the diagonal.",
         )
         missing = () if self.multi_match_installed else (f"{NOT_INSTALLED}.",)
         return Table(columns, rows, notes=(*notes, *missing))
+
+    def _seeds(self) -> Table:
+        """Return bits over the center bias, of each run alone."""
+        rows = (
+            (_bold(name), *(f"{each:+.3f}" for each in row.per_seed["minus_center"]))
+            for name, row in self.orders.items()
+            if name not in HUMAN
+        )
+        columns = ("minus center bias, by seed", *map(str, self.seeds))
+        return Table(columns, tuple(rows))
 
     def _multi_match(self, row: HumanRow) -> str:
         if row.multi_match is None:
@@ -232,15 +192,3 @@ def _bold(name: str) -> str:
 
 def _or_dash(mean: float | None, interval: Interval | None) -> str:
     return "-" if mean is None else signed(mean, interval, 3)
-
-
-def _is_below(interval: Interval | None) -> bool:
-    return interval is not None and interval[1] < 0
-
-
-def _above(interval: Interval | None) -> str:
-    if interval is None:
-        return "on too few images to be judged against"
-    if interval[0] > 0:
-        return "above"
-    return "below" if interval[1] < 0 else "NOT above"

@@ -1,10 +1,9 @@
-"""One row of a comparison with human viewers: its density, its scanpaths, its intervals."""
+"""What one row of a comparison with human viewers finds of a density, and of scanpaths."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -12,12 +11,12 @@ import torch.nn.functional as F
 from jaxtyping import Float64, Int64, Num
 from torch import Tensor
 
-from experiments.evaluation.intervals import Interval, mean_interval
+from experiments.evaluation.human_means import Found, by_image
 from foveate.human.cells import CellPaths, Steps, middles_of
 from foveate.human.densities import uniform
 from foveate.human.metrics import information_gain_bits, next_auc_judd, nss
 from foveate.human.multi_match import DIMENSIONS, is_installed, multi_match
-from foveate.human.saccades import direction_shares, revisit_share, saccades
+from foveate.human.saccades import center_distance, direction_shares, revisit_share, saccades
 from foveate.human.scan_match import scan_match
 from foveate.orders.paths import Grid
 
@@ -52,59 +51,72 @@ class Viewing:
         """Height over width."""
         return self.size_px[0] / self.size_px[1]
 
+    @property
+    def grid(self) -> Grid:
+        """Rows and columns of cells."""
+        return self.paths.grid
+
+    @property
+    def num_images(self) -> int:
+        """Images, M."""
+        return len(self.contrast)
+
     def scored(self, cell: Int64[np.ndarray, "K T"]) -> Int64[np.ndarray, "K S"]:
         """Return scanpaths without what was given."""
         return cell[:, self.paths.num_given :]
 
 
-def by_image(values: Float64[np.ndarray, " F"], image: Int64[np.ndarray, " F"]) -> np.ndarray:
-    """Return the mean of each image that has a value, in their order; NaN does not count."""
-    known = ~np.isnan(values)
-    total = np.bincount(image[known], values[known])
-    number = np.bincount(image[known])
-    return total[number > 0] / number[number > 0]
-
-
-def density_facts(
-    density: Float64[np.ndarray, "F N"], center: Float64[np.ndarray, "F N"], steps: Steps
-) -> tuple[dict[str, Any], np.ndarray]:
-    """Return the fields of a row that its density decides, and its bits by image."""
-    gain = information_gain_bits(density, uniform(steps), steps)
-    over_center = information_gain_bits(density, center, steps)
-    bits = by_image(gain, steps.image)
-    facts = {
-        "images": len(bits),
-        **meant("bits", bits),
-        **meant("minus_center", by_image(over_center, steps.image)),
-        **meant("nss", by_image(nss(density, steps), steps.image)),
-        **meant("auc_judd", by_image(next_auc_judd(density, steps), steps.image)),
+def density_found(
+    density: Float64[np.ndarray, "F N"],
+    center: Float64[np.ndarray, "F N"],
+    steps: Steps,
+    num_images: int,
+) -> Found:
+    """Return what a density says of the viewers' fixations."""
+    found = {
+        "bits": information_gain_bits(density, uniform(steps), steps),
+        "minus_center": information_gain_bits(density, center, steps),
+        "nss": nss(density, steps),
+        "auc_judd": next_auc_judd(density, steps),
     }
-    return facts, bits
+    return Found({name: by_image(each, steps.image, num_images) for name, each in found.items()})
 
 
-def scanpath_facts(pairs: Pairs | None, asked: Viewing) -> dict[str, Any]:
-    """Return the fields of a row that its scanpaths decide."""
-    names = ("scan_match", "scan_match_ci95", "amplitude", "directions", "revisit_share")
-    if pairs is None or not len(pairs.image):
-        return dict.fromkeys((*names, "contrast"))
-    grid = asked.paths.grid
-    one, viewer = (asked.scored(each) for each in (pairs.one, pairs.viewer))
-    places, others = middles_of(one, grid), middles_of(viewer, grid)
-    amplitude, direction = saccades(middles_of(pairs.one, grid), asked.aspect)
-    rows, at = np.nonzero(one >= 0)
-    return {
-        **meant("scan_match", by_image(scan_match(places, others), pairs.image)),
-        "multi_match": multi_matched(places, others, asked.size_px),
-        "amplitude": _or_none(amplitude),
-        "directions": tuple(round(float(each), 4) for each in direction_shares(direction)),
-        "revisit_share": float(revisit_share(pairs.one).mean()),
-        "contrast": float(asked.contrast[pairs.image[rows], one[rows, at]].mean()),
+def similarity_found(pairs: Pairs, asked: Viewing) -> Found:
+    """Return how similar pairs of scanpaths are."""
+    one, viewer = (middles_of(asked.scored(each), asked.grid) for each in (pairs.one, pairs.viewer))
+    alike = by_image(scan_match(one, viewer), pairs.image, asked.num_images)
+    return Found({"scan_match": alike}, {"multi_match": multi_matched(one, viewer, asked.size_px)})
+
+
+def habits_found(
+    cell: Int64[np.ndarray, "K T"], image: Int64[np.ndarray, " K"], asked: Viewing
+) -> Found:
+    """Return how far and in which directions scanpaths go, how often back, and where they lie.
+
+    Saccades begin at what is given; where it lies says nothing of who was told to look there.
+
+    Args:
+        cell: scanpaths, padded with -1.
+        image: of each.
+        asked: what every row is asked about.
+    """
+    amplitude, direction = saccades(middles_of(cell, asked.grid), asked.aspect)
+    scored = asked.scored(cell)
+    rows, at = np.nonzero(scored >= 0)
+    where, on = scored[rows, at], image[rows]
+    place = middles_of(where, asked.grid)
+    found = {
+        "amplitude": (amplitude.ravel(), image.repeat(amplitude.shape[1])),
+        "revisit_share": (revisit_share(cell), image),
+        "contrast": (asked.contrast[on, where], on),
+        "center_distance": (center_distance(place, asked.aspect), on),
     }
-
-
-def _or_none(values: np.ndarray) -> float | None:
-    known = values[~np.isnan(values)]
-    return float(known.mean()) if len(known) else None
+    shares = tuple(round(float(each), 4) for each in direction_shares(direction))
+    return Found(
+        {name: by_image(*each, asked.num_images) for name, each in found.items()},
+        {"directions": shares},
+    )
 
 
 def multi_matched(
@@ -125,12 +137,6 @@ def multi_matched(
 
 def _real(place: Float64[np.ndarray, "T 2"]) -> Float64[np.ndarray, "S 2"]:
     return place[~np.isnan(place[:, 0])]
-
-
-def meant(name: str, values: Float64[np.ndarray, " M"]) -> dict[str, float | Interval | None]:
-    """Return a mean over images and its interval, as the fields of a row."""
-    mean, interval = mean_interval(values)
-    return {name: mean, f"{name}_ci95": interval}
 
 
 # --- pairs of scanpaths

@@ -6,6 +6,7 @@ scores what may come next.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -79,23 +80,38 @@ def forced_scores(
     memory: int = MEMORY,
     advance: Advance = unheard,
 ) -> Float64[np.ndarray, "F N"]:
-    """Return an agent's scores of all cells at each scored fixation, given the viewer's history.
+    """Return what :func:`forced_scores_of` does, of a single agent."""
+    (found,) = forced_scores_of((agent,), run, viewed, tried=tried, memory=memory, advance=advance)
+    return found
 
-    Of an agent that tells no scores, the cell that it would choose scores 1 and all others 0. Cells
-    that have been viewed score 0.
+
+def forced_scores_of(
+    agents: Sequence[Agent],
+    run: Run,
+    viewed: Viewed,
+    *,
+    tried: int = 1,
+    memory: int = MEMORY,
+    advance: Advance = unheard,
+) -> list[Float64[np.ndarray, "F N"]]:
+    """Return each agent's scores of all cells at each scored fixation, given the viewer's history.
+
+    All look at the same episodes, whose predictions cost the most. Of an agent that tells no
+    scores, the cell that it would choose scores 1 and all others 0. Cells that have been viewed
+    score 0.
 
     Args:
-        agent: who scores.
+        agents: who scores.
         run: its model is the world, its budget that of the episodes.
         viewed: images and viewers, whose scanpaths are no longer than the budget.
-        tried: fixations that the agent tries at every step.
+        tried: fixations that the agents try at every step.
         memory: bound on what is computed at once, bytes.
         advance: told of the predictions as they are done.
     """
     model, budget, fixations, paths = run.model, run.budget, run.fixations, viewed.paths
     cells, lengths = torch.from_numpy(paths.cell), torch.from_numpy(paths.length)
-    generator = torch.Generator().manual_seed(0)
-    found = torch.zeros(*cells.shape, paths.num_cells)
+    generators = [torch.Generator().manual_seed(0) for _ in agents]
+    found = torch.zeros(len(agents), *cells.shape, paths.num_cells)
     each = bytes_per_row(model, budget * fixations.size)
     by_length = lengths.argsort(stable=True)
     for rows in split_rows(by_length, model.num_patches * tried, each, memory):
@@ -105,14 +121,16 @@ def forced_scores(
         longest = int(lengths[rows].max())
         for number in range(longest):
             if number >= paths.num_given:
-                found[rows, number] = _scores(agent, episode, generator).cpu()
+                for place, (agent, generator) in enumerate(zip(agents, generators, strict=True)):
+                    found[place, rows, number] = _scores(agent, episode, generator).cpu()
             if number < longest - 1:
                 # A scanpath that has ended stays where it is; nobody asks what comes next.
                 at = cells[rows].gather(1, (lengths[rows] - 1).clamp_max(number).unsqueeze(1))
                 episode.step(episode.opens(at.squeeze(1).to(device)))
         advance(len(rows) * model.num_patches * longest * tried)
     steps = paths.steps
-    return _of_new_cells(found.numpy()[steps.trial, steps.number], steps, run)
+    scored = found.numpy()[:, steps.trial, steps.number]
+    return [_of_new_cells(of_agent, steps, run) for of_agent in scored]
 
 
 def image_scores(

@@ -2,45 +2,40 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
 from jaxtyping import Float64
 
 from experiments.evaluation.human_contenders import Gaze
-from experiments.evaluation.human_result import (
+from experiments.evaluation.human_means import (
     CENTER,
-    HUMAN,
     OTHER_VIEWERS,
     RETURNING,
     UNIFORM,
     VIEWERS,
-    HumanRow,
+    Found,
+    by_image,
+    joined,
 )
 from experiments.evaluation.human_rows import (
     Pairs,
     Viewing,
-    by_image,
     contrast_ranks,
-    density_facts,
+    density_found,
     drawn_pairs,
-    meant,
+    habits_found,
     other_image_pairs,
     own_pairs,
     sampled_paths,
-    scanpath_facts,
+    similarity_found,
     strangers,
     viewer_pairs,
 )
 from experiments.evaluation.human_scores import Viewed
 from foveate.human.cells import Steps
-from foveate.human.densities import (
-    CenterBias,
-    Returns,
-    Softmax,
-    uniform,
-)
+from foveate.human.densities import CenterBias, Returns, Softmax, center_of_others, uniform
 from foveate.human.metrics import information_gain_bits
 from foveate.human.viewers import Viewers, left_out, of_other_images
 
@@ -56,8 +51,9 @@ class Study:
     returns: Returns
     asked: Viewing
     seed: int
-    bits: dict[str, Float64[np.ndarray, " M"]] = field(default_factory=dict)
-    """Bits over uniform of every row so far, by image."""
+    """Of what is drawn: another image for each, scanpaths of the nulls."""
+    center_in_training: Float64[np.ndarray, "E N"]
+    """Center bias at each scored fixation of the training images, fitted on others of them."""
 
     @classmethod
     def of(cls, train: Viewed, test: Viewed, *, seed: int) -> Self:
@@ -66,7 +62,8 @@ class Study:
         asked = Viewing(test.paths, contrast_ranks(test.images, test.paths.grid), (height, width))
         center = CenterBias.fit(train.paths)
         viewers = Viewers.fit(train.paths, center, asked.aspect)
-        return cls(train, test, center, viewers, Returns.fit(train.paths), asked, seed)
+        returns, of_others = Returns.fit(train.paths), center_of_others(train.paths)
+        return cls(train, test, center, viewers, returns, asked, seed, of_others)
 
     @property
     def baseline(self) -> str:
@@ -87,8 +84,8 @@ class Study:
 
     # --- nulls and ceilings
 
-    def human_rows(self) -> dict[str, HumanRow]:
-        """Return the rows that need no run."""
+    def nulls_and_ceilings(self) -> dict[str, Found]:
+        """Return what is found without a run."""
         paths, steps, aspect = self.test.paths, self.test.paths.steps, self.asked.aspect
         other = strangers(len(self.test.images), self.seed)
         spread, uniform_of = self.viewers.spread, np.full((1, paths.num_cells), 1 / paths.num_cells)
@@ -110,7 +107,10 @@ class Study:
         }
         if paths.may_return:
             densities[RETURNING], pairs[RETURNING] = self._baseline(steps), None
-        return {name: self._row(name, densities[name], pairs[name]) for name in densities}
+        found = {name: self._found(densities[name], pairs[name]) for name in densities}
+        # In the pairs of all viewers of an image some come first more often than others.
+        own = habits_found(paths.cell, paths.image, self.asked)
+        return found | {VIEWERS: joined(found[VIEWERS], own)}
 
     def _drawn(self, of_number: Float64[np.ndarray, "T N"]) -> Pairs:
         paths = self.test.paths
@@ -127,47 +127,36 @@ class Study:
 
     # --- orders and agents
 
-    def row(self, name: str, gaze: Gaze) -> HumanRow:
-        """Return the row of an order or agent: a softmax of its scores, fitted on training images.
+    def found(self, name: str, gaze: Gaze) -> Found:
+        """Return what is found of an order or agent: its density is a softmax of its scores.
 
-        The fit is of new cells alone, and so is the softmax; returns are the same for all.
+        That is fitted on training images, to new cells alone; returns are the same for all.
         """
         train = self.train.paths.steps.take(slice(len(gaze.train)))
         steps = self.test.paths.steps.take(slice(len(gaze.test)))
-        bias, flat = self.center.at, np.ones(self.test.paths.num_cells)
-        alone = Softmax.fit(gaze.train, np.broadcast_to(flat, gaze.train.shape), train)
-        beside = Softmax.fit(gaze.train, bias(train.number), train)
-        on_test = np.broadcast_to(flat, gaze.test.shape)
-        density = self._returning(alone.density(gaze.test, on_test, steps), steps)
-        tilted = beside.density(gaze.test, bias(steps.number), steps)
-        added = information_gain_bits(self._returning(tilted, steps), self._baseline(steps), steps)
-        extra: dict[str, Any] = {
-            "factor": alone.factor,
-            **meant("with_center", by_image(added, steps.image)),
-        }
+        bias, flat = self.center.at(steps.number), np.broadcast_to(1.0, gaze.test.shape)
+        alone = Softmax.fit(gaze.train, np.broadcast_to(1.0, gaze.train.shape), train)
+        beside = Softmax.fit(gaze.train, self.center_in_training[: len(gaze.train)], train)
+        density = self._returning(alone.density(gaze.test, flat, steps), steps)
+        tilted = self._returning(beside.density(gaze.test, bias, steps), steps)
+        added = information_gain_bits(tilted, self._baseline(steps), steps)
+        extra = Found({"with_center": self._by_image(added, steps)}, {"factor": alone.factor})
         if name == "policy":
-            own = self._returning(Softmax(1.0).density(gaze.test, on_test, steps), steps)
-            gain = information_gain_bits(own, uniform(steps), steps)
-            extra["as_trained"] = float(by_image(gain, steps.image).mean())
-        row = self._row(name, density, own_pairs(gaze.path, self.test.paths))
-        return replace(row, **extra)
+            own = self._returning(Softmax(1.0).density(gaze.test, flat, steps), steps)
+            gain = self._by_image(information_gain_bits(own, uniform(steps), steps), steps)
+            extra = joined(extra, Found({}, {"as_trained": float(np.nanmean(gain))}))
+        return joined(self._found(density, own_pairs(gaze.path, self.test.paths)), extra)
 
-    def _row(self, name: str, density: Float64[np.ndarray, "F N"], pairs: Pairs | None) -> HumanRow:
-        steps = self.test.paths.steps.take(slice(len(density)))
-        facts, self.bits[name] = density_facts(density, self._baseline(steps), steps)
-        return HumanRow(gap_covered=None, **facts, **scanpath_facts(pairs, self.asked))
+    def _found(self, density: Float64[np.ndarray, "F N"], pairs: Pairs | None) -> Found:
+        """Return what is found of a density and of scanpaths, if there are any."""
+        steps, asked = self.test.paths.steps.take(slice(len(density))), self.asked
+        found = density_found(density, self._baseline(steps), steps, asked.num_images)
+        if pairs is None or not len(pairs.image):
+            return found
+        habits = habits_found(pairs.one, pairs.image, asked)
+        return joined(found, similarity_found(pairs, asked), habits)
 
-    def compared(self, rows: dict[str, HumanRow]) -> dict[str, HumanRow]:
-        """Return the rows most bits first, each with its share of the gap and beside the policy."""
-        most = rows[VIEWERS].minus_center
-        done = {}
-        for name in sorted(rows, key=lambda name: -rows[name].minus_center):
-            row = rows[name]
-            beside: dict[str, Any] = {}
-            if "policy" in rows and name not in HUMAN:
-                number = min(len(self.bits[name]), len(self.bits["policy"]))
-                policy = self.bits["policy"][:number]
-                beside = meant("minus_policy", self.bits[name][:number] - policy)
-            share = row.minus_center / most if most > 0 else None
-            done[name] = replace(row, gap_covered=share, **beside)
-        return done
+    def _by_image(
+        self, values: Float64[np.ndarray, " F"], steps: Steps
+    ) -> Float64[np.ndarray, " M"]:
+        return by_image(values, steps.image, self.asked.num_images)

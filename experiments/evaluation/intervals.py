@@ -128,3 +128,13 @@ def crossed_interval(values: Float[np.ndarray, "S I"]) -> Interval | None:
         stats.t.ppf(0.975, num_images - 1) * np.sqrt(ms_images / values.size),
     )
     return float(mean - half), float(mean + half)
+
+
+def seeds_and_images(values: Float[np.ndarray, "S I"]) -> tuple[float, Interval | None]:
+    """Mean over seeds and images, and its interval.
+
+    Of several seeds it is :func:`crossed_interval`, of one :func:`mean_interval` over images.
+    """
+    if len(values) == 1:
+        return mean_interval(values[0])
+    return float(values.mean()), crossed_interval(values)

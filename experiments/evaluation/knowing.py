@@ -17,15 +17,12 @@ from experiments.evaluation.orders import check_answerable
 from experiments.evaluation.recognition_paths import check_orders
 from experiments.evaluation.report import present
 from experiments.evaluation.scanpaths import check_near
-from experiments.run_folder import FREE_ON_RESUME, git_commit
+from experiments.run_folder import FREE_OVER_SEEDS, git_commit
 from experiments.runs import Run
 from experiments.tables import written_whole
 from experiments.training.build import set_threads
 from experiments.training.config import TrainConfig
 from experiments.training.loop import finished_run
-
-FREE = {*FREE_ON_RESUME, "start_from", "seed"}
-"""Options of the training that do not shape the result of all seeds."""
 
 
 def study_knowing(
@@ -113,7 +110,7 @@ def result_of(
             )
         ),
         options={
-            **{name: each for name, each in config.flat().items() if name not in FREE},
+            **{name: each for name, each in config.flat().items() if name not in FREE_OVER_SEEDS},
             **asdict(asked),
             "seeds": seeds,
             "teaching": RANDOM in runs,

@@ -1,4 +1,4 @@
-"""Pictures for people: scanpaths as sheets and animations, heat maps of fixations, error curves."""
+"""Pictures for people: scanpaths as sheets and animations, heat maps of fixations, curves."""
 
 from foveate.drawing.panels import densities, side_by_side
 from foveate.drawing.scanpaths import (
@@ -8,7 +8,12 @@ from foveate.drawing.scanpaths import (
     seen_canvas,
 )
 from foveate.drawing.sheets import scanpath_animation, scanpath_sheet, shown_steps
-from foveate.drawing.statistics import error_curves, fixation_heatmaps, fixation_shares
+from foveate.drawing.statistics import (
+    error_curves,
+    fixation_heatmaps,
+    fixation_shares,
+    shares_by_value,
+)
 from foveate.patches import UNSEEN_GRAY
 
 __all__ = [
@@ -23,6 +28,7 @@ __all__ = [
     "scanpath_animation",
     "scanpath_sheet",
     "seen_canvas",
+    "shares_by_value",
     "shown_steps",
     "side_by_side",
 ]

@@ -5,17 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import numpy as np
 from jaxtyping import Float, Int
 from matplotlib.axes import Axes
+from matplotlib.patches import Rectangle
 from torch import Tensor
 
 from foveate.drawing.scanpaths import Grid, draw_scanpath, show
-from foveate.drawing.sheets import GAP_PX, LINE_PX, Page, panel_size
+from foveate.drawing.sheets import GAP_PX, Page, panel_size
 
-PANEL_PX, PANEL_PATCH_PX = 224, 12
+PANEL_PX, PANEL_PATCH_PX = 352, 12
 """The longer side of a panel, and the side of a patch, at least."""
-HEAT = 0.65
-"""How much of the heat map covers the image below it."""
+HEADING_PX, HEADING_LINE_PX = 20.0, 34
+"""Size of the columns' names, and height of their line."""
+HEAT, PALE = 0.75, 0.45
+"""How much the largest share covers the image below it, and how far that image fades to white."""
 
 
 def side_by_side(
@@ -49,7 +53,8 @@ def densities(
 ) -> None:
     """Write a PNG: a row for each image, over which each column lays the shares of its fixations.
 
-    Every panel is scaled to its own largest share, from dark to bright.
+    Every panel is scaled to its own largest share, which is dark red. Smaller shares are paler and
+    let more of the image through, and where there are none it is as it was, in pale gray.
 
     Args:
         images: pixels in [0, 1].
@@ -59,15 +64,23 @@ def densities(
     """
 
     def draw(axis: Axes, row: int, name: str) -> None:
-        show(axis, images[row].mean(0, keepdim=True))
+        gray = images[row].mean(0, keepdim=True)
+        show(axis, PALE + (1 - PALE) * gray)
         height, width = images.shape[2:]
+        share = shares[name][row].view(grid).numpy()
+        # The root keeps what is rare visible beside the one cell where all look.
+        heat = np.sqrt(share / max(float(share.max()), 1e-12))
         axis.imshow(
-            shares[name][row].view(grid).numpy(),
-            cmap="magma",
+            heat,
+            cmap="YlOrRd",
             vmin=0,
-            alpha=HEAT,
+            vmax=1,
+            alpha=HEAT * heat,
             extent=(-0.5, width - 0.5, height - 0.5, -0.5),
             interpolation="nearest",
+        )
+        axis.add_patch(
+            Rectangle((0, 0), 1, 1, transform=axis.transAxes, fill=False, edgecolor="0.6")
         )
 
     _panels(images, tuple(shares), grid, path, draw)
@@ -83,9 +96,10 @@ def _panels(
     """Lay out a panel for every image and name, and let each be drawn."""
     size = panel_size((images.shape[2], images.shape[3]), grid, PANEL_PX, PANEL_PATCH_PX)
     down, right = size[0] + GAP_PX, size[1] + GAP_PX
-    page = Page(len(names) * right - GAP_PX, LINE_PX + len(images) * down - GAP_PX)
+    page = Page(len(names) * right - GAP_PX, HEADING_LINE_PX + len(images) * down - GAP_PX)
     for column, name in enumerate(names):
-        page.text(column * right + size[1] / 2, LINE_PX / 2, name.replace("_", " "), size[1])
+        middle, heading = column * right + size[1] / 2, name.replace("_", " ")
+        page.text(middle, HEADING_LINE_PX / 2, heading, size[1], size_px=HEADING_PX)
         for row in range(len(images)):
-            draw(page.panel(column * right, LINE_PX + row * down, size), row, name)
+            draw(page.panel(column * right, HEADING_LINE_PX + row * down, size), row, name)
     page.pixels().save(path, "png")

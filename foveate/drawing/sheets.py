@@ -64,15 +64,24 @@ class Page:
             tuple(each / side for each, side in zip(place, sides, strict=True))  # type: ignore[arg-type]
         )
 
-    def text(self, x: float, y: float, text: str, room_px: int, *, upward: bool = False) -> Any:
+    def text(
+        self,
+        x: float,
+        y: float,
+        text: str,
+        room_px: int,
+        *,
+        upward: bool = False,
+        size_px: float = TEXT_PX,
+    ) -> Any:
         """Write a line around its middle, cut to the room that it has."""
         # A sign takes about 0.6 of the text's size.
-        signs = max(1, int(room_px / (0.6 * TEXT_PX)))
+        signs = max(1, int(room_px / (0.6 * size_px)))
         return self.figure.text(
             x / self.width,
             1 - y / self.height,
             text if len(text) <= signs else f"{text[: signs - 1]}…",
-            fontsize=TEXT_PX,
+            fontsize=size_px,
             rotation=90 if upward else 0,
             ha="center",
             va="center",

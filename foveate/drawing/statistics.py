@@ -1,4 +1,4 @@
-"""What many scanpaths have in common: heat maps of fixations, and error curves."""
+"""What many scanpaths have in common: heat maps, error curves, and what is fixated most."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 from torch import Tensor
 
 from foveate.drawing.scanpaths import Grid
@@ -35,6 +35,8 @@ _CONTROLS = {
 }
 """Orders in color, by their number in tab20, whose pairs are dark and light of one hue. Its grays,
 14 and 15, would be taken for the other orders."""
+NUM_BINS = 10
+"""Bins of the values at fixations."""
 
 
 def fixation_shares(order: Int[Tensor, "B T *K"], grid: Grid) -> Float[Tensor, "T rows cols"]:
@@ -112,4 +114,46 @@ def error_curves(
         loc="upper left",
     )
     axis.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path)
+
+
+def shares_by_value(
+    panels: Mapping[str, Mapping[str, Float[np.ndarray, "*F"]]], first: str, path: Path
+) -> None:
+    """Write a PNG: a panel for each quantity, with the share of fixations in each bin of its value.
+
+    Args:
+        panels: by the name of the quantity, its values at the fixations of each scanner.
+        first: the scanner in the filled outline, beside which the others are set. The policy is in
+            bold.
+        path: file to write.
+    """
+    figure = Figure(figsize=(4.2 * len(panels), 3.2), dpi=160, layout="constrained")
+    FigureCanvasAgg(figure)
+    for place, (quantity, values) in enumerate(panels.items()):
+        axis = figure.add_subplot(1, len(panels), place + 1)
+        edges = np.linspace(0, max(float(each.max()) for each in values.values()), NUM_BINS + 1)
+        for name, each in values.items():
+            shares = np.histogram(each, edges)[0] / max(1, len(each))
+            label = f"{name.replace('_', ' ')}, mean {float(each.mean()):.2f}"
+            if name == first:
+                axis.stairs(shares, edges, fill=True, color="0.8", label=label)
+                continue
+            color = mpl.colormaps["tab20"](_CONTROLS.get(name, 14))
+            is_policy = name == "policy"
+            axis.stairs(
+                shares,
+                edges,
+                color="black" if is_policy else color,
+                linewidth=2.4 if is_policy else 1.4,
+                baseline=None,
+                label=label,
+            )
+        axis.set_xlabel(quantity)
+        axis.set_xlim(0, edges[-1])
+        axis.set_ylim(0)
+        axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        axis.legend(fontsize=7, frameon=False)
+        axis.spines[["top", "right"]].set_visible(False)
+    figure.axes[0].set_ylabel("share of fixations")
     figure.savefig(path)

@@ -75,19 +75,8 @@ class CenterBias:
         left out of the counts, a tenth after the other: so a baseline of few images is no worse
         than it must be. A single image decides nothing, and the largest are taken.
         """
-        steps, images = paths.steps, np.unique(paths.image)
-        num_folds = min(NUM_FOLDS, len(images))
-        fold = np.searchsorted(images, steps.image) % num_folds
-        counts = np.zeros((num_folds, paths.cell.shape[1], paths.num_cells))
-        np.add.at(counts, (fold, steps.number, steps.cell), 1.0)
-        total, best, chosen = counts.sum(0), -np.inf, (STRENGTHS[-1], STRENGTHS[-1])
-        for strengths in itertools.product(STRENGTHS, STRENGTHS) if num_folds > 1 else ():
-            likelihood = sum(
-                float((each * np.log(smoothed(total - each, *strengths))).sum()) for each in counts
-            )
-            if likelihood > best:
-                best, chosen = likelihood, strengths
-        return cls(smoothed(total, *chosen))
+        counts, _ = counts_by_fold(paths)
+        return cls(_believed(counts))
 
     def at(self, number: Int64[np.ndarray, " F"]) -> Float64[np.ndarray, "F N"]:
         """Return the density of each fixation number; beyond the last one, that of the last."""
@@ -96,6 +85,44 @@ class CenterBias:
     def density(self, steps: Steps) -> Float64[np.ndarray, "F N"]:
         """Return the density over available cells."""
         return normalized(self.at(steps.number), steps.available)
+
+
+def center_of_others(paths: CellPaths) -> Float64[np.ndarray, "F N"]:
+    """Return the center bias at each scored fixation, fitted without a tenth that holds its image.
+
+    What is fitted beside the bias, on the same images, must not find a bias that has seen them: it
+    would lean on it more than holds elsewhere. Of a single image it is uniform.
+    """
+    counts, fold = counts_by_fold(paths)
+    others = np.stack([_believed(np.delete(counts, each, 0)) for each in range(len(counts))])
+    return others[fold, paths.steps.number]
+
+
+def counts_by_fold(
+    paths: CellPaths,
+) -> tuple[Float64[np.ndarray, "K T N"], Int64[np.ndarray, " F"]]:
+    """Count the scored fixations of each part of the images, by number and cell.
+
+    There are NUM_FOLDS parts, or as many as images. The part of each fixation is returned too.
+    """
+    steps, images = paths.steps, np.unique(paths.image)
+    num_folds = min(NUM_FOLDS, len(images))
+    fold = np.searchsorted(images, steps.image) % num_folds
+    counts = np.zeros((num_folds, paths.cell.shape[1], paths.num_cells))
+    np.add.at(counts, (fold, steps.number, steps.cell), 1.0)
+    return counts, fold
+
+
+def _believed(counts: Float64[np.ndarray, "K T N"]) -> Float64[np.ndarray, "T N"]:
+    """Return the densities of all counts, smoothed as each part asks for, given the others."""
+    total, best, chosen = counts.sum(0), -np.inf, (STRENGTHS[-1], STRENGTHS[-1])
+    for strengths in itertools.product(STRENGTHS, STRENGTHS) if len(counts) > 1 else ():
+        likelihood = sum(
+            float((each * np.log(smoothed(total - each, *strengths))).sum()) for each in counts
+        )
+        if likelihood > best:
+            best, chosen = likelihood, strengths
+    return smoothed(total, *chosen)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Saccades and revisits of scanpaths: how far, in which direction, and how often back."""
+"""Saccades and revisits: how far, in which direction, how often back, how far from the center."""
 
 from __future__ import annotations
 
@@ -26,6 +26,17 @@ def saccades(
     # Rows count downward.
     direction = np.degrees(np.arctan2(-moved[..., 0], moved[..., 1])) % 360
     return amplitude, np.where(amplitude > 0, direction, np.nan)
+
+
+def center_distance(place: Float64[np.ndarray, "*B 2"], aspect: float) -> Float64[np.ndarray, "*B"]:
+    """Return the distance of each place from the center of the image, as a share of its diagonal.
+
+    Args:
+        place: rows and columns as shares of the image; NaN remains.
+        aspect: height over width.
+    """
+    away = (place - 0.5) * np.array([aspect, 1.0])
+    return np.linalg.norm(away, axis=-1) / np.hypot(aspect, 1.0)
 
 
 def direction_shares(direction: Float64[np.ndarray, "*B"]) -> Float64[np.ndarray, "8"]:

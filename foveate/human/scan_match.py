@@ -7,7 +7,7 @@ Reference: Cristino, Mathot, Theeuwes and Gilchrist 2010, ScanMatch (Behavior Re
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Float64, Int64
+from jaxtyping import Float64
 
 BINS = (12, 16)
 """Rows and columns into which an image is cut."""
@@ -52,14 +52,3 @@ def scan_match(
             )
     aligned = best[np.arange(len(one)), lengths, others]
     return aligned / (threshold * np.maximum(lengths, others))
-
-
-def lasting(
-    place: Float64[np.ndarray, "T 2"], duration_ms: Float64[np.ndarray, " T"], bin_ms: float = 50.0
-) -> Float64[np.ndarray, "U 2"]:
-    """Repeat each fixation once for every ``bin_ms`` that it lasts, rounded, at least once.
-
-    So ScanMatch compares durations too.
-    """
-    times: Int64[np.ndarray, " T"] = np.maximum(1, np.rint(duration_ms / bin_ms)).astype(np.int64)
-    return place.repeat(times, axis=0)

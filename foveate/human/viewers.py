@@ -9,7 +9,7 @@ from jaxtyping import Float64, Int64
 from scipy import stats
 
 from foveate.human.cells import CellPaths, Steps
-from foveate.human.densities import CenterBias, normalized, of_cell
+from foveate.human.densities import CenterBias, center_of_others, normalized, of_cell
 from foveate.orders.paths import Grid
 
 SPREADS = (0.01, 0.015, 0.02, 0.025, 0.03, 0.04, 0.05, 0.07, 0.1)
@@ -37,13 +37,15 @@ class Viewers:
     def fit(cls, paths: CellPaths, center: CenterBias, aspect: float) -> Viewers:
         """Choose spread and share by the likelihood of each viewer of training images.
 
+        Neither the viewer nor the image is in what is mixed: see :func:`center_of_others`.
+
         Args:
             paths: of training images.
-            center: fitted on the same.
+            center: fitted on the same; it is mixed in on others.
             aspect: height over width of the images.
         """
         steps = paths.steps
-        bias, best, chosen = center.at(steps.number), -np.inf, (SPREADS[0], CENTER_SHARES[-1])
+        bias, best, chosen = center_of_others(paths), -np.inf, (SPREADS[0], CENTER_SHARES[-1])
         for spread in SPREADS:
             others = left_out(paths, spread, aspect)[steps.trial]
             for share in CENTER_SHARES:

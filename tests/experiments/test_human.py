@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 import experiments.human as script
-from agents.baselines import SaliencyAgent, UncertaintyAgent
+from agents.baselines import GreedyOracleAgent, SaliencyAgent, UncertaintyAgent
 from agents.policies import PolicyAgent
 from envs.episode import Episode
 from experiments.evaluation import human_rows
@@ -37,6 +37,7 @@ from experiments.evaluation.human_scores import (
     Viewed,
     cell_grid,
     forced_scores,
+    forced_scores_of,
     image_scores,
     order_scores,
 )
@@ -140,6 +141,13 @@ def test_what_sees_the_image_alone_is_asked_once(run: Run) -> None:
     )
 
 
+def test_agents_that_look_at_the_same_episodes_score_as_each_alone(run: Run) -> None:
+    agents = (run.agent, UncertaintyAgent(), GreedyOracleAgent(2))
+    run = replace(run, config=run.config.replace(budget=4))
+    for agent, found in zip(agents, forced_scores_of(agents, run, viewed()), strict=True):
+        np.testing.assert_array_equal(found, forced_scores(agent, run, viewed()))
+
+
 def test_scores_that_are_not_finite_are_refused(run: Run) -> None:
     torch.nn.init.constant_(run.policy.score.bias, math.nan)
     with pytest.raises(ValueError, match="not finite, in 3 of 3 fixations"):
@@ -178,7 +186,14 @@ def test_scanpaths_begin_where_viewers_were_told_to(run: Run) -> None:
         contest = Contest(run, asked, asked)
         assert contest.of_order(raster).path[:, 0].tolist() == [start] * 2
     assert contest.of_order(raster).path[0].tolist() == [10, 0, 1]
-    assert (contest.of_agent(run.agent).path[:, 0] == 10).all()
+    assert (contest.of_agents({"policy": run.agent})["policy"].path[:, 0] == 10).all()
+
+
+def test_a_temperature_is_fitted_on_the_first_training_images(run: Run) -> None:
+    contest = Contest(run, viewed(num_given=1), viewed(num_given=1), fit_limit=1)
+    gaze = contest.of_agents({"policy": run.agent})["policy"]
+    # The first image has two viewers of 2 and 3 scored fixations, the second one of 1.
+    assert (len(gaze.train), len(gaze.test)) == (5, 6)
 
 
 # --- pairs of scanpaths
@@ -262,7 +277,7 @@ def test_a_comparison_is_read_back_and_says_what_is_missing(
 ) -> None:
     present_human(measured, tmp_path / "human.json")
     assert HumanComparison.read(tmp_path / "human.json").orders == measured.comparison.orders
-    for name in ("human.png", "human_densities.png"):
+    for name in ("human.png", "human_densities.png", "human_where.png"):
         with Image.open(tmp_path / name) as picture:
             assert picture.width > 100
     missing = replace(measured.comparison, multi_match_installed=False).to_text()

@@ -14,6 +14,7 @@ from foveate.human.densities import (
     CenterBias,
     Returns,
     Softmax,
+    center_of_others,
     fixation_density,
     normalized,
     smoothed,
@@ -21,8 +22,8 @@ from foveate.human.densities import (
 )
 from foveate.human.metrics import auc_judd, information_gain_bits, next_auc_judd, nss
 from foveate.human.multi_match import multi_match
-from foveate.human.saccades import direction_shares, revisit_share, saccades
-from foveate.human.scan_match import lasting, scan_match
+from foveate.human.saccades import center_distance, direction_shares, revisit_share, saccades
+from foveate.human.scan_match import scan_match
 from foveate.human.viewers import Viewers, gaze_mass, left_out, of_other_images
 
 
@@ -102,6 +103,18 @@ def test_the_center_bias_believes_what_other_images_confirm() -> None:
     steps = paths([0, 1], may_return=False).steps
     np.testing.assert_allclose(alike.density(steps)[1, 0], 0)
     np.testing.assert_allclose(alike.density(steps).sum(1), 1)
+
+
+def test_the_center_bias_of_an_image_is_fitted_without_it() -> None:
+    # Whoever looks at the first image looks at the first cell, all others at the last.
+    cells, images = [[0]] * 9 + [[3]] * 9, [0] * 9 + list(range(1, 10))
+    steps = paths(*cells, images=images)
+    found = center_of_others(steps)
+    assert found.shape == (18, 4)
+    assert found[0, 0] < found[0, 3]
+    assert CenterBias.fit(steps).of_number[0, 0] > found[0, 0]
+    np.testing.assert_allclose(found.sum(1), 1)
+    np.testing.assert_allclose(center_of_others(paths([0, 1])), 0.25)
 
 
 def test_a_gaze_leaves_a_mass_in_every_cell() -> None:
@@ -222,11 +235,6 @@ def test_scan_match_is_the_best_of_all_alignments() -> None:
         scan_match(one, np.full_like(other, np.nan))
 
 
-def test_fixations_that_last_count_more_often() -> None:
-    place = at((0, 0), (1, 1))
-    assert np.array_equal(lasting(place, np.array([120.0, 20.0])), place[[0, 0, 1]])
-
-
 def test_multi_match_of_a_scanpath_with_itself_is_one() -> None:
     pytest.importorskip("multimatch_gaze")
     path = np.array([[0.1, 0.1], [0.5, 0.9], [0.9, 0.2], [0.2, 0.3]])
@@ -252,3 +260,6 @@ def test_saccades_have_a_length_and_a_direction() -> None:
     shares = direction_shares(np.array([0.0, 350, 20, 90, np.nan]))
     np.testing.assert_allclose(shares, [0.75, 0, 0.25, 0, 0, 0, 0, 0])
     np.testing.assert_allclose(revisit_share(np.array([[1, 2, 1, 1], [3, 0, -1, -1]])), [0.5, 0])
+    # Corner, middle of an edge, and center of an image of 3 x 4.
+    away = center_distance(np.array([[0, 0], [0.5, 1], [0.5, 0.5], [np.nan, np.nan]]), 0.75)
+    np.testing.assert_allclose(away, [0.5, 0.4, 0, np.nan])
