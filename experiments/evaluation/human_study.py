@@ -109,8 +109,8 @@ class Study:
             densities[RETURNING], pairs[RETURNING] = self._baseline(steps), None
         found = {name: self._found(densities[name], pairs[name]) for name in densities}
         # In the pairs of all viewers of an image some come first more often than others.
-        own = habits_found(paths.cell, paths.image, self.asked)
-        found[VIEWERS] = joined(found[VIEWERS], own)
+        habits = habits_found(paths.cell, paths.image, self.asked)
+        found[VIEWERS] = joined(found[VIEWERS], habits)
         return {name: [each] for name, each in found.items()}
 
     def _drawn(self, of_number: Float64[np.ndarray, "T N"]) -> Pairs:
