@@ -61,8 +61,7 @@ def compare_with_viewers(
     """Compare a run with human viewers of photographs, or these with one another.
 
     Args:
-        run: whose policy is asked; several are of one kind and differ in their seeds; None = nulls
-            and ceilings alone.
+        run: whose policy is asked; several differ in their seeds alone; None = nulls and ceilings.
         data: parquet file of images and fixations, see :mod:`foveate.human.reading`.
         orders: orders and oracles by name; none = USUAL. ``MODULE:NAME`` come on top.
         without: orders and agents that are left out.
@@ -77,22 +76,19 @@ def compare_with_viewers(
         memory: bound on what is computed at once, GB.
 
     Raises:
-        ValueError: the file cannot be used, an option cannot be had, or the runs are not of one
-            kind; see the functions below.
+        ValueError: the file, an option, or the runs together cannot be used; see below.
     """
     check_limits(memory, limit, train_limit, fit_limit, oracle_limit)
-    runs = () if run is None else (run,) if isinstance(run, Run) else tuple(run)
-    check_one_kind(runs)
-    first = runs[0] if runs else None
+    runs = runs_of(run)
+    first = next(iter(runs), None)
     scanners, cells = scanners_of(runs, orders, without, agents), grid_in(grid, first)
     given: Any = {"first_fixation": first_fixation, "revisits": revisits}
     limits = {"train": train_limit, "test": limit}
     sides = {split: read(first, data, split, most, cells, given) for split, most in limits.items()}
     study = Study.of(*(side for side, _ in sides.values()), seed=first.seed if first else 0)
     asked, scanpaths = asked_of(scanners, study, fit_limit, oracle_limit, int(memory * 1e9))
-    nulls = {name: [found] for name, found in study.nulls_and_ceilings().items()}
     comparison = HumanComparison(
-        orders=rows_of({**nulls, **asked}),
+        orders=rows_of({**study.nulls_and_ceilings(), **asked}),
         **study.facts(),
         dataset=Path(data).stem,
         grid=cells,
@@ -102,8 +98,7 @@ def compare_with_viewers(
         options={
             **{"orders": orders, "without": without, "agents": agents, "grid": grid, **given},
             **{"limit": limit, "train_limit": train_limit, "fit_limit": fit_limit},
-            **{"oracle_limit": oracle_limit, "memory": memory},
-            **({"seeds": [each.seed for each in runs]} if len(runs) > 1 else {}),
+            **{"oracle_limit": oracle_limit, "memory": memory, **several(runs)},
         },
     )
     return Measured(comparison, study.test, scanpaths)
@@ -114,6 +109,22 @@ def check_limits(memory: float, *limits: int) -> None:
     check_memory(memory)
     if min(limits) < 1:
         raise ValueError("limit, train_limit, fit_limit and oracle_limit must be at least 1 image")
+
+
+def runs_of(run: Run | Sequence[Run] | None) -> tuple[Run, ...]:
+    """Return the runs of one kind; none, one, or several.
+
+    Raises:
+        ValueError: they are not of one kind.
+    """
+    runs = () if run is None else (run,) if isinstance(run, Run) else tuple(run)
+    check_one_kind(runs)
+    return runs
+
+
+def several(runs: Sequence[Run]) -> dict[str, Any]:
+    """Return what tells a result of several runs from that of the first one."""
+    return {"seeds": [each.seed for each in runs]} if len(runs) > 1 else {}
 
 
 def check_one_kind(runs: Sequence[Run]) -> None:

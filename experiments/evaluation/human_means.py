@@ -168,7 +168,7 @@ def row_of(found: Sequence[Found]) -> HumanRow:
         if name == "bits":
             fields["images"] = values.shape[1]
     for name in found[0].whole:
-        of_runs = [each.whole.get(name) for each in found]
+        of_runs: list[Any] = [each.whole.get(name) for each in found]
         fields[name] = mean_of(of_runs)
         if isinstance(fields[name], float):
             per_seed[name] = tuple(of_runs)

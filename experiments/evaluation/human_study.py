@@ -84,8 +84,8 @@ class Study:
 
     # --- nulls and ceilings
 
-    def nulls_and_ceilings(self) -> dict[str, Found]:
-        """Return what is found without a run."""
+    def nulls_and_ceilings(self) -> dict[str, list[Found]]:
+        """Return what is found without a run, once of each."""
         paths, steps, aspect = self.test.paths, self.test.paths.steps, self.asked.aspect
         other = strangers(len(self.test.images), self.seed)
         spread, uniform_of = self.viewers.spread, np.full((1, paths.num_cells), 1 / paths.num_cells)
@@ -109,8 +109,9 @@ class Study:
             densities[RETURNING], pairs[RETURNING] = self._baseline(steps), None
         found = {name: self._found(densities[name], pairs[name]) for name in densities}
         # In the pairs of all viewers of an image some come first more often than others.
-        own = habits_found(paths.cell, paths.image, self.asked)
-        return found | {VIEWERS: joined(found[VIEWERS], own)}
+        habits = habits_found(paths.cell, paths.image, self.asked)
+        found[VIEWERS] = joined(found[VIEWERS], habits)
+        return {name: [each] for name, each in found.items()}
 
     def _drawn(self, of_number: Float64[np.ndarray, "T N"]) -> Pairs:
         paths = self.test.paths
