@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 
 from experiments.studies.grid import Asked, Cell, Grid, Screening
+from experiments.studies.words import words
 from experiments.training.presets import PRESETS
 
 LEARNERS = ("group-relative", "maskable-ppo")
@@ -104,5 +105,6 @@ GRIDS: Mapping[str, Callable[[], Grid]] = {
     **{preset: partial(learners, preset) for preset in ("cue", "demo", "smoke")},
     "teaching": teaching,
     "teaching_smoke": teaching_smoke,
+    "words": words,
 }
 """Grids by name."""

@@ -207,8 +207,8 @@ PRESETS["flickr8k"] = (
             "reward": "caption",
             "policy_every": 2,
             "warmup_batch_size": 32,
-            "warmup_iterations": 1600,
-            "iterations": 700,
+            "warmup_iterations": 1500,
+            "iterations": 600,
         }
     ),
 )

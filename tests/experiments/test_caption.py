@@ -28,6 +28,7 @@ from experiments.evaluation.caption_picture import draw_captions
 from experiments.evaluation.caption_result import CaptionResult
 from experiments.evaluation.caption_retrieval import Scores, estimated, ranks_of_right, scores
 from experiments.runs import load_run
+from experiments.studies.transfer import imagenette
 from experiments.training.batches import TrainingImages
 from experiments.training.build import build
 from experiments.training.config import TrainConfig
@@ -265,6 +266,26 @@ def test_an_environment_pays_for_the_captions_of_a_run(config: TrainConfig) -> N
     assert np.isfinite(single.step(3)[1])
 
 
+def test_a_model_of_captions_is_probed_on_images_that_have_classes(
+    config: TrainConfig, tmp_path: Path
+) -> None:
+    train(config.replace(warmup_iterations=1, iterations=0))
+    run = load_run(config.run.out)
+    with pytest.raises(ValueError, match=r"no file .*imagenette96.parquet; put it beside"):
+        imagenette(run, "test", 9)
+    file = tmp_path / "imagenette96.parquet"
+    colored(file, 120)
+    with pytest.raises(
+        ValueError, match="imagenette96 has no labels, so that nothing can be probed"
+    ):
+        imagenette(run, "test", 9)
+    labeled = pq.read_table(file).append_column("label", pa.array([n % 3 for n in range(120)]))
+    pq.write_table(labeled, file)
+    values = imagenette(run, "test", 9)
+    assert set(values) == {"linear, full, Imagenette", "k-NN, full, Imagenette"}
+    assert all(each.mean() == 1 for each in values.values()), "colors are told apart"
+
+
 def test_a_world_without_words_is_refused_in_a_line(writer: AnyOrderTransformer) -> None:
     with pytest.raises(ValueError, match="reward 'caption' needs captions as a model writes them"):
         ImageScanVectorEnv(model="scenes", reward="caption")
@@ -272,6 +293,20 @@ def test_a_world_without_words_is_refused_in_a_line(writer: AnyOrderTransformer)
     images = np.zeros((2, 1, 8, 8), np.uint8)
     with pytest.raises(ValueError, match="data has no captions: give a table with a column"):
         ImageScanVectorEnv(model=AnyOrderTransformer(speaks), data=images, reward="caption")
+
+
+def test_captions_of_any_kind_are_learned_from_and_asked_about(config: TrainConfig) -> None:
+    """Empty, missing, of no letter, longer than anything, and in any script."""
+    table = pq.read_table(config.data.data)
+    odd = [None, [], [""], [" \n"], [None], ["a " * 5000], ["דוגמה", "狗在跑", "🐕‍🦺"], ["...", ""]]
+    told = pa.array([odd[n % len(odd)] for n in range(len(table))], pa.list_(pa.string()))
+    at = table.column_names.index("told")
+    pq.write_table(table.set_column(at, "told", told), config.data.data)
+    trained = train(config.replace(num_captions=3, word_dropout=0.5))
+    assert math.isfinite(trained.measured["loss"])
+    result, _ = caption(load_run(config.run.out), fixations=(0, 2), orders=("random",), examples=1)
+    assert (result.test_images, result.without_captions) == (1 + 3, 5)
+    assert math.isfinite(result.whole.bits_per_word)
 
 
 def test_what_is_left_out_is_said(config: TrainConfig, capsys: pytest.CaptureFixture[str]) -> None:
@@ -302,6 +337,8 @@ def test_captions_that_are_not_there_are_named_before_training(
     [
         ({"reward": "caption"}, "reward caption needs a recipe with captions"),
         ({"words_prefix": "causal"}, "words_prefix needs a recipe with captions"),
+        ({"num_captions": 2}, "num_captions needs a recipe with captions"),
+        ({"word_dropout": 0.1}, "word_dropout needs a recipe with captions"),
         ({"word_weight": 0.5}, "word_weight and image_weight need a recipe with words"),
         ({"recipe": "caption", "word_weight": 0.0, "image_weight": 0.0}, "not both 0"),
         ({"recipe": "caption", "data": "a.tar", "image_size": 8, "stream": True}, "leave out --st"),
