@@ -78,16 +78,9 @@ def caption(
     test, texts, without = captioned(run, limit)
     paths = _paths(run, makers, test, seed)
     shown = write(run, test, paths["policy"], after, examples)
-    options = {
-        "fixations": list(after),
-        "orders": list(orders),
-        "limit": limit,
-        "retrieval_limit": retrieval_limit,
-        "candidates": candidates,
-        "examples": examples,
-        "seed": seed,
-        **run.data_options,
-    }
+    sizes = {"limit": limit, "retrieval_limit": retrieval_limit, "candidates": candidates}
+    options: dict[str, Any] = {"fixations": list(after), "orders": list(orders), **sizes}
+    options |= {"examples": examples, "seed": seed, **run.data_options}
     retrieved = min(retrieval_limit, len(test)), candidates, seed
     result = CaptionResult(
         **known(run, test, texts, paths, after, seed),

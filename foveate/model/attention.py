@@ -195,24 +195,24 @@ def attend_behind(
     """
     num_images, size = of.visible.shape
     split = num_images * size
-    first = [
+    first_asked, first_keys, first_values = (
         each[0, :, :split].unflatten(1, (num_images, size)).transpose(0, 1)
         for each in (queries, keys, values)
-    ]
+    )
     asked, own_keys, own_values = (
         of.placed(each[0, :, split:]) for each in (queries, keys, values)
     )
     asked = asked * queries.shape[-1] ** -0.5
-    seen = asked.flatten(2, 3) @ first[1].transpose(-1, -2)
+    seen = asked.flatten(2, 3) @ first_keys.transpose(-1, -2)
     seen = seen.masked_fill(~of.visible[:, None, None], -torch.inf)
     later = torch.ones(of.length, of.length, dtype=torch.bool, device=keys.device).triu(1)
     own = (asked @ own_keys.transpose(-1, -2)).masked_fill(later, -torch.inf)
     scores = torch.cat([seen.unflatten(2, (of.num_tracks, of.length)), own], dim=-1)
     share = scores.softmax(-1).to(values.dtype)
-    told = share[..., :size].flatten(2, 3) @ first[2]
+    told = share[..., :size].flatten(2, 3) @ first_values
     said = share[..., size:] @ own_values + told.unflatten(2, (of.num_tracks, of.length))
-    prefix = attend(*first, of.prefix).transpose(0, 1).flatten(1, 2)
-    return torch.cat([prefix, of.taken(said)], dim=1).unsqueeze(0)
+    prefix = attend(first_asked, first_keys, first_values, of.prefix)
+    return torch.cat([prefix.transpose(0, 1).flatten(1, 2), of.taken(said)], dim=1).unsqueeze(0)
 
 
 class SelfAttention(Attention):
