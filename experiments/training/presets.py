@@ -185,7 +185,7 @@ PRESETS["photos_192"] = (
 
 PRESETS["flickr8k"] = (
     "Captions of photographs (Flickr8k of 96 pixels; --data others), a thumbnail of one patch, 16 "
-    "of 64 patches; 45 minutes on one core.",
+    "of 64 patches; 75 to 105 minutes on one shared core.",
     TrainConfig().replace(
         **{
             **PHOTOGRAPHS,
