@@ -10,6 +10,7 @@ from envs.episode import Episode
 from envs.recognition import RecognitionProbe
 from envs.rewards import REWARDS, Reward, name_of
 from foveate.data import ImageSet
+from foveate.data.texts import ImageTexts
 from foveate.finite import check_finite
 from foveate.model import AnyOrderTransformer
 
@@ -19,6 +20,7 @@ def check_world(
     images: ImageSet,
     reward: str | Reward,
     probe: RecognitionProbe | None,
+    texts: ImageTexts | None = None,
 ) -> None:
     """Raise ValueError unless the model reads the images, and the reward can be had of them."""
     if probe is not None:
@@ -31,7 +33,8 @@ def check_world(
         )
     device = next(model.parameters()).device
     few = torch.zeros(2, dtype=torch.long)
-    check_reward(reward, model, images.batch(few, device), images.labels[few], probe)
+    words = None if texts is None else texts.of_images(few).to(device)
+    check_reward(reward, model, images.batch(few, device), images.labels[few], probe, words)
 
 
 def check_classes(images: ImageSet, reward: str | None, *, most: int | None = None) -> None:
@@ -64,7 +67,7 @@ def check_reward(
     images: Float[Tensor, "B C H W"],
     labels: Int[Tensor, "B"] | None = None,
     probe: RecognitionProbe | None = None,
-    words: Int[Tensor, "B L"] | None = None,
+    words: Int[Tensor, "B *K"] | None = None,
 ) -> None:
     """Raise ValueError unless a finite reward can be had of a fixation on these images."""
     episode = Episode(

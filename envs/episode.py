@@ -16,7 +16,7 @@ from envs.opening import check_opening, noted
 from envs.payment import Payment
 from envs.recognition import RecognitionProbe, labels_of
 from envs.rewards import REVISIT_PENALTY, Reward
-from envs.words import Asked, renewed
+from envs.words import Asked, renewed, several_of
 from foveate.errors import unseen_error
 from foveate.model import AnyOrderTransformer
 from foveate.model.decoder import Prediction
@@ -46,7 +46,7 @@ class Episode:
         labels: class of each image, for rewards that ask for it; -1 or None = unknown.
         probe: the classifier of the reward ``recognition``; frozen here.
         revisit_penalty: taken from the reward of a fixation that shows nothing new.
-        words: a caption of each image as the model writes it, for rewards that ask; -1 = padding.
+        words: captions of each image, one, (B, L), or K, for rewards that ask; -1 = padding.
 
     Raises:
         ValueError: unknown reward, or one without its probe; a budget outside 1..A, less than one
@@ -68,7 +68,7 @@ class Episode:
         labels: Int[Tensor, "B"] | None = None,
         probe: RecognitionProbe | None = None,
         revisit_penalty: float = REVISIT_PENALTY,
-        words: Int[Tensor, "B L"] | None = None,
+        words: Int[Tensor, "B *K"] | None = None,
     ) -> None:
         prices = revisit_penalty, saccade_cost
         self.probe, self.payment = probe, Payment.of(reward, probe, *prices, words is not None)
@@ -87,7 +87,7 @@ class Episode:
         self.images = images.repeat_interleave(group, dim=0)
         self.targets = model.targets(images).repeat_interleave(group, dim=0)
         self.labels = labels_of(images, labels).repeat_interleave(group)
-        self.words = None if words is None else words.repeat_interleave(group, dim=0)
+        self.words = None if words is None else several_of(words).repeat_interleave(group, dim=0)
         num_rows, device = len(self.targets), images.device
         self.num_steps, self.num_opened = torch.zeros(num_rows, dtype=torch.long, device=device), 0
         self.opened = torch.full((num_rows, budget, fixations.size), -1, device=device)
@@ -230,12 +230,12 @@ class Episode:
         rows: Bool[Tensor, "B"],
         images: Float[Tensor, "R C H W"],
         labels: Int[Tensor, "R"] | None = None,
-        words: Int[Tensor, "R L"] | None = None,
+        words: Int[Tensor, "R *K"] | None = None,
     ) -> None:
         """Begin a new episode with new images in the chosen rows (True = restart).
 
         Raises:
-            ValueError: there is a caption of each image, and no new ``words``, or the reverse.
+            ValueError: there are captions of each image, and no new ``words``, or the reverse.
         """
         model, self.words = self.scan.model, renewed(self.words, rows, words)
         if bool(rows.all()):

@@ -34,7 +34,7 @@ class Knowledge:
     mean_content: Float[Tensor, "B D"]
     """Mean encoder state of periphery and patches seen; without either the start token's."""
     asked: Asked | None = None
-    """How surprising a caption of each image is; None = there are no captions."""
+    """How surprising captions of each image are; None = there are no captions."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ class Fixation:
 
     @property
     def told(self) -> Float[Tensor, "B"]:
-        """Fall of the mean cross-entropy of a caption, nats; 0 where there is none."""
+        """Fall of the mean cross-entropy of captions, nats; 0 where there is none."""
         before, after = self.known_before.asked, self.known_after.asked
         assert before is not None, "an episode refuses rewards without their words"
         assert after is not None, "an episode refuses rewards without their words"

@@ -57,7 +57,7 @@ def recognition(fixation: Any) -> Tensor:
 
 
 def caption(fixation: Any) -> Tensor:
-    """Fall of the mean cross-entropy of a caption, nats."""
+    """Fall of the mean cross-entropy of captions, nats."""
     return fixation.told
 
 
@@ -100,7 +100,7 @@ seek noise, which is equally hard for both.
 REWARDS_OF_WORDS: dict[str, Reward] = {"caption": caption}
 """Rewards that need captions, and a model that writes them.
 
-``caption`` is how far a fixation makes a caption of the image less surprising. It telescopes, as
+``caption`` is how far a fixation makes captions of the image less surprising. It telescopes, as
 ``gain``.
 """
 
@@ -175,8 +175,9 @@ def reward_with(
         )
     if name in REWARDS_OF_WORDS and not has_words:
         raise ValueError(
-            f"reward {name!r} needs captions as a model writes them; it is for training, by "
-            f"python -m experiments.train caption --reward {name}; or choose {', '.join(REWARDS)}"
+            f"reward {name!r} needs captions as a model writes them; give as model the folder of a "
+            "run of recipe caption, and images with captions, or choose "
+            f"{', '.join(REWARDS)}"
         )
     return reward
 

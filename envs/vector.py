@@ -84,8 +84,8 @@ class ImageScanVectorEnv(TellsItsLength, VectorEnv[Observations, Any, NDArray[An
     - limit: use only the first so many images; None = all.
     - budget: fixations per episode, below the number that there are to choose from; None = as in
       the run of the model, or 12.
-    - reward: a key of ``envs.rewards.REWARDS``; ``recognition``, with the folder of a run that was
-      trained with it as model; or your own, ``MODULE:NAME`` or a function of a Fixation.
+    - reward: a key of ``envs.rewards.REWARDS``; ``recognition`` or ``caption``, with the folder of
+      a run that was trained for it; or your own, ``MODULE:NAME`` or a function of a Fixation.
     - reward_options, revisit_penalty: keyword arguments of a reward of your own, ``reference``, a
       model, of ``progress`` and ``reducible``; what is taken from any reward if the fixation shows
       nothing new.
@@ -157,9 +157,8 @@ class ImageScanVectorEnv(TellsItsLength, VectorEnv[Observations, Any, NDArray[An
         )
         self.model, self.images = self.world.model, self.world.images
         self.fixations, self.budget = self.world.fixations, self.world.budget
-        self.num_envs, self.render_mode = num_envs, render_mode
-        self.max_episode_steps = max_episode_steps
-        self.autoreset = self.autoreset_mode.name.lower()
+        self.num_envs, self.max_episode_steps = num_envs, max_episode_steps
+        self.autoreset, self.render_mode = self.autoreset_mode.name.lower(), render_mode
         self.metadata = {**self.metadata, "autoreset_mode": self.autoreset_mode}
         self._make_rows(obs, action)
 
@@ -226,7 +225,8 @@ class ImageScanVectorEnv(TellsItsLength, VectorEnv[Observations, Any, NDArray[An
         if begins.any():
             # All rows step at once: those that only begin now look at their old image once more.
             again = torch.from_numpy(begins).to(episode.images.device)
-            episode.restart(again, episode.images[again], episode.labels[again])
+            words = None if episode.words is None else episode.words[again]
+            episode.restart(again, episode.images[again], episode.labels[again], words)
         before = episode.error.double().cpu().numpy()
         reward = episode.step(self._patches(checked))
         paid = reward.double().cpu().numpy()
@@ -271,7 +271,7 @@ class ImageScanVectorEnv(TellsItsLength, VectorEnv[Observations, Any, NDArray[An
             self.episode = self.world.episode(index, reward=self.reward, **prices)
         else:
             again = torch.from_numpy(rows).to(self.episode.images.device)
-            self.episode.restart(again, *self.world.batch(index))
+            self.episode.restart(again, *self.world.batch(index), self.world.words(index))
         self.error_before = np.where(rows, 1.0, self.error_before)
         self.has_ended = self.has_ended & ~rows
 

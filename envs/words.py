@@ -14,30 +14,40 @@ from foveate.orders import order_to_rank
 
 
 def renewed(
-    words: Int[Tensor, "B L"] | None, rows: Bool[Tensor, "B"], new: Int[Tensor, "R M"] | None
-) -> Int[Tensor, "B L"] | None:
+    words: Int[Tensor, "B K L"] | None, rows: Bool[Tensor, "B"], new: Int[Tensor, "R *M"] | None
+) -> Int[Tensor, "B K L"] | None:
     """Replace the captions of the chosen rows (True = replace).
 
     Raises:
-        ValueError: one of both has captions alone, or they are not equally long.
+        ValueError: one of both has captions alone, or they are not as many and equally long.
     """
     if words is None and new is None:
         return None
-    if words is None or new is None or words.shape[1] != new.shape[1]:
-        told = "no captions" if new is None else f"captions of {new.shape[1]} subwords"
-        held = "none" if words is None else f"some of {words.shape[1]} subwords"
+    several = None if new is None else several_of(new)
+    if words is None or several is None or words.shape[1:] != several.shape[1:]:
+        told = "no captions" if several is None else _told(several)
+        held = "none" if words is None else _told(words)
         raise ValueError(f"new images came with {told}, and the episode has {held}; give words so")
-    return words.masked_scatter(rows.unsqueeze(1), new)
+    return words.masked_scatter(rows.view(-1, 1, 1), several)
+
+
+def several_of(words: Int[Tensor, "B *K"]) -> Int[Tensor, "B K L"]:
+    """Return captions of each image, of which there may be one, (B, L), or several, (B, K, L)."""
+    return words.unsqueeze(1) if words.ndim == 2 else words
+
+
+def _told(words: Int[Tensor, "B K L"]) -> str:
+    return f"{words.shape[1]} captions of {words.shape[2]} subwords for each"
 
 
 @dataclass(frozen=True)
 class Asked:
-    """A question about a caption of each image, answered when a reward looks, and once."""
+    """A question about captions of each image, answered when a reward looks, and once."""
 
     model: AnyOrderTransformer
     images: Float[Tensor, "B C H W"]
-    words: Int[Tensor, "B L"]
-    """One caption of each image; -1 = padding."""
+    words: Int[Tensor, "B K L"]
+    """Captions of each image; -1 = padding."""
     rank: Int[Tensor, "B N"]
     steps: Int[Tensor, "B"]
     """The patches of rank < steps have been seen."""
@@ -47,7 +57,7 @@ class Asked:
         cls,
         model: AnyOrderTransformer,
         images: Float[Tensor, "B C H W"],
-        words: Int[Tensor, "B L"] | None,
+        words: Int[Tensor, "B K L"] | None,
         order: Int[Tensor, "B T *S"],
         steps: Int[Tensor, "B"],
     ) -> Asked | None:
@@ -60,8 +70,8 @@ class Asked:
 
     @cached_property
     def nats(self) -> Float[Tensor, "B"]:
-        """Mean cross-entropy of the caption's subwords; 0 of an image that has no caption."""
-        words = self.words.unsqueeze(1)
+        """Mean cross-entropy of the captions' subwords; 0 of an image that has no caption."""
+        words = self.words
         with torch.no_grad():
             each = self.model.reader.cross_entropy(
                 self.model, self.images, None, words, self.rank, self.steps

@@ -19,12 +19,13 @@ from envs.checks import check_classes, check_world
 from envs.episode import Episode
 from envs.probing import fitted_probe
 from envs.recognition import RecognitionProbe, probe_of
-from envs.rewards import REWARDS_OF_CLASSES, Reward
+from envs.rewards import REWARDS_OF_CLASSES, REWARDS_OF_WORDS, Reward
 from envs.toy import cue_set
 from foveate.checkpoint import PRETRAINED, check_device, load_model, read_newest
 from foveate.choices import told
 from foveate.data import ImageSet, load_data
 from foveate.data.decoding import ImageSize
+from foveate.data.texts import ImageTexts, texts_for
 from foveate.data.wander import wandered
 from foveate.model import AnyOrderTransformer
 from foveate.orders.segments import Fixations
@@ -45,6 +46,8 @@ class World:
     fixations: Fixations
     budget: int
     """Fixations per episode."""
+    texts: ImageTexts | None = None
+    """Captions, for the reward ``caption``; None = none is needed, or the model writes none."""
 
     @classmethod
     def of(
@@ -75,7 +78,10 @@ class World:
             image_size = cast("tuple[int, int]", tuple(image_size))
         trained = config_of_run(model)
         loaded = model_on(model, device)
-        images = load(data, split, trained.image_size if image_size is None else image_size, limit)
+        size_px = trained.image_size if image_size is None else image_size
+        pays_words = isinstance(reward, str) and reward in REWARDS_OF_WORDS
+        column = trained.caption_column if pays_words else None
+        images = load(data, split, size_px, limit, column)
         if trained.wander is not None and images.image_shape[1:] != loaded.config.image_size:
             images = wandered(images, trained.wander, loaded.config.patch_size)
         size = trained.fixation_size if fixation_size is None else fixation_size
@@ -96,13 +102,21 @@ class World:
                 where = str(_device_of(loaded))
                 probe = shipped_probe(str(model), str(data), image_size, size, budget, where)
                 world = replace(world, probe=probe)
-        check_world(loaded, images, reward, world.probe)
+        if pays_words:
+            world = replace(world, texts=texts_for(loaded.config, images))
+        check_world(loaded, images, reward, world.probe, world.texts)
         return world
 
     def batch(self, index: Int[Tensor, "B"]) -> tuple[Float[Tensor, "B C H W"], Int[Tensor, "B"]]:
         """Return images by number, where the model lies, and their labels."""
         images = self.images.batch(index, device=_device_of(self.model))
         return images, self.images.labels[index]
+
+    def words(self, index: Int[Tensor, "B"]) -> Int[Tensor, "B K L"] | None:
+        """Return all captions of images by number, if the reward is for them."""
+        if self.texts is None:
+            return None
+        return self.texts.of_images(index).to(_device_of(self.model))
 
     def episode(
         self,
@@ -124,6 +138,7 @@ class World:
             labels=labels,
             probe=self.probe,
             revisit_penalty=revisit_penalty,
+            words=self.words(index),
         )
 
 
@@ -134,6 +149,7 @@ class TrainedWith:
     budget: int = DEFAULT_BUDGET
     fixation_size: int = 1
     image_size: ImageSize | None = None
+    caption_column: str | None = None
     wander: float | None = None
     """Images lie on a gray canvas so many times as high and wide; None = they fill what is seen."""
 
@@ -200,7 +216,13 @@ def check_effects(data: object, split: str, image_size: ImageSize | None) -> Non
         )
 
 
-def load(data: object, split: str, image_size: ImageSize | None, limit: int | None) -> ImageSet:
+def load(
+    data: object,
+    split: str,
+    image_size: ImageSize | None,
+    limit: int | None,
+    caption_column: str | None = None,
+) -> ImageSet:
     """Return images by name, of the cue world or what ``load_data`` takes, or the given ones.
 
     Raises:
@@ -208,7 +230,9 @@ def load(data: object, split: str, image_size: ImageSize | None, limit: int | No
     """
     is_cue = isinstance(data, str) and data == "cue"
     if isinstance(data, str | Path) and not is_cue:
-        return load_data(str(data), split, image_size=image_size, limit=limit)
+        return load_data(
+            str(data), split, image_size=image_size, limit=limit, caption_column=caption_column
+        )
     if is_cue:
         images = cue_set(split)
     else:

@@ -12,7 +12,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from experiments.cli import main_with_options
-from experiments.evaluation.caption_options import FIXATIONS, ORDERS, check_caption_options
+from experiments.evaluation.caption_options import (
+    CANDIDATES,
+    FIXATIONS,
+    ORDERS,
+    check_caption_options,
+)
 from experiments.evaluation.options import EvaluationOptions, check_seed
 
 
@@ -28,16 +33,22 @@ class CaptionConfig(EvaluationOptions):
     ``MODULE:NAME``."""
     limit: int = 1000
     """Test images."""
-    retrieval_limit: int = 100
-    """Test images of the retrieval, whose cost grows with their square; 0 = no retrieval."""
+    retrieval_limit: int = 1000
+    """Test images of the retrieval; 0 = no retrieval."""
+    candidates: int = CANDIDATES
+    """Captions of an image, and images of a caption, that the retrieval asks about in full, 10 or
+    more; a first pass over few pairs chooses them. 0 = every pair is asked about, whose number
+    grows with the square of the images."""
     examples: int = 4
     """Images whose captions are written and drawn; 0 = none."""
     seed: int = 0
-    """Seed of the images that others' captions and paths come from."""
+    """Seed of the images that others' captions and paths come from, and of the retrieval's first
+    pass."""
 
     def __post_init__(self) -> None:
         check_seed(self.seed)
-        check_caption_options(self.fixations, self.limit, self.retrieval_limit, self.examples)
+        sizes = self.limit, self.retrieval_limit, self.candidates, self.examples
+        check_caption_options(self.fixations, *sizes)
 
 
 def main(config: CaptionConfig) -> None:
@@ -53,6 +64,7 @@ def main(config: CaptionConfig) -> None:
         orders=config.orders,
         limit=config.limit,
         retrieval_limit=config.retrieval_limit,
+        candidates=config.candidates,
         examples=config.examples,
         seed=config.seed,
     )

@@ -12,20 +12,15 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from experiments.evaluation.caption_likelihood import (
-    bits_per_word,
-    nats_of_all,
-    nats_of_own,
-    ranks_of_right,
+from experiments.evaluation.caption_likelihood import bits_per_word, nats_of_own
+from experiments.evaluation.caption_options import (
+    CANDIDATES,
+    FIXATIONS,
+    ORDERS,
+    check_caption_options,
 )
-from experiments.evaluation.caption_options import FIXATIONS, ORDERS, check_caption_options
-from experiments.evaluation.caption_result import (
-    RECALLS,
-    Bits,
-    CaptionResult,
-    Retrieval,
-    Written,
-)
+from experiments.evaluation.caption_result import Bits, CaptionResult, Written
+from experiments.evaluation.caption_retrieval import retrieve
 from experiments.evaluation.intervals import mean_interval
 from experiments.evaluation.recognition_paths import PathMakers
 from experiments.evaluation.scanpaths import of_another_image, pixels_of
@@ -33,7 +28,7 @@ from experiments.run_folder import git_commit, read_manifest
 from experiments.runs import Run
 from foveate.data import ImageSet
 from foveate.data.subwords import Subwords
-from foveate.data.texts import ImageTexts, captions_in
+from foveate.data.texts import ImageTexts, captions_in, texts_for
 from foveate.model.tracks import NOTHING
 from foveate.orders import order_to_rank
 
@@ -54,7 +49,8 @@ def caption(
     fixations: tuple[int, ...] = FIXATIONS,
     orders: tuple[str, ...] = ORDERS,
     limit: int = 1000,
-    retrieval_limit: int = 100,
+    retrieval_limit: int = 1000,
+    candidates: int = CANDIDATES,
     examples: int = 4,
     seed: int = 0,
 ) -> tuple[CaptionResult, list[Example]]:
@@ -66,13 +62,15 @@ def caption(
         orders: whose fixations beside the policy's.
         limit: test images.
         retrieval_limit: the first test images, which are retrieved; 0 = no retrieval.
+        candidates: captions of an image, and images of a caption, that are asked about in full; the
+            others are estimated from few. 0 = all are asked about.
         examples: the first test images, of which captions are written.
-        seed: of the images that others' captions and paths come from.
+        seed: of the images that others' captions and paths come from, and of the few.
 
     Raises:
         ValueError: the model writes no captions, the images have none, or an option is wrong.
     """
-    check_caption_options(fixations, limit, retrieval_limit, examples)
+    check_caption_options(fixations, limit, retrieval_limit, candidates, examples)
     after = tuple(k for k in dict.fromkeys(fixations) if k <= run.budget)
     if not after:
         raise ValueError(f"fixations must lie in 0..{run.budget}, the budget; got {fixations}")
@@ -80,19 +78,13 @@ def caption(
     test, texts, without = captioned(run, limit)
     paths = _paths(run, makers, test, seed)
     shown = write(run, test, paths["policy"], after, examples)
-    options = {
-        "fixations": list(after),
-        "orders": list(orders),
-        "limit": limit,
-        "retrieval_limit": retrieval_limit,
-        "examples": examples,
-        "seed": seed,
-        **run.data_options,
-    }
-    retrieved = min(retrieval_limit, len(test))
+    sizes = {"limit": limit, "retrieval_limit": retrieval_limit, "candidates": candidates}
+    options: dict[str, Any] = {"fixations": list(after), "orders": list(orders), **sizes}
+    options |= {"examples": examples, "seed": seed, **run.data_options}
+    retrieved = min(retrieval_limit, len(test)), candidates, seed
     result = CaptionResult(
         **known(run, test, texts, paths, after, seed),
-        **retrieve(run, test, texts, paths["policy"], retrieved),
+        **retrieve(run, test, texts, paths["policy"], *retrieved),
         written=tuple(each.written for each in shown),
         captions=len(texts.tokens),
         without_captions=without,
@@ -117,14 +109,13 @@ def captioned(run: Run, limit: int) -> tuple[ImageSet, ImageTexts, int]:
         ValueError: the model writes no captions, or less than two images have some.
     """
     config = run.model.config
-    if not (run.parts.captions and config.vocabulary):
+    test = run.split("test", limit)
+    texts = texts_for(config, test)
+    if texts is None:
         raise ValueError(
             f"the model in {run.directory} writes no captions; "
             "train one with: python -m experiments.train caption"
         )
-    test = run.split("test", limit)
-    subwords = Subwords(tuple(config.vocabulary), tuple(config.merges))
-    texts = ImageTexts.of(captions_in(test), subwords, config.max_words)
     kept = texts.count.nonzero().squeeze(1)
     if len(kept) < 2:
         raise ValueError(f"only {len(kept)} of {len(test)} test images have a caption; give more")
@@ -132,7 +123,7 @@ def captioned(run: Run, limit: int) -> tuple[ImageSet, ImageTexts, int]:
         return test, texts, 0
     some = test.take(kept)
     without = len(test) - len(kept)
-    return some, ImageTexts.of(captions_in(some), subwords, config.max_words), without
+    return some, ImageTexts.of(captions_in(some), texts.subwords, config.max_words), without
 
 
 def _paths(
@@ -213,52 +204,6 @@ def by_fixations(
         name: {k: bits(row[k], None if name == "policy" else policy[k]) for k in after}
         for name, row in found.items()
     }
-
-
-def retrieve(
-    run: Run, test: ImageSet, texts: ImageTexts, path: Int[Tensor, "M T *S"], number: int
-) -> dict[str, Any]:
-    """Return what of a CaptionResult says how well captions and images are found by one another.
-
-    Among the first ``number`` images, which are all visible, and their captions.
-    """
-    few = texts.among(number)
-    sizes = {"retrieval_images": number, "retrieval_captions": len(few.tokens)}
-    if number == 0:
-        return {"image_to_text": None, "text_to_image": None, **sizes}
-    images, steps = test.images[:number], run.model.num_patches
-    order = order_to_rank(path[:number], steps).cpu()
-    alone = nats_of_own(run.model, images, few, order, NOTHING)
-    score = alone - nats_of_all(run.model, images, few, order, steps)
-    of_image, of_caption = ranks_of_right(score, few.owner)
-    own, total = few.count.double(), len(few.tokens)
-    # Of S captions K are right: one is among the first k unless all of these are wrong.
-    wrong = [((total - own - place) / max(1, total - place)) for place in range(max(RECALLS))]
-    missed = [torch.stack(wrong[:k]).clamp_min(0).prod(0) for k in RECALLS]
-    chance = [1 - float(each.mean()) for each in missed]
-    captions = torch.zeros(number, dtype=torch.double)
-    return {
-        **sizes,
-        "image_to_text": retrieval(
-            {k: (of_image < k).double() for k in RECALLS},
-            dict(zip(RECALLS, chance, strict=True)),
-        ),
-        # A caption is a question; an image with its captions is what is sampled.
-        "text_to_image": retrieval(
-            {k: captions.index_add(0, few.owner, (of_caption < k).double()) / own for k in RECALLS},
-            {k: min(1.0, k / number) for k in RECALLS},
-        ),
-    }
-
-
-def retrieval(hits: dict[int, Float[Tensor, " M"]], chance: dict[int, float]) -> Retrieval:
-    """Return the mean over images of the share of their questions that are answered right."""
-    found = {k: mean_interval(each.numpy()) for k, each in hits.items()}
-    return Retrieval(
-        recall={k: mean for k, (mean, _) in found.items()},
-        recall_ci95={k: interval for k, (_, interval) in found.items()},
-        chance=chance,
-    )
 
 
 def write(

@@ -6,17 +6,15 @@ import math
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float64, Int, Num
+from jaxtyping import Bool, Float, Float64, Int, Num
 from torch import Tensor
 
 from experiments.evaluation.scanpaths import pixels_of
 from foveate.data.texts import ImageTexts
 from foveate.model import AnyOrderTransformer
 
-TOKENS = 2**14
+TOKENS = 2**13
 """Tokens that run through the model at once."""
-CAPTIONS_AT_ONCE = 16
-"""Captions that share one image: beyond, attention costs more than the image that is saved."""
 
 
 @torch.no_grad()
@@ -41,35 +39,45 @@ def nats_of_own(
     tokens = model.num_always + model.num_patches + most * length
     found = []
     for index in torch.arange(len(images)).split(max(1, TOKENS // tokens)):
-        place = texts.first[index].unsqueeze(1) + torch.arange(most)
         there = torch.arange(most) < texts.count[index].unsqueeze(1)
-        words = texts.tokens[place.clamp_max(len(texts.tokens) - 1), :length]
-        words = words.masked_fill(~there.unsqueeze(2), -1)
+        words = texts.of_images(index)[:, :, :length]
         nats = _summed(model, images[index], words, rank[index], steps)
         found.append(nats.cpu()[there])
     return torch.cat(found)
 
 
 @torch.no_grad()
-def nats_of_all(
+def nats_of_pairs(
     model: AnyOrderTransformer,
     images: Num[Tensor, "M C H W"],
     texts: ImageTexts,
     rank: Int[Tensor, "M N"],
     steps: int,
+    wanted: Bool[Tensor, "M S"],
 ) -> Float[Tensor, "M S"]:
-    """Return the cross-entropy of every caption given every image, nats; as :func:`nats_of_own`."""
+    """Return the cross-entropy of captions given images, nats; as :func:`nats_of_own`.
+
+    Captions of about one length run together, behind one reading of the image.
+
+    Args:
+        model: it writes captions.
+        images: pixels in [0, 1], or bytes.
+        texts: the captions.
+        rank: decoding step of every patch.
+        steps: the patches of rank < steps are visible; -1 = nothing is.
+        wanted: which pairs are asked about (True = asked); of others it is 0.
+    """
     length = (texts.tokens >= 0).sum(1)
     by_length = length.argsort()
-    found = torch.empty(len(images), len(length))
-    for chosen in by_length.split(CAPTIONS_AT_ONCE):
-        longest = int(length[chosen].max())
-        words = texts.tokens[chosen, :longest]
-        tokens = model.num_always + model.num_patches + len(chosen) * longest
-        for index in torch.arange(len(images)).split(max(1, TOKENS // tokens)):
-            same = words.expand(len(index), -1, -1)
-            nats = _summed(model, images[index], same, rank[index], steps)
-            found[index.unsqueeze(1), chosen] = nats.cpu()
+    found = torch.zeros(len(images), len(length))
+    for image in range(len(images)):
+        chosen = by_length[wanted[image, by_length]]
+        _, sizes = (length[chosen].cumsum(0) // TOKENS).unique_consecutive(return_counts=True)
+        for captions in chosen.split(sizes.tolist()):
+            words = texts.tokens[captions, : int(length[captions].max())].unsqueeze(0)
+            part = slice(image, image + 1)
+            nats = _summed(model, images[part], words, rank[part], steps)
+            found[image, captions] = nats[0].cpu()
     return found
 
 
@@ -94,23 +102,3 @@ def bits_per_word(nats: Float[Tensor, " S"], texts: ImageTexts) -> Float64[np.nd
     bits = np.bincount(owner, nats.double().numpy() / math.log(2), len(texts))
     words: Float64[np.ndarray, " M"] = np.bincount(owner, texts.num_words.double().numpy())
     return bits / words
-
-
-def ranks_of_right(
-    score: Float[Tensor, "M S"], owner: Int[Tensor, " S"]
-) -> tuple[Int[Tensor, " M"], Int[Tensor, " S"]]:
-    """Return how many wrong answers come before the right one, ties counted as before it.
-
-    Args:
-        score: of each caption for each image; larger = fits better.
-        owner: the image of each caption; every image has one or more.
-
-    Returns:
-        Of each image, before the best of its own captions; of each caption, before its image.
-    """
-    own = owner == torch.arange(len(score)).unsqueeze(1)
-    best = score.masked_fill(~own, -math.inf).amax(1, keepdim=True)
-    of_image = ((score >= best) & ~own).sum(1)
-    right = score.gather(0, owner.unsqueeze(0))
-    of_caption = ((score >= right) & ~own).sum(0)
-    return of_image, of_caption

@@ -77,6 +77,9 @@ class CaptionResult(RunResult):
     """Images are ranked for a caption by the same number."""
     retrieval_images: int
     retrieval_captions: int
+    retrieval_pairs: int | None = None
+    """Pairs that the model was asked about; if not all, only candidates chosen from estimates could
+    be found. None = all, in results of older versions."""
     written: tuple[Written, ...]
     captions: int
     """Captions that were asked for."""
@@ -169,4 +172,16 @@ class CaptionResult(RunResult):
             tuple(rows),
             f"Retrieval among {self.retrieval_images} images and {self.retrieval_captions} "
             "captions, by log p(caption | image) - log p(caption).",
+            self._notes_on_pairs(),
+        )
+
+    def _notes_on_pairs(self) -> tuple[str, ...]:
+        every = self.retrieval_images * self.retrieval_captions
+        if self.retrieval_pairs is None or self.retrieval_pairs == every:
+            return ()
+        share = self.retrieval_pairs / every
+        return (
+            f"The model was asked about {share:.0%} of the pairs: a first pass estimated the "
+            "others, and only the best of each image and caption by it were asked about in full. "
+            "A right answer that was not among these is a miss.",
         )

@@ -16,6 +16,8 @@ from experiments.training.trainer import Trainer
 
 NUM_COUNTED = 4
 """Least number of steps whose operations are counted: with ties they differ between batches."""
+NUM_COUNTED_OF_CAPTIONS = 48
+"""The same where captions are read from no patch, from few or from all, as it is drawn."""
 SCANS_SHARE = 8
 """Images of a batch without a policy, for each image that a policy scans."""
 
@@ -73,7 +75,7 @@ def flops_per_step(config: TrainConfig, *, joint: bool) -> float:
     It is the mean over whole periods, of steps with a policy that come in turns. What a probe of
     the reward learns before the first scan is left out; ``flops_to_begin`` counts it.
     """
-    number = num_counted(config) if joint else NUM_COUNTED
+    number = num_counted(config, joint=joint)
     with tempfile.TemporaryDirectory() as folder:
         trainer = short_trainer(config, Path(folder), number, joint=joint)
         if joint:
@@ -95,14 +97,15 @@ def flops_to_begin(config: TrainConfig) -> float:
         return float(count_flops(lambda: begin(trainer)))
 
 
-def num_counted(config: TrainConfig) -> int:
-    """Return the steps with a policy to count: whole periods, at least NUM_COUNTED steps."""
-    policy = config.policy
-    if policy is None:
-        return NUM_COUNTED
+def num_counted(config: TrainConfig, *, joint: bool) -> int:
+    """Return the steps to count: with a policy whole periods."""
+    reads = config.parts.captions and config.parts.word_weight > 0
+    least, policy = NUM_COUNTED_OF_CAPTIONS if reads else NUM_COUNTED, config.policy
+    if policy is None or not joint:
+        return least
     alternates = policy.schedule == "alternating"
     period = 2 * policy.alternate_every if alternates else policy.policy_every
-    return period * math.ceil(NUM_COUNTED / period)
+    return period * math.ceil(least / period)
 
 
 def short_trainer(config: TrainConfig, folder: Path, steps: int, *, joint: bool) -> Trainer:

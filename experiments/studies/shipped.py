@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import partial
 
 from experiments.studies.grid import Asked, Cell, Grid, Screening
+from experiments.studies.words import words
 from experiments.training.presets import PRESETS
 
 LEARNERS = ("group-relative", "maskable-ppo")
@@ -187,5 +188,6 @@ GRIDS: Mapping[str, Callable[[], Grid]] = {
         "cifar10 --data imagenette96.parquet --image-size 64 --patch-size 16 --augment",
     ),
     "teaching_smoke": teaching_smoke,
+    "words": words,
 }
 """Grids by name."""

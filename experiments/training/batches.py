@@ -113,7 +113,7 @@ class TrainingImages:
         policy = self.config.policy
         if self.texts is None or policy is None or policy.reward not in REWARDS_OF_WORDS:
             return None
-        return self.texts.draw(index, generator).to(self.config.run.device)
+        return self.texts.draw(index, generator).squeeze(1).to(self.config.run.device)
 
     def stream_state(self) -> StreamState | None:
         """Return where the stream of this process is; None if all images are in memory."""

@@ -123,6 +123,9 @@ class TrainConfig:
 
     def _check_teaching(self) -> None:
         teaching, parts = self.teaching, self.parts
+        for name in ("num_captions", "word_dropout"):
+            if getattr(teaching, name) != default_of(Teaching, name) and not parts.captions:
+                raise ValueError(f"{name} needs a recipe with captions, such as caption")
         in_turn = parts.queries == "own"
         if teaching.encode_first is not None and (not in_turn or parts.ranks != "any"):
             raise ValueError(

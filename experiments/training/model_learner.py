@@ -29,7 +29,7 @@ from foveate.targets import fit_palette
 
 NUM_TRACKS = 8
 """Tracks of words per image, at most."""
-ALONE_SHARE, WHOLE_SHARE = 0.1, 0.3
+ALONE_SHARE, WHOLE_SHARE = 0.1, 0.4
 """Shares of batches whose captions are learned without the image, and with all of it; in the rest
 they are learned after a number of steps, all equally often."""
 PALETTE_IMAGES = 5000
@@ -168,7 +168,7 @@ class ModelLearner:
         self,
         batch: Ranked,
         generator: torch.Generator,
-        words: Mapping[str, Tensor] = MappingProxyType({}),
+        words: Mapping[str, Tensor | None] = MappingProxyType({}),
         emphasis: Emphasis | None = None,
     ) -> Float[Tensor, ""]:
         """Return the model's loss of images in their order, and of words, if there are any."""
@@ -193,7 +193,7 @@ class ModelLearner:
         bfloat16 = self.config.optimization.precision == "bf16"
         return torch.autocast(device, torch.bfloat16, enabled=bfloat16)
 
-    def _words(self, batch: Ranked, generator: torch.Generator) -> dict[str, Tensor]:
+    def _words(self, batch: Ranked, generator: torch.Generator) -> dict[str, Tensor | None]:
         """Return what the model is to write of a batch: its arguments about words.
 
         Tracks of words start at the first patches of the order: a policy's first fixations.
@@ -206,13 +206,19 @@ class ModelLearner:
             return {"anchors": anchors, "words": images.captions.words(index, anchors)}
         if images.texts is None:
             return {}
-        words = images.texts.draw(index, generator).unsqueeze(1).to(rank.device)
+        options = self.config.teaching
+        words = images.texts.draw(index, generator, options.num_captions).to(rank.device)
+        read = None
+        if options.word_dropout > 0:
+            hidden = torch.rand(words.shape, generator=generator) < options.word_dropout
+            read = words.masked_fill(hidden.to(rank.device), -1)
         chance = float(torch.rand((), generator=generator))
         last = int(rank.max()) if batch.last_rank is None else batch.last_rank
         steps = int(torch.randint(last + 1, (), generator=generator))
         if chance < ALONE_SHARE + WHOLE_SHARE:
             steps = NOTHING if chance < ALONE_SHARE else self.model.num_patches
-        return {"words": words, "word_steps": torch.full_like(rank[:, 0], steps)}
+        visible = torch.full_like(rank[:, 0], steps)
+        return {"words": words, "word_steps": visible, "words_read": read}
 
     def state(self) -> dict[str, Any]:
         """Return what the next update depends on beside the model's weights."""

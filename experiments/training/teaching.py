@@ -36,8 +36,16 @@ class Teaching:
     None = all that precede another; with queries="unseen", whose number the budget says, only
     None. Of a tied prefix all patches are encoded: ``--prefix-share 0`` keeps encoders small."""
 
+    num_captions: int = 1
+    """Captions of an image that are learned together (recipe caption); they share one reading of
+    it."""
+    word_dropout: float = 0.0
+    """Share of the earlier words of a caption that are hidden from the next one in training (Bowman
+    et al. 2016, arXiv 1511.06349, Sec. 3.1), so that the image must tell (recipe caption)."""
+
     def __post_init__(self) -> None:
-        check_share(self, "prefer_share", "prefer_share_start")
+        check_share(self, "prefer_share", "prefer_share_start", "word_dropout")
+        check_at_least(self, 1, "num_captions")
         check_at_least(self, 1, "ask_among", "encode_first")
         for name in ("prefer_by", "prefer_share", "prefer_share_start"):
             if self.prefer == "none" and getattr(self, name) != default_of(Teaching, name):

@@ -62,7 +62,7 @@ class Validation:
         if texts is not None and held_out.captions is not None:
             own = ImageTexts.of(held_out.captions, texts.subwords, texts.tokens.shape[1])
             drawn = own.draw(index, torch.Generator().manual_seed(SEED))
-            self.words = drawn.unsqueeze(1).to(config.run.device)
+            self.words = drawn.to(config.run.device)
 
     @torch.no_grad()
     def measure(self, trainer: Trainer) -> dict[str, float]:

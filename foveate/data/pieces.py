@@ -53,8 +53,15 @@ def open_source(
             holds_out = split_column is None
             known = SPLIT_COLUMN if holds_out else split_column
             tars = f"tar files, such as {found[0][0]}"
-            check_no_columns(tars, image_column, known, caption_column)
-            return open_tar(found, split, name, holds_out=holds_out, skip_damaged=skip_damaged)
+            check_no_columns(tars, image_column, known)
+            return open_tar(
+                found,
+                split,
+                name,
+                holds_out=holds_out,
+                skip_damaged=skip_damaged,
+                caption_key=caption_column,
+            )
     raise ValueError(
         f"source must be a path, a list of paths, {HUB}NAME or one split's datasets."
         f"IterableDataset, got {type(source).__name__}; a datasets.Dataset has to_iterable_dataset"

@@ -66,14 +66,15 @@ class ImageStream:
             ``datasets.load_dataset`` takes, or a ``datasets.IterableDataset``, neither split by
             node nor shuffled. Tar files follow webdataset: neighbors that agree up to the first dot
             of their names are one sample, with one image (jpg, png, ...) and its class, if any,
-            in ``.cls`` or in ``.json`` under "label".
+            in ``.cls`` or in ``.json`` under "label". Its captions, if any, are the lines of
+            ``.txt``, or in ``.json`` under "captions" or "caption".
         split: train, val or test.
         image_size: Side, or height and width, in pixels: images are resized to cover it, the center
             kept.
         batch_size: Images per batch and process.
         image_column: Column with the images; None: ``image``, else the only one that may hold some.
-        caption_column: Column of text, or of lists of text. None: ``captions``, else ``caption``,
-            where there is one.
+        caption_column: Column of text, or of lists of text; of tar files a key of ``.json``. None:
+            ``captions``, else ``caption``, where there is one.
         channels: 3, or 1 for gray.
         seed: Determines the order of pieces and samples.
         shuffle_buffer: Samples that a worker holds, encoded, and shuffles among themselves. 1: a

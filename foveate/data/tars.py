@@ -16,13 +16,13 @@ from pathlib import Path, PurePosixPath
 from typing import ClassVar
 
 from foveate.data.decoding import IMAGE_SUFFIXES
-from foveate.data.labels import LABEL_COLUMNS, Classes, read_json
 from foveate.data.notes import say_once
 from foveate.data.samples import PieceSource, Sample, own_split, reading, shard_fingerprints
 from foveate.data.splits import HELD_OUT, belongs
+from foveate.data.tar_texts import TarCaptions, label_in
 
 _TAR_IMAGES = frozenset(suffix[1:] for suffix in IMAGE_SUFFIXES)
-_TAR_LABELS = frozenset({"cls", "json"})
+_TAR_TEXTS = frozenset({"cls", "json", "txt"})
 _END = 2 * tarfile.BLOCKSIZE
 """Zeros at the end of an archive; a writer may add more, to fill a record."""
 _LARGE_RECORDS = tuple(tarfile.BLOCKSIZE << power for power in range(5, 17))
@@ -60,6 +60,8 @@ class TarSource(PieceSource):
     held_out: list[str]
     """Splits that are held out of these files."""
     skip_damaged: bool
+    caption_key: str | None
+    """Key of ``.json`` with captions; None = what is usual."""
     kind: ClassVar[str] = "tar files"
 
     @property
@@ -79,7 +81,7 @@ class TarSource(PieceSource):
             ValueError: The archive or a sample is damaged; with skip_damaged these are counted.
         """
         file, count = self.files[piece], 0
-        damage = _Damage(file, self.skip_damaged)
+        damage, captions = _Damage(file, self.skip_damaged), TarCaptions(self.caption_key)
         # Not "r|", which would have to read what is skipped.
         with reading(file), tarfile.open(file, "r:", ignore_zeros=True) as opened:
             for stem, group in itertools.groupby(_parts(opened, damage), lambda part: part.stem):
@@ -88,13 +90,15 @@ class TarSource(PieceSource):
                 try:
                     # What was delivered is not read again, unless it may have been skipped.
                     if count >= row or self.skip_damaged:
-                        sample = _sample(opened, f"sample {stem} of {file}", list(group))
+                        sample = _sample(opened, f"sample {stem} of {file}", list(group), captions)
                 except ValueError as error:
                     damage.in_sample(error)
                     continue
                 count += 1
                 if count > row:
                     yield sample
+        if row == 0:
+            captions.check(file)
         damage.say()
 
 
@@ -105,6 +109,7 @@ def open_tar(
     *,
     holds_out: bool = False,
     skip_damaged: bool = False,
+    caption_key: str | None = None,
 ) -> TarSource:
     """Open the files that belong to one split.
 
@@ -114,6 +119,7 @@ def open_tar(
         name: What an error calls the source.
         holds_out: Files of whatever split are train, and val and test held out of them.
         skip_damaged: Count what is damaged instead of stopping there.
+        caption_key: Key of ``.json`` with captions; None = what is usual.
 
     Raises:
         ValueError: there is no such split; a file is compressed, or, unless damage is skipped,
@@ -127,7 +133,8 @@ def open_tar(
     kept = list(shards["train" if holds_out else own_split(list(shards), split, name)])
     part = f", {split} of all" if holds_out else ""
     names = [f"{file.name}: {file.stat().st_size} bytes{part}" for file in kept]
-    return TarSource(names, shard_fingerprints(shards), kept, split, held_out, skip_damaged)
+    options = held_out, skip_damaged, caption_key
+    return TarSource(names, shard_fingerprints(shards), kept, split, *options)
 
 
 @dataclass
@@ -244,11 +251,13 @@ def _longest_end(size: int) -> int:
     return _END + max(tarfile.RECORDSIZE, *fitting, 0)
 
 
-def _sample(opened: tarfile.TarFile, where: str, parts: list[_Part]) -> Sample:
-    """Read the parts of a sample that are its image or its class."""
+def _sample(
+    opened: tarfile.TarFile, where: str, parts: list[_Part], captions: TarCaptions
+) -> Sample:
+    """Read the parts of a sample that are its image, its class or its captions."""
     found: dict[str, bytes] = {}
     for part in parts:
-        if part.suffix not in _TAR_IMAGES | _TAR_LABELS:
+        if part.suffix not in _TAR_IMAGES | _TAR_TEXTS:
             continue
         if part.suffix in found:
             raise ValueError(f"{where} has two files .{part.suffix}; names must differ")
@@ -272,24 +281,5 @@ def _sample(opened: tarfile.TarFile, where: str, parts: list[_Part]) -> Sample:
             f"{where} has {len(images)} images; give every sample one, such as .png or .jpg, or "
             "add --skip-damaged"
         )
-    return Sample(found[images[0]], _tar_label(found, where), where)
-
-
-def _tar_label(found: dict[str, bytes], where: str) -> int:
-    """Return the class number; text would need a list of all classes, which tar files lack."""
-    try:
-        json = found.get("json", b"null")
-        label = int(found["cls"]) if "cls" in found else read_json(json, "its .json")
-    except ValueError as error:
-        raise ValueError(
-            f"{where}: its .cls must hold a class number and its .json JSON ({error}); tar files "
-            "take no text as classes, since they hold no list of them"
-        ) from error
-    if isinstance(label, dict):
-        label = next((label[name] for name in LABEL_COLUMNS if name in label), None)
-    if isinstance(label, str):
-        raise ValueError(
-            f"{where}: its class must be an integer, got {label!r}: tar files hold no list of "
-            "classes to number text by"
-        )
-    return Classes(()).number(label, where)
+    label = label_in(found, where)
+    return Sample(found[images[0]], label, where, captions.of(found, where))

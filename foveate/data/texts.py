@@ -9,9 +9,10 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from foveate.config import ModelConfig
 from foveate.data.columns import CAPTION_COLUMNS
 from foveate.data.images import ImageSet
-from foveate.data.subwords import Subwords, normalized, padded
+from foveate.data.subwords import END_OF_TEXT, Subwords, normalized, padded
 
 
 @dataclass(frozen=True)
@@ -81,14 +82,30 @@ class ImageTexts:
             num_words=self.num_words[captions],
         )
 
-    def draw(self, index: Int[Tensor, "B"], generator: torch.Generator) -> Int[Tensor, "B L"]:
-        """Draw one caption of each image; of an image that has none all is padding."""
+    def of_images(self, index: Int[Tensor, "B"]) -> Int[Tensor, "B K L"]:
+        """Return all captions of each image, padded to the most of any image of the set."""
+        place = self.first[index].unsqueeze(1) + torch.arange(int(self.count.max()))
+        absent = place >= self.first[index + 1].unsqueeze(1)
+        tokens = self.tokens[place.clamp_max(len(self.tokens) - 1)]
+        return tokens.masked_fill(absent.unsqueeze(2), -1)
+
+    def draw(
+        self, index: Int[Tensor, "B"], generator: torch.Generator, number: int = 1
+    ) -> Int[Tensor, "B K L"]:
+        """Draw different captions of each image; where it has too few the rest is padding.
+
+        Args:
+            index: numbers of the images.
+            generator: randomness, on the CPU.
+            number: captions of each image, K.
+        """
         index = index.cpu()
-        count = self.count[index]
-        shift = (torch.rand(len(index), generator=generator) * count).long()
-        place = self.first[index] + torch.minimum(shift, (count - 1).clamp_min(0))
-        drawn = self.tokens[place.clamp_max(len(self.tokens) - 1)]
-        return drawn.masked_fill((count == 0).unsqueeze(1), -1)
+        count = self.count[index].unsqueeze(1)
+        noise = torch.rand(len(index), max(number, int(count.max())), generator=generator)
+        absent = torch.arange(noise.shape[1]) >= count
+        shift = noise.masked_fill(absent, 2).argsort(1)[:, :number]
+        place = (self.first[index].unsqueeze(1) + shift).clamp_max(len(self.tokens) - 1)
+        return self.tokens[place].masked_fill((shift >= count).unsqueeze(2), -1)
 
     def notes(self) -> Iterator[str]:
         """Say what was left out and cut, a line each."""
@@ -100,6 +117,19 @@ class ImageTexts:
             yield f"{self.num_empty} captions are empty, and left out"
         if self.num_cut:
             yield f"{self.num_cut} captions are longer than {length} subwords, and cut there"
+
+
+def texts_for(config: ModelConfig, images: ImageSet) -> ImageTexts | None:
+    """Return the captions of a set as a model writes them; None of a model that writes none.
+
+    Raises:
+        ValueError: the set has no captions.
+    """
+    # The words that are read at fixation points are whole ones, and have another end.
+    if config.vocabulary[:1] != (END_OF_TEXT,):
+        return None
+    subwords = Subwords(tuple(config.vocabulary), tuple(config.merges))
+    return ImageTexts.of(captions_in(images), subwords, config.max_words)
 
 
 def captions_in(images: ImageSet) -> tuple[tuple[str, ...], ...]:

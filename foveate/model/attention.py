@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import cast
 
 import torch
@@ -70,6 +71,41 @@ def prefix_block_mask(counts: Int[Tensor, "B Q"], num_always: int) -> BlockMask:
     )
 
 
+@dataclass(frozen=True)
+class BehindPrefix:
+    """Who may attend to whom where tracks stand behind the prefix of their image.
+
+    A track attends to the prefix and, causally, to itself. The tokens of all images are one row:
+    first all prefixes, then the M tokens of all tracks, so that padding costs no more than a place
+    in the attention.
+    """
+
+    prefix: Bool[Tensor, "#B 1 P P"]
+    """Among the tokens of a prefix (True = may attend)."""
+    visible: Bool[Tensor, "B P"]
+    """What of the prefix tracks may attend to (True = may attend)."""
+    kept: Int[Tensor, " M"]
+    """Where among the places of B x K x L each token of a track stands; no padding does."""
+    num_tracks: int
+    """Tracks of each image, K."""
+    length: int
+    """Places of a track, L."""
+
+    def placed(self, tokens: Float[Tensor, "H M D"]) -> Float[Tensor, "B H K L D"]:
+        """Put the tokens of tracks at their places, with zeros elsewhere."""
+        shape = len(self.visible), self.num_tracks, self.length
+        size = shape[0] * shape[1] * shape[2]
+        if len(self.kept) < size:
+            empty = tokens.new_zeros(tokens.shape[0], size, tokens.shape[2])
+            tokens = empty.index_copy(1, self.kept, tokens)
+        return tokens.unflatten(1, shape).movedim(0, 1)
+
+    def taken(self, tokens: Float[Tensor, "B H K L D"]) -> Float[Tensor, "H M D"]:
+        """Return the tokens of tracks from their places."""
+        tokens = tokens.movedim(1, 0).flatten(1, 3)
+        return tokens.index_select(1, self.kept) if len(self.kept) < tokens.shape[1] else tokens
+
+
 FEW_KEYS = 32
 """Up to so many keys, :func:`attend_few` is several times faster than the fused kernel on a CPU."""
 
@@ -78,7 +114,7 @@ def attend(
     queries: Float[Tensor, "B H Q K"],
     keys: Float[Tensor, "B H S K"],
     values: Float[Tensor, "B H S K"],
-    may_attend: Bool[Tensor, "#B 1 #Q S"] | BlockMask | None = None,
+    may_attend: Bool[Tensor, "#B 1 #Q S"] | BlockMask | BehindPrefix | None = None,
     is_causal: bool = False,
 ) -> Float[Tensor, "B H Q K"]:
     """Scaled dot-product attention, by the kernel that suits the device and the mask.
@@ -92,6 +128,8 @@ def attend(
     """
     if isinstance(may_attend, BlockMask):
         return flex(queries)(queries, keys, values, block_mask=may_attend)
+    if isinstance(may_attend, BehindPrefix):
+        return attend_behind(queries, keys, values, may_attend)
     few = queries.is_cpu and keys.shape[2] <= FEW_KEYS and not is_causal
     if few and not torch.is_grad_enabled():
         return attend_few(queries, keys, values, may_attend)
@@ -144,13 +182,46 @@ def attend_few(
     return scores.softmax(2).transpose(-1, -2) @ values
 
 
+def attend_behind(
+    queries: Float[Tensor, "1 H S K"],
+    keys: Float[Tensor, "1 H S K"],
+    values: Float[Tensor, "1 H S K"],
+    of: BehindPrefix,
+) -> Float[Tensor, "1 H S K"]:
+    """Scaled dot-product attention of prefixes, and of the tracks behind each.
+
+    By hand: one softmax over two products. All tracks of an image share the one with the prefix,
+    and tracks have none with one another, so that the cost grows with their number, not its square.
+    """
+    num_images, size = of.visible.shape
+    split = num_images * size
+    first_asked, first_keys, first_values = (
+        each[0, :, :split].unflatten(1, (num_images, size)).transpose(0, 1)
+        for each in (queries, keys, values)
+    )
+    asked, own_keys, own_values = (
+        of.placed(each[0, :, split:]) for each in (queries, keys, values)
+    )
+    asked = asked * queries.shape[-1] ** -0.5
+    seen = asked.flatten(2, 3) @ first_keys.transpose(-1, -2)
+    seen = seen.masked_fill(~of.visible[:, None, None], -torch.inf)
+    later = torch.ones(of.length, of.length, dtype=torch.bool, device=keys.device).triu(1)
+    own = (asked @ own_keys.transpose(-1, -2)).masked_fill(later, -torch.inf)
+    scores = torch.cat([seen.unflatten(2, (of.num_tracks, of.length)), own], dim=-1)
+    share = scores.softmax(-1).to(values.dtype)
+    told = share[..., :size].flatten(2, 3) @ first_values
+    said = share[..., size:] @ own_values + told.unflatten(2, (of.num_tracks, of.length))
+    prefix = attend(first_asked, first_keys, first_values, of.prefix)
+    return torch.cat([prefix.transpose(0, 1).flatten(1, 2), of.taken(said)], dim=1).unsqueeze(0)
+
+
 class SelfAttention(Attention):
     """timm's self-attention, its weights and its results, with :func:`attend` inside."""
 
     def forward(
         self,
         x: Float[Tensor, "B S D"],
-        attn_mask: Bool[Tensor, "#B 1 S S"] | BlockMask | None = None,
+        attn_mask: Bool[Tensor, "#B 1 S S"] | BlockMask | BehindPrefix | None = None,
         is_causal: bool = False,
     ) -> Float[Tensor, "B S D"]:
         """Attend among the tokens; ``attn_mask``: True = may attend."""

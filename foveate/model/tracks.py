@@ -31,6 +31,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from foveate.model.attention import BehindPrefix
 from foveate.model.encoder import PatchEncoder, take
 from foveate.orders import rank_to_order
 
@@ -126,36 +127,18 @@ class TrackReader(nn.Module):
         Raises:
             ValueError: anchors on an image that is not all visible at once.
         """
-        num_tracks, length = words.shape[1:]
-        previous = self.word(words[:, :, :-1].clamp_min(0))
-        start = self.start.expand(len(images), num_tracks, 1, -1)
-        tracks = (torch.cat([start, previous], dim=2) + self.place[:length]).flatten(1, 2)
-        if steps is None and model.config.words_prefix == "bidirectional":
-            tokens = torch.cat([*model.embed(images), tracks], dim=1)
-            num_image = tokens.shape[1] - tracks.shape[1]
-            may_attend = track_may_attend(num_image, num_tracks, length, tokens.device)
-        elif anchors is None:
-            prefix = Prefix.of(model, images, *_whole(model, images, rank, steps))
-            tokens = torch.cat([prefix.tokens, tracks], dim=1)
-            num_image = tokens.shape[1] - tracks.shape[1]
-            may_attend = track_may_attend(num_image, num_tracks, length, tokens.device)
-            may_attend = may_attend.repeat(len(prefix.visible), 1, 1, 1)
-            may_attend[:, :, :num_image, :num_image] = prefix.may_attend
-            may_attend[:, :, num_image:, :num_image] = prefix.visible[:, None, None]
+        if anchors is not None:
+            if not (steps is None and model.config.words_prefix == "bidirectional"):
+                raise ValueError(
+                    "anchors need a bidirectional prefix of the whole image; leave out steps and "
+                    "words_prefix"
+                )
+            states = self._at_anchors(model, images, anchors, words)
         else:
-            raise ValueError(
-                "anchors need a bidirectional prefix of the whole image; leave out steps and "
-                "words_prefix"
-            )
-        starts = num_image + length * torch.arange(num_tracks, device=tokens.device)
-        for block in model.encoder_blocks():
-            if anchors is not None:
-                local = take(tokens, (anchors + model.num_always).long())
-                tokens = tokens.index_add(1, starts, local)
-            tokens = block(tokens, attn_mask=may_attend)
-        states = self.norm(tokens[:, num_image:]).unflatten(1, (num_tracks, length))
-        logits: Tensor = states @ self.word.weight.T
-        return logits
+            every = torch.arange(words.numel(), device=words.device)
+            prefix = Prefix.of(model, images, *_whole(model, images, rank, steps))
+            states = self._behind(model, prefix, words, every).view(*words.shape, -1)
+        return self._logits(states)
 
     def loss(
         self,
@@ -165,10 +148,15 @@ class TrackReader(nn.Module):
         words: Int[Tensor, "B K L"],
         rank: Int[Tensor, "B N"] | None = None,
         steps: Int[Tensor, "B"] | None = None,
+        read: Int[Tensor, "B K L"] | None = None,
     ) -> Float[Tensor, ""]:
-        """Mean cross-entropy of the words that are no padding, nats; 0 if all are."""
-        logits = self(model, images, anchors, words, rank, steps).flatten(0, 2)
-        total = F.cross_entropy(logits, words.flatten(), ignore_index=-1, reduction="sum")
+        """Mean cross-entropy of the words that are no padding, nats; 0 if all are.
+
+        Arguments as of :meth:`forward`. Captions may read other words than they write, ``read``, of
+        which -1 = nothing; None = the same.
+        """
+        logits, targets, _ = self._read(model, images, anchors, words, rank, steps, read)
+        total = F.cross_entropy(logits, targets, ignore_index=-1, reduction="sum")
         return total / (words >= 0).sum().clamp_min(1)
 
     def cross_entropy(
@@ -181,9 +169,79 @@ class TrackReader(nn.Module):
         steps: Int[Tensor, "B"] | None = None,
     ) -> Float[Tensor, "B K L"]:
         """Cross-entropy of every word, nats; 0 of padding. Arguments as of :meth:`forward`."""
-        logits = self(model, images, anchors, words, rank, steps).flatten(0, 2).float()
-        loss = F.cross_entropy(logits, words.flatten(), ignore_index=-1, reduction="none")
-        return loss.view(words.shape)
+        logits, targets, kept = self._read(model, images, anchors, words, rank, steps)
+        loss = F.cross_entropy(logits.float(), targets, ignore_index=-1, reduction="none")
+        return loss.new_zeros(words.numel()).index_copy(0, kept, loss).view(words.shape)
+
+    def _read(
+        self,
+        model: PatchEncoder,
+        images: Float[Tensor, "B C H W"],
+        anchors: Int[Tensor, "B K"] | None,
+        words: Int[Tensor, "B K L"],
+        rank: Int[Tensor, "B N"] | None,
+        steps: Int[Tensor, "B"] | None,
+        read: Int[Tensor, "B K L"] | None = None,
+    ) -> tuple[Float[Tensor, "M V"], Int[Tensor, " M"], Int[Tensor, " M"]]:
+        """Return logits, words, and their places among all; of captions without padding."""
+        targets = words.flatten()
+        if anchors is not None:
+            logits = self(model, images, anchors, words, rank, steps).flatten(0, 2)
+            return logits, targets, torch.arange(len(targets), device=words.device)
+        kept = (targets >= 0).nonzero().squeeze(1)
+        prefix = Prefix.of(model, images, *_whole(model, images, rank, steps))
+        states = self._behind(model, prefix, words if read is None else read, kept)
+        return self._logits(states), targets[kept], kept
+
+    def _starts(self, words: Int[Tensor, "B K L"]) -> Float[Tensor, "B K L D"]:
+        """Embed what each word of a track is read from: the word before it, or its start."""
+        earlier = words[:, :, :-1]
+        previous = self.word(earlier.clamp_min(0)).masked_fill((earlier < 0).unsqueeze(3), 0)
+        start = self.start.expand(*words.shape[:2], 1, -1)
+        return torch.cat([start, previous], dim=2) + self.place[: words.shape[2]]
+
+    def _logits(self, states: Float[Tensor, "*B D"]) -> Float[Tensor, "*B V"]:
+        logits: Tensor = self.norm(states) @ self.word.weight.T
+        return logits
+
+    def _behind(
+        self,
+        model: PatchEncoder,
+        prefix: Prefix,
+        words: Int[Tensor, "B K L"],
+        kept: Int[Tensor, " M"],
+    ) -> Float[Tensor, "M D"]:
+        """Return the states of the kept places of tracks, which share the prefix of their image."""
+        tracks = self._starts(words).flatten(0, 2).index_select(0, kept)
+        tokens = torch.cat([prefix.tokens.flatten(0, 1), tracks]).unsqueeze(0)
+        visible = prefix.visible.expand(len(words), -1)
+        # What is padding in all of them has no place in the attention either.
+        num_tracks, length = words.shape[1:]
+        longest = int((kept % length).max()) + 1 if len(kept) else 1
+        kept = kept // length * longest + kept % length
+        may_attend = BehindPrefix(prefix.may_attend, visible, kept, num_tracks, longest)
+        for block in model.encoder_blocks():
+            tokens = block(tokens, attn_mask=may_attend)
+        return tokens[0, len(tokens[0]) - len(kept) :]
+
+    def _at_anchors(
+        self,
+        model: PatchEncoder,
+        images: Float[Tensor, "B C H W"],
+        anchors: Int[Tensor, "B K"],
+        words: Int[Tensor, "B K L"],
+    ) -> Float[Tensor, "B K L D"]:
+        """Return the states of tracks that read the whole image and, again and again, a patch."""
+        num_tracks, length = words.shape[1:]
+        tracks = self._starts(words).flatten(1, 2)
+        tokens = torch.cat([*model.embed(images), tracks], dim=1)
+        num_image = tokens.shape[1] - tracks.shape[1]
+        may_attend = track_may_attend(num_image, num_tracks, length, tokens.device)
+        starts = num_image + length * torch.arange(num_tracks, device=tokens.device)
+        for block in model.encoder_blocks():
+            local = take(tokens, (anchors + model.num_always).long())
+            tokens = block(tokens.index_add(1, starts, local), attn_mask=may_attend)
+        return tokens[:, num_image:].unflatten(1, (num_tracks, length))
 
     @torch.no_grad()
     def read(

@@ -44,6 +44,7 @@ class AnyOrderTransformer(AskingPredictor):
         words: Int[Tensor, "B K L"] | None = None,
         emphasis: Emphasis | None = None,
         word_steps: Int[Tensor, "B"] | None = None,
+        words_read: Int[Tensor, "B K L"] | None = None,
     ) -> Float[Tensor, ""]:
         """Mean loss of predicting patches from those of lower rank, and words about the image.
 
@@ -69,14 +70,15 @@ class AnyOrderTransformer(AskingPredictor):
             emphasis: which of the patches asked count more, or are asked; None = all alike.
             word_steps: the words read the patches of rank < word_steps, -1 = not even the
                 periphery; None = all patches.
+            words_read: what later words read instead of the words; -1 = nothing; None = these.
 
         Raises:
             ValueError: rank has another shape than (B, N) or negative entries, the config's parts
                 do not take this order, this emphasis, or need features, anchors or word_steps come
                 without words, or with one another.
         """
-        if words is None and not (anchors is None and word_steps is None):
-            raise ValueError("anchors and word_steps need words")
+        if words is None and not (anchors is None and word_steps is None and words_read is None):
+            raise ValueError("anchors, word_steps and words_read need words")
         config = self.config
         order = ties, last_rank, num_steps, generator, features, emphasis
         if words is None:
@@ -84,7 +86,8 @@ class AnyOrderTransformer(AskingPredictor):
         # The sum of a generative and a reading loss, as iGPT's Sec. 2.3 adds its classifier's.
         loss = torch.zeros((), device=images.device)
         if config.word_weight > 0:
-            reading = self.reader.loss(self, images, anchors, words, rank, word_steps)
+            about = images, anchors, words, rank, word_steps, words_read
+            reading = self.reader.loss(self, *about)
             loss = config.word_weight * reading
         if config.image_weight > 0:
             loss = loss + config.image_weight * self._loss_of_order(images, rank, *order)

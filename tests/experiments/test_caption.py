@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
+import gymnasium as gym
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -15,17 +17,20 @@ from image_files import encoded
 from PIL import Image
 
 from envs.episode import Episode
+from envs.vector import ImageScanVectorEnv
 from experiments.evaluation.caption import caption
 from experiments.evaluation.caption_likelihood import (
     bits_per_word,
-    nats_of_all,
     nats_of_own,
-    ranks_of_right,
+    nats_of_pairs,
 )
 from experiments.evaluation.caption_picture import draw_captions
 from experiments.evaluation.caption_result import CaptionResult
+from experiments.evaluation.caption_retrieval import Scores, estimated, ranks_of_right, scores
 from experiments.runs import load_run
+from experiments.studies.transfer import imagenette
 from experiments.training.batches import TrainingImages
+from experiments.training.build import build
 from experiments.training.config import TrainConfig
 from experiments.training.distributed import Processes
 from experiments.training.loop import train
@@ -33,6 +38,7 @@ from experiments.training.presets import PRESETS
 from foveate.data.subwords import Subwords
 from foveate.data.texts import ImageTexts
 from foveate.model import AnyOrderTransformer
+from foveate.orders import order_to_rank
 from foveate.recipes import RECIPES
 
 COLORS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
@@ -107,8 +113,11 @@ def test_captions_cost_what_their_words_cost_in_any_batch(
         torch.testing.assert_close(own[number], expected.detach())
     for tokens in (1, 10**6):
         monkeypatch.setattr("experiments.evaluation.caption_likelihood.TOKENS", tokens)
-        every = nats_of_all(writer, images, texts, rank, 5)
+        every = nats_of_pairs(writer, images, texts, rank, 5, torch.ones(3, 3).bool())
         torch.testing.assert_close(every[texts.owner, torch.arange(3)], own)
+        wanted = torch.tensor([[True, False, True], [False] * 3, [False, True, False]])
+        some = nats_of_pairs(writer, images, texts, rank, 5, wanted)
+        torch.testing.assert_close(some, every * wanted)
         torch.testing.assert_close(nats_of_own(writer, images, texts, rank, 5), own)
 
 
@@ -121,9 +130,40 @@ def test_bits_per_word_by_hand(texts: ImageTexts) -> None:
 def test_what_is_retrieved_by_hand() -> None:
     """Two captions of image 0, one of image 1; a tie is no hit."""
     score = torch.tensor([[1.0, 4.0, 3.0], [2.0, 5.0, 3.0]])
-    of_image, of_caption = ranks_of_right(score, torch.tensor([0, 0, 1]))
+    owner = torch.tensor([0, 0, 1])
+    of_image, of_caption = ranks_of_right(Scores(score, score, 6), owner)
     assert of_image.tolist() == [0, 1]
     assert of_caption.tolist() == [1, 1, 1]
+    none = torch.tensor([[-math.inf] * 2 + [3.0], [2.0, -math.inf, -math.inf]])
+    of_image, of_caption = ranks_of_right(Scores(none, none, 2), owner)
+    assert of_image.tolist() == [1, 2], "what is no candidate comes after all others"
+    assert of_caption.tolist() == [1, 1, 1]
+
+
+def test_few_pairs_tell_the_scores_of_all_where_these_have_few_dimensions() -> None:
+    """What is then asked about in full is what the best answers are among."""
+    generator = torch.Generator().manual_seed(0)
+    truth = torch.randn(120, 3, generator=generator) @ torch.randn(3, 300, generator=generator)
+    row, column = torch.arange(20), torch.arange(100, 140)
+    guess = estimated(truth[row], truth[:, column], row, column)
+    torch.testing.assert_close(guess, truth, atol=0.05, rtol=0)
+    asked = torch.zeros(120, 300)
+
+    def ask(wanted: torch.Tensor) -> torch.Tensor:
+        asked.add_(wanted)
+        return truth.where(wanted, torch.nan)
+
+    found = scores(ask, 120, 300, 12, generator)
+    assert float(asked.max()) == 1, "no pair is asked about twice"
+    assert found.num_pairs == int(asked.sum()) < 0.5 * asked.numel()
+    best = truth.topk(5, dim=1)
+    torch.testing.assert_close(found.of_image.topk(5, dim=1).values, best.values)
+    best = truth.topk(5, dim=0)
+    torch.testing.assert_close(found.of_caption.topk(5, dim=0).values, best.values)
+    assert bool((found.of_image.isfinite().sum(1) == 12).all())
+    for candidates in (0, 75):
+        every = scores(ask, 120, 300, candidates, generator)
+        assert torch.equal(every.of_image, truth)
 
 
 def test_the_reward_of_words_is_the_fall_of_their_surprise(writer: AnyOrderTransformer) -> None:
@@ -155,7 +195,7 @@ def test_rows_that_restart_are_paid_for_their_new_captions(writer: AnyOrderTrans
     episode.step(torch.tensor([5, 6]))
     again = torch.tensor([False, True])
     for wrong in (None, other[:, :2]):
-        with pytest.raises(ValueError, match="the episode has some of 3 subwords"):
+        with pytest.raises(ValueError, match="the episode has 1 captions of 3 subwords for each"):
             episode.restart(again, images[:1], words=wrong)
     episode.restart(again, images[:1], words=other)
     fresh = Episode(writer, images[:1], budget=3, reward="caption", words=other)
@@ -199,6 +239,74 @@ def test_a_run_learns_captions_resumes_and_is_asked(config: TrainConfig, tmp_pat
         assert drawn.width > 300
 
 
+def test_an_environment_pays_for_the_captions_of_a_run(config: TrainConfig) -> None:
+    """All captions of an image count alike; rows that end get those of their new images."""
+    train(config.replace(warmup_iterations=1, iterations=0))
+    data, out = config.data.data, config.run.out
+    batch = ImageScanVectorEnv(3, model=out, data=data, reward="caption", budget=2)
+    model, texts = batch.model, batch.world.texts
+    assert texts is not None
+    batch.reset(options={"index": [0, 5, 6]})
+    for round_ in range(2):
+        index = torch.from_numpy(batch.index.copy())
+        nats = []
+        order = torch.tensor([[3, 1], [0, 1], [7, 2]])
+        rank = order_to_rank(order, model.num_patches)
+        words, pixels = texts.of_images(index), batch.images.batch(index)
+        for steps in range(3):
+            visible = torch.full((3,), steps)
+            each = model.reader.cross_entropy(model, pixels, None, words, rank, visible)
+            nats.append(each.sum((1, 2)) / (words >= 0).sum((1, 2)).clamp_min(1))
+        for step in range(2):
+            _, paid, *_ = batch.step(order[:, step].numpy())
+            told = (nats[step] - nats[step + 1]).detach().double().numpy()
+            np.testing.assert_allclose(paid, told, atol=1e-5, err_msg=f"round {round_}")
+    single = gym.make("foveate.ids:foveate/ImageScan-v0", model=out, data=data, reward="caption")
+    single.reset(seed=0)
+    assert np.isfinite(single.step(3)[1])
+
+
+def test_a_model_of_captions_is_probed_on_images_that_have_classes(
+    config: TrainConfig, tmp_path: Path
+) -> None:
+    train(config.replace(warmup_iterations=1, iterations=0))
+    run = load_run(config.run.out)
+    with pytest.raises(ValueError, match=r"no file .*imagenette96.parquet; put it beside"):
+        imagenette(run, "test", 9)
+    file = tmp_path / "imagenette96.parquet"
+    colored(file, 120)
+    with pytest.raises(ValueError, match="imagenette96 has no labels, so that nothing"):
+        imagenette(run, "test", 9)
+    labeled = pq.read_table(file).append_column("label", pa.array([n % 3 for n in range(120)]))
+    pq.write_table(labeled, file)
+    values = imagenette(run, "test", 9)
+    assert set(values) == {"linear, full, Imagenette", "k-NN, full, Imagenette"}
+    assert all(each.mean() == 1 for each in values.values()), "colors are told apart"
+
+
+def test_a_world_without_words_is_refused_in_a_line(writer: AnyOrderTransformer) -> None:
+    with pytest.raises(ValueError, match="reward 'caption' needs captions as a model writes them"):
+        ImageScanVectorEnv(model="scenes", reward="caption")
+    speaks = replace(writer.config, vocabulary=("<end>", "a"))
+    images = np.zeros((2, 1, 8, 8), np.uint8)
+    with pytest.raises(ValueError, match="data has no captions: give a table with a column"):
+        ImageScanVectorEnv(model=AnyOrderTransformer(speaks), data=images, reward="caption")
+
+
+def test_captions_of_any_kind_are_learned_from_and_asked_about(config: TrainConfig) -> None:
+    """Empty, missing, of no letter, longer than anything, and in any script."""
+    table = pq.read_table(config.data.data)
+    odd = [None, [], [""], [" \n"], [None], ["a " * 5000], ["דוגמה", "狗在跑", "🐕‍🦺"], ["...", ""]]
+    told = pa.array([odd[n % len(odd)] for n in range(len(table))], pa.list_(pa.string()))
+    at = table.column_names.index("told")
+    pq.write_table(table.set_column(at, "told", told), config.data.data)
+    trained = train(config.replace(num_captions=3, word_dropout=0.5))
+    assert math.isfinite(trained.measured["loss"])
+    result, _ = caption(load_run(config.run.out), fixations=(0, 2), orders=("random",), examples=1)
+    assert (result.test_images, result.without_captions) == (1 + 3, 5)
+    assert math.isfinite(result.whole.bits_per_word)
+
+
 def test_what_is_left_out_is_said(config: TrainConfig, capsys: pytest.CaptureFixture[str]) -> None:
     TrainingImages(config.replace(max_subwords=2), Processes.started("cpu"))
     said = capsys.readouterr().err
@@ -227,6 +335,8 @@ def test_captions_that_are_not_there_are_named_before_training(
     [
         ({"reward": "caption"}, "reward caption needs a recipe with captions"),
         ({"words_prefix": "causal"}, "words_prefix needs a recipe with captions"),
+        ({"num_captions": 2}, "num_captions needs a recipe with captions"),
+        ({"word_dropout": 0.1}, "word_dropout needs a recipe with captions"),
         ({"word_weight": 0.5}, "word_weight and image_weight need a recipe with words"),
         ({"recipe": "caption", "word_weight": 0.0, "image_weight": 0.0}, "not both 0"),
         ({"recipe": "caption", "data": "a.tar", "image_size": 8, "stream": True}, "leave out --st"),
@@ -242,11 +352,6 @@ def test_options_of_captions_that_mean_nothing_are_refused(
 
 def test_the_preset_of_photographs_has_at_most_five_million_weights() -> None:
     config = PRESETS["flickr8k"][1]
-    sizes = {name: getattr(config.model, name) for name in ("embed_dim", "depth", "num_heads")}
     words = {"vocabulary": tuple(map(str, range(2000))), "max_words": 32}
-    model = AnyOrderTransformer(
-        config.parts.model_config(
-            image_size=(96, 96), in_chans=3, patch_size=8, periphery=2, **sizes, **words
-        )
-    )
+    model, _ = build(config.replace(device="cpu"), (3, 96, 96), **words)
     assert sum(parameter.numel() for parameter in model.parameters()) < 5e6

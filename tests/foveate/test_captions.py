@@ -141,9 +141,12 @@ def test_every_caption_of_an_image_is_drawn_and_none_of_another(subwords: Subwor
     texts = ImageTexts.of([("one dog", "two dogs"), (), ("three",)], subwords, max_words=9)
     generator = torch.Generator().manual_seed(0)
     drawn = texts.draw(torch.tensor([0, 1, 2] * 40), generator).unflatten(0, (40, 3))
-    said = [{subwords.decode(row) for row in drawn[:, image]} for image in range(3)]
+    said = [{subwords.decode(row[0]) for row in drawn[:, image]} for image in range(3)]
     assert said == [{"one dog", "two dogs"}, {""}, {"three"}]
     assert bool((drawn[:, 1] == -1).all())
+    every = texts.draw(torch.tensor([0, 1, 2]), generator, number=3)
+    several = [sorted(subwords.decode(row) for row in own) for own in every]
+    assert several == [["", "one dog", "two dogs"], ["", "", ""], ["", "", "three"]]
 
 
 def test_subwords_are_learned_alike_and_kept_in_two_lists(subwords: Subwords) -> None:

@@ -65,6 +65,30 @@ def test_tar_labels_come_from_cls_or_json_and_other_files_do_not_count(tmp_path:
     batch = next(make(tmp_path / "set.tar", batch_size=5, shuffle_buffer=1))
     assert batch.images[:, 0, 0, 0].tolist() == [0, 1, 2, 3, 4]
     assert batch.labels.tolist() == [10, 11, 12, -1, -1]
+    assert batch.captions == ((), ("x",), (), ("x",), ("text",))
+
+
+def test_tar_captions_are_lines_of_txt_or_text_in_json(tmp_path: Path) -> None:
+    png, file = encoded(numbered(0)), tmp_path / "set.tar"
+
+    def captions(*told: tuple[str, str], key: str | None = None) -> list[tuple[str, ...]]:
+        members = [(f"{n}.png", png) for n in range(len(told))]
+        members += [(f"{n}.{kind}", text.encode("latin-1")) for n, (kind, text) in enumerate(told)]
+        write_tar(file, sorted(members))
+        stream = make(file, batch_size=len(told), caption_column=key)
+        return list([next(stream), next(stream)][0].captions)
+
+    two = "a dog\n\xc3\xa9t\xc3\xa9\n"
+    told = '{"captions": ["one", null, "two"], "de": "ein Hund"}'
+    found = captions(("txt", two), ("json", told), ("json", '{"caption": null}'), ("json", "7"))
+    assert found == [("a dog", "été"), ("one", "two"), (), ()]
+    assert captions(("txt", two), ("json", told), key="de") == [(), ("ein Hund",)]
+    with pytest.raises(ValueError, match=r"no .json in .*set.tar has 'fr' .*\['captions', 'de'\]"):
+        captions(("json", told), key="fr")
+    with pytest.raises(ValueError, match=r"caption in its .json must be text or a list of text"):
+        captions(("json", '{"caption": 7}'))
+    with pytest.raises(ValueError, match=r"its .txt must be text in UTF-8"):
+        captions(("txt", "\xff"))
 
 
 def test_tar_samples_may_be_of_any_format_that_pillow_reads(tmp_path: Path) -> None:

@@ -169,5 +169,5 @@ def test_anchors_need_an_image_that_is_all_visible() -> None:
     rank, steps = torch.arange(16).unsqueeze(0), torch.tensor([3])
     with pytest.raises(ValueError, match="anchors need a bidirectional prefix"):
         model(images, rank, anchors=anchors, words=words, word_steps=steps)
-    with pytest.raises(ValueError, match="anchors and word_steps need words"):
+    with pytest.raises(ValueError, match="anchors, word_steps and words_read need words"):
         model(images, rank, anchors=anchors)
