@@ -9,7 +9,8 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from foveate.choices import check_choice
 
-S, P = TypeVar("S"), ParamSpec("P")
+S = TypeVar("S")
+P = ParamSpec("P")
 BATCH = "gymnasium.make_vec(id, num_envs=N, autoreset='next_step')"
 OF_OTHERS = {
     "autoreset": f"a single environment waits for reset(); a batch takes autoreset: {BATCH}",
