@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,16 @@ from foveate.data.loading import COMPOSED
 
 Data: TypeAlias = str | Path | ImageSet | NDArray[Any] | Tensor | tuple[object, object]
 """Images by name, as a set, or as an array or tensor, with their labels in a pair or without."""
+Size: TypeAlias = int | tuple[int, int] | str | None
+"""An image size that images and probes can be remembered by; None = as they are."""
+
+
+def hashable(image_size: ImageSize | None) -> Size:
+    """Return an image size in a form that is no list, as JSON holds it."""
+    # Of another length than two it is refused where images are loaded.
+    if isinstance(image_size, list):
+        return cast("tuple[int, int]", tuple(image_size))
+    return image_size
 
 
 def check_effects(data: object, split: str, image_size: ImageSize | None) -> None:
@@ -44,7 +54,7 @@ def load(data: object, split: str, image_size: ImageSize | None, limit: int | No
         ValueError: no such data, or no images.
     """
     if isinstance(data, str) and data in ("cue", *COMPOSED):
-        return _composed(data, split, image_size, limit)
+        return _composed(data, split, hashable(image_size), limit)
     if isinstance(data, str | Path):
         return load_data(str(data), split, image_size=image_size, limit=limit)
     images = data if isinstance(data, ImageSet) else _set_of(data)
@@ -52,7 +62,7 @@ def load(data: object, split: str, image_size: ImageSize | None, limit: int | No
 
 
 @lru_cache(maxsize=2)
-def _composed(data: str, split: str, image_size: ImageSize | None, limit: int | None) -> ImageSet:
+def _composed(data: str, split: str, image_size: Size, limit: int | None) -> ImageSet:
     """Compose images that need no file; environments of a process share the last two sets."""
     if data != "cue":
         return load_data(data, split, image_size=image_size, limit=limit)

@@ -34,7 +34,7 @@ def with_known_options(
     """
 
     @wraps(init)
-    def checked(self: S, *args: P.args, **options: P.kwargs) -> None:
+    def checked(self: S, /, *args: P.args, **options: P.kwargs) -> None:
         known = options_of(type(self))
         for name in options:
             if name not in known and name in OF_OTHERS:

@@ -17,12 +17,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from envs.episode import Episode
-from envs.images import load
+from envs.images import Size, load
 from envs.length import DEFAULT_BUDGET
 from envs.recognition import RecognitionProbe, probe_of
 from foveate.checkpoint import ASSETS, PRETRAINED, load_model, read_newest
 from foveate.data import ImageSet
-from foveate.data.decoding import ImageSize
 from foveate.ids import WORLDS
 from foveate.model import AnyOrderTransformer
 from foveate.orders.segments import Fixations
@@ -136,7 +135,7 @@ def trained_probe(model: str | Path | AnyOrderTransformer, device: str) -> Recog
 def shipped_probe(
     model: str,
     data: str,
-    image_size: ImageSize | None,
+    image_size: Size,
     fixation_size: int,
     budget: int,
     device: str,
@@ -156,7 +155,7 @@ def shipped_probe(
 def fit_to_training(
     model: str,
     data: str,
-    image_size: ImageSize | None,
+    image_size: Size,
     fixation_size: int,
     budget: int,
     device: str = "cpu",

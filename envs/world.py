@@ -6,7 +6,6 @@ import json
 from dataclasses import dataclass, fields, replace
 from numbers import Integral
 from pathlib import Path
-from typing import cast
 
 import torch
 from jaxtyping import Float, Int
@@ -14,7 +13,7 @@ from torch import Tensor
 
 from envs.checks import check_classes, check_world, rewards_of
 from envs.episode import Episode
-from envs.images import Data, check_effects, load
+from envs.images import Data, Size, check_effects, hashable, load
 from envs.length import DEFAULT_BUDGET
 from envs.probing import shipped_probe, trained_probe
 from envs.recognition import RecognitionProbe
@@ -64,9 +63,6 @@ class World:
                 read, or a reward that cannot be had of them.
         """
         check_effects(data, split, image_size)
-        # Images and probes are remembered by what they are asked for with, and a list cannot be.
-        if isinstance(image_size, list):
-            image_size = cast("tuple[int, int]", tuple(image_size))
         trained = config_of_run(model)
         loaded = model_on(model, device)
         image_size = trained.image_size if image_size is None else image_size
@@ -84,7 +80,7 @@ class World:
             )
         world = cls(loaded, images, None, fixations, budget)
         if isinstance(reward, str) and ":" not in reward:
-            world = world.with_probe(reward, model, data, image_size, size)
+            world = world.with_probe(reward, model, data, hashable(image_size), size)
         check_world(loaded, images, reward, world.probe)
         return world
 
@@ -93,7 +89,7 @@ class World:
         reward: str,
         model: str | Path | AnyOrderTransformer,
         data: Data,
-        image_size: ImageSize | None,
+        image_size: Size,
         fixation_size: int,
     ) -> World:
         """Return the world with the classifier that a reward needs, if it needs one.

@@ -37,7 +37,7 @@ def crops_episode(images: ImageSet, num_rows: int | None, budget: int) -> Callab
         ImageClassificationVectorEnv,
     )
 
-    class Images(ImageClassificationDataset):
+    class Images(ImageClassificationDataset):  # type: ignore[misc]  # it may be missing
         def _get_length(self) -> int:
             return len(images)
 

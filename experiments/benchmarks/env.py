@@ -163,7 +163,9 @@ def steps_per_cpu_s(
         alone, many = (crops.crops_episode(images, each, budget) for each in (None, num_rows))
         named["ap_gym, single environment"] = budget, alone
         named[f"ap_gym, batch of {num_rows}"] = num_rows * budget, many
-    episodes = {name: episode for name, (_, episode) in named.items()}
+    episodes: dict[str, Callable[[], object]] = {
+        name: episode for name, (_, episode) in named.items()
+    }
     taken = alternate(episodes, repeats, time.process_time)
     return {name: steps / taken[name] for name, (steps, _) in named.items()}
 

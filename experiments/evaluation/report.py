@@ -83,7 +83,7 @@ def report(folder: Path) -> None:
         present_comparison(compare(run, limit=few, oracle_limit=min(100, most)), folder)
         present_drawings(draw(run, index=tuple(range(min(6, len(run.split("test", 6)))))))
         options = {"fixations": (run.budget,), "orders": PROBED, "read_outs": ("seen", "attentive")}
-    limits = {"train_limit": min(4000, most), "test_limit": min(2000, most)}
+    limits: dict[str, Any] = {"train_limit": min(4000, most), "test_limit": min(2000, most)}
     print(f"probing on up to {limits['train_limit']:,} training images", flush=True)
     try:
         present_probe(probe(run, **limits, **options), folder / "probe.json")
