@@ -8,11 +8,19 @@ from torch import Tensor
 
 from envs.episode import Episode
 from envs.recognition import RecognitionProbe
-from envs.rewards import REWARDS, Reward, name_of
+from envs.rewards import (
+    PART_REWARDS,
+    REWARDS,
+    REWARDS_OF_CLASSES,
+    REWARDS_OF_WORDS,
+    Reward,
+    name_of,
+)
 from foveate.data import ImageSet
 from foveate.data.texts import ImageTexts
 from foveate.finite import check_finite
 from foveate.model import AnyOrderTransformer
+from foveate.targets import PixelsAndFeatures
 
 
 def check_world(
@@ -35,6 +43,18 @@ def check_world(
     few = torch.zeros(2, dtype=torch.long)
     words = None if texts is None else texts.of_images(few).to(device)
     check_reward(reward, model, images.batch(few, device), images.labels[few], probe, words)
+
+
+def rewards_of(model: AnyOrderTransformer, has_probe: bool) -> list[str]:
+    """Return the names of the rewards that an environment can pay.
+
+    Args:
+        model: the world.
+        has_probe: whether there is, or can be, a classifier for rewards of classes.
+    """
+    of_parts = PART_REWARDS if isinstance(model.target, PixelsAndFeatures) else {}
+    of_words = REWARDS_OF_WORDS if model.config.vocabulary else {}
+    return [*REWARDS, *of_parts, *(REWARDS_OF_CLASSES if has_probe else {}), *of_words]
 
 
 def check_classes(images: ImageSet, reward: str | None, *, most: int | None = None) -> None:

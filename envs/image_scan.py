@@ -12,11 +12,12 @@ from gymnasium.vector.utils import iterate
 from numpy.typing import NDArray
 
 from envs.actions import checked_actions
+from envs.images import Data
 from envs.length import TellsItsLength
+from envs.options import with_known_options
 from envs.rewards import REVISIT_PENALTY, Reward
 from envs.starts import checked_seed
 from envs.vector import ImageScanVectorEnv
-from envs.world import Data
 from foveate.data.decoding import ImageSize
 from foveate.model import AnyOrderTransformer
 
@@ -34,6 +35,7 @@ class ImageScanEnv(TellsItsLength, gym.Env[Any, Any]):
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 2}  # noqa: RUF012
 
+    @with_known_options
     def __init__(
         self,
         *,
@@ -53,7 +55,7 @@ class ImageScanEnv(TellsItsLength, gym.Env[Any, Any]):
         device: str | None = None,
         render_mode: str | None = None,
     ) -> None:
-        """Set up the world; the arguments are those of the batched environment."""
+        """Set up the world; arguments and errors are those of the batched environment."""
         self.batch = ImageScanVectorEnv(
             1,
             model=model,

@@ -9,6 +9,8 @@ from gymnasium.vector import AutoresetMode
 
 from foveate.choices import check_choice
 
+DEFAULT_BUDGET = 12
+"""Fixations of an episode, unless the arguments or the run of the model say otherwise."""
 AUTORESET = {mode.name.lower(): mode for mode in AutoresetMode}
 """What follows an episode: next_step, same_step, disabled."""
 

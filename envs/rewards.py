@@ -107,6 +107,15 @@ REWARDS_OF_WORDS: dict[str, Reward] = {"caption": caption}
 PART_REWARDS: dict[str, Reward] = {"auc_pixels": auc_pixels, "auc_features": auc_features}
 """Rewards that look at one part of what a model of pixels and features predicts, as ``auc``."""
 
+ALL_REWARDS: Mapping[str, Callable[..., Tensor]] = {
+    **REWARDS,
+    **PART_REWARDS,
+    **REWARDS_OF_CLASSES,
+    **REWARDS_OF_REFERENCE,
+    **REWARDS_OF_WORDS,
+}
+"""Every reward by name; what it needs may not be there."""
+
 
 def name_of(reward: str | Reward) -> str:
     """Return what an error calls a reward: its name, or that of the function."""
@@ -123,8 +132,7 @@ def reward_named(name: str | Reward) -> Reward:
         ValueError: unknown, or nothing that can be called.
     """
     if isinstance(name, str):
-        known = REWARDS | PART_REWARDS | REWARDS_OF_CLASSES | REWARDS_OF_REFERENCE
-        return lookup("reward", name, known | REWARDS_OF_WORDS)
+        return lookup("reward", name, ALL_REWARDS)
     if not callable(name):
         raise ValueError(
             f"reward must be a name, MODULE:NAME, or a function of a Fixation, got {told(name)}"

@@ -15,13 +15,15 @@ from numpy.typing import NDArray
 from envs.actions import Actions, checked_actions
 from envs.episode import Episode
 from envs.forms import ALL_OBSERVERS
+from envs.images import Data
 from envs.info import facts_of
 from envs.length import TellsItsLength, autoreset_named
 from envs.observations import points_of
+from envs.options import with_known_options
 from envs.rendering import check_render_mode, draw_episode
 from envs.rewards import REVISIT_PENALTY, Reward, name_of, reward_with_options
 from envs.starts import ResetOptions, Starts, checked_seed
-from envs.world import Data, World
+from envs.world import World
 from foveate.choices import check_choice
 from foveate.data.decoding import ImageSize
 from foveate.finite import check_finite, check_price
@@ -44,8 +46,7 @@ class ImageScanVectorEnv(TellsItsLength, VectorEnv[Observations, Any, NDArray[An
     kind, a number outside the space and NaN raise ValueError, and nothing has moved then.
 
     ## Observation Space
-    ``obs="latent"``, ``"canvas"`` or ``"retina"``: see ``envs.observations``; or one of their
-    standard forms, see ``envs.forms``.
+    ``obs``: latent, canvas or retina, see ``envs.observations``, or a form of ``envs.forms``.
 
     ## Rewards
     By name, from the error of what is still unseen, or from the class; see ``envs.rewards``. The
@@ -84,17 +85,17 @@ class ImageScanVectorEnv(TellsItsLength, VectorEnv[Observations, Any, NDArray[An
     - limit: use only the first so many images; None = all.
     - budget: fixations per episode, below the number that there are to choose from; None = as in
       the run of the model, or 12.
-    - reward: a key of ``envs.rewards.REWARDS``; ``recognition`` or ``caption``, with the folder of
-      a run that was trained for it; or your own, ``MODULE:NAME`` or a function of a Fixation.
-    - reward_options, revisit_penalty: keyword arguments of a reward of your own, ``reference``, a
-      model, of ``progress`` and ``reducible``; what is taken from any reward if the fixation shows
-      nothing new.
+    - reward: a key of ``envs.rewards.REWARDS``; ``recognition``, of labeled images; ``caption``,
+      with the folder of a run that writes captions; or your own, ``MODULE:NAME`` or a function of
+      a Fixation.
+    - reward_options: arguments of a reward of your own; ``reference`` of progress and reducible.
+    - revisit_penalty: taken from any reward if the fixation shows nothing new.
     - saccade_cost: taken from the reward per patch of distance that the gaze moves.
     - fixation_size: side of the square that a fixation opens, patches; None = as in the run, or 1.
     - obs, action, autoreset: see above.
     - device: torch device of the model; None = the CPU, or where a given model lies.
     - render_mode: None or rgb_array; in ``make_vec`` also human.
-    - max_episode_steps: truncate episodes after so many steps; None = never.
+    - max_episode_steps: truncate after so many steps; None = never.
 
     ## Version History
     - v0: first registered version.
@@ -106,6 +107,7 @@ class ImageScanVectorEnv(TellsItsLength, VectorEnv[Observations, Any, NDArray[An
         "autoreset_mode": AutoresetMode.SAME_STEP,
     }
 
+    @with_known_options
     def __init__(
         self,
         num_envs: int = 1,
@@ -128,11 +130,7 @@ class ImageScanVectorEnv(TellsItsLength, VectorEnv[Observations, Any, NDArray[An
         render_mode: str | None = None,
         max_episode_steps: int | None = None,
     ) -> None:
-        """Set up the world.
-
-        Raises:
-            ValueError: a name or number outside what is allowed, or images of another size.
-        """
+        """Set up the world; raise ValueError for what the class does not name, or other images."""
         if num_envs < 1:
             raise ValueError(f"num_envs must be at least 1, got {num_envs}")
         if max_episode_steps is not None and max_episode_steps < 1:

@@ -4,35 +4,28 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, fields, replace
-from functools import lru_cache
 from numbers import Integral
 from pathlib import Path
-from typing import Any, TypeAlias, cast
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int
-from numpy.typing import NDArray
 from torch import Tensor
 
-from envs.checks import check_classes, check_world
+from envs.checks import check_classes, check_world, rewards_of
 from envs.episode import Episode
-from envs.probing import fitted_probe
-from envs.recognition import RecognitionProbe, probe_of
-from envs.rewards import REWARDS_OF_CLASSES, REWARDS_OF_WORDS, Reward
-from envs.toy import cue_set
-from foveate.checkpoint import PRETRAINED, check_device, load_model, read_newest
-from foveate.choices import told
-from foveate.data import ImageSet, load_data
+from envs.images import Data, Size, check_effects, hashable, load
+from envs.length import DEFAULT_BUDGET
+from envs.probing import shipped_probe, trained_probe
+from envs.recognition import RecognitionProbe
+from envs.rewards import ALL_REWARDS, REWARDS_OF_CLASSES, REWARDS_OF_WORDS, Reward
+from foveate.checkpoint import PRETRAINED, check_device, load_model
+from foveate.choices import check_choice, told
+from foveate.data import ImageSet
 from foveate.data.decoding import ImageSize
 from foveate.data.texts import ImageTexts, texts_for
 from foveate.data.wander import wandered
 from foveate.model import AnyOrderTransformer
 from foveate.orders.segments import Fixations
-
-Data: TypeAlias = str | Path | ImageSet | NDArray[Any] | Tensor | tuple[object, object]
-"""Images by name, as a set, or as an array or tensor, with their labels in a pair or without."""
-DEFAULT_BUDGET = 12
 
 
 @dataclass(frozen=True)
@@ -73,15 +66,12 @@ class World:
                 read, or a reward that cannot be had of them.
         """
         check_effects(data, split, image_size)
-        # What fits the probe is remembered by its arguments, and a list cannot be.
-        if isinstance(image_size, list):
-            image_size = cast("tuple[int, int]", tuple(image_size))
         trained = config_of_run(model)
         loaded = model_on(model, device)
-        size_px = trained.image_size if image_size is None else image_size
+        image_size = trained.image_size if image_size is None else image_size
         pays_words = isinstance(reward, str) and reward in REWARDS_OF_WORDS
         column = trained.caption_column if pays_words else None
-        images = load(data, split, size_px, limit, column)
+        images = load(data, split, image_size, limit, column)
         if trained.wander is not None and images.image_shape[1:] != loaded.config.image_size:
             images = wandered(images, trained.wander, loaded.config.patch_size)
         size = trained.fixation_size if fixation_size is None else fixation_size
@@ -94,18 +84,40 @@ class World:
                 f"grid of {loaded.grid[0]}x{loaded.grid[1]} patches"
             )
         world = cls(loaded, images, None, fixations, budget)
-        if isinstance(reward, str) and reward in REWARDS_OF_CLASSES:
-            world = replace(world, probe=trained_probe(model, str(_device_of(loaded))))
-            if world.probe is None and str(model) in PRETRAINED and isinstance(data, str | Path):
-                check_classes(images, reward)
-                check_world(loaded, images, "auc", None)
-                where = str(_device_of(loaded))
-                probe = shipped_probe(str(model), str(data), image_size, size, budget, where)
-                world = replace(world, probe=probe)
+        if isinstance(reward, str) and ":" not in reward:
+            world = world.with_probe(reward, model, data, hashable(image_size), size)
         if pays_words:
             world = replace(world, texts=texts_for(loaded.config, images))
         check_world(loaded, images, reward, world.probe, world.texts)
         return world
+
+    def with_probe(
+        self,
+        reward: str,
+        model: str | Path | AnyOrderTransformer,
+        data: Data,
+        image_size: Size,
+        fixation_size: int,
+    ) -> World:
+        """Return the world with the classifier that a reward needs, if it needs one.
+
+        Raises:
+            ValueError: no such reward, or images that have no classes.
+        """
+        if reward in ALL_REWARDS and reward not in REWARDS_OF_CLASSES:
+            return self
+        where = str(_device_of(self.model))
+        probe = trained_probe(model, where)
+        can_fit = str(model) in PRETRAINED and isinstance(data, str | Path)
+        has_probe = can_fit or probe is not None
+        if reward not in ALL_REWARDS:
+            check_choice("reward", reward, rewards_of(self.model, has_probe), or_own=True)
+        if probe is None and can_fit:
+            check_classes(self.images, reward)
+            check_world(self.model, self.images, "auc", None)
+            asked = str(model), str(data), image_size, fixation_size, self.budget
+            probe = shipped_probe(*asked, where)
+        return replace(self, probe=probe)
 
     def batch(self, index: Int[Tensor, "B"]) -> tuple[Float[Tensor, "B C H W"], Int[Tensor, "B"]]:
         """Return images by number, where the model lies, and their labels."""
@@ -199,81 +211,5 @@ def model_on(model: str | Path | AnyOrderTransformer, device: str | None) -> Any
     return model
 
 
-def check_effects(data: object, split: str, image_size: ImageSize | None) -> None:
-    """Raise ValueError if ``split`` or ``image_size`` has no effect on these data."""
-    is_named = isinstance(data, str | Path)
-    if image_size is not None and not is_named:
-        raise ValueError("image_size resizes data by name; resize images of your own before")
-    if image_size is not None and data == "cue":
-        raise ValueError(
-            f"image_size has no effect on the cue world of 8x8 pixels, got {image_size}; "
-            "leave it out"
-        )
-    if not is_named and split != "train":
-        raise ValueError(
-            f"split chooses among data by name, and images of your own are taken whole; leave out "
-            f"split={split!r}, and take an id without Test"
-        )
-
-
-def load(
-    data: object,
-    split: str,
-    image_size: ImageSize | None,
-    limit: int | None,
-    caption_column: str | None = None,
-) -> ImageSet:
-    """Return images by name, of the cue world or what ``load_data`` takes, or the given ones.
-
-    Raises:
-        ValueError: no such data, or no images.
-    """
-    is_cue = isinstance(data, str) and data == "cue"
-    if isinstance(data, str | Path) and not is_cue:
-        return load_data(
-            str(data), split, image_size=image_size, limit=limit, caption_column=caption_column
-        )
-    if is_cue:
-        images = cue_set(split)
-    else:
-        images = data if isinstance(data, ImageSet) else _set_of(data)
-    return images if limit is None else images.subset(limit)
-
-
-def _set_of(data: object) -> ImageSet:
-    """Make a set of images, or of images and labels."""
-    images, labels = data if isinstance(data, tuple) and len(data) == 2 else (data, None)
-    if not isinstance(images, np.ndarray | Tensor):
-        raise ValueError(
-            "data must be a name, a path, an ImageSet, an array or tensor of images (images, "
-            f"channels, height, width), or a pair of images and labels; got {told(data)}"
-        )
-    unknown = np.full(len(images), -1) if labels is None else labels
-    return ImageSet(images, unknown, (), "data")  # type: ignore[arg-type]  # it takes arrays too
-
-
 def _device_of(model: AnyOrderTransformer) -> torch.device:
     return next(model.parameters()).device
-
-
-def trained_probe(model: str | Path | AnyOrderTransformer, device: str) -> RecognitionProbe | None:
-    """Return the probe of a run folder that was trained with one."""
-    if isinstance(model, AnyOrderTransformer) or not Path(model).is_dir():
-        return None
-    state = read_newest(Path(model)).state.get("recognition")
-    return None if state is None else probe_of(state["probe"]).to(device)
-
-
-@lru_cache(maxsize=16)
-def shipped_probe(
-    model: str,
-    data: str,
-    image_size: ImageSize | None,
-    fixation_size: int,
-    budget: int,
-    device: str,
-) -> RecognitionProbe:
-    """Fit the probe of a model that ships to training images; once in a process, for all of it."""
-    loaded = load_model(model, device)
-    train = load(data, "train", image_size, None)
-    return fitted_probe(loaded, train, Fixations.squares(loaded.grid, fixation_size), budget)

@@ -4,8 +4,10 @@
     python -m experiments.assets --scenes-rgb runs/scenes_rgb
 
 ``foveate.load_model("scenes_rgb")`` loads it. The preset of every model has its name, but that of
-``scenes`` is ``demo``. Weights are kept in half precision, and read back
-in single precision.
+``scenes`` is ``demo``. Weights are kept in half precision, and read back in single precision.
+
+With a model the classifier of its world's reward ``recognition`` is fitted anew, and ships beside
+it; ``--probes`` fits those of all models, in a few minutes.
 """
 
 from __future__ import annotations
@@ -34,20 +36,24 @@ class AssetConfig:
     """The same, blind."""
     cue: Path | None = None
     """The cue world."""
+    probes: bool = False
+    """Fit the classifiers of all worlds anew."""
 
     def __post_init__(self) -> None:
-        if not self.given:
+        if not self.given and not self.probes:
             options = ", ".join(f"--{name.replace('_', '-')}" for name in asdict(self))
             raise ValueError(f"no run is given to pack; give one or more of {options}")
 
     @property
     def given(self) -> dict[str, Path]:
         """The runs that are packed, by model."""
-        return {name: run for name, run in asdict(self).items() if run is not None}
+        runs = {name: run for name, run in asdict(self).items() if name != "probes"}
+        return {name: run for name, run in runs.items() if run is not None}
 
 
 def main(config: AssetConfig) -> None:
-    """Write the models whose runs are given."""
+    """Write the models whose runs are given, and the classifiers that read them."""
+    from envs.probing import SHIPPED, fit_shipped
     from foveate.checkpoint import PRETRAINED, load_model, save_model
     from foveate.finite import not_finite
 
@@ -57,6 +63,8 @@ def main(config: AssetConfig) -> None:
             raise ValueError(f"{place} of {run} is too large for half precision")
         save_model(model, PRETRAINED[name])
         print(f"written: {PRETRAINED[name].name}, {PRETRAINED[name].stat().st_size / 1e6:.2f} MB")
+    fit_shipped(PRETRAINED if config.probes else config.given)
+    print(f"written: {SHIPPED.name}")
 
 
 if __name__ == "__main__":

@@ -19,6 +19,8 @@ from foveate.choices import blame
 Config = TypeVar("Config")
 MOST_CHARACTERS = 900
 """Of a message; more are what the user gave."""
+PAIRS = re.compile(r"Error parsing (--[\w-]+): .* from (\[.*?\])\. .*key-value pairs")
+"""What tyro says of an option that takes names and values, and was given half a pair."""
 BOX = r"[\u2500-\u257f]+|-{5,}"
 """What tyro draws its boxes of, in a terminal that knows Unicode and in one of ASCII."""
 
@@ -39,7 +41,10 @@ def one_line(complaint: str) -> str:
     notes = ("For full helptext", "Argument helptext")
     end = next((i for i, line in enumerate(lines) if line.startswith(notes)), len(lines))
     end = next((i for i, line in enumerate(lines[:end]) if line.startswith("in python")), end)
-    return re.sub(r"^Error parsing [\w.-]+: ", "", " ".join(lines[:end]))
+    line = " ".join(lines[:end])
+    if half := PAIRS.search(line):
+        return f"{half[1]} takes names and their values in turn, NAME VALUE ..., got {half[2]}"
+    return re.sub(r"^Error parsing [\w.-]+: ", "", line)
 
 
 def parse(read: Callable[[], Config]) -> Config:

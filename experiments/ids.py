@@ -1,14 +1,15 @@
 """Score and draw the environments: who scans them how well, an id a row.
 
     python -m experiments.ids
-    python -m experiments.ids --ids ScenesBlindScan CueGuess --steps 50000
+    python -m experiments.ids --ids ScenesBlindScan CueGuess --steps 50000 --seeds 0 1 2
 
 Random, center-out and uncertainty are measured on the test images of every id, and beside them
 MaskablePPO and the native learner after a short training on its training images. The model is the
 id's own and stays as it is. Of ids that scan the score is the area under the error curve; of the
 others the return of an episode, nats. In ids that guess, a frozen linear classifier says the
-guesses, and fixations are those learned for its own cross-entropy (Recognition). Intervals are over
-images. Writes a JSON file, and a picture beside it.
+guesses, and fixations are those learned for its own cross-entropy (Recognition). With ``--seeds 0 1
+2`` learners are trained for each seed, and intervals are over seeds and images, not images alone.
+Writes a JSON file, and a picture beside it.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from experiments.cli import main_with_options
+from experiments.studies.grid import check_seeds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,8 +31,8 @@ class IdsConfig:
     """Test images of each."""
     steps: int = 10_000
     """Environment steps of each training."""
-    seed: int = 0
-    """Seed of training, and of the random order."""
+    seeds: tuple[int, ...] = (0,)
+    """Seeds of training, and of the random order."""
     out: Path = Path("runs/ids.json")
     """File to write; the picture has its name, and ends in .png."""
     threads: int | None = None
@@ -40,6 +42,7 @@ class IdsConfig:
         for name in ("limit", "steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        check_seeds(self.seeds)
         if self.out.suffix != ".json":
             raise ValueError(f"out must be a file that ends in .json, got {self.out}")
         # The ids as gymnasium takes them mean the same environments.
@@ -58,7 +61,7 @@ def main(config: IdsConfig) -> None:
         config.ids,
         limit=config.limit,
         steps=config.steps,
-        seed=config.seed,
+        seeds=config.seeds,
         threads=config.threads,
     )
     result.write(config.out)

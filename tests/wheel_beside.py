@@ -9,6 +9,7 @@ the wheel depends on comes from the environment that runs this.
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import sysconfig
@@ -31,9 +32,10 @@ USES = {
 
 
 def run(python: Path, *arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    """Run Python in a folder, and wait for it."""
+    """Run Python in a folder, and wait for it; a PYTHONPATH would bring in the checkout."""
     command = [str(python), *arguments]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    return subprocess.run(command, cwd=folder, env=clean, capture_output=True, text=True)
 
 
 def environment(place: Path, *installs: list[str]) -> Path:

@@ -15,6 +15,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 
 import envs
 from agents.sb3 import ScanVecEnv
+from experiments.benchmarks import crops
 from experiments.benchmarks.timing import alternate
 from experiments.run_folder import git_commit
 from experiments.tables import Result, Table, plural
@@ -36,7 +37,8 @@ class BenchEnvResult(Result):
     vector_over_uncached: dict[str, float]
     steps_per_cpu_s: Mapping[str, float] = field(default_factory=dict)
     """Steps per second of this process's CPU time, resets included: of a single environment, and
-    of the batch of the fewest rows; results of before have none."""
+    of the batch of the fewest rows; of ap_gym's as well where it is installed. Results of before
+    have none."""
     profile: tuple[tuple[str, float, int], ...] = ()
     """Functions in which single steps spend most time: share of all, and calls per step."""
     budget: int
@@ -76,8 +78,12 @@ class BenchEnvResult(Result):
     def _of_cpu_time(self) -> list[Table]:
         speeds = tuple((name, f"{speed:.0f}") for name, speed in self.steps_per_cpu_s.items())
         shares = tuple((name, f"{share:.1%}", str(calls)) for name, share, calls in self.profile)
+        notes = ("ap_gym cuts glimpses out of the same images and has no model.",)
+        if not any(name.startswith("ap_gym") for name in self.steps_per_cpu_s):
+            notes = ("Without ap_gym, which was not installed: pip install -e '.[bench]'.",)
+        title = "environment steps per CPU second, resets included"
         tables = [
-            Table(("environment steps per CPU second, resets included", "steps"), speeds),
+            Table((title, "steps"), speeds, notes=notes),
             Table(("where single steps spend their time", "share", "calls per step"), shares),
         ]
         return [table for table in tables if table.rows]
@@ -117,13 +123,9 @@ def bench_env(
     least = min(rows)
     single = single_episode(model, images, random_orders(model, 1, budget))
     batch = vector_episode(model, images, random_orders(model, least, budget))
-    taken = alternate({"single": single, "vector": batch}, 4 * repeats, time.process_time)
     return BenchEnvResult(
         steps_per_s=steps_per_s,
-        steps_per_cpu_s={
-            "single environment": budget / taken["single"],
-            f"batch of {least}": least * budget / taken["vector"],
-        },
+        steps_per_cpu_s=steps_per_cpu_s(single, batch, images, least, budget, 4 * repeats),
         profile=profiled(single, budget, profile),
         vector_over_dummy_env_steps=vector_over("dummy_vec_env"),
         vector_over_uncached=vector_over("uncached"),
@@ -133,6 +135,39 @@ def bench_env(
         repeats=repeats,
         commit=git_commit(),
     )
+
+
+def steps_per_cpu_s(
+    single: Callable[[], None],
+    batch: Callable[[], None],
+    images: ImageSet,
+    num_rows: int,
+    budget: int,
+    repeats: int,
+) -> dict[str, float]:
+    """Return steps per second of CPU time of two episodes, and of ap_gym's where it is installed.
+
+    Args:
+        single: an episode of a single environment.
+        batch: an episode of a batch.
+        images: what they scan, which ap_gym's environments look at too.
+        num_rows: rows of the batch.
+        budget: steps of an episode.
+        repeats: times that each is measured.
+    """
+    named = {
+        "single environment": (budget, single),
+        f"batch of {num_rows}": (num_rows * budget, batch),
+    }
+    if crops.is_installed():
+        alone, many = (crops.crops_episode(images, each, budget) for each in (None, num_rows))
+        named["ap_gym, single environment"] = budget, alone
+        named[f"ap_gym, batch of {num_rows}"] = num_rows * budget, many
+    episodes: dict[str, Callable[[], object]] = {
+        name: episode for name, (_, episode) in named.items()
+    }
+    taken = alternate(episodes, repeats, time.process_time)
+    return {name: steps / taken[name] for name, (steps, _) in named.items()}
 
 
 def random_orders(model: AnyOrderTransformer, rows: int, budget: int) -> torch.Tensor:

@@ -207,7 +207,7 @@ def grid_in(grid: str | None, run: Run | None) -> Grid:
         if grid is not None:
             raise ValueError("grid has no effect with --run, which has its own; leave it out")
         return cell_grid(run)
-    sides = GRID if grid is None else sides_in(grid)
+    sides = GRID if grid is None else sides_in(grid) if "x" in grid else ()
     if not sides or sides[0] * sides[1] < 2:
         raise ValueError(f"grid must be ROWSxCOLS of two cells or more, got {grid!r}")
     return sides[0], sides[1]
@@ -230,6 +230,12 @@ def read(
     if run is not None:
         shape = (run.model.config.in_chans, *run.model.config.image_size)
     human = read_scanpaths(data, split, image_shape=shape, limit=limit)
+    height, width = human.images.shape[2:]
+    if grid[0] > height or grid[1] > width:
+        raise ValueError(
+            f"grid {grid[0]}x{grid[1]} has cells of less than a pixel on images of "
+            f"{height}x{width} pixels; take a coarser one"
+        )
     paths = cell_paths(human, grid, most=None if run is None else run.budget, **given)
     left = human.skipped.lines()
     if paths.num_short:

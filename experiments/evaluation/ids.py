@@ -24,8 +24,9 @@ from envs.rewards import name_of
 from envs.vector import ImageScanVectorEnv
 from experiments.evaluation.ids_picture import Pictures, Shown
 from experiments.evaluation.ids_result import AGENTS, IdRow, IdScore, IdsResult, Mean
-from experiments.evaluation.intervals import mean_interval
+from experiments.evaluation.intervals import crossed_interval, mean_interval
 from experiments.run_folder import git_commit
+from experiments.studies.grid import check_seeds
 from experiments.training.build import set_threads
 from foveate.choices import check_choice
 from foveate.ids import TASKS, WORLDS
@@ -45,7 +46,7 @@ def score_ids(
     *,
     limit: int = 200,
     steps: int = 10_000,
-    seed: int = 0,
+    seeds: Sequence[int] = (0,),
     threads: int | None = None,
 ) -> tuple[IdsResult, Pictures]:
     """Measure all agents on the test images of every environment.
@@ -54,35 +55,41 @@ def score_ids(
         ids: a world and a task of ``foveate.ids`` each; none = all.
         limit: test images.
         steps: environment steps of each training.
-        seed: of training and of the random order.
+        seeds: of training and of the random order; intervals are over images, and over seeds as
+            well if there are several.
         threads: CPU threads; None = torch's choice.
 
     Raises:
-        ValueError: there is no such environment.
+        ValueError: there is no such environment, or seeds that are not different.
     """
+    check_seeds(seeds)
     for name in ids:
         check_choice("id", name, NAMES)
     began, rows, shown = time.monotonic(), {}, []
     set_threads(threads)
-    learned: dict[str, dict[str, Agent]] = {}
+    learned: dict[str, list[tuple[int, dict[str, Agent]]]] = {}
     for name in ids or NAMES:
         taught = name.replace("Guess", "Recognition")
         if taught not in learned:
-            learned[taught] = learners(make(taught, ROWS), steps, seed)
+            world = make(taught, ROWS)
+            learned[taught] = [(seed, learners(world, steps, seed)) for seed in seeds]
         # At once: every image is a row.
         number = len(make(name + "Test", 1, limit=limit).images)
         env = make(name + "Test", number, limit=limit, autoreset="disabled")
         probe = make(taught + "Test", 1, limit=limit).world.probe
-        agents = {**untrained(env, seed), **learned[taught]}
-        scores = {agent: play(env, agents[agent], probe, seed).score() for agent in AGENTS}
+        by_seed = [(seed, {**untrained(env, seed), **each}) for seed, each in learned[taught]]
+        scores = {
+            agent: score([play(env, agents[agent], probe, seed) for seed, agents in by_seed])
+            for agent in AGENTS
+        }
         rows[name] = IdRow(budget=env.budget, num_patches=env.model.num_patches, agents=scores)
-        shown.append(Shown.of(name, env, agents["native"], classes(env, name)))
+        shown.append(Shown.of(name, env, by_seed[0][1]["native"], classes(env, name)))
         print(f"{name}: {', '.join(f'{each} {rows[name].cell(each)}' for each in AGENTS)}")
     result = IdsResult(
         ids=rows,
         steps=steps,
         test_images=limit,
-        seed=seed,
+        seeds=tuple(seeds),
         seconds=time.monotonic() - began,
         threads=torch.get_num_threads(),
         commit=git_commit(),
@@ -173,14 +180,23 @@ class Played:
     is_right: Bool[np.ndarray, "B"] | None
     """Whether the last guess names the class; None = there are no guesses."""
 
-    def score(self) -> IdScore:
-        """Return means and intervals over images."""
-        paid, area = mean_interval(self.returns), mean_interval(self.areas)
-        return IdScore(
-            episode_return=Mean(mean=paid[0], ci95=paid[1]),
-            auc=Mean(mean=area[0], ci95=area[1]),
-            right=None if self.is_right is None else float(self.is_right.mean()),
-        )
+
+def score(played: Sequence[Played]) -> IdScore:
+    """Return means and intervals of what was played with every seed, on the same images."""
+    is_right = [each.is_right for each in played if each.is_right is not None]
+    return IdScore(
+        episode_return=mean_of(np.stack([each.returns for each in played])),
+        auc=mean_of(np.stack([each.areas for each in played])),
+        right=float(np.mean(is_right)) if is_right else None,
+    )
+
+
+def mean_of(values: Float[np.ndarray, "S B"]) -> Mean:
+    """Return a mean with its interval, over images, and over seeds if there are several."""
+    if len(values) > 1:
+        return Mean(mean=float(values.mean()), ci95=crossed_interval(values))
+    mean, interval = mean_interval(values[0])
+    return Mean(mean=mean, ci95=interval)
 
 
 def play(

@@ -74,7 +74,9 @@ class IdsResult(Result):
     steps: int
     """Environment steps of each training."""
     test_images: int
-    seed: int
+    seed: int | None = None
+    """Of a result from before there were several; later ones have ``seeds``."""
+    seeds: tuple[int, ...] = ()
     seconds: float
     """Time of the whole run."""
     threads: int
@@ -82,10 +84,13 @@ class IdsResult(Result):
 
     def tables(self) -> list[Table]:
         """Return one table, a row for each id."""
+        seeds = self.seeds or (self.seed,)
+        over = "images" if len(seeds) == 1 else "seeds and images"
+        of = f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
         return [
             Table(
-                caption=f"{self.test_images} test images, learners after {self.steps} steps, seed "
-                f"{self.seed}, 95% intervals over images; {self.seconds / 60:.1f} minutes on "
+                caption=f"{self.test_images} test images, learners after {self.steps} steps, {of}, "
+                f"95% intervals over {over}; {self.seconds / 60:.1f} minutes on "
                 f"{plural(self.threads, 'CPU thread')}, commit `{self.commit[:10]}`.",
                 columns=("id", "fixations", "score", *AGENTS.values()),
                 rows=tuple(

@@ -70,20 +70,22 @@ def present_drawings(files: list[Path]) -> None:
 def report(folder: Path) -> None:
     """Compare orders, draw scanpaths, and probe: about two minutes on 2 cores.
 
-    The comparison takes 400 test images, the probe 4,000 training and 2,000 test images. A model
-    that cannot scan is only probed, when it has seen all patches; without labels nothing is.
+    The comparison takes 400 test images, the probe 4,000 training and 2,000 test images, or the
+    number that the run was trained on where that is less. A model that cannot scan is only probed,
+    when it has seen all patches; without labels nothing is.
     """
     run = load_run(folder)
+    most = run.config.data.limit or 4000
     options: dict[str, Any] = {}
     if run.model.config.scannable:
-        print("comparing orders on up to 400 test images; the oracles take longest", flush=True)
-        present_comparison(compare(run, limit=400, oracle_limit=100), folder)
+        few = min(400, most)
+        print(f"comparing orders on up to {few} test images; the oracles take longest", flush=True)
+        present_comparison(compare(run, limit=few, oracle_limit=min(100, most)), folder)
         present_drawings(draw(run, index=tuple(range(min(6, len(run.split("test", 6)))))))
         options = {"fixations": (run.budget,), "orders": PROBED, "read_outs": ("seen", "attentive")}
-    print("probing on up to 4,000 training images", flush=True)
+    limits: dict[str, Any] = {"train_limit": min(4000, most), "test_limit": min(2000, most)}
+    print(f"probing on up to {limits['train_limit']:,} training images", flush=True)
     try:
-        present_probe(
-            probe(run, train_limit=4000, test_limit=2000, **options), folder / "probe.json"
-        )
+        present_probe(probe(run, **limits, **options), folder / "probe.json")
     except NoLabels as reason:
         print(f"no probe: {reason}")

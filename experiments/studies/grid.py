@@ -7,20 +7,22 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from experiments.evaluation.recognition_options import ReadOut, check_read_outs
-from experiments.training.command_line import read_words
+from experiments.training.command_line import option_name, read_words
 from experiments.training.config import TrainConfig
-from foveate.choices import blaming, check_choice, check_name
+from foveate.choices import blaming, check_choice, check_name, told
 
 Split = Literal["val", "test"]
 LOWER_IS_BETTER = ("area", "error", "loss")
 """How a measure's name starts of which less is better; of all others more is."""
 SET_BY_THE_STUDY = {"report": False, "resume": False, "stop_after": None, "change_on_resume": ()}
 """Options of a training that are not a cell's."""
+OF_THE_STUDY = ("out", "seed", "device", "threads", *SET_BY_THE_STUDY)
+"""Options that the study gives to every run, whatever a cell says."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,6 +114,16 @@ class Cell:
             raise ValueError(
                 f"a cell's name takes letters, digits and _ + . - alone, got {self.name!r}"
             )
+        if not isinstance(self.training, str | Sequence | TrainConfig):
+            raise ValueError(
+                f"cell {self.name!r}: its training must be words of experiments.train or a "
+                f"TrainConfig, got {told(self.training)}"
+            )
+        if not isinstance(self.idea, str):
+            raise ValueError(
+                f"cell {self.name!r}: what it tries must be a text, got {told(self.idea)}; seeds "
+                "of its own are Cell(..., seeds=(0, 1))"
+            )
 
     def config(self) -> TrainConfig:
         """Return the training, without what the study sets itself.
@@ -123,10 +135,12 @@ class Cell:
         return config.replace(**SET_BY_THE_STUDY)
 
     def _read(self) -> TrainConfig:
-        words = self.training
-        assert not isinstance(words, TrainConfig)
+        given = self.training
+        assert not isinstance(given, TrainConfig)
         try:
-            return read_words(tuple(shlex.split(words) if isinstance(words, str) else words))
+            words = shlex.split(given) if isinstance(given, str) else given
+            check_left_to_the_study(map(option_name, words))
+            return read_words(tuple(words))
         except ValueError as mistake:
             raise ValueError(f"cell {self.name!r}: {mistake}") from mistake
 
@@ -153,6 +167,7 @@ class Screening:
 
     def __post_init__(self) -> None:
         check_seeds(self.seeds)
+        check_left_to_the_study(self.options)
         if not self.within >= 0:
             raise ValueError(f"within must be at least 0, got {self.within}")
 
@@ -279,6 +294,16 @@ def check_seeds(seeds: Sequence[int]) -> None:
     if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
         listed = " ".join(map(str, seeds)) or "none"
         raise ValueError(f"seeds takes one or more different numbers, at least 0, got {listed}")
+
+
+def check_left_to_the_study(options: Iterable[str]) -> None:
+    """Raise ValueError if one of the options is what the study itself gives to every run."""
+    for name in options:
+        if name in OF_THE_STUDY:
+            raise ValueError(
+                f"the option {name} has no effect here, as the study gives every run its own; "
+                "leave it out (experiments.study takes --seeds, --out, --device and --threads)"
+            )
 
 
 def is_error(measure: str) -> bool:

@@ -14,7 +14,7 @@ import torch
 from experiments.run_folder import git_commit
 from experiments.studies.cluster import Cluster, start_on
 from experiments.studies.deciding import choose, stage_of
-from experiments.studies.grid import Cell, Grid, Split
+from experiments.studies.grid import Cell, Grid, Split, check_left_to_the_study
 from experiments.studies.job import Job
 from experiments.studies.loading import load_grid
 from experiments.studies.result import GridResult, Stage
@@ -54,6 +54,9 @@ class Carrying:
     threads: int | None
     device: str
     options: Mapping[str, object]
+
+    def __post_init__(self) -> None:
+        check_left_to_the_study(self.options)
 
     def jobs(self, grid: Grid, stage: StageName, cells: Sequence[Cell]) -> list[Job]:
         """Return the jobs of a stage, seed by seed, so that pairs are soon whole.
@@ -130,7 +133,7 @@ def run_study(
         job_minutes: after which the cluster ends a job.
 
     Raises:
-        ValueError: there is no such grid, a cell cannot be trained, or there is no such cluster.
+        ValueError: no such grid or cluster, a cell that cannot be trained, an option of the study.
     """
     started = time.monotonic()
     if cluster is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import warnings
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from stable_baselines3.common.env_checker import check_env as check_env_for_sb3
 from torch import Tensor
 
 import envs
-from envs import world
+from envs import probing
 from envs.forms import FORMS
 from envs.recognition import RecognitionProbe
 from envs.rewards import REVISIT_PENALTY
@@ -30,6 +30,9 @@ from foveate.config import ModelConfig
 from foveate.data import ImageSet, load_data
 from foveate.ids import IDS, WORLDS
 from foveate.model import AnyOrderTransformer
+from foveate.tensors import read_state
+
+composed = cache(load_data)
 
 
 @pytest.fixture(scope="module")
@@ -403,42 +406,95 @@ def test_the_class_of_the_cue_world_is_known_after_the_cue() -> None:
     assert paid["random"] < 0.5 * np.log(4)
 
 
-def test_sides_of_images_may_come_as_a_list(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As JSON holds them; the probe is then the one of the same tuple."""
-    monkeypatch.setattr(world, "fitted_probe", lambda *_: RecognitionProbe(64, 10))
-    world.shipped_probe.cache_clear()
+def test_sides_of_images_may_come_as_a_list(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As JSON holds them; the probe is then the one of the same tuple, and it is said once."""
+    monkeypatch.setattr(probing, "fitted_probe", lambda *_: RecognitionProbe(64, 10))
+    probing.shipped_probe.cache_clear()
     options: dict[str, Any] = {"model": "scenes", "data": "scenes", "budget": 2, "limit": 20}
     probes = [
         envs.ImageScanVectorEnv(reward="recognition", image_size=size, **options).world.probe
         for size in ([32, 32], (32, 32))
     ]
-    world.shipped_probe.cache_clear()
+    probing.shipped_probe.cache_clear()
     assert probes[0] is probes[1] is not None
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "fitting the classifier of reward 'recognition'" in line
 
 
-def blank_probe(model: str, *_: object) -> RecognitionProbe:
-    return RecognitionProbe(load_model(model).config.embed_dim, 10)
+def test_every_world_of_the_ids_has_a_probe_of_its_model() -> None:
+    """No id waits for one to be fitted. After a change: python -m experiments.assets --probes."""
+    kept = read_state(probing.SHIPPED)
+    for look in WORLDS.values():
+        of = {"model": "scenes", "data": "scenes", "budget": 12, **look}
+        model, data, budget = (of[name] for name in ("model", "data", "budget"))
+        found = kept.pop(probing.name_of_world(model, data, 1, budget))
+        assert found["model_sha256"] == probing.digest_of(model)
+        classes, width = found["probe"]["linear.weight"].shape
+        assert (classes, width) == (4 if data == "cue" else 10, load_model(model).config.embed_dim)
+    assert not kept
+
+
+def test_a_probe_that_ships_is_what_fitting_gives() -> None:
+    fitted = probing.fit_to_training("cue", "cue", None, 1, 4)
+    ships = probing.shipped_probes()[probing.name_of_world("cue", "cue", 1, 4)]
+    features = torch.randn(50, 32, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(ships(features), fitted(features), atol=0.02, rtol=0.02)
 
 
 @pytest.mark.parametrize("name", sorted(name for name in IDS if "Test" in name))
-def test_every_id_passes_the_checkers_and_test_ids_show_test_images(
-    name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # What the probe knows is nothing to the checkers, and fitting it takes seconds.
-    monkeypatch.setattr(world, "shipped_probe", blank_probe)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)
-        env = gym.make(f"foveate/{name}", limit=20)
-        check_env(env.unwrapped, skip_render_check=True)
-        if not isinstance(env.action_space, gym.spaces.Dict):
-            check_env_for_sb3(env.unwrapped)
+def test_test_ids_show_test_images(name: str) -> None:
+    """That every id passes both checkers is shown by the examples of docs/clients.md."""
     options = IDS[name].options
     data, size = str(options.get("data", "scenes")), options.get("image_size")
-    expected = cue_set("test") if data == "cue" else load_data(data, "test", image_size=size)
-    assert torch.equal(env.unwrapped.batch.images.images, expected.images[:20])
+    expected = cue_set("test") if data == "cue" else composed(data, "test", image_size=size)
+    shown = gym.make(f"foveate/{name}", limit=20).unwrapped.batch.images
+    assert torch.equal(shown.images, expected.images[:20])
     train = IDS[name.replace("Test", "")]
     assert options == {**train.options, "split": "test"}
     assert IDS[name].entry_points == train.entry_points
+
+
+def test_environments_of_a_process_share_scenes() -> None:
+    one, other = (gym.make("foveate/ScenesScan-v0", limit=30).unwrapped for _ in range(2))
+    assert one.batch.images is other.batch.images
+    assert one.batch.model is not other.batch.model
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"autoreset": "next_step"}, "waits for reset.*make_vec"),
+        ({"autoreset_mode": "NextStep"}, "no argument 'autoreset_mode': autoreset says it"),
+        ({"num_envs": 4}, "for more: gymnasium.make_vec"),
+        ({"budgt": 3}, "unknown argument 'budgt'; did you mean 'budget'"),
+    ],
+)
+def test_an_argument_that_there_is_not_is_answered(options: Any, message: str) -> None:
+    for name in ("CueScan-v0", "CueGuess-v0"):
+        with pytest.raises(ValueError, match=message) as refusal:
+            gym.make(f"foveate/{name}", **options)
+        assert "\n" not in str(refusal.value)
+
+
+def test_a_batch_answers_too() -> None:
+    with pytest.raises(ValueError, match="vector_kwargs"):
+        gym.make_vec("foveate/CueScan-v0", num_envs=2, autoreset_mode="NextStep")
+    with pytest.raises(ValueError, match="did you mean 'flat'"):
+        gym.make_vec("foveate/CueGuess-v0", num_envs=2, flt=True)
+    assert envs.ImageScanVectorEnv(num_envs=2, model="cue", data="cue", budget=2).num_envs == 2
+
+
+def test_an_unknown_reward_lists_those_that_can_be_had(
+    model: AnyOrderTransformer, data: ImageSet
+) -> None:
+    """No captions here, no parts of an error, and no classifier of a model of one's own."""
+    plain = "known: auc, gain, surprise, ease, or MODULE:NAME of your own$"
+    with pytest.raises(ValueError, match=f"unknown reward 'gian'; did you mean 'gain'. {plain}"):
+        batch(model, data, reward="gian")
+    with pytest.raises(ValueError, match="known: auc, gain, surprise, ease, recognition, or"):
+        gym.make("foveate/CueScan-v0", reward="regoc")
 
 
 def test_ids_differ_in_one_thing_each() -> None:

@@ -24,7 +24,7 @@ from experiments.studies.compute import StepCosts, filled, step_costs
 from experiments.studies.deciding import choose, stage_of
 from experiments.studies.grid import Asked, Cell, Grid, Screening
 from experiments.studies.job import BUSY, Job, last_words, run_job
-from experiments.studies.loading import load_grid
+from experiments.studies.loading import cell_of, load_grid
 from experiments.studies.result import GridResult, Stage
 from experiments.studies.rows import CellRow, rows_of
 from experiments.studies.runner import Missing, Running, missing_of, run_jobs
@@ -149,6 +149,13 @@ def test_what_is_no_grid_is_refused(name: str, complaint: str, tmp_path: Path) -
         (lambda: Cell("a b", "smoke"), "a cell's name takes letters"),
         (lambda: Cell("a", "smok").config(), "cell 'a': unknown preset 'smok'; did you mean"),
         (lambda: Cell("a", "smoke --budgt 3").config(), "cell 'a': .*budgt"),
+        (lambda: Cell("a", "smoke --out runs/a").config(), "cell 'a': the option out has no eff"),
+        (lambda: Cell("a", ["smoke", "--seed=3"]).config(), "the option seed has no effect"),
+        (lambda: Cell("a", "smoke --device cuda").config(), "the option device has no effect"),
+        (lambda: Screening(options={"seed": 1}), "the option seed has no effect"),
+        (lambda: run_study("smoke", options={"out": "x"}), "the option out has no effect"),
+        (lambda: cell_of(("a", "smoke", 3)), "what it tries must be a text, got 3; seeds"),
+        (lambda: cell_of(("a", 3)), "its training must be words of experiments.train or a Train"),
         (lambda: Grid(cells=(Cell("a", "smoke"),) * 2), "a is there twice"),
         (lambda: Grid(cells=(Cell("a", "smoke"),), baseline="b"), "unknown baseline 'b'"),
         (lambda: Grid(cells=(Cell("a", "smoke"),), seeds=(1, 1)), "seeds takes one or more"),

@@ -312,10 +312,11 @@ def test_the_command_works_without_a_run(
     for wrong, message in (
         ({"orders": ("raster",)}, "have no effect without --run"),
         ({"grid": "4"}, "two cells or more"),
+        ({"grid": "99x99"}, "cells of less than a pixel on images of 8x8 pixels"),
         ({"limit": 0}, "at least 1 image"),
     ):
         with pytest.raises(ValueError, match=message):
-            compare_with_viewers(None, viewers, **({"grid": "1"} if "grid" in wrong else wrong))  # type: ignore[arg-type]
+            compare_with_viewers(None, viewers, **({"grid": "4x4"} | wrong))  # type: ignore[arg-type]
 
 
 def test_a_run_has_a_grid_of_its_own(run: Run, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from PIL import Image
 
 from agents.baselines import OrderAgent
 from envs.recognition import RecognitionProbe
-from experiments.evaluation.ids import make, play, score_ids
+from experiments.evaluation.ids import Played, make, play, score, score_ids
 from experiments.evaluation.ids_result import IdsResult
 from experiments.ids import IdsConfig, main
 
@@ -25,10 +26,10 @@ def test_every_agent_is_scored_drawn_and_read_back(
     result = IdsResult.read(path)
     assert result.to_text() in capsys.readouterr().out
     scan, guess = (result.ids[name].agents for name in ("CueScan", "CueGuess"))
-    for score in scan.values():
+    for found in scan.values():
         # The reward is minus the error after each of four fixations.
-        assert score.episode_return.mean == pytest.approx(-4 * score.auc.mean, abs=1e-6)
-        assert score.right is None
+        assert found.episode_return.mean == pytest.approx(-4 * found.auc.mean, abs=1e-6)
+        assert found.right is None
     assert scan["uncertainty"].auc.mean < 0.45 < 0.65 < scan["random"].auc.mean
     assert scan["native"].auc.mean < 0.45 > scan["maskable_ppo"].auc.mean
     assert guess["native"].right == 1.0
@@ -52,8 +53,34 @@ def test_a_guess_is_paid_for_what_the_probe_says_before_the_last_fixation() -> N
     assert played.is_right.tolist() == is_zero.tolist()
 
 
+def test_intervals_are_over_seeds_and_images_where_there_are_several() -> None:
+    """Of seeds that are far apart two say little, however many images there are."""
+
+    def played(shift: float) -> Played:
+        values = np.linspace(0.0, 1.0, 50) + shift
+        return Played(values, -values, np.arange(50) < 10 + 20 * shift)
+
+    one, two = score([played(0.0)]), score([played(0.0), played(1.0)])
+    assert one.episode_return.mean == pytest.approx(0.5)
+    assert (two.episode_return.mean, two.auc.mean) == pytest.approx((1.0, -1.0))
+    assert (one.right, two.right) == (0.2, 0.4)
+    assert one.auc.ci95 is not None
+    assert two.auc.ci95 is not None
+    assert np.ptp(one.auc.ci95) < 0.2 < 4 < np.ptp(two.auc.ci95)
+
+
+def test_the_caption_names_all_seeds_and_a_result_of_one_still_reads() -> None:
+    rest: dict[str, Any] = {"ids": {}, "steps": 1, "test_images": 2, "seconds": 60.0}
+    rest |= {"threads": 1, "commit": "abc"}
+    old, new = IdsResult(seed=3, **rest), IdsResult(seeds=(0, 1), **rest)
+    assert "seed 3, 95% intervals over images;" in old.to_markdown()
+    assert "seeds 0, 1, 95% intervals over seeds and images;" in new.to_markdown()
+
+
 def test_an_unknown_id_is_refused() -> None:
     with pytest.raises(ValueError, match="did you mean 'ScenesScan'"):
         score_ids(("SceneScan",))
     with pytest.raises(ValueError, match=r"ends in \.json"):
         IdsConfig(out=Path("runs/ids"))
+    with pytest.raises(ValueError, match="seeds takes one or more different numbers"):
+        IdsConfig(seeds=(1, 1))

@@ -507,6 +507,7 @@ def test_wandb_works_offline(tmp_path: Path) -> None:
         ),
         ("scanpaths", ["--run", "RUN", "--order", "rastr"], "did you mean 'raster'"),
         ("scanpaths", ["--run", "RUN", "--image", "nowhere.jpg"], "no picture at nowhere.jpg"),
+        ("study", ["cue", "--options", "data"], "--options takes names and their values in turn"),
         ("export", ["--run", "nowhere"], "no run folder at nowhere"),
         ("export", ["--run", "RUN", "--to", "keras"], "invalid choice"),
         ("export", ["--run", "RUN", "--out", "RUN"], "no export of foveate"),

@@ -525,7 +525,7 @@ def test_a_table_is_shown_in_html_as_it_reads() -> None:
 @pytest.mark.parametrize(
     ("function", "config", "names"),
     [
-        (score_ids, IdsConfig, ["ids", "limit", "steps", "seed", "threads"]),
+        (score_ids, IdsConfig, ["ids", "limit", "steps", "seeds", "threads"]),
         (
             run_study,
             StudyConfig,
