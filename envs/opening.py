@@ -11,6 +11,14 @@ from foveate.choices import told
 from foveate.orders.ranks import first_repeat
 
 
+def check_numbers(budget: int, num_fixations: int, num_candidates: int | None) -> None:
+    """Raise ValueError unless an episode can be of these numbers."""
+    if num_candidates is not None and num_candidates < 1:
+        raise ValueError(f"there must be at least 1 candidate, got {num_candidates}")
+    if not 1 <= budget <= num_fixations:
+        raise ValueError(f"budget must lie in 1..{num_fixations} fixations, got {budget}")
+
+
 def check_opening(
     patches: Int[Tensor, "B K"],
     num_patches: int,

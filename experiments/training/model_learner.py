@@ -16,6 +16,7 @@ from experiments.training.build import build_optimizers
 from experiments.training.config import TrainConfig
 from experiments.training.distributed import Processes, load_optimizer, whole
 from experiments.training.updates import clip_and_step
+from foveate.devices import send
 from foveate.finite import NotFinite
 from foveate.model import AnyOrderTransformer
 from foveate.model.asking import Emphasis
@@ -206,7 +207,7 @@ class ModelLearner:
             return {"anchors": anchors, "words": images.captions.words(index, anchors)}
         if images.texts is None:
             return {}
-        words = images.texts.draw(index, generator).unsqueeze(1).to(rank.device)
+        words = send(images.texts.draw(index, generator).unsqueeze(1), rank.device)
         chance = float(torch.rand((), generator=generator))
         last = int(rank.max()) if batch.last_rank is None else batch.last_rank
         steps = int(torch.randint(last + 1, (), generator=generator))
