@@ -295,6 +295,6 @@ class Episode:
         if self.num_candidates is None:
             return None
         of = self.fixations, self.unseen, self.num_candidates
-        drawn = {"group": self.group, "num_opened": self.num_opened}
-        self.choices = Candidates.drawn(*of, **drawn, generator=self.generator)
+        group, opened, generator = self.group, self.num_opened, self.generator
+        self.choices = Candidates.drawn(*of, group=group, num_opened=opened, generator=generator)
         return self.choices.positions

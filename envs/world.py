@@ -26,6 +26,7 @@ from foveate.choices import told
 from foveate.data import ImageSet, load_data
 from foveate.data.decoding import ImageSize
 from foveate.data.wander import wandered
+from foveate.devices import send
 from foveate.model import AnyOrderTransformer
 from foveate.orders.segments import Fixations
 
@@ -99,10 +100,14 @@ class World:
         check_world(loaded, images, reward, world.probe)
         return world
 
+    def beside_model(self) -> World:
+        """Return the world with its images where the model lies."""
+        return replace(self, images=self.images.to(_device_of(self.model)))
+
     def batch(self, index: Int[Tensor, "B"]) -> tuple[Float[Tensor, "B C H W"], Int[Tensor, "B"]]:
         """Return images by number, where the model lies, and their labels."""
         images = self.images.batch(index, device=_device_of(self.model))
-        return images, self.images.labels[index]
+        return images, self.images.labels[send(index, self.images.labels.device)]
 
     def episode(
         self,
@@ -111,6 +116,7 @@ class World:
         reward: str | Reward,
         revisit_penalty: float,
         saccade_cost: float,
+        static: bool = False,
     ) -> Episode:
         """Begin to scan images by number."""
         images, labels = self.batch(index)
@@ -124,6 +130,7 @@ class World:
             labels=labels,
             probe=self.probe,
             revisit_penalty=revisit_penalty,
+            static=static,
         )
 
 
