@@ -17,7 +17,6 @@ from experiments.training.config import TrainConfig
 from experiments.training.distributed import Processes, load_optimizer, whole
 from experiments.training.updates import clip_and_step
 from foveate.devices import send
-from foveate.finite import NotFinite
 from foveate.model import AnyOrderTransformer
 from foveate.model.asking import Emphasis
 from foveate.model.teachers import Teacher
@@ -138,21 +137,20 @@ class ModelLearner:
             NotFinite: the loss or its gradient is not finite; no weight has changed.
         """
         set_rate(self.optimizers, self.rate(at))
-        total, num_micro_batches = 0.0, self.config.optimization.micro_batches or 1
+        num_micro_batches = self.config.optimization.micro_batches or 1
+        total = torch.zeros((), dtype=torch.float64, device=self.config.run.device)
         images: list[Tensor] = []
         for pairs, generator in zip(batches, generators, strict=True):
             loss = self._loss(pairs, generator, emphasis)
             (loss / num_micro_batches).backward()
-            total += float(loss.detach())
+            total += loss.detach()
             images += [batch.index for batch in pairs]
-        value = self.processes.sum([total])[0] / num_micro_batches
-        if not math.isfinite(value):
-            self.model.zero_grad()
-            raise NotFinite(f"the loss is {value}", images, cause="model")
-        clip_and_step(self.model, self.optimizers, self.processes, "model", images)
+        learned = self.model, self.optimizers, self.processes, "model", images
+        value = clip_and_step(*learned, loss=total)
+        assert value is not None, "a loss that is given is returned"
         if self.teacher is not None:
             self.teacher.update(self.model)
-        return value
+        return value / num_micro_batches
 
     def _loss(
         self, batches: list[Ranked], generator: torch.Generator, emphasis: Emphasis | None
@@ -160,7 +158,7 @@ class ModelLearner:
         num_images = sum(len(batch.rank) for batch in batches)
         loss = torch.zeros((), device=self.config.run.device)
         for batch in batches:
-            words = self._words(batch, generator)
+            words = self.words_of(batch, generator)
             part = self.loss_of(batch, generator, words, emphasis)
             loss = loss + len(batch.images) / num_images * part
         return loss
@@ -194,7 +192,7 @@ class ModelLearner:
         bfloat16 = self.config.optimization.precision == "bf16"
         return torch.autocast(device, torch.bfloat16, enabled=bfloat16)
 
-    def _words(self, batch: Ranked, generator: torch.Generator) -> dict[str, Tensor]:
+    def words_of(self, batch: Ranked, generator: torch.Generator) -> dict[str, Tensor]:
         """Return what the model is to write of a batch: its arguments about words.
 
         Tracks of words start at the first patches of the order: a policy's first fixations.
