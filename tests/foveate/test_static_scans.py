@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from looks import looks
@@ -13,6 +17,28 @@ from foveate.model.scanning import Scan
 from foveate.orders.segments import Fixations
 
 CLOSE = {"atol": 1e-5, "rtol": 1e-5}
+COMPILED = """
+import torch
+from foveate.config import ModelConfig
+from foveate.model import AnyOrderTransformer
+from foveate.model.scanning import Scan
+
+sizes = dict(image_size=(6, 8), patch_size=2, embed_dim=16, depth=2, num_heads=2)
+model = AnyOrderTransformer(ModelConfig(**sizes)).eval()
+images = torch.rand(3, 1, 6, 8)
+plain, compiled = (Scan.start(model, images, 4, static=True) for _ in range(2))
+
+def step(scan, patches):
+    scan.reveal(patches)
+    return scan.predict().values
+
+# Whole: what breaks the graph is an error, and so is a second graph.
+fast = torch.compile(step, fullgraph=True, backend="eager")
+with torch._dynamo.config.patch(error_on_recompile=True):
+    for patch in range(4):
+        patches = torch.full((3, 1), patch)
+        torch.testing.assert_close(fast(compiled, patches), step(plain, patches))
+"""
 
 
 def test_a_static_scan_equals_one_that_grows(model: AnyOrderTransformer, images: Tensor) -> None:
@@ -72,3 +98,16 @@ def test_a_static_episode_pays_what_one_that_looks_pays(
         episode.restart(again, images[:2])
     torch.testing.assert_close(static.error, looking.error, **CLOSE)
     torch.testing.assert_close(static.initial_error, looking.initial_error, **CLOSE)
+
+
+@pytest.mark.slow
+def test_all_steps_of_a_static_scan_are_one_graph() -> None:
+    """In a process of its own, where no annotation is checked."""
+    done = subprocess.run(
+        [sys.executable, "-c", COMPILED],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=Path(__file__).parents[2],
+    )
+    assert done.returncode == 0, done.stderr
