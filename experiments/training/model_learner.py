@@ -17,6 +17,7 @@ from experiments.training.config import TrainConfig
 from experiments.training.distributed import Processes, load_optimizer, whole
 from experiments.training.updates import clip_and_step
 from foveate.devices import send
+from foveate.finite import NotFinite
 from foveate.model import AnyOrderTransformer
 from foveate.model.asking import Emphasis
 from foveate.model.teachers import Teacher
@@ -145,12 +146,15 @@ class ModelLearner:
             (loss / num_micro_batches).backward()
             total += loss.detach()
             images += [batch.index for batch in pairs]
-        learned = self.model, self.optimizers, self.processes, "model", images
-        value = clip_and_step(*learned, loss=total)
-        assert value is not None, "a loss that is given is returned"
+        # One look for all micro-batches, since the host waits for the device then.
+        value = self.processes.sum([float(total)])[0] / num_micro_batches
+        if not math.isfinite(value):
+            self.model.zero_grad()
+            raise NotFinite(f"the loss is {value}", images, cause="model")
+        clip_and_step(self.model, self.optimizers, self.processes, "model", images)
         if self.teacher is not None:
             self.teacher.update(self.model)
-        return value / num_micro_batches
+        return value
 
     def _loss(
         self, batches: list[Ranked], generator: torch.Generator, emphasis: Emphasis | None
