@@ -14,6 +14,7 @@ from torch import Tensor
 
 from agents.policies import Agent
 from envs.episode import Episode
+from foveate.devices import send
 from foveate.errors import unseen_error
 from foveate.model import AnyOrderTransformer
 from foveate.model.scanning import bytes_per_row
@@ -159,7 +160,7 @@ class GreedyOracleAgent:
     ) -> Int[Tensor, "B *S"]:
         """Return the patch, or segment, that the best candidate opens."""
         selectable = episode.selectable
-        noise = torch.rand(selectable.shape, generator=generator).to(selectable.device)
+        noise = send(torch.rand(selectable.shape, generator=generator), selectable.device)
         noise = noise.masked_fill(~selectable, -1.0)
         # Those that may be chosen have the larger noise, so that no other need be tried.
         most = max(1, int(selectable.sum(1).max()))

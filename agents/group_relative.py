@@ -63,22 +63,29 @@ class PolicyStep:
     errors: Float[Tensor, "B T"]
     """Normalized error after each fixation; an estimate where candidates are drawn."""
 
-    # Measurements are read when they are asked for, since the host waits for the device then.
-
     @property
-    def episode_return(self) -> float:
-        """Mean undiscounted reward per scan."""
-        return float(self.rewards.sum(1).mean())
+    def means(self) -> Float[Tensor, "3"]:
+        """Mean error over fixations 1..T, undiscounted reward per scan, and entropy, nats.
+
+        To look at them, the host waits for the device.
+        """
+        paid, entropy = self.rewards.sum(1).mean(), self.entropies.detach().mean()
+        return torch.stack([self.errors.mean().double(), paid.double(), entropy.double()])
 
     @property
     def auc(self) -> float:
         """Mean normalized error over fixations 1..T."""
-        return float(self.errors.mean())
+        return float(self.means[0])
+
+    @property
+    def episode_return(self) -> float:
+        """Mean undiscounted reward per scan."""
+        return float(self.means[1])
 
     @property
     def entropy(self) -> float:
         """Mean entropy of the action distribution, nats."""
-        return float(self.entropies.detach().mean())
+        return float(self.means[2])
 
     @property
     def loss(self) -> Float[Tensor, ""]:

@@ -38,12 +38,14 @@ class ScanVecEnv(VecEnv):
         env: with autoreset in the same step.
 
     Raises:
-        ValueError: autoreset is off, or at the next step.
+        ValueError: autoreset is off, or at the next step; or the environment hands out tensors.
     """
 
     def __init__(self, env: ImageScanVectorEnv) -> None:
         if env.autoreset != "same_step":
             raise ValueError("ScanVecEnv needs autoreset='same_step', as stable-baselines3 does")
+        if env.output != "numpy":
+            raise ValueError("stable-baselines3 takes arrays; make the environment without output")
         self.env = env
         self.actions: NDArray[Any] | None = None
         self.returns = np.zeros(env.num_envs)

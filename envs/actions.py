@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from foveate.choices import told
+from foveate.devices import send
 
 
 class Actions:
@@ -31,22 +32,30 @@ class Actions:
             else gym.spaces.Box(-1.0, 1.0, (2,), np.float32)
         )
 
-    def fixations(self, checked: NDArray[Any], selectable: Bool[Tensor, "B A"]) -> Int[Tensor, "B"]:
+    def fixations(
+        self, checked: NDArray[Any] | Tensor, selectable: Bool[Tensor, "B A"]
+    ) -> Int[Tensor, "B"]:
         """Return the fixation of every row, of actions that have been checked."""
+        kind = np.int64 if self.points is None else np.float32
+        if isinstance(checked, np.ndarray):
+            checked = torch.from_numpy(checked.astype(kind))
+        given = send(checked, selectable.device)
         if self.points is None:
-            return torch.as_tensor(checked.astype(np.int64), device=selectable.device)
-        gaze = torch.as_tensor(checked.astype(np.float32), device=selectable.device)
-        offset = gaze.unsqueeze(1) - self.points.to(selectable.device)
+            return given.long()
+        self.points = send(self.points, selectable.device)
+        offset = given.float().unsqueeze(1) - self.points
         return offset.square().sum(-1).masked_fill(~selectable, torch.inf).argmin(1)
 
 
 def checked_actions(
     actions: object, space: gym.spaces.Discrete | gym.spaces.Box, rows: tuple[int, ...]
-) -> NDArray[Any]:
+) -> NDArray[Any] | Tensor:
     """Return actions as an array; nothing is broadcast, rounded or clipped.
 
+    A tensor on a GPU stays one, and its values are not looked at: the host would wait for them.
+
     Args:
-        actions: an array, or what NumPy makes one of.
+        actions: an array, or what NumPy makes one of; or a tensor.
         space: of one action.
         rows: ``(num_envs,)`` for a batch, ``()`` for a single environment.
 
@@ -64,8 +73,13 @@ def checked_actions(
         kinds, one = "iuf", "a gaze point"
         wanted, limits = "gaze points (x, y)", f"[{low:g}, {high:g}]"
     expected = f"the action must be an array of shape {shape} with {wanted} in {limits}"
+    if isinstance(actions, Tensor) and not actions.is_cpu:
+        is_whole = not (actions.is_floating_point() or actions.dtype == torch.bool)
+        if actions.shape != shape or not (is_whole or kinds == "iuf") or actions.is_complex():
+            raise ValueError(f"{expected}; got {told(actions)}")
+        return actions.detach()
     try:
-        given = np.asarray(actions)
+        given = np.asarray(actions.detach() if isinstance(actions, Tensor) else actions)
     except (TypeError, ValueError, RuntimeError) as reason:
         raise ValueError(f"{expected}; got {told(actions)}") from reason
     if given.shape != shape or given.dtype.kind not in kinds:

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int, Num
 from torch import Tensor
 
+from foveate.devices import send
 from foveate.model.decoder import Prediction
 from foveate.model.encoder import take
 from foveate.orders.paths import Grid
@@ -88,7 +89,7 @@ class Candidates:
         selectable = fixations.any(unseen)
         num_rows, num_fixations = selectable.shape
         noise = torch.rand(num_rows // group, num_fixations, generator=generator)
-        noise = noise.to(unseen.device).repeat_interleave(group, dim=0)
+        noise = send(noise, unseen.device).repeat_interleave(group, dim=0)
         # Of fixations that share no patch, each spent one took S opened patches. Only where that
         # might leave too few are they counted, for which a GPU must be waited for.
         if not fixations.is_partition or num_fixations - num_opened // fixations.size < number:

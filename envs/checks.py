@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Num
 from torch import Tensor
 
 from envs.episode import Episode
@@ -94,4 +94,9 @@ def check_reward(
         model, images, budget=1, reward=reward, labels=labels, probe=probe, words=words
     )
     paid = episode.step(torch.zeros(len(images), dtype=torch.long, device=images.device))
-    check_finite(f"the reward {name_of(reward)!r}", paid, torch.arange(len(images)), cause="reward")
+    check_paid(reward, paid, torch.arange(len(images)))
+
+
+def check_paid(reward: str | Reward, paid: Num[Tensor, "B"], index: Int[Tensor, "B"]) -> None:
+    """Raise ValueError, which names the images, unless all that a reward paid is finite."""
+    check_finite(f"the reward {name_of(reward)!r}", paid, index, cause="reward")

@@ -12,11 +12,12 @@ from torch import Tensor
 
 from envs.candidates import Candidates, Observation, expected_log_error
 from envs.fixation import Fixation, Knowledge
-from envs.opening import check_opening, noted
+from envs.opening import check_numbers, check_opening, noted
 from envs.payment import Payment
 from envs.recognition import RecognitionProbe, labels_of
 from envs.rewards import REVISIT_PENALTY, Reward
 from envs.words import Asked, renewed, several_of
+from foveate.devices import send
 from foveate.errors import unseen_error
 from foveate.model import AnyOrderTransformer
 from foveate.model.decoder import Prediction
@@ -47,6 +48,8 @@ class Episode:
         probe: the classifier of the reward ``recognition``; frozen here.
         revisit_penalty: taken from the reward of a fixation that shows nothing new.
         words: captions of each image, one, (B, L), or K, for rewards that ask; -1 = padding.
+        static: whether the scan is (``foveate.model.scanning``). Then no value is looked at: the
+            caller vouches for patches and budget, and no step opens more than a fixation does.
 
     Raises:
         ValueError: unknown reward, or one without its probe; a budget outside 1..A, less than one
@@ -69,18 +72,17 @@ class Episode:
         probe: RecognitionProbe | None = None,
         revisit_penalty: float = REVISIT_PENALTY,
         words: Int[Tensor, "B *K"] | None = None,
+        static: bool = False,
     ) -> None:
-        prices = revisit_penalty, saccade_cost
-        self.probe, self.payment = probe, Payment.of(reward, probe, *prices, words is not None)
-        if num_candidates is not None and num_candidates < 1:
-            raise ValueError(f"there must be at least 1 candidate, got {num_candidates}")
+        costs = revisit_penalty, saccade_cost, words is not None
+        self.probe, self.payment = probe, Payment.of(reward, probe, *costs)
         fixations = Fixations.single(model.num_patches) if fixations is None else fixations
+        check_numbers(budget, len(fixations), num_candidates)
         self.fixations = fixations.to(images.device)
-        if not 1 <= budget <= len(fixations):
-            raise ValueError(f"budget must lie in 1..{len(fixations)} fixations, got {budget}")
         self.budget, self.group = budget, group
         self.num_candidates, self.generator = num_candidates, generator
-        scan = Scan.start(model, images, min(model.num_patches, budget * fixations.size))
+        room = min(model.num_patches, budget * fixations.size)
+        scan = Scan.start(model, images, room, static=static)
         # Before the first fixation the scans of an image do not differ.
         prediction = scan.predict().repeat(group)
         self.scan = scan.repeat(group)
@@ -88,11 +90,11 @@ class Episode:
         self.targets = model.targets(images).repeat_interleave(group, dim=0)
         self.labels = labels_of(images, labels).repeat_interleave(group)
         self.words = None if words is None else several_of(words).repeat_interleave(group, dim=0)
-        num_rows, device = len(self.targets), images.device
-        self.num_steps, self.num_opened = torch.zeros(num_rows, dtype=torch.long, device=device), 0
-        self.opened = torch.full((num_rows, budget, fixations.size), -1, device=device)
+        num_rows, self.num_opened = len(self.targets), 0
+        self.num_steps = torch.zeros(num_rows, dtype=torch.long, device=images.device)
+        self.opened = self.num_steps.new_full((num_rows, budget, fixations.size), -1)
         self.newest = self.opened[:, 0]
-        self.unseen = torch.ones(self.targets.shape[:2], dtype=torch.bool, device=device)
+        self.unseen = torch.ones_like(self.targets[..., 0], dtype=torch.bool)
         self.initial_error = self._look_at_all(prediction)
         self.initial_log_error = expected_log_error(prediction).logsumexp(1)
         self.error = torch.ones_like(self.initial_error)
@@ -109,8 +111,7 @@ class Episode:
     unseen: Bool[Tensor, "B N"]
     """True = the patch has not been seen."""
     error: Float[Tensor, "B"]
-    """Error of what is still unseen, over the image's own error before the first fixation; an
-    estimate where candidates are drawn."""
+    """Error of what is unseen, over the image's own at first; an estimate among candidates."""
     initial_log_error: Float[Tensor, "B"]
     """The target's loss of all patches that was expected before the first fixation, log."""
     known: Knowledge
@@ -195,18 +196,20 @@ class Episode:
                 row; or, where candidates are drawn, it is not of a candidate.
         """
         patches = patches.unsqueeze(1) if patches.ndim == 1 else patches
-        if not all_new:
+        if not (all_new or self.scan.static):
             among = None if self.num_candidates is None else self.choices.predicted
             check_opening(patches, self.unseen.shape[1], self.done, self.budget, among)
-        known_before = self.known
-        way = self.newest, patches, self.scan.model.grid
-        saccade = saccades(*way) if self.payment.saccade_cost else None
+        known_before, grid = self.known, self.scan.model.grid
+        saccade = saccades(self.newest, patches, grid) if self.payment.saccade_cost else None
         place = patches.clamp_min(0)
         new = (patches >= 0) & self.unseen.gather(1, place)
         self.newest, self.opened = patches, noted(self.opened, self.num_steps, patches, new)
         self.num_steps = self.num_steps + 1
         self.unseen = self.unseen & ~patches_in(patches, self.unseen.shape[1])
-        self._reveal(place, new, all_new)
+        self.num_opened += place.shape[1]
+        self.scan.make_room(place.shape[1])
+        known_new = all_new or (not self.scan.static and bool(new.all()))
+        self.scan.reveal(place, None if known_new else new)
         self._predict()
         self.error = self.remaining_error() / self.initial_error
         self.known = self._knowledge()
@@ -237,12 +240,14 @@ class Episode:
         Raises:
             ValueError: there are captions of each image, and no new ``words``, or the reverse.
         """
-        model, self.words = self.scan.model, renewed(self.words, rows, words)
-        if bool(rows.all()):
+        model, every = self.scan.model, bool(rows.all())
+        rows = send(rows, images.device)
+        self.words = renewed(self.words, rows, words)
+        if every:
             self.num_opened = 0
-            room = self.scan.capacity - model.num_always
             # An agent of segments may have made more room than a row has patches.
-            self.scan = Scan.start(model, images, min(model.num_patches, room))
+            room = min(model.num_patches, self.scan.capacity - model.num_always)
+            self.scan = Scan.start(model, images, room, static=self.scan.static)
         else:
             self.scan.restart(rows, images)
         self.images = self.images.masked_scatter(rows.view(-1, 1, 1, 1), images)
@@ -258,12 +263,6 @@ class Episode:
         self.initial_log_error = torch.where(rows, initial[1], self.initial_log_error)
         self.error = self.error.masked_fill(rows, 1.0)
         self.known = self._knowledge()
-
-    def _reveal(self, place: Int[Tensor, "B K"], new: Bool[Tensor, "B K"], all_new: bool) -> None:
-        """Let the model see the new patches."""
-        self.num_opened += place.shape[1]
-        self.scan.make_room(place.shape[1])
-        self.scan.reveal(place, None if all_new or bool(new.all()) else new)
 
     def _knowledge(self) -> Knowledge:
         said = self.prediction, self.choices.predicted, self.patch_errors
@@ -284,17 +283,18 @@ class Episode:
         self.choices = Candidates.every(self.fixations, len(self.unseen))
         self._judge(prediction)
         error = self.remaining_error().clamp_min(1e-12)
-        if self.num_candidates is not None:
-            self.choices = self._draw(self.num_candidates)
-            self._judge(prediction.take(self.choices.positions))
+        if (positions := self._draw()) is not None:
+            self._judge(prediction.take(positions))
         return error
 
     def _predict(self) -> None:
-        if self.num_candidates is not None:
-            self.choices = self._draw(self.num_candidates)
-        few = None if self.num_candidates is None else self.choices.positions
-        self._judge(self.scan.predict(few))
+        self._judge(self.scan.predict(self._draw()))
 
-    def _draw(self, number: int) -> Candidates:
-        of, opened = (self.fixations, self.unseen, number), self.num_opened
-        return Candidates.drawn(*of, group=self.group, num_opened=opened, generator=self.generator)
+    def _draw(self) -> Int[Tensor, "B Q"] | None:
+        """Draw candidates, and return the patches to predict of them; None = all are."""
+        if self.num_candidates is None:
+            return None
+        of = self.fixations, self.unseen, self.num_candidates
+        group, opened, generator = self.group, self.num_opened, self.generator
+        self.choices = Candidates.drawn(*of, group=group, num_opened=opened, generator=generator)
+        return self.choices.positions

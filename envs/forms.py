@@ -6,13 +6,14 @@ They show what the rich observations of ``envs.observations`` show, in spaces wi
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import gymnasium as gym
 import numpy as np
+import torch
 import torch.nn.functional as F
 from gymnasium.spaces import flatten_space
-from numpy.typing import NDArray
+from jaxtyping import Float, UInt8
+from torch import Tensor
 
 from envs.episode import Episode
 from envs.observations import (
@@ -34,11 +35,10 @@ class Flat:
         self.observer = observer
         self.space = flatten_space(observer.space)
 
-    def __call__(self, episode: Episode) -> NDArray[np.float32]:
+    def __call__(self, episode: Episode) -> Float[Tensor, "B V"]:
         """Return one vector per row."""
         told = self.observer(episode)
-        parts = [told[name].reshape(len(episode.images), -1) for name in self.observer.space]
-        return np.concatenate(parts, axis=1).astype(np.float32)
+        return torch.cat([told[name].flatten(1).float() for name in self.observer.space], dim=1)
 
 
 class BoxMask:
@@ -50,10 +50,10 @@ class BoxMask:
         box = gym.spaces.Box(0, 1, number, np.float32)
         self.space = gym.spaces.Dict({**observer.space.spaces, "selectable": box})
 
-    def __call__(self, episode: Episode) -> dict[str, NDArray[Any]]:
+    def __call__(self, episode: Episode) -> dict[str, Tensor]:
         """Return one observation per row."""
         told = self.observer(episode)
-        return {**told, "selectable": told["selectable"].astype(np.float32)}
+        return {**told, "selectable": told["selectable"].float()}
 
 
 class ChannelsLast:
@@ -64,9 +64,9 @@ class ChannelsLast:
         channels, height, width = observer.space.shape
         self.space = gym.spaces.Box(0, 255, (height, width, channels), np.uint8)
 
-    def __call__(self, episode: Episode) -> NDArray[np.uint8]:
+    def __call__(self, episode: Episode) -> UInt8[Tensor, "B H W C"]:
         """Return one picture per row."""
-        return np.ascontiguousarray(self.observer(episode).transpose(0, 2, 3, 1))
+        return self.observer(episode).permute(0, 2, 3, 1).contiguous()
 
 
 class PictureObserver:
@@ -82,11 +82,13 @@ class PictureObserver:
         self.factor = canvas.factor
         self.space = gym.spaces.Box(0, 255, (*canvas.space.shape[1:], 3), np.uint8)
 
-    def __call__(self, episode: Episode) -> NDArray[np.uint8]:
+    def __call__(self, episode: Episode) -> UInt8[Tensor, "B H W 3"]:
         """Return one picture per row."""
-        seen = seen_pixels(episode)[:, [0, -1, -1] if episode.images.shape[1] < 3 else [0, 1, 2]]
-        wide = to_bytes(F.interpolate(seen, scale_factor=self.factor, mode="nearest"))
-        return np.ascontiguousarray(wide.transpose(0, 2, 3, 1))
+        seen = seen_pixels(episode)
+        first, last = seen[:, :1], seen[:, -1:]
+        colors = torch.cat([first, last, last], dim=1) if seen.shape[1] < 3 else seen[:, :3]
+        wide = to_bytes(F.interpolate(colors, scale_factor=self.factor, mode="nearest"))
+        return wide.permute(0, 2, 3, 1).contiguous()
 
 
 def latent_flat(model: AnyOrderTransformer, num_fixations: int, saccade_cost: float = 0.0) -> Flat:

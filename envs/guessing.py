@@ -27,9 +27,9 @@ from torch import Tensor
 from envs.actions import checked_actions
 from envs.checks import check_classes
 from envs.image_scan import ImageScanEnv
-from envs.observations import to_numpy
+from envs.output import Observations, to_numpy
 from envs.rewards import Reward
-from envs.vector import ImageScanVectorEnv, Observations
+from envs.vector import ImageScanVectorEnv
 from foveate.choices import told
 from foveate.data import ImageSet
 
@@ -153,7 +153,8 @@ class GuessingActions:
                 f"a logit of a flat action must lie in [-{MOST:g}, {MOST:g}], got "
                 f"{logits.flat[np.abs(logits).argmax()]}"
             )
-        return checked_actions(fixations, self.fixations, rows), logits
+        here = fixations.cpu() if isinstance(fixations, Tensor) else fixations
+        return np.asarray(checked_actions(here, self.fixations, rows)), logits
 
 
 def checked_numbers(what: str, given: object, shape: tuple[int, ...]) -> NDArray[Any]:
@@ -205,6 +206,8 @@ class GuessScanVectorEnv(ImageScanVectorEnv):
         Raises:
             ValueError: as the environment without guesses and :class:`GuessingActions` do.
         """
+        if options.get("output", "numpy") != "numpy":
+            raise ValueError("guesses are judged on the CPU; leave out output='torch' there")
         super().__init__(num_envs, reward=reward, **options)
         self.guessing = GuessingActions(self.images, self.actions.space, flat, num_classes)
         self.single_action_space = self.guessing.space

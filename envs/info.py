@@ -6,16 +6,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from jaxtyping import Float, Int
+from torch import Tensor
 
 from envs.episode import Episode
-from envs.observations import to_numpy
 from envs.starts import Starts
 from foveate.config import ModelConfig
 
 
-def facts_of(episode: Episode, starts: Starts, error_before: NDArray[np.float64]) -> dict[str, Any]:
-    """Return an array of every fact, one entry per row, and under ``_NAME`` that all rows have it.
+def facts_of(episode: Episode, starts: Starts, error_before: Float[Tensor, "B"]) -> dict[str, Any]:
+    """Return every fact, one entry per row, and under ``_NAME`` that all rows have it.
+
+    They are tensors where the model lies, and arrays of what is known on the CPU.
 
     Labels and errors are of the whole image, hence none of an agent's business.
 
@@ -29,40 +31,43 @@ def facts_of(episode: Episode, starts: Starts, error_before: NDArray[np.float64]
         patches of each fixation so far, -1 = none. With the reward ``recognition`` also ``guess``
         (B,): the class that the probe finds most probable.
     """
-    fixated = to_numpy(episode.newest)
     facts = {
-        "action_mask": to_numpy(episode.selectable.to(torch.int8)),
-        "error": to_numpy(episode.error.double()),
-        "error_before": error_before.copy(),
+        "action_mask": episode.selectable.to(torch.int8),
+        "error": episode.error.double(),
+        "error_before": error_before,
         "index": starts.index.copy(),
         "lap": starts.lap.copy(),
         # Not made anew by a step, as the others are.
-        "label": to_numpy(episode.labels).copy(),
-        "fixated": fixated,
-        "gaze_px": middles_px(fixated, episode.scan.model.config),
-        "scanpath": to_numpy(episode.order),
+        "label": episode.labels.clone(),
+        "fixated": episode.newest,
+        "gaze_px": middles_px(episode.newest, episode.scan.model.config),
+        "scanpath": episode.order,
     }
     if episode.probe is not None:
-        facts["guess"] = to_numpy(episode.probe(episode.scan.mean_content).argmax(-1))
-    every = np.ones(len(error_before), np.bool_)
+        facts["guess"] = episode.probe(episode.scan.mean_content).argmax(-1)
+    every = np.ones(len(starts.index), np.bool_)
     return {**facts, **{f"_{name}": every.copy() for name in facts}}
 
 
-def middles_px(segments: NDArray[np.int64], config: ModelConfig) -> NDArray[np.float32]:
-    """Return the middle of each segment's patches, x and y in pixels, (B, 2).
+def middles_px(segments: Int[Tensor, "B S"], config: ModelConfig) -> Float[Tensor, "B 2"]:
+    """Return the middle of each segment's patches, x and y in pixels.
 
     That of a segment which holds none is the middle of the image.
 
     Args:
-        segments: patches, (B, S); -1 = padding.
+        segments: patches; -1 = padding.
         config: of the model, which says where patches lie.
     """
     exists, num_columns = segments >= 0, config.grid[1]
-    number = np.maximum(exists.sum(1), 1)
-    x, y = (
-        ((cells + 0.5) * exists).sum(1) / number * config.patch_size
-        for cells in (segments % num_columns, segments // num_columns)
-    )
-    middle = config.image_size[1] / 2, config.image_size[0] / 2
-    middles = np.where(exists.any(1, keepdims=True), np.stack([x, y], axis=1), middle)
-    return middles.astype(np.float32)
+    number = exists.sum(1).clamp_min(1)
+    height, width = config.image_size
+    cells = ((segments % num_columns, width), (segments // num_columns, height))
+    middles = [
+        torch.where(
+            exists.any(1),
+            ((place.double() + 0.5) * exists).sum(1) / number * config.patch_size,
+            side_px / 2,
+        )
+        for place, side_px in cells
+    ]
+    return torch.stack(middles, dim=1).float()

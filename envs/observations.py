@@ -15,11 +15,11 @@ import kornia.geometry.transform
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
-from numpy.typing import NDArray
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from envs.episode import Episode
+from foveate.devices import send
 from foveate.model import AnyOrderTransformer
 from foveate.orders.paths import Grid
 from foveate.orders.saccades import centers_of
@@ -38,8 +38,8 @@ class Observer(Protocol):
         """Space of one observation."""
         ...
 
-    def __call__(self, episode: Episode) -> NDArray[Any] | dict[str, NDArray[Any]]:
-        """Return one observation per row."""
+    def __call__(self, episode: Episode) -> Tensor | dict[str, Tensor]:
+        """Return one observation per row, where the model lies."""
         ...
 
 
@@ -72,7 +72,7 @@ class LatentObserver:
             spaces["expected_gain"] = gym.spaces.Box(0, np.inf, (num_fixations,), np.float32)
         self.space = gym.spaces.Dict(spaces)
 
-    def __call__(self, episode: Episode) -> dict[str, NDArray[Any]]:
+    def __call__(self, episode: Episode) -> dict[str, Tensor]:
         """Return one observation per row."""
         seen = episode.observe(ways="distance" in self.space.spaces)
         told = {
@@ -84,7 +84,7 @@ class LatentObserver:
             "distance": seen.distance,
             "expected_gain": seen.expected_gain,
         }
-        return {name: to_numpy(values) for name, values in told.items() if values is not None}
+        return {name: values for name, values in told.items() if values is not None}
 
 
 class CanvasObserver:
@@ -106,7 +106,7 @@ class CanvasObserver:
             np.uint8,
         )
 
-    def __call__(self, episode: Episode) -> NDArray[np.uint8]:
+    def __call__(self, episode: Episode) -> UInt8[Tensor, "B C H W"]:
         """Return one picture per row."""
         model = episode.scan.model
         seen = (~episode.unseen).float().unsqueeze(-1).expand(-1, -1, model.config.patch_dim)
@@ -145,15 +145,15 @@ class RetinaObserver:
             }
         )
 
-    def __call__(self, episode: Episode) -> dict[str, NDArray[Any]]:
+    def __call__(self, episode: Episode) -> dict[str, Tensor]:
         """Return one observation per row."""
         model = episode.scan.model
         gaze = gaze_points(episode)
         height, width = model.config.image_size
-        size_px = torch.tensor([width, height], device=gaze.device)
+        size_px = send(torch.tensor([width, height]), gaze.device)
         center = (gaze + 1) / 2 * size_px - 0.5
-        corners = torch.tensor(
-            [[-0.5, -0.5], [0.5, -0.5], [0.5, 0.5], [-0.5, 0.5]], device=gaze.device
+        corners = send(
+            torch.tensor([[-0.5, -0.5], [0.5, -0.5], [0.5, 0.5], [-0.5, 0.5]]), gaze.device
         )
         # Around gray, so that what lies beyond the border is gray as well.
         picture = seen_pixels(episode, thumbnail=True) - UNSEEN_GRAY
@@ -168,9 +168,9 @@ class RetinaObserver:
             )
         return {
             "retina": to_bytes(torch.cat(levels, 1) + UNSEEN_GRAY),
-            "gaze": to_numpy(gaze),
-            "selectable": to_numpy(episode.selectable.to(torch.int8)),
-            "remaining": to_numpy(episode.remaining.unsqueeze(1)),
+            "gaze": gaze,
+            "selectable": episode.selectable.to(torch.int8),
+            "remaining": episode.remaining.unsqueeze(1),
         }
 
 
@@ -194,7 +194,7 @@ def points_of(segments: Int[Tensor, "B S"], grid: Grid) -> Float[Tensor, "B 2"]:
         segments: patches in raster order; -1 = padding.
         grid: rows and columns of patches.
     """
-    size = torch.tensor(grid, device=segments.device)
+    size = send(torch.tensor(grid), segments.device)
     row_col = (centers_of(segments, grid) + 0.5) / size * 2 - 1
     return row_col.flip(-1).nan_to_num(0.0)
 
@@ -224,16 +224,6 @@ def unbounded(*shape: int) -> gym.spaces.Box:
     return gym.spaces.Box(-np.inf, np.inf, shape, np.float32)
 
 
-def to_numpy(values: Tensor) -> NDArray[Any]:
-    """Return a tensor as an array on the CPU.
-
-    Without a copy, which would cost a tenth of a step: a step makes new tensors and changes none
-    that an observation has shown.
-    """
-    array: NDArray[Any] = values.detach().cpu().numpy()
-    return array
-
-
-def to_bytes(pixels: Float[Tensor, "B C H W"]) -> NDArray[np.uint8]:
+def to_bytes(pixels: Float[Tensor, "B C H W"]) -> UInt8[Tensor, "B C H W"]:
     """Turn pixels in [0, 1] into uint8."""
-    return to_numpy((pixels.clamp(0, 1) * 255).round().to(torch.uint8))
+    return (pixels.clamp(0, 1) * 255).round().to(torch.uint8)

@@ -2,13 +2,37 @@
 
 from __future__ import annotations
 
+from typing import NoReturn
+
+import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Int
+from numpy.typing import NDArray
 from torch import Tensor
 
 from foveate.choices import told
 from foveate.orders.ranks import first_repeat
+
+
+def check_numbers(budget: int, num_fixations: int, num_candidates: int | None) -> None:
+    """Raise ValueError unless an episode can be of these numbers."""
+    if num_candidates is not None and num_candidates < 1:
+        raise ValueError(f"there must be at least 1 candidate, got {num_candidates}")
+    if not 1 <= budget <= num_fixations:
+        raise ValueError(f"budget must lie in 1..{num_fixations} fixations, got {budget}")
+
+
+def raise_spent(row: int, budget: int) -> NoReturn:
+    """Raise ValueError: the row has made all its fixations."""
+    raise ValueError(f"the budget of {budget} fixations is spent (row {row}); start a new episode")
+
+
+def check_not_spent(num_steps: NDArray[np.int64], budget: int) -> None:
+    """Raise ValueError if the budget of a row is spent."""
+    spent = num_steps >= budget
+    if spent.any():
+        raise_spent(int(spent.argmax()), budget)
 
 
 def check_opening(
@@ -33,10 +57,7 @@ def check_opening(
             f"integers, got {told(patches)}"
         )
     if bool(done.any()):
-        row = int(done.nonzero()[0])
-        raise ValueError(
-            f"the budget of {budget} fixations is spent (row {row}); start a new episode"
-        )
+        raise_spent(int(done.nonzero()[0]), budget)
     least = 0 if patches.shape[1] == 1 else -1
     is_outside = ((patches < least) | (patches >= num_patches)).any(1)
     if bool(is_outside.any()):

@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from foveate.devices import send
+
 
 class RecognitionProbe(nn.Module):
     """A linear classifier of layer-normalized features.
@@ -47,7 +49,7 @@ def labels_of(
 ) -> Int[Tensor, "B"]:
     """Return the labels on the device of the images; of none -1 for each."""
     unknown = torch.full((len(images),), -1, device=images.device)
-    return unknown if labels is None else labels.to(unknown)
+    return unknown if labels is None else send(labels.to(unknown.dtype), images.device)
 
 
 def probe_of(state: dict[str, Tensor]) -> RecognitionProbe:

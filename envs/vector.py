@@ -4,33 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, cast, get_args
 
 import numpy as np
 import torch
 from gymnasium.vector import AutoresetMode, VectorEnv
-from gymnasium.vector.utils import batch_space, iterate
+from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
 from envs.actions import Actions, checked_actions
+from envs.checks import check_paid
 from envs.episode import Episode
 from envs.forms import ALL_OBSERVERS
 from envs.images import Data
 from envs.info import facts_of
 from envs.length import TellsItsLength, autoreset_named
 from envs.observations import points_of
+from envs.opening import check_not_spent
 from envs.options import with_known_options
+from envs.output import PAID_IN, Given, Observations, Output, Told, ended_info, handed_out
 from envs.rendering import check_render_mode, draw_episode
-from envs.rewards import REVISIT_PENALTY, Reward, name_of, reward_with_options
+from envs.rewards import REVISIT_PENALTY, Reward, reward_with_options
 from envs.starts import ResetOptions, Starts, checked_seed
 from envs.world import World
 from foveate.choices import check_choice
 from foveate.data.decoding import ImageSize
-from foveate.finite import check_finite, check_price
+from foveate.devices import send
+from foveate.finite import check_price
 from foveate.model import AnyOrderTransformer
 from foveate.orders.saccades import check_saccade_cost
-
-Observations: TypeAlias = NDArray[Any] | dict[str, NDArray[Any]]
 
 
 class ImageScanVectorEnv(TellsItsLength, VectorEnv[Observations, Any, NDArray[Any]]):
@@ -96,6 +98,7 @@ class ImageScanVectorEnv(TellsItsLength, VectorEnv[Observations, Any, NDArray[An
     - device: torch device of the model; None = the CPU, or where a given model lies.
     - render_mode: None or rgb_array; in ``make_vec`` also human.
     - max_episode_steps: truncate after so many steps; None = never.
+    - output: ``numpy``, arrays; ``torch``, tensors where the model lies, see ``envs.output``.
 
     ## Version History
     - v0: first registered version.
@@ -129,14 +132,15 @@ class ImageScanVectorEnv(TellsItsLength, VectorEnv[Observations, Any, NDArray[An
         device: str | None = None,
         render_mode: str | None = None,
         max_episode_steps: int | None = None,
+        output: str = "numpy",
     ) -> None:
         """Set up the world; raise ValueError for what the class does not name, or other images."""
-        if num_envs < 1:
-            raise ValueError(f"num_envs must be at least 1, got {num_envs}")
-        if max_episode_steps is not None and max_episode_steps < 1:
-            raise ValueError(f"max_episode_steps must be at least 1, got {max_episode_steps}")
+        for name, number in (("num_envs", num_envs), ("max_episode_steps", max_episode_steps)):
+            if number is not None and number < 1:
+                raise ValueError(f"{name} must be at least 1, got {number}")
         check_choice("obs", obs, ALL_OBSERVERS)
         check_choice("action", action, ("patch", "gaze"))
+        check_choice("output", output, get_args(Output))
         self.autoreset_mode = autoreset_named(autoreset)
         check_render_mode(render_mode)
         self.reward = reward_with_options(reward, reward_options)
@@ -153,7 +157,8 @@ class ImageScanVectorEnv(TellsItsLength, VectorEnv[Observations, Any, NDArray[An
             reward=self.reward,
             device=device,
         )
-        self.model, self.images = self.world.model, self.world.images
+        self.world = self.world.beside_model() if output == "torch" else self.world
+        self.model, self.images, self.output = self.world.model, self.world.images, output
         self.fixations, self.budget = self.world.fixations, self.world.budget
         self.num_envs, self.max_episode_steps = num_envs, max_episode_steps
         self.autoreset, self.render_mode = self.autoreset_mode.name.lower(), render_mode
@@ -170,13 +175,13 @@ class ImageScanVectorEnv(TellsItsLength, VectorEnv[Observations, Any, NDArray[An
         self.action_space = batch_space(self.actions.space, self.num_envs)
         self.episode: Episode | None = None
         self.starts = Starts(self.num_envs, len(self.images))
-        self.error_before = np.ones(self.num_envs)
+        self.num_steps = np.zeros(self.num_envs, np.int64)
         self.has_ended = np.zeros(self.num_envs, np.bool_)
 
     has_ended: NDArray[np.bool_]
     """Rows whose episode is over, and that the next step begins anew with ``next_step``."""
-    error_before: NDArray[np.float64]
-    """Error before each row's last fixation; 1 before the first."""
+    num_steps: NDArray[np.int64]
+    """Steps of each row's episode, counted here so that no one need ask a GPU."""
 
     @property
     def index(self) -> NDArray[np.int64]:
@@ -203,51 +208,59 @@ class ImageScanVectorEnv(TellsItsLength, VectorEnv[Observations, Any, NDArray[An
         if asked.in_turn is not None:
             self.starts.next = 0 if asked.in_turn else None
         self._begin(asked.rows, asked.chosen)
-        return self._observe(), self._info()
+        return cast("tuple[Observations, dict[str, Any]]", self._handed_out(self._seen_and_info()))
 
-    def step(
-        self, actions: Any
-    ) -> tuple[Observations, NDArray[Any], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]:
+    def step(self, actions: Any) -> Told:
         """Make one fixation per row.
 
         Raises:
             ValueError: not reset yet, a row's budget is spent, the actions are none, or the reward
                 is not finite.
         """
-        episode, nothing = self._under_way(), np.zeros(self.num_envs, np.bool_)
+        episode = self._under_way()
         checked = checked_actions(actions, self.actions.space, (self.num_envs,))
-        begins = self.has_ended if self.autoreset == "next_step" else nothing
+        begins = self.has_ended & (self.autoreset == "next_step")
         if begins.all():
             self._begin(begins)
-            return self._observe(), np.zeros(self.num_envs), nothing, nothing.copy(), self._info()
+            nothing = torch.zeros(self.num_envs, dtype=PAID_IN[self.output])
+            return self._told(nothing, ~begins, ~begins)
         if begins.any():
             # All rows step at once: those that only begin now look at their old image once more.
-            again = torch.from_numpy(begins).to(episode.images.device)
+            again = send(torch.from_numpy(begins.nonzero()[0]), episode.images.device)
             words = None if episode.words is None else episode.words[again]
-            episode.restart(again, episode.images[again], episode.labels[again], words)
-        before = episode.error.double().cpu().numpy()
-        reward = episode.step(self._patches(checked))
-        paid = reward.double().cpu().numpy()
-        if not np.isfinite(paid).all():
-            what, index = f"the reward {name_of(self.reward)!r}", torch.from_numpy(self.index)
-            check_finite(what, reward, index, cause="reward")
-        self.error_before = before
-        rewards = np.where(begins, 0.0, paid)
-        terminated = episode.done.cpu().numpy() & ~begins
-        is_too_long = (episode.num_steps >= (self.max_episode_steps or self.budget)).cpu().numpy()
-        truncated = is_too_long & ~terminated & ~begins
+            old = episode.images[again], episode.labels[again], words
+            episode.restart(torch.from_numpy(begins), *old)
+        check_not_spent(np.where(begins, 0, self.num_steps), self.budget)
+        before = episode.error.double()
+        reward = episode.step(episode.opens(self.actions.fixations(checked, episode.selectable)))
+        if reward.is_cpu:
+            check_paid(self.reward, reward, torch.from_numpy(self.index))
+        self.error_before, self.num_steps = before, self.num_steps + 1
+        paid = reward.to(PAID_IN[self.output])
         if begins.any():
-            self._begin(begins.copy())
+            paid = paid.masked_fill(send(torch.from_numpy(begins), paid.device), 0.0)
+            self._begin(begins)
+        terminated = (self.num_steps >= self.budget) & ~begins
+        is_too_long = self.num_steps >= (self.max_episode_steps or self.budget)
+        truncated = is_too_long & ~terminated & ~begins
         self.has_ended = terminated | truncated
-        observation, info = self._observe(), self._info()
-        if self.autoreset == "same_step" and self.has_ended.any():
-            observation, info = self._begin_at_once(self.has_ended, observation, info)
-        return observation, rewards, terminated, truncated, info
+        return self._told(paid, terminated, truncated)
 
-    def action_masks(self) -> NDArray[np.bool_]:
+    def _told(
+        self, reward: Given, terminated: NDArray[np.bool_], truncated: NDArray[np.bool_]
+    ) -> Told:
+        """Return what a step returns; rows that have ended begin at once, if they are to."""
+        observation, info = self._seen_and_info()
+        if self.autoreset == "same_step" and self.has_ended.any():
+            ended, last = self.has_ended.copy(), self._handed_out((observation, info))
+            self._begin(ended)
+            observation, info = self._seen_and_info()
+            info |= ended_info(last[0], last[1], ended, self.observation_space)
+        return cast(Told, self._handed_out((observation, reward, terminated, truncated, info)))
+
+    def action_masks(self) -> Given:
         """Which fixations are unvisited, (num_envs, A); the convention of sb3-contrib."""
-        selectable: NDArray[np.bool_] = self._under_way().selectable.cpu().numpy().copy()
-        return selectable
+        return self._handed_out(self._under_way().selectable.clone())
 
     def render(self) -> tuple[NDArray[np.uint8], ...]:
         """Draw each row: the image with its fixations, what has been seen, the reconstruction."""
@@ -263,36 +276,24 @@ class ImageScanVectorEnv(TellsItsLength, VectorEnv[Observations, Any, NDArray[An
         if self.episode is None and not rows.all():
             raise ValueError("the first reset() starts all rows; leave out reset_mask")
         self.starts.begin(rows, self.np_random, chosen)
-        index = torch.from_numpy(self.index[rows])
+        index, again = torch.from_numpy(self.index[rows]), torch.from_numpy(rows)
         if self.episode is None or rows.all():
             prices = {"revisit_penalty": self.revisit_penalty, "saccade_cost": self.saccade_cost}
-            self.episode = self.world.episode(index, reward=self.reward, **prices)
+            static = self.output == "torch"
+            self.episode = self.world.episode(index, reward=self.reward, **prices, static=static)
+            self.error_before = self.episode.error.double()  # Of what was normalized: 1.
         else:
-            again = torch.from_numpy(rows).to(self.episode.images.device)
             self.episode.restart(again, *self.world.batch(index), self.world.words(index))
-        self.error_before = np.where(rows, 1.0, self.error_before)
+            again = send(again, self.error_before.device)
+            self.error_before = self.error_before.masked_fill(again, 1.0)
+        self.num_steps = np.where(rows, 0, self.num_steps)
         self.has_ended = self.has_ended & ~rows
 
-    def _begin_at_once(
-        self, rows: NDArray[np.bool_], observation: Observations, last: dict[str, Any]
-    ) -> tuple[Observations, dict[str, Any]]:
-        """Start new episodes in rows that ended; keep what they saw and told last."""
-        ended, final_obs = rows.copy(), np.full(self.num_envs, None, dtype=object)
-        for row, seen in enumerate(iterate(self.observation_space, observation)):
-            if ended[row]:
-                final_obs[row] = seen
-        self._begin(ended)
-        info = self._info()
-        info["final_obs"], info["_final_obs"] = final_obs, ended.copy()
-        info["final_info"], info["_final_info"] = last, ended
-        return self._observe(), info
+    def _handed_out(self, values: Given) -> Given:
+        return handed_out(values, self.output, self._under_way().images.device)
 
-    def _patches(self, checked: NDArray[Any]) -> torch.Tensor:
-        episode = self._under_way()
-        return episode.opens(self.actions.fixations(checked, episode.selectable))
-
-    def _observe(self) -> Observations:
-        return self.observer(self._under_way())
+    def _seen_and_info(self) -> tuple[Given, dict[str, Any]]:
+        return self.observer(self._under_way()), self._info()
 
     def _info(self) -> dict[str, Any]:
         return facts_of(self._under_way(), self.starts, self.error_before)

@@ -24,6 +24,7 @@ from foveate.data import ImageSet
 from foveate.data.decoding import ImageSize
 from foveate.data.texts import ImageTexts, texts_for
 from foveate.data.wander import wandered
+from foveate.devices import send
 from foveate.model import AnyOrderTransformer
 from foveate.orders.segments import Fixations
 
@@ -119,10 +120,14 @@ class World:
             probe = shipped_probe(*asked, where)
         return replace(self, probe=probe)
 
+    def beside_model(self) -> World:
+        """Return the world with its images where the model lies."""
+        return replace(self, images=self.images.to(_device_of(self.model)))
+
     def batch(self, index: Int[Tensor, "B"]) -> tuple[Float[Tensor, "B C H W"], Int[Tensor, "B"]]:
         """Return images by number, where the model lies, and their labels."""
         images = self.images.batch(index, device=_device_of(self.model))
-        return images, self.images.labels[index]
+        return images, self.images.labels[send(index, self.images.labels.device)]
 
     def words(self, index: Int[Tensor, "B"]) -> Int[Tensor, "B K L"] | None:
         """Return all captions of images by number, if the reward is for them."""
@@ -137,6 +142,7 @@ class World:
         reward: str | Reward,
         revisit_penalty: float,
         saccade_cost: float,
+        static: bool = False,
     ) -> Episode:
         """Begin to scan images by number."""
         images, labels = self.batch(index)
@@ -151,6 +157,7 @@ class World:
             probe=self.probe,
             revisit_penalty=revisit_penalty,
             words=self.words(index),
+            static=static,
         )
 
 

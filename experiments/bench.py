@@ -6,13 +6,15 @@
     python -m experiments.bench decode     parallel against patch-by-patch decoding, cached scans
     python -m experiments.bench scale      time and memory over the number of patches; two processes
     python -m experiments.bench data       streaming: decoded images per second, and trained on
-    python -m experiments.bench device     a GPU does what a CPU does, and its share of the peak
+    python -m experiments.bench device     a GPU does what a CPU does, and how fast; PASS or FAIL
+    python -m experiments.bench seeds      several seeds as one batched model, or one by one
 
 Contenders take turns, medians are reported. Writes JSON where ``--out`` says.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -24,7 +26,7 @@ from experiments.cli import main_with_options
 from experiments.training.presets import PRESETS
 from foveate.choices import check_choice
 
-Benchmark = Literal["train", "rollout", "env", "decode", "scale", "data", "device"]
+Benchmark = Literal["train", "rollout", "env", "decode", "scale", "data", "device", "seeds"]
 USED_BY = {
     "rows": ("env",),
     "patches": ("scale",),
@@ -34,7 +36,9 @@ USED_BY = {
     "presets": ("rollout",),
     "data": ("data",),
     "profile": ("env",),
-    "device": ("device",),
+    "device": ("device", "seeds"),
+    "minutes": ("device",),
+    "seeds": ("seeds",),
 }
 """Benchmarks that an option is for."""
 
@@ -60,7 +64,11 @@ class BenchConfig:
     data: str | None = None
     """Parquet or tar shards to stream (data)."""
     device: str = "cuda"
-    """Torch device (device)."""
+    """Torch device (device, seeds)."""
+    minutes: float = 3.0
+    """For all of it: correctness comes first and whole, then what of the speed fits (device)."""
+    seeds: int = 4
+    """Models that are trained at once (seeds)."""
     profile: int = 0
     """Functions of a profile of single steps to list; 0 = none (env)."""
     repeats: int = 5
@@ -71,7 +79,7 @@ class BenchConfig:
     """CPU threads; None = torch's choice."""
 
     def __post_init__(self) -> None:
-        numbers = (self.embed_dim, self.depth, self.batch_size, self.repeats)
+        numbers = (self.embed_dim, self.depth, self.batch_size, self.repeats, self.seeds)
         if min((*self.rows, *self.patches, *numbers)) < 1 or not self.rows or not self.patches:
             raise ValueError("numbers of the benchmark must be at least 1")
         if any(round(number**0.5) ** 2 != number for number in self.patches):
@@ -88,6 +96,8 @@ class BenchConfig:
                 raise ValueError(
                     f"{option.name} has no effect on the benchmark {self.what!r}; leave it out"
                 )
+        if not 0 <= self.minutes < math.inf:
+            raise ValueError(f"minutes must be at least 0, got {self.minutes:g}")
         if self.profile < 0:
             raise ValueError(f"profile must be at least 0, got {self.profile}")
         if self.path.is_dir():
@@ -114,6 +124,7 @@ def main(config: BenchConfig) -> None:
     from experiments.benchmarks.env import bench_env
     from experiments.benchmarks.growth import bench_scale, draw_scale
     from experiments.benchmarks.rollout import bench_rollout
+    from experiments.benchmarks.seeds import bench_seeds
     from experiments.benchmarks.streaming import bench_data
     from experiments.benchmarks.timing import BenchResult
     from experiments.benchmarks.training import bench_train
@@ -128,6 +139,7 @@ def main(config: BenchConfig) -> None:
         "scale": bench_scale,
         "data": bench_data,
         "device": bench_device,
+        "seeds": bench_seeds,
     }
     set_threads(config.threads)
     # Before the work: a folder that cannot be made loses nothing then.
@@ -138,6 +150,8 @@ def main(config: BenchConfig) -> None:
         draw_scale(result, config.path.with_suffix(".png"))
     print(result.to_text())
     print(f"written: {config.path}")
+    if isinstance(result, BenchResult) and result.failed:
+        raise SystemExit(1)
 
 
 if __name__ == "__main__":

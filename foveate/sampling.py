@@ -6,11 +6,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from foveate.devices import send
+
 
 def gumbel(like: Float[Tensor, "..."], generator: torch.Generator | None) -> Float[Tensor, "..."]:
     """Draw standard Gumbel noise on the CPU, of a tensor's shape, moved to its device and dtype."""
     uniform = torch.rand(like.shape, generator=generator).clamp_min(1e-20)
-    return (-(-uniform.log()).log()).to(like)
+    return send((-(-uniform.log()).log()).to(like.dtype), like.device)
 
 
 def sample(logits: Float[Tensor, "... K"], generator: torch.Generator | None) -> Int[Tensor, "..."]:

@@ -113,6 +113,8 @@ class BenchResult(Result):
     """What later checks read, a key each in the file; None = cannot be measured here."""
     curves: Mapping[str, tuple[float | None, ...]] = field(default_factory=dict)
     """Series that stand behind a number, by name."""
+    failed: tuple[str, ...] = ()
+    """Lines that are checks, and failed; the command then ends with exit code 1."""
     threads: int
     repeats: int
     commit: str

@@ -43,7 +43,7 @@ class Shown:
         """Scan the first images of an environment with half of the budget, and draw them."""
         index = torch.arange(min(NUM_SHOWN, len(env.images)))
         prices = {"revisit_penalty": env.revisit_penalty, "saccade_cost": env.saccade_cost}
-        episode = env.world.episode(index, reward=env.reward, **prices)
+        episode = env.world.episode(index, reward=env.reward, **prices, static=False)
         after = max(1, env.budget // 2)
         for _ in range(after):
             episode.step(agent(episode))

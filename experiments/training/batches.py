@@ -19,6 +19,7 @@ from foveate.data.captions import Captions
 from foveate.data.streaming import ImageStream, StreamState
 from foveate.data.texts import ImageTexts
 from foveate.data.wander import on_canvas, random_corners, wandered
+from foveate.devices import send
 
 STREAM_SAMPLE = 256
 """Images of a stream that are looked at before training."""
@@ -81,11 +82,11 @@ class TrainingImages:
         """Draw images with replacement, or take the next ones of the stream."""
         if self.stream is None:
             index = torch.randint(len(self.pixels), (size,), generator=generator)
-            pixels = self.pixels[index.to(self.pixels.device)]
+            pixels = self.pixels[send(index, self.pixels.device)]
         else:
             index = torch.full((size,), -1)  # Nothing that needs numbers takes a stream.
             parts = [next(self.stream).images for _ in range(size // self.config.stream_batch)]
-            pixels = torch.cat(parts).to(self.config.run.device)
+            pixels = send(torch.cat(parts), self.config.run.device)
         images = pixels.float() / 255
         if self.config.data.augment:
             images = augment(images, generator=generator)
@@ -104,7 +105,7 @@ class TrainingImages:
     def labels(self, index: Int[Tensor, "B"]) -> Int[Tensor, "B"]:
         """Return the class of each drawn image; -1 where the set does not say, and of a stream."""
         known = self.held.labels[index.clamp_min(0)].masked_fill(index < 0, -1)
-        return known.to(self.config.run.device)
+        return send(known, self.config.run.device)
 
     def rewarded_words(
         self, index: Int[Tensor, "B"], generator: torch.Generator
@@ -113,7 +114,8 @@ class TrainingImages:
         policy = self.config.policy
         if self.texts is None or policy is None or policy.reward not in REWARDS_OF_WORDS:
             return None
-        return self.texts.draw(index, generator).squeeze(1).to(self.config.run.device)
+        drawn = self.texts.draw(index, generator).squeeze(1)
+        return send(drawn, self.config.run.device)
 
     def stream_state(self) -> StreamState | None:
         """Return where the stream of this process is; None if all images are in memory."""

@@ -13,6 +13,7 @@ from experiments.training.batches import Drawn, Ranked, Scans, repeated
 from experiments.training.config import TrainConfig
 from experiments.training.groups import PolicyTraining
 from experiments.training.model_learner import ModelLearner
+from foveate.devices import send
 from foveate.optim import LinearRamp
 from foveate.orders import order_to_rank
 
@@ -53,8 +54,8 @@ class Mixer:
         images, index = drawn
         if number < len(order):
             taken = torch.arange(number) * len(order) // number
-            order = order[taken.to(order.device)]
-            images, index = images[taken.to(images.device)], index[taken.to(index.device)]
+            order = order[send(taken, order.device)]
+            images, index = images[send(taken, images.device)], index[taken.to(index.device)]
         num_patches = self.learner.model.num_patches
         rank = order_to_rank(order, num_patches, check=False)
         is_single = order.ndim == 2

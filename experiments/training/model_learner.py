@@ -16,6 +16,7 @@ from experiments.training.build import build_optimizers
 from experiments.training.config import TrainConfig
 from experiments.training.distributed import Processes, load_optimizer, whole
 from experiments.training.updates import clip_and_step
+from foveate.devices import send
 from foveate.finite import NotFinite
 from foveate.model import AnyOrderTransformer
 from foveate.model.asking import Emphasis
@@ -137,14 +138,16 @@ class ModelLearner:
             NotFinite: the loss or its gradient is not finite; no weight has changed.
         """
         set_rate(self.optimizers, self.rate(at))
-        total, num_micro_batches = 0.0, self.config.optimization.micro_batches or 1
+        num_micro_batches = self.config.optimization.micro_batches or 1
+        total = torch.zeros((), dtype=torch.float64, device=self.config.run.device)
         images: list[Tensor] = []
         for pairs, generator in zip(batches, generators, strict=True):
             loss = self._loss(pairs, generator, emphasis)
             (loss / num_micro_batches).backward()
-            total += float(loss.detach())
+            total += loss.detach()
             images += [batch.index for batch in pairs]
-        value = self.processes.sum([total])[0] / num_micro_batches
+        # One look for all micro-batches, since the host waits for the device then.
+        value = self.processes.sum([float(total)])[0] / num_micro_batches
         if not math.isfinite(value):
             self.model.zero_grad()
             raise NotFinite(f"the loss is {value}", images, cause="model")
@@ -159,7 +162,7 @@ class ModelLearner:
         num_images = sum(len(batch.rank) for batch in batches)
         loss = torch.zeros((), device=self.config.run.device)
         for batch in batches:
-            words = self._words(batch, generator)
+            words = self.words_of(batch, generator)
             part = self.loss_of(batch, generator, words, emphasis)
             loss = loss + len(batch.images) / num_images * part
         return loss
@@ -193,7 +196,7 @@ class ModelLearner:
         bfloat16 = self.config.optimization.precision == "bf16"
         return torch.autocast(device, torch.bfloat16, enabled=bfloat16)
 
-    def _words(self, batch: Ranked, generator: torch.Generator) -> dict[str, Tensor | None]:
+    def words_of(self, batch: Ranked, generator: torch.Generator) -> dict[str, Tensor | None]:
         """Return what the model is to write of a batch: its arguments about words.
 
         Tracks of words start at the first patches of the order: a policy's first fixations.
@@ -207,11 +210,11 @@ class ModelLearner:
         if images.texts is None:
             return {}
         options = self.config.teaching
-        words = images.texts.draw(index, generator, options.num_captions).to(rank.device)
+        words = send(images.texts.draw(index, generator, options.num_captions), rank.device)
         read = None
         if options.word_dropout > 0:
             hidden = torch.rand(words.shape, generator=generator) < options.word_dropout
-            read = words.masked_fill(hidden.to(rank.device), -1)
+            read = words.masked_fill(send(hidden, rank.device), -1)
         chance = float(torch.rand((), generator=generator))
         last = int(rank.max()) if batch.last_rank is None else batch.last_rank
         steps = int(torch.randint(last + 1, (), generator=generator))

@@ -167,7 +167,8 @@ class GroupRelativeLearner:
         Raises:
             NotFinite: what was seen, paid or chosen in a scan is not finite in any process.
         """
-        measured = [(step.auc, step.episode_return, step.entropy) for step in steps]
+        # One look for all, since the host waits for the device then.
+        measured = torch.stack([step.means for step in steps]).tolist()
         sums = self.processes.sum([sum(values) for values in zip(*measured, strict=True)])
         num_micro_batches = self.config.optimization.micro_batches or 1
         auc, paid, entropy = (value / num_micro_batches for value in sums)

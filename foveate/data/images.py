@@ -11,6 +11,7 @@ from jaxtyping import Float, Int, Int64, UInt8
 from torch import Tensor
 
 from foveate.data.splits import Fingerprint
+from foveate.devices import send
 
 
 @dataclass(frozen=True)
@@ -74,8 +75,8 @@ class ImageSet:
         self, index: Int[Tensor, " B"], device: torch.device | str | None = None
     ) -> Float[Tensor, "B C H W"]:
         """Return the chosen images in [0, 1], on ``device`` (None: where the set lies)."""
-        chosen = self.images[index.to(self.images.device)]
-        return chosen.to(device or self.images.device).float() / 255
+        chosen = self.images[send(index, self.images.device)]
+        return send(chosen, device or self.images.device).float() / 255
 
     def subset(self, limit: int) -> ImageSet:
         """Return the first ``limit`` images, or all if there are fewer.

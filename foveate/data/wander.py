@@ -16,6 +16,7 @@ from jaxtyping import Int64, Shaped, UInt8
 from torch import Tensor
 
 from foveate.data.images import ImageSet
+from foveate.devices import send
 
 CANVAS_GRAY = 128 / 255
 """Of every channel of the canvas around an image; of bytes 128."""
@@ -97,7 +98,7 @@ def on_canvas(
     """
     gray = round(255 * CANVAS_GRAY) if images.dtype == torch.uint8 else CANVAS_GRAY
     placed = images.new_full((*images.shape[:2], *canvas), gray)
-    top, left = corner_px.to(images.device).view(-1, 2, 1, 1).unbind(1)
+    top, left = send(corner_px, images.device).view(-1, 2, 1, 1).unbind(1)
     rows = top + torch.arange(images.shape[2], device=images.device).view(1, -1, 1)
     cols = left + torch.arange(images.shape[3], device=images.device).view(1, 1, -1)
     image = torch.arange(len(images), device=images.device).view(-1, 1, 1)

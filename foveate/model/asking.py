@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from foveate.choices import check_choice
+from foveate.devices import send
 from foveate.model.attention import shared_counts
 from foveate.model.decoder import Prediction
 from foveate.model.encoder import take
@@ -175,7 +176,7 @@ class AskingPredictor(AnyOrderPredictor):
         all_steps = num_steps is None or num_steps >= num_ranks
         if num_steps is not None and not all_steps:
             drawn = torch.rand(steps.shape, generator=generator).topk(num_steps, dim=1).indices
-            steps, most = drawn.to(rank.device), int(drawn.max())
+            steps, most = send(drawn, rank.device), int(drawn.max())
         steps = torch.minimum(steps, last)
         # Whatever the ties, what is visible after t steps is a prefix of the patches in rank order.
         counts = torch.searchsorted(sorted_rank, steps)
@@ -210,7 +211,7 @@ class AskingPredictor(AnyOrderPredictor):
 
         They are spread evenly, with one random shift for all M.
         """
-        shift = torch.rand(*counts.shape, 1, generator=generator).to(counts.device)
+        shift = send(torch.rand(*counts.shape, 1, generator=generator), counts.device)
         spacing = torch.arange(number, device=counts.device) / number
         unseen = (self.num_patches - counts).unsqueeze(-1)
         offset = ((shift + spacing) % 1 * unseen).long()

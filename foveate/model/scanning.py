@@ -2,6 +2,12 @@
 
 The stepwise twin of ``AnyOrderTransformer.predict_scan``; tests hold the two to 1e-5. Nothing here
 carries gradients: a policy that learns from a scan cannot reach the encoder through it.
+
+A *static* scan does the same with shapes that never change: every step attends to all places of
+the cache, behind a mask, and no value is looked at. So a compiler, or a CUDA graph, takes all steps
+as one, and the host waits for no GPU. On a CPU a scan that grows is faster.
+
+Reference: the static key/value cache of gpt-fast (meta-pytorch/gpt-fast).
 """
 
 from __future__ import annotations
@@ -66,6 +72,9 @@ class Scan:
     """Room for tokens in a row; one more place takes the padding."""
     at: CachePlace | None = None
     """Where the newest tokens went; its mask is None as long as all rows are equally long."""
+    static: bool = False
+    """Whether shapes never change. Then what is revealed beyond the room is not seen: to refuse it,
+    the host would have to look."""
 
     @property
     def mean_content(self) -> Float[Tensor, "B D"]:
@@ -77,7 +86,12 @@ class Scan:
     @classmethod
     @torch.no_grad()
     def start(
-        cls, model: AnyOrderTransformer, images: Float[Tensor, "B C H W"], budget: int
+        cls,
+        model: AnyOrderTransformer,
+        images: Float[Tensor, "B C H W"],
+        budget: int,
+        *,
+        static: bool = False,
     ) -> Scan:
         """Encode the always-visible tokens; room is made for ``budget`` fixations.
 
@@ -106,6 +120,8 @@ class Scan:
         )
         states = scan._append(always, None)
         scan.content_sum = states[:, 1:].sum(1)  # The start token shows nothing.
+        if static:
+            scan.static, scan.at = True, CachePlace(capacity, None, scan._filled(capacity))
         return scan
 
     @torch.no_grad()
@@ -188,6 +204,7 @@ class Scan:
             lengths=self.lengths[rows],
             capacity=self.capacity,
             at=None if self.at is None else self.at.take(rows),
+            static=self.static,
         )
 
     def repeat(self, times: int) -> Scan:
@@ -196,9 +213,9 @@ class Scan:
         return self.take(rows.repeat_interleave(times))
 
     def make_room(self, num_patches: int) -> None:
-        """Make sure that so many more patches can be revealed in every row."""
+        """Make sure that so many more patches can be revealed in every row; not if static."""
         length = 0 if self.at is None else self.at.length
-        if length + num_patches <= self.capacity:
+        if self.static or length + num_patches <= self.capacity:
             return
         room = length + num_patches
         for caches in (self.encoder_caches, self.decoder_caches):
@@ -231,7 +248,8 @@ class Scan:
         """Make room for new tokens behind those of each row."""
         before = 0 if self.at is None else self.at.length
         # Rows that stay equally long need no look at the lengths, which would wait for the device.
-        aligned = present is None and (self.at is None or self.at.may_attend is None)
+        unmasked = self.at is None or self.at.may_attend is None
+        aligned = present is None and unmasked and not self.static
         place = None
         if not aligned:
             place = self.lengths.unsqueeze(1) + torch.arange(num_tokens, device=self.lengths.device)
@@ -241,6 +259,12 @@ class Scan:
             assert place is not None, "rows with padding are not equally long"
             place = place.masked_fill(~present, self.capacity)
             self.lengths = self.lengths + present.sum(1)
+        if self.static:
+            assert place is not None, "a static scan names the place of every token"
+            # One more place takes the padding, and what there is no room for.
+            place, length = place.clamp_max(self.capacity), self.capacity
+            self.lengths = self.lengths.clamp_max(self.capacity)
+            return CachePlace(length, place, self._filled(length))
         length = before + num_tokens if aligned else int(self.lengths.max())
         if length > self.capacity:
             raise ValueError(
@@ -250,5 +274,9 @@ class Scan:
         if aligned:
             # What every order sees first is causal, and comes before all else.
             return CachePlace(length, is_causal=before == 0 and num_tokens > 1)
-        filled = torch.arange(length, device=self.lengths.device) < self.lengths.unsqueeze(1)
-        return CachePlace(length, place, filled[:, None, None])
+        return CachePlace(length, place, self._filled(length))
+
+    def _filled(self, length: int) -> Bool[Tensor, "B 1 1 L"]:
+        """Return which of the first places hold a token of each row."""
+        places = torch.arange(length, device=self.lengths.device)
+        return (places < self.lengths.unsqueeze(1))[:, None, None]

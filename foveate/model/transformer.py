@@ -8,6 +8,8 @@ of the config (``foveate.recipes`` lists the published combinations). An order e
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import torch
 from jaxtyping import Bool, Float, Int, Num
 from torch import Tensor
@@ -135,7 +137,9 @@ class AnyOrderTransformer(AskingPredictor):
                 patches.
         """
         # In half precision the values of flat patches would be amplified noise.
-        with torch.autocast(images.device.type, enabled=False):
+        place = images.device.type
+        casts = torch.amp.is_autocast_available(place)
+        with torch.autocast(place, enabled=False) if casts else nullcontext():
             if features is None:
                 targets = self.target.of(images)
             elif isinstance(self.target, Features):

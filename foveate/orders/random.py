@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from foveate.devices import send
 from foveate.orders.paths import Grid, grid_cells
 from foveate.orders.ranks import Ordering
 
@@ -244,6 +245,6 @@ def random_ordering(draw: Draw) -> Ordering:
     def order(
         images: Float[Tensor, "B C H W"], *, generator: torch.Generator | None = None
     ) -> Int[Tensor, "B N"]:
-        return draw(len(images), generator).to(images.device)
+        return send(draw(len(images), generator), images.device)
 
     return order

@@ -11,6 +11,8 @@ import torch
 from jaxtyping import Float, Int, Num, Shaped
 from torch import Tensor
 
+from foveate.devices import send
+
 
 @runtime_checkable
 class Ordering(Protocol):
@@ -75,7 +77,7 @@ def rank_to_order(rank: Int[Tensor, "B N"]) -> Int[Tensor, "B N"]:
 
 def ranked(key: Num[Tensor, "B N"], generator: torch.Generator | None) -> Int[Tensor, "B N"]:
     """Rank patches by their key, ascending; equal ones at random."""
-    shuffle = torch.rand(key.shape, generator=generator).argsort(1).to(key.device)
+    shuffle = send(torch.rand(key.shape, generator=generator).argsort(1), key.device)
     order = shuffle.gather(1, key.gather(1, shuffle).argsort(dim=1, stable=True))
     return rank_to_order(order)
 
@@ -134,6 +136,6 @@ def fixed_ordering(path: list[int]) -> Ordering:
     def order(
         images: Float[Tensor, "B C H W"], *, generator: torch.Generator | None = None
     ) -> Int[Tensor, "B N"]:
-        return step.to(images.device).repeat(len(images), 1)
+        return send(step, images.device).repeat(len(images), 1)
 
     return order

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int, Num, Shaped
 from torch import Tensor
 
+from foveate.devices import send
 from foveate.orders.paths import Grid, grid_cells
 from foveate.orders.ranks import check_order, ranked
 
@@ -96,7 +97,7 @@ class Fixations:
 
         What is known of the table goes along: to look at it there, the host would wait for a GPU.
         """
-        patches = self.patches.to(device)
+        patches = send(self.patches, device)
         if patches is self.patches:
             return self
         moved = copy(self)
@@ -122,7 +123,7 @@ class Fixations:
 
     def earliest(self, rank: Num[Tensor, "B N"]) -> Float[Tensor, "B A"]:
         """Return the lowest rank among the patches of each fixation."""
-        patches = self.patches.to(rank.device)
+        patches = send(self.patches, rank.device)
         members = rank.double()[:, patches.clamp_min(0)]
         return members.masked_fill(patches < 0, torch.inf).amin(2)
 
@@ -137,7 +138,7 @@ class Fixations:
         # Steps without gaps; fixations whose first patches tie are opened together.
         later = F.pad((first.diff(dim=1) > 0).cumsum(1), (1, 0))
         step = torch.empty_like(place).scatter_(1, place, later)
-        return step[:, self._fixation_of.to(rank.device)]
+        return step[:, send(self._fixation_of, rank.device)]
 
     def reversed(
         self, rank: Int[Tensor, "B N"], generator: torch.Generator | None

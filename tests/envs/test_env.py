@@ -209,7 +209,8 @@ def test_a_gaze_lands_on_the_nearest_unvisited_patch(
     assert env.episode is not None
     assert env.episode.order[0, 0] == 11
     for _ in range(2):
-        env.episode.step(env._patches(np.array([[0.9, 1.0]])))
+        gaze = env.actions.fixations(np.array([[0.9, 1.0]]), env.episode.selectable)
+        env.episode.step(env.episode.opens(gaze))
     # The neighbor on the left is nearer (2 of 8 pixels wide) than the one above (2 of 6 high).
     assert env.episode.order[0].tolist() == [11, 10, 7]
 

@@ -13,9 +13,11 @@ import pytest
 
 from experiments.bench import USED_BY, BenchConfig
 from experiments.benchmarks.decoding import bench_decode
+from experiments.benchmarks.device import bench_device
 from experiments.benchmarks.env import BenchEnvResult, bench_env
 from experiments.benchmarks.growth import bench_scale
 from experiments.benchmarks.rollout import bench_rollout
+from experiments.benchmarks.seeds import bench_seeds
 from experiments.benchmarks.streaming import bench_data
 from experiments.benchmarks.timing import BenchResult
 from experiments.benchmarks.training import bench_train
@@ -540,6 +542,8 @@ def test_a_table_is_shown_in_html_as_it_reads() -> None:
                 "decode": bench_decode,
                 "scale": bench_scale,
                 "data": bench_data,
+                "device": bench_device,
+                "seeds": bench_seeds,
             }.items()
         ),
     ],

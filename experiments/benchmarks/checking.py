@@ -1,0 +1,63 @@
+"""Checks that pass or fail: a difference, and the most that it may be. Measurements beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from torch import Tensor
+
+PASS, FAIL, SKIPPED, MEASURED = "PASS", "FAIL", "skipped", "measured"
+COLUMNS = ("line", "verdict", "found", "allowed")
+Row: TypeAlias = tuple[str, str, str, str]
+"""One cell for each of COLUMNS."""
+
+
+class Skipped(Exception):
+    """A check or measurement that cannot be made here; its message says why."""
+
+
+@dataclass(frozen=True)
+class Compared:
+    """What a comparison found."""
+
+    difference: float
+    tolerance: float
+    """The most that the difference may be."""
+
+    @property
+    def passes(self) -> bool:
+        """Whether the difference is within the tolerance; one that is no number is not."""
+        return self.difference <= self.tolerance
+
+
+Check = Callable[[], Mapping[str, Compared]]
+"""Compares, and returns what it found by what was compared; the empty name = the check's own."""
+
+
+def distance(measured: Tensor, expected: Tensor) -> float:
+    """Norm of the difference over that of what was expected, in double precision on the CPU."""
+    one, other = (each.detach().double().cpu().flatten() for each in (measured, expected))
+    return float((one - other).norm() / other.norm().clamp_min(1e-12))
+
+
+def judged(name: str, check: Check) -> list[Row]:
+    """Run one check, and return its lines; whatever it raises makes one line that fails."""
+    try:
+        found = check()
+    except Skipped as reason:
+        return [(name, SKIPPED, str(reason), "")]
+    except Exception as reason:
+        # Whatever fails, the other checks say what works.
+        line = str(reason).strip().partition("\n")[0]
+        return [(name, FAIL, f"{type(reason).__name__}: {line}", "")]
+    return [
+        (
+            f"{name}: {what}" if what else name,
+            PASS if each.passes else FAIL,
+            f"{each.difference:.2g}",
+            f"{each.tolerance:.2g}",
+        )
+        for what, each in found.items()
+    ]

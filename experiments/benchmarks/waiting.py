@@ -1,0 +1,185 @@
+"""Does the host wait for the device: in a training step, a scan, or a step of an environment?
+
+On CUDA torch itself refuses to wait, by its debug mode. Elsewhere the steps are tried on torch's
+``meta`` device, whose tensors have no values: who looks at one fails. Copies to it that would wait
+on CUDA, and indices that lie on the CPU, are refused as well.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import envs
+from agents.group_relative import policy_step
+from agents.policies import PointerPolicy, PolicyConfig
+from experiments.benchmarks.agreement import small_model, tiny_trainer
+from experiments.benchmarks.checking import Check, Compared, Skipped
+from experiments.training.build import build_optimizers
+from experiments.training.presets import PRESETS
+from foveate.orders import ordering
+
+BUDGET = 4
+
+
+class RefuseWaiting(TorchDispatchMode):
+    """Refuses what would make the host wait for a GPU, of tensors on the ``meta`` device."""
+
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Run an operation, unless it waits."""
+        given = dict(kwargs or {})
+        aten = torch.ops.aten
+        waits = False
+        if func is aten._to_copy.default:
+            goes = given.get("device") not in (None, torch.device("cpu"))
+            waits = args[0].is_cpu and goes and not given.get("non_blocking", False)
+        elif func is aten.copy_.default:
+            asked = args[2] if len(args) > 2 else given.get("non_blocking", False)
+            waits = args[1].is_cpu and not args[0].is_cpu and not asked
+        elif func in (aten.index.Tensor, aten.index_put.default, aten.index_put_.default):
+            indices = [each for each in args[1] if each is not None]
+            is_mask = any(each.dtype in (torch.bool, torch.uint8) for each in indices)
+            waits = not args[0].is_cpu and (is_mask or any(each.is_cpu for each in indices))
+        if waits:
+            raise RuntimeError(f"{func} makes the host wait for the device")
+        return func(*args, **given)
+
+
+@contextlib.contextmanager
+def refusing_to_wait(device: str) -> Iterator[None]:
+    """Raise RuntimeError where the host would wait for CUDA, or on ``meta`` for a device."""
+    if device == "meta":
+        with RefuseWaiting():  # type: ignore[no-untyped-call]  # torch's own
+            yield
+        return
+    before = torch.cuda.get_sync_debug_mode()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode(before)
+
+
+def waiting_checks(device: str, folder: Path) -> dict[str, Check]:
+    """Return the checks of who waits, by name."""
+    place = device if device.startswith("cuda") else "meta"
+    steps: dict[str, Callable[[str], Callable[[], object]]] = {
+        "a training step": training_step,
+        "a scan": scan,
+        "a step of the environment": environment_step,
+    }
+    return {
+        **{
+            f"{name} never waits": partial(never_waits, step, place) for name, step in steps.items()
+        },
+        "an iteration of training waits twice at most": partial(count_waits, device, folder),
+    }
+
+
+def never_waits(step: Callable[[str], Callable[[], object]], device: str) -> Mapping[str, Compared]:
+    """Take a step twice, the second time without waiting; raise RuntimeError if it waits."""
+    run = step(device)
+    run()  # Kernels are chosen, memory is pinned, optimizers make their state.
+    with refusing_to_wait(device):
+        run()
+    return {"": Compared(0, 0)}
+
+
+def training_step(device: str) -> Callable[[], None]:
+    """Return a step on random orders: loss, gradient, clipping and update, without the look."""
+    model = small_model().to(device)
+    optimizers = build_optimizers(PRESETS["demo"][1], model)
+    images, generator = torch.rand(8, 1, 32, 32).to(device), torch.Generator().manual_seed(0)
+    order = ordering("random", model.grid)
+
+    def run() -> None:
+        rank = order(images, generator=generator).clamp(max=BUDGET)
+        stated = {"ties": False, "last_rank": BUDGET, "num_steps": BUDGET + 1}
+        model(images, rank, **stated, generator=generator).backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        for optimizer in optimizers:
+            optimizer.step()
+        model.zero_grad()
+
+    return run
+
+
+def scan(device: str) -> Callable[[], Tensor]:
+    """Return a policy's scan of a batch, and the gradient of its loss."""
+    model = small_model().to(device)
+    policy = PointerPolicy(model.config.embed_dim, PolicyConfig()).to(device)
+    images, generator = torch.rand(4, 1, 32, 32).to(device), torch.Generator().manual_seed(0)
+
+    def run() -> Tensor:
+        step = policy_step(
+            model,
+            policy,
+            images,
+            budget=BUDGET,
+            reward="auc",
+            group=2,
+            discount=1.0,
+            entropy_weight=0.01,
+            generator=generator,
+        )
+        step.loss.backward()
+        return step.means
+
+    return run
+
+
+def environment_step(device: str) -> Callable[[], None]:
+    """Return the steps of an episode and the first of the next, of tensors.
+
+    Raises:
+        Skipped: without CUDA there is no environment whose values one could not see.
+    """
+    if device == "meta":
+        raise Skipped("needs CUDA; a test counts looks on the CPU")
+    env: envs.ImageScanVectorEnv = envs.ImageScanVectorEnv(
+        8, limit=64, budget=BUDGET, device=device, output="torch"
+    )
+    env.reset(seed=0)
+    actions = torch.arange(8, device=device)
+
+    def run() -> None:
+        for number in range(BUDGET + 1):
+            env.step(actions + number)
+
+    return run
+
+
+def count_waits(device: str, folder: Path) -> Mapping[str, Compared]:
+    """Count how often an iteration on random orders makes the host wait: for loss and gradient.
+
+    Raises:
+        Skipped: torch counts on CUDA alone.
+    """
+    if not device.startswith("cuda"):
+        raise Skipped("torch counts on CUDA alone")
+    trainer = tiny_trainer("foveate", device, folder)
+    trainer.step()
+    before = torch.cuda.get_sync_debug_mode()
+    torch.cuda.set_sync_debug_mode("warn")
+    try:
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            trainer.step()
+    finally:
+        torch.cuda.set_sync_debug_mode(before)
+    number = sum("synchroniz" in str(each.message) for each in told)
+    return {"": Compared(number, 2)}

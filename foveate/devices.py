@@ -1,0 +1,22 @@
+"""From the processor to a device, without waiting: what is drawn and counted here is used there."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Shaped
+from torch import Tensor
+
+
+def send(values: Shaped[Tensor, "..."], device: torch.device | str) -> Shaped[Tensor, "..."]:
+    """Return values on a device; the host goes on before a GPU has them.
+
+    From memory that is not pinned, a copy makes the host wait for all that the GPU has to do.
+    torch keeps the pinned memory until the copy is done. In the other direction, from a device to
+    the processor, the host must wait, and does.
+    """
+    place = torch.device(device)
+    if not values.is_cpu:
+        return values.to(place)
+    if place.type == "cuda":
+        values = values.pin_memory()
+    return values.to(place, non_blocking=True)
