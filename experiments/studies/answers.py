@@ -17,6 +17,8 @@ from experiments.tables import written_whole
 
 ANSWERS = "answers.npz"
 """File of a run folder."""
+LOWER_IS_BETTER = ("area", "error", "loss")
+"""How a measure's name starts of which less is better; of all others more is."""
 Values = dict[str, Float[np.ndarray, " I"]]
 """A value for every image, by measure: of a probe the share of its layers that are right."""
 
@@ -97,3 +99,8 @@ def _read(folder: Path) -> tuple[str, Answers] | None:
             return str(arrays["question"]), Answers(values, facts)
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None
+
+
+def is_error(measure: str) -> bool:
+    """Whether less is better of a measure."""
+    return measure.startswith(LOWER_IS_BETTER)

@@ -17,8 +17,6 @@ from experiments.training.config import TrainConfig
 from foveate.choices import blaming, check_choice, check_name, told
 
 Split = Literal["val", "test"]
-LOWER_IS_BETTER = ("area", "error", "loss")
-"""How a measure's name starts of which less is better; of all others more is."""
 SET_BY_THE_STUDY = {"report": False, "resume": False, "stop_after": None, "change_on_resume": ()}
 """Options of a training that are not a cell's."""
 OF_THE_STUDY = ("out", "seed", "device", "threads", *SET_BY_THE_STUDY)
@@ -244,11 +242,7 @@ class Grid:
     @property
     def own_baselines(self) -> dict[str, str]:
         """Baseline of each cell that has one of its own, besides the grid's."""
-        return {
-            cell.name: cell.against
-            for cell in self.cells
-            if cell.against not in (None, self.against)
-        }
+        return {c.name: c.against for c in self.cells if c.against not in (None, self.against)}
 
     def seeds_of(self, cell: Cell) -> tuple[int, ...]:
         """Return the seeds of a cell in the grid's own setting."""
@@ -304,8 +298,3 @@ def check_left_to_the_study(options: Iterable[str]) -> None:
                 f"the option {name} has no effect here, as the study gives every run its own; "
                 "leave it out (experiments.study takes --seeds, --out, --device and --threads)"
             )
-
-
-def is_error(measure: str) -> bool:
-    """Whether less is better of a measure."""
-    return measure.startswith(LOWER_IS_BETTER)

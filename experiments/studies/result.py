@@ -10,8 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from experiments.studies.answers import Facts
-from experiments.studies.grid import is_error
+from experiments.studies.answers import Facts, is_error
 from experiments.studies.rows import (
     BETTER,
     NO_INTERVAL,

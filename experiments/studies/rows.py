@@ -9,8 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from experiments.evaluation.knowing_rows import Difference, Mean
-from experiments.studies.answers import Answers
-from experiments.studies.grid import is_error
+from experiments.studies.answers import Answers, is_error
 
 BySeed = Mapping[int, Answers]
 NO_INTERVAL = "no interval"

@@ -75,9 +75,8 @@ class AnyOrderTransformer(AskingPredictor):
             words_read: what later words read instead of the words; -1 = nothing; None = these.
 
         Raises:
-            ValueError: rank has another shape than (B, N) or negative entries, the config's parts
-                do not take this order, this emphasis, or need features, anchors or word_steps come
-                without words, or with one another.
+            ValueError: rank has another shape than (B, N) or negative entries, or the config's
+                parts do not take this order or emphasis, or need features or words.
         """
         if words is None and not (anchors is None and word_steps is None and words_read is None):
             raise ValueError("anchors, word_steps and words_read need words")
@@ -88,9 +87,8 @@ class AnyOrderTransformer(AskingPredictor):
         # The sum of a generative and a reading loss, as iGPT's Sec. 2.3 adds its classifier's.
         loss = torch.zeros((), device=images.device)
         if config.word_weight > 0:
-            about = images, anchors, words, rank, word_steps, words_read
-            reading = self.reader.loss(self, *about)
-            loss = config.word_weight * reading
+            about = self, images, anchors, words, rank, word_steps, words_read
+            loss = config.word_weight * self.reader.loss(*about)
         if config.image_weight > 0:
             loss = loss + config.image_weight * self._loss_of_order(images, rank, *order)
         return loss
