@@ -10,6 +10,7 @@ from experiments.evaluation.caption_result import CaptionResult
 from experiments.evaluation.clients import ClientsResult
 from experiments.evaluation.compare_result import Comparison, training_facts
 from experiments.evaluation.decode import DecodeResult
+from experiments.evaluation.human_result import HumanComparison
 from experiments.evaluation.ids_result import IdsResult
 from experiments.evaluation.knowing_result import KnowingResult
 from experiments.evaluation.orders_result import OrdersResult
@@ -31,6 +32,7 @@ RESULTS: dict[str, type[Result]] = {
         OrdersResult,
         DecodeResult,
         CaptionResult,
+        HumanComparison,
         ReadResult,
         TortureResult,
         KnowingResult,
