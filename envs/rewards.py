@@ -6,6 +6,7 @@ reward asks of it and nothing else.
 
 from __future__ import annotations
 
+from collections import ChainMap
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -107,14 +108,10 @@ REWARDS_OF_WORDS: dict[str, Reward] = {"caption": caption}
 PART_REWARDS: dict[str, Reward] = {"auc_pixels": auc_pixels, "auc_features": auc_features}
 """Rewards that look at one part of what a model of pixels and features predicts, as ``auc``."""
 
-ALL_REWARDS: Mapping[str, Callable[..., Tensor]] = {
-    **REWARDS,
-    **PART_REWARDS,
-    **REWARDS_OF_CLASSES,
-    **REWARDS_OF_REFERENCE,
-    **REWARDS_OF_WORDS,
-}
-"""Every reward by name; what it needs may not be there."""
+ALL_REWARDS: Mapping[str, Callable[..., Tensor]] = ChainMap(
+    REWARDS_OF_WORDS, REWARDS_OF_REFERENCE, REWARDS_OF_CLASSES, PART_REWARDS, REWARDS
+)
+"""Every reward by name, REWARDS first and as they are now; what one needs may not be there."""
 
 
 def name_of(reward: str | Reward) -> str:
