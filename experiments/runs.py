@@ -8,7 +8,7 @@ from pathlib import Path
 
 from agents.policies import PointerPolicy, PolicyAgent
 from experiments.run_folder import check_data, read_config, read_manifest
-from experiments.training.build import build, build_teacher, load_split
+from experiments.training.build import build, build_teacher, load_split, policy_config
 from experiments.training.config import TrainConfig
 from experiments.training.run_options import SYNTHETIC
 from experiments.training.weights import load_weights
@@ -115,6 +115,11 @@ class Run:
         model, _ = build(self.config, image_shape)
         model.load_state_dict(dict(self.model.named_buffers()), strict=False)
         return model
+
+    def untrained_policy(self) -> PointerPolicy:
+        """Build the policy as it starts, whatever the seed: its last layer is zero."""
+        policy = PointerPolicy(self.model.config.embed_dim, policy_config(self.config.policy))
+        return policy.to(self.device).eval()
 
     def split(self, split: str, limit: int | None = None) -> ImageSet:
         """Load one split of the data that the run was trained on, from where they lie now.

@@ -253,7 +253,7 @@ def predictions(contest: Contest, scanners: Scanners, oracle_limit: int) -> int:
     scan = 1 + run.budget
     # Agents look at the same episodes; the policy also at another image.
     made = 2 * forced(*contest.scored) + len(contest.train.images) * scan
-    made += (1 + len(scanners.agents)) * len(contest.test.images) * scan
+    made += (2 + len(scanners.agents)) * len(contest.test.images) * scan
     few = [each.first(oracle_limit) for each in (contest.train, contest.test)]
     for number in scanners.oracles.values():
         tried = number or len(run.fixations)

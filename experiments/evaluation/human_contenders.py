@@ -14,9 +14,10 @@ from jaxtyping import Float64, Int, Int64, Num
 from torch import Tensor
 
 from agents.baselines import GreedyOracleAgent, SaliencyAgent
-from agents.policies import Agent
+from agents.policies import Agent, PolicyAgent
 from envs.episode import Episode
 from experiments.evaluation.contenders import Scanners
+from experiments.evaluation.human_means import UNTRAINED
 from experiments.evaluation.human_scores import (
     ScoringOracle,
     Viewed,
@@ -90,7 +91,8 @@ class Contest:
     def gazes(self, scanners: Scanners, oracle_limit: int) -> Iterator[tuple[str, Gaze]]:
         """Let all score the viewers' next fixations, and scan the test images themselves.
 
-        The policy comes first. It and the other agents look at the same episodes.
+        The policy comes first, then the same as it began. They and the other agents look at the
+        same episodes.
 
         ``best_fixed`` is the policy's mean rank on the training images. ``other_image`` is the
         policy that sees another image, and is forced through the viewer's scanpath there.
@@ -99,7 +101,10 @@ class Contest:
             scanners: who is compared with the policy.
             oracle_limit: images of training and test on which the oracles score.
         """
-        together = self.of_agents({"policy": self.run.agent, **scanners.agents})
+        agent = self.run.agent
+        # One that never learned is no other than it was.
+        began = {UNTRAINED: PolicyAgent(self.run.untrained_policy())} if agent.greedy else {}
+        together = self.of_agents({"policy": agent, **began, **scanners.agents})
         yield from together.items()
         for name, order in scanners.orders.items():
             yield name, self.of_order(order)

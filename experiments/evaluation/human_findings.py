@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from experiments.evaluation.human_means import HUMAN, LEARNED, VIEWERS, HumanRow
+from experiments.evaluation.human_means import HUMAN, LEARNED, NEARNESS, VIEWERS, HumanRow
 from experiments.evaluation.intervals import Interval
 from experiments.tables import signed
 
@@ -22,6 +22,7 @@ def findings(rows: Mapping[str, HumanRow], baseline: str) -> tuple[str, ...]:
     if policy is None:
         return ()
     others = [each for each in rows if each not in (*HUMAN, *LEARNED)]
+    near = [each for each in (NEARNESS,) if each in rows]
     blind = [each for each in LEARNED if each in rows and each != "policy"]
     lines = [
         f"The policy is {_above(policy.minus_center_ci95)} the {name}: "
@@ -30,8 +31,12 @@ def findings(rows: Mapping[str, HumanRow], baseline: str) -> tuple[str, ...]:
     if policy.with_center is not None:
         added = signed(policy.with_center, policy.with_center_ci95, 3)
         lines.append(f"Multiplied with the {name} it adds {added} bits to it.")
+    if policy.with_near is not None:
+        added = signed(policy.with_near, policy.with_near_ci95, 3)
+        lines.append(f"Multiplied with the one that knows the gaze it adds {added} bits to that.")
     return (
         *lines,
+        *_closer(rows, near, "the center bias that knows the gaze"),
         *_habits(policy, rows[VIEWERS]),
         *_closer(rows, blind, "what is made of it without the image"),
         *_closer(rows, others, "every order that does not learn"),

@@ -14,8 +14,10 @@ from experiments.evaluation.intervals import Interval, seeds_and_images
 
 UNIFORM, CENTER, VIEWERS, OTHER_VIEWERS = "uniform", "center_bias", "viewers", "other_image_viewers"
 RETURNING = "center_bias_returns"
-HUMAN = (VIEWERS, OTHER_VIEWERS, RETURNING, CENTER, UNIFORM)
+NEARNESS = "center_bias_near"
+HUMAN = (VIEWERS, OTHER_VIEWERS, RETURNING, NEARNESS, CENTER, UNIFORM)
 """Nulls and ceilings, which need no run."""
+UNTRAINED = "policy_untrained"
 LEARNED = ("policy", "other_image", "best_fixed")
 """The policy and what is made of it; all other orders and agents do not learn."""
 HABITS = ("contrast", "center_distance")
@@ -38,11 +40,15 @@ class HumanRow:
     """Bits per fixation over the center bias, paired over images."""
     minus_center_ci95: Interval | None
     minus_policy: float | None = None
-    """Bits per fixation over the policy, paired over images; None without a run."""
+    """Bits per fixation over the policy, paired over images; None without a run, and of what knows
+    neither image nor gaze."""
     minus_policy_ci95: Interval | None = None
     with_center: float | None = None
     """Bits over the center bias of the center bias times the softmax; None of nulls and people."""
     with_center_ci95: Interval | None = None
+    with_near: float | None = None
+    """Bits over the center bias that knows the gaze, of it times the softmax."""
+    with_near_ci95: Interval | None = None
     as_trained: float | None = None
     """Bits over uniform of the policy's own probabilities, to which nothing is fitted."""
     gap_covered: float | None = None
@@ -131,7 +137,10 @@ def rows_of(found: Mapping[str, Sequence[Found]]) -> dict[str, HumanRow]:
     most = float(np.nanmean(viewers.by_image["minus_center"]))
     rows = {}
     for name, each in found.items():
-        beside = None if policy is None or name in HUMAN else policy
+        beside = None if name in HUMAN else policy
+        if name == NEARNESS and policy is not None:
+            # The policy is compared with it, in every run.
+            each, beside = list(each) * len(policy), policy
         row = row_of([compared(one, viewers, beside, run) for run, one in enumerate(each)])
         rows[name] = replace(row, gap_covered=row.minus_center / most if most > 0 else None)
     return dict(sorted(rows.items(), key=lambda item: -item[1].minus_center))

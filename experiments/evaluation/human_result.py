@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from experiments.evaluation.human_findings import findings
-from experiments.evaluation.human_means import HUMAN, RETURNING, VIEWERS, HumanRow
+from experiments.evaluation.human_means import HUMAN, NEARNESS, RETURNING, VIEWERS, HumanRow
 from experiments.evaluation.intervals import Interval
 from experiments.evaluation.run_result import RunResult
 from experiments.tables import Table, plural, signed, with_interval
@@ -94,7 +94,12 @@ class HumanComparison(RunResult):
         )
         has_run = "policy" in self.orders
         if has_run:
-            columns += ("times center bias, minus it", "minus policy", "images")
+            columns += (
+                "times center bias, minus it",
+                f"times {NEARNESS}, minus it",
+                "minus policy",
+                "images",
+            )
         rows = []
         for name, row in self.orders.items():
             cells: tuple[str, ...] = (
@@ -107,8 +112,9 @@ class HumanComparison(RunResult):
             )
             if has_run:
                 times = _or_dash(row.with_center, row.with_center_ci95)
+                near = _or_dash(row.with_near, row.with_near_ci95)
                 beside = _or_dash(row.minus_policy, row.minus_policy_ci95)
-                cells += (times, beside, str(row.images))
+                cells += (times, near, beside, str(row.images))
             rows.append(cells)
         notes = [
             f"Bits per fixation, given the viewer's own history. Minus center bias: minus "

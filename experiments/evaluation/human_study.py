@@ -11,6 +11,7 @@ from jaxtyping import Float64
 from experiments.evaluation.human_contenders import Gaze
 from experiments.evaluation.human_means import (
     CENTER,
+    NEARNESS,
     OTHER_VIEWERS,
     RETURNING,
     UNIFORM,
@@ -35,8 +36,16 @@ from experiments.evaluation.human_rows import (
 )
 from experiments.evaluation.human_scores import Viewed
 from foveate.human.cells import Steps
-from foveate.human.densities import CenterBias, Returns, Softmax, center_of_others, uniform
+from foveate.human.densities import (
+    CenterBias,
+    Returns,
+    Softmax,
+    center_of_others,
+    normalized,
+    uniform,
+)
 from foveate.human.metrics import information_gain_bits
+from foveate.human.nearness import SaccadeLengths
 from foveate.human.viewers import Viewers, left_out, of_other_images
 
 
@@ -49,6 +58,7 @@ class Study:
     center: CenterBias
     viewers: Viewers
     returns: Returns
+    nearness: SaccadeLengths
     asked: Viewing
     seed: int
     """Of what is drawn: another image for each, scanpaths of the nulls."""
@@ -63,7 +73,8 @@ class Study:
         center = CenterBias.fit(train.paths)
         viewers = Viewers.fit(train.paths, center, asked.aspect)
         returns, of_others = Returns.fit(train.paths), center_of_others(train.paths)
-        return cls(train, test, center, viewers, returns, asked, seed, of_others)
+        nearness = SaccadeLengths.fit(train.paths, of_others, asked.aspect)
+        return cls(train, test, center, viewers, returns, nearness, asked, seed, of_others)
 
     @property
     def baseline(self) -> str:
@@ -99,12 +110,14 @@ class Study:
             CENTER: self.center.density(steps),
             UNIFORM: uniform(steps),
         }
+        near = self.nearness.density(self.center.at(steps.number), paths)
         pairs: dict[str, Pairs | None] = {
             VIEWERS: viewer_pairs(paths),
             OTHER_VIEWERS: other_image_pairs(paths, other),
             CENTER: self._drawn(self.center.of_number),
             UNIFORM: self._drawn(uniform_of),
         }
+        densities[NEARNESS], pairs[NEARNESS] = self._returning(near, steps), None
         if paths.may_return:
             densities[RETURNING], pairs[RETURNING] = self._baseline(steps), None
         found = {name: self._found(densities[name], pairs[name]) for name in densities}
@@ -135,18 +148,36 @@ class Study:
         """
         train = self.train.paths.steps.take(slice(len(gaze.train)))
         steps = self.test.paths.steps.take(slice(len(gaze.test)))
-        bias, flat = self.center.at(steps.number), np.broadcast_to(1.0, gaze.test.shape)
+        flat = np.broadcast_to(1.0, gaze.test.shape)
         alone = Softmax.fit(gaze.train, np.broadcast_to(1.0, gaze.train.shape), train)
-        beside = Softmax.fit(gaze.train, self.center_in_training[: len(gaze.train)], train)
         density = self._returning(alone.density(gaze.test, flat, steps), steps)
-        tilted = self._returning(beside.density(gaze.test, bias, steps), steps)
-        added = information_gain_bits(tilted, self._baseline(steps), steps)
-        extra = Found({"with_center": self._by_image(added, steps)}, {"factor": alone.factor})
+        center = self.center_in_training, self.center.at(self.test.paths.steps.number)
+        near = (
+            self.nearness.density(bias, side.paths)
+            for bias, side in zip(center, (self.train, self.test), strict=True)
+        )
+        extra = Found(
+            {"with_center": self._added(gaze, *center), "with_near": self._added(gaze, *near)},
+            {"factor": alone.factor},
+        )
         if name == "policy":
             own = self._returning(Softmax(1.0).density(gaze.test, flat, steps), steps)
             gain = self._by_image(information_gain_bits(own, uniform(steps), steps), steps)
             extra = joined(extra, Found({}, {"as_trained": float(np.nanmean(gain))}))
         return joined(self._found(density, own_pairs(gaze.path, self.test.paths)), extra)
+
+    def _added(
+        self, gaze: Gaze, in_training: Float64[np.ndarray, "E N"], bias: Float64[np.ndarray, "G N"]
+    ) -> Float64[np.ndarray, " M"]:
+        """Return the bits that scores add to a bias that they are multiplied with."""
+        train = self.train.paths.steps.take(slice(len(gaze.train)))
+        steps = self.test.paths.steps.take(slice(len(gaze.test)))
+        fitted = Softmax.fit(gaze.train, in_training[: len(gaze.train)], train)
+        bias = bias[: len(gaze.test)]
+        before = normalized(bias, ~steps.viewed)
+        of_both = fitted.density(gaze.test, bias, steps)
+        density, baseline = (self._returning(each, steps) for each in (of_both, before))
+        return self._by_image(information_gain_bits(density, baseline, steps), steps)
 
     def _found(self, density: Float64[np.ndarray, "F N"], pairs: Pairs | None) -> Found:
         """Return what is found of a density and of scanpaths, if there are any."""

@@ -3,6 +3,7 @@
 * :mod:`foveate.human.reading`: images and the fixations of their viewers, from a parquet file.
 * :mod:`foveate.human.cells`: scanpaths as grid cells, and every fixation with its history.
 * :mod:`foveate.human.densities`: where the next fixation may fall: center bias, softmax of scores.
+* :mod:`foveate.human.nearness`: the center bias times how far people look from their gaze.
 * :mod:`foveate.human.viewers`: where the other viewers of an image look.
 * :mod:`foveate.human.metrics`: bits, NSS and AUC of such a density.
 * :mod:`foveate.human.scan_match`, :mod:`foveate.human.multi_match`: similarity of two scanpaths.

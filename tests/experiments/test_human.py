@@ -21,8 +21,9 @@ from experiments.evaluation import human_rows
 from experiments.evaluation.contenders import Scanners
 from experiments.evaluation.human import Measured, compare_with_viewers
 from experiments.evaluation.human_contenders import Contest
+from experiments.evaluation.human_means import HUMAN, RETURNING
 from experiments.evaluation.human_picture import present_human
-from experiments.evaluation.human_result import HUMAN, HumanComparison
+from experiments.evaluation.human_result import HumanComparison
 from experiments.evaluation.human_rows import (
     as_long,
     contrast_ranks,
@@ -179,6 +180,20 @@ def test_squares_are_cells_where_they_divide_the_grid(run: Run) -> None:
         cell_grid(replace(run, config=run.config.replace(fixation_size=3)))
 
 
+def test_the_policy_stands_beside_what_it_began_as(run: Run) -> None:
+    """Where nothing was learned its most probable fixation is that of the model's doubt."""
+    torch.nn.init.normal_(run.policy.score.weight)
+    run = replace(run, config=run.config.replace(budget=4))
+    asked = viewed(num_given=1)
+    contest = Contest(run, asked, asked)
+    gazes = dict(contest.gazes(Scanners.of(run.model, ("raster",), ()), 1))
+    np.testing.assert_array_equal(gazes["policy_untrained"].path, gazes["uncertainty"].path)
+    assert (gazes["policy"].test != gazes["policy_untrained"].test).any()
+    frozen = replace(run, config=run.config.replace(schedule="frozen"))
+    names = dict(Contest(frozen, asked, asked).gazes(Scanners.of(run.model, ("raster",), ()), 1))
+    assert "policy_untrained" not in names
+
+
 def test_scanpaths_begin_where_viewers_were_told_to(run: Run) -> None:
     free, told = (viewed(num_given=given) for given in (0, 1))
     raster = Scanners.of(run.model, ("raster",), ()).orders["raster"]
@@ -261,6 +276,9 @@ def test_who_looks_where_viewers_look_gains_bits_over_the_center_bias(measured: 
     assert rows["saliency"].minus_center_ci95[0] > 0  # type: ignore[index]
     assert rows["saliency"].with_center >= rows["raster"].with_center  # type: ignore[operator]
     assert rows["saliency"].minus_policy_ci95[0] > 0  # type: ignore[index]
+    # What the image tells, whoever knows the gaze does not know.
+    assert rows["saliency"].with_near_ci95[0] > 0  # type: ignore[index]
+    assert rows["center_bias_near"].minus_policy is not None
     assert rows["saliency"].contrast > 0.6  # type: ignore[operator]
     assert rows["saliency"].scan_match > rows["other_image_viewers"].scan_match  # type: ignore[operator]
     assert rows["center_bias"].minus_center == 0
@@ -268,7 +286,7 @@ def test_who_looks_where_viewers_look_gains_bits_over_the_center_bias(measured: 
     assert rows["uniform"].auc_judd == pytest.approx(0.5)
     assert rows["viewers"].gap_covered == 1
     assert rows["other_image_viewers"].bits < 0
-    assert all(row.revisit_share == 0 for row in rows.values())
+    assert {row.revisit_share for row in rows.values()} == {0, None}
     assert "saliency" in measured.comparison.findings()[-1]
 
 
@@ -306,7 +324,7 @@ def test_the_command_works_without_a_run(
     script.main(script.HumanConfig(data=viewers, out=tmp_path / "out", grid="4x4"))
     assert "8x8" not in capsys.readouterr().out
     result = HumanComparison.read(tmp_path / "out" / "human.json")
-    assert set(result.orders) == {"viewers", "other_image_viewers", "center_bias", "uniform"}
+    assert set(result.orders) == set(HUMAN) - {RETURNING}
     assert result.budget is None
     assert len(result.tables()[0].columns) == 6
     for wrong, message in (

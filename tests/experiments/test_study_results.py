@@ -24,6 +24,8 @@ from experiments.benchmarks.training import bench_train
 from experiments.evaluation.caption_result import Bits, CaptionResult, Retrieval, Written
 from experiments.evaluation.clients import ClientRow, ClientsResult
 from experiments.evaluation.decode import Decoded, DecodeResult, Searched
+from experiments.evaluation.human_means import HumanRow
+from experiments.evaluation.human_result import HumanComparison
 from experiments.evaluation.ids import score_ids
 from experiments.evaluation.ids_result import AGENTS, IdRow, IdScore, IdsResult
 from experiments.evaluation.ids_result import Mean as ImageMean
@@ -315,9 +317,39 @@ CAPTION = CaptionResult(
     num_patches=144,
     commit=COMMIT,
 )
+VIEWER = HumanRow(
+    bits=1.5,
+    bits_ci95=(1.25, 1.75),
+    minus_center=0.75,
+    minus_center_ci95=None,
+    nss=2.0,
+    nss_ci95=(1.0, 3.0),
+    auc_judd=0.75,
+    auc_judd_ci95=None,
+    multi_match={"shape": 0.5},
+    images=9,
+)
+HUMAN = HumanComparison(
+    orders={"viewers": VIEWER, "policy": replace(VIEWER, minus_policy=0.0, per_seed={"nss": (2,)})},
+    baseline="center_bias",
+    dataset="osie",
+    grid=(12, 16),
+    test_images=9,
+    train_images=8,
+    num_scanpaths=30,
+    num_fixations=200,
+    first_fixation=False,
+    revisits=False,
+    spread=0.02,
+    center_share=0.1,
+    left_out=("test: left out: 1 image without viewers",),
+    multi_match_installed=True,
+    seeds=(0, 1),
+    commit=COMMIT,
+)
 ALL: list[Result] = [
     *(READ, DECODE, STUDY, BENCH, BENCH_ENV, orders_result(), TORTURE, KNOWING, IDS),
-    *(GRID, CLIENTS, CAPTION),
+    *(GRID, CLIENTS, CAPTION, HUMAN),
 ]
 
 

@@ -22,6 +22,7 @@ from foveate.human.densities import (
 )
 from foveate.human.metrics import auc_judd, information_gain_bits, next_auc_judd, nss
 from foveate.human.multi_match import multi_match
+from foveate.human.nearness import NUM_LENGTHS, SaccadeLengths, length_bins
 from foveate.human.saccades import center_distance, direction_shares, revisit_share, saccades
 from foveate.human.scan_match import scan_match
 from foveate.human.viewers import Viewers, gaze_mass, left_out, of_other_images
@@ -165,6 +166,36 @@ def test_a_softmax_says_nothing_of_viewed_cells() -> None:
     steps = one_step([True, False, False, False], 2)
     density = Softmax(1.0).density(np.array([[9.0, 0, 0, -np.inf]]), np.ones((1, 4)), steps)
     np.testing.assert_allclose(density, [[0, 0.5, 0.5, 0]])
+
+
+def test_lengths_are_measured_from_the_fixation_before() -> None:
+    """On a square image of 2 x 2 cells: half a side, and half the diagonal."""
+    seen = paths([0, 3, 1])
+    side, diagonal = NUM_LENGTHS * 0.5 / math.sqrt(2), NUM_LENGTHS * 0.5
+    expected = [
+        [NUM_LENGTHS] * 4,
+        [0, int(side), int(side), int(diagonal)],
+        [int(diagonal), int(side), int(side), 0],
+    ]
+    np.testing.assert_array_equal(length_bins(seen, 1.0), expected)
+
+
+def test_saccade_lengths_are_as_frequent_as_those_of_viewers() -> None:
+    """Of 200 saccades from the upper left cell a tenth goes along the diagonal, by hand 1 : 4.5."""
+    near, far = [0, 1], [0, 3]
+    many = paths(*[near] * 90, *[[0, 2]] * 90, *[far] * 20, num_given=1, may_return=False)
+    bias = np.full((200, 4), 0.25)
+    found = SaccadeLengths.fit(many, bias, 1.0).density(bias, many)
+    # Ten more saccades are drawn from the bias, of which a third is far.
+    assert found[0, 3] == pytest.approx((20 + 10 / 3) / 210, abs=1e-6)
+    assert found[0, 0] == 0
+    np.testing.assert_allclose(found.sum(1), 1)
+    # Nobody knows where the gaze is before the first fixation.
+    first = paths([1, 2], num_given=0)
+    bias = np.array([[0.1, 0.2, 0.3, 0.4]] * 2)
+    np.testing.assert_allclose(
+        SaccadeLengths.fit(many, np.full((200, 4), 0.25), 1.0).density(bias, first)[0], bias[0]
+    )
 
 
 def test_returns_take_their_share_and_give_it_to_viewed_cells() -> None:
