@@ -78,9 +78,10 @@ def length_bins(paths: CellPaths, aspect: float) -> Int64[np.ndarray, "F N"]:
     The gaze is the fixation before; without one the bin is NUM_LENGTHS.
     """
     steps = paths.steps
-    gaze = paths.place[steps.trial, steps.number - 1]
+    begun = steps.number[:, None] > 0
+    gaze = np.where(begun, paths.place[steps.trial, steps.number - 1], 0.0)
     middles = middles_of(np.arange(paths.num_cells), paths.grid)
     away = (middles - gaze[:, None]) * np.array([aspect, 1.0])
     length = np.linalg.norm(away, axis=-1) / np.hypot(aspect, 1.0)
     bins = np.minimum((length * NUM_LENGTHS).astype(np.int64), NUM_LENGTHS - 1)
-    return np.where(steps.number[:, None] > 0, bins, NUM_LENGTHS)
+    return np.where(begun, bins, NUM_LENGTHS)

@@ -170,12 +170,13 @@ def test_a_softmax_says_nothing_of_viewed_cells() -> None:
 
 def test_lengths_are_measured_from_the_fixation_before() -> None:
     """On a square image of 2 x 2 cells: half a side, and half the diagonal."""
-    seen = paths([0, 3, 1])
+    seen = paths([0, 3, 1], [0])
     side, diagonal = NUM_LENGTHS * 0.5 / math.sqrt(2), NUM_LENGTHS * 0.5
     expected = [
         [NUM_LENGTHS] * 4,
         [0, int(side), int(side), int(diagonal)],
         [int(diagonal), int(side), int(side), 0],
+        [NUM_LENGTHS] * 4,
     ]
     np.testing.assert_array_equal(length_bins(seen, 1.0), expected)
 
