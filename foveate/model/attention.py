@@ -12,10 +12,7 @@ Reference: the masks of SAIM (Qi et al. 2023, arXiv 2212.01610), with ties as in
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -23,8 +20,9 @@ from jaxtyping import Bool, Float, Int
 from timm.layers.attention import Attention
 from timm.layers.mlp import Mlp
 from torch import Tensor, nn
-from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
-from torch.utils._python_dispatch import is_in_torch_dispatch_mode
+from torch.nn.attention.flex_attention import BlockMask, create_block_mask
+
+from foveate.model.flex import flex
 
 
 def shared_counts(counts: Int[Tensor, "B Q"], agree: bool | None = None) -> Int[Tensor, "R Q"]:
@@ -148,45 +146,6 @@ def attend(
     return F.scaled_dot_product_attention(
         queries, keys, values, attn_mask=may_attend, is_causal=is_causal
     )
-
-
-LEAST_FLEX_WIDTH = 16
-"""Width of a head from which on the compiled flex attention works; torch refuses smaller ones."""
-MOST_FLEX_GRAPHS = 64
-"""Graphs of flex attention that a process may compile. Precision, gradient, TF32 and sizes ask for
-one each, and behind torch's own limit, 8, flex attention is dense without a word."""
-
-
-def takes_flex(device: torch.device, head_width: int) -> bool:
-    """Whether flex attention suits heads of a width on a device, rather than a dense mask.
-
-    Not under a dispatch mode, such as torch's counter of operations: torch compiles nothing there,
-    and flex attention that is not compiled fails.
-    """
-    on_gpu = device.type == "cuda" and head_width >= LEAST_FLEX_WIDTH
-    return on_gpu and not is_in_torch_dispatch_mode()
-
-
-def flex(like: Tensor) -> Callable[..., Tensor]:
-    """Return flex attention, compiled where there is a GPU: uncompiled it is dense.
-
-    What is being compiled takes it in as it is.
-    """
-    compiles = like.is_cuda and not torch.compiler.is_compiling()
-    return compiled_flex() if compiles else cast("Callable[..., Tensor]", flex_attention)
-
-
-@functools.cache
-def compiled_flex() -> Callable[..., Tensor]:
-    """Return the compiled flex attention."""
-    compiled: Callable[..., Tensor] = torch.compile(flex_attention)
-
-    def attended(*tensors: Tensor, block_mask: BlockMask) -> Tensor:
-        # The argument ``recompile_limit`` of torch.compile is younger than the torch that we need.
-        with torch._dynamo.config.patch(recompile_limit=MOST_FLEX_GRAPHS):
-            return compiled(*tensors, block_mask=block_mask)
-
-    return attended
 
 
 def attend_few(

@@ -22,8 +22,8 @@ from foveate.model.attention import (
     prefix_block_mask,
     prefix_may_attend,
     shared_counts,
-    takes_flex,
 )
+from foveate.model.flex import takes_flex
 from foveate.orders import check_rank, rank_to_order
 from foveate.patches import patchify, unpatchify
 from foveate.targets import Colors, make_target, move_palette

@@ -13,14 +13,15 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from foveate.model import AnyOrderTransformer
 from foveate.model import encoder as encoding
-from foveate.model.attention import takes_flex
+from foveate.model.flex import takes_flex
 from foveate.orders import ordering
 
 CUDA = torch.device("cuda")
 MANY_SHAPES = """
 import torch
-from foveate.model.attention import attend, compiled_flex, prefix_block_mask
 from foveate.model import attention
+from foveate.model.attention import attend, prefix_block_mask
+from foveate.model.flex import compiled_flex
 
 attention.flex = lambda like: compiled_flex()  # As on a GPU.
 plain = torch.compile
