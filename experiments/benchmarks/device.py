@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from experiments.benchmarks.agreement import agreement_checks
-from experiments.benchmarks.checking import COLUMNS, FAIL, PASS, Row, judged
+from experiments.benchmarks.checking import COLUMNS, FAIL, PASS, Row, judged, say
 from experiments.benchmarks.device_runs import run_checks
 from experiments.benchmarks.device_speed import measured_rows, measurements
 from experiments.benchmarks.timing import BenchResult
@@ -45,7 +45,7 @@ def bench_device(*, device: str = "cuda", minutes: float = 3.0, repeats: int = 5
             lines = judged(what, check)
             rows += lines
             for line in lines:
-                print("  ".join(filter(None, line)), flush=True)
+                say(line)
         verdicts = [row[1] for row in rows]
         speeds, numbers = measured_rows(measurements(device, folder, repeats), deadline)
     failed = tuple(row[0] for row in rows if row[1] == FAIL)
