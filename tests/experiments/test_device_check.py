@@ -16,7 +16,7 @@ from torch.autograd import DeviceType
 
 from experiments import bench
 from experiments.bench import BenchConfig
-from experiments.benchmarks import agreement, device_runs, waiting
+from experiments.benchmarks import agreement, device_runs
 from experiments.benchmarks.agreement import (
     compare_flex,
     compare_outputs,
@@ -27,7 +27,13 @@ from experiments.benchmarks.agreement import (
 from experiments.benchmarks.checking import FAIL, PASS, SKIPPED, Compared, Skipped, judged
 from experiments.benchmarks.device import bench_device
 from experiments.benchmarks.device_speed import Measured, Measurement, measured_rows, own_times
-from experiments.benchmarks.waiting import RefuseWaiting, never_waits, scan, training_step
+from experiments.benchmarks.waiting import (
+    RefuseWaiting,
+    environment_step,
+    never_waits,
+    scan,
+    training_step,
+)
 from foveate.devices import send
 from foveate.model.cache import KeyValueCache
 from foveate.recipes import RECIPES
@@ -174,7 +180,7 @@ def test_every_recipe_is_checked(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("step", [training_step, scan])
+@pytest.mark.parametrize("step", [training_step, scan, environment_step])
 def test_the_host_never_waits(step: Any, device: str) -> None:
     assert passes(never_waits(step, device))
 
@@ -185,23 +191,23 @@ def test_who_waits_is_refused() -> None:
         send(torch.ones(3), "meta")
         for wait in (
             lambda: torch.ones(3).to("meta"),
-            lambda: there[torch.tensor([0])],
+            lambda: there[there > 0],
             lambda: there.copy_(torch.ones(3)),
         ):
             with pytest.raises(RuntimeError, match="makes the host wait"):
                 wait()
+        for mixed in (
+            lambda: there[torch.tensor([0])],
+            lambda: there.gather(0, torch.tensor([0])),
+            lambda: there @ torch.ones(3),
+        ):
+            with pytest.raises(RuntimeError, match="tensors of two places"):
+                mixed()
+        assert (there * torch.tensor(2.0)).shape == (3,)
         with pytest.raises(RuntimeError):
             there.sum().item()
         with pytest.raises((RuntimeError, NotImplementedError)):
             there.nonzero()
-
-
-def test_the_environment_never_waits_on_cuda() -> None:
-    if not torch.cuda.is_available():
-        with pytest.raises(Skipped, match="needs CUDA"):
-            never_waits(waiting.environment_step, "meta")
-        return
-    assert passes(never_waits(waiting.environment_step, "cuda"))
 
 
 # --- the command
