@@ -104,6 +104,7 @@ def run_study(
     seeds: tuple[int, ...] | None = None,
     iterations: int | None = None,
     limit: int | None = None,
+    teraflops: float | None = None,
     options: Mapping[str, str] | None = None,
     out: Path = Path("runs/study"),
     device: str = "cpu",
@@ -121,6 +122,7 @@ def run_study(
         seeds: of every cell; None = the grid's.
         iterations: with a policy, of cells that have one; None = theirs.
         limit: images that are asked about; None = the grid's.
+        teraflops: operations of every run, 10^12, but for screening; None = the grid's.
         options: of experiments.train for all cells, by name; they come last.
         out: folder of the study, which gets a folder of the grid's name.
         device: torch device of all runs.
@@ -138,7 +140,9 @@ def run_study(
     started = time.monotonic()
     if cluster is None:
         check_device(device)
-    changed = load_grid(grid).changed(seeds=seeds, iterations=iterations, limit=limit)
+    changed = load_grid(grid).changed(
+        seeds=seeds, iterations=iterations, limit=limit, teraflops=teraflops
+    )
     home = (out / changed.name).resolve()
     if workers is None and cluster is None:
         workers = 1
