@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch.autograd import DeviceType
+from torch._C._autograd import DeviceType
 
 from experiments import bench
 from experiments.bench import BenchConfig
