@@ -137,17 +137,15 @@ def run_study(
         ValueError: no such grid or cluster, a cell that cannot be trained, an option of the study.
     """
     started = time.monotonic()
-    changed = load_grid(grid).changed(
-        seeds=seeds, iterations=iterations, limit=limit, teraflops=teraflops
-    )
-    home = (out / changed.name).resolve()
-    start = start_here()
+    own: Any = {"seeds": seeds, "iterations": iterations, "limit": limit, "teraflops": teraflops}
+    changed = load_grid(grid).changed(**own)
+    home, start = (out / changed.name).resolve(), start_here()
     if cluster is None:
         check_device(device)
         workers = workers or 1
         threads = threads or share_of_cores(workers)
     else:
-        own: Any = {"partition": partition, "job_minutes": job_minutes, "threads": threads}
+        own = {"partition": partition, "job_minutes": job_minutes, "threads": threads}
         start = start_on(cluster, home / "cluster", gpu=device.startswith("cuda"), **own)
     carrying = Carrying(
         home=home,
