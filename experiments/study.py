@@ -38,6 +38,8 @@ class StudyConfig:
     """Iterations with a policy, of cells that have one; None = theirs."""
     limit: int | None = None
     """Images that are asked about; None = the grid's."""
+    teraflops: float | None = None
+    """Operations of every run, 10^12, but for screening; None = the grid's."""
     options: dict[str, str] | None = None
     """Options of experiments.train for all cells, such as ``data PATH image_size 32``."""
     out: Path = Path("runs/study")

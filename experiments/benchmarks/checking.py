@@ -42,6 +42,16 @@ def distance(measured: Tensor, expected: Tensor) -> float:
     return float((one - other).norm() / other.norm().clamp_min(1e-12))
 
 
+def first_line(reason: Exception) -> str:
+    """Return the kind of an error, and its first line."""
+    return f"{type(reason).__name__}: {str(reason).strip().partition(chr(10))[0]}"
+
+
+def say(row: Row) -> None:
+    """Print a row at once: who ends the command early has what it found."""
+    print("  ".join(filter(None, row)), flush=True)
+
+
 def judged(name: str, check: Check) -> list[Row]:
     """Run one check, and return its lines; whatever it raises makes one line that fails."""
     try:
@@ -50,8 +60,7 @@ def judged(name: str, check: Check) -> list[Row]:
         return [(name, SKIPPED, str(reason), "")]
     except Exception as reason:
         # Whatever fails, the other checks say what works.
-        line = str(reason).strip().partition("\n")[0]
-        return [(name, FAIL, f"{type(reason).__name__}: {line}", "")]
+        return [(name, FAIL, first_line(reason), "")]
     return [
         (
             f"{name}: {what}" if what else name,

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from experiments.benchmarks.agreement import agreement_checks
-from experiments.benchmarks.checking import COLUMNS, FAIL, PASS, Row, judged
+from experiments.benchmarks.checking import COLUMNS, FAIL, PASS, Row, judged, say
 from experiments.benchmarks.device_runs import run_checks
 from experiments.benchmarks.device_speed import measured_rows, measurements
 from experiments.benchmarks.timing import BenchResult
@@ -45,8 +45,9 @@ def bench_device(*, device: str = "cuda", minutes: float = 3.0, repeats: int = 5
             lines = judged(what, check)
             rows += lines
             for line in lines:
-                print("  ".join(filter(None, line)), flush=True)
+                say(line)
         verdicts = [row[1] for row in rows]
+        most_mb = peak_memory_mb(device)  # Before the measurements, each of which counts anew.
         speeds, numbers = measured_rows(measurements(device, folder, repeats), deadline)
     failed = tuple(row[0] for row in rows if row[1] == FAIL)
     where = torch.cuda.get_device_name(device) if device.startswith("cuda") else device
@@ -60,7 +61,7 @@ def bench_device(*, device: str = "cuda", minutes: float = 3.0, repeats: int = 5
             **numbers,
             "checks_passed": verdicts.count(PASS),
             "checks_failed": len(failed),
-            "peak_memory_mb": peak_memory_mb(device),
+            "peak_memory_mb": most_mb,
         },
         failed=failed,
         threads=torch.get_num_threads(),

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch._C._autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 import envs
-from experiments.benchmarks.checking import MEASURED, SKIPPED, Row
+from experiments.benchmarks.checking import MEASURED, SKIPPED, Row, Skipped, first_line, say
 from experiments.benchmarks.rollout import RANDOM_ORDERS, STEPS_EACH, cycle, rollout_plans
 from experiments.benchmarks.timing import DTYPES, alternate, count_flops
 from experiments.training.config import TrainConfig
@@ -30,6 +32,7 @@ ITEMS = 5
 VIT_B = {"embed_dim": 768, "num_heads": 12, "depth": 12, "image_size": 224, "patch_size": 16}
 SMALL = {"embed_dim": 192, "num_heads": 3, "depth": 12}
 SIZES: dict[str, tuple[str, dict[str, int]]] = {
+    "ViT-B/16": ("foveate", VIT_B),
     **{
         f"{name}, {what}": (name, {**SMALL, **sides})
         for what, sides in (
@@ -38,9 +41,11 @@ SIZES: dict[str, tuple[str, dict[str, int]]] = {
         )
         for name in ("foveate", "saim", "mae")
     },
-    "ViT-B/16": ("foveate", VIT_B),
 }
-"""Recipes and sizes of the measured training steps. All patches but one are encoded."""
+"""Recipes and sizes of the measured training steps. All patches but one are encoded. The first has
+a goal, and must fit into the minutes."""
+PROFILED = "foveate, 32 px, patch 4"
+"""Of SIZES, whose step is taken apart."""
 
 
 @dataclass(frozen=True)
@@ -75,21 +80,24 @@ def measured_rows(
         if left < each.least_s:
             took = f"takes about {each.least_s:.0f} s, {max(0.0, left):.0f} s are left"
             rows.append((each.name, SKIPPED, took, ""))
+            say(rows[-1])
             continue
         try:
             found = each.measure()
-        except (RuntimeError, ValueError) as reason:
-            # Memory that is too small, or a compiler that is missing, stops no other measurement.
-            line = str(reason).strip().partition("\n")[0]
-            rows.append((each.name, SKIPPED, f"{type(reason).__name__}: {line}", ""))
-            continue
-        rows.append((each.name, MEASURED, found.said, found.goal))
-        numbers |= found.numbers
+        except Skipped as reason:
+            rows.append((each.name, SKIPPED, str(reason), ""))
+        except Exception as reason:
+            # Whatever breaks, be it memory or a compiler, what was found so far is told.
+            rows.append((each.name, SKIPPED, first_line(reason), ""))
+        else:
+            rows.append((each.name, MEASURED, found.said, found.goal))
+            numbers |= found.numbers
+        say(rows[-1])
     return rows, numbers
 
 
 def measurements(device: str, folder: Path, repeats: int) -> Iterator[Measurement]:
-    """Return what is measured, the cheapest first."""
+    """Return what is measured: what has a goal before what has none, compilers last."""
     on_gpu = device.startswith("cuda")
     precision = "bf16" if on_gpu else "fp32"
     peaks: dict[str, float] = {}
@@ -103,12 +111,9 @@ def measurements(device: str, folder: Path, repeats: int) -> Iterator[Measuremen
         least_s = 1 + 3 * rows * PRESETS["demo"][1].scan.budget / speed["steps_per_s"]
         measure = partial(measure_environment, rows, device, speed)
         yield Measurement(f"environment, {rows} rows", measure, least_s)
-    first = next(iter(SIZES))
-    yield Measurement(
-        f"profile of a training step, {first}",
-        partial(measure_profile, step_config(first, device, folder, precision)),
-        10,
-    )
+    profiled = step_config(PROFILED, device, folder, precision)
+    taken_apart = f"profile of a training step, {PROFILED}"
+    yield Measurement(taken_apart, partial(measure_profile, profiled), 10)
     for compiled in (False, True):
         for name in SIZES:
             config = step_config(name, device, folder, precision)
@@ -180,6 +185,8 @@ def measure_step(
     trainer.step()
     operations = count_flops(trainer.step)
     if compiled:
+        # Each size is compiled for itself: torch gives up behind eight shapes of one function.
+        torch.compiler.reset()
         # Block by block: the draws of a step stay outside, and all blocks share one compilation.
         for block in (*trainer.model.encoder_blocks(), *trainer.model.decoder.blocks):
             block.compile()
@@ -237,7 +244,11 @@ def measure_environment(rows: int, device: str, speed: dict[str, float]) -> Meas
 
 
 def measure_profile(config: TrainConfig) -> Measured:
-    """Name the operations in which a training step spends most time by themselves."""
+    """Name the operations, on a GPU the kernels, in which a step spends most time by themselves.
+
+    Raises:
+        Skipped: the profiler sees nothing of the device, as where it has no permission.
+    """
     device = config.run.device
     trainer = Trainer(config, Processes.started(device))
     step = awaited(trainer.step, device)
@@ -246,10 +257,24 @@ def measure_profile(config: TrainConfig) -> Measured:
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]
     with profile(activities=activities) as profiled:
         step()
-    taken = {
-        each.key: each.self_device_time_total if on_gpu else each.self_cpu_time_total
-        for each in profiled.key_averages()
-    }
+    taken = own_times(profiled.key_averages(), on_gpu=on_gpu)
     total = sum(taken.values())
+    if not total:
+        raise Skipped(f"the profiler saw no work on {device}")
     largest = sorted(taken, key=lambda name: -taken[name])[:ITEMS]
     return Measured(", ".join(f"{name[:60]} {taken[name] / total:.0%}" for name in largest), {})
+
+
+def own_times(events: Iterable[Any], *, on_gpu: bool) -> dict[str, float]:
+    """Return the time of each event by itself, by name.
+
+    Of a GPU kernels alone: the operations that start them, and the regions around these, are told
+    the same time once more.
+    """
+    if not on_gpu:
+        return {each.key: each.self_cpu_time_total for each in events}
+    return {
+        each.key: each.self_device_time_total
+        for each in events
+        if each.device_type != DeviceType.CPU and not each.is_user_annotation
+    }

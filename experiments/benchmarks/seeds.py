@@ -8,11 +8,12 @@ Reference: model ensembling of torch.func (``stack_module_state``).
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from queue import Empty
 from typing import Any
 
 import torch
@@ -32,6 +33,7 @@ IMAGES = 32
 """Images of a step."""
 PATIENCE_S = 1800.0
 """How long one process waits for the others to be ready."""
+POLL_S = 1.0
 
 
 def bench_seeds(*, device: str = "cuda", seeds: int = 4, repeats: int = 5) -> BenchResult:
@@ -121,8 +123,8 @@ def batched_gradients(models: Sequence[AnyOrderTransformer], device: str) -> Cal
 
     def run() -> Tensor:
         torch.manual_seed(0)
-        # The fused kernel of a CPU knows no batch of models, and would take them one by one.
-        with sdpa_kernel(SDPBackend.MATH) if device == "cpu" else nullcontext():
+        # Fused kernels know no batch of models backward, and would take them one by one.
+        with sdpa_kernel(SDPBackend.MATH):
             found: dict[str, Tensor] = gradients(parameters, buffers)
         learned = {name for name, each in models[0].named_parameters() if each.requires_grad}
         return torch.cat([found[name].flatten(1) for name in found if name in learned], dim=1)
@@ -131,7 +133,11 @@ def batched_gradients(models: Sequence[AnyOrderTransformer], device: str) -> Cal
 
 
 def seconds_of_processes(number: int, device: str, repeats: int) -> float:
-    """Seconds that so many processes take for a gradient each, all at once; median of repeats."""
+    """Seconds that so many processes take for a gradient each, all at once; median of repeats.
+
+    Raises:
+        RuntimeError: one of them failed.
+    """
     context = multiprocessing.get_context("spawn")
     barrier, queue = context.Barrier(number), context.Queue()
     arguments = (device, repeats, torch.get_num_threads(), barrier, queue)
@@ -140,9 +146,19 @@ def seconds_of_processes(number: int, device: str, repeats: int) -> float:
     ]
     for each in processes:
         each.start()
-    taken = [queue.get(timeout=PATIENCE_S) for _ in processes]
-    for each in processes:
-        each.join()
+    taken: list[list[float]] = []
+    try:
+        while len(taken) < number:
+            with contextlib.suppress(Empty):
+                taken.append(queue.get(timeout=POLL_S))
+            if any(each.exitcode for each in processes):
+                raise RuntimeError(f"one of {number} processes at once failed, see above")
+    finally:
+        # Where one has failed the others wait for it.
+        for each in processes:
+            if len(taken) < number:
+                each.terminate()
+            each.join()
     # The slowest decides how long all took.
     return statistics.median(map(max, zip(*taken, strict=True)))
 

@@ -2,7 +2,7 @@
 
 On CUDA torch itself refuses to wait, by its debug mode. Elsewhere the steps are tried on torch's
 ``meta`` device, whose tensors have no values: who looks at one fails. Copies to it that would wait
-on CUDA, and indices that lie on the CPU, are refused as well.
+on CUDA, and operations on tensors of both places, are refused as well.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 import envs
 from agents.group_relative import policy_step
@@ -31,7 +32,10 @@ BUDGET = 4
 
 
 class RefuseWaiting(TorchDispatchMode):
-    """Refuses what would make the host wait for a GPU, of tensors on the ``meta`` device."""
+    """Refuse what would make the host wait for a GPU, or fail there, of tensors on ``meta``.
+
+    It sees no tensor that is made there of numbers, as by ``torch.tensor(..., device=...)``.
+    """
 
     def __torch_dispatch__(
         self,
@@ -40,9 +44,15 @@ class RefuseWaiting(TorchDispatchMode):
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        """Run an operation, unless it waits."""
+        """Run an operation, unless it waits, or takes tensors of two places.
+
+        Raises:
+            RuntimeError: it would.
+        """
         given = dict(kwargs or {})
         aten = torch.ops.aten
+        tensors = [each for each in tree_leaves((args, given)) if isinstance(each, Tensor)]
+        there = any(not each.is_cpu for each in tensors)
         waits = False
         if func is aten._to_copy.default:
             goes = given.get("device") not in (None, torch.device("cpu"))
@@ -50,28 +60,38 @@ class RefuseWaiting(TorchDispatchMode):
         elif func is aten.copy_.default:
             asked = args[2] if len(args) > 2 else given.get("non_blocking", False)
             waits = args[1].is_cpu and not args[0].is_cpu and not asked
+        elif there and any(each.is_cpu and each.ndim for each in tensors):
+            # An index on the CPU would be copied, which waits; most operations refuse on CUDA.
+            raise RuntimeError(f"{func} takes tensors of two places")
         elif func in (aten.index.Tensor, aten.index_put.default, aten.index_put_.default):
             indices = [each for each in args[1] if each is not None]
-            is_mask = any(each.dtype in (torch.bool, torch.uint8) for each in indices)
-            waits = not args[0].is_cpu and (is_mask or any(each.is_cpu for each in indices))
+            waits = there and any(each.dtype in (torch.bool, torch.uint8) for each in indices)
         if waits:
             raise RuntimeError(f"{func} makes the host wait for the device")
         return func(*args, **given)
 
 
 @contextlib.contextmanager
-def refusing_to_wait(device: str) -> Iterator[None]:
-    """Raise RuntimeError where the host would wait for CUDA, or on ``meta`` for a device."""
-    if device == "meta":
-        with RefuseWaiting():  # type: ignore[no-untyped-call]  # torch's own
-            yield
-        return
+def sync_debug_mode(mode: str) -> Iterator[None]:
+    """Set torch's debug mode of waiting for CUDA; torch says once that it does not see all."""
     before = torch.cuda.get_sync_debug_mode()
-    torch.cuda.set_sync_debug_mode("error")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Synchronization debug mode")
+        torch.cuda.set_sync_debug_mode(mode)
     try:
         yield
     finally:
         torch.cuda.set_sync_debug_mode(before)
+
+
+@contextlib.contextmanager
+def refusing_to_wait(device: str) -> Iterator[None]:
+    """Raise RuntimeError where the host would wait for CUDA, or on ``meta`` for a device."""
+    watch: contextlib.AbstractContextManager[object] = sync_debug_mode("error")
+    if device == "meta":
+        watch = RefuseWaiting()  # type: ignore[no-untyped-call]  # torch's own
+    with watch:
+        yield
 
 
 def waiting_checks(device: str, folder: Path) -> dict[str, Check]:
@@ -143,16 +163,14 @@ def scan(device: str) -> Callable[[], Tensor]:
 
 
 def environment_step(device: str) -> Callable[[], None]:
-    """Return the steps of an episode and the first of the next, of tensors.
-
-    Raises:
-        Skipped: without CUDA there is no environment whose values one could not see.
-    """
-    if device == "meta":
-        raise Skipped("needs CUDA; a test counts looks on the CPU")
+    """Return the steps of an episode and the first of the next, of tensors."""
+    model = small_model()
     env: envs.ImageScanVectorEnv = envs.ImageScanVectorEnv(
-        8, limit=64, budget=BUDGET, device=device, output="torch"
+        8, model=model, limit=64, budget=BUDGET, output="torch"
     )
+    # Only then: what is checked of the world beforehand has values.
+    model.to(device)
+    env.world = env.world.beside_model()
     env.reset(seed=0)
     actions = torch.arange(8, device=device)
 
@@ -173,13 +191,8 @@ def count_waits(device: str, folder: Path) -> Mapping[str, Compared]:
         raise Skipped("torch counts on CUDA alone")
     trainer = tiny_trainer("foveate", device, folder)
     trainer.step()
-    before = torch.cuda.get_sync_debug_mode()
-    torch.cuda.set_sync_debug_mode("warn")
-    try:
-        with warnings.catch_warnings(record=True) as told:
-            warnings.simplefilter("always")
-            trainer.step()
-    finally:
-        torch.cuda.set_sync_debug_mode(before)
-    number = sum("synchroniz" in str(each.message) for each in told)
+    with sync_debug_mode("warn"), warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        trainer.step()
+    number = sum("called a synchronizing" in str(each.message) for each in told)
     return {"": Compared(number, 2)}

@@ -254,6 +254,7 @@ class Grid:
         seeds: tuple[int, ...] | None = None,
         iterations: int | None = None,
         limit: int | None = None,
+        teraflops: float | None = None,
     ) -> Grid:
         """Return the grid with what a command line may change; None leaves it.
 
@@ -261,21 +262,19 @@ class Grid:
             seeds: of every cell; screening takes the first of them, as many as it had.
             iterations: with a policy, of cells that have one.
             limit: images that are asked about.
+            teraflops: operations of every run in the grid's own setting.
         """
-        grid = self
+        grid = self if teraflops is None else replace(self, teraflops=teraflops)
         if seeds is not None:
-            screening = self.screening
-            if screening is not None:
-                screening = replace(screening, seeds=seeds[: len(screening.seeds)])
+            if (rule := grid.screening) is not None:
+                rule = replace(rule, seeds=seeds[: len(rule.seeds)])
             cells = tuple(replace(cell, seeds=None) for cell in self.cells)
-            grid = replace(grid, seeds=seeds, screening=screening, cells=cells)
+            grid = replace(grid, seeds=seeds, screening=rule, cells=cells)
         if iterations is not None:
-            configs = [(cell, cell.config()) for cell in grid.cells]
+            own = {"iterations": iterations}
             cells = tuple(
-                cell
-                if config.policy is None
-                else replace(cell, training=config.replace(iterations=iterations))
-                for cell, config in configs
+                replace(cell, training=config.replace(**own)) if config.policy else cell
+                for cell, config in ((cell, cell.config()) for cell in grid.cells)
             )
             grid = replace(grid, cells=cells)
         if limit is not None:

@@ -104,6 +104,7 @@ def run_study(
     seeds: tuple[int, ...] | None = None,
     iterations: int | None = None,
     limit: int | None = None,
+    teraflops: float | None = None,
     options: Mapping[str, str] | None = None,
     out: Path = Path("runs/study"),
     device: str = "cpu",
@@ -121,11 +122,11 @@ def run_study(
         seeds: of every cell; None = the grid's.
         iterations: with a policy, of cells that have one; None = theirs.
         limit: images that are asked about; None = the grid's.
+        teraflops: operations of every run, 10^12, but for screening; None = the grid's.
         options: of experiments.train for all cells, by name; they come last.
         out: folder of the study, which gets a folder of the grid's name.
         device: torch device of all runs.
-        threads: CPU threads of each run; None = torch's choice, or a share of the cores for each
-            of several workers.
+        threads: CPU threads of each run; None = torch's choice, of several a share of the cores.
         workers: runs at once; None = one, and all on a cluster.
         minutes: after which running jobs stop with a checkpoint; None = when all is done.
         cluster: where jobs run; None = here.
@@ -136,17 +137,15 @@ def run_study(
         ValueError: no such grid or cluster, a cell that cannot be trained, an option of the study.
     """
     started = time.monotonic()
+    own: Any = {"seeds": seeds, "iterations": iterations, "limit": limit, "teraflops": teraflops}
+    changed = load_grid(grid).changed(**own)
+    home, start = (out / changed.name).resolve(), start_here()
     if cluster is None:
         check_device(device)
-    changed = load_grid(grid).changed(seeds=seeds, iterations=iterations, limit=limit)
-    home = (out / changed.name).resolve()
-    if workers is None and cluster is None:
-        workers = 1
-    if threads is None and cluster is None and workers is not None and workers > 1:
-        threads = max(1, (os.cpu_count() or 1) // workers)
-    start = start_here()
-    if cluster is not None:
-        own: Any = {"partition": partition, "job_minutes": job_minutes, "threads": threads}
+        workers = workers or 1
+        threads = threads or share_of_cores(workers)
+    else:
+        own = {"partition": partition, "job_minutes": job_minutes, "threads": threads}
         start = start_on(cluster, home / "cluster", gpu=device.startswith("cuda"), **own)
     carrying = Carrying(
         home=home,
@@ -158,6 +157,11 @@ def run_study(
         options=typed(dict(options or {})),
     )
     return carry_out(changed, carrying)
+
+
+def share_of_cores(workers: int) -> int | None:
+    """Return the CPU threads of each of several workers; None = torch's choice, of one alone."""
+    return max(1, (os.cpu_count() or 1) // workers) if workers > 1 else None
 
 
 def carry_out(grid: Grid, carrying: Carrying) -> Study:

@@ -12,10 +12,7 @@ Reference: the masks of SAIM (Qi et al. 2023, arXiv 2212.01610), with ties as in
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -23,7 +20,9 @@ from jaxtyping import Bool, Float, Int
 from timm.layers.attention import Attention
 from timm.layers.mlp import Mlp
 from torch import Tensor, nn
-from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
+from torch.nn.attention.flex_attention import BlockMask, create_block_mask
+
+from foveate.model.flex import flex
 
 
 def shared_counts(counts: Int[Tensor, "B Q"], agree: bool | None = None) -> Int[Tensor, "R Q"]:
@@ -147,22 +146,6 @@ def attend(
     return F.scaled_dot_product_attention(
         queries, keys, values, attn_mask=may_attend, is_causal=is_causal
     )
-
-
-LEAST_FLEX_WIDTH = 16
-"""Width of a head from which on the compiled flex attention works; torch refuses smaller ones."""
-
-
-def flex(like: Tensor) -> Callable[..., Tensor]:
-    """Return flex attention, compiled where there is a GPU: uncompiled it is dense."""
-    return compiled_flex() if like.is_cuda else cast("Callable[..., Tensor]", flex_attention)
-
-
-@functools.cache
-def compiled_flex() -> Callable[..., Tensor]:
-    """Return the compiled flex attention."""
-    compiled: Callable[..., Tensor] = torch.compile(flex_attention)
-    return compiled
 
 
 def attend_few(

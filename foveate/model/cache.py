@@ -54,7 +54,9 @@ class KeyValueCache:
             self.pairs[:, :, :, at.length - pairs.shape[3] : at.length] = pairs
         else:
             rows = torch.arange(len(at.place), device=at.place.device).unsqueeze(1)
-            self.pairs[:, rows, :, at.place] = pairs.permute(1, 3, 0, 2, 4)
+            # Under autocast what is written is shorter than what is kept, as a slice allows.
+            written = pairs.permute(1, 3, 0, 2, 4).to(self.pairs.dtype)
+            self.pairs[:, rows, :, at.place] = written
 
     def first(
         self, length: int, rows: slice | None = None

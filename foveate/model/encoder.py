@@ -18,12 +18,12 @@ from torch.nn.attention.flex_attention import BlockMask
 
 from foveate.config import ModelConfig
 from foveate.model.attention import (
-    LEAST_FLEX_WIDTH,
     SelfAttention,
     prefix_block_mask,
     prefix_may_attend,
     shared_counts,
 )
+from foveate.model.flex import takes_flex
 from foveate.orders import check_rank, rank_to_order
 from foveate.patches import patchify, unpatchify
 from foveate.targets import Colors, make_target, move_palette
@@ -228,8 +228,7 @@ class PatchEncoder(nn.Module):
         causal_counts = torch.arange(1, length + 1, device=counts.device)
         if ties is False or (ties is None and bool((counts == causal_counts).all())):
             return self.run_blocks(tokens, None, is_causal=True)
-        head_width = self.config.embed_dim // self.config.num_heads
-        if tokens.is_cuda and head_width >= LEAST_FLEX_WIDTH:
+        if takes_flex(tokens.device, self.config.embed_dim // self.config.num_heads):
             return self.run_blocks(tokens, prefix_block_mask(counts, self.num_always))
         counts = shared_counts(counts, None if ties is None else False)
         rows = prefix_may_attend(counts, length, self.num_always)

@@ -7,14 +7,16 @@ import math
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from torch._C._autograd import DeviceType
 
 from experiments import bench
 from experiments.bench import BenchConfig
-from experiments.benchmarks import agreement, device_runs, waiting
+from experiments.benchmarks import agreement, device_runs
 from experiments.benchmarks.agreement import (
     compare_flex,
     compare_outputs,
@@ -24,8 +26,14 @@ from experiments.benchmarks.agreement import (
 )
 from experiments.benchmarks.checking import FAIL, PASS, SKIPPED, Compared, Skipped, judged
 from experiments.benchmarks.device import bench_device
-from experiments.benchmarks.device_speed import Measured, Measurement, measured_rows
-from experiments.benchmarks.waiting import RefuseWaiting, never_waits, scan, training_step
+from experiments.benchmarks.device_speed import Measured, Measurement, measured_rows, own_times
+from experiments.benchmarks.waiting import (
+    RefuseWaiting,
+    environment_step,
+    never_waits,
+    scan,
+    training_step,
+)
 from foveate.devices import send
 from foveate.model.cache import KeyValueCache
 from foveate.recipes import RECIPES
@@ -58,21 +66,54 @@ def test_what_raises_is_a_line_that_fails() -> None:
     assert judged("it", skips) == [("it", SKIPPED, "no card", "")]
 
 
-def test_what_does_not_fit_is_skipped_and_what_breaks_stops_no_other() -> None:
+def test_what_does_not_fit_is_skipped_and_what_breaks_stops_no_other(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     def breaks() -> Measured:
         raise RuntimeError("out of memory\nat all")
+
+    def lacks() -> Measured:
+        raise Skipped("no compiler")
 
     def todo() -> Iterator[Measurement]:
         yield Measurement("long", lambda: Measured("never", {"never": 1.0}), 1000)
         yield Measurement("large", breaks, 0)
+        yield Measurement("odd", lambda: Measured("", {"never": 1 / 0}), 0)
+        yield Measurement("lacking", lacks, 0)
         yield Measurement("short", lambda: Measured("1 image/s", {"speed": 1.0}, "2"), 0)
 
     rows, numbers = measured_rows(todo(), time.monotonic() + 10)
     assert rows[0][:2] == ("long", SKIPPED)
     assert rows[0][2].startswith("takes about 1000 s, ")
     assert rows[1] == ("large", SKIPPED, "RuntimeError: out of memory", "")
-    assert rows[2] == ("short", "measured", "1 image/s", "2")
+    assert rows[2] == ("odd", SKIPPED, "ZeroDivisionError: division by zero", "")
+    assert rows[3] == ("lacking", SKIPPED, "no compiler", "")
+    assert rows[4] == ("short", "measured", "1 image/s", "2")
     assert numbers == {"speed": 1.0}
+    # Who ends the command early has what it found.
+    assert capsys.readouterr().out.splitlines()[1:] == [
+        "  ".join(filter(None, r)) for r in rows[1:]
+    ]
+
+
+def test_of_a_gpu_kernels_alone_are_counted() -> None:
+    """Not the operations that start them, nor the regions around these, whose time is the same."""
+    seen = [
+        SimpleNamespace(
+            key=key,
+            device_type=place,
+            is_user_annotation=is_region,
+            self_device_time_total=3.0,
+            self_cpu_time_total=5.0,
+        )
+        for key, place, is_region in (
+            ("aten::mm", DeviceType.CPU, False),
+            ("gemm", DeviceType.CUDA, False),
+            ("Optimizer.step", DeviceType.CUDA, True),
+        )
+    ]
+    assert own_times(seen, on_gpu=True) == {"gemm": 3.0}
+    assert set(own_times(seen, on_gpu=False)) == {each.key for each in seen}
 
 
 # --- what is computed
@@ -139,7 +180,7 @@ def test_every_recipe_is_checked(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("step", [training_step, scan])
+@pytest.mark.parametrize("step", [training_step, scan, environment_step])
 def test_the_host_never_waits(step: Any, device: str) -> None:
     assert passes(never_waits(step, device))
 
@@ -150,23 +191,23 @@ def test_who_waits_is_refused() -> None:
         send(torch.ones(3), "meta")
         for wait in (
             lambda: torch.ones(3).to("meta"),
-            lambda: there[torch.tensor([0])],
+            lambda: there[there > 0],
             lambda: there.copy_(torch.ones(3)),
         ):
             with pytest.raises(RuntimeError, match="makes the host wait"):
                 wait()
+        for mixed in (
+            lambda: there[torch.tensor([0])],
+            lambda: there.gather(0, torch.tensor([0])),
+            lambda: there @ torch.ones(3),
+        ):
+            with pytest.raises(RuntimeError, match="tensors of two places"):
+                mixed()
+        assert (there * torch.tensor(2.0)).shape == (3,)
         with pytest.raises(RuntimeError):
             there.sum().item()
         with pytest.raises((RuntimeError, NotImplementedError)):
             there.nonzero()
-
-
-def test_the_environment_never_waits_on_cuda() -> None:
-    if not torch.cuda.is_available():
-        with pytest.raises(Skipped, match="needs CUDA"):
-            never_waits(waiting.environment_step, "meta")
-        return
-    assert passes(never_waits(waiting.environment_step, "cuda"))
 
 
 # --- the command

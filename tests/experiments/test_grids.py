@@ -186,12 +186,16 @@ def test_a_cell_takes_the_words_of_the_command_line() -> None:
 def test_a_command_line_changes_all_cells_alike() -> None:
     cells = (Cell("plain", "smoke --iterations 0"), Cell("policy", "smoke", seeds=(9,)))
     grid = Grid(cells=cells, seeds=(0,), screening=Screening(seeds=(0, 1)))
-    changed = grid.changed(seeds=(3, 4, 5), iterations=7, limit=11)
+    changed = grid.changed(seeds=(3, 4, 5), iterations=7, limit=11, teraflops=2.5)
     assert [cell.config().iterations for cell in changed.cells] == [0, 7]
     assert [changed.seeds_of(cell) for cell in changed.cells] == [(3, 4, 5)] * 2
     assert changed.screening is not None
     assert changed.screening.seeds == (3, 4)
     assert changed.asked.test_limit == 11
+    assert changed.teraflops == 2.5
+    assert changed.screening.teraflops is None
+    with pytest.raises(ValueError, match="teraflops must be above 0"):
+        grid.changed(teraflops=0)
     assert grid.changed() == grid
 
 

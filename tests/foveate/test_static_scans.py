@@ -65,6 +65,20 @@ def test_a_static_scan_equals_one_that_grows(model: AnyOrderTransformer, images:
     )
 
 
+@pytest.mark.parametrize("static", [False, True])
+def test_a_scan_under_autocast_is_near_one_in_float32(
+    static: bool, model: AnyOrderTransformer, images: Tensor
+) -> None:
+    """With padding, for which the place of every token is named."""
+    said = []
+    for enabled in (False, True):
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            scan = Scan.start(model, images, 6, static=static)
+            scan.reveal(torch.tensor([[7, 8]] * 5), torch.tensor([[True, n > 2] for n in range(5)]))
+            said.append(scan.predict().values.float())
+    torch.testing.assert_close(*said, atol=0.1, rtol=0.1)
+
+
 def test_what_a_static_scan_has_no_room_for_is_not_seen(
     model: AnyOrderTransformer, images: Tensor
 ) -> None:

@@ -1,0 +1,22 @@
+"""Benchmarks that start processes: none waits for one that will never answer."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from experiments.benchmarks.seeds import seconds_of_processes
+from experiments.benchmarks.torchrun import ended
+
+
+def test_a_command_that_does_not_end_is_ended() -> None:
+    assert ended(60, [sys.executable, "-c", "raise SystemExit('no')"]) == (1, "no\n")
+    with pytest.raises(ValueError, match="did not end within 0 s"):
+        ended(0.1, [sys.executable, "-c", "import time; time.sleep(60)"])
+
+
+@pytest.mark.slow
+def test_a_process_that_fails_is_not_waited_for() -> None:
+    with pytest.raises(RuntimeError, match="one of 1 processes at once failed"):
+        seconds_of_processes(1, "toaster", 1)
