@@ -478,6 +478,16 @@ def test_an_argument_that_there_is_not_is_answered(options: Any, message: str) -
         assert "\n" not in str(refusal.value)
 
 
+@pytest.mark.parametrize("make", [gym.make, partial(gym.make_vec, num_envs=2)])
+def test_an_unknown_argument_is_a_type_error_too_in_the_words_that_clients_look_for(
+    make: Any,
+) -> None:
+    """TorchRL's GymEnv tries every environment with ``frameskip``, and goes on without."""
+    for name in ("CueScan-v0", "CueGuess-v0"):
+        with pytest.raises(TypeError, match="unexpected keyword argument 'frameskip'"):
+            make(f"foveate/{name}", frameskip=1)
+
+
 def test_a_batch_answers_too() -> None:
     with pytest.raises(ValueError, match="vector_kwargs"):
         gym.make_vec("foveate/CueScan-v0", num_envs=2, autoreset_mode="NextStep")
