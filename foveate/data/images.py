@@ -116,7 +116,7 @@ def _tensor(given: object, what: str) -> Tensor:
         native = given.dtype.newbyteorder("=")
         return torch.from_numpy(np.require(given, native, ["C", "W"]))
     if isinstance(given, Tensor):
-        return given
+        return given.detach()
     raise ValueError(f"{what} must be a tensor or an array of numbers, got {type(given).__name__}")
 
 

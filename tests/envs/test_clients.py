@@ -290,7 +290,9 @@ def test_a_reward_may_be_a_function_with_options_and_a_price_of_revisits(
 
 def test_data_may_be_arrays_and_tensors(model: AnyOrderTransformer, data: ImageSet) -> None:
     pixels = data.images
-    for given in (pixels, pixels.numpy(), pixels.float() / 255, (pixels, data.labels)):
+    labels = data.labels.tolist()
+    learned = (pixels.float() / 255).requires_grad_()
+    for given in (pixels, pixels.numpy(), learned, (pixels, data.labels), (pixels, labels)):
         env = batch(model, given, limit=5)
         _, info = env.reset(options={"index": 4})
         assert torch.equal(env.images.images, pixels[:5])

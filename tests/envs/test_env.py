@@ -256,11 +256,27 @@ def test_rendering_shows_three_panels(model: AnyOrderTransformer) -> None:
             r"1\.\.3 .* got 4; fixation_size 3 leaves 4 to choose from on a grid of 4x4",
         ),
         ({"data": "nowhere"}, "no data 'nowhere'"),
+        ({"model": "cue", "data": "cue", "budget": True}, "a whole number, got True"),
+        ({"model": "cue", "data": "cue", "fixation_size": True}, "a whole number, got True"),
     ],
 )
 def test_mistakes_are_named(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         envs.ImageScanEnv(**options)
+
+
+@pytest.mark.parametrize("number", [0, True])
+@pytest.mark.parametrize("name", ["num_envs", "max_episode_steps"])
+def test_numbers_of_rows_and_steps_are_whole(name: str, number: Any) -> None:
+    with pytest.raises(ValueError, match=f"{name} must be at least 1, a whole number, got"):
+        envs.ImageScanVectorEnv(model="cue", data="cue", **{name: number})
+
+
+def test_a_device_is_torchs_or_its_name() -> None:
+    env = envs.ImageScanEnv(model="cue", data="cue", budget=2, device=torch.device("cpu"))
+    assert env.reset(seed=0)[1]["index"].shape == ()
+    with pytest.raises(ValueError, match="all processors are one"):
+        envs.ImageScanEnv(model="cue", data="cue", budget=2, device=torch.device("cpu", 3))
 
 
 @pytest.mark.parametrize(
