@@ -14,6 +14,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import torch
+from gymnasium.vector import VectorEnv
 from jaxtyping import Float
 from numpy.typing import NDArray
 from sb3_contrib.common.maskable.policies import MaskableMultiInputActorCriticPolicy
@@ -26,6 +27,7 @@ from agents.policies import PointerPolicy, PolicyConfig
 from agents.rows import infos_of, merged_options
 from envs.candidates import Observation
 from envs.vector import ImageScanVectorEnv
+from foveate.choices import told
 
 
 class ScanVecEnv(VecEnv):
@@ -38,10 +40,16 @@ class ScanVecEnv(VecEnv):
         env: with autoreset in the same step.
 
     Raises:
-        ValueError: autoreset is off, or at the next step; or the environment hands out tensors.
+        ValueError: no batch of ours; autoreset is off, or at the next step; or the environment
+            hands out tensors.
     """
 
-    def __init__(self, env: ImageScanVectorEnv) -> None:
+    def __init__(self, env: VectorEnv[Any, Any, Any]) -> None:
+        if not isinstance(env, ImageScanVectorEnv):
+            raise ValueError(
+                "ScanVecEnv takes the batch that gymnasium.make_vec(id, num_envs=N) makes, without "
+                f"wrappers; got {told(env)}. For single environments there is DummyVecEnv"
+            )
         if env.autoreset != "same_step":
             raise ValueError("ScanVecEnv needs autoreset='same_step', as stable-baselines3 does")
         if env.output != "numpy":
@@ -54,7 +62,10 @@ class ScanVecEnv(VecEnv):
         super().__init__(env.num_envs, env.single_observation_space, env.single_action_space)
 
     def reset(self) -> Any:
-        """Start a scan in every row; seeds and options are those set before."""
+        """Start a scan in every row; seed and options are those set before.
+
+        A seed is that of the batch: all rows draw from one stream.
+        """
         options = merged_options(self._options)
         observation, info = self.env.reset(seed=self._seeds[0], options=options)
         self.reset_infos = [infos_of(info, row) for row in range(self.num_envs)]
@@ -77,8 +88,8 @@ class ScanVecEnv(VecEnv):
         infos = [
             infos_of(info["final_info"] if done[row] else info, row) for row in range(len(done))
         ]
-        for told, is_cut in zip(infos, truncated, strict=True):
-            told["TimeLimit.truncated"] = bool(is_cut)
+        for info_of_row, is_cut in zip(infos, truncated, strict=True):
+            info_of_row["TimeLimit.truncated"] = bool(is_cut)
         for row in done.nonzero()[0]:
             infos[row]["terminal_observation"] = info["final_obs"][row]
             # What Monitor tells, from which come ep_rew_mean and ep_len_mean.

@@ -22,6 +22,7 @@ from envs.observations import (
     LatentObserver,
     Observer,
     RetinaObserver,
+    in_color,
     seen_pixels,
     to_bytes,
 )
@@ -84,9 +85,7 @@ class PictureObserver:
 
     def __call__(self, episode: Episode) -> UInt8[Tensor, "B H W 3"]:
         """Return one picture per row."""
-        seen = seen_pixels(episode)
-        first, last = seen[:, :1], seen[:, -1:]
-        colors = torch.cat([first, last, last], dim=1) if seen.shape[1] < 3 else seen[:, :3]
+        colors = in_color(seen_pixels(episode))
         wide = to_bytes(F.interpolate(colors, scale_factor=self.factor, mode="nearest"))
         return wide.permute(0, 2, 3, 1).contiguous()
 

@@ -161,7 +161,7 @@ def checked_numbers(what: str, given: object, shape: tuple[int, ...]) -> NDArray
     """Return finite real numbers of a shape as an array; raise ValueError if they are not."""
     expected = f"{what} must be an array of shape {shape} with finite numbers"
     try:
-        numbers = np.asarray(given)
+        numbers = np.asarray(given.detach().cpu() if isinstance(given, Tensor) else given)
     except (TypeError, ValueError, RuntimeError) as reason:
         raise ValueError(f"{expected}; got {told(given)}") from reason
     if numbers.shape != shape or numbers.dtype.kind not in "iuf":

@@ -8,6 +8,7 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
+import torch
 from gymnasium.vector.utils import iterate
 from numpy.typing import NDArray
 
@@ -52,7 +53,7 @@ class ImageScanEnv(TellsItsLength, gym.Env[Any, Any]):
         fixation_size: int | None = None,
         obs: str = "latent",
         action: str = "patch",
-        device: str | None = None,
+        device: str | torch.device | None = None,
         render_mode: str | None = None,
     ) -> None:
         """Set up the world; arguments and errors are those of the batched environment."""

@@ -86,5 +86,8 @@ def _set_of(data: object) -> ImageSet:
             "data must be a name, a path, an ImageSet, an array or tensor of images (images, "
             f"channels, height, width), or a pair of images and labels; got {told(data)}"
         )
-    unknown = np.full(len(images), -1) if labels is None else labels
-    return ImageSet(images, unknown, (), "data")  # type: ignore[arg-type]  # it takes arrays too
+    if labels is None:
+        labels = np.full(len(images), -1)
+    elif isinstance(labels, list | tuple):
+        labels = np.asarray(labels)
+    return ImageSet(images, labels, (), "data")  # type: ignore[arg-type]  # it takes arrays too

@@ -219,6 +219,14 @@ def reconstruction(episode: Episode) -> Float[Tensor, "B C H W"]:
     return model.unpatchify(torch.where(unseen, predicted, model.patchify(episode.images)))
 
 
+def in_color(pixels: Float[Tensor, "B C H W"]) -> Float[Tensor, "B 3 H W"]:
+    """Show images of any channels as RGB: the first three, of two the second as green and blue."""
+    if pixels.shape[1] >= 3:
+        return pixels[:, :3]
+    first, last = pixels[:, :1], pixels[:, -1:]
+    return torch.cat([first, last, last], dim=1)
+
+
 def unbounded(*shape: int) -> gym.spaces.Box:
     """Return a space of float32 arrays."""
     return gym.spaces.Box(-np.inf, np.inf, shape, np.float32)

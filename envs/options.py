@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from foveate.choices import check_choice
+from foveate.choices import suggestion
 
 S = TypeVar("S")
 P = ParamSpec("P")
@@ -21,6 +21,14 @@ OF_OTHERS = {
     "vector_kwargs": "gymnasium.make_vec takes it, with vectorization_mode 'sync' or 'async'",
 }
 """Arguments of batches or of gymnasium, and who takes them."""
+
+
+class UnknownArgument(ValueError, TypeError):
+    """An argument that the environment does not have; a TypeError too, as in Python.
+
+    Its message begins in Python's words, by which TorchRL finds that an environment skips no
+    frames. It takes one message: gymnasium makes it anew to add the id.
+    """
 
 
 def with_known_options(
@@ -37,11 +45,12 @@ def with_known_options(
     def checked(self: S, /, *args: P.args, **options: P.kwargs) -> None:
         known = options_of(type(self))
         for name in options:
-            if name not in known and name in OF_OTHERS:
-                raise ValueError(
-                    f"{type(self).__name__} has no argument {name!r}: {OF_OTHERS[name]}"
-                )
-            check_choice("argument", name, known)
+            if name not in known:
+                answer = suggestion("argument", name, known)
+                if name in OF_OTHERS:
+                    answer = f"{type(self).__name__} has no argument {name!r}: {OF_OTHERS[name]}"
+                words = f"__init__() got an unexpected keyword argument {name!r}"
+                raise UnknownArgument(f"{words}: {answer}")
         init(self, *args, **options)
 
     return checked

@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 
 from envs.episode import Episode
-from envs.observations import reconstruction, seen_pixels, to_bytes
+from envs.observations import in_color, reconstruction, seen_pixels, to_bytes
 from envs.output import to_numpy
 from foveate.choices import told
 from foveate.orders.segments import borders
@@ -33,7 +33,7 @@ def draw_episode(episode: Episode) -> tuple[NDArray[np.uint8], ...]:
     panels = torch.stack(drawn, dim=1).flatten(0, 1)
     factor = -(-RENDER_PX // min(model.config.image_size))
     large = torch.nn.functional.interpolate(panels, scale_factor=factor, mode="nearest")
-    colored = to_numpy(to_bytes(large.expand(-1, 3, -1, -1))).transpose(0, 2, 3, 1)
+    colored = to_numpy(to_bytes(in_color(large))).transpose(0, 2, 3, 1)
     frames = colored.reshape(len(episode.images), 3, *colored.shape[1:])
     side = model.config.patch_size * factor
     for row, steps in enumerate(episode.opened.tolist()):

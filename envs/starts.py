@@ -10,6 +10,7 @@ from gymnasium.utils.seeding import np_random
 from numpy.typing import NDArray
 
 from foveate.choices import check_choice, told
+from foveate.finite import is_whole
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ def checked_seed(seed: object) -> int | None:
     """
     if seed is None:
         return None
-    if isinstance(seed, int | np.integer) and not isinstance(seed, bool) and seed >= 0:
+    if is_whole(seed) and seed >= 0:
         return int(seed)
     raise ValueError(f"seed must be an integer of at least 0, or None, got {told(seed)}")
 
@@ -100,9 +101,7 @@ class Starts:
         if seeds is None:
             self.streams = [None] * len(self.index)
             return
-        fit = all(
-            each is None or (isinstance(each, int | np.integer) and each >= 0) for each in seeds
-        )
+        fit = all(each is None or (is_whole(each) and each >= 0) for each in seeds)
         if len(seeds) != len(self.index) or not fit:
             raise ValueError(
                 f"seed takes an integer of at least 0, or {len(self.index)} of them, one per row "
@@ -153,15 +152,7 @@ class Starts:
             whole = listed.shape == (len(rows),)
             chosen[rows] = listed[rows] if whole else listed
         last = self.num_images - 1
-        are_numbers = all(
-            each is None
-            or (
-                isinstance(each, int | np.integer)
-                and not isinstance(each, bool)
-                and 0 <= each <= last
-            )
-            for each in chosen
-        )
+        are_numbers = all(each is None or (is_whole(each) and 0 <= each <= last) for each in chosen)
         if not fits or not are_numbers:
             raise ValueError(
                 f"options['index'] takes one image number in 0..{last}, "

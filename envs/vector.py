@@ -27,10 +27,10 @@ from envs.rendering import check_render_mode, draw_episode
 from envs.rewards import REVISIT_PENALTY, Reward, reward_with_options
 from envs.starts import ResetOptions, Starts, checked_seed
 from envs.world import World
-from foveate.choices import check_choice
+from foveate.choices import check_choice, told
 from foveate.data.decoding import ImageSize
 from foveate.devices import send
-from foveate.finite import check_price
+from foveate.finite import check_price, is_whole
 from foveate.model import AnyOrderTransformer
 from foveate.orders.saccades import check_saccade_cost
 
@@ -129,15 +129,15 @@ class ImageScanVectorEnv(TellsItsLength, VectorEnv[Observations, Any, NDArray[An
         obs: str = "latent",
         action: str = "patch",
         autoreset: str | AutoresetMode = "same_step",
-        device: str | None = None,
+        device: str | torch.device | None = None,
         render_mode: str | None = None,
         max_episode_steps: int | None = None,
         output: str = "numpy",
     ) -> None:
         """Set up the world; raise ValueError for what the class does not name, or other images."""
         for name, number in (("num_envs", num_envs), ("max_episode_steps", max_episode_steps)):
-            if number is not None and number < 1:
-                raise ValueError(f"{name} must be at least 1, got {number}")
+            if number is not None and not (is_whole(number) and number >= 1):
+                raise ValueError(f"{name} must be at least 1, a whole number, got {told(number)}")
         check_choice("obs", obs, ALL_OBSERVERS)
         check_choice("action", action, ("patch", "gaze"))
         check_choice("output", output, get_args(Output))

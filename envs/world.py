@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, fields, replace
-from numbers import Integral
 from pathlib import Path
 
 import torch
@@ -25,6 +24,7 @@ from foveate.data.decoding import ImageSize
 from foveate.data.texts import ImageTexts, texts_for
 from foveate.data.wander import wandered
 from foveate.devices import send
+from foveate.finite import is_whole
 from foveate.model import AnyOrderTransformer
 from foveate.orders.segments import Fixations
 
@@ -55,7 +55,7 @@ class World:
         budget: int | None,
         fixation_size: int | None,
         reward: str | Reward,
-        device: str | None,
+        device: str | torch.device | None,
     ) -> World:
         """Load what is given by name; of a run folder take what is None as it was in training.
 
@@ -67,8 +67,8 @@ class World:
                 read, or a reward that cannot be had of them.
         """
         check_effects(data, split, image_size)
-        trained = config_of_run(model)
         loaded = model_on(model, device)
+        trained = config_of_run(model)
         image_size = trained.image_size if image_size is None else image_size
         pays_words = isinstance(reward, str) and reward in REWARDS_OF_WORDS
         column = trained.caption_column if pays_words else None
@@ -78,7 +78,7 @@ class World:
         size = trained.fixation_size if fixation_size is None else fixation_size
         fixations = Fixations.squares(loaded.grid, size)
         budget = trained.budget if budget is None else budget
-        if not isinstance(budget, Integral) or not 1 <= budget < len(fixations):
+        if not is_whole(budget) or not 1 <= budget < len(fixations):
             raise ValueError(
                 f"budget must lie in 1..{len(fixations) - 1} fixations, a whole number, got "
                 f"{told(budget)}; fixation_size {size} leaves {len(fixations)} to choose from on a "
@@ -191,7 +191,9 @@ def config_of_run(model: str | Path | AnyOrderTransformer) -> TrainedWith:
     )
 
 
-def model_on(model: str | Path | AnyOrderTransformer, device: str | None) -> AnyOrderTransformer:
+def model_on(
+    model: str | Path | AnyOrderTransformer, device: str | torch.device | None
+) -> AnyOrderTransformer:
     """Return a model by name, or the given one, which must lie on the device already.
 
     Args:
@@ -202,7 +204,7 @@ def model_on(model: str | Path | AnyOrderTransformer, device: str | None) -> Any
         ValueError: no such model, no such device, or a given model lies elsewhere.
     """
     if isinstance(model, str | Path):
-        return load_model(model, device or "cpu")
+        return load_model(model, "cpu" if device is None else device)
     if not isinstance(model, AnyOrderTransformer):
         raise ValueError(
             f"model must be one of {', '.join(PRETRAINED)}, a run folder, a checkpoint file, or an "
@@ -213,7 +215,7 @@ def model_on(model: str | Path | AnyOrderTransformer, device: str | None) -> Any
         here, wanted = _device_of(model), torch.device(device)
         if here.type != wanted.type or wanted.index not in (None, here.index):
             raise ValueError(
-                f"the model lies on {here}, not on {device}; give model.to({device!r})"
+                f"the model lies on {here}, not on {device}; give model.to({str(device)!r})"
             )
     return model
 

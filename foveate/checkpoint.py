@@ -188,7 +188,7 @@ def _keep_beside(path: Path, other: Path) -> None:
             shutil.copyfileobj(source, copy)
 
 
-def check_device(device: str) -> None:
+def check_device(device: str | torch.device) -> None:
     """Raise ValueError unless torch can use the device."""
     try:
         torch.empty(1, device=device).item()
@@ -196,11 +196,11 @@ def check_device(device: str) -> None:
         # torch raises this and that, such as ModuleNotFoundError for a backend of others.
         line = str(reason).strip().splitlines()[0]
         raise ValueError(f"device {device!r} cannot be used here: {line}") from reason
-    if device.startswith("cpu:"):
+    if str(device).startswith("cpu:"):
         raise ValueError(f"device {device!r} cannot be used here: all processors are one, cpu")
 
 
-def load_model(source: str | Path, device: str = "cpu") -> AnyOrderTransformer:
+def load_model(source: str | Path, device: str | torch.device = "cpu") -> AnyOrderTransformer:
     """Load a model, in eval mode.
 
     Args:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import traceback
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -31,14 +31,17 @@ def check_choice(kind: str, name: object, choices: Iterable[str], *, or_own: boo
     if not isinstance(name, str):
         raise ValueError(f"{kind} must be one of {', '.join(known)}, got {told(name)}")
     if name not in known:
-        # The case of letters says nothing of how near two names are.
-        lowered = {each.lower(): each for each in known}
-        close = difflib.get_close_matches(name.lower(), lowered, n=1, cutoff=0.0)
         own = ", or MODULE:NAME of your own" if or_own else ""
-        raise ValueError(
-            f"unknown {kind} {name!r}; did you mean {lowered[close[0]]!r}? "
-            f"known: {', '.join(known)}{own}"
-        )
+        raise ValueError(suggestion(kind, name, known) + own)
+
+
+def suggestion(kind: str, name: str, known: Sequence[str]) -> str:
+    """Return the complaint that a name is not known, with the nearest that is, and all of them."""
+    # The case of letters says nothing of how near two names are.
+    lowered = {each.lower(): each for each in known}
+    close = difflib.get_close_matches(name.lower(), lowered, n=1, cutoff=0.0)
+    nearest = lowered[close[0]]
+    return f"unknown {kind} {name!r}; did you mean {nearest!r}? known: {', '.join(known)}"
 
 
 def check_name(kind: str, name: str, choices: Iterable[str]) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from typing import SupportsFloat
+from numbers import Integral
+from typing import SupportsFloat, TypeGuard
 
 import torch
 from jaxtyping import Int, Num
@@ -89,6 +90,11 @@ def _numbers(
         return
     for key, value in items:
         yield from _numbers(value, (*place, str(key)))
+
+
+def is_whole(number: object) -> TypeGuard[int]:
+    """Whether something is a whole number, of Python's or NumPy's; True and False are none."""
+    return isinstance(number, Integral) and not isinstance(number, bool)
 
 
 def check_price(name: str, price: object) -> float:

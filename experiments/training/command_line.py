@@ -12,6 +12,7 @@ import functools
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import get_args
 
 import tyro
 
@@ -20,6 +21,7 @@ from experiments.training.config import GROUPS, TrainConfig, check_without_polic
 from experiments.training.groups import PolicyTraining
 from experiments.training.presets import PRESETS, own_preset
 from foveate.choices import check_name
+from foveate.config import Init
 
 WITHOUT_POLICY = "It trains the model alone; --iterations 1000 adds a policy, with its options."
 
@@ -40,7 +42,7 @@ def read_command_line(arguments: Sequence[str]) -> TrainConfig:
             policy for.
         SystemExit: another mistake, or ``--help``, as by tyro.
     """
-    name, options = (arguments[0], as_flags(arguments[1:])) if arguments else ("", [])
+    name, options = (arguments[0], from_weights(as_flags(arguments[1:]))) if arguments else ("", [])
     chosen: dict[str, tuple[str, TrainConfig]] = {}
     if name and not name.startswith("-"):
         check_name("preset", name, PRESETS)
@@ -129,6 +131,14 @@ def as_flags(arguments: Sequence[str]) -> list[str]:
             argument = f"--{no}{option_name(argument).replace('_', '-')}"
         written.append(argument)
     return written
+
+
+def from_weights(arguments: list[str]) -> list[str]:
+    """Write ``--init FILE`` as ``--start-from FILE``: what is no way to initialize is a place."""
+    source = value_of("init", arguments)
+    if not source or source.startswith("--") or source in (*get_args(Init), "None"):
+        return arguments
+    return [*without("init", arguments), "--start-from", source]
 
 
 def option_name(argument: str) -> str:

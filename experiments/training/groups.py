@@ -33,7 +33,7 @@ class ModelOptions:
     """What the decoder reads of the encoder (foveate/config.py); None = the recipe's."""
     init: Init | None = None
     """How weights start: as timm's, or Xavier-uniform as in MAE's public code; None = the
-    recipe's."""
+    recipe's. ``--init FILE`` is short for ``--start-from FILE``."""
     pixel_units: PixelUnits | None = None
     """Units of the pixels that are read and predicted: (x - 0.5) / 0.25, or by ImageNet's mean and
     deviation of each channel; None = the recipe's."""

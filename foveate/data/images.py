@@ -10,8 +10,10 @@ import torch
 from jaxtyping import Float, Int, Int64, UInt8
 from torch import Tensor
 
+from foveate.choices import told
 from foveate.data.splits import Fingerprint
 from foveate.devices import send
+from foveate.finite import is_whole
 
 
 @dataclass(frozen=True)
@@ -82,10 +84,10 @@ class ImageSet:
         """Return the first ``limit`` images, or all if there are fewer.
 
         Raises:
-            ValueError: limit is less than 1.
+            ValueError: limit is no whole number of at least 1.
         """
-        if limit < 1:
-            raise ValueError(f"limit must be at least 1 image, got {limit}")
+        if not is_whole(limit) or limit < 1:
+            raise ValueError(f"limit must be at least 1 image, got {told(limit)}")
         return self.take(torch.arange(min(limit, len(self))))
 
     def take(self, index: Int[Tensor, " K"]) -> ImageSet:
@@ -116,7 +118,7 @@ def _tensor(given: object, what: str) -> Tensor:
         native = given.dtype.newbyteorder("=")
         return torch.from_numpy(np.require(given, native, ["C", "W"]))
     if isinstance(given, Tensor):
-        return given
+        return given.detach()
     raise ValueError(f"{what} must be a tensor or an array of numbers, got {type(given).__name__}")
 
 

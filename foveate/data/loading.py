@@ -32,6 +32,7 @@ from pathlib import Path
 
 import torch
 
+from foveate.choices import told
 from foveate.data import (
     cache,
     columns,
@@ -49,6 +50,7 @@ from foveate.data.cache import FileState, file_state
 from foveate.data.columns import SPLIT_COLUMN, check_no_columns
 from foveate.data.decoding import ImageSize, height_and_width
 from foveate.data.images import ImageSet
+from foveate.finite import is_whole
 
 _READERS = (scenes, rows, sources, folders, parquet, columns, labels, splits, decoding)
 """What decides which pixels come of a file: a decoded set is made anew when one of them changes."""
@@ -98,8 +100,8 @@ def load_data(
         raise ValueError(f"split must be one of {', '.join(scenes.SPLITS)}, got {split!r}")
     if image_size is not None:
         height_and_width(image_size)
-    if limit is not None and limit < 1:
-        raise ValueError(f"limit must be at least 1 image, got {limit}")
+    if limit is not None and not (is_whole(limit) and limit >= 1):
+        raise ValueError(f"limit must be at least 1 image, got {told(limit)}")
     path = Path(data).expanduser()
     if data in COMPOSED or data in TORCHVISION_SETS:
         check_no_columns(data, image_column, split_column, caption_column)

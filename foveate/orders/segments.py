@@ -15,7 +15,9 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int, Num, Shaped
 from torch import Tensor
 
+from foveate.choices import told
 from foveate.devices import send
+from foveate.finite import is_whole
 from foveate.orders.paths import Grid, grid_cells
 from foveate.orders.ranks import check_order, ranked
 
@@ -78,12 +80,13 @@ class Fixations:
         Where ``side`` does not divide the grid, those at the far edges are narrower.
 
         Raises:
-            ValueError: the side is less than 1, or one square covers the whole grid.
+            ValueError: the side is no whole number of at least 1, or one square covers the whole
+                grid.
         """
-        if side != 1 and not 1 < side < max(grid):
+        if not is_whole(side) or (side != 1 and not 1 < side < max(grid)):
             raise ValueError(
                 f"fixation_size must lie in 1..{max(grid) - 1} patches on a {grid[0]}x{grid[1]} "
-                f"grid, got {side}"
+                f"grid, a whole number, got {told(side)}"
             )
         squares: dict[tuple[int, int], list[int]] = {}
         for patch, (row, col) in enumerate(grid_cells(grid)):

@@ -318,6 +318,12 @@ def test_rows_have_options_and_infos_of_their_own(
             ours.reset()
 
 
+def test_what_is_no_batch_of_ours_is_told_where_to_get_one() -> None:
+    env = gym.make_vec("foveate/CueScan-v0", num_envs=1, vectorization_mode="sync")
+    with pytest.raises(ValueError, match=r"takes the batch that gymnasium.make_vec"):
+        ScanVecEnv(env)
+
+
 class Kept(KVWriter):
     values: dict[str, Any]
 

@@ -290,7 +290,9 @@ def test_a_reward_may_be_a_function_with_options_and_a_price_of_revisits(
 
 def test_data_may_be_arrays_and_tensors(model: AnyOrderTransformer, data: ImageSet) -> None:
     pixels = data.images
-    for given in (pixels, pixels.numpy(), pixels.float() / 255, (pixels, data.labels)):
+    labels = data.labels.tolist()
+    learned = (pixels.float() / 255).requires_grad_()
+    for given in (pixels, pixels.numpy(), learned, (pixels, data.labels), (pixels, labels)):
         env = batch(model, given, limit=5)
         _, info = env.reset(options={"index": 4})
         assert torch.equal(env.images.images, pixels[:5])
@@ -476,6 +478,16 @@ def test_an_argument_that_there_is_not_is_answered(options: Any, message: str) -
         with pytest.raises(ValueError, match=message) as refusal:
             gym.make(f"foveate/{name}", **options)
         assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("make", [gym.make, partial(gym.make_vec, num_envs=2)])
+def test_an_unknown_argument_is_a_type_error_too_in_the_words_that_clients_look_for(
+    make: Any,
+) -> None:
+    """TorchRL's GymEnv tries every environment with ``frameskip``, and goes on without."""
+    for name in ("CueScan-v0", "CueGuess-v0"):
+        with pytest.raises(TypeError, match="unexpected keyword argument 'frameskip'"):
+            make(f"foveate/{name}", frameskip=1)
 
 
 def test_a_batch_answers_too() -> None:

@@ -240,6 +240,18 @@ def test_rendering_shows_three_panels(model: AnyOrderTransformer) -> None:
     assert frame.shape == (224, 3 * 224 + 8, 3)
 
 
+@pytest.mark.parametrize("in_chans", [1, 2, 4])
+def test_images_of_any_channels_are_drawn(in_chans: int) -> None:
+    sizes = {"image_size": (8, 12), "in_chans": in_chans, "patch_size": 4}
+    own = AnyOrderTransformer(ModelConfig(**sizes, embed_dim=8, depth=1, num_heads=1))
+    pixels = np.full((3, in_chans, 8, 12), 128, np.uint8)
+    pixels[:, 0] = 255
+    env = envs.ImageScanEnv(model=own, data=pixels, budget=2, render_mode="rgb_array")
+    env.reset(seed=0)
+    shown = env.render()[100, 100]
+    assert shown.tolist() == ([255] * 3 if in_chans == 1 else [255, 128, 128])
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -255,12 +267,29 @@ def test_rendering_shows_three_panels(model: AnyOrderTransformer) -> None:
             {"model": "cue", "data": "cue", "fixation_size": 3, "budget": 4},
             r"1\.\.3 .* got 4; fixation_size 3 leaves 4 to choose from on a grid of 4x4",
         ),
+        ({"model": "cue", "data": "cue", "limit": True}, "at least 1 image, got True"),
         ({"data": "nowhere"}, "no data 'nowhere'"),
+        ({"model": "cue", "data": "cue", "budget": True}, "a whole number, got True"),
+        ({"model": "cue", "data": "cue", "fixation_size": True}, "a whole number, got True"),
     ],
 )
 def test_mistakes_are_named(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         envs.ImageScanEnv(**options)
+
+
+@pytest.mark.parametrize("number", [0, True])
+@pytest.mark.parametrize("name", ["num_envs", "max_episode_steps"])
+def test_numbers_of_rows_and_steps_are_whole(name: str, number: Any) -> None:
+    with pytest.raises(ValueError, match=f"{name} must be at least 1, a whole number, got"):
+        envs.ImageScanVectorEnv(model="cue", data="cue", **{name: number})
+
+
+def test_a_device_is_torchs_or_its_name() -> None:
+    env = envs.ImageScanEnv(model="cue", data="cue", budget=2, device=torch.device("cpu"))
+    assert env.reset(seed=0)[1]["index"].shape == ()
+    with pytest.raises(ValueError, match="all processors are one"):
+        envs.ImageScanEnv(model="cue", data="cue", budget=2, device=torch.device("cpu", 3))
 
 
 @pytest.mark.parametrize(

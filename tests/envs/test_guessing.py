@@ -10,6 +10,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
+import torch
 from gymnasium.utils.env_checker import check_env
 from numpy.typing import NDArray
 from stable_baselines3.common.env_checker import check_env as check_env_for_sb3
@@ -180,3 +181,11 @@ def test_samples_of_a_batch_can_be_stepped() -> None:
     env.action_space.seed(0)
     for _ in range(5):
         assert env.step(env.action_space.sample())[1].shape == (3,)
+
+
+def test_logits_may_be_a_tensor_that_is_learned_through() -> None:
+    env = gym.make(ID)
+    _, info = env.reset(seed=0)
+    logits = torch.from_numpy(sure(info["label"], 5.0)).requires_grad_()
+    reward = env.step({"action": torch.tensor(0), "prediction": logits})[1]
+    assert reward == pytest.approx(LOG4 - math.log(8 / 5), abs=1e-6)

@@ -15,6 +15,7 @@ from timm.models import save_for_hf
 from experiments import runs
 from experiments.run_folder import check_folder, write_config
 from experiments.training.build import build
+from experiments.training.command_line import read_command_line
 from experiments.training.config import TrainConfig
 from experiments.training.distributed import Processes
 from experiments.training.loop import train
@@ -183,3 +184,19 @@ def test_a_run_whose_optimizer_knows_of_no_error_head_is_not_resumed_but_a_start
     state["model_optimizers"][1]["param_groups"][0]["params"].pop()
     with pytest.raises(ValueError, match=r"tensors of weights.*begin another run.*--start-from"):
         trainer.load(state)
+
+
+@pytest.mark.parametrize(
+    ("option", "init", "start"),
+    [
+        (["--init", "runs/other"], None, "runs/other"),
+        (["--init=vit.safetensors"], None, "vit.safetensors"),
+        (["--init", "xavier"], "xavier", None),
+        (["--init", "xavier", "--start-from", "cue"], "xavier", "cue"),
+    ],
+)
+def test_init_takes_a_place_of_weights_as_start_from_does(
+    option: list[str], init: str | None, start: str | None
+) -> None:
+    model = read_command_line(["smoke", *option, "--depth", "2"]).model
+    assert (model.init, model.start_from, model.depth) == (init, start, 2)
