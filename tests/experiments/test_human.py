@@ -42,6 +42,7 @@ from experiments.evaluation.human_scores import (
     image_scores,
     order_scores,
 )
+from experiments.evaluation.scanpaths import make_agent
 from experiments.runs import Run
 from foveate.human.cells import CellPaths, Steps, middles_of
 from foveate.human.densities import uniform
@@ -133,6 +134,37 @@ def test_an_agent_without_scores_says_where_it_would_look(run: Run) -> None:
     steps = viewed([[1, 6, 11], [15, 5], [9, 3]]).paths.steps
     assert np.array_equal(found[:, 15], ~steps.viewed[:, 15])
     assert found[:, :15].sum() == 0
+
+
+def test_an_agent_of_the_users_own_is_asked_for_its_scores(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "my_eyes.py").write_text(
+        "import torch\n"
+        "class Chooser:\n"
+        "    def __call__(self, episode, generator=None):\n"
+        "        return torch.full((len(episode.unseen),), 15)\n"
+        "class Last(Chooser):\n"
+        "    def scores(self, episode): return torch.arange(16).expand(len(episode.unseen), 16)\n"
+        "class Narrow(Chooser):\n"
+        "    def scores(self, episode): return torch.zeros(len(episode.unseen), 3)\n"
+        "class Lost(Chooser):\n"
+        "    def scores(self, episode): return torch.full((len(episode.unseen), 16), torch.nan)\n"
+        "class Broken(Chooser):\n"
+        "    def scores(self, episode): return episode.nothing\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    asked = viewed([[1, 6, 11]])
+    found = forced_scores(make_agent("my_eyes:Last"), run, asked)
+    np.testing.assert_array_equal(found, np.where(asked.paths.steps.viewed, 0, np.arange(16)))
+    assert forced_scores(make_agent("my_eyes:Chooser"), run, asked).sum() == 3
+    for name, message in (
+        ("Narrow", r"scores of shape \(1, 16\), one for each fixation, got Tensor"),
+        ("Lost", "not finite"),
+        ("Broken", "asked for scores: .*nothing"),
+    ):
+        with pytest.raises(ValueError, match=f"'my_eyes:{name}'.*{message}"):
+            forced_scores(make_agent(f"my_eyes:{name}"), run, asked)
 
 
 def test_what_sees_the_image_alone_is_asked_once(run: Run) -> None:
