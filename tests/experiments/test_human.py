@@ -232,7 +232,10 @@ def test_scanpaths_begin_where_viewers_were_told_to(run: Run) -> None:
     for start, asked in ((0, free), (10, told)):
         contest = Contest(run, asked, asked)
         assert contest.of_order(raster).path[:, 0].tolist() == [start] * 2
-    assert contest.of_order(raster).path[0].tolist() == [10, 0, 1]
+    gaze = contest.of_order(raster)
+    assert gaze.path[0].tolist() == [10, 0, 1]
+    # Scores follow the viewer's history, on both sides alike, wherever that began.
+    np.testing.assert_array_equal(gaze.train, gaze.test)
     assert (contest.of_agents({"policy": run.agent})["policy"].path[:, 0] == 10).all()
 
 
