@@ -19,7 +19,7 @@ from agents.policies import PolicyAgent
 from envs.episode import Episode
 from experiments.evaluation import human_rows
 from experiments.evaluation.contenders import Scanners
-from experiments.evaluation.human import Measured, compare_with_viewers
+from experiments.evaluation.human import Measured, compare_with_viewers, read
 from experiments.evaluation.human_contenders import Contest
 from experiments.evaluation.human_means import HUMAN, RETURNING
 from experiments.evaluation.human_picture import present_human
@@ -246,6 +246,25 @@ def test_a_temperature_is_fitted_on_the_first_training_images(run: Run) -> None:
     assert (len(gaze.train), len(gaze.test)) == (5, 6)
 
 
+def test_images_on_which_nobody_leaves_a_cell_are_left_out(tmp_path: Path) -> None:
+    """So that the first images, however few, have something to score."""
+    images = [Image.new("L", (8, 8), number) for number in range(3)]
+    columns: dict[str, object] = {
+        "fix_subject": [[1, 1, 2, 2], [1, 1], [1, 1]],
+        "fix_x": [[1, 2, 5, 6], [1, 2], [1, 6]],
+        "fix_y": [[1, 1, 1, 6], [1, 1], [6, 1]],
+        "split": ["test"] * 3,
+    }
+    write_parquet(tmp_path / "f.parquet", images, **columns)
+    given = {"first_fixation": False, "revisits": False}
+    found, left = read(None, tmp_path / "f.parquet", "test", 9, (2, 2), given)
+    assert left[0] == "left out: 2 scanpaths of a single cell"
+    assert left[1].startswith("left out: 1 images")
+    assert found.images[:, 0, 0, 0].tolist() == [0, 2]
+    assert found.paths.image.tolist() == [0, 1]
+    assert found.first(1).paths.cell.tolist() == [[1, 3]]
+
+
 # --- pairs of scanpaths
 
 
@@ -364,7 +383,8 @@ def test_the_command_works_without_a_run(
     assert len(result.tables()[0].columns) == 6
     for wrong, message in (
         ({"orders": ("raster",)}, "have no effect without --run"),
-        ({"grid": "4"}, "two cells or more"),
+        ({"grid": "4"}, "3 cells or more"),
+        ({"grid": "1x2"}, "3 cells or more, got '1x2'"),
         ({"grid": "99x99"}, "cells of less than a pixel on images of 8x8 pixels"),
         ({"limit": 0}, "at least 1 image"),
     ):
@@ -372,9 +392,20 @@ def test_the_command_works_without_a_run(
             compare_with_viewers(None, viewers, **({"grid": "4x4"} | wrong))  # type: ignore[arg-type]
 
 
+def test_a_device_that_is_none_is_refused_without_a_run_too(tmp_path: Path) -> None:
+    config = script.HumanConfig(data=tmp_path / "none", out=tmp_path, device="none")
+    with pytest.raises(ValueError, match="device 'none' cannot be used here"):
+        script.main(config)
+
+
 def test_a_run_has_a_grid_of_its_own(run: Run, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="grid has no effect with --run"):
         compare_with_viewers(run, looked_at(tmp_path / "viewers.parquet"), grid="4x4")
+    whole = replace(run, config=run.config.replace(fixation_size=4))
+    with pytest.raises(ValueError, match="policy_untrained stands beside every policy"):
+        compare_with_viewers(run, tmp_path / "viewers.parquet", without=("policy_untrained",))
+    with pytest.raises(ValueError, match="looks at 1x1 cells, 3 are needed"):
+        compare_with_viewers(whole, looked_at(tmp_path / "viewers.parquet"))
 
 
 def test_the_command_has_the_defaults_of_the_function() -> None:
