@@ -135,7 +135,9 @@ def make_agent(name: str, saccade_cost: float = 0.0) -> Agent:
         raise ValueError(f"agent {name!r} must return a function of episodes, got {told(agent)}")
     if ":" not in name:
         return agent
-    return (OwnScoringAgent if isinstance(agent, ScoringAgent) else OwnAgent)(name, agent)
+    if isinstance(agent, ScoringAgent):
+        return OwnScoringAgent(name, agent)
+    return OwnAgent(name, agent)
 
 
 def check_near(names: Iterable[str], saccade_cost: float) -> None:
