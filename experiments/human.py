@@ -39,7 +39,8 @@ class HumanConfig:
     """Folder of the results; None = the first run's, or runs/human without one."""
     orders: tuple[str, ...] = ()
     """Orders and oracles to compare; none = center_out, farthest_point, raster and oracle_16.
-    Policy, best fixed order, another image's policy, saliency and uncertainty are always there.
+    Policy, the same untrained, best fixed order, another image's policy, saliency and uncertainty
+    are there without being named.
     ``MODULE:NAME`` of your own come on top."""
     without: tuple[str, ...] = ()
     """Orders, oracles and agents to leave out."""
@@ -80,8 +81,10 @@ def main(config: HumanConfig) -> None:
     from experiments.run_folder import check_writable
     from experiments.runs import load_run
     from experiments.training.build import set_threads
+    from foveate.checkpoint import check_device
 
     set_threads(config.threads)
+    check_device(config.device)
     runs = [load_run(each, config.device) for each in config.run]
     out = config.out or next(iter(config.run), Path("runs/human"))
     out.mkdir(parents=True, exist_ok=True)

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Int64
 
 from experiments.evaluation.contenders import Scanners
 from experiments.evaluation.human_contenders import Contest
-from experiments.evaluation.human_means import Found, rows_of
+from experiments.evaluation.human_means import UNTRAINED, Found, rows_of
 from experiments.evaluation.human_result import HumanComparison
 from experiments.evaluation.human_scores import Viewed, cell_grid
 from experiments.evaluation.human_study import Study
@@ -30,6 +31,8 @@ USUAL = ("center_out", "farthest_point", "raster", "oracle_16")
 """Orders and oracles beside the policy, its controls, saliency and uncertainty."""
 GRID = (12, 16)
 """Rows and columns of cells where there is no run."""
+LEAST_CELLS = 3
+"""Of a grid: one is given, and of the rest a viewer chooses."""
 
 
 @dataclass(frozen=True)
@@ -184,10 +187,15 @@ def scanners_of(
     """Make who is compared with the policy of each run.
 
     Raises:
-        ValueError: there is no such order or agent, or no run to compare them with.
+        ValueError: there is no such order or agent, or it cannot be left out, or there is no run to
+            compare them with.
     """
     if not runs and (orders or without or agents):
         raise ValueError("orders, without and agents have no effect without --run; leave them out")
+    if UNTRAINED in without:
+        raise ValueError(
+            f"{UNTRAINED} stands beside every policy that learned and cannot be left out"
+        )
     found = []
     for run in runs:
         scanners = Scanners.of(run.model, orders or USUAL, agents, without, run.saccade_cost)
@@ -201,15 +209,21 @@ def grid_in(grid: str | None, run: Run | None) -> Grid:
     """Return the cells that are asked for: a run's own, or those of the text.
 
     Raises:
-        ValueError: there are both, or the text is no grid of two cells or more.
+        ValueError: there are both, the text is no grid, or there are less than LEAST_CELLS.
     """
     if run is not None:
         if grid is not None:
             raise ValueError("grid has no effect with --run, which has its own; leave it out")
-        return cell_grid(run)
+        rows, cols = cell_grid(run)
+        if rows * cols < LEAST_CELLS:
+            raise ValueError(
+                f"{run.directory} looks at {rows}x{cols} cells, {LEAST_CELLS} are needed, as one "
+                "is given and others must be left to choose among; take a run of smaller patches"
+            )
+        return rows, cols
     sides = GRID if grid is None else sides_in(grid) if "x" in grid else ()
-    if not sides or sides[0] * sides[1] < 2:
-        raise ValueError(f"grid must be ROWSxCOLS of two cells or more, got {grid!r}")
+    if not sides or sides[0] * sides[1] < LEAST_CELLS:
+        raise ValueError(f"grid must be ROWSxCOLS of {LEAST_CELLS} cells or more, got {grid!r}")
     return sides[0], sides[1]
 
 
@@ -240,7 +254,10 @@ def read(
     left = human.skipped.lines()
     if paths.num_short:
         left += (f"left out: {paths.num_short} scanpaths of a single cell",)
-    return Viewed(human.images, paths), left
+    kept, image = np.unique(paths.image, return_inverse=True)
+    if len(kept) < len(human.images):
+        left += (f"left out: {len(human.images) - len(kept)} images of which no other is left",)
+    return Viewed(human.images[torch.from_numpy(kept)], replace(paths, image=image)), left
 
 
 def predictions(contest: Contest, scanners: Scanners, oracle_limit: int) -> int:

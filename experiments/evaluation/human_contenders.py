@@ -125,14 +125,15 @@ class Contest:
         return {name: Gaze(*found) for name, *found in zip(agents, train, test, paths, strict=True)}
 
     def of_order(self, order: Ordering) -> Gaze:
-        """Return the scores and scanpaths of an order; where the first is given it comes first."""
+        """Return the scores and scanpaths of an order; what is given comes first in the latter."""
         ranks = [ranks_of(order, self.run, each.images) for each in self.scored]
-        if self.given is not None:
-            ranks[1][:, self.given] = -1.0
         train, test = (
             order_scores(rank, each.paths.steps)
             for rank, each in zip(ranks, self.scored, strict=True)
         )
+        if self.given is not None:
+            # The viewers' own beginnings are their history: they change no score.
+            ranks[1][:, self.given] = -1.0
         path = ranks[1].argsort(axis=1, kind="stable")[:, : self.run.budget]
         return Gaze(train, test, path)
 

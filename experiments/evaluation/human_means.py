@@ -40,8 +40,8 @@ class HumanRow:
     """Bits per fixation over the center bias, paired over images."""
     minus_center_ci95: Interval | None
     minus_policy: float | None = None
-    """Bits per fixation over the policy, paired over images; None without a run, and of what knows
-    neither image nor gaze."""
+    """Bits per fixation over the policy, paired over images; None without a run, and of nulls and
+    people except ``center_bias_near``."""
     minus_policy_ci95: Interval | None = None
     with_center: float | None = None
     """Bits over the center bias of the center bias times the softmax; None of nulls and people."""

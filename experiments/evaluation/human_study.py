@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
@@ -67,7 +68,7 @@ class Study:
 
     @classmethod
     def of(cls, train: Viewed, test: Viewed, *, seed: int) -> Self:
-        """Fit center bias, viewers and returns."""
+        """Fit center bias, viewers, returns and saccade lengths."""
         height, width = test.images.shape[2:]
         asked = Viewing(test.paths, contrast_ranks(test.images, test.paths.grid), (height, width))
         center = CenterBias.fit(train.paths)
@@ -110,14 +111,13 @@ class Study:
             CENTER: self.center.density(steps),
             UNIFORM: uniform(steps),
         }
-        near = self.nearness.density(self.center.at(steps.number), paths)
         pairs: dict[str, Pairs | None] = {
             VIEWERS: viewer_pairs(paths),
             OTHER_VIEWERS: other_image_pairs(paths, other),
             CENTER: self._drawn(self.center.of_number),
             UNIFORM: self._drawn(uniform_of),
         }
-        densities[NEARNESS], pairs[NEARNESS] = self._returning(near, steps), None
+        densities[NEARNESS], pairs[NEARNESS] = self._returning(self._near[1], steps), None
         if paths.may_return:
             densities[RETURNING], pairs[RETURNING] = self._baseline(steps), None
         found = {name: self._found(densities[name], pairs[name]) for name in densities}
@@ -125,6 +125,14 @@ class Study:
         habits = habits_found(paths.cell, paths.image, self.asked)
         found[VIEWERS] = joined(found[VIEWERS], habits)
         return {name: [each] for name, each in found.items()}
+
+    @cached_property
+    def _near(self) -> tuple[Float64[np.ndarray, "E N"], Float64[np.ndarray, "F N"]]:
+        """The center bias that knows the gaze, on training images fitted to others, and on test."""
+        return (
+            self.nearness.in_training(self.center_in_training, self.train.paths),
+            self.nearness.density(self.center.at(self.test.paths.steps.number), self.test.paths),
+        )
 
     def _drawn(self, of_number: Float64[np.ndarray, "T N"]) -> Pairs:
         paths = self.test.paths
@@ -152,12 +160,9 @@ class Study:
         alone = Softmax.fit(gaze.train, np.broadcast_to(1.0, gaze.train.shape), train)
         density = self._returning(alone.density(gaze.test, flat, steps), steps)
         center = self.center_in_training, self.center.at(self.test.paths.steps.number)
-        near = (
-            self.nearness.density(bias, side.paths)
-            for bias, side in zip(center, (self.train, self.test), strict=True)
-        )
+        with_near = self._added(gaze, *self._near)
         extra = Found(
-            {"with_center": self._added(gaze, *center), "with_near": self._added(gaze, *near)},
+            {"with_center": self._added(gaze, *center), "with_near": with_near},
             {"factor": alone.factor},
         )
         if name == "policy":

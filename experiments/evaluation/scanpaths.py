@@ -14,7 +14,7 @@ from jaxtyping import Float, Int, Num
 from torch import Tensor
 
 from agents.baselines import SaliencyAgent, UncertaintyAgent
-from agents.policies import Agent
+from agents.policies import Agent, ScoringAgent
 from envs.episode import Episode
 from experiments.evaluation.options import LEAST_MEMORY
 from experiments.evaluation.progress import Advance, unheard
@@ -133,7 +133,11 @@ def make_agent(name: str, saccade_cost: float = 0.0) -> Agent:
         agent = make()
     if not callable(agent):
         raise ValueError(f"agent {name!r} must return a function of episodes, got {told(agent)}")
-    return OwnAgent(name, agent) if ":" in name else agent
+    if ":" not in name:
+        return agent
+    if isinstance(agent, ScoringAgent):
+        return OwnScoringAgent(name, agent)
+    return OwnAgent(name, agent)
 
 
 def check_near(names: Iterable[str], saccade_cost: float) -> None:
@@ -174,6 +178,35 @@ class OwnAgent:
                 f"got {told(patches)}"
             )
         return patches
+
+
+@dataclass(frozen=True)
+class OwnScoringAgent(OwnAgent):
+    """An agent of the user's own that also tells its scores."""
+
+    agent: ScoringAgent
+
+    def scores(self, episode: Episode) -> Float[Tensor, "B A"]:
+        """Return its score of each fixation; of those that show nothing new it does not count.
+
+        Raises:
+            ValueError: the agent raises, or returns no numbers of this shape, or one of something
+                new that is not finite.
+        """
+        with blaming("agent", self.name, ", asked for scores"):
+            scores = self.agent.scores(episode)
+        new = episode.selectable
+        if not isinstance(scores, Tensor) or scores.shape != new.shape or scores.is_complex():
+            raise ValueError(
+                f"agent {self.name!r} must return a tensor of scores of shape {tuple(new.shape)}, "
+                f"one for each fixation, got {told(scores)}"
+            )
+        if not scores.to(new.device)[new].isfinite().all():
+            raise ValueError(
+                f"agent {self.name!r} gives fixations of something new scores that are not finite; "
+                "give finite ones"
+            )
+        return scores.float()
 
 
 def ordered_in_chunks(

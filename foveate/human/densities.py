@@ -178,9 +178,12 @@ class Softmax:
     ) -> Softmax:
         """Choose the factor, at least 0, by the likelihood of new cells on training images.
 
-        The likelihood is concave in it, so that one search along a line finds it.
+        The likelihood is concave in it, so that one search along a line finds it. Where there is no
+        new cell to judge by it is 0.
         """
         new = ~steps.returns
+        if not new.any():
+            return cls(0.0)
         some, scores, prior = steps.take(new), scores[new], prior[new]
         inside = np.where(some.viewed, np.nan, scores)
         scale = float(np.sqrt(np.nanmean((inside - np.nanmean(inside, 1, keepdims=True)) ** 2)))

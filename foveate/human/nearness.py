@@ -8,12 +8,12 @@ import numpy as np
 from jaxtyping import Float64, Int64
 
 from foveate.human.cells import CellPaths, middles_of
-from foveate.human.densities import normalized
+from foveate.human.densities import counts_by_fold, normalized
 
 NUM_LENGTHS = 24
 """Bins of saccade length, equally wide, up to the image's diagonal."""
-PRIOR_FIXATIONS = 10.0
-"""Fixations drawn from the bias alone that are counted beside the viewers'."""
+DRAWN_FIXATIONS = (1000.0, 100.0, 10.0, 1.0)
+"""Fixations drawn from the bias alone, counted beside the viewers', that are tried."""
 NUM_UPDATES = 50
 """Of the factors, each of which makes the viewers likelier."""
 
@@ -23,11 +23,13 @@ class SaccadeLengths:
     """How much likelier a cell is than the center bias says, by its distance from the gaze.
 
     It sees no image. A policy that pays for long saccades knows as much, so that only what it says
-    beyond this is about the image.
+    beyond this can be about the image.
     """
 
     factor: Float64[np.ndarray, " L"]
     """Of each bin of length; the last one stands where there is no gaze yet."""
+    of_others: Float64[np.ndarray, "K L"]
+    """The same, fitted without each part of the training images."""
     aspect: float
     """Height over width of the images."""
 
@@ -37,9 +39,9 @@ class SaccadeLengths:
     ) -> SaccadeLengths:
         """Choose the factors by the likelihood of the viewers' new cells.
 
-        The density is a log-linear model with one feature for each length, of which a cell has
-        exactly one. So generalized iterative scaling (Darroch and Ratcliff 1972) finds its maximum:
-        each factor is multiplied by the observed over the expected number of saccades.
+        How many fixations of DRAWN_FIXATIONS are counted beside them is chosen by the likelihood of
+        images that are left out, a tenth after the other, as :meth:`CenterBias.fit` does. A single
+        image decides nothing, and the most are counted.
 
         Args:
             paths: of training images.
@@ -47,22 +49,25 @@ class SaccadeLengths:
             aspect: height over width of the images.
         """
         steps, length = paths.steps, length_bins(paths, aspect)
+        rows = np.arange(len(length))
+        counts, fold = counts_by_fold(paths)
+        # Cells of the same length share their factor, so that their sum is all that counts.
+        mass = np.zeros((len(length), NUM_LENGTHS + 1))
+        np.add.at(mass, (rows[:, None], length), normalized(bias, ~steps.viewed))
         new = ~steps.returns
-        bias, length, available = bias[new], length[new], ~steps.viewed[new]
-        chosen = length[np.arange(len(length)), steps.cell[new]]
+        mass, chosen, fold = mass[new], length[rows, steps.cell][new], fold[new]
 
-        def expected(factor: Float64[np.ndarray, " L"]) -> Float64[np.ndarray, " L"]:
-            density = normalized(bias * factor[length], available)
-            return np.bincount(length.ravel(), density.ravel(), NUM_LENGTHS + 1)
-
-        factor, number = np.ones(NUM_LENGTHS + 1), max(len(chosen), 1)
-        drawn = expected(factor) * (PRIOR_FIXATIONS / number)
-        observed = np.bincount(chosen, minlength=NUM_LENGTHS + 1) + drawn
-        observed *= number / (number + PRIOR_FIXATIONS)
-        for _ in range(NUM_UPDATES):
-            counted = expected(factor)
-            factor = factor * np.where(counted > 0, observed / np.maximum(counted, 1e-300), 1.0)
-        return cls(factor, aspect)
+        best, fitted = -np.inf, None
+        for drawn in DRAWN_FIXATIONS:
+            parts = (fold != each for each in range(len(counts)))
+            of_others = np.stack([scaled(mass[part], chosen[part], drawn) for part in parts])
+            factor = of_others[fold]
+            density = factor[np.arange(len(chosen)), chosen] / (factor * mass).sum(1)
+            likelihood = float(np.log(np.maximum(density, 1e-300)).sum())
+            if likelihood > best:
+                best, fitted = likelihood, cls(scaled(mass, chosen, drawn), of_others, aspect)
+        assert fitted is not None, "a likelihood is finite"
+        return fitted
 
     def density(
         self, bias: Float64[np.ndarray, "F N"], paths: CellPaths
@@ -71,11 +76,47 @@ class SaccadeLengths:
         length = length_bins(paths, self.aspect)
         return normalized(bias * self.factor[length], ~paths.steps.viewed)
 
+    def in_training(
+        self, bias: Float64[np.ndarray, "F N"], paths: CellPaths
+    ) -> Float64[np.ndarray, "F N"]:
+        """Return the same on the training images, with factors that were fitted on others.
+
+        What is fitted beside it would trust one that has seen its images too much.
+        """
+        _, fold = counts_by_fold(paths)
+        factor = np.take_along_axis(self.of_others[fold], length_bins(paths, self.aspect), axis=1)
+        return normalized(bias * factor, ~paths.steps.viewed)
+
+
+def scaled(
+    mass: Float64[np.ndarray, "F L"], chosen: Int64[np.ndarray, " F"], drawn: float
+) -> Float64[np.ndarray, " L"]:
+    """Return the factors of lengths under which fixations and some from the bias are likeliest.
+
+    The density is a log-linear model with one feature for each length, of which a cell has exactly
+    one. So generalized iterative scaling (Darroch and Ratcliff 1972) finds its maximum: each factor
+    is multiplied by the observed over the expected number of saccades.
+
+    Args:
+        mass: of the bias at each length, for each fixation.
+        chosen: length of each.
+        drawn: fixations that are drawn from the bias, evenly over all, and counted beside them.
+    """
+    number = max(len(chosen), 1)
+    observed = np.bincount(chosen, minlength=NUM_LENGTHS + 1) + mass.sum(0) * (drawn / number)
+    observed *= number / (number + drawn)
+    factor = np.ones(NUM_LENGTHS + 1)
+    for _ in range(NUM_UPDATES):
+        expected = factor * (mass.T @ (1 / (mass @ factor)))
+        factor = factor * np.where(expected > 0, observed / np.maximum(expected, 1e-300), 1.0)
+    return factor
+
 
 def length_bins(paths: CellPaths, aspect: float) -> Int64[np.ndarray, "F N"]:
     """Return the bin of the saccade from the gaze to the middle of each cell.
 
-    The gaze is the fixation before; without one the bin is NUM_LENGTHS.
+    The gaze is the fixation before; without one the bin is NUM_LENGTHS. Where revisits were dropped
+    it is the last one that was kept, as for a model that does not go back.
     """
     steps = paths.steps
     begun = steps.number[:, None] > 0

@@ -101,8 +101,9 @@ def read_scanpaths(
         limit: the most images that are read, the first ones that have viewers; None = all.
 
     Raises:
-        ValueError: no such file or column, lists of different lengths in a row, an unreadable
-            image, a model that reads neither 1 nor 3 channels, or no image with viewers.
+        ValueError: no such file or column, a row of no lists, or of lists of different lengths, a
+            fixation without a viewer, places that are no numbers, an unreadable image, a model that
+            reads neither 1 nor 3 channels, or no image with viewers.
     """
     file = Path(file).expanduser()
     table, image_column = _read_table(file)
@@ -203,11 +204,14 @@ def _trials(
     image: int,
 ) -> _Found:
     """Split a row's fixations by viewer; those outside are left out."""
-    lists = {name: cells[name] or [] for name in (*NEEDED, DURATION) if name in cells}
+    lists = {name: _list(cells[name], where, name) for name in (*NEEDED, DURATION) if name in cells}
     lengths = {name: len(each) for name, each in lists.items()}
     if len(set(lengths.values())) > 1:
         said = ", ".join(f"{name} {length}" for name, length in lengths.items())
         raise ValueError(f"{where} has lists of different lengths ({said}); give one of each")
+    # What is missing is null, or NaN once pandas has held it; NaN differs from itself.
+    if any(each is None or each != each for each in lists["fix_subject"]):
+        raise ValueError(f"{where}: fix_subject does not name the viewer of every fixation; do so")
     viewers = [str(each) for each in lists["fix_subject"]]
     size = np.array(header.size[::-1], np.float64)
     at_px = np.stack([_numbers(lists[name], where, name) for name in ("fix_y", "fix_x")], axis=1)
@@ -223,6 +227,14 @@ def _trials(
         lasting = None if durations is None else durations[kept]
         found.append(Trial(image, viewer, places[kept], lasting))
     return _Found(found, int((~inside).sum()), single)
+
+
+def _list(given: object, where: str, name: str) -> list[Any]:
+    if given is None:
+        return []
+    if not isinstance(given, list):
+        raise ValueError(f"{where}: {name} must be a list, one entry for each fixation")
+    return given
 
 
 def _numbers(given: Iterable[object], where: str, name: str) -> Float64[np.ndarray, " T"]:

@@ -19,7 +19,7 @@ from agents.policies import PolicyAgent
 from envs.episode import Episode
 from experiments.evaluation import human_rows
 from experiments.evaluation.contenders import Scanners
-from experiments.evaluation.human import Measured, compare_with_viewers
+from experiments.evaluation.human import Measured, compare_with_viewers, read
 from experiments.evaluation.human_contenders import Contest
 from experiments.evaluation.human_means import HUMAN, RETURNING
 from experiments.evaluation.human_picture import present_human
@@ -42,6 +42,7 @@ from experiments.evaluation.human_scores import (
     image_scores,
     order_scores,
 )
+from experiments.evaluation.scanpaths import make_agent
 from experiments.runs import Run
 from foveate.human.cells import CellPaths, Steps, middles_of
 from foveate.human.densities import uniform
@@ -135,6 +136,37 @@ def test_an_agent_without_scores_says_where_it_would_look(run: Run) -> None:
     assert found[:, :15].sum() == 0
 
 
+def test_an_agent_of_the_users_own_is_asked_for_its_scores(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "my_eyes.py").write_text(
+        "import torch\n"
+        "class Chooser:\n"
+        "    def __call__(self, episode, generator=None):\n"
+        "        return torch.full((len(episode.unseen),), 15)\n"
+        "class Last(Chooser):\n"
+        "    def scores(self, episode): return torch.arange(16).expand(len(episode.unseen), 16)\n"
+        "class Narrow(Chooser):\n"
+        "    def scores(self, episode): return torch.zeros(len(episode.unseen), 3)\n"
+        "class Lost(Chooser):\n"
+        "    def scores(self, episode): return torch.full((len(episode.unseen), 16), torch.nan)\n"
+        "class Broken(Chooser):\n"
+        "    def scores(self, episode): return episode.nothing\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    asked = viewed([[1, 6, 11]])
+    found = forced_scores(make_agent("my_eyes:Last"), run, asked)
+    np.testing.assert_array_equal(found, np.where(asked.paths.steps.viewed, 0, np.arange(16)))
+    assert forced_scores(make_agent("my_eyes:Chooser"), run, asked).sum() == 3
+    for name, message in (
+        ("Narrow", r"scores of shape \(1, 16\), one for each fixation, got Tensor"),
+        ("Lost", "not finite"),
+        ("Broken", "asked for scores: .*nothing"),
+    ):
+        with pytest.raises(ValueError, match=f"'my_eyes:{name}'.*{message}"):
+            forced_scores(make_agent(f"my_eyes:{name}"), run, asked)
+
+
 def test_what_sees_the_image_alone_is_asked_once(run: Run) -> None:
     run, agent = replace(run, config=run.config.replace(budget=4)), SaliencyAgent()
     np.testing.assert_allclose(
@@ -200,7 +232,10 @@ def test_scanpaths_begin_where_viewers_were_told_to(run: Run) -> None:
     for start, asked in ((0, free), (10, told)):
         contest = Contest(run, asked, asked)
         assert contest.of_order(raster).path[:, 0].tolist() == [start] * 2
-    assert contest.of_order(raster).path[0].tolist() == [10, 0, 1]
+    gaze = contest.of_order(raster)
+    assert gaze.path[0].tolist() == [10, 0, 1]
+    # Scores follow the viewer's history, on both sides alike, wherever that began.
+    np.testing.assert_array_equal(gaze.train, gaze.test)
     assert (contest.of_agents({"policy": run.agent})["policy"].path[:, 0] == 10).all()
 
 
@@ -209,6 +244,25 @@ def test_a_temperature_is_fitted_on_the_first_training_images(run: Run) -> None:
     gaze = contest.of_agents({"policy": run.agent})["policy"]
     # The first image has two viewers of 2 and 3 scored fixations, the second one of 1.
     assert (len(gaze.train), len(gaze.test)) == (5, 6)
+
+
+def test_images_on_which_nobody_leaves_a_cell_are_left_out(tmp_path: Path) -> None:
+    """So that the first images, however few, have something to score."""
+    images = [Image.new("L", (8, 8), number) for number in range(3)]
+    columns: dict[str, object] = {
+        "fix_subject": [[1, 1, 2, 2], [1, 1], [1, 1]],
+        "fix_x": [[1, 2, 5, 6], [1, 2], [1, 6]],
+        "fix_y": [[1, 1, 1, 6], [1, 1], [6, 1]],
+        "split": ["test"] * 3,
+    }
+    write_parquet(tmp_path / "f.parquet", images, **columns)
+    given = {"first_fixation": False, "revisits": False}
+    found, left = read(None, tmp_path / "f.parquet", "test", 9, (2, 2), given)
+    assert left[0] == "left out: 2 scanpaths of a single cell"
+    assert left[1].startswith("left out: 1 images")
+    assert found.images[:, 0, 0, 0].tolist() == [0, 2]
+    assert found.paths.image.tolist() == [0, 1]
+    assert found.first(1).paths.cell.tolist() == [[1, 3]]
 
 
 # --- pairs of scanpaths
@@ -329,7 +383,8 @@ def test_the_command_works_without_a_run(
     assert len(result.tables()[0].columns) == 6
     for wrong, message in (
         ({"orders": ("raster",)}, "have no effect without --run"),
-        ({"grid": "4"}, "two cells or more"),
+        ({"grid": "4"}, "3 cells or more"),
+        ({"grid": "1x2"}, "3 cells or more, got '1x2'"),
         ({"grid": "99x99"}, "cells of less than a pixel on images of 8x8 pixels"),
         ({"limit": 0}, "at least 1 image"),
     ):
@@ -337,9 +392,20 @@ def test_the_command_works_without_a_run(
             compare_with_viewers(None, viewers, **({"grid": "4x4"} | wrong))  # type: ignore[arg-type]
 
 
+def test_a_device_that_is_none_is_refused_without_a_run_too(tmp_path: Path) -> None:
+    config = script.HumanConfig(data=tmp_path / "none", out=tmp_path, device="none")
+    with pytest.raises(ValueError, match="device 'none' cannot be used here"):
+        script.main(config)
+
+
 def test_a_run_has_a_grid_of_its_own(run: Run, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="grid has no effect with --run"):
         compare_with_viewers(run, looked_at(tmp_path / "viewers.parquet"), grid="4x4")
+    whole = replace(run, config=run.config.replace(fixation_size=4))
+    with pytest.raises(ValueError, match="policy_untrained stands beside every policy"):
+        compare_with_viewers(run, tmp_path / "viewers.parquet", without=("policy_untrained",))
+    with pytest.raises(ValueError, match="looks at 1x1 cells, 3 are needed"):
+        compare_with_viewers(whole, looked_at(tmp_path / "viewers.parquet"))
 
 
 def test_the_command_has_the_defaults_of_the_function() -> None:

@@ -7,6 +7,7 @@ import math
 
 import numpy as np
 import pytest
+from scipy import optimize
 
 from foveate.human import multi_match as multi_match_module
 from foveate.human.cells import CellPaths, Steps, middles_of
@@ -22,7 +23,7 @@ from foveate.human.densities import (
 )
 from foveate.human.metrics import auc_judd, information_gain_bits, next_auc_judd, nss
 from foveate.human.multi_match import multi_match
-from foveate.human.nearness import NUM_LENGTHS, SaccadeLengths, length_bins
+from foveate.human.nearness import NUM_LENGTHS, SaccadeLengths, length_bins, scaled
 from foveate.human.saccades import center_distance, direction_shares, revisit_share, saccades
 from foveate.human.scan_match import scan_match
 from foveate.human.viewers import Viewers, gaze_mass, left_out, of_other_images
@@ -160,6 +161,7 @@ def test_a_softmax_finds_the_factor_of_what_was_chosen() -> None:
     )
     assert Softmax.fit(-scores, flat, steps).factor == 0
     assert Softmax.fit(np.zeros((4, 2)), flat, steps) == Softmax(0.0)
+    assert Softmax.fit(scores[:0], flat[:0], steps.take(slice(0))) == Softmax(0.0)
 
 
 def test_a_softmax_says_nothing_of_viewed_cells() -> None:
@@ -181,22 +183,68 @@ def test_lengths_are_measured_from_the_fixation_before() -> None:
     np.testing.assert_array_equal(length_bins(seen, 1.0), expected)
 
 
+def saccades_from_a_corner(*far: int, num_images: int = 10) -> CellPaths:
+    """Of each image's 20 saccades from the upper left cell so many go along the diagonal."""
+    cells = [
+        path
+        for image in range(num_images)
+        for number in (far[image % len(far)],)
+        for path in [[0, 3]] * number + [[0, 1 + each % 2] for each in range(20 - number)]
+    ]
+    images = [image for image in range(num_images) for _ in range(20)]
+    return paths(*cells, images=images, num_given=1, may_return=False)
+
+
 def test_saccade_lengths_are_as_frequent_as_those_of_viewers() -> None:
-    """Of 200 saccades from the upper left cell a tenth goes along the diagonal, by hand 1 : 4.5."""
-    near, far = [0, 1], [0, 3]
-    many = paths(*[near] * 90, *[[0, 2]] * 90, *[far] * 20, num_given=1, may_return=False)
-    bias = np.full((200, 4), 0.25)
-    found = SaccadeLengths.fit(many, bias, 1.0).density(bias, many)
-    # Ten more saccades are drawn from the bias, of which a third is far.
-    assert found[0, 3] == pytest.approx((20 + 10 / 3) / 210, abs=1e-6)
+    many, bias = saccades_from_a_corner(2), np.full((200, 4), 0.25)
+    fitted = SaccadeLengths.fit(many, bias, 1.0)
+    found = fitted.density(bias, many)
+    # All images agree, so that only one more saccade is drawn from the bias, a third of it far.
+    assert found[0, 3] == pytest.approx((20 + 1 / 3) / 201, abs=1e-6)
     assert found[0, 0] == 0
     np.testing.assert_allclose(found.sum(1), 1)
     # Nobody knows where the gaze is before the first fixation.
     first = paths([1, 2], num_given=0)
     bias = np.array([[0.1, 0.2, 0.3, 0.4]] * 2)
-    np.testing.assert_allclose(
-        SaccadeLengths.fit(many, np.full((200, 4), 0.25), 1.0).density(bias, first)[0], bias[0]
-    )
+    np.testing.assert_allclose(fitted.density(bias, first)[0], bias[0])
+
+
+def test_saccade_lengths_that_other_images_do_not_share_are_not_believed() -> None:
+    """As many are drawn from the bias as can be, and of a single image too."""
+    two, bias = saccades_from_a_corner(0, 20, num_images=2), np.full((40, 4), 0.25)
+    found = SaccadeLengths.fit(two, bias, 1.0).density(bias, two)
+    assert found[0, 3] == pytest.approx((20 + 1000 / 3) / 1040, abs=1e-6)
+    single, bias = saccades_from_a_corner(20, num_images=1), np.full((20, 4), 0.25)
+    alone = SaccadeLengths.fit(single, bias, 1.0)
+    assert alone.density(bias, single)[0, 3] == pytest.approx((20 + 1000 / 3) / 1020, abs=1e-6)
+    np.testing.assert_allclose(alone.in_training(bias, single)[0], [0, *[1 / 3] * 3])
+
+
+def test_saccade_lengths_of_an_image_are_fitted_without_it() -> None:
+    far = saccades_from_a_corner(20, *[2] * 9)
+    bias = np.full((200, 4), 0.25)
+    fitted = SaccadeLengths.fit(far, bias, 1.0)
+    # The first image has 20 far ones of its own, and all others 2.
+    own, others = (each(bias, far)[0, 3] for each in (fitted.density, fitted.in_training))
+    assert own == pytest.approx((38 + 100 / 3) / 300, abs=1e-6)
+    assert others == pytest.approx((18 + 100 / 3) / 280, abs=1e-6)
+
+
+def test_scaled_lengths_are_the_maximum_of_the_likelihood() -> None:
+    """By a search along all factors, of fixations that see different lengths."""
+    generator = np.random.default_rng(0)
+    mass = np.zeros((60, NUM_LENGTHS + 1))
+    mass[:, :4] = generator.dirichlet(np.ones(4), 60)
+    chosen = generator.choice(4, 60, p=[0.6, 0.2, 0.15, 0.05])
+    weight = np.eye(4)[chosen] + mass[:, :4] * (10 / 60)
+
+    def loss(logs: np.ndarray) -> float:
+        density = mass[:, :4] * np.exp(logs)
+        return -float((weight * np.log(density / density.sum(1, keepdims=True))).sum())
+
+    best = optimize.minimize(loss, np.zeros(4), tol=1e-12).x
+    found = np.log(scaled(mass, chosen, 10.0)[:4])
+    np.testing.assert_allclose(found - found[0], best - best[0], atol=1e-4)
 
 
 def test_returns_take_their_share_and_give_it_to_viewed_cells() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -114,6 +115,13 @@ def test_files_that_hold_no_fixations_are_refused_in_one_line(tmp_path: Path) ->
     pq.write_table(table, file)
     with pytest.raises(ValueError, match="fix_x must hold numbers"):
         read_scanpaths(file, "test")
+    pq.write_table(table.set_column(2, "fix_x", pa.array([4.0])), file)
+    with pytest.raises(ValueError, match="fix_x must be a list, one entry for each fixation"):
+        read_scanpaths(file, "test")
+    for missing in (None, math.nan):
+        write_fixations(file, [[(missing, 1, 1), (1.0, 2, 2)]], split=["test"])
+        with pytest.raises(ValueError, match="does not name the viewer of every fixation"):
+            read_scanpaths(file, "test")
 
 
 # --- cells
