@@ -154,34 +154,38 @@ class Study:
 
         That is fitted on training images, to new cells alone; returns are the same for all.
         """
-        train = self.train.paths.steps.take(slice(len(gaze.train)))
         steps = self.test.paths.steps.take(slice(len(gaze.test)))
-        flat = np.broadcast_to(1.0, gaze.test.shape)
-        alone = Softmax.fit(gaze.train, np.broadcast_to(1.0, gaze.train.shape), train)
-        density = self._returning(alone.density(gaze.test, flat, steps), steps)
         center = self.center_in_training, self.center.at(self.test.paths.steps.number)
-        with_near = self._added(gaze, *self._near)
-        extra = Found(
-            {"with_center": self._added(gaze, *center), "with_near": with_near},
-            {"factor": alone.factor},
-        )
+        flat = np.broadcast_to(1.0, gaze.test.shape)
+        factor, density = self._times(gaze, np.broadcast_to(1.0, gaze.train.shape), flat)
+        added = {
+            "with_center": self._added(gaze, *center),
+            "with_near": self._added(gaze, *self._near),
+        }
+        extra = Found(added, {"factor": factor})
         if name == "policy":
             own = self._returning(Softmax(1.0).density(gaze.test, flat, steps), steps)
             gain = self._by_image(information_gain_bits(own, uniform(steps), steps), steps)
             extra = joined(extra, Found({}, {"as_trained": float(np.nanmean(gain))}))
         return joined(self._found(density, own_pairs(gaze.path, self.test.paths)), extra)
 
+    def _times(
+        self, gaze: Gaze, in_training: Float64[np.ndarray, "E N"], bias: Float64[np.ndarray, "F N"]
+    ) -> tuple[float, Float64[np.ndarray, "F N"]]:
+        """Return the fitted factor of the scores, and the density of their softmax times a bias."""
+        train = self.train.paths.steps.take(slice(len(gaze.train)))
+        steps = self.test.paths.steps.take(slice(len(gaze.test)))
+        fitted = Softmax.fit(gaze.train, in_training, train)
+        return fitted.factor, self._returning(fitted.density(gaze.test, bias, steps), steps)
+
     def _added(
         self, gaze: Gaze, in_training: Float64[np.ndarray, "E N"], bias: Float64[np.ndarray, "G N"]
     ) -> Float64[np.ndarray, " M"]:
         """Return the bits that scores add to a bias that they are multiplied with."""
-        train = self.train.paths.steps.take(slice(len(gaze.train)))
         steps = self.test.paths.steps.take(slice(len(gaze.test)))
-        fitted = Softmax.fit(gaze.train, in_training[: len(gaze.train)], train)
         bias = bias[: len(gaze.test)]
-        before = normalized(bias, ~steps.viewed)
-        of_both = fitted.density(gaze.test, bias, steps)
-        density, baseline = (self._returning(each, steps) for each in (of_both, before))
+        _, density = self._times(gaze, in_training[: len(gaze.train)], bias)
+        baseline = self._returning(normalized(bias, ~steps.viewed), steps)
         return self._by_image(information_gain_bits(density, baseline, steps), steps)
 
     def _found(self, density: Float64[np.ndarray, "F N"], pairs: Pairs | None) -> Found:

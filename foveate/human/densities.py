@@ -98,16 +98,24 @@ def center_of_others(paths: CellPaths) -> Float64[np.ndarray, "F N"]:
     return others[fold, paths.steps.number]
 
 
+def folds_of(paths: CellPaths) -> tuple[int, Int64[np.ndarray, " F"]]:
+    """Part the images: return the number of parts, and the part of each scored fixation.
+
+    There are NUM_FOLDS parts, or as many as images.
+    """
+    images = np.unique(paths.image)
+    num_folds = min(NUM_FOLDS, len(images))
+    return num_folds, np.searchsorted(images, paths.steps.image) % num_folds
+
+
 def counts_by_fold(
     paths: CellPaths,
 ) -> tuple[Float64[np.ndarray, "K T N"], Int64[np.ndarray, " F"]]:
     """Count the scored fixations of each part of the images, by number and cell.
 
-    There are NUM_FOLDS parts, or as many as images. The part of each fixation is returned too.
+    The part of each fixation is returned too, see :func:`folds_of`.
     """
-    steps, images = paths.steps, np.unique(paths.image)
-    num_folds = min(NUM_FOLDS, len(images))
-    fold = np.searchsorted(images, steps.image) % num_folds
+    steps, (num_folds, fold) = paths.steps, folds_of(paths)
     counts = np.zeros((num_folds, paths.cell.shape[1], paths.num_cells))
     np.add.at(counts, (fold, steps.number, steps.cell), 1.0)
     return counts, fold

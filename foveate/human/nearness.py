@@ -8,7 +8,8 @@ import numpy as np
 from jaxtyping import Float64, Int64
 
 from foveate.human.cells import CellPaths, middles_of
-from foveate.human.densities import counts_by_fold, normalized
+from foveate.human.densities import folds_of, normalized
+from foveate.human.saccades import distance
 
 NUM_LENGTHS = 24
 """Bins of saccade length, equally wide, up to the image's diagonal."""
@@ -50,7 +51,7 @@ class SaccadeLengths:
         """
         steps, length = paths.steps, length_bins(paths, aspect)
         rows = np.arange(len(length))
-        counts, fold = counts_by_fold(paths)
+        num_folds, fold = folds_of(paths)
         # Cells of the same length share their factor, so that their sum is all that counts.
         mass = np.zeros((len(length), NUM_LENGTHS + 1))
         np.add.at(mass, (rows[:, None], length), normalized(bias, ~steps.viewed))
@@ -59,7 +60,7 @@ class SaccadeLengths:
 
         best, fitted = -np.inf, None
         for drawn in DRAWN_FIXATIONS:
-            parts = (fold != each for each in range(len(counts)))
+            parts = (fold != each for each in range(num_folds))
             of_others = np.stack([scaled(mass[part], chosen[part], drawn) for part in parts])
             factor = of_others[fold]
             density = factor[np.arange(len(chosen)), chosen] / (factor * mass).sum(1)
@@ -83,7 +84,7 @@ class SaccadeLengths:
 
         What is fitted beside it would trust one that has seen its images too much.
         """
-        _, fold = counts_by_fold(paths)
+        _, fold = folds_of(paths)
         factor = np.take_along_axis(self.of_others[fold], length_bins(paths, self.aspect), axis=1)
         return normalized(bias * factor, ~paths.steps.viewed)
 
@@ -122,7 +123,6 @@ def length_bins(paths: CellPaths, aspect: float) -> Int64[np.ndarray, "F N"]:
     begun = steps.number[:, None] > 0
     gaze = np.where(begun, paths.place[steps.trial, steps.number - 1], 0.0)
     middles = middles_of(np.arange(paths.num_cells), paths.grid)
-    away = (middles - gaze[:, None]) * np.array([aspect, 1.0])
-    length = np.linalg.norm(away, axis=-1) / np.hypot(aspect, 1.0)
+    length = distance(gaze[:, None], middles, aspect)
     bins = np.minimum((length * NUM_LENGTHS).astype(np.int64), NUM_LENGTHS - 1)
     return np.where(begun, bins, NUM_LENGTHS)

@@ -35,7 +35,20 @@ def center_distance(place: Float64[np.ndarray, "*B 2"], aspect: float) -> Float6
         place: rows and columns as shares of the image; NaN remains.
         aspect: height over width.
     """
-    away = (place - 0.5) * np.array([aspect, 1.0])
+    return distance(place, np.array(0.5), aspect)
+
+
+def distance(
+    place: Float64[np.ndarray, "... 2"], other: Float64[np.ndarray, "..."], aspect: float
+) -> Float64[np.ndarray, "..."]:
+    """Return the distance of places from others, as a share of the image's diagonal.
+
+    Args:
+        place: rows and columns as shares of the image; NaN remains.
+        other: the same, or what broadcasts with it.
+        aspect: height over width.
+    """
+    away = (place - other) * np.array([aspect, 1.0])
     return np.linalg.norm(away, axis=-1) / np.hypot(aspect, 1.0)
 
 
