@@ -19,7 +19,8 @@ from experiments.evaluation.human_scores import Viewed, cell_grid
 from experiments.evaluation.human_study import Study
 from experiments.evaluation.options import check_memory
 from experiments.evaluation.progress import Progress
-from experiments.run_folder import FREE_OVER_SEEDS, git_commit
+from experiments.evaluation.seeds import runs_of, several
+from experiments.run_folder import git_commit
 from experiments.runs import Run
 from foveate.human.cells import cell_paths
 from foveate.human.multi_match import is_installed
@@ -112,44 +113,6 @@ def check_limits(memory: float, *limits: int) -> None:
     check_memory(memory)
     if min(limits) < 1:
         raise ValueError("limit, train_limit, fit_limit and oracle_limit must be at least 1 image")
-
-
-def runs_of(run: Run | Sequence[Run] | None) -> tuple[Run, ...]:
-    """Return the runs of one kind; none, one, or several.
-
-    Raises:
-        ValueError: they are not of one kind.
-    """
-    runs = () if run is None else (run,) if isinstance(run, Run) else tuple(run)
-    check_one_kind(runs)
-    return runs
-
-
-def several(runs: Sequence[Run]) -> dict[str, Any]:
-    """Return what tells a result of several runs from that of the first one."""
-    return {"seeds": [each.seed for each in runs]} if len(runs) > 1 else {}
-
-
-def check_one_kind(runs: Sequence[Run]) -> None:
-    """Raise ValueError if runs were trained otherwise, or less long, or with the same seed."""
-    for run in runs[1:]:
-        before, now = (
-            {**each.config.flat(), "data": each.data, "iteration": each.iteration}
-            for each in (runs[0], run)
-        )
-        changed = [
-            f"{name} {before[name]} and {now[name]}"
-            for name in before
-            if name not in FREE_OVER_SEEDS and before[name] != now[name]
-        ]
-        if changed:
-            raise ValueError(
-                f"several runs must differ in nothing but their seeds, {runs[0].directory} and "
-                f"{run.directory} have {', '.join(changed)}; compare each kind by itself"
-            )
-    seeds = [run.seed for run in runs]
-    if len(set(seeds)) < len(seeds):
-        raise ValueError(f"several runs must have seeds of their own, got {seeds}; name each once")
 
 
 def asked_of(

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import zipfile
-from collections.abc import Iterable
 from dataclasses import asdict
-from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-import torch
 from jaxtyping import Float
-from torch import Tensor
 
 from experiments.evaluation.curves import error_curves_of
 from experiments.evaluation.findings import costs_of
+from experiments.evaluation.kept import digest, keep_arrays, read_arrays
 from experiments.evaluation.knowing_plan import KnowingQuestions
 from experiments.evaluation.knowing_rows import Measured
 from experiments.evaluation.recognition import recognize
@@ -24,7 +19,6 @@ from experiments.evaluation.recognition_paths import PathMakers
 from experiments.evaluation.recognition_result import titled
 from experiments.run_folder import git_commit
 from experiments.runs import Run
-from experiments.tables import written_whole
 
 ABOUT = ("train_images", "notes", "commit")
 """What is kept beside the arrays."""
@@ -58,15 +52,6 @@ def question_of(run: Run, asked: KnowingQuestions) -> str:
             **run.data_options,
         }
     )
-
-
-def digest(tensors: Iterable[Tensor]) -> str:
-    """Return the SHA-256 of all values, on whichever device they lie."""
-    found = hashlib.sha256()
-    for each in tensors:
-        found.update(f"{each.dtype} {tuple(each.shape)}".encode())
-        found.update(each.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return found.hexdigest()
 
 
 def ask(run: Run, asked: KnowingQuestions) -> Measured:
@@ -129,37 +114,33 @@ def keep(path: Path, question: str, found: Measured) -> None:
         "paid": list(found.paid),
     }
     about = {name: getattr(found, name) for name in ABOUT}
-    with written_whole(path) as partial:
-        np.savez_compressed(
-            partial,
-            question=question,
-            names=json.dumps(names),
-            about=json.dumps(about),
-            correct=np.stack(list(found.correct.values())),
-            areas=np.stack(list(found.areas.values())),
-            paid=np.array(list(found.paid.values())),
-        )
+    keep_arrays(
+        path,
+        question,
+        names=json.dumps(names),
+        about=json.dumps(about),
+        correct=np.stack(list(found.correct.values())),
+        areas=np.stack(list(found.areas.values())),
+        paid=np.array(list(found.paid.values())),
+    )
 
 
 def read_kept(path: Path, question: str) -> Measured | None:
     """Read what was kept; None = nothing, of another question, or damaged."""
-    if not path.is_file():
+    arrays = read_arrays(path, question)
+    if arrays is None:
         return None
     try:
-        # NumPy leaves a damaged file open.
-        with np.load(BytesIO(path.read_bytes())) as arrays:
-            if str(arrays["question"]) != question:
-                return None
-            names = json.loads(str(arrays["names"]))
-            about = json.loads(str(arrays["about"]))
-            correct = {
-                (order, after, read_out): row
-                for (order, after, read_out), row in zip(
-                    names["correct"], arrays["correct"], strict=True
-                )
-            }
-            areas = dict(zip(names["areas"], arrays["areas"], strict=True))
-            paid = dict(zip(names["paid"], arrays["paid"], strict=True)) if "paid" in arrays else {}
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+        names = json.loads(str(arrays["names"]))
+        about = json.loads(str(arrays["about"]))
+        correct = {
+            (order, after, read_out): row
+            for (order, after, read_out), row in zip(
+                names["correct"], arrays["correct"], strict=True
+            )
+        }
+        areas = dict(zip(names["areas"], arrays["areas"], strict=True))
+        paid = dict(zip(names["paid"], arrays["paid"], strict=True)) if "paid" in arrays else {}
+    except (ValueError, KeyError):
         return None
     return Measured(correct, areas, paid, **about)

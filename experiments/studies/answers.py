@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import zipfile
 from dataclasses import asdict, dataclass, field
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +11,7 @@ import numpy as np
 from jaxtyping import Float
 from pydantic import TypeAdapter
 
-from experiments.tables import written_whole
+from experiments.evaluation.kept import keep_arrays, read_arrays
 
 ANSWERS = "answers.npz"
 """File of a run folder."""
@@ -65,40 +63,35 @@ class Answers:
 def keep_answers(folder: Path, question: str, answers: Answers) -> None:
     """Write answers into a run folder, beside the question that they answer."""
     arrays: dict[str, Any] = {
-        "question": question,
         "measures": json.dumps(list(answers.values)),
         "facts": json.dumps(asdict(answers.facts)),
         **{str(place): each for place, each in enumerate(answers.values.values())},
     }
-    with written_whole(folder / ANSWERS) as partial:
-        np.savez_compressed(partial, **arrays)
+    keep_arrays(folder / ANSWERS, question, **arrays)
 
 
-def read_answers(folder: Path) -> Answers | None:
-    """Read what a run answered; None = nothing, or it is damaged."""
-    found = _read(folder)
-    return None if found is None else found[1]
+def read_answers(folder: Path, question: str | None = None) -> Answers | None:
+    """Read what a run answered; None = nothing, or to another question, or it is damaged.
+
+    Args:
+        folder: of the run.
+        question: that must have been asked; None = any.
+    """
+    arrays = read_arrays(folder / ANSWERS, question)
+    if arrays is None:
+        return None
+    try:
+        measures = json.loads(str(arrays["measures"]))
+        values = {name: arrays[str(place)] for place, name in enumerate(measures)}
+        facts = TypeAdapter(Facts).validate_python(json.loads(str(arrays["facts"])))
+    except (ValueError, KeyError):
+        return None
+    return Answers(values, facts)
 
 
 def answered(folder: Path, question: str) -> bool:
     """Whether a run folder holds the answers to this very question."""
-    found = _read(folder)
-    return found is not None and found[0] == question
-
-
-def _read(folder: Path) -> tuple[str, Answers] | None:
-    path = folder / ANSWERS
-    if not path.is_file():
-        return None
-    try:
-        # NumPy leaves a damaged file open.
-        with np.load(BytesIO(path.read_bytes())) as arrays:
-            measures = json.loads(str(arrays["measures"]))
-            values = {name: arrays[str(place)] for place, name in enumerate(measures)}
-            facts = TypeAdapter(Facts).validate_python(json.loads(str(arrays["facts"])))
-            return str(arrays["question"]), Answers(values, facts)
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-        return None
+    return read_answers(folder, question) is not None
 
 
 def is_error(measure: str) -> bool:

@@ -11,11 +11,12 @@ import pytest
 import torch
 
 from experiments.evaluation import human_rows
-from experiments.evaluation.human import check_one_kind, compare_with_viewers
+from experiments.evaluation.human import compare_with_viewers
 from experiments.evaluation.human_findings import findings
 from experiments.evaluation.human_means import Found, HumanRow, by_image, row_of, rows_of
 from experiments.evaluation.human_result import HumanComparison
 from experiments.evaluation.intervals import crossed_interval, mean_interval
+from experiments.evaluation.seeds import check_one_kind
 from experiments.runs import Run
 from tests.experiments.test_human import looked_at
 
