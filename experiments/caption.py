@@ -1,10 +1,12 @@
 """Ask a model of captions how much of them is known after k fixations, and whose fixations tell.
 
     python -m experiments.caption --run runs/flickr8k
+    python -m experiments.caption --run runs/seed_0 runs/seed_1 runs/seed_2
 
 Bits per word after the fixations of the policy and of its controls, retrieval both ways, and
-captions as they are written while the policy looks. Writes caption.json and caption.png into the
-run folder.
+captions as they are written while the policy looks. Of several seeds the means and intervals are
+over seeds and images. Writes caption.json and caption.png into the folder of the first run. What a
+run was asked is kept as caption.npz in its own folder, and is not asked again.
 """
 
 from __future__ import annotations
@@ -18,12 +20,12 @@ from experiments.evaluation.caption_options import (
     ORDERS,
     check_caption_options,
 )
-from experiments.evaluation.options import EvaluationOptions, check_seed
+from experiments.evaluation.options import SeedsOptions, check_seed
 
 
 @dataclass(frozen=True, kw_only=True)
-class CaptionConfig(EvaluationOptions):
-    """Options of the measurement. The run is of a recipe with captions."""
+class CaptionConfig(SeedsOptions):
+    """Options of the measurement. The runs are of a recipe with captions."""
 
     fixations: tuple[int, ...] = FIXATIONS
     """Numbers of fixations after which captions are asked for; those above the run's budget are
@@ -40,12 +42,13 @@ class CaptionConfig(EvaluationOptions):
     more; a first pass over few pairs chooses them. 0 = every pair is asked about, whose number
     grows with the square of the images."""
     examples: int = 4
-    """Images whose captions are written and drawn; 0 = none."""
+    """Images whose captions the first run writes, and which are drawn; 0 = none."""
     seed: int = 0
     """Seed of the images that others' captions and paths come from, and of the retrieval's first
     pass."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_seed(self.seed)
         sizes = self.limit, self.retrieval_limit, self.candidates, self.examples
         check_caption_options(self.fixations, *sizes)
@@ -68,8 +71,9 @@ def main(config: CaptionConfig) -> None:
         examples=config.examples,
         seed=config.seed,
     )
-    picture = config.run / "caption.png"
-    present(result, config.run / "caption.json", config.threads, [picture])
+    folder = config.run[0]
+    picture = folder / "caption.png"
+    present(result, folder / "caption.json", config.threads, [picture])
     if examples:
         with written_whole(picture) as partial:
             draw_captions(examples, partial)

@@ -2,34 +2,33 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
+import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from experiments.evaluation.caption_likelihood import bits_per_word, nats_of_own
+from experiments.evaluation.caption_asking import Asking
+from experiments.evaluation.caption_means import Told, found
 from experiments.evaluation.caption_options import (
     CANDIDATES,
     FIXATIONS,
     ORDERS,
     check_caption_options,
 )
-from experiments.evaluation.caption_result import Bits, CaptionResult, Written
-from experiments.evaluation.caption_retrieval import retrieve
-from experiments.evaluation.intervals import mean_interval
+from experiments.evaluation.caption_result import CaptionResult, Written
+from experiments.evaluation.caption_retrieval import chances
 from experiments.evaluation.recognition_paths import PathMakers
 from experiments.evaluation.scanpaths import of_another_image, pixels_of
+from experiments.evaluation.seeds import runs_of, several
 from experiments.run_folder import git_commit, read_manifest
 from experiments.runs import Run
 from foveate.data import ImageSet
-from foveate.data.subwords import Subwords
-from foveate.data.texts import ImageTexts, captions_in, texts_for
-from foveate.model.tracks import NOTHING
+from foveate.data.subwords import Subwords, normalized
+from foveate.data.texts import captions_in
 from foveate.orders import order_to_rank
 
 
@@ -44,7 +43,7 @@ class Example:
 
 
 def caption(
-    run: Run,
+    run: Run | Sequence[Run],
     *,
     fixations: tuple[int, ...] = FIXATIONS,
     orders: tuple[str, ...] = ORDERS,
@@ -54,81 +53,89 @@ def caption(
     examples: int = 4,
     seed: int = 0,
 ) -> tuple[CaptionResult, list[Example]]:
-    """Ask a model about the captions of test images; images without captions are left out.
+    """Ask models about the captions of test images; images without captions are left out.
+
+    What a model answered is kept in its run folder, and not asked again.
 
     Args:
-        run: its model writes captions.
+        run: its model writes captions; several runs differ in their seeds alone.
         fixations: numbers of them after which it is asked; those above the budget are left out.
         orders: whose fixations beside the policy's.
         limit: test images.
         retrieval_limit: the first test images, which are retrieved; 0 = no retrieval.
         candidates: captions of an image, and images of a caption, that are asked about in full; the
             others are estimated from few. 0 = all are asked about.
-        examples: the first test images, of which captions are written.
+        examples: the first test images, of which the first run writes captions.
         seed: of the images that others' captions and paths come from, and of the few.
 
     Raises:
-        ValueError: the model writes no captions, the images have none, or an option is wrong.
+        ValueError: the model writes no captions, the images have none, an option is wrong, or the
+            runs are not of one kind or know other test images.
     """
     check_caption_options(fixations, limit, retrieval_limit, candidates, examples)
-    after = tuple(k for k in dict.fromkeys(fixations) if k <= run.budget)
-    if not after:
-        raise ValueError(f"fixations must lie in 0..{run.budget}, the budget; got {fixations}")
-    makers = PathMakers.of(run, orders)
-    test, texts, without = captioned(run, limit)
-    paths = _paths(run, makers, test, seed)
-    shown = write(run, test, paths["policy"], after, examples)
+    runs = runs_of(run)
+    if not runs:
+        raise ValueError("run must be one or more runs, got none")
+    after = within(runs[0].budget, fixations)
+    makers = [PathMakers.of(each, orders) for each in runs]
+    asking = [Asking.of(each, limit) for each in runs]
+    check_same_images(asking)
     sizes = {"limit": limit, "retrieval_limit": retrieval_limit, "candidates": candidates}
     options: dict[str, Any] = {"fixations": list(after), "orders": list(orders), **sizes}
-    options |= {"examples": examples, "seed": seed, **run.data_options}
-    retrieved = min(retrieval_limit, len(test)), candidates, seed
+    options |= {"examples": examples, "seed": seed, **several(runs), **changes_of(runs)}
+    number = min(retrieval_limit, len(asking[0].test))
+    told: list[Told] = []
+    shown: list[Example] = []
+    for each, made in zip(asking, makers, strict=True):
+        paths = paths_of(made, each.test, seed)
+        told.append(each.told(paths, after, number, candidates, seed))
+        if len(told) == 1:
+            shown = write(each.run, each.test, paths["policy"], after, examples)
+    few = asking[0].texts.among(number)
     result = CaptionResult(
-        **known(run, test, texts, paths, after, seed),
-        **retrieve(run, test, texts, paths["policy"], *retrieved),
+        **found(told, chances(few) if number else None),
+        retrieval_images=number,
+        retrieval_captions=len(few.tokens),
         written=tuple(each.written for each in shown),
-        captions=len(texts.tokens),
-        without_captions=without,
-        cut=texts.num_cut,
-        test_images=len(test),
-        train_seconds=read_manifest(run.directory).get("train_seconds"),
-        data=run.dataset(test),
-        seed=run.seed,
-        budget=run.budget,
-        num_patches=run.model.num_patches,
-        commit=git_commit(),
-        iteration=run.iteration,
+        **facts_of(asking),
+        commits=tuple(sorted({commit for each in told for commit in each.commits})),
         options=options,
     )
     return result, shown
 
 
-def captioned(run: Run, limit: int) -> tuple[ImageSet, ImageTexts, int]:
-    """Return test images that have captions, these as the model writes them, and how many have not.
+def within(budget: int, fixations: tuple[int, ...]) -> tuple[int, ...]:
+    """Return different numbers of fixations, those above the budget left out.
 
     Raises:
-        ValueError: the model writes no captions, or less than two images have some.
+        ValueError: none is left.
     """
-    config = run.model.config
-    test = run.split("test", limit)
-    texts = texts_for(config, test)
-    if texts is None:
-        raise ValueError(
-            f"the model in {run.directory} writes no captions; "
-            "train one with: python -m experiments.train caption"
-        )
-    kept = texts.count.nonzero().squeeze(1)
-    if len(kept) < 2:
-        raise ValueError(f"only {len(kept)} of {len(test)} test images have a caption; give more")
-    if len(kept) == len(test):
-        return test, texts, 0
-    some = test.take(kept)
-    without = len(test) - len(kept)
-    return some, ImageTexts.of(captions_in(some), texts.subwords, config.max_words), without
+    after = tuple(k for k in dict.fromkeys(fixations) if k <= budget)
+    if not after:
+        raise ValueError(f"fixations must lie in 0..{budget}, the budget; got {fixations}")
+    return after
 
 
-def _paths(
-    run: Run, makers: PathMakers, test: ImageSet, seed: int
-) -> dict[str, Int[Tensor, "M T *S"]]:
+def check_same_images(asking: Sequence[Asking]) -> None:
+    """Raise ValueError unless runs are asked about the same images and captions."""
+    first = asking[0]
+    for each in asking[1:]:
+        same = torch.equal(first.test.images, each.test.images)
+        if not same or first.test.captions != each.test.captions:
+            raise ValueError(
+                f"several runs are asked about the same test images, {first.run.directory} and "
+                f"{each.run.directory} have others or other captions; name the place of the former "
+                "with --data, or compare each by itself"
+            )
+
+
+def changes_of(runs: Sequence[Run]) -> dict[str, list[str]]:
+    """Return what changed of the images since the training of any run, as of one run."""
+    lines = [line for run in runs for line in run.data_options.get("data_changes", [])]
+    return {"data_changes": list(dict.fromkeys(lines))} if lines else {}
+
+
+def paths_of(makers: PathMakers, test: ImageSet, seed: int) -> dict[str, Int[Tensor, "M T *S"]]:
     """Return the policy's scanpaths, and all that are asked for."""
     paths = {name: scan(test.images) for name, scan in makers.scans.items()}
     made = {
@@ -141,68 +148,23 @@ def _paths(
     return paths
 
 
-def bits(values: Float[np.ndarray, " M"], reference: Float[np.ndarray, " M"] | None = None) -> Bits:
-    """Return the mean of bits per word, and of their difference to a reference."""
-    mean, interval = mean_interval(values)
-    if reference is None:
-        return Bits(bits_per_word=mean, bits_per_word_ci95=interval)
-    less, less_interval = mean_interval(values - reference)
-    return Bits(
-        bits_per_word=mean,
-        bits_per_word_ci95=interval,
-        minus_policy=less,
-        minus_policy_ci95=less_interval,
-    )
-
-
-def known(
-    run: Run,
-    test: ImageSet,
-    texts: ImageTexts,
-    paths: dict[str, Int[Tensor, "M T *S"]],
-    after: tuple[int, ...],
-    seed: int,
-) -> dict[str, Any]:
-    """Return what of a CaptionResult says how surprising captions are."""
-    number = run.model.num_patches
-    rank = {name: order_to_rank(path, number).cpu() for name, path in paths.items()}
-
-    def ask(
-        order: Int[Tensor, "M N"], steps: int, images: Tensor = test.images
-    ) -> Float[np.ndarray, " M"]:
-        return bits_per_word(nats_of_own(run.model, images, texts, order, steps), texts)
-
-    policy = rank["policy"]
-    whole, alone = ask(policy, number), ask(policy, NOTHING)
-    others = of_another_image(torch.arange(len(test)).unsqueeze(1), seed).squeeze(1)
-    told, told_ci95 = mean_interval((alone - whole) * math.log(2))
+def facts_of(asking: Sequence[Asking]) -> dict[str, Any]:
+    """Fields of a CaptionResult that are the runs', the captions' and the code's."""
+    first, runs = asking[0], [each.run for each in asking]
+    taken = [read_manifest(run.directory).get("train_seconds") for run in runs]
+    seconds = [each for each in taken if each is not None]
     return {
-        "orders": by_fixations(ask, rank, after),
-        "whole": bits(whole),
-        "alone": bits(alone, whole),
-        "shuffled": bits(ask(policy[others], number, test.images[others]), whole),
-        "image_nats_per_word": told,
-        "image_nats_per_word_ci95": told_ci95,
-    }
-
-
-def by_fixations(
-    ask: Callable[[Tensor, int], Float[np.ndarray, " M"]],
-    rank: dict[str, Int[Tensor, "M N"]],
-    after: tuple[int, ...],
-) -> dict[str, dict[int, Bits]]:
-    """Ask after fixations of each order, and compare with the policy's after as many.
-
-    Before the first fixation all have seen the same.
-    """
-    found: dict[str, dict[int, Float[np.ndarray, " M"]]] = {}
-    for name in ("policy", *(name for name in rank if name != "policy")):
-        known = {0: found["policy"][0]} if name != "policy" and 0 in after else {}
-        found[name] = {k: known[k] if k in known else ask(rank[name], k) for k in after}
-    policy = found["policy"]
-    return {
-        name: {k: bits(row[k], None if name == "policy" else policy[k]) for k in after}
-        for name, row in found.items()
+        "captions": len(first.texts.tokens),
+        "without_captions": first.without,
+        "test_images": len(first.test),
+        "train_seconds": statistics.fmean(seconds) if len(seconds) == len(runs) else None,
+        "data": first.run.dataset(first.test),
+        "seed": first.run.seed if len(runs) == 1 else None,
+        "seeds": tuple(run.seed for run in runs),
+        "budget": first.run.budget,
+        "num_patches": first.run.model.num_patches,
+        "commit": git_commit(),
+        "iteration": first.run.iteration,
     }
 
 
@@ -230,7 +192,7 @@ def write(
             model.grid,
             Written(
                 image=image,
-                captions=captions[image],
+                captions=tuple(text for text in captions[image] if normalized(text)),
                 after={k: said[k][image] for k in after},
                 whole=said[model.num_patches][image],
             ),

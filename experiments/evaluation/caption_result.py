@@ -2,41 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
+from experiments.evaluation.caption_means import RECALLS, Bits, Retrieval
 from experiments.evaluation.intervals import Interval
 from experiments.evaluation.run_result import RunResult, minutes
 from experiments.tables import Table, signed, with_interval
-
-RECALLS = (1, 5, 10)
-"""Numbers of answers among which the right one is looked for."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Bits:
-    """How surprising captions are, mean over images with 95% intervals over them.
-
-    Of an image it is the sum over its captions, over the number of their words. None = of less than
-    three images.
-    """
-
-    bits_per_word: float
-    bits_per_word_ci95: Interval | None
-    minus_policy: float | None = None
-    """That minus the policy's after as many fixations, paired over images; of what has no fixations
-    minus that of the whole image; above 0 = more is known there. None = it is that itself."""
-    minus_policy_ci95: Interval | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Retrieval:
-    """Share of questions whose right answer is among the first 1, 5 and 10."""
-
-    recall: dict[int, float]
-    recall_ci95: dict[int, Interval | None]
-    """95% intervals over images."""
-    chance: dict[int, float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,9 +16,9 @@ class Written:
     """What was written of an image by and by."""
 
     image: int
-    """Its number among the test images."""
+    """Its number among the test images that have captions."""
     captions: tuple[str, ...]
-    """Its own captions."""
+    """Its own captions, but for empty ones."""
     after: dict[int, str]
     """What was written after so many fixations of the policy."""
     whole: str
@@ -78,28 +50,43 @@ class CaptionResult(RunResult):
     retrieval_images: int
     retrieval_captions: int
     retrieval_pairs: int | None = None
-    """Pairs that the model was asked about; if not all, only candidates chosen from estimates could
-    be found. None = all, in results of older versions."""
+    """Pairs that a model was asked about, of several runs the mean; if not all, only candidates
+    chosen from estimates could be found. None = all, in results of older versions."""
     written: tuple[Written, ...]
+    """By the first run."""
     captions: int
     """Captions that were asked for."""
     without_captions: int
     """Test images that have none; they are left out."""
     cut: int
-    """Captions longer than the model writes, of which the beginning counts."""
+    """Captions longer than the model writes, of which the beginning counts; of several runs, each
+    of which has subwords of its own, the most of any."""
     test_images: int
     train_seconds: float | None
+    """Of the training; of several runs the mean."""
     data: str
-    seed: int
-    """Seed of the training."""
+    seed: int | None
+    """Of the training of a single run."""
+    seeds: tuple[int, ...] = ()
+    """Of the trainings of all runs; older results do not say."""
+    per_seed: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    """``image_nats_per_word`` and ``cut`` by seed; empty of a single run."""
     budget: int
     num_patches: int
     commit: str
+    commits: tuple[str, ...] = ()
+    """Of the code that asked; others than ``commit`` where an answer was kept."""
 
     def tables(self) -> list[Table]:
-        """Return bits per word by fixations, the references, and retrieval."""
+        """Return bits per word by fixations, the references, retrieval, and each run's numbers."""
         tables = [self._bits(), self._references()]
-        return tables if self.image_to_text is None else [*tables, self._retrieval()]
+        if self._found:
+            tables.append(self._retrieval())
+        return [*tables, self._seeds()] if len(self.seeds) > 1 else tables
+
+    @property
+    def _sampled(self) -> str:
+        return "seeds and images at once" if len(self.seeds) > 1 else "images"
 
     def _bits(self) -> Table:
         after = list(self.orders["policy"])
@@ -114,13 +101,20 @@ class CaptionResult(RunResult):
             ("fixations of", *(f"after {k}" for k in after)),
             rows,
             f"Bits per word, {self.data}, {self.test_images} test images, {self.captions} "
-            f"captions, {self.num_patches} patches, seed {self.seed}, trained for "
+            f"captions, {self.num_patches} patches, {self._whose}trained for "
             f"{minutes(self.train_seconds)}, commit `{self.commit[:10]}`.",
             (
-                "Less is better known. In brackets: minus the policy's, 95% interval over images.",
+                "Less is better known. In brackets: minus the policy's, 95% interval over "
+                f"{self._sampled}.",
                 *self._notes(),
             ),
         )
+
+    @property
+    def _whose(self) -> str:
+        if len(self.seeds) > 1:
+            return f"mean of seeds {', '.join(map(str, self.seeds))}, each "
+        return f"seed {self.seed}, "
 
     def _cell(self, bits: Bits) -> str:
         if bits.minus_policy is None or bits.minus_policy_ci95 is None:
@@ -132,7 +126,11 @@ class CaptionResult(RunResult):
         if self.without_captions:
             notes.append(f"{self.without_captions} test images have no caption, and are left out.")
         if self.cut:
-            notes.append(f"Of {self.cut} captions, which are too long, the beginning counts.")
+            cut = [f"{each:.0f}" for each in self.per_seed.get("cut", ())]
+            by_seed = f" (by seed {', '.join(cut)})" if len(set(cut)) > 1 else ""
+            notes.append(
+                f"Of {self.cut} captions{by_seed}, which are too long, the beginning counts."
+            )
         return notes
 
     def _references(self) -> Table:
@@ -157,16 +155,20 @@ class CaptionResult(RunResult):
             notes=(f"The image tells {told} nats of a word.",),
         )
 
+    @property
+    def _found(self) -> dict[str, Retrieval]:
+        """Retrieval both ways, if it was asked for."""
+        both = {"image to text": self.image_to_text, "text to image": self.text_to_image}
+        return {name: found for name, found in both.items() if found is not None}
+
     def _retrieval(self) -> Table:
-        found = {"image to text": self.image_to_text, "text to image": self.text_to_image}
         rows = []
-        for name, row in found.items():
-            if row is not None:
-                recalls = (with_interval(row.recall[k], row.recall_ci95[k]) for k in row.recall)
-                rows += [
-                    (name, *recalls),
-                    (f"{name}, chance", *(f"{share:.3f}" for share in row.chance.values())),
-                ]
+        for name, row in self._found.items():
+            recalls = (with_interval(row.recall[k], row.recall_ci95[k]) for k in row.recall)
+            rows += [
+                (name, *recalls),
+                (f"{name}, chance", *(f"{share:.3f}" for share in row.chance.values())),
+            ]
         return Table(
             ("retrieval", *(f"recall at {k}" for k in RECALLS)),
             tuple(rows),
@@ -181,7 +183,22 @@ class CaptionResult(RunResult):
             return ()
         share = self.retrieval_pairs / every
         return (
-            f"The model was asked about {share:.0%} of the pairs: a first pass estimated the "
+            f"A model was asked about {share:.0%} of the pairs: a first pass estimated the "
             "others, and only the best of each image and caption by it were asked about in full. "
             "A right answer that was not among these is a miss.",
+        )
+
+    def _seeds(self) -> Table:
+        """Return the numbers of each run alone."""
+        last = max(self.orders["policy"])
+        rows = [
+            (f"{name} after {last}, bits per word", row[last].per_seed["bits_per_word"])
+            for name, row in self.orders.items()
+        ]
+        rows.append(("the image tells of a word, nats", self.per_seed["image_nats_per_word"]))
+        for name, found in self._found.items():
+            rows += [(f"{name}, recall at {k}", each) for k, each in found.per_seed.items()]
+        return Table(
+            ("by seed", *map(str, self.seeds)),
+            tuple((name, *(f"{value:.3f}" for value in each)) for name, each in rows),
         )

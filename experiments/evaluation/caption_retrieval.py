@@ -15,20 +15,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from experiments.evaluation.caption_likelihood import nats_of_own, nats_of_pairs
-from experiments.evaluation.caption_result import RECALLS, Retrieval
-from experiments.evaluation.intervals import mean_interval
-from experiments.runs import Run
-from foveate.data import ImageSet
+from experiments.evaluation.caption_means import RECALLS, Retrieved
 from foveate.data.texts import ImageTexts
-from foveate.model.tracks import NOTHING
-from foveate.orders import order_to_rank
 
 ROWS_PER_CANDIDATE, COLUMNS_PER_CANDIDATE = 2, 4
 """Images, and captions, of the first pass for each candidate; a column is as long as there are
@@ -137,59 +131,38 @@ def ranks_of_right(
     return of_image, of_caption
 
 
-def retrieve(
-    run: Run,
-    test: ImageSet,
-    texts: ImageTexts,
-    path: Int[Tensor, "M T *S"],
-    number: int,
-    candidates: int,
-    seed: int,
-) -> dict[str, Any]:
-    """Return what of a CaptionResult says how well captions and images are found by one another.
+def retrieved(ask: Ask, texts: ImageTexts, candidates: int, seed: int) -> Retrieved:
+    """Find the captions of images, and the images of captions.
 
-    Among the first ``number`` images, which are all visible, and their captions.
+    Args:
+        ask: returns scores; larger = fits better.
+        texts: the captions of all images.
+        candidates: see :func:`scores`.
+        seed: of the first pass.
     """
-    few = texts.among(number)
-    sizes = {"retrieval_images": number, "retrieval_captions": len(few.tokens)}
-    if number == 0:
-        return {"image_to_text": None, "text_to_image": None, "retrieval_pairs": 0, **sizes}
-    images, steps = test.images[:number], run.model.num_patches
-    order = order_to_rank(path[:number], steps).cpu()
-    alone = nats_of_own(run.model, images, few, order, NOTHING)
+    number, generator = len(texts), torch.Generator().manual_seed(seed)
+    found = scores(ask, number, len(texts.tokens), candidates, generator)
+    of_image, of_caption = ranks_of_right(found, texts.owner)
 
-    def ask(wanted: Bool[Tensor, "M S"]) -> Float[Tensor, "M S"]:
-        return alone - nats_of_pairs(run.model, images, few, order, steps, wanted)
+    def of_captions(right: Bool[Tensor, " S"]) -> Float[np.ndarray, " R"]:
+        # A caption is a question; an image with its captions is what is sampled.
+        total = torch.zeros(number, dtype=torch.double)
+        return (total.index_add(0, texts.owner, right.double()) / texts.count).numpy()
 
-    generator = torch.Generator().manual_seed(seed)
-    found = scores(ask, number, len(few.tokens), candidates, generator)
-    of_image, of_caption = ranks_of_right(found, few.owner)
-    own, total = few.count.double(), len(few.tokens)
+    return Retrieved(
+        {k: (of_image < k).double().numpy() for k in RECALLS},
+        {k: of_captions(of_caption < k) for k in RECALLS},
+        found.num_pairs,
+    )
+
+
+def chances(texts: ImageTexts) -> tuple[dict[int, float], dict[int, float]]:
+    """Return the recalls of guessing: of a caption for each image, and of an image for each."""
+    own, total = texts.count.double(), len(texts.tokens)
     # Of S captions K are right: one is among the first k unless all of these are wrong.
     wrong = [((total - own - place) / max(1, total - place)) for place in range(max(RECALLS))]
-    missed = [torch.stack(wrong[:k]).clamp_min(0).prod(0) for k in RECALLS]
-    chance = [1 - float(each.mean()) for each in missed]
-    captions = torch.zeros(number, dtype=torch.double)
-    return {
-        **sizes,
-        "retrieval_pairs": found.num_pairs,
-        "image_to_text": retrieval(
-            {k: (of_image < k).double() for k in RECALLS},
-            dict(zip(RECALLS, chance, strict=True)),
-        ),
-        # A caption is a question; an image with its captions is what is sampled.
-        "text_to_image": retrieval(
-            {k: captions.index_add(0, few.owner, (of_caption < k).double()) / own for k in RECALLS},
-            {k: min(1.0, k / number) for k in RECALLS},
-        ),
-    }
-
-
-def retrieval(hits: dict[int, Float[Tensor, " M"]], chance: dict[int, float]) -> Retrieval:
-    """Return the mean over images of the share of their questions that are answered right."""
-    found = {k: mean_interval(each.numpy()) for k, each in hits.items()}
-    return Retrieval(
-        recall={k: mean for k, (mean, _) in found.items()},
-        recall_ci95={k: interval for k, (_, interval) in found.items()},
-        chance=chance,
+    missed = {k: torch.stack(wrong[:k]).clamp_min(0).prod(0) for k in RECALLS}
+    return (
+        {k: 1 - float(each.mean()) for k, each in missed.items()},
+        {k: min(1.0, k / len(texts)) for k in RECALLS},
     )

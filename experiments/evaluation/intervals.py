@@ -88,7 +88,11 @@ def seed_interval(values: Sequence[float]) -> Interval | None:
 
 def share_interval(values: Sequence[float]) -> Interval | None:
     """Interval of :func:`seed_interval`, of shares such as accuracies: cut to 0..1."""
-    interval = seed_interval(values)
+    return of_shares(seed_interval(values))
+
+
+def of_shares(interval: Interval | None) -> Interval | None:
+    """Cut an interval to 0..1, where shares lie."""
     return None if interval is None else (max(0.0, interval[0]), min(1.0, interval[1]))
 
 

@@ -27,11 +27,9 @@ def check_memory(memory: float) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluationOptions:
-    """Which run is evaluated, on what, and where."""
+class PlaceOptions:
+    """On what runs are evaluated, and where."""
 
-    run: Path
-    """Run folder made by experiments.train."""
     data: str | None = None
     """Where the run's images lie now, if they have moved; None = where they lay in training."""
     data_changed_ok: bool = False
@@ -41,11 +39,12 @@ class EvaluationOptions:
     threads: int | None = None
     """CPU threads; None = torch's choice."""
 
-    def load(self, *, writes: bool = True) -> Run:
-        """Load the run; what would keep its result from being written is found now.
+    def loaded(self, directory: Path, *, writes: bool = True) -> Run:
+        """Load a run; what would keep its result from being written is found now.
 
         Args:
-            writes: whether the result goes into its folder.
+            directory: its folder.
+            writes: whether the result goes into that.
 
         Raises:
             ValueError: there is no such run, or nothing can be written into its folder.
@@ -55,7 +54,35 @@ class EvaluationOptions:
         from experiments.training.build import set_threads
 
         set_threads(self.threads)
-        run = load_run(self.run, self.device, self.data, self.data_changed_ok)
+        run = load_run(directory, self.device, self.data, self.data_changed_ok)
         if writes:
             check_writable(run.directory)
         return run
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationOptions(PlaceOptions):
+    """Which run is evaluated, on what, and where."""
+
+    run: Path
+    """Run folder made by experiments.train."""
+
+    def load(self, *, writes: bool = True) -> Run:
+        """Load the run, as :meth:`loaded`."""
+        return self.loaded(self.run, writes=writes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeedsOptions(PlaceOptions):
+    """Which runs of one kind are evaluated, on what, and where."""
+
+    run: tuple[Path, ...]
+    """Run folders made by experiments.train; several are runs of one kind and different seeds."""
+
+    def __post_init__(self) -> None:
+        if not self.run:
+            raise ValueError("run takes one or more run folders, got none")
+
+    def load(self) -> list[Run]:
+        """Load the runs, as :meth:`loaded`; something is kept in the folder of each."""
+        return [self.loaded(each) for each in self.run]

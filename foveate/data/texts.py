@@ -119,14 +119,21 @@ class ImageTexts:
             yield f"{self.num_cut} captions are longer than {length} subwords, and cut there"
 
 
+def writes_captions(config: ModelConfig) -> bool:
+    """Whether a model writes captions, in subwords.
+
+    The words that are read at fixation points are whole ones, and have another end.
+    """
+    return config.vocabulary[:1] == (END_OF_TEXT,)
+
+
 def texts_for(config: ModelConfig, images: ImageSet) -> ImageTexts | None:
     """Return the captions of a set as a model writes them; None of a model that writes none.
 
     Raises:
         ValueError: the set has no captions.
     """
-    # The words that are read at fixation points are whole ones, and have another end.
-    if config.vocabulary[:1] != (END_OF_TEXT,):
+    if not writes_captions(config):
         return None
     subwords = Subwords(tuple(config.vocabulary), tuple(config.merges))
     return ImageTexts.of(captions_in(images), subwords, config.max_words)
@@ -138,12 +145,14 @@ def captions_in(images: ImageSet) -> tuple[tuple[str, ...], ...]:
     Raises:
         ValueError: it has none, or all are empty; says which columns its table has.
     """
+    found = f"; its columns: {list(images.columns)}" if images.columns else ""
     if images.captions is None:
-        found = f"; its columns: {list(images.columns)}" if images.columns else ""
         raise ValueError(
             f"{images.name} has no captions: give a table with a column of text or lists of text "
             f"named {' or '.join(CAPTION_COLUMNS)}, or name it by --caption-column{found}"
         )
     if not any(normalized(text) for own in images.captions for text in own):
-        raise ValueError(f"all captions of {images.name} are empty; give images that have some")
+        raise ValueError(
+            f"all captions of {images.name} are empty or missing; give images that have some{found}"
+        )
     return images.captions

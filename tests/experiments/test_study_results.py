@@ -21,7 +21,8 @@ from experiments.benchmarks.seeds import bench_seeds
 from experiments.benchmarks.streaming import bench_data
 from experiments.benchmarks.timing import BenchResult
 from experiments.benchmarks.training import bench_train
-from experiments.evaluation.caption_result import Bits, CaptionResult, Retrieval, Written
+from experiments.evaluation.caption_means import Bits, Retrieval
+from experiments.evaluation.caption_result import CaptionResult, Written
 from experiments.evaluation.clients import ClientRow, ClientsResult
 from experiments.evaluation.decode import Decoded, DecodeResult, Searched
 from experiments.evaluation.human_means import HumanRow

@@ -1,0 +1,194 @@
+"""One run is asked about the captions of test images; what it answered before is read instead.
+
+Every answer is kept by what it depends on: the weights, images and captions, and the patches that
+are visible, in their order. So other orders, fixations or images cost no more than what is new.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property, partial
+from typing import Self
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from experiments.evaluation.caption_likelihood import bits_per_word, nats_of_own, nats_of_pairs
+from experiments.evaluation.caption_means import ByImage, Told
+from experiments.evaluation.caption_retrieval import retrieved
+from experiments.evaluation.kept import Kept, digest
+from experiments.evaluation.scanpaths import of_another_image
+from experiments.runs import Run
+from foveate.data import ImageSet
+from foveate.data.subwords import Subwords, normalized
+from foveate.data.texts import ImageTexts, captions_in, writes_captions
+from foveate.model.tracks import NOTHING
+from foveate.orders import order_to_rank
+
+KEPT = "caption.npz"
+"""File of a run folder."""
+PAIRED_AT_ONCE = 50
+"""Images whose pairs with captions are one answer that is kept: less than a minute's work."""
+
+
+@dataclass(frozen=True)
+class Asking:
+    """A run, and those of its test images that have captions."""
+
+    run: Run
+    test: ImageSet
+    texts: ImageTexts
+    without: int
+    """Test images without captions."""
+
+    @classmethod
+    def of(cls, run: Run, limit: int) -> Self:
+        """Read test images and captions, these as the model writes them.
+
+        Raises:
+            ValueError: the model writes no captions, or less than two images have some.
+        """
+        config = run.model.config
+        if not writes_captions(config):
+            raise ValueError(
+                f"the model in {run.directory} writes no captions; "
+                "train one with: python -m experiments.train caption"
+            )
+        test = run.split("test", limit)
+        told = [
+            number for number, own in enumerate(test.captions or ()) if any(map(normalized, own))
+        ]
+        if test.captions is not None and len(told) < 2:
+            raise ValueError(
+                f"{len(told)} of {len(test)} test images have a caption, 2 are needed, as one is "
+                "asked about with another's; give more"
+            )
+        without = len(test) - len(told)
+        test = test.take(torch.tensor(told)) if told and without else test
+        subwords = Subwords(tuple(config.vocabulary), tuple(config.merges))
+        texts = ImageTexts.of(captions_in(test), subwords, config.max_words)
+        return cls(run, test, texts, without)
+
+    @cached_property
+    def kept(self) -> Kept:
+        """What the run's model answered before."""
+        model = self.run.model
+        subject = {
+            "iteration": self.run.iteration,
+            "weights": digest(model.state_dict().values()),
+            "model": asdict(model.config),
+        }
+        return Kept(self.run.directory / KEPT, json.dumps(subject, default=str))
+
+    @cached_property
+    def images_and_captions(self) -> str:
+        """Digest of what is asked about."""
+        return digest((self.test.images, self.texts.tokens, self.texts.first))
+
+    def told(
+        self,
+        paths: Mapping[str, Int[Tensor, "M T *S"]],
+        after: tuple[int, ...],
+        number: int,
+        candidates: int,
+        seed: int,
+    ) -> Told:
+        """Ask how surprising captions are, and which belong to which image.
+
+        Args:
+            paths: scanpaths of each image, by whose they are; one is the policy's.
+            after: numbers of fixations.
+            number: the first images, which are retrieved; 0 = no retrieval.
+            candidates: see :func:`experiments.evaluation.caption_retrieval.scores`.
+            seed: of the images that others' captions come from, and of the retrieval's first pass.
+        """
+        print(f"asking {self.run.name} after fixations of {', '.join(paths)}", flush=True)
+        patches = self.run.model.num_patches
+        rank = {name: order_to_rank(path, patches).cpu() for name, path in paths.items()}
+        policy, alone = rank["policy"], self.own(rank["policy"], NOTHING)
+        other = of_another_image(torch.arange(len(self.test)).unsqueeze(1), seed).squeeze(1)
+        orders = {
+            name: {k: self._bits(self.own(each, k)) for k in after} for name, each in rank.items()
+        }
+        whole = self._bits(self.own(policy, patches))
+        shuffled = self._bits(self.own(policy[other], patches, other))
+        few, found = self.texts.among(number), None
+        if number:
+
+            def fit(wanted: Bool[Tensor, "R S"]) -> Float[Tensor, "R S"]:
+                return alone[: len(few.tokens)] - self.pairs(policy, patches, wanted)
+
+            print(f"asking {self.run.name} which captions belong to which image", flush=True)
+            found = retrieved(fit, few, candidates, seed)
+        self.kept.say()
+        return Told(
+            orders=orders,
+            whole=whole,
+            alone=self._bits(alone),
+            shuffled=shuffled,
+            retrieved=found,
+            cut=self.texts.num_cut,
+            commits=frozenset(self.kept.commits),
+        )
+
+    def own(
+        self, rank: Int[Tensor, "M N"], steps: int, image: Int[Tensor, " M"] | None = None
+    ) -> Float[Tensor, " S"]:
+        """Return the cross-entropy of every caption, nats; see :func:`nats_of_own`.
+
+        Args:
+            rank: decoding step of every patch.
+            steps: the patches of rank < steps are visible; -1 = nothing is.
+            image: which one is seen with the captions of each; None = their own.
+        """
+        image = torch.arange(len(self.test)) if image is None else image
+        nats = self.kept.answer(
+            self._question("own", visible(rank, steps), image),
+            lambda: nats_of_own(
+                self.run.model, self.test.images[image], self.texts, rank, steps
+            ).numpy(),
+        )
+        return torch.from_numpy(nats)
+
+    def pairs(
+        self, rank: Int[Tensor, "M N"], steps: int, wanted: Bool[Tensor, "R S"]
+    ) -> Float[Tensor, "R S"]:
+        """Return the cross-entropy of captions given images, nats; see :func:`nats_of_pairs`.
+
+        Args:
+            rank: decoding step of every patch.
+            steps: the patches of rank < steps are visible; -1 = nothing is.
+            wanted: which captions are asked about with each of the first images; of others it is 0.
+        """
+        few = self.texts.among(len(wanted))
+        found = torch.zeros(wanted.shape)
+
+        def ask(index: Int[Tensor, " P"]) -> Float[np.ndarray, " K"]:
+            images, chosen = self.test.images[index], wanted[index]
+            nats = nats_of_pairs(self.run.model, images, few, rank[index], steps, chosen)
+            return nats[chosen].numpy()
+
+        for index in torch.arange(len(wanted)).split(PAIRED_AT_ONCE):
+            seen = visible(rank[index], steps)
+            question = self._question("pairs", seen, index, wanted[index])
+            nats = torch.from_numpy(self.kept.answer(question, partial(ask, index)))
+            found[index] = found[index].masked_scatter(wanted[index], nats)
+        return found
+
+    def _question(self, what: str, *seen: Tensor) -> str:
+        return f"{what}_{self.images_and_captions[:32]}_{digest(seen)[:32]}"
+
+    def _bits(self, nats: Float[Tensor, " S"]) -> ByImage:
+        return bits_per_word(nats, self.texts)
+
+
+def visible(rank: Int[Tensor, "M N"], steps: int) -> Int[Tensor, "M N"]:
+    """Return the rank of every visible patch; -1 elsewhere, -2 where not even a periphery is seen.
+
+    These are all that words depend on.
+    """
+    return rank.masked_fill(rank >= steps, -2 if steps == NOTHING else -1)
