@@ -18,14 +18,14 @@ from PIL import Image
 
 from envs.episode import Episode
 from envs.vector import ImageScanVectorEnv
-from experiments.evaluation.caption import caption
+from experiments.evaluation.caption import Example, caption
 from experiments.evaluation.caption_likelihood import (
     bits_per_word,
     nats_of_own,
     nats_of_pairs,
 )
-from experiments.evaluation.caption_picture import draw_captions
-from experiments.evaluation.caption_result import CaptionResult
+from experiments.evaluation.caption_picture import draw_captions, lines_of
+from experiments.evaluation.caption_result import CaptionResult, Written
 from experiments.evaluation.caption_retrieval import Scores, estimated, ranks_of_right, scores
 from experiments.runs import load_run
 from experiments.studies.transfer import imagenette
@@ -311,6 +311,49 @@ def test_captions_of_any_kind_are_learned_from_and_asked_about(config: TrainConf
     assert math.isfinite(result.whole.bits_per_word)
 
 
+def test_what_is_written_moves_no_picture(tmp_path: Path) -> None:
+    """Of any length and script, also of letters that no font has."""
+
+    def drawn(text: str) -> np.ndarray:
+        written = Written(image=0, captions=(text,), after={0: text}, whole=text)
+        example = Example(torch.rand(3, 8, 8).mul(0).add(0.3), torch.tensor([5]), (4, 4), written)
+        draw_captions([example], tmp_path / "caption.png")
+        with Image.open(tmp_path / "caption.png") as picture:
+            return np.asarray(picture.convert("L"))
+
+    none = drawn("")
+    pictures = np.flatnonzero((none < 250).any(1))[-1] + 1
+    for text in ("word " * 999, "狗在跑" * 50, "$x^ \ufffd 🐕‍🦺 שלום"):
+        other = drawn(text)
+        np.testing.assert_array_equal(other[:pictures], none[:pictures])
+        assert (other[pictures:] < 250).any(), "and is written below them"
+        assert (other[-3:] > 250).all(), "within the sheet"
+
+
+def test_lines_are_as_long_as_there_is_room() -> None:
+    assert lines_of("a " * 20) == ["a " * 13 + "a", "a " * 5 + "a"]
+    assert lines_of("狗" * 20) == ["狗" * 14, "狗" * 6]
+    assert lines_of("") == []
+    assert len(lines_of("word " * 999)) == 7
+
+
+def test_too_few_test_images_with_captions_are_counted(config: TrainConfig) -> None:
+    train(config.replace(warmup_iterations=1, iterations=0))
+    run = load_run(config.run.out, data_changed_ok=True)
+    table = pq.read_table(config.data.data)
+    split, told = (table[name].to_pylist() for name in ("split", "told"))
+    kept = split.index("test", 4)
+    for number in (0, 1):
+        few = [
+            own if part != "test" or (place == kept and number) else []
+            for place, (part, own) in enumerate(zip(split, told, strict=True))
+        ]
+        at = table.column_names.index("told")
+        pq.write_table(table.set_column(at, "told", pa.array(few)), config.data.data)
+        with pytest.raises(ValueError, match=f"{number} of 9 test images have a caption, 2 are"):
+            caption(run)
+
+
 def test_what_is_left_out_is_said(config: TrainConfig, capsys: pytest.CaptureFixture[str]) -> None:
     TrainingImages(config.replace(max_subwords=2), Processes.started("cpu"))
     said = capsys.readouterr().err
@@ -323,12 +366,17 @@ def test_what_is_left_out_is_said(config: TrainConfig, capsys: pytest.CaptureFix
     [
         ({"caption_column": None}, r"no captions: .*its columns: \['image', 'split', 'told'\]"),
         ({"caption_column": "tol"}, "no column 'tol' for --caption-column"),
+        ({"caption_column": "none"}, r"empty or missing; .*its columns: \['image', 'split', 'no"),
         ({"num_subwords": 100}, "num_subwords must be at least 257"),
     ],
 )
 def test_captions_that_are_not_there_are_named_before_training(
     config: TrainConfig, change: dict[str, object], message: str
 ) -> None:
+    if change.get("caption_column") == "none":
+        table = pq.read_table(config.data.data)
+        table = table.append_column("none", pa.nulls(len(table), pa.string()))
+        pq.write_table(table, config.data.data)
     with pytest.raises(ValueError, match=message):
         train(config.replace(**change))
     assert not config.run.out.exists() or not list(config.run.out.glob("*.safetensors"))
