@@ -135,6 +135,11 @@ CANDIDATES = (
         "As reversed, paid for what a copy has learned from other images.",
         needs={"reward_reference": "held_out"},
     ),
+    Cell(
+        "rankme",
+        f"{REVERSED} --reward rankme",
+        "As reversed, paid for features that differ from those of other images.",
+    ),
 )
 """Without the words of the data; docs/teaching.md says where they come from."""
 

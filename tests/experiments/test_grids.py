@@ -7,6 +7,7 @@ import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 
+from experiments.benchmarks.timing import count_flops
 from experiments.evaluation.equal_compute import flops_per_step, flops_to_begin
 from experiments.evaluation.knowing_rows import Difference
 from experiments.runs import Run
@@ -426,6 +428,12 @@ def test_another_question_leaves_the_iterations_that_were_counted(
         with pytest.raises(ValueError, match="not now"):
             job.carry_out()
     assert (counts, trained) == ([1e12, 2e12], [1, 1, 2])
+
+
+def test_singular_values_are_counted() -> None:
+    """Of 5 x 4 they take 4 * 5 * 16 - 4 * 64 / 3, in either direction."""
+    for shape in ((3, 5, 4), (3, 4, 5)):
+        assert count_flops(partial(torch.linalg.svdvals, torch.ones(shape))) == 3 * 235
 
 
 def joint_flops(tmp_path: Path, **options: object) -> float:
