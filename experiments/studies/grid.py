@@ -234,7 +234,7 @@ class Grid:
         Args:
             seeds: of every cell; screening takes the first of them, as many as it had.
             iterations: with a policy, of cells that have one.
-            limit: images that are asked about.
+            limit: images that are asked about, in screening as well.
             teraflops: operations of every run in the grid's own setting.
         """
         grid = self if teraflops is None else replace(self, teraflops=teraflops)
@@ -251,7 +251,10 @@ class Grid:
             )
             grid = replace(grid, cells=cells)
         if limit is not None:
-            grid = replace(grid, asked=replace(grid.asked, test_limit=limit))
+            rule, asked = grid.screening, replace(grid.asked, test_limit=limit)
+            if rule is not None and rule.asked is not None:
+                rule = replace(rule, asked=replace(rule.asked, test_limit=limit))
+            grid = replace(grid, asked=asked, screening=rule)
         return grid
 
 

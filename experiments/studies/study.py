@@ -183,7 +183,8 @@ def carry_out(grid: Grid, carrying: Carrying) -> Study:
         choice = choose(grid, rule, screened)
         dropped, undecided = choice.dropped, choice.undecided
         final = [job for job in final if job.cell in choice.kept]
-        print("\n".join(f"{name} does not go on: {why}" for name, why in dropped.items()))
+        for name, why in dropped.items():
+            print(f"{name} does not go on: {why}", flush=True)
     stage = None
     if final:
         seeds = listed(sorted({job.config.run.seed for job in final}))

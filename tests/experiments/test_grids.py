@@ -194,6 +194,10 @@ def test_a_command_line_changes_all_cells_alike() -> None:
     assert changed.screening is not None
     assert changed.screening.seeds == (3, 4)
     assert changed.asked.test_limit == 11
+    own = replace(grid, screening=Screening(seeds=(0, 1), asked=Asked(test_limit=None)))
+    own_rule = own.changed(limit=11).screening
+    assert own_rule is not None
+    assert own_rule.asked == Asked(test_limit=11)
     assert changed.teraflops == 2.5
     assert changed.screening.teraflops is None
     with pytest.raises(ValueError, match="teraflops must be above 0"):
