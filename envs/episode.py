@@ -181,8 +181,7 @@ class Episode:
         """Make one fixation per row and return the reward, (B,).
 
         Patches that have been seen show nothing new. A fixation that shows nothing new at all
-        spends the step, leaves the error as it is, and its reward is lower by ``revisit_penalty``.
-        The way to it costs what every saccade does.
+        spends the step, leaves the error, and costs ``revisit_penalty`` beside its saccade.
 
         Args:
             patches: the patch that each row opens, (B,), or the K patches that it opens together,
@@ -225,6 +224,7 @@ class Episode:
             labels=self.labels,
             probe=self.probe,
             opened=self.opened,
+            group=self.group,
         )
         return self.payment(fixation, saccade)
 

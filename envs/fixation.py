@@ -62,6 +62,8 @@ class Fixation:
     opened: Int[Tensor, "B L K"]
     """New patches of each of the L steps of a scan, those of this fixation last; -1 = not yet, or
     padding."""
+    group: int
+    """Scans of each image, in succession along the batch."""
 
     @property
     def before(self) -> Float[Tensor, "B"]:

@@ -16,6 +16,7 @@ from jaxtyping import Num
 from torch import Tensor
 
 from envs.fixation import Fixation
+from envs.rankme import rankme
 from envs.recognition import RecognitionProbe
 from envs.reference import progress, reducible
 from foveate.choices import blaming, lookup, told
@@ -98,6 +99,11 @@ what was learned since. With the same reference one is exactly minus the other, 
 ``reducible`` against the average seeks what was unlearned since. Unlike ``surprise`` they do not
 seek noise, which is equally hard for both.
 """
+REWARDS_OF_BATCHES: dict[str, Reward] = {"rankme": rankme}
+"""Rewards that set the scans of a batch against one another: in training alone, not by name.
+
+``rankme`` is how far a fixation makes the features of an image differ from those of the others.
+"""
 REWARDS_OF_WORDS: dict[str, Reward] = {"caption": caption}
 """Rewards that need captions, and a model that writes them.
 
@@ -109,7 +115,12 @@ PART_REWARDS: dict[str, Reward] = {"auc_pixels": auc_pixels, "auc_features": auc
 """Rewards that look at one part of what a model of pixels and features predicts, as ``auc``."""
 
 ALL_REWARDS: Mapping[str, Callable[..., Tensor]] = ChainMap(
-    REWARDS_OF_WORDS, REWARDS_OF_REFERENCE, REWARDS_OF_CLASSES, PART_REWARDS, REWARDS
+    REWARDS_OF_WORDS,
+    REWARDS_OF_BATCHES,
+    REWARDS_OF_REFERENCE,
+    REWARDS_OF_CLASSES,
+    PART_REWARDS,
+    REWARDS,
 )
 """Every reward by name, REWARDS first and as they are now; what one needs may not be there."""
 
@@ -163,7 +174,7 @@ def reward_with(
     """Return a reward as :func:`reward_named` does.
 
     Raises:
-        ValueError: as there, or it lacks its probe, its reference or its words.
+        ValueError: as there, or it lacks its probe, its reference, its words or its batch.
     """
     reward = reward_named(name)
     if not isinstance(name, str):
@@ -172,6 +183,11 @@ def reward_with(
         raise ValueError(
             f"reward {name!r} needs a model to compare with; give reward_options={{'reference': "
             "model}, or, in training, --reward-reference"
+        )
+    if name in REWARDS_OF_BATCHES:
+        raise ValueError(
+            f"reward {name!r} sets the images of a batch against one another, and an environment's "
+            f"rows are apart; it is for training (--reward {name}), or choose {', '.join(REWARDS)}"
         )
     if name in REWARDS_OF_CLASSES and probe is None:
         raise ValueError(

@@ -5,10 +5,10 @@
     python -m experiments.study my_grid.py --minutes 8  one of your own, 8 minutes of it
 
 GRID is the name of a grid that ships (cue, demo, smoke, teaching, teaching_imagenette,
-teaching_smoke), a Python file whose function ``grid`` yields cells by name, FILE.py:NAME, or
-MODULE:NAME. Every seed of a cell is
-a job of its own: what is done is skipped, what was cut off goes on, what fails is reported and
-stops nothing else. Two calls may share a folder, as no two train the same run.
+teaching_smoke, words), a Python file whose function ``grid`` yields cells by name, FILE.py:NAME, or
+MODULE:NAME. Every seed of a cell is a job of its own: what is done is skipped, what was cut off
+goes on, what fails is reported and stops nothing but what needs it. Two calls may share a folder,
+as no two train the same run.
 
 Differences from the baseline are paired over seeds and images, with 95% intervals. Writes
 study_GRID.json into the output folder, and with --page study_GRID.html. ``--minutes 0 --page``
@@ -24,6 +24,7 @@ from typing import Annotated, Literal
 import tyro
 
 from experiments.cli import main_with_options
+from experiments.studies.grid import check_seeds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,10 +64,8 @@ class StudyConfig:
     """Minutes after which the cluster ends a job; the same command goes on."""
 
     def __post_init__(self) -> None:
-        if self.seeds is not None and (
-            not self.seeds or len(set(self.seeds)) < len(self.seeds) or min(self.seeds) < 0
-        ):
-            raise ValueError("seeds takes one or more different numbers, at least 0")
+        if self.seeds is not None:
+            check_seeds(self.seeds)
         for name in ("iterations", "limit", "threads", "workers", "job_minutes"):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")

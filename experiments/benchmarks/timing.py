@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -65,10 +66,18 @@ def _attention_backward_flops(
     return int(sdpa_backward_flop_count(gradient, query, key, value))
 
 
-# torch's counter knows the fused kernels of GPUs alone.
-CPU_ATTENTION: dict[Any, Any] = {
+def _singular_values_flops(matrix: Shape, *args: Any, **options: Any) -> int:
+    """Count singular values alone (Golub and Van Loan 2013, Matrix Computations, Sec. 8.6.3)."""
+    *batch, rows, columns = matrix
+    long, short = max(rows, columns), min(rows, columns)
+    return math.prod(batch) * (4 * long * short**2 - 4 * short**3 // 3)
+
+
+# torch's counter knows the fused kernels of GPUs alone, and no decompositions.
+UNKNOWN_TO_TORCH: dict[Any, Any] = {
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops,
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward_flops,
+    torch.ops.aten._linalg_svd: _singular_values_flops,
 }
 
 
@@ -77,7 +86,7 @@ def count_flops(run: Callable[[], object]) -> int:
 
     Attention counts as if nothing were masked, as torch counts it elsewhere.
     """
-    with FlopCounterMode(display=False, custom_mapping=CPU_ATTENTION) as counter:
+    with FlopCounterMode(display=False, custom_mapping=UNKNOWN_TO_TORCH) as counter:
         run()
     return int(counter.get_total_flops())
 

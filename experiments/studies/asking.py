@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -51,12 +52,17 @@ MOST_COMPARED = 400
 """Test images on which a policy is set against its controls."""
 
 
-def ask_and_keep(run: Run, asked: Asked, split: Split, question: str) -> None:
+def ask_and_keep(run: Run, asked: Asked | None, split: Split, question: str) -> None:
     """Ask a run, and keep what it answers, and pictures of its scans, in its folder.
+
+    Of a run that is asked nothing, None, only what is known of its training is kept.
 
     Raises:
         ValueError: it cannot be asked so.
     """
+    if asked is None:
+        keep_answers(run.directory, question, Answers({}, facts_of(run, step_costs(run.config))))
+        return
     print(f"asking {run.name} on {split} images", flush=True)
     if asked.pictures and run.model.config.scannable:
         with written_whole(run.directory / PICTURES) as partial:
@@ -91,16 +97,8 @@ def ask(run: Run, asked: Asked, split: Split) -> Answers:
         notes.append("its model cannot be scanned, so that fixations were not asked for")
     signs += collapse_of_features(run)
     costs = step_costs(run.config) if asked.compute else None
-    manifest = read_manifest(run.directory)
-    total = None if costs is None else costs.until(run.config, run.iteration) / 1e12
-    facts = Facts(
-        commit=git_commit(),
-        parameters=sum(each.numel() for each in run.model.parameters()),
-        num_patches=run.model.num_patches,
-        iterations=(run.config.optimization.warmup_iterations, run.config.iterations),
-        images=images_seen(run.config),
-        train_seconds=manifest.get("train_seconds", 0.0),
-        teraflops=total,
+    facts = replace(
+        facts_of(run, costs),
         probe_images=probe_images,
         loss_curve=loss_curve(run, costs),
         error_curves=curves,
@@ -109,6 +107,20 @@ def ask(run: Run, asked: Asked, split: Split) -> Answers:
         asked_images=digest_of(run.split(split, asked.most_images)),
     )
     return Answers(values, facts)
+
+
+def facts_of(run: Run, costs: StepCosts | None) -> Facts:
+    """Return what is known of a run before it is asked anything."""
+    return Facts(
+        commit=git_commit(),
+        parameters=sum(each.numel() for each in run.model.parameters()),
+        num_patches=run.model.num_patches,
+        iterations=(run.config.optimization.warmup_iterations, run.config.iterations),
+        images=images_seen(run.config),
+        train_seconds=read_manifest(run.directory).get("train_seconds", 0.0),
+        teraflops=None if costs is None else costs.until(run.config, run.iteration) / 1e12,
+        probe_images=0,
+    )
 
 
 def digest_of(images: ImageSet) -> str:

@@ -61,8 +61,8 @@ def stage_of(
 def choose(grid: Grid, rule: Screening, stage: Stage) -> Choice:
     """Apply the rule: a cell goes on unless it is too far behind its baseline, or failed.
 
-    Its baseline is its own, or else the grid's. What is the own baseline of a cell that goes on
-    goes on with it, unless it failed.
+    Its baseline is its own, or else the grid's. With a cell that goes on go its own baseline and
+    the cells that it needs, unless they failed. References go on with others alone.
 
     Raises:
         ValueError: the runs have no measure of the rule's name.
@@ -79,29 +79,31 @@ def choose(grid: Grid, rule: Screening, stage: Stage) -> Choice:
             f"screening goes by {rule.by!r}, which was not measured; "
             f"measured: {', '.join(stage.measures) or 'nothing'}"
         )
+    # Why cells do not go on, unless one that does takes them along.
     dropped: dict[str, str] = {}
-    behind: dict[str, str] = {}
     for cell in grid.cells:
         row = rows.get(cell.name)
         # Its own baseline is the last, if it has one.
         contrasts = () if row is None else row.contrasts(grid.against)[-1:]
         if cell.name in failed:
             dropped[cell.name] = f"it failed in screening, {failed[cell.name]}"
-        elif row is None:
+        elif row is None and not cell.reference:
             dropped[cell.name] = f"it has no {rule.by}"
         for each in contrasts:
-            if each.better < -rule.within:
-                behind[cell.name] = (
+            if cell.name not in failed and each.better < -rule.within:
+                dropped[cell.name] = (
                     f"{rule.by} {each.difference} against {each.against}, more than "
                     f"{rule.within:g} worse"
                 )
-    own = grid.own_baselines
-    kept = {cell.name for cell in grid.cells} - dropped.keys() - behind.keys()
-    while needed := {own[name] for name in kept if name in own} - kept - dropped.keys():
-        kept |= needed
+    kept = {cell.name for cell in grid.cells if not cell.reference} - dropped.keys()
+    with_it = {
+        cell.name: {cell.against or grid.against, *cell.needs.values()} for cell in grid.cells
+    }
+    while along := {other for name in kept for other in with_it[name]} - kept - failed.keys():
+        kept |= along
     return Choice(
         tuple(cell.name for cell in grid.cells if cell.name in kept),
-        dropped | {name: why for name, why in behind.items() if name not in kept},
+        {name: why for name, why in dropped.items() if name not in kept},
     )
 
 

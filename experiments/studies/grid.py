@@ -5,22 +5,16 @@ No torch here, so that mistakes are found before it is imported.
 
 from __future__ import annotations
 
-import re
-import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from experiments.evaluation.recognition_options import ReadOut, check_read_outs
-from experiments.training.command_line import option_name, read_words
-from experiments.training.config import TrainConfig
-from foveate.choices import blaming, check_choice, check_name, told
+from experiments.studies.cell import Cell as Cell  # A public name of this module.
+from experiments.studies.cell import check_left_to_the_study
+from foveate.choices import blaming, check_choice, check_name
 
 Split = Literal["val", "test"]
-SET_BY_THE_STUDY = {"report": False, "resume": False, "stop_after": None, "change_on_resume": ()}
-"""Options of a training that are not a cell's."""
-OF_THE_STUDY = ("out", "seed", "device", "threads", *SET_BY_THE_STUDY)
-"""Options that the study gives to every run, whatever a cell says."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,58 +83,6 @@ class Asked:
     def without_pictures(self) -> Asked:
         """Return the same for a seed whose scans nobody looks at."""
         return replace(self, pictures=0)
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One way to train, over seeds."""
-
-    name: str
-    """Letters, digits and ``_ + . -``: the run folders are called NAME_SEED."""
-    training: str | Sequence[str] | TrainConfig
-    """Words of the command line of experiments.train, a preset first; or a config."""
-    idea: str = ""
-    """What it tries, for readers."""
-    seeds: tuple[int, ...] | None = None
-    """Seeds of its own; None = the grid's."""
-    against: str | None = None
-    """Cell with the same parts that it is set against, beside the grid's baseline, and by which
-    screening judges it; None = the grid's baseline alone."""
-
-    def __post_init__(self) -> None:
-        if not re.fullmatch(r"[A-Za-z0-9][\w+.-]*", self.name, re.ASCII):
-            raise ValueError(
-                f"a cell's name takes letters, digits and _ + . - alone, got {self.name!r}"
-            )
-        if not isinstance(self.training, str | Sequence | TrainConfig):
-            raise ValueError(
-                f"cell {self.name!r}: its training must be words of experiments.train or a "
-                f"TrainConfig, got {told(self.training)}"
-            )
-        if not isinstance(self.idea, str):
-            raise ValueError(
-                f"cell {self.name!r}: what it tries must be a text, got {told(self.idea)}; seeds "
-                "of its own are Cell(..., seeds=(0, 1))"
-            )
-
-    def config(self) -> TrainConfig:
-        """Return the training, without what the study sets itself.
-
-        Raises:
-            ValueError: words that experiments.train does not take.
-        """
-        config = self.training if isinstance(self.training, TrainConfig) else self._read()
-        return config.replace(**SET_BY_THE_STUDY)
-
-    def _read(self) -> TrainConfig:
-        given = self.training
-        assert not isinstance(given, TrainConfig)
-        try:
-            words = shlex.split(given) if isinstance(given, str) else given
-            check_left_to_the_study(map(option_name, words))
-            return read_words(tuple(words))
-        except ValueError as mistake:
-            raise ValueError(f"cell {self.name!r}: {mistake}") from mistake
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -214,12 +156,6 @@ class Grid:
             raise ValueError(f"cells need different names; {', '.join(twice)} is there twice")
         if self.baseline is not None:
             check_choice("baseline", self.baseline, names)
-        for cell in self.cells:
-            if cell.against is not None:
-                with blaming("cell", cell.name):
-                    check_choice("against", cell.against, names)
-                    if cell.against == cell.name:
-                        raise ValueError("against must name another cell")
         for seeds in (self.seeds, *(cell.seeds for cell in self.cells if cell.seeds is not None)):
             check_seeds(seeds)
             if len(seeds) < self.least_seeds:
@@ -233,6 +169,35 @@ class Grid:
         for each in (self.teraflops, small):
             if each is not None and not 0 < each < float("inf"):
                 raise ValueError(f"teraflops must be above 0 and finite, got {each}")
+        self._check_relations()
+
+    def _check_relations(self) -> None:
+        """Raise ValueError if a cell is set against, or needs, what cannot be."""
+        cells = {cell.name: cell for cell in self.cells}
+        for cell in self.cells:
+            with blaming("cell", cell.name):
+                for relation in ("against", "needs"):
+                    named = cell.needs.values() if relation == "needs" else (cell.against,)
+                    for name in named:
+                        if name is not None:
+                            check_choice(relation, name, cells)
+                        if name == cell.name:
+                            raise ValueError(f"{relation} must name another cell")
+        asked_of = {cell.against for cell in self.cells} | {self.against}
+        needed = {name for cell in self.cells for name in cell.needs.values()}
+        for cell in self.cells:
+            with blaming("cell", cell.name):
+                if cell.name in self.needs_of(cell.name):
+                    raise ValueError("it needs itself, by way of others")
+                if cell.reference and cell.name in asked_of:
+                    raise ValueError("a reference is not asked, so that it is no baseline")
+                if cell.reference and cell.name not in needed:
+                    raise ValueError("no cell needs this reference; leave it out")
+                for name in cell.needs.values():
+                    lacking = set(self.seeds_of(cell)) - set(self.seeds_of(cells[name]))
+                    if lacking:
+                        seeds = " ".join(map(str, sorted(lacking)))
+                        raise ValueError(f"it needs {name} with seeds {seeds}; give {name} those")
 
     @property
     def against(self) -> str:
@@ -243,6 +208,14 @@ class Grid:
     def own_baselines(self) -> dict[str, str]:
         """Baseline of each cell that has one of its own, besides the grid's."""
         return {c.name: c.against for c in self.cells if c.against not in (None, self.against)}
+
+    def needs_of(self, name: str) -> tuple[str, ...]:
+        """Return the cells whose runs a cell needs, be it by way of others."""
+        needs = {cell.name: tuple(cell.needs.values()) for cell in self.cells}
+        found = list(needs[name])
+        for each in found:
+            found += [further for further in needs[each] if further not in found]
+        return tuple(dict.fromkeys(found))
 
     def seeds_of(self, cell: Cell) -> tuple[int, ...]:
         """Return the seeds of a cell in the grid's own setting."""
@@ -261,7 +234,7 @@ class Grid:
         Args:
             seeds: of every cell; screening takes the first of them, as many as it had.
             iterations: with a policy, of cells that have one.
-            limit: images that are asked about.
+            limit: images that are asked about, in screening as well.
             teraflops: operations of every run in the grid's own setting.
         """
         grid = self if teraflops is None else replace(self, teraflops=teraflops)
@@ -278,7 +251,10 @@ class Grid:
             )
             grid = replace(grid, cells=cells)
         if limit is not None:
-            grid = replace(grid, asked=replace(grid.asked, test_limit=limit))
+            rule, asked = grid.screening, replace(grid.asked, test_limit=limit)
+            if rule is not None and rule.asked is not None:
+                rule = replace(rule, asked=replace(rule.asked, test_limit=limit))
+            grid = replace(grid, asked=asked, screening=rule)
         return grid
 
 
@@ -287,13 +263,3 @@ def check_seeds(seeds: Sequence[int]) -> None:
     if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
         listed = " ".join(map(str, seeds)) or "none"
         raise ValueError(f"seeds takes one or more different numbers, at least 0, got {listed}")
-
-
-def check_left_to_the_study(options: Iterable[str]) -> None:
-    """Raise ValueError if one of the options is what the study itself gives to every run."""
-    for name in options:
-        if name in OF_THE_STUDY:
-            raise ValueError(
-                f"the option {name} has no effect here, as the study gives every run its own; "
-                "leave it out (experiments.study takes --seeds, --out, --device and --threads)"
-            )

@@ -6,7 +6,8 @@ import json
 import os
 import sys
 import traceback
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -42,13 +43,16 @@ class Job:
     cell: str
     config: TrainConfig
     """With its seed and folder."""
-    asked: Asked
+    asked: Asked | None
+    """None = nothing: it is trained for runs that need it."""
     split: Split
     """Of the images that are asked about."""
     teraflops: float | None
     """Operations that the iterations are scaled to, 10^12; None = iterations are as they are."""
     folder: Path
     """Of its log and lock."""
+    needs: Mapping[str, str] = field(default_factory=dict)
+    """Runs that are trained before, beside its own, by the option that takes their folder."""
 
     @property
     def name(self) -> str:
@@ -57,16 +61,27 @@ class Job:
 
     @property
     def question(self) -> str:
-        """Write all that the answers follow from, but the code and the images."""
+        """Write all that the answers follow from, but the code and the images.
+
+        Runs that it needs stand there by name, so that a study may be moved.
+        """
         options = located(self.config).flat().items()
         return json_text(
             {
-                "config": {name: each for name, each in options if name not in FREE_ON_RESUME},
-                "asked": asdict(self.asked),
+                "config": {
+                    name: self.needs.get(name, each)
+                    for name, each in options
+                    if name not in FREE_ON_RESUME
+                },
+                "asked": self._asked,
                 "split": self.split,
                 "teraflops": self.teraflops,
             }
         )
+
+    @property
+    def _asked(self) -> dict[str, Any] | None:
+        return None if self.asked is None else asdict(self.asked)
 
     @property
     def is_done(self) -> bool:
@@ -76,8 +91,8 @@ class Job:
     def write(self) -> None:
         """Write ``job.json`` into its folder, for the process that carries it out."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        own = {name: getattr(self, name) for name in ("cell", "split", "teraflops")}
-        content = {**own, "config": self.config.flat(), "asked": asdict(self.asked)}
+        own = {name: getattr(self, name) for name in ("cell", "split", "teraflops", "needs")}
+        content = {**own, "config": self.config.flat(), "asked": self._asked}
         write_json(self.folder / "job.json", content)
 
     @classmethod
@@ -87,10 +102,12 @@ class Job:
         return cls(
             cell=content["cell"],
             config=TrainConfig.from_flat(typed(content["config"])),
-            asked=TypeAdapter(Asked).validate_python(content["asked"]),
+            asked=TypeAdapter(Asked | None).validate_python(content["asked"]),
             split=content["split"],
             teraflops=content["teraflops"],
             folder=folder,
+            # Older files have none.
+            needs=content.get("needs", {}),
         )
 
     def carry_out(self) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from experiments.studies.answers import Facts, is_error
@@ -70,6 +70,8 @@ class GridResult(Result):
     baseline: str
     ideas: dict[str, str]
     """What each cell tries."""
+    needs: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """Cells whose runs a cell needs, of those that need some; their operations come on top."""
     rule: str | None
     """By which cells go on, said beforehand; None = all do."""
     screened: Stage | None
@@ -108,11 +110,23 @@ class GridResult(Result):
             return (*lines, "No run is done.")
         for measure in stage.measures:
             lines += self._verdicts(stage, measure)
+        lines += [
+            f"{cell} took more than its own operations: it needs {cost}."
+            for cell in stage.facts
+            if (cost := self._cost_of_needs(stage, cell))
+        ]
         if self.dropped:
             lines.append(f"Did not go on: {', '.join(self.dropped)}.")
         if stage.failed:
             lines.append(f"Failed: {', '.join(stage.failed)}.")
         return tuple(lines)
+
+    def _cost_of_needs(self, stage: Stage, cell: str) -> str:
+        """Say which runs a run of the cell needs, and their operations; nothing of most."""
+        return ", ".join(
+            f"{name}, {said_teraflops(stage.facts.get(name, ()))} TFLOP"
+            for name in self.needs.get(cell, ())
+        )
 
     def _verdicts(self, stage: Stage, measure: str) -> list[str]:
         """Say how cells compare in a measure: with the baseline, and with their own ones."""
@@ -245,14 +259,15 @@ class GridResult(Result):
 
     def compute_table(self, stage: Stage) -> Table:
         """Return what the runs of each cell took, mean over seeds."""
+        needing = any(self.needs.get(cell) for cell in stage.facts)
         rows = []
         for cell, each in stage.facts.items():
-            counted = [facts.teraflops for facts in each if facts.teraflops is not None]
             first = each[0]
             rows.append(
                 (
                     cell,
-                    f"{sum(counted) / len(counted):.3g}" if counted else "-",
+                    said_teraflops(each),
+                    *((self._cost_of_needs(stage, cell),) if needing else ()),
                     str(first.images),
                     f"{sum(facts.train_seconds for facts in each) / len(each) / 60:.1f}",
                     f"{first.parameters / 1e6:.3g}",
@@ -260,8 +275,19 @@ class GridResult(Result):
                 )
             )
         return Table(
-            ("compute", "TFLOP a run", "images", "minutes", "M parameters", "iterations"),
+            (
+                "compute",
+                "TFLOP a run",
+                *(("and what it needs",) if needing else ()),
+                *("images", "minutes", "M parameters", "iterations"),
+            ),
             tuple(rows),
             f"{stage.title}; operations of the training, in 10^12, rollouts included.",
             (f"{plural(self.threads, 'CPU thread')} a run, commit `{self.commit[:10]}`.",),
         )
+
+
+def said_teraflops(runs: Sequence[Facts]) -> str:
+    """Write the operations of a training, 10^12, mean over runs; - = they were not counted."""
+    counted = [facts.teraflops for facts in runs if facts.teraflops is not None]
+    return f"{sum(counted) / len(counted):.3g}" if counted else "-"

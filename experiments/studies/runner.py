@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import multiprocessing
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,7 +70,7 @@ def run_jobs(
     """Carry out all jobs that are not done yet; return those that are not done in the end.
 
     Args:
-        jobs: with folders of their own.
+        jobs: with folders of their own; what one needs is done before it, or else neither is.
         start: starts one.
         workers: jobs at once; None = all, as a cluster has a queue of its own.
         stop_at: time of ``time.monotonic`` at which running jobs are asked to stop.
@@ -79,10 +78,11 @@ def run_jobs(
     Raises:
         Stopped: a signal asked for it; running jobs have stopped.
     """
-    todo = deque(job for job in jobs if not job.is_done)
-    kept, total = len(jobs) - len(todo), len(jobs)
-    if kept:
-        print(f"{kept} of {total} are done already", flush=True)
+    todo = [job for job in jobs if not job.is_done]
+    lacking = {job.name for job in todo}
+    total = len(jobs)
+    if len(todo) < total:
+        print(f"{total - len(todo)} of {total} are done already", flush=True)
     missing: list[Missing] = []
     running: list[tuple[Job, Running]] = []
     kill_at = float("inf")
@@ -98,8 +98,9 @@ def run_jobs(
                 if time.monotonic() >= kill_at:
                     for _, each in running:
                         each.kill()
-                while todo and (workers is None or len(running) < workers):
-                    job = todo.popleft()
+                ready = [job for job in todo if lacking.isdisjoint(job.needs.values())]
+                for job in ready[: None if workers is None else workers - len(running)]:
+                    todo.remove(job)
                     job.write()
                     running.append((job, start(job.folder)))
                 time.sleep(POLL_S)
@@ -107,18 +108,37 @@ def run_jobs(
                 running = [(job, each) for job, each, code in codes if code is None]
                 ended = [(job, code) for job, _, code in codes if code is not None]
                 for job, code in ended:
-                    kept += code == 0
-                    if code != 0:
+                    if code == 0:
+                        lacking.remove(job.name)
+                    else:
                         missing.append(missing_of(job, code, stopping=kill_at < float("inf")))
                     said = "done" if code == 0 else missing[-1].why or "not done"
-                    print(f"{job.name}: {said} ({kept} of {total} are done)", flush=True)
+                    done = total - len(lacking)
+                    print(f"{job.name}: {said} ({done} of {total} are done)", flush=True)
+                give_up(todo, missing)
         finally:
             for _, each in running:
                 each.terminate()
     if signals.received:
         by = name_of(signals.received)
-        raise Stopped(signals.received, f"stopped by {by}, {kept} of {total} are done")
+        done = total - len(lacking)
+        raise Stopped(signals.received, f"stopped by {by}, {done} of {total} are done")
     return missing
+
+
+def give_up(todo: list[Job], missing: list[Missing]) -> None:
+    """Count what needs a run that is not done in the end among the missing, and say so."""
+    while True:
+        why_of = {each.job.name: each.why for each in missing}
+        needing = ((job, run) for job in todo for run in job.needs.values() if run in why_of)
+        found = next(needing, None)
+        if found is None:
+            return
+        job, run = found
+        why = why_of[run]
+        missing.append(Missing(job, why and f"not run, as it needs {run}, which failed: {why}"))
+        todo.remove(job)
+        print(f"{job.name}: {missing[-1].why or 'not done'}", flush=True)
 
 
 def missing_of(job: Job, code: int, *, stopping: bool) -> Missing:

@@ -123,6 +123,23 @@ CANDIDATES = (
         "Half of the time the policy chooses the 4.",
         against="budget_4",
     ),
+    Cell(
+        "held_out",
+        f"{RANDOM} --learn-split val",
+        "The reference of reducible_held_out: random order, on validation images.",
+        reference=True,
+    ),
+    Cell(
+        "reducible_held_out",
+        f"{REVERSED} --reward reducible",
+        "As reversed, paid for what a copy has learned from other images.",
+        needs={"reward_reference": "held_out"},
+    ),
+    Cell(
+        "rankme",
+        f"{REVERSED} --reward rankme",
+        "As reversed, paid for features that differ from those of other images.",
+    ),
 )
 """Without the words of the data; docs/teaching.md says where they come from."""
 

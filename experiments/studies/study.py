@@ -12,9 +12,10 @@ from typing import Any, Literal
 import torch
 
 from experiments.run_folder import git_commit
+from experiments.studies.cell import check_left_to_the_study
 from experiments.studies.cluster import Cluster, start_on
 from experiments.studies.deciding import choose, stage_of
-from experiments.studies.grid import Cell, Grid, Split, check_left_to_the_study
+from experiments.studies.grid import Cell, Grid, Split
 from experiments.studies.job import Job
 from experiments.studies.loading import load_grid
 from experiments.studies.result import GridResult, Stage
@@ -72,14 +73,20 @@ class Carrying:
             config = self._config(cell, {} if rule is None else rule.options)
             for place, seed in enumerate(grid.seeds_of(cell) if rule is None else rule.seeds):
                 name = f"{cell.name}_{seed}"
+                needs = {option: f"{needed}_{seed}" for option, needed in cell.needs.items()}
+                own = {option: str(folder / run) for option, run in needs.items()}
+                with blaming("cell", cell.name):
+                    own_config = config.replace(seed=seed, out=folder / name, **own)
                 asked = grid.asked if rule is None else (rule.asked or grid.asked).of_screening()
+                seen = asked if place == 0 else asked.without_pictures()
                 job = Job(
                     cell=cell.name,
-                    config=located(config.replace(seed=seed, out=folder / name)),
-                    asked=asked if place == 0 else asked.without_pictures(),
+                    config=located(own_config),
+                    asked=None if cell.reference else seen,
                     split=split,
                     teraflops=(rule and rule.teraflops) or grid.teraflops,
                     folder=self.home / "jobs" / stage / name,
+                    needs=needs,
                 )
                 jobs.append((place, job))
         return [job for _, job in sorted(jobs, key=lambda each: each[0])]
@@ -176,7 +183,8 @@ def carry_out(grid: Grid, carrying: Carrying) -> Study:
         choice = choose(grid, rule, screened)
         dropped, undecided = choice.dropped, choice.undecided
         final = [job for job in final if job.cell in choice.kept]
-        print("\n".join(f"{name} does not go on: {why}" for name, why in dropped.items()))
+        for name, why in dropped.items():
+            print(f"{name} does not go on: {why}", flush=True)
     stage = None
     if final:
         seeds = listed(sorted({job.config.run.seed for job in final}))
@@ -186,6 +194,7 @@ def carry_out(grid: Grid, carrying: Carrying) -> Study:
         question=grid.question,
         baseline=grid.against,
         ideas={cell.name: cell.idea for cell in grid.cells},
+        needs={cell.name: grid.needs_of(cell.name) for cell in grid.cells if cell.needs},
         rule=None if grid.screening is None else grid.screening.rule,
         screened=screened,
         final=stage,

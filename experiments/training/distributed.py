@@ -27,6 +27,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from envs.rewards import REWARDS_OF_BATCHES
 from experiments.run_folder import read_config
 from experiments.training.config import TrainConfig
 from foveate.model import AnyOrderTransformer
@@ -244,7 +245,8 @@ def share_batches(config: TrainConfig, processes: Processes) -> TrainConfig:
     """Settle the number of micro-batches.
 
     Raises:
-        ValueError: the processes cannot share them equally, or not train this config together.
+        ValueError: the processes cannot share them equally, or not train this config together; or
+            a micro-batch has too few images for the reward.
     """
     agent = None if config.policy is None else config.policy.agent
     if agent == "maskable-ppo" and processes.count > 1:
@@ -264,4 +266,12 @@ def share_batches(config: TrainConfig, processes: Processes) -> TrainConfig:
             f"{processes.count} processes cannot share {num} micro-batches equally; "
             "choose another --nproc-per-node or --micro-batches"
         )
-    return config.replace(micro_batches=num)
+    config = config.replace(micro_batches=num)
+    policy = config.policy
+    if policy is not None and policy.reward in REWARDS_OF_BATCHES:
+        if config.per_micro_batch(policy.batch_size) < 2:
+            raise ValueError(
+                f"reward {policy.reward} needs two images or more in every micro-batch, got "
+                f"batch_size {policy.batch_size} and micro_batches {num}"
+            )
+    return config

@@ -153,7 +153,8 @@ class PolicyTraining:
     ``MODULE:NAME``; with target="pixels_features" also auc_pixels and auc_features. recognition
     needs labels: the fall of the cross-entropy of a linear probe, which learns beside the policy,
     on what has been seen so far. reducible: by how much the opened patches are harder for the model
-    than for ``reward_reference``; progress: by how much easier. caption needs a recipe with
+    than for ``reward_reference``; progress: by how much easier. rankme: the rise of the directions
+    that the features add to those of the other images of the batch. caption needs a recipe with
     captions: the fall of the cross-entropy of a caption."""
     reward_reference: str = "average"
     """Whom the rewards reducible and progress compare with: average, of the model's weights over
@@ -223,9 +224,10 @@ class PolicyTraining:
             raise ValueError(
                 "num_candidates needs --agent group-relative; maskable-ppo chooses among all"
             )
-        if self.agent == "maskable-ppo" and self.reward in ("recognition", "caption"):
+        if self.agent == "maskable-ppo" and self.reward in ("recognition", "caption", "rankme"):
             raise ValueError(
-                f"reward {self.reward} needs --agent group-relative, which knows classes and words"
+                f"reward {self.reward} needs --agent group-relative, which knows classes, words "
+                "and whole batches"
             )
         if self.policy_every > 1 and self.schedule not in ("joint", "frozen"):
             raise ValueError(

@@ -1,4 +1,4 @@
-"""The model that the rewards ``reducible`` and ``progress`` compare with."""
+"""What rewards of a training compare with: another model, or the other scans of its batch."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any, cast
 
 from envs.reference import check_reference
-from envs.rewards import REWARDS_OF_REFERENCE, Reward
+from envs.rewards import REWARDS_OF_BATCHES, REWARDS_OF_REFERENCE, Reward
 from experiments.training.config import TrainConfig
 from experiments.training.groups import PolicyTraining
 from foveate.checkpoint import load_model
@@ -58,5 +58,5 @@ def reference_of(config: TrainConfig, model: AnyOrderTransformer) -> RewardRefer
 def reward_of(options: PolicyTraining, reference: RewardReference | None) -> str | Reward:
     """Return the reward of a run, with its reference."""
     if reference is None:
-        return options.reward
+        return REWARDS_OF_BATCHES.get(options.reward, options.reward)
     return partial(REWARDS_OF_REFERENCE[options.reward], reference=reference.model)

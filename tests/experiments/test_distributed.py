@@ -162,6 +162,7 @@ def test_a_sharded_model_trains_as_a_whole_one(tmp_path: Path) -> None:
         ({"WORLD_SIZE": "3"}, {}, "must divide batch_size 4, got 3"),
         ({"WORLD_SIZE": "2"}, {"device": "cuda:1"}, "need --device cpu or cuda"),
         ({}, SHARD, "needs several processes"),
+        ({}, {"reward": "rankme", "micro_batches": 4}, "two images or more in every micro-batch"),
         ({"WORLD_SIZE": "2"}, {**SHARD, "recipe": "semaim"}, "needs another --order than"),
         ({"WORLD_SIZE": "2"}, {**SHARD, "recipe": "digpt"}, "needs a timm model as --teacher"),
         ({"WORLD_SIZE": "2"}, {**SHARD, "reward": "progress"}, "as --reward-reference; average"),

@@ -7,6 +7,7 @@ import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 
+from experiments.benchmarks.timing import count_flops
 from experiments.evaluation.equal_compute import flops_per_step, flops_to_begin
 from experiments.evaluation.knowing_rows import Difference
 from experiments.runs import Run
@@ -192,6 +194,10 @@ def test_a_command_line_changes_all_cells_alike() -> None:
     assert changed.screening is not None
     assert changed.screening.seeds == (3, 4)
     assert changed.asked.test_limit == 11
+    own = replace(grid, screening=Screening(seeds=(0, 1), asked=Asked(test_limit=None)))
+    own_rule = own.changed(limit=11).screening
+    assert own_rule is not None
+    assert own_rule.asked == Asked(test_limit=11)
     assert changed.teraflops == 2.5
     assert changed.screening.teraflops is None
     with pytest.raises(ValueError, match="teraflops must be above 0"):
@@ -212,10 +218,11 @@ def test_all_cells_of_the_grids_that_ship_can_be_trained(name: str, tmp_path: Pa
         options=typed({"warmup_batch_size": "16"}),
     )
     jobs = carrying.jobs(grid, "final", grid.cells)
+    assert all((job.asked is None) == (job.cell == "held_out") for job in jobs)
     if grid.screening is not None:
         small = carrying.jobs(grid, "screen", grid.cells)
         assert {job.split for job in small} == {"val"}
-        assert not any(job.asked.fixations or job.asked.signs for job in small)
+        assert not any(job.asked and (job.asked.fixations or job.asked.signs) for job in small)
         jobs += small
     assert len({job.folder for job in jobs}) == len({job.config.run.out for job in jobs})
     assert len({job.folder for job in jobs}) == len(jobs)
@@ -425,6 +432,12 @@ def test_another_question_leaves_the_iterations_that_were_counted(
         with pytest.raises(ValueError, match="not now"):
             job.carry_out()
     assert (counts, trained) == ([1e12, 2e12], [1, 1, 2])
+
+
+def test_singular_values_are_counted() -> None:
+    """Of 5 x 4 they take 4 * 5 * 16 - 4 * 64 / 3, in either direction."""
+    for shape in ((3, 5, 4), (3, 4, 5)):
+        assert count_flops(partial(torch.linalg.svdvals, torch.ones(shape))) == 3 * 235
 
 
 def joint_flops(tmp_path: Path, **options: object) -> float:
