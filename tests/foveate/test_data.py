@@ -228,7 +228,7 @@ def test_a_crop_is_a_part_of_the_image_as_large_as_the_image():
     assert 0.85 < shares.max() <= 1.001
     # 3/4 to 4/3, in whole pixels.
     assert 0.65 < (wide / high).min() < 1 < (wide / high).max() < 1.5
-    for share in (0, 1.5):
+    for share in (0.0, 1.5):
         with pytest.raises(ValueError, match="crop_scale must lie in"):
             augment(images, generator=torch.Generator(), crop_scale=share)
 
