@@ -123,7 +123,7 @@ class TrainConfig:
 
     def _check_teaching(self) -> None:
         teaching, parts = self.teaching, self.parts
-        for name in ("num_captions", "word_dropout"):
+        for name in ("num_captions", "word_dropout", "parallel_share"):
             if getattr(teaching, name) != default_of(Teaching, name) and not parts.captions:
                 raise ValueError(f"{name} needs a recipe with captions, such as caption")
         in_turn = parts.queries == "own"

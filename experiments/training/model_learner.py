@@ -220,6 +220,9 @@ class ModelLearner:
         steps = int(torch.randint(last + 1, (), generator=generator))
         if chance < ALONE_SHARE + WHOLE_SHARE:
             steps = NOTHING if chance < ALONE_SHARE else self.model.num_patches
+        if options.parallel_share > 0 and steps != NOTHING:
+            if float(torch.rand((), generator=generator)) < options.parallel_share:
+                read = torch.full_like(words[:, :1], -1)
         visible = torch.full_like(rank[:, 0], steps)
         return {"words": words, "word_steps": visible, "words_read": read}
 

@@ -109,6 +109,9 @@ class DataConfig:
     """Leave out what cannot be read of a stream, and count it, instead of stopping there."""
     augment: bool = False
     """Random flips and shifts of the training images (kornia)."""
+    crop_scale: float | None = None
+    """With augment: random crops instead of shifts, of this share of the area or more, which are
+    made as large as the image; 0.2 in MAE. None = shifts by up to 4 pixels."""
     wander: float | None = None
     """Place every image on a gray canvas this many times as high and wide, 1.5 say: training images
     anywhere, anew whenever they are drawn, and those of evaluations each at a place of its own that
@@ -116,6 +119,11 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         check_at_least(self, 1, "limit")
+        if self.crop_scale is not None:
+            if not self.augment:
+                raise ValueError("crop_scale needs --augment")
+            if not 0 < self.crop_scale <= 1:
+                raise ValueError(f"crop_scale must lie in (0, 1], got {self.crop_scale:g}")
         if self.wander is not None and not self.wander > 1:
             raise ValueError(f"wander must be above 1, such as 1.5, got {self.wander:g}")
         object.__setattr__(self, "image_size", read_image_size(self.image_size))

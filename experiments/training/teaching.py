@@ -42,9 +42,13 @@ class Teaching:
     word_dropout: float = 0.0
     """Share of the earlier words of a caption that are hidden from the next one in training (Bowman
     et al. 2016, arXiv 1511.06349, Sec. 3.1), so that the image must tell (recipe caption)."""
+    parallel_share: float = 0.0
+    """Share of the batches in which no word of a caption reads another, so that the image alone
+    must tell them all (CapPa: Tschannen et al. 2023, arXiv 2306.07915, Sec. 3, at 0.75); batches of
+    words without an image are not among them (recipe caption)."""
 
     def __post_init__(self) -> None:
-        check_share(self, "prefer_share", "prefer_share_start", "word_dropout")
+        check_share(self, "prefer_share", "prefer_share_start", "word_dropout", "parallel_share")
         check_at_least(self, 1, "num_captions")
         check_at_least(self, 1, "ask_among", "encode_first")
         for name in ("prefer_by", "prefer_share", "prefer_share_start"):

@@ -178,14 +178,26 @@ def _labels(given: object, images: ImageSet) -> Int64[Tensor, " M"]:
 
 
 def augment(
-    images: Float[Tensor, "B C H W"], *, generator: torch.Generator, shift_px: int = 4
+    images: Float[Tensor, "B C H W"],
+    *,
+    generator: torch.Generator,
+    shift_px: int = 4,
+    crop_scale: float | None = None,
 ) -> Float[Tensor, "B C H W"]:
-    """Mirror half of the images and shift each by up to ``shift_px`` pixels, edges reflected.
+    """Mirror half of the images, and move or crop each.
 
     The same generator state gives the same result; torch's global random state is left as it was.
 
+    Args:
+        images: of any range.
+        generator: on the CPU.
+        shift_px: each image is shifted by up to so many pixels, edges reflected.
+        crop_scale: least share of the area, in (0, 1]. A random rectangle of this share to all of
+            the area and of 3/4 to 4/3 as wide as high is made as large as the image, instead of a
+            shift (Szegedy et al. 2015, arXiv 1409.4842, Sec. 6). None = shifts.
+
     Raises:
-        ValueError: shift_px is negative or not smaller than the image.
+        ValueError: shift_px is negative or not smaller than the image, or crop_scale not in (0, 1].
     """
     # kornia takes seconds to import, which --help and evaluation need not wait for.
     import kornia.augmentation as K
@@ -193,10 +205,13 @@ def augment(
     height, width = images.shape[-2:]
     if not 0 <= shift_px < min(height, width):
         raise ValueError(f"shift_px must lie in 0..{min(height, width) - 1}, got {shift_px}")
-    pipeline = torch.nn.Sequential(
-        K.RandomHorizontalFlip(p=0.5),
-        K.RandomCrop((height, width), padding=shift_px, padding_mode="reflect"),
-    )
+    if crop_scale is None:
+        move = K.RandomCrop((height, width), padding=shift_px, padding_mode="reflect")
+    elif 0 < crop_scale <= 1:
+        move = K.RandomResizedCrop((height, width), scale=(crop_scale, 1.0))
+    else:
+        raise ValueError(f"crop_scale must lie in (0, 1], got {crop_scale:g}")
+    pipeline = torch.nn.Sequential(K.RandomHorizontalFlip(p=0.5), move)
     seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
     # kornia draws from the global CPU generator whatever the images' device.
     with torch.random.fork_rng(devices=[]):

@@ -148,12 +148,12 @@ class TrackReader(nn.Module):
         words: Int[Tensor, "B K L"],
         rank: Int[Tensor, "B N"] | None = None,
         steps: Int[Tensor, "B"] | None = None,
-        read: Int[Tensor, "B K L"] | None = None,
+        read: Int[Tensor, "B R L"] | None = None,
     ) -> Float[Tensor, ""]:
         """Mean cross-entropy of the words that are no padding, nats; 0 if all are.
 
         Arguments as of :meth:`forward`. Captions may read other words than they write, ``read``, of
-        which -1 = nothing; None = the same.
+        which -1 = nothing; None = the same. R is K, or 1 = all captions of an image read the same.
         """
         logits, targets, _ = self._read(model, images, anchors, words, rank, steps, read)
         total = F.cross_entropy(logits, targets, ignore_index=-1, reduction="sum")
@@ -181,7 +181,7 @@ class TrackReader(nn.Module):
         words: Int[Tensor, "B K L"],
         rank: Int[Tensor, "B N"] | None,
         steps: Int[Tensor, "B"] | None,
-        read: Int[Tensor, "B K L"] | None = None,
+        read: Int[Tensor, "B R L"] | None = None,
     ) -> tuple[Float[Tensor, "M V"], Int[Tensor, " M"], Int[Tensor, " M"]]:
         """Return logits, words, and their places among all; of captions without padding."""
         targets = words.flatten()
@@ -190,8 +190,14 @@ class TrackReader(nn.Module):
             return logits, targets, torch.arange(len(targets), device=words.device)
         kept = (targets >= 0).nonzero().squeeze(1)
         prefix = Prefix.of(model, images, *_whole(model, images, rank, steps))
-        states = self._behind(model, prefix, words if read is None else read, kept)
-        return self._logits(states), targets[kept], kept
+        read = words if read is None else read
+        if read.shape[1] == words.shape[1]:
+            return self._logits(self._behind(model, prefix, read, kept)), targets[kept], kept
+        num_tracks, length = words.shape[1:]
+        image, place = kept // (num_tracks * length), kept % length
+        shared, row = torch.unique(image * length + place, return_inverse=True)
+        logits = self._logits(self._behind(model, prefix, read, shared))
+        return logits[row], targets[kept], kept
 
     def _starts(self, words: Int[Tensor, "B K L"]) -> Float[Tensor, "B K L D"]:
         """Embed what each word of a track is read from: the word before it, or its start."""

@@ -46,7 +46,7 @@ class AnyOrderTransformer(AskingPredictor):
         words: Int[Tensor, "B K L"] | None = None,
         emphasis: Emphasis | None = None,
         word_steps: Int[Tensor, "B"] | None = None,
-        words_read: Int[Tensor, "B K L"] | None = None,
+        words_read: Int[Tensor, "B R L"] | None = None,
     ) -> Float[Tensor, ""]:
         """Mean loss of predicting patches from those of lower rank, and words about the image.
 
@@ -72,7 +72,8 @@ class AnyOrderTransformer(AskingPredictor):
             emphasis: which of the patches asked count more, or are asked; None = all alike.
             word_steps: the words read the patches of rank < word_steps, -1 = not even the
                 periphery; None = all patches.
-            words_read: what later words read instead of the words; -1 = nothing; None = these.
+            words_read: what later words read instead of the words; -1 = nothing; None = these. R is
+                K, or 1 = the same for all tracks of an image.
 
         Raises:
             ValueError: rank has another shape than (B, N) or negative entries, or the config's

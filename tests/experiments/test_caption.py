@@ -35,9 +35,11 @@ from experiments.training.config import TrainConfig
 from experiments.training.distributed import Processes
 from experiments.training.loop import train
 from experiments.training.presets import PRESETS
+from experiments.training.trainer import Trainer
 from foveate.data.subwords import Subwords
 from foveate.data.texts import ImageTexts
 from foveate.model import AnyOrderTransformer
+from foveate.model.tracks import NOTHING
 from foveate.orders import order_to_rank
 from foveate.recipes import RECIPES
 
@@ -354,6 +356,18 @@ def test_too_few_test_images_with_captions_are_counted(config: TrainConfig) -> N
             caption(run)
 
 
+def test_in_parallel_batches_no_word_is_read_unless_nothing_is_visible(config: TrainConfig) -> None:
+    trainer = Trainer(config.replace(num_captions=2, parallel_share=1.0), Processes.started("cpu"))
+    generator = torch.Generator().manual_seed(0)
+    batch = trainer.model_learner.draw(4, generator)
+    drawn = [trainer.model_learner.words_of(batch, generator) for _ in range(60)]
+    blind = [bool((each["word_steps"] == NOTHING).all()) for each in drawn]
+    assert 0 < sum(blind) < 30
+    for each, alone in zip(drawn, blind, strict=True):
+        read = each["words_read"]
+        assert read is None if alone else bool((read == -1).all()) and read.shape[1] == 1
+
+
 def test_what_is_left_out_is_said(config: TrainConfig, capsys: pytest.CaptureFixture[str]) -> None:
     TrainingImages(config.replace(max_subwords=2), Processes.started("cpu"))
     said = capsys.readouterr().err
@@ -389,6 +403,7 @@ def test_captions_that_are_not_there_are_named_before_training(
         ({"words_prefix": "causal"}, "words_prefix needs a recipe with captions"),
         ({"num_captions": 2}, "num_captions needs a recipe with captions"),
         ({"word_dropout": 0.1}, "word_dropout needs a recipe with captions"),
+        ({"parallel_share": 0.5}, "parallel_share needs a recipe with captions"),
         ({"word_weight": 0.5}, "word_weight and image_weight need a recipe with words"),
         ({"recipe": "caption", "word_weight": 0.0, "image_weight": 0.0}, "not both 0"),
         ({"recipe": "caption", "data": "a.tar", "image_size": 8, "stream": True}, "leave out --st"),

@@ -218,6 +218,21 @@ def test_augment_depends_on_the_generator_alone_and_only_moves_pixels():
     assert len(set(misfit.argmin(dim=1).tolist())) > 4
 
 
+def test_a_crop_is_a_part_of_the_image_as_large_as_the_image():
+    across = torch.linspace(0, 1, 24).expand(64, 1, 24, 24)
+    images = torch.cat([across, across.transpose(2, 3)], dim=1)
+    cropped = augment(images, generator=torch.Generator().manual_seed(0), crop_scale=0.25)
+    wide, high = (cropped[:, 0, 12].diff().mean(1).abs(), cropped[:, 1, :, 12].diff().mean(1))
+    shares = wide * high * 23 * 23  # What is seen, of the pixels between the first and the last.
+    assert 0.2 < shares.min() < 0.35
+    assert 0.85 < shares.max() <= 1.001
+    # 3/4 to 4/3, in whole pixels.
+    assert 0.65 < (wide / high).min() < 1 < (wide / high).max() < 1.5
+    for share in (0.0, 1.5):
+        with pytest.raises(ValueError, match="crop_scale must lie in"):
+            augment(images, generator=torch.Generator(), crop_scale=share)
+
+
 def test_augment_without_shift_only_mirrors_and_too_large_a_shift_is_refused():
     images = torch.rand(8, 1, 6, 6, generator=torch.Generator().manual_seed(0))
     mirrored = augment(images, generator=torch.Generator().manual_seed(0), shift_px=0)

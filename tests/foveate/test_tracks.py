@@ -163,6 +163,19 @@ def test_the_loss_weighs_words_and_image(word: float, image: float) -> None:
     assert torch.allclose(loss(word, image), expected)
 
 
+def test_what_all_captions_read_alike_is_read_once_and_teaches_the_same() -> None:
+    model, images, rank = caption_model(), torch.rand(2, 1, 8, 8), torch.rand(2, 16).argsort(1)
+    words = torch.tensor([[[1, 2, 0], [2, 0, -1]], [[1, 0, -1], [-1, -1, -1]]])
+    nothing = torch.full_like(words, -1)
+    steps = torch.tensor([3, 16])
+    losses = [
+        model.reader.loss(model, images, None, words, rank, steps, read)
+        for read in (nothing, nothing[:, :1], words)
+    ]
+    assert torch.allclose(losses[0], losses[1])
+    assert not torch.allclose(losses[1], losses[2])
+
+
 def test_anchors_need_an_image_that_is_all_visible() -> None:
     model, images = caption_model(), torch.rand(1, 1, 8, 8)
     words, anchors = torch.zeros(1, 1, 2, dtype=torch.long), torch.tensor([[3]])
