@@ -58,6 +58,8 @@ class Answers:
 
     values: Values
     facts: Facts
+    question: str = ""
+    """That they answer; empty = not known."""
 
 
 def keep_answers(folder: Path, question: str, answers: Answers) -> None:
@@ -70,28 +72,19 @@ def keep_answers(folder: Path, question: str, answers: Answers) -> None:
     keep_arrays(folder / ANSWERS, question, **arrays)
 
 
-def read_answers(folder: Path, question: str | None = None) -> Answers | None:
-    """Read what a run answered; None = nothing, or to another question, or it is damaged.
-
-    Args:
-        folder: of the run.
-        question: that must have been asked; None = any.
-    """
-    arrays = read_arrays(folder / ANSWERS, question)
+def read_answers(folder: Path) -> Answers | None:
+    """Read what a run answered; None = nothing, or it is damaged."""
+    arrays = read_arrays(folder / ANSWERS)
     if arrays is None:
         return None
     try:
         measures = json.loads(str(arrays["measures"]))
         values = {name: arrays[str(place)] for place, name in enumerate(measures)}
         facts = TypeAdapter(Facts).validate_python(json.loads(str(arrays["facts"])))
+        question = str(arrays["question"])
     except (ValueError, KeyError):
         return None
-    return Answers(values, facts)
-
-
-def answered(folder: Path, question: str) -> bool:
-    """Whether a run folder holds the answers to this very question."""
-    return read_answers(folder, question) is not None
+    return Answers(values, facts, question)
 
 
 def is_error(measure: str) -> bool:

@@ -15,7 +15,7 @@ from pydantic import TypeAdapter
 
 from experiments.cli import Stopped
 from experiments.run_folder import FREE_ON_RESUME
-from experiments.studies.answers import answered
+from experiments.studies.answers import read_answers
 from experiments.studies.asking import ask_and_keep
 from experiments.studies.compute import filled
 from experiments.studies.grid import Asked, Split
@@ -86,7 +86,8 @@ class Job:
     @property
     def is_done(self) -> bool:
         """Whether its answers are there."""
-        return answered(self.config.run.out, self.question)
+        found = read_answers(self.config.run.out)
+        return found is not None and read_question(found.question) == read_question(self.question)
 
     def write(self) -> None:
         """Write ``job.json`` into its folder, for the process that carries it out."""
@@ -142,8 +143,21 @@ class Job:
 
 def training_of(question: str) -> tuple[object, object]:
     """Return what a training follows from, of a job's question: config and teraflops."""
-    content = json.loads(question)
+    content = read_question(question)
     return content["config"], content["teraflops"]
+
+
+def read_question(question: str) -> dict[str, Any]:
+    """Read a job's question. An option that did not exist then had the value that is its default.
+
+    So a new option makes no other question of those that were answered before.
+    """
+    content: dict[str, Any] = json.loads(question)
+    usual = json.loads(json_text({"config": TrainConfig().flat(), "asked": asdict(Asked())}))
+    for name, options in usual.items():
+        if content[name] is not None:
+            content[name] = options | content[name]
+    return content
 
 
 def run_job(folder: Path) -> int:
