@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import zipfile
+import zlib
 from collections.abc import Callable, Iterable
 from io import BytesIO
 from pathlib import Path
@@ -19,6 +20,8 @@ from experiments.run_folder import git_commit
 from experiments.tables import written_whole
 
 Values = Shaped[np.ndarray, "..."]
+DAMAGED = (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
+"""What NumPy and zipfile raise of an archive whose bytes are not those that were written."""
 
 
 def digest(tensors: Iterable[Tensor]) -> str:
@@ -51,7 +54,7 @@ def read_arrays(path: Path, question: str | None = None) -> dict[str, Values] | 
             if question is not None and str(stored["question"]) != question:
                 return None
             return dict(stored)
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+    except DAMAGED:
         return None
 
 

@@ -22,7 +22,7 @@ from experiments.evaluation.caption_likelihood import nats_of_own, nats_of_pairs
 from experiments.evaluation.caption_means import Bits, Retrieval, Retrieved, Told, found
 from experiments.evaluation.caption_result import CaptionResult
 from experiments.evaluation.intervals import crossed_interval, mean_interval
-from experiments.evaluation.kept import Kept
+from experiments.evaluation.kept import Kept, keep_arrays, read_arrays
 from experiments.evaluation.recognition_paths import PathMakers
 from experiments.runs import Run
 from experiments.training.build import build
@@ -338,3 +338,18 @@ def test_answers_of_another_commit_are_kept_and_said(
     assert line in capsys.readouterr().out
     path.write_bytes(path.read_bytes()[:200])
     np.testing.assert_array_equal(Kept(path, "model").answer("a", lambda: values + 1), values + 1)
+
+
+def test_whichever_byte_of_what_was_kept_is_damaged_it_is_no_answer(tmp_path: Path) -> None:
+    """But where nothing reads it, such as the time of a file in an archive."""
+    path, values = tmp_path / "kept.npz", np.arange(20.0)
+    keep_arrays(path, "model", a=values)
+    whole = path.read_bytes()
+    damaged = 0
+    for place in range(len(whole)):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 255]) + whole[place + 1 :])
+        found = read_arrays(path, "model")
+        damaged += found is None
+        if found is not None and "a" in found:
+            np.testing.assert_array_equal(found["a"], values)
+    assert damaged > len(whole) / 2
