@@ -132,7 +132,8 @@ class Job:
         kept = read_object(path) if path.is_file() else {}
         # Another question to the same training leaves its iterations as they were counted.
         if not kept or training_of(kept["question"]) != training_of(self.question):
-            chosen = filled(self.config, self.teraflops * 1e12)
+            # They are the same for all seeds of a cell, which draw other batches.
+            chosen = filled(self.config.replace(seed=0), self.teraflops * 1e12)
             options = {"warmup_iterations": chosen.optimization.warmup_iterations}
             if chosen.policy is not None:
                 options["iterations"] = chosen.iterations

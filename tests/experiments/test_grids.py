@@ -422,6 +422,7 @@ def test_another_question_leaves_the_iterations_that_were_counted(
 
     def scaled(config: TrainConfig, operations: float) -> TrainConfig:
         counts.append(operations)
+        assert config.run.seed == 0, "else seeds of a cell would differ in their iterations"
         return config.replace(warmup_iterations=len(counts))
 
     trained: list[int] = []
@@ -432,7 +433,7 @@ def test_another_question_leaves_the_iterations_that_were_counted(
 
     monkeypatch.setattr("experiments.studies.job.filled", scaled)
     monkeypatch.setattr("experiments.studies.job.finished_run", refused)
-    first = replace(jobs_of(tmp_path, "a")[0], teraflops=1.0)
+    first = replace(jobs_of(tmp_path, "a", seed=3)[0], teraflops=1.0)
     first.write()
     asked = replace(first, asked=replace(first.asked, test_limit=10), split="val")
     for job in (first, asked, replace(asked, teraflops=2.0)):
