@@ -53,6 +53,8 @@ class Job:
     """Of its log and lock."""
     needs: Mapping[str, str] = field(default_factory=dict)
     """Runs that are trained before, beside its own, by the option that takes their folder."""
+    trainings: Mapping[str, Any] = field(default_factory=dict)
+    """What the trainings of these runs follow from, ``training_of``, by the same option."""
 
     @property
     def name(self) -> str:
@@ -63,7 +65,8 @@ class Job:
     def question(self) -> str:
         """Write all that the answers follow from, but the code and the images.
 
-        Runs that it needs stand there by name, so that a study may be moved.
+        Runs that it needs stand there by name, so that a study may be moved, with what their own
+        trainings follow from.
         """
         options = located(self.config).flat().items()
         return json_text(
@@ -76,6 +79,7 @@ class Job:
                 "asked": self._asked,
                 "split": self.split,
                 "teraflops": self.teraflops,
+                "needs": self.trainings,
             }
         )
 
@@ -87,12 +91,15 @@ class Job:
     def is_done(self) -> bool:
         """Whether its answers are there."""
         found = read_answers(self.config.run.out)
-        return found is not None and read_question(found.question) == read_question(self.question)
+        return found is not None and same(
+            read_question(found.question), read_question(self.question)
+        )
 
     def write(self) -> None:
         """Write ``job.json`` into its folder, for the process that carries it out."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        own = {name: getattr(self, name) for name in ("cell", "split", "teraflops", "needs")}
+        names = ("cell", "split", "teraflops", "needs", "trainings")
+        own = {name: getattr(self, name) for name in names}
         content = {**own, "config": self.config.flat(), "asked": self._asked}
         write_json(self.folder / "job.json", content)
 
@@ -109,6 +116,7 @@ class Job:
             folder=folder,
             # Older files have none.
             needs=content.get("needs", {}),
+            trainings=content.get("trainings", {}),
         )
 
     def carry_out(self) -> None:
@@ -121,31 +129,53 @@ class Job:
         if self.is_done:
             return
         self.config.run.out.parent.mkdir(parents=True, exist_ok=True)
-        run = finished_run(self._at_equal_compute())
+        run = finished_run(self._begun())
         ask_and_keep(run, self.asked, self.split, self.question)
 
-    def _at_equal_compute(self) -> TrainConfig:
-        """Return the config with its final iterations, counted once and kept for a resume."""
-        if self.teraflops is None:
-            return self.config
-        path = self.folder / "iterations.json"
+    def _begun(self) -> TrainConfig:
+        """Return the config with its final iterations, counted once and kept for a resume.
+
+        Raises:
+            ValueError: the run has begun, and what it needs was another, or trained otherwise.
+        """
+        path, now = self.folder / "iterations.json", training_of(self.question)
         kept = read_object(path) if path.is_file() else {}
+        before = training_of(kept["question"]) if kept else now
         # Another question to the same training leaves its iterations as they were counted.
-        if not kept or training_of(kept["question"]) != training_of(self.question):
-            # They are the same for all seeds of a cell, which draw other batches.
-            chosen = filled(self.config.replace(seed=0), self.teraflops * 1e12)
-            options = {"warmup_iterations": chosen.optimization.warmup_iterations}
-            if chosen.policy is not None:
-                options["iterations"] = chosen.iterations
-            kept = {"question": self.question, "options": options}
+        if not kept or not same(before, now):
+            out = self.config.run.out
+            if (out / "config.json").is_file() and before["needs"] not in ({}, now["needs"]):
+                raise ValueError(
+                    f"{out} began with another run than {', '.join(self.needs.values()) or 'none'} "
+                    "as it is trained now; remove the former, and it is trained anew"
+                )
+            kept = {"question": self.question, "options": self._iterations()}
+            self.folder.mkdir(parents=True, exist_ok=True)
             write_json(path, kept)
         return self.config.replace(**kept["options"])
 
+    def _iterations(self) -> dict[str, int]:
+        """Return the options that fill the operations; none where iterations are as they are."""
+        if self.teraflops is None:
+            return {}
+        # They are the same for all seeds of a cell, which draw other batches.
+        chosen = filled(self.config.replace(seed=0), self.teraflops * 1e12)
+        options = {"warmup_iterations": chosen.optimization.warmup_iterations}
+        return options if chosen.policy is None else {**options, "iterations": chosen.iterations}
 
-def training_of(question: str) -> tuple[object, object]:
-    """Return what a training follows from, of a job's question: config and teraflops."""
+
+def training_of(question: str) -> dict[str, Any]:
+    """Return what a training follows from, of a job's question."""
     content = read_question(question)
-    return content["config"], content["teraflops"]
+    return {name: content[name] for name in ("config", "teraflops", "needs")}
+
+
+def same(kept: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """Whether two questions, or what they say of a training, are the same.
+
+    Older ones do not say what runs that were needed follow from: these count as unchanged.
+    """
+    return {**kept, "needs": kept["needs"] or now["needs"]} == now
 
 
 def read_question(question: str) -> dict[str, Any]:
@@ -153,12 +183,21 @@ def read_question(question: str) -> dict[str, Any]:
 
     So a new option makes no other question of those that were answered before.
     """
-    content: dict[str, Any] = json.loads(question)
     usual = json.loads(json_text({"config": TrainConfig().flat(), "asked": asdict(Asked())}))
-    for name, options in usual.items():
-        if content[name] is not None:
-            content[name] = options | content[name]
-    return content
+
+    def whole(content: dict[str, Any]) -> dict[str, Any]:
+        needs = {option: whole(each) for option, each in content.get("needs", {}).items()}
+        return {
+            **content,
+            **{
+                name: options | content[name]
+                for name, options in usual.items()
+                if content.get(name) is not None
+            },
+            "needs": needs,
+        }
+
+    return whole(json.loads(question))
 
 
 def run_job(folder: Path) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,7 +16,7 @@ from experiments.studies.cell import check_left_to_the_study
 from experiments.studies.cluster import Cluster, start_on
 from experiments.studies.deciding import choose, stage_of
 from experiments.studies.grid import Cell, Grid, Split
-from experiments.studies.job import Job
+from experiments.studies.job import Job, training_of
 from experiments.studies.loading import load_grid
 from experiments.studies.result import GridResult, Stage
 from experiments.studies.runner import Starter, run_jobs, start_here
@@ -89,7 +89,8 @@ class Carrying:
                     needs=needs,
                 )
                 jobs.append((place, job))
-        return [job for _, job in sorted(jobs, key=lambda each: each[0])]
+        by_name = {job.name: job for _, job in jobs}
+        return [with_trainings(job, by_name) for _, job in sorted(jobs, key=lambda each: each[0])]
 
     def _config(self, cell: Cell, options: Mapping[str, object]) -> TrainConfig:
         config = cell.config()
@@ -164,6 +165,13 @@ def run_study(
         options=typed(dict(options or {})),
     )
     return carry_out(changed, carrying)
+
+
+def with_trainings(job: Job, jobs: Mapping[str, Job]) -> Job:
+    """Return a job that says what the trainings of the runs that it needs follow from."""
+    needed = {option: with_trainings(jobs[name], jobs) for option, name in job.needs.items()}
+    own = {option: training_of(each.question) for option, each in needed.items()}
+    return replace(job, trainings=own)
 
 
 def share_of_cores(workers: int) -> int | None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,7 +14,7 @@ import numpy as np
 import pytest
 
 from experiments.run_folder import read_config
-from experiments.studies.answers import Answers, Facts, read_answers
+from experiments.studies.answers import Answers, Facts, keep_answers, read_answers
 from experiments.studies.deciding import choose
 from experiments.studies.grid import Asked, Cell, Grid, Screening
 from experiments.studies.job import BUSY, Job
@@ -160,12 +162,59 @@ def test_the_same_seed_and_setting_is_needed_and_a_study_may_be_moved(tmp_path: 
         assert [job.question for job in moved] == [job.question for job in jobs]
 
 
+def with_another_reference(grid: Grid) -> Grid:
+    """The same, but that its reference learns at another rate."""
+    held_out = replace(HELD_OUT, training=TINY.replace(iterations=0, model_lr=0.002))
+    cells = tuple(held_out if cell.name == "held_out" else cell for cell in grid.cells)
+    return replace(grid, cells=cells)
+
+
+def test_what_a_needed_run_follows_from_is_part_of_the_question(tmp_path: Path) -> None:
+    """Be it needed by way of others."""
+    second = Cell("second", TINY.replace(iterations=0), needs={"start_from": "paid"})
+    grid = replace(GRID, cells=(second, *GRID.cells), baseline="random")
+    jobs, others = (
+        carrying(tmp_path, Starts()).jobs(each, "final", each.cells)
+        for each in (grid, with_another_reference(grid))
+    )
+    for job, other in zip(jobs, others, strict=True):
+        question = json.loads(job.question)
+        without_an_option, without_an_entry = copy.deepcopy(question), copy.deepcopy(question)
+        for needed in without_an_option["needs"].values():
+            del needed["config"]["model_lr"]
+        del without_an_entry["needs"]
+        job.config.run.out.mkdir()
+        for each in (question, without_an_option, without_an_entry):
+            keep_answers(job.config.run.out, json.dumps(each), Answers({}, FACTS))
+            assert job.is_done
+            # What was answered before there was such an entry counts as unchanged.
+            unchanged = ("random",) if "needs" in each else ("random", "paid", "second")
+            assert other.is_done == (job.cell in unchanged)
+
+
+def test_a_run_does_not_go_on_with_what_it_needs_trained_anew(tmp_path: Path) -> None:
+    grid = replace(GRID, cells=(HELD_OUT, PAID), baseline="paid", seeds=(1,), screening=None)
+    for job in carrying(tmp_path, Starts()).jobs(grid, "final", grid.cells):
+        job.carry_out()
+    shutil.rmtree(tmp_path / "held_out_1")
+    grid = with_another_reference(grid)
+    held_out, paid = carrying(tmp_path, Starts()).jobs(grid, "final", grid.cells)
+    held_out.carry_out()
+    assert not paid.is_done
+    for _ in range(2):
+        with pytest.raises(ValueError, match=r"paid_1 began with another run than held_out_1 as"):
+            paid.carry_out()
+    shutil.rmtree(tmp_path / "paid_1")
+    paid.carry_out()
+    assert paid.is_done
+
+
 def test_a_file_of_a_job_from_before_there_were_needs_is_read(tmp_path: Path) -> None:
     job = carrying(tmp_path, Starts()).jobs(GRID, "final", [RANDOM])[0]
     job.write()
     path = job.folder / "job.json"
     content = json.loads(path.read_text())
-    del content["needs"]
+    del content["needs"], content["trainings"]
     path.write_text(json.dumps(content))
     assert Job.read(job.folder) == job
 
