@@ -121,7 +121,7 @@ class DataConfig:
         check_at_least(self, 1, "limit")
         if self.crop_scale is not None:
             if not self.augment:
-                raise ValueError("crop_scale needs --augment")
+                raise ValueError("crop_scale needs --augment, or --crop-scale None")
             if not 0 < self.crop_scale <= 1:
                 raise ValueError(f"crop_scale must lie in (0, 1], got {self.crop_scale:g}")
         if self.wander is not None and not self.wander > 1:

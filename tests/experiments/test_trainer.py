@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from experiments.training import model_learner, policy_learner
+from experiments.training.batches import TrainingImages
 from experiments.training.build import build_optimizers
 from experiments.training.config import TrainConfig
 from experiments.training.distributed import Processes
@@ -383,6 +384,17 @@ def test_images_are_the_training_sets_unless_they_are_augmented(augment: bool) -
     assert 0 <= float(images.min()) < float(images.max()) <= 1
     stored = trainer.images.held.batch(index)
     assert torch.equal(images, stored) != augment
+
+
+def test_images_are_cropped_as_the_run_says() -> None:
+    def drawn(crop_scale: float | None) -> Tensor:
+        config = TINY.replace(augment=True, crop_scale=crop_scale)
+        images = TrainingImages(config, Processes.started("cpu"))
+        return images.draw(8, torch.Generator().manual_seed(0))[0]
+
+    assert torch.equal(drawn(0.25), drawn(0.25))
+    assert not torch.equal(drawn(0.25), drawn(None))
+    assert not torch.equal(drawn(0.25), drawn(0.9))
 
 
 def test_bfloat16_is_for_the_training_passes_alone(monkeypatch: pytest.MonkeyPatch) -> None:
