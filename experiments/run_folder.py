@@ -18,14 +18,16 @@ import torch
 from experiments.metrics_file import read_metrics
 from experiments.tables import json_text, read_object
 from experiments.training.config import TrainConfig
-from experiments.training.locating import located
-from experiments.training.run_options import SYNTHETIC, Changeable
+from experiments.training.locating import is_place, located
+from experiments.training.run_options import SYNTHETIC, TAKING_RUNS, Changeable
 from experiments.training.typed import typed
 from foveate.checkpoint import checkpoints_in
 from foveate.data.splits import Fingerprint, changes
 from foveate.files import replacing
 
 MANIFEST = "manifest.json"
+FORMER = {"micro_batches": 1, "doubt": 0.0}
+"""What a training did before it had these options, where that is not their default by now."""
 
 
 def git_commit() -> str:
@@ -190,7 +192,19 @@ FREE_ON_RESUME = {
     "keep_checkpoints",
 }
 # May differ between the runs of one kind, over whose seeds a result is a mean.
-FREE_OVER_SEEDS = {*FREE_ON_RESUME, "start_from", "seed"}
+FREE_OVER_SEEDS = {*FREE_ON_RESUME, "seed"}
+
+
+def of_kind(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what runs of one kind have in common, of a training's options.
+
+    A run that each takes is of its own seed. Whether they take one is common to them.
+    """
+    return {
+        name: "a run" if name in TAKING_RUNS and is_place(value) else value
+        for name, value in options.items()
+        if name not in FREE_OVER_SEEDS
+    }
 
 
 def check_folder(config: TrainConfig) -> None:

@@ -17,7 +17,7 @@ from experiments.evaluation.orders import check_answerable
 from experiments.evaluation.recognition_paths import check_orders
 from experiments.evaluation.report import present
 from experiments.evaluation.scanpaths import check_near
-from experiments.run_folder import FREE_OVER_SEEDS, git_commit
+from experiments.run_folder import git_commit, of_kind
 from experiments.runs import Run
 from experiments.tables import written_whole
 from experiments.training.build import set_threads
@@ -110,7 +110,7 @@ def result_of(
             )
         ),
         options={
-            **{name: each for name, each in config.flat().items() if name not in FREE_OVER_SEEDS},
+            **of_kind(config.flat()),
             **asdict(asked),
             "seeds": seeds,
             "teaching": RANDOM in runs,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from experiments.run_folder import FREE_OVER_SEEDS
+from experiments.run_folder import of_kind
 from experiments.runs import Run
 
 
@@ -32,10 +32,11 @@ def check_one_kind(runs: Sequence[Run]) -> None:
             {**each.config.flat(), "data": each.data, "iteration": each.iteration}
             for each in (runs[0], run)
         )
+        kind, other = of_kind(before), of_kind(now)
         changed = [
-            f"{name} {before[name]} and {now[name]}"
-            for name in before
-            if name not in FREE_OVER_SEEDS and before[name] != now[name]
+            f"{name} {before.get(name)} and {now.get(name)}"
+            for name in {**kind, **other}
+            if kind.get(name) != other.get(name)
         ]
         if changed:
             raise ValueError(

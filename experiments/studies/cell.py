@@ -9,14 +9,13 @@ from dataclasses import dataclass, field
 
 from experiments.training.command_line import option_name, read_words
 from experiments.training.config import TrainConfig
+from experiments.training.run_options import TAKING_RUNS
 from foveate.choices import blaming, check_choice, told
 
 SET_BY_THE_STUDY = {"report": False, "resume": False, "stop_after": None, "change_on_resume": ()}
 """Options of a training that are not a cell's."""
 OF_THE_STUDY = ("out", "seed", "device", "threads", *SET_BY_THE_STUDY)
 """Options that the study gives to every run, whatever a cell says."""
-TAKING_RUNS = ("start_from", "reward_reference")
-"""Options of a training that name another run."""
 
 
 @dataclass(frozen=True)

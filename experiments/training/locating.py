@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TypeGuard
 
 from experiments.training.config import TrainConfig
-from experiments.training.run_options import SYNTHETIC
+from experiments.training.run_options import SYNTHETIC, TAKING_RUNS
 from foveate.checkpoint import PRETRAINED
 from foveate.data.loading import TORCHVISION_SETS
 
@@ -16,11 +17,9 @@ def located(config: TrainConfig) -> TrainConfig:
 
     Names of data sets, and of models that ship, stay as they are, whatever folders are called.
     """
-    data, weights = config.data.data, {"start_from": config.model.start_from}
-    if config.policy is not None and config.policy.reward_reference != "average":
-        weights["reward_reference"] = config.policy.reward_reference
-    for name, source in weights.items():
-        if source is not None and source not in PRETRAINED:
+    data, options = config.data.data, config.flat()
+    for name in TAKING_RUNS:
+        if is_place(source := options.get(name)):
             config = config.replace(**{name: os.path.abspath(Path(source).expanduser())})
     if data in SYNTHETIC or "://" in data:
         return config
@@ -29,3 +28,11 @@ def located(config: TrainConfig) -> TrainConfig:
         return config.replace(data_root=Path(os.path.abspath(root)))
     path = Path(data).expanduser()
     return config.replace(data=os.path.abspath(path)) if path.exists() else config
+
+
+def is_place(source: str | None) -> TypeGuard[str]:
+    """Whether an option that takes a run names one, or a file of weights, by its place.
+
+    Else it names a model that ships, the run's own average, or nothing.
+    """
+    return source not in (None, "average", *PRETRAINED)

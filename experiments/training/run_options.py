@@ -19,6 +19,9 @@ Changeable = Literal["model_lr", "policy_lr", "weight_decay", "entropy_weight"]
 SYNTHETIC = ("scenes", "scenes_rgb", "cue")
 """Data that are computed and need no files."""
 
+TAKING_RUNS = ("start_from", "reward_reference")
+"""Options that name another run."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:

@@ -24,6 +24,7 @@ from experiments.evaluation.caption_result import CaptionResult
 from experiments.evaluation.intervals import crossed_interval, mean_interval
 from experiments.evaluation.kept import Kept, keep_arrays, read_arrays
 from experiments.evaluation.recognition_paths import PathMakers
+from experiments.evaluation.seeds import check_one_kind
 from experiments.runs import Run
 from experiments.training.build import build
 from experiments.training.config import TrainConfig
@@ -206,6 +207,20 @@ def test_runs_of_other_kinds_or_other_test_images_are_refused(
     moved = replace(two, config=two.config.replace(data=str(other / "colors.parquet")))
     with pytest.raises(ValueError, match=r"the same test images, .*run_0 and .*run_1"):
         caption([one, moved])
+
+
+def test_a_run_that_each_takes_may_be_of_its_own_seed(run: Run) -> None:
+    def taking(seed: int, start: str | None, reference: str) -> Run:
+        options = {"start_from": start, "reward": "reducible", "reward_reference": reference}
+        return replace(run, config=run.config.replace(seed=seed, **options))
+
+    first = taking(0, "/runs/start_0", "/runs/held_out_0")
+    check_one_kind([first, taking(1, "/runs/start_1", "/runs/held_out_1")])
+    with pytest.raises(ValueError, match="have reward_reference /runs/held_out_0 and average"):
+        check_one_kind([first, taking(1, "/runs/start_1", "average")])
+    for start in (None, "cue"):
+        with pytest.raises(ValueError, match=f"have start_from /runs/start_0 and {start}"):
+            check_one_kind([first, taking(1, start, "/runs/held_out_1")])
 
 
 def test_another_runs_policy_is_an_order(
