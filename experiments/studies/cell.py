@@ -59,14 +59,22 @@ class Cell:
             for option in self.needs:
                 check_choice("option of needs", option, TAKING_RUNS)
 
-    def config(self) -> TrainConfig:
+    def config(self, options: Mapping[str, object] | None = None) -> TrainConfig:
         """Return the training, without what the study sets itself.
 
+        Args:
+            options: of all cells, which come last.
+
         Raises:
-            ValueError: words that experiments.train does not take.
+            ValueError: words that experiments.train does not take, an option that the cell cannot
+                have, or one that says what ``needs`` says.
         """
         config = self.training if isinstance(self.training, TrainConfig) else self._read()
-        return config.replace(**SET_BY_THE_STUDY)
+        with blaming("cell", self.name):
+            config = config.replace(**SET_BY_THE_STUDY, **(options or {}))
+            given, usual = config.flat(), TrainConfig().flat()
+            self._check_not_needed(name for name in given if given[name] != usual[name])
+        return config
 
     def _read(self) -> TrainConfig:
         given = self.training
@@ -75,12 +83,14 @@ class Cell:
             words = shlex.split(given) if isinstance(given, str) else given
             given_names = tuple(map(option_name, words))
             check_left_to_the_study(given_names)
-            for name in self.needs:
-                if name in given_names:
-                    raise ValueError(f"{name} stands in its words and in needs; leave one out")
+            self._check_not_needed(given_names)
             return read_words(tuple(words))
         except ValueError as mistake:
             raise ValueError(f"cell {self.name!r}: {mistake}") from mistake
+
+    def _check_not_needed(self, given: Iterable[str]) -> None:
+        for name in set(given) & set(self.needs):
+            raise ValueError(f"{name} stands in its words and in needs; leave one out")
 
 
 def check_left_to_the_study(options: Iterable[str]) -> None:

@@ -93,11 +93,8 @@ class Carrying:
         return [with_trainings(job, by_name) for _, job in sorted(jobs, key=lambda each: each[0])]
 
     def _config(self, cell: Cell, options: Mapping[str, object]) -> TrainConfig:
-        config = cell.config()
-        with blaming("cell", cell.name):
-            return config.replace(
-                **{**options, **self.options}, device=self.device, threads=self.threads
-            )
+        config = cell.config({**options, **self.options})
+        return config.replace(device=self.device, threads=self.threads)
 
     def carry_out(self, grid: Grid, jobs: Sequence[Job], title: str) -> Stage:
         """Carry out the jobs of a stage, as far as time allows, and gather what they answer."""

@@ -102,6 +102,16 @@ def carrying(home: Path, start: Starts, **changes: Any) -> Carrying:
             ).config(),
             "cell 'a': reward_reference stands in its words and in needs",
         ),
+        (
+            lambda: replace(
+                PAID, training=TINY.replace(reward="reducible", reward_reference="x")
+            ).config(),
+            "cell 'paid': reward_reference stands in its words and in needs",
+        ),
+        (
+            lambda: PAID.config({"reward_reference": "x"}),
+            "cell 'paid': reward_reference stands in its words and in needs",
+        ),
         (lambda: Grid(cells=(RANDOM, PAID)), "cell 'paid': unknown needs 'held_out'"),
         (
             lambda: Grid(cells=(replace(PAID, needs={"start_from": "paid"}),)),
@@ -140,6 +150,12 @@ def test_an_option_that_a_cell_cannot_have_is_found_before_anything_is_trained(
     grid = replace(GRID, cells=(RANDOM, plain, HELD_OUT))
     with pytest.raises(ValueError, match="cell 'paid': reward_reference needs --reward reducible"):
         carry_out(grid, carrying(tmp_path, Starts()))
+
+
+def test_an_option_of_all_cells_does_not_overrule_what_a_cell_needs(tmp_path: Path) -> None:
+    grid = replace(GRID, cells=(RANDOM, Cell("then", TINY, needs={"start_from": "random"})))
+    with pytest.raises(ValueError, match="cell 'then': start_from stands in its words and in nee"):
+        carry_out(grid, carrying(tmp_path, Starts(), options={"start_from": "cue"}))
 
 
 # --- jobs
