@@ -154,8 +154,7 @@ def read_config(directory: Path) -> TrainConfig:
         )
     content = read_object(path)
     try:
-        # Runs from before there were micro-batches, and a policy that starts from doubt.
-        return TrainConfig.from_flat({"micro_batches": 1, "doubt": 0.0, **typed(content)})
+        return TrainConfig.from_flat({**FORMER, **typed(content)})
     except (AttributeError, TypeError, ValueError) as reason:
         commit = read_manifest(directory).get("commit")
         writer = "the version that wrote it" if commit is None else f"its commit {commit}"

@@ -11,7 +11,7 @@ from jaxtyping import Float
 
 from experiments.evaluation.curves import error_curves_of
 from experiments.evaluation.findings import costs_of
-from experiments.evaluation.kept import digest, keep_arrays, read_arrays
+from experiments.evaluation.kept import defaults_of, digest, keep_arrays, read_arrays
 from experiments.evaluation.knowing_plan import KnowingQuestions
 from experiments.evaluation.knowing_rows import Measured
 from experiments.evaluation.recognition import recognize
@@ -127,7 +127,7 @@ def keep(path: Path, question: str, found: Measured) -> None:
 
 def read_kept(path: Path, question: str) -> Measured | None:
     """Read what was kept; None = nothing, of another question, or damaged."""
-    arrays = read_arrays(path, question)
+    arrays = read_arrays(path, question, defaults_of(KnowingQuestions))
     if arrays is None:
         return None
     try:

@@ -19,7 +19,11 @@ Split = Literal["val", "test"]
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """What the finished run of a cell is asked."""
+    """What the finished run of a cell is asked.
+
+    Answers from before there was an option count as those of its default. So a new one must ask
+    nothing more by default.
+    """
 
     probes: tuple[Literal["linear", "knn"], ...] = ("linear", "knn")
     """Probes of frozen features, as of experiments.probe, beside which RankMe and LiDAR are

@@ -14,7 +14,8 @@ from typing import Any, Self
 from pydantic import TypeAdapter
 
 from experiments.cli import Stopped
-from experiments.run_folder import FREE_ON_RESUME
+from experiments.evaluation.kept import completed
+from experiments.run_folder import FORMER, FREE_ON_RESUME
 from experiments.studies.answers import read_answers
 from experiments.studies.asking import ask_and_keep
 from experiments.studies.compute import filled
@@ -179,23 +180,14 @@ def same(kept: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
 
 
 def read_question(question: str) -> dict[str, Any]:
-    """Read a job's question. An option that did not exist then had the value that is its default.
-
-    So a new option makes no other question of those that were answered before.
-    """
-    usual = json.loads(json_text({"config": TrainConfig().flat(), "asked": asdict(Asked())}))
+    """Read a job's question, and what it lacks, as of :func:`completed`."""
+    config = TrainConfig().flat() | FORMER
+    usual = json.loads(json_text({"config": config, "asked": asdict(Asked()), "needs": {}}))
 
     def whole(content: dict[str, Any]) -> dict[str, Any]:
-        needs = {option: whole(each) for option, each in content.get("needs", {}).items()}
-        return {
-            **content,
-            **{
-                name: options | content[name]
-                for name, options in usual.items()
-                if content.get(name) is not None
-            },
-            "needs": needs,
-        }
+        found = completed(content, usual)
+        found["needs"] = {option: whole(each) for option, each in found["needs"].items()}
+        return found
 
     return whole(json.loads(question))
 

@@ -17,10 +17,16 @@ from pathlib import Path
 
 LOCK = "run.lock"
 """Name of the file in a run folder that its writer holds locked, while it writes."""
+POLL_S = 0.05
+"""How long one that waits for its turn sleeps."""
 _OURS: set[Path] = set()
 """Folders that this process writes: the system keeps only other processes out."""
 _HELD = (errno.EACCES, errno.EAGAIN, errno.EDEADLK)
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
+
+
+class Held(ValueError):
+    """A folder is being written by another."""
 
 
 @contextlib.contextmanager
@@ -30,13 +36,14 @@ def locked(directory: Path) -> Iterator[None]:
     Folders that were made and are still empty at the end are removed again.
 
     Raises:
-        ValueError: another process holds it, or nothing can be written there.
+        Held: another process holds it, or this one does.
+        ValueError: nothing can be written there.
     """
     if directory.exists() and not directory.is_dir():
         raise ValueError(f"{directory} is a file; choose a folder with --out")
     own = Path(os.path.realpath(directory))  # Which does not mind a link to itself.
     if own in _OURS:
-        raise ValueError(f"{directory} is being written by this process; choose another --out")
+        raise Held(f"{directory} is being written by this process; choose another --out")
     missing = [each for each in (directory, *directory.parents) if not each.exists()]
     try:
         descriptor = _acquire(directory)
@@ -55,6 +62,30 @@ def locked(directory: Path) -> Iterator[None]:
         with contextlib.suppress(OSError):
             for each in missing:
                 each.rmdir()
+
+
+@contextlib.contextmanager
+def locked_in_turn(file: Path) -> Iterator[None]:
+    """Hold a lock of one file, once nobody else does; for what is read and written in a moment.
+
+    It is that of a folder beside the file, apart from the lock of the run folder.
+
+    Raises:
+        ValueError: nothing can be written there.
+    """
+    own = file.with_name(f".{file.name}.lock")
+    try:
+        with contextlib.ExitStack() as stack:
+            while True:
+                try:
+                    stack.enter_context(locked(own))
+                    break
+                except Held:
+                    time.sleep(POLL_S)
+            yield
+    finally:
+        with contextlib.suppress(OSError):
+            own.rmdir()  # Of several who wait none is the one that made it.
 
 
 def _acquire(directory: Path) -> int:
@@ -87,7 +118,7 @@ def _lock(descriptor: int, path: Path) -> None:
     end when their process closes the file anywhere: nothing here opens it once more.
 
     Raises:
-        ValueError: another process holds the lock.
+        Held: another process holds the lock.
     """
     try:
         if sys.platform == "win32":
@@ -102,7 +133,7 @@ def _lock(descriptor: int, path: Path) -> None:
             fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as reason:
         if reason.errno in _HELD:
-            raise ValueError(
+            raise Held(
                 f"{path.parent} is being written by {_holder(path)}; wait until it ends, or choose "
                 "another --out"
             ) from reason

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import json
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from experiments.evaluation import knowing_measure
 from experiments.evaluation.intervals import crossed_interval, seed_interval
 from experiments.evaluation.knowing import check_same_model
 from experiments.evaluation.knowing_measure import areas_of, keep, question_of, read_kept
@@ -202,6 +204,22 @@ def test_what_was_kept_answers_the_same_question_only(tmp_path: Path) -> None:
     assert read_kept(path, "asked otherwise") is None
     path.write_bytes(path.read_bytes()[:100])
     assert read_kept(path, "asked") is None, "damaged: measured anew"
+
+
+def test_what_is_new_among_the_questions_throws_no_answer_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @dataclass(frozen=True)
+    class Questions:
+        limit: int
+        new: int | None = None
+
+    monkeypatch.setattr(knowing_measure, "KnowingQuestions", Questions)
+    path = tmp_path / "knowing.npz"
+    keep(path, json.dumps({"limit": 3}), planted(0.1)["policy"][0])
+    assert read_kept(path, json.dumps(asdict(Questions(3)))) is not None
+    assert read_kept(path, json.dumps(asdict(Questions(3, new=1)))) is None
+    assert read_kept(path, json.dumps(asdict(Questions(4)))) is None
 
 
 # --- saccades that cost something
