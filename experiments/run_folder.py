@@ -247,6 +247,7 @@ def check_folder(config: TrainConfig) -> None:
         free |= {"start_from"}  # It has done its part.
     if manifest.get("splits") and now["data"] not in SYNTHETIC:
         free |= {"data"}
+    free |= {name for name in TAKING_RUNS if moved_along(name, before, now)}
     changed = sorted(
         name for name in {**before, **now} if now.get(name) != before.get(name) and name not in free
     )
@@ -255,3 +256,12 @@ def check_folder(config: TrainConfig) -> None:
         may = [name for name in changed if name in get_args(Changeable)]
         advice = f"; --change-on-resume {' '.join(may)} allows it" if may == changed else ""
         raise ValueError(f"cannot resume {out} with another config: {listed}{advice}")
+
+
+def moved_along(name: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """Whether the run that an option takes lies where it did as seen from the run folder."""
+    pairs = [(options.get(name), options["out"]) for options in (before, now)]
+    if not all(is_place(taken) and os.path.isabs(out) for taken, out in pairs):
+        return False
+    first, second = (os.path.relpath(taken, out) for taken, out in pairs)
+    return first == second

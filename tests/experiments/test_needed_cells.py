@@ -13,17 +13,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from experiments.run_folder import read_config
+from experiments.run_folder import check_folder, read_config
 from experiments.studies.answers import Answers, Facts, keep_answers, read_answers
 from experiments.studies.deciding import choose
 from experiments.studies.grid import Asked, Cell, Grid, Screening
-from experiments.studies.job import BUSY, Job
+from experiments.studies.job import BUSY, Job, read_question
 from experiments.studies.result import Stage
 from experiments.studies.rows import rows_of
 from experiments.studies.runner import Running, run_jobs
 from experiments.studies.shipped import GRIDS
 from experiments.studies.study import Carrying, carry_out
 from experiments.training.config import TrainConfig
+from experiments.training.loop import train
 
 TINY = TrainConfig().replace(
     data="cue",
@@ -206,6 +207,33 @@ def test_what_a_needed_run_follows_from_is_part_of_the_question(tmp_path: Path) 
             # What was answered before there was such an entry counts as unchanged.
             unchanged = ("random",) if "needs" in each else ("random", "paid", "second")
             assert other.is_done == (job.cell in unchanged)
+
+
+def test_an_option_that_a_question_lacks_had_the_value_that_does_what_was_done(
+    tmp_path: Path,
+) -> None:
+    (job,) = carrying(tmp_path, Starts()).jobs(replace(GRID, seeds=(0,)), "final", GRID.cells)[1:2]
+    question = json.loads(job.question)
+    for name in ("doubt", "micro_batches", "entropy_weight"):
+        del question["config"][name]
+    config = read_question(json.dumps(question))["config"]
+    usual = TrainConfig().flat()["entropy_weight"]
+    assert (config["doubt"], config["micro_batches"]) == (0.0, 1)
+    assert config["entropy_weight"] == usual
+
+
+def test_a_run_goes_on_after_it_was_moved_with_the_run_that_it_needs(tmp_path: Path) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    train(TINY.replace(out=here / "held_out", iterations=0))
+    options = {"reward": "reducible", "reward_reference": f"{here}/held_out", "micro_batches": 1}
+    paid = TINY.replace(out=here / "paid", **options)
+    train(paid.replace(stop_after=3))
+    here.rename(there)
+    again = paid.replace(out=there / "paid", resume=True)
+    for elsewhere in (there / "other", there / "paid" / "held_out", "average"):
+        with pytest.raises(ValueError, match=r"cannot resume .*: reward_reference was"):
+            check_folder(again.replace(reward_reference=str(elsewhere)))
+    assert train(again.replace(reward_reference=f"{there}/held_out")).iteration == 4
 
 
 def test_a_run_does_not_go_on_with_what_it_needs_trained_anew(tmp_path: Path) -> None:
