@@ -1,13 +1,15 @@
 """One run is asked about the captions of test images; what it answered before is read instead.
 
-Every answer is kept by what it depends on: the weights, images and captions, and the patches that
-are visible, in their order. So other orders, fixations or images cost no more than what is new.
+Every answer is of a block of images. It is kept by what it depends on: the weights, these images,
+the captions asked about with them, and the patches that are visible, in their order. So other
+orders, fixations and more images cost no more than what is new. Which captions are asked about in a
+retrieval depends on all that are retrieved: another number of these costs all its pairs.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property, partial
 from typing import Self
@@ -20,9 +22,10 @@ from torch import Tensor
 from experiments.evaluation.caption_likelihood import bits_per_word, nats_of_own, nats_of_pairs
 from experiments.evaluation.caption_means import ByImage, Told
 from experiments.evaluation.caption_retrieval import retrieved
-from experiments.evaluation.kept import Kept, digest
+from experiments.evaluation.kept import Kept, defaults_of, digest
 from experiments.evaluation.scanpaths import of_another_image
 from experiments.runs import Run
+from foveate.config import ModelConfig
 from foveate.data import ImageSet
 from foveate.data.subwords import Subwords, normalized
 from foveate.data.texts import ImageTexts, captions_in, writes_captions
@@ -31,8 +34,10 @@ from foveate.orders import order_to_rank
 
 KEPT = "caption.npz"
 """File of a run folder."""
+ASKED_AT_ONCE = 100
+"""Images whose captions are one answer that is kept."""
 PAIRED_AT_ONCE = 50
-"""Images whose pairs with captions are one answer that is kept: less than a minute's work."""
+"""Images whose pairs with captions are one answer that is kept."""
 
 
 @dataclass(frozen=True)
@@ -82,12 +87,18 @@ class Asking:
             "weights": digest(model.state_dict().values()),
             "model": asdict(model.config),
         }
-        return Kept(self.run.directory / KEPT, json.dumps(subject, default=str))
+        usual = {"model": defaults_of(ModelConfig)}
+        return Kept(self.run.directory / KEPT, json.dumps(subject, default=str), usual)
 
     @cached_property
-    def images_and_captions(self) -> str:
-        """Digest of what is asked about."""
-        return digest((self.test.images, self.texts.tokens, self.texts.first))
+    def images(self) -> Int[Tensor, " M"]:
+        """A number for each image, by which it is known again."""
+        return numbers_of(self.test.images)
+
+    @cached_property
+    def captions(self) -> Int[Tensor, " M"]:
+        """A number for the captions of each image."""
+        return numbers_of(self.texts.tokens.split(self.texts.count.tolist()))
 
     def told(
         self,
@@ -146,13 +157,18 @@ class Asking:
             image: which one is seen with the captions of each; None = their own.
         """
         image = torch.arange(len(self.test)) if image is None else image
-        nats = self.kept.answer(
-            self._question("own", visible(rank, steps), image),
-            lambda: nats_of_own(
-                self.run.model, self.test.images[image], self.texts, rank, steps
-            ).numpy(),
-        )
-        return torch.from_numpy(nats)
+
+        def ask(index: Int[Tensor, " B"]) -> Float[np.ndarray, " K"]:
+            texts = self.texts.among(int(index[-1]) + 1, int(index[0]))
+            pixels = self.test.images[image[index]]
+            return nats_of_own(self.run.model, pixels, texts, rank[index], steps).numpy()
+
+        found = []
+        for index in torch.arange(len(self.test)).split(ASKED_AT_ONCE):
+            seen = self.images[image[index]], visible(rank[index], steps)
+            question = _question("own", *seen, self.captions[index])
+            found.append(self.kept.answer(question, partial(ask, index)))
+        return torch.from_numpy(np.concatenate(found))
 
     def pairs(
         self, rank: Int[Tensor, "M N"], steps: int, wanted: Bool[Tensor, "R S"]
@@ -173,17 +189,23 @@ class Asking:
             return nats[chosen].numpy()
 
         for index in torch.arange(len(wanted)).split(PAIRED_AT_ONCE):
-            seen = visible(rank[index], steps)
-            question = self._question("pairs", seen, index, wanted[index])
+            seen = self.images[index], visible(rank[index], steps)
+            question = _question("pairs", *seen, self.captions[: len(few)], wanted[index])
             nats = torch.from_numpy(self.kept.answer(question, partial(ask, index)))
             found[index] = found[index].masked_scatter(wanted[index], nats)
         return found
 
-    def _question(self, what: str, *seen: Tensor) -> str:
-        return f"{what}_{self.images_and_captions[:32]}_{digest(seen)[:32]}"
-
     def _bits(self, nats: Float[Tensor, " S"]) -> ByImage:
         return bits_per_word(nats, self.texts)
+
+
+def _question(what: str, *about: Tensor) -> str:
+    return f"{what}_{digest(about)[:32]}"
+
+
+def numbers_of(tensors: Iterable[Tensor]) -> Int[Tensor, " M"]:
+    """Return a number for each tensor, the same for equal ones alone."""
+    return torch.tensor([int(digest([each])[:15], 16) for each in tensors])
 
 
 def visible(rank: Int[Tensor, "M N"], steps: int) -> Int[Tensor, "M N"]:

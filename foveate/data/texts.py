@@ -72,13 +72,13 @@ class ImageTexts:
         """The image of each caption."""
         return torch.arange(len(self)).repeat_interleave(self.count)
 
-    def among(self, number: int) -> ImageTexts:
-        """Return the captions of the first images."""
-        captions = slice(int(self.first[number]))
+    def among(self, stop: int, start: int = 0) -> ImageTexts:
+        """Return the captions of the images from ``start`` on, before ``stop``."""
+        captions = slice(int(self.first[start]), int(self.first[stop]))
         return replace(
             self,
             tokens=self.tokens[captions],
-            first=self.first[: number + 1],
+            first=self.first[start : stop + 1] - self.first[start],
             num_words=self.num_words[captions],
         )
 

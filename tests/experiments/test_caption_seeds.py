@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
+import threading
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -28,6 +31,7 @@ from experiments.evaluation.seeds import check_one_kind
 from experiments.runs import Run
 from experiments.training.build import build
 from experiments.training.config import TrainConfig
+from experiments.training.lock import locked_in_turn
 from foveate.data.subwords import Subwords
 from foveate.model.tracks import NOTHING
 from tests.experiments.test_caption import colored
@@ -296,6 +300,54 @@ def test_what_a_run_was_asked_is_not_asked_again(
     assert passes.asked == ["nats_of_own"] * 4, "after 3 fixations, and 2 of the new order"
 
 
+def test_more_images_cost_the_new_ones_alone(
+    runs: list[Run], passes: Passes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first of the test images has no caption."""
+    monkeypatch.setattr(caption_asking, "ASKED_AT_ONCE", 2)
+    monkeypatch.setattr(caption_asking, "PAIRED_AT_ONCE", 2)
+    options = {**ASKED, "orders": ("center_out",), "candidates": 0, "retrieval_limit": 4}
+    caption(runs[0], **options, limit=5)  # type: ignore[arg-type]
+    # Two orders after two fixations, and one answer before the first; whole, alone and shuffled.
+    assert passes.asked == ["nats_of_own"] * 12 + ["nats_of_pairs"] * 2
+    passes.asked = []
+    more = caption(runs[0], **options, limit=7)[0]  # type: ignore[arg-type]
+    # Other images' captions are asked of others by now, which may look like their own; retrieval
+    # asks about the same four.
+    assert set(passes.asked) == {"nats_of_own"}
+    assert 5 <= len(passes.asked) <= 5 + 3
+    elsewhere = replace(runs[0], directory=runs[1].directory)
+    assert caption(elsewhere, **options, limit=7)[0] == more  # type: ignore[arg-type]
+
+
+def test_what_is_new_in_a_model_throws_no_answer_away(runs: list[Run]) -> None:
+    """At its default; at another value the model is another."""
+    kept, values = Asking.of(runs[0], 9).kept, np.arange(3.0)
+    subject = json.loads(kept.subject)
+    del subject["model"]["words_prefix"]
+    keep_arrays(kept.path, json.dumps(subject), a=values, commits=json.dumps({"a": "before"}))
+    again = Asking.of(runs[0], 9).kept
+    np.testing.assert_array_equal(again.answer("a", lambda: values + 1), values)
+    subject["model"]["words_prefix"] = "causal"
+    keep_arrays(kept.path, json.dumps(subject), a=values, commits=json.dumps({"a": "before"}))
+    again = Asking.of(runs[0], 9).kept
+    np.testing.assert_array_equal(again.answer("a", lambda: values + 1), values + 1)
+
+
+def test_two_commands_keep_each_others_answers(tmp_path: Path) -> None:
+    path, values = tmp_path / "kept.npz", np.arange(3.0)
+    first, second = Kept(path, "model"), Kept(path, "model")
+    first.answer("a", lambda: values)
+    with locked_in_turn(path):
+        thread = threading.Thread(target=second.answer, args=("b", lambda: values))
+        thread.start()
+        time.sleep(0.1)
+        assert "b" not in (read_arrays(path) or {}), "it waits for its turn"
+    thread.join()
+    assert {"a", "b"} <= (read_arrays(path) or {}).keys()
+    assert [each.name for each in tmp_path.iterdir()] == ["kept.npz"]
+
+
 def test_whatever_stops_the_asking_it_goes_on_from_there(
     runs: list[Run], passes: Passes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -351,6 +403,13 @@ def test_answers_of_another_commit_are_kept_and_said(
     kept.say()
     line = "kept.npz: 1 of 2 answers were kept, some of commit before; this is now"
     assert line in capsys.readouterr().out
+    monkeypatch.setattr("experiments.evaluation.kept.git_commit", lambda: "now-dirty")
+    for _ in range(2):
+        kept = Kept(path, "model")
+        kept.answer("c", lambda: values)
+        kept.say()
+    said = capsys.readouterr().out
+    assert "1 of 1 answers were kept\nanswers of commit now-dirty may be of other changes" in said
     path.write_bytes(path.read_bytes()[:200])
     np.testing.assert_array_equal(Kept(path, "model").answer("a", lambda: values + 1), values + 1)
 
