@@ -260,8 +260,10 @@ def check_folder(config: TrainConfig) -> None:
 
 def moved_along(name: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
     """Whether the run that an option takes lies where it did as seen from the run folder."""
-    pairs = [(options.get(name), options["out"]) for options in (before, now)]
-    if not all(is_place(taken) and os.path.isabs(out) for taken, out in pairs):
-        return False
-    first, second = (os.path.relpath(taken, out) for taken, out in pairs)
-    return first == second
+    places = []
+    for options in (before, now):
+        taken, out = options.get(name), options["out"]
+        if not (is_place(taken) and os.path.isabs(out)):
+            return False
+        places.append(os.path.relpath(taken, out))
+    return places[0] == places[1]
