@@ -72,8 +72,7 @@ class AnyOrderTransformer(AskingPredictor):
             emphasis: which of the patches asked count more, or are asked; None = all alike.
             word_steps: the words read the patches of rank < word_steps, -1 = not even the
                 periphery; None = all patches.
-            words_read: what later words read instead of the words; -1 = nothing; None = these. R is
-                K, or 1 = the same for all tracks of an image.
+            words_read: what later words read instead, -1 = nothing, in R = K tracks or in one.
 
         Raises:
             ValueError: rank has another shape than (B, N) or negative entries, or the config's
