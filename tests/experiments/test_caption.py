@@ -356,6 +356,16 @@ def test_too_few_test_images_with_captions_are_counted(config: TrainConfig) -> N
             caption(run)
 
 
+def test_captions_can_be_learned_by_a_model_that_learned_of_images_alone(
+    config: TrainConfig, tmp_path: Path
+) -> None:
+    alone = {"word_weight": 0.0, "warmup_iterations": 1, "iterations": 1}
+    first = train(config.replace(**alone, out=tmp_path / "images"))
+    start = {name: each.clone() for name, each in first.model.state_dict().items()}
+    then = Trainer(config.replace(start_from=str(tmp_path / "images")), Processes.started("cpu"))
+    torch.testing.assert_close(then.model.state_dict(), start, rtol=0, atol=0)
+
+
 def test_in_parallel_batches_no_word_is_read_unless_nothing_is_visible(config: TrainConfig) -> None:
     trainer = Trainer(config.replace(num_captions=2, parallel_share=1.0), Processes.started("cpu"))
     generator = torch.Generator().manual_seed(0)
