@@ -185,7 +185,7 @@ PRESETS["photos_192"] = (
 
 PRESETS["flickr8k"] = (
     "Captions of photographs (Flickr8k of 96 pixels; --data others), a thumbnail of one patch, 16 "
-    "of 64 patches; about 100 minutes on one core.",
+    "of 64 patches; about an hour on one core.",
     TrainConfig().replace(
         **{
             **PHOTOGRAPHS,
@@ -208,7 +208,7 @@ PRESETS["flickr8k"] = (
             "reward": "caption",
             "policy_every": 2,
             "warmup_batch_size": 64,
-            "warmup_iterations": 2400,
+            "warmup_iterations": 1200,
             "iterations": 600,
         }
     ),
