@@ -88,9 +88,9 @@ def test_numbers_do_not_overlap_and_the_first_is_there(
 @pytest.mark.parametrize("labels", [None, ["a sheep", "a name that is longer than the picture is"]])
 def test_sheets_and_animations(chans: int, labels: list[str] | None, tmp_path: Path) -> None:
     """Beside a label, a sheet of 2 rows of 3 columns is of panels and lines of text alone."""
-    images = torch.rand(2, chans, 8, 12)
+    images = torch.rand(2, chans, 8, 12) / 2  # Nothing but the frame is white.
     order = torch.tensor([[0, 3, 5], [2, 1, 4]])
-    canvas = torch.rand(2, 4, chans, 8, 12)
+    canvas = torch.rand(2, 4, chans, 8, 12) / 2
     errors, margin = torch.rand(2, 4), 16 if labels else 0
     scanpath_sheet(
         images, order, canvas, GRID, tmp_path / "sheet.png", errors=errors, labels=labels
