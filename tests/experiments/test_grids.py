@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from study_facts import FACTS
 
 from experiments.benchmarks.timing import count_flops
 from experiments.evaluation.equal_compute import flops_per_step, flops_to_begin
@@ -54,16 +55,6 @@ TINY: dict[str, Any] = {
     "iterations": 0,
     "evaluate_every": None,
 }
-FACTS = Facts(
-    commit="c",
-    parameters=10,
-    num_patches=4,
-    iterations=(1, 0),
-    images=8,
-    train_seconds=60.0,
-    teraflops=1.0,
-    probe_images=5,
-)
 
 
 def tiny(**options: object) -> TrainConfig:

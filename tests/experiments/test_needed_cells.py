@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from study_facts import FACTS
 
 from experiments.run_folder import check_folder, read_config
-from experiments.studies.answers import Answers, Facts, keep_answers, read_answers
+from experiments.studies.answers import Answers, keep_answers, read_answers
 from experiments.studies.deciding import choose
 from experiments.studies.grid import Asked, Cell, Grid, Screening
 from experiments.studies.job import BUSY, Job, read_question
@@ -340,18 +341,6 @@ def test_without_time_what_is_needed_waits_as_all_does(tmp_path: Path) -> None:
 
 
 # --- the choice
-
-
-FACTS = Facts(
-    commit="c",
-    parameters=10,
-    num_patches=4,
-    iterations=(1, 0),
-    images=8,
-    train_seconds=60.0,
-    teraflops=1.0,
-    probe_images=5,
-)
 
 
 def screened(**right: float) -> Stage:
