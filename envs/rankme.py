@@ -12,8 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-ADDED = 1e-7
-"""Added to every share, as in the paper."""
+from foveate.smooth_rank import smooth_rank
 
 
 def rankme(fixation: Any) -> Float[Tensor, "B"]:
@@ -58,6 +57,4 @@ def directions_added(features: Float[Tensor, "B D"], group: int) -> Float[Tensor
 
 def directions(features: Float[Tensor, "*B M D"]) -> Float[Tensor, "*B"]:
     """Return the number of directions that M features take, as ``foveate.probes.rank_me`` does."""
-    values = torch.linalg.svdvals(features)
-    shares = values / values.sum(-1, keepdim=True).clamp_min(1e-12) + ADDED
-    return torch.special.entr(shares).sum(-1).exp()
+    return smooth_rank(torch.linalg.svdvals(features))

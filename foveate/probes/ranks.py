@@ -14,9 +14,8 @@ from torch import Tensor
 from foveate.data import ImageSet
 from foveate.model import AnyOrderTransformer
 from foveate.probes.features import Attention, frozen
+from foveate.smooth_rank import smooth_rank
 
-ADDED = 1e-7
-"""Added to every share, as both papers do."""
 WITHIN_ADDED = 1e-4
 """Added to the variance within images along every direction (LiDAR's delta)."""
 
@@ -28,7 +27,8 @@ def rank_me(features: Float[np.ndarray, "M D"]) -> float:
 
     Reference: RankMe (Garrido et al. 2023, arXiv 2210.02885), Eqs. 2 and 3.
     """
-    return smooth_rank(np.linalg.svd(features.astype(np.float64), compute_uv=False))
+    values = np.linalg.svd(features.astype(np.float64), compute_uv=False)
+    return float(smooth_rank(torch.from_numpy(values)))
 
 
 def lidar(features: Float[np.ndarray, "M V D"]) -> float:
@@ -56,16 +56,7 @@ def lidar(features: Float[np.ndarray, "M V D"]) -> float:
     rest = (values - means[:, None]).reshape(-1, width)
     between = apart.T @ apart / (num_images - 1)
     within = rest.T @ rest / (num_images * (num_views - 1)) + WITHIN_ADDED * np.eye(width)
-    return smooth_rank(eigh(between, within, eigvals_only=True))
-
-
-def smooth_rank(values: Float[np.ndarray, " D"]) -> float:
-    """Return ``exp(entropy)`` of the shares of singular values or eigenvalues; 1 if all are 0."""
-    positive = values.clip(0)
-    if positive.sum() == 0:
-        return 1.0
-    shares = positive / positive.sum() + ADDED
-    return float(np.exp(-(shares * np.log(shares)).sum()))
+    return float(smooth_rank(torch.from_numpy(eigh(between, within, eigvals_only=True))))
 
 
 def views_of(
