@@ -27,8 +27,8 @@ from experiments.evaluation.seeds import runs_of, several
 from experiments.run_folder import git_commit, read_manifest
 from experiments.runs import Run
 from foveate.data import ImageSet
-from foveate.data.subwords import Subwords, normalized
-from foveate.data.texts import captions_in
+from foveate.data.subwords import normalized
+from foveate.data.texts import captions_in, subwords_of
 from foveate.orders import order_to_rank
 
 
@@ -175,10 +175,10 @@ def write(
     model, number = run.model, min(number, len(test))
     if number == 0:
         return []
-    config, order = model.config, order[:number]
+    order = order[:number]
     images = pixels_of(test.images[:number], run.device)
     rank = order_to_rank(order, model.num_patches).to(images.device)
-    subwords = Subwords(tuple(config.vocabulary), tuple(config.merges))
+    subwords = subwords_of(model.config)
     said: dict[int, list[str]] = {}
     for steps in (*after, model.num_patches):
         visible = torch.full_like(rank[:, 0], steps)

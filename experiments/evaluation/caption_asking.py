@@ -27,8 +27,8 @@ from experiments.evaluation.scanpaths import of_another_image
 from experiments.runs import Run
 from foveate.config import ModelConfig
 from foveate.data import ImageSet
-from foveate.data.subwords import Subwords, normalized
-from foveate.data.texts import ImageTexts, captions_in, writes_captions
+from foveate.data.subwords import normalized
+from foveate.data.texts import ImageTexts, texts_of, writes_captions
 from foveate.model.tracks import NOTHING
 from foveate.orders import order_to_rank
 
@@ -74,9 +74,7 @@ class Asking:
             )
         without = len(test) - len(told)
         test = test.take(torch.tensor(told)) if told and without else test
-        subwords = Subwords(tuple(config.vocabulary), tuple(config.merges))
-        texts = ImageTexts.of(captions_in(test), subwords, config.max_words)
-        return cls(run, test, texts, without)
+        return cls(run, test, texts_of(config, test), without)
 
     @cached_property
     def kept(self) -> Kept:

@@ -16,8 +16,12 @@ from foveate.model.timm_import import TimmWeights, read_timm, start_from_timm
 from foveate.targets import Features
 
 FREE_AT_START = (
-    *("init", "num_targets", "error_loss_weight", "label_smoothing"),
-    *("word_weight", "image_weight"),
+    "init",
+    "num_targets",
+    "error_loss_weight",
+    "label_smoothing",
+    "word_weight",
+    "image_weight",
 )
 """What may differ between a model and the one that it starts from: it shapes no function of it."""
 

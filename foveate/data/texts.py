@@ -133,10 +133,21 @@ def texts_for(config: ModelConfig, images: ImageSet) -> ImageTexts | None:
     Raises:
         ValueError: the set has no captions.
     """
-    if not writes_captions(config):
-        return None
-    subwords = Subwords(tuple(config.vocabulary), tuple(config.merges))
-    return ImageTexts.of(captions_in(images), subwords, config.max_words)
+    return texts_of(config, images) if writes_captions(config) else None
+
+
+def texts_of(config: ModelConfig, images: ImageSet) -> ImageTexts:
+    """Return the captions of a set as a model writes them, which writes captions.
+
+    Raises:
+        ValueError: the set has no captions.
+    """
+    return ImageTexts.of(captions_in(images), subwords_of(config), config.max_words)
+
+
+def subwords_of(config: ModelConfig) -> Subwords:
+    """Return the subwords in which a model writes captions."""
+    return Subwords(tuple(config.vocabulary), tuple(config.merges))
 
 
 def captions_in(images: ImageSet) -> tuple[tuple[str, ...], ...]:
