@@ -6,7 +6,8 @@
 
 The first two copy what a claim rests on into ``experiments/records/DATE_SLUG``: files of a training
 run, or the result file of a study or benchmark with the picture of its name. All three rewrite
-RESULTS.md and the marked parts of README.md and docs from the records alone.
+RESULTS.md, the marked parts of README.md and docs, and the page of each study of a grid from the
+records alone.
 """
 
 from __future__ import annotations
@@ -185,6 +186,7 @@ def main(config: RecordConfig) -> None:
         folder, tables = keep_result(config.result, RECORDS, config.slug)
         write_story(config, folder, tables)
     for path, text in render().items():
+        path.parent.mkdir(exist_ok=True)
         path.write_text(text)
         print(f"written: {path.relative_to(ROOT)}")
 

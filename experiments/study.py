@@ -41,6 +41,11 @@ class StudyConfig:
     """Images that are asked about; None = the grid's."""
     teraflops: float | None = None
     """Operations of every run, 10^12, but for screening; None = the grid's."""
+    screening_teraflops: float | None = None
+    """Operations of every run in screening, 10^12; None = the grid's."""
+    cells: tuple[str, ...] | None = None
+    """Cells that are trained, without a screening, with those that they are set against and need;
+    None = all."""
     options: dict[str, str] | None = None
     """Options of experiments.train for all cells, such as ``data PATH image_size 32``."""
     out: Path = Path("runs/study")
@@ -91,7 +96,7 @@ def main(config: StudyConfig) -> None:
     print(f"written: {path}")
     if config.page:
         page = path.with_suffix(".html")
-        write_page(study, page)
+        write_page(page, study.result, () if study.own is None else study.own.tables())
         print(f"written: {page}")
     stage = study.result.last
     if study.result.undecided or stage is None or stage.waiting:

@@ -1,4 +1,4 @@
-"""Pages made from records: RESULTS.md, and the marked parts of README.md and docs."""
+"""Pages made from records: RESULTS.md, marked parts of README.md and docs, a page per study."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from experiments.evaluation.probe_result import ProbeResult
 from experiments.evaluation.read import ReadResult
 from experiments.evaluation.study import StudyResult
 from experiments.evaluation.torture_result import TortureResult
+from experiments.studies.page import page_of
 from experiments.studies.result import GridResult
 from experiments.tables import Result, Table, plural, read_json, read_object
 
@@ -207,6 +208,9 @@ def render() -> dict[Path, str]:
             sections[f"{slug}_summary"] = study.summary().to_markdown()
             if study.taught:
                 sections[f"{slug}_two_by_two"] = study.two_by_two().to_markdown()
+    for slug, study in studies.items():
+        if isinstance(study, GridResult):
+            rendered[ROOT / "docs" / "studies" / f"{slug}.html"] = page_of(study)
     for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))):
         up = "../" * (len(page.relative_to(ROOT).parts) - 1)
         text = page.read_text()

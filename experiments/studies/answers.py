@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,10 @@ from jaxtyping import Float
 from pydantic import TypeAdapter
 
 from experiments.evaluation.kept import keep_arrays, read_arrays
+from experiments.tables import json_text, read_json, written_whole
 
-ANSWERS = "answers.npz"
-"""File of a run folder."""
+ANSWERS, PICTURES = "answers.npz", "pictures.json"
+"""Files of a run folder."""
 LOWER_IS_BETTER = ("area", "error", "loss")
 """How a measure's name starts of which less is better; of all others more is."""
 Values = dict[str, Float[np.ndarray, " I"]]
@@ -60,6 +62,45 @@ class Answers:
     facts: Facts
     question: str = ""
     """That they answer; empty = not known."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """The scan of one image."""
+
+    label: str
+    """Its class; empty = not known."""
+    order: str
+    """Who scanned it: the policy, or random order where none learned."""
+    size: tuple[int, int]
+    """Height and width, pixels."""
+    patch_px: int
+    """Side of a patch."""
+    opened: list[list[int]]
+    """Patches that each fixation opened, by their number in raster order."""
+    errors: list[float]
+    """Error before the first fixation and after each, over that before the first."""
+    image: str
+    """PNG, as a data URI."""
+    predictions: str | None
+    """The same of all predictions, side by side; None = the model predicts no pixels."""
+
+
+def keep_pictures(folder: Path, pictures: Sequence[Picture]) -> None:
+    """Write pictures into a run folder."""
+    with written_whole(folder / PICTURES) as partial:
+        partial.write_text(json_text([asdict(each) for each in pictures]))
+
+
+def read_pictures(folder: Path) -> list[Picture]:
+    """Read the pictures of a run folder; none if there are none.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
+    if not (folder / PICTURES).is_file():
+        return []
+    return TypeAdapter(list[Picture]).validate_python(read_json(folder / PICTURES))
 
 
 def keep_answers(folder: Path, question: str, answers: Answers) -> None:

@@ -23,11 +23,10 @@ from experiments.evaluation.recognition_result import MAIN_PROBE
 from experiments.metrics_file import read_metrics
 from experiments.run_folder import git_commit, read_manifest
 from experiments.runs import Run
-from experiments.studies.answers import Answers, Facts, Values, keep_answers
+from experiments.studies.answers import Answers, Facts, Values, keep_answers, keep_pictures
 from experiments.studies.compute import StepCosts, step_costs
 from experiments.studies.grid import Asked, Split
 from experiments.studies.pictures import pictures_of
-from experiments.tables import json_text, written_whole
 from foveate.choices import blaming, lookup, told
 from foveate.data import ImageSet
 from foveate.probes import (
@@ -42,8 +41,6 @@ from foveate.probes import (
 )
 from foveate.probes.partial import check_layer
 
-PICTURES = "pictures.json"
-"""File of a run folder."""
 SEED = 0
 """Of what the probes draw: the same for all runs."""
 LIDAR_IMAGES, LIDAR_VIEWS = 1000, 10
@@ -65,8 +62,7 @@ def ask_and_keep(run: Run, asked: Asked | None, split: Split, question: str) -> 
         return
     print(f"asking {run.name} on {split} images", flush=True)
     if asked.pictures and run.model.config.scannable:
-        with written_whole(run.directory / PICTURES) as partial:
-            partial.write_text(json_text(pictures_of(run, asked.pictures)))
+        keep_pictures(run.directory, pictures_of(run, asked.pictures))
     keep_answers(run.directory, question, ask(run, asked, split))
 
 

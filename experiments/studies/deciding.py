@@ -9,7 +9,7 @@ from experiments.studies.answers import Answers, read_answers
 from experiments.studies.grid import Grid, Screening
 from experiments.studies.job import Job
 from experiments.studies.result import Stage
-from experiments.studies.rows import rows_of
+from experiments.studies.rows import Contrast, rows_of
 from experiments.studies.runner import Missing
 
 
@@ -79,32 +79,38 @@ def choose(grid: Grid, rule: Screening, stage: Stage) -> Choice:
             f"screening goes by {rule.by!r}, which was not measured; "
             f"measured: {', '.join(stage.measures) or 'nothing'}"
         )
+    # How far those that may go on are ahead of their own baseline, or else of the grid's.
+    ahead: dict[str, float] = {}
     # Why cells do not go on, unless one that does takes them along.
     dropped: dict[str, str] = {}
     for cell in grid.cells:
         row = rows.get(cell.name)
-        # Its own baseline is the last, if it has one.
         contrasts = () if row is None else row.contrasts(grid.against)[-1:]
         if cell.name in failed:
             dropped[cell.name] = f"it failed in screening, {failed[cell.name]}"
+        elif cell.control and cell.name != grid.against:
+            dropped[cell.name] = "it is a control, and nothing that goes on is set against it"
         elif row is None and not cell.reference:
             dropped[cell.name] = f"it has no {rule.by}"
-        for each in contrasts:
-            if cell.name not in failed and each.better < -rule.within:
-                dropped[cell.name] = (
-                    f"{rule.by} {each.difference} against {each.against}, more than "
-                    f"{rule.within:g} worse"
-                )
-    kept = {cell.name for cell in grid.cells if not cell.reference} - dropped.keys()
-    with_it = {
-        cell.name: {cell.against or grid.against, *cell.needs.values()} for cell in grid.cells
-    }
-    while along := {other for name in kept for other in with_it[name]} - kept - failed.keys():
-        kept |= along
+        elif contrasts and contrasts[0].better < -rule.within:
+            dropped[cell.name] = f"{said(contrasts[0])}, more than {rule.within:g} worse"
+        elif contrasts:
+            ahead[cell.name] = contrasts[0].better
+    furthest = sorted(ahead, key=lambda name: -ahead[name])
+    for name in furthest[rule.most :] if rule.most is not None else ():
+        own = rows[name].contrasts(grid.against)[-1]
+        dropped[name] = f"{said(own)}, less far ahead than {', '.join(furthest[: rule.most])}"
+    chosen = [name for name in furthest if name not in dropped]
+    kept = grid.with_company(chosen) - failed.keys()
     return Choice(
         tuple(cell.name for cell in grid.cells if cell.name in kept),
         {name: why for name, why in dropped.items() if name not in kept},
     )
+
+
+def said(contrast: Contrast) -> str:
+    """Write how a cell compares with its baseline."""
+    return f"{contrast.measure} {contrast.difference} against {contrast.against}"
 
 
 def cell_of(run: str) -> str:

@@ -5,88 +5,16 @@ No torch here, so that mistakes are found before it is imported.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from experiments.evaluation.recognition_options import ReadOut, check_read_outs
-from experiments.studies.cell import Cell as Cell  # A public name of this module.
+from experiments.studies.asked import Asked as Asked  # With Cell, public names of this module.
+from experiments.studies.cell import Cell as Cell
 from experiments.studies.cell import check_left_to_the_study
-from foveate.choices import blaming, check_choice, check_name
+from foveate.choices import blaming, check_choice
 
 Split = Literal["val", "test"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Asked:
-    """What the finished run of a cell is asked.
-
-    Answers from before there was an option count as those of its default. So a new one must ask
-    nothing more by default.
-    """
-
-    probes: tuple[Literal["linear", "knn"], ...] = ("linear", "knn")
-    """Probes of frozen features, as of experiments.probe, beside which RankMe and LiDAR are
-    measured; none = not probed."""
-    layer: int | None = None
-    """Layer that is probed, from 1, fixed before anything is seen; None = every layer, and the
-    accuracy is the mean over layers."""
-    attention: tuple[Literal["full", "causal"], ...] = ("full",)
-    """Attention of the probed encoder."""
-    label_shares: tuple[float, ...] = (1.0,)
-    """Shares of the probes' training labels, balanced over classes."""
-    train_limit: int = 10_000
-    """Training images of the probes."""
-    test_limit: int | None = 5_000
-    """Images that are asked about; None = all."""
-    areas: tuple[str, ...] = ()
-    """Orders whose area under the error curve is measured, such as ``policy``; needs a model that
-    can be scanned, as the options below do."""
-    area_limit: int = 1000
-    """Images of the areas, and of the signs."""
-    fixations: tuple[int, ...] = ()
-    """Numbers of fixations after which a linear probe is asked what is known; in the last stage."""
-    orders: tuple[str, ...] = ("policy", "random")
-    """Whose fixations."""
-    read_out: ReadOut = "seen"
-    """What that probe reads."""
-    signs: bool = True
-    """Whether a policy that learned is compared with its controls; in the last stage."""
-    pictures: int = 3
-    """Images whose scans the page shows, of a cell's first seed; in the last stage."""
-    compute: bool = True
-    """Whether the operations of the training are counted."""
-    own: tuple[str, ...] = ()
-    """Questions of one's own, ``MODULE:NAME``: called with the run, the split and ``test_limit``,
-    they return a value for each image by the name of the measure."""
-
-    def __post_init__(self) -> None:
-        check_read_outs((self.read_out,))
-        for name in self.own:
-            check_name("question", name, ())
-        for share in self.label_shares:
-            if not 0 < share <= 1:
-                raise ValueError(f"label_shares must lie above 0 and up to 1, got {share:g}")
-        for name in ("train_limit", "test_limit", "area_limit"):
-            if (limit := getattr(self, name)) is not None and limit < 1:
-                raise ValueError(f"{name} must be at least 1, got {limit}")
-        if self.layer is not None and self.layer < 1:
-            raise ValueError(f"layer counts from 1, got {self.layer}")
-        if not (self.probes or self.areas or self.fixations or self.own):
-            raise ValueError("nothing is asked; give probes, areas, fixations or own questions")
-
-    @property
-    def most_images(self) -> int | None:
-        """The images that are asked about; None = all."""
-        return None if self.test_limit is None else max(self.test_limit, self.area_limit)
-
-    def of_screening(self) -> Asked:
-        """Return what is asked where cells are only chosen: nothing that a test split answers."""
-        return replace(self, fixations=(), signs=False, pictures=0)
-
-    def without_pictures(self) -> Asked:
-        """Return the same for a seed whose scans nobody looks at."""
-        return replace(self, pictures=0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +22,8 @@ class Screening:
     """A smaller setting first, in which cells are chosen on validation images.
 
     A cell goes on to the grid's own setting if its mean is at least that of its baseline less
-    ``within``, or if a cell goes on whose baseline it is.
+    ``within``, and if it is among the ``most`` that are furthest ahead; or if a cell goes on whose
+    baseline it is.
     """
 
     options: Mapping[str, object] = field(default_factory=dict)
@@ -104,6 +33,8 @@ class Screening:
     """Measure that decides."""
     within: float = 0.01
     """How far behind the baseline a cell may be; of accuracies 0.01 is a point."""
+    most: int | None = None
+    """Cells that may go on, beside their baselines; None = all."""
     teraflops: float | None = None
     """Operations of each run; None = the grid's."""
     asked: Asked | None = None
@@ -114,15 +45,18 @@ class Screening:
         check_left_to_the_study(self.options)
         if not self.within >= 0:
             raise ValueError(f"within must be at least 0, got {self.within}")
+        if self.most is not None and self.most < 1:
+            raise ValueError(f"most must be at least 1, got {self.most}")
 
     @property
     def rule(self) -> str:
         """Say the rule in words."""
+        furthest = "" if self.most is None else f", and among the {self.most} furthest ahead"
         return (
             f"Said beforehand: every cell is screened with {len(self.seeds)} seeds on validation "
             f"images. It goes on if its mean of {self.by} is at most {self.within:g} worse than "
-            "that of its baseline. What goes on is trained anew, with its baseline, and asked "
-            "once, on test images."
+            f"that of its baseline{furthest}. What goes on is trained anew, with its baseline, and "
+            "asked once, on test images."
         )
 
 
@@ -232,6 +166,8 @@ class Grid:
         iterations: int | None = None,
         limit: int | None = None,
         teraflops: float | None = None,
+        screening_teraflops: float | None = None,
+        cells: Sequence[str] | None = None,
     ) -> Grid:
         """Return the grid with what a command line may change; None leaves it.
 
@@ -240,26 +176,56 @@ class Grid:
             iterations: with a policy, of cells that have one.
             limit: images that are asked about, in screening as well.
             teraflops: operations of every run in the grid's own setting.
+            screening_teraflops: operations of every run in screening.
+            cells: that are trained, without a screening, with those that they are set against and
+                need.
+
+        Raises:
+            ValueError: there are no such cells, or there is no screening.
         """
         grid = self if teraflops is None else replace(self, teraflops=teraflops)
+        if cells is not None:
+            grid = grid._of(cells)
+        if screening_teraflops is not None:
+            if grid.screening is None:
+                raise ValueError("screening_teraflops has no effect without a screening")
+            smaller = replace(grid.screening, teraflops=screening_teraflops)
+            grid = replace(grid, screening=smaller)
         if seeds is not None:
             if (rule := grid.screening) is not None:
                 rule = replace(rule, seeds=seeds[: len(rule.seeds)])
-            cells = tuple(replace(cell, seeds=None) for cell in self.cells)
-            grid = replace(grid, seeds=seeds, screening=rule, cells=cells)
+            all_seeds = tuple(replace(cell, seeds=None) for cell in grid.cells)
+            grid = replace(grid, seeds=seeds, screening=rule, cells=all_seeds)
         if iterations is not None:
             own = {"iterations": iterations}
-            cells = tuple(
+            longer = tuple(
                 replace(cell, training=config.replace(**own)) if config.policy else cell
                 for cell, config in ((cell, cell.config()) for cell in grid.cells)
             )
-            grid = replace(grid, cells=cells)
+            grid = replace(grid, cells=longer)
         if limit is not None:
             rule, asked = grid.screening, replace(grid.asked, test_limit=limit)
             if rule is not None and rule.asked is not None:
                 rule = replace(rule, asked=replace(rule.asked, test_limit=limit))
             grid = replace(grid, asked=asked, screening=rule)
         return grid
+
+    def _of(self, names: Sequence[str]) -> Grid:
+        """Return the grid of some cells, and what goes with them, which nothing screens."""
+        known = {cell.name: cell for cell in self.cells}
+        for name in names:
+            check_choice("cell", name, known)
+        kept = self.with_company(names)
+        cells = tuple(cell for cell in self.cells if cell.name in kept)
+        return replace(self, cells=cells, screening=None)
+
+    def with_company(self, names: Iterable[str]) -> set[str]:
+        """Return these cells, the baselines that they are set against, and what all these need."""
+        company = {c.name: {c.against or self.against, *c.needs.values()} for c in self.cells}
+        kept = set(names) | {self.against}
+        while more := {each for name in kept for each in company[name]} - kept:
+            kept |= more
+        return kept
 
 
 def check_seeds(seeds: Sequence[int]) -> None:

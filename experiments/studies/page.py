@@ -11,15 +11,14 @@ import json
 import re
 import string
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from statistics import fmean
-from typing import Any
 
-from experiments.studies.asking import PICTURES
+from experiments.studies.answers import Picture
 from experiments.studies.charts import Points, line_chart
 from experiments.studies.result import GridResult, Stage
-from experiments.studies.study import Study
-from experiments.tables import Table, read_json, written_whole
+from experiments.tables import Table, written_whole
 
 TEMPLATE = Path(__file__).with_name("page.html")
 COUNTED = ("fixations", "iterations")
@@ -27,24 +26,32 @@ COUNTED = ("fixations", "iterations")
 KNOWN_AFTER = re.compile(r"known after (\d+) of (.+)")
 
 
-def write_page(study: Study, path: Path) -> None:
-    """Write the page of a study, be it not whole yet."""
-    result = study.result
-    scans = scans_of(study)
-    tables = [] if study.own is None else study.own.tables()
+def write_page(path: Path, result: GridResult, tables: Iterable[Table] = ()) -> None:
+    """Write the page of what a grid found, see :func:`page_of`."""
+    with written_whole(path) as partial:
+        partial.write_text(page_of(result, tables), encoding="utf-8")
+
+
+def page_of(result: GridResult, tables: Iterable[Table] = ()) -> str:
+    """Return the page of what a grid found, be it not whole yet.
+
+    Args:
+        result: all of it.
+        tables: of a result of the grid's own, which come first.
+    """
     sections = {
         "Answer": listing(result.answer(), "answer"),
         "What the data exclude": listing(result.exclusions()),
         "Tables": "".join(map(table_html, tables)) + stage_tables(result),
         "Curves over compute": loss_charts(result.last),
         "Curves over fixations": fixation_charts(result.last),
-        "Scanpaths": scan_section(scans),
+        "Scanpaths": scan_section(result.scans),
         "Signs of collapse": signs_section(result.last),
         "Compute": compute_section(result),
         "Negative results": listing(result.negatives()) or "<p>None so far.</p>",
         "How it was made": how_section(result),
     }
-    page = string.Template(TEMPLATE.read_text(encoding="utf-8")).substitute(
+    return string.Template(TEMPLATE.read_text(encoding="utf-8")).substitute(
         title=html.escape(f"Study {result.name}"),
         question=paragraph(result.question) if result.question else "",
         links=" ".join(f'<a href="#{anchor(name)}">{name}</a>' for name in sections),
@@ -53,10 +60,8 @@ def write_page(study: Study, path: Path) -> None:
             for name, content in sections.items()
         ),
         # What would end the script element does not stand in it.
-        scans=json.dumps(scans).replace("<", "\\u003c"),
+        scans=json.dumps(asdict(result)["scans"]).replace("<", "\\u003c"),
     )
-    with written_whole(path) as partial:
-        partial.write_text(page, encoding="utf-8")
 
 
 NOTHING = "<p>Not measured in this study, or not yet.</p>"
@@ -169,17 +174,11 @@ def fixation_charts(stage: Stage | None) -> str:
     return "".join(drawn)
 
 
-def scans_of(study: Study) -> dict[str, Any]:
-    """Return the pictured scans of the cells that have some."""
-    files = {cell: folder / PICTURES for cell, folder in study.pictured.items()}
-    return {cell: read_json(file) for cell, file in files.items() if file.is_file()}
-
-
-def scan_section(scans: Mapping[str, list[dict[str, Any]]]) -> str:
+def scan_section(scans: Mapping[str, list[Picture]]) -> str:
     """Write the slider over fixations and room for the sheet, which the script fills."""
     if not scans:
         return ""
-    most = max(len(scan["opened"]) for each in scans.values() for scan in each)
+    most = max(len(scan.opened) for each in scans.values() for scan in each)
     cells = "".join(f"<option>{html.escape(cell)}</option>" for cell in scans)
     return (
         '<noscript><p>The scans need JavaScript.</p></noscript><div class="controls">'

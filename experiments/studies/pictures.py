@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 from io import BytesIO
-from typing import TypedDict
 
 import torch
 from jaxtyping import Float
@@ -17,27 +16,7 @@ from torch import Tensor
 
 from experiments.evaluation.draw import names_of, scanner
 from experiments.runs import Run
-
-
-class Picture(TypedDict):
-    """The scan of one image."""
-
-    label: str
-    """Its class; empty = not known."""
-    order: str
-    """Who scanned it: the policy, or random order where none learned."""
-    size: tuple[int, int]
-    """Height and width, pixels."""
-    patch_px: int
-    """Side of a patch."""
-    opened: list[list[int]]
-    """Patches that each fixation opened, by their number in raster order."""
-    errors: list[float]
-    """Error before the first fixation and after each, over that before the first."""
-    image: str
-    """PNG, as a data URI."""
-    predictions: str | None
-    """The same of all predictions, side by side; None = the model predicts no pixels."""
+from experiments.studies.answers import Picture
 
 
 def pictures_of(run: Run, number: int) -> list[Picture]:

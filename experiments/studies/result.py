@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from experiments.studies.answers import Facts, is_error
+from experiments.studies.answers import Facts, Picture, is_error
 from experiments.studies.rows import (
     BETTER,
     NO_INTERVAL,
@@ -83,6 +83,8 @@ class GridResult(Result):
     """Why the rule cannot be applied yet."""
     verdict_seeds: int = 1
     """Seeds of which fewer call no cell better or worse; none of a screening do."""
+    scans: dict[str, list[Picture]] = field(default_factory=dict)
+    """Scans of a few test images, of the cells that have some."""
     threads: int
     commit: str
 

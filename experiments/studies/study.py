@@ -12,6 +12,7 @@ from typing import Any, Literal
 import torch
 
 from experiments.run_folder import git_commit
+from experiments.studies.answers import read_pictures
 from experiments.studies.cell import check_left_to_the_study
 from experiments.studies.cluster import Cluster, start_on
 from experiments.studies.deciding import choose, stage_of
@@ -40,8 +41,6 @@ class Study:
     result: GridResult
     own: Result | None
     """What the grid's ``summary`` made; None = it has none, or not all runs are done."""
-    pictured: dict[str, Path]
-    """Run folder whose scans a page shows, by cell."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +109,8 @@ def run_study(
     iterations: int | None = None,
     limit: int | None = None,
     teraflops: float | None = None,
+    screening_teraflops: float | None = None,
+    cells: tuple[str, ...] | None = None,
     options: Mapping[str, str] | None = None,
     out: Path = Path("runs/study"),
     device: str = "cpu",
@@ -128,6 +129,8 @@ def run_study(
         iterations: with a policy, of cells that have one; None = theirs.
         limit: images that are asked about; None = the grid's.
         teraflops: operations of every run, 10^12, but for screening; None = the grid's.
+        screening_teraflops: operations of every run in screening, 10^12; None = the grid's.
+        cells: as of :meth:`~experiments.studies.grid.Grid.changed`; None = all.
         options: of experiments.train for all cells, by name; they come last.
         out: folder of the study, which gets a folder of the grid's name.
         device: torch device of all runs.
@@ -139,10 +142,11 @@ def run_study(
         job_minutes: after which the cluster ends a job.
 
     Raises:
-        ValueError: no such grid or cluster, a cell that cannot be trained, an option of the study.
+        ValueError: no such grid, cell or cluster, a cell that cannot be trained, a study's option.
     """
-    started = time.monotonic()
+    stop_at = float("inf") if minutes is None else time.monotonic() + 60 * minutes
     own: Any = {"seeds": seeds, "iterations": iterations, "limit": limit, "teraflops": teraflops}
+    own |= {"screening_teraflops": screening_teraflops, "cells": cells}
     changed = load_grid(grid).changed(**own)
     home, start = (out / changed.name).resolve(), start_here()
     if cluster is None:
@@ -152,15 +156,8 @@ def run_study(
     else:
         own = {"partition": partition, "job_minutes": job_minutes, "threads": threads}
         start = start_on(cluster, home / "cluster", gpu=device.startswith("cuda"), **own)
-    carrying = Carrying(
-        home=home,
-        start=start,
-        workers=workers,
-        stop_at=float("inf") if minutes is None else started + 60 * minutes,
-        threads=threads,
-        device=device,
-        options=typed(dict(options or {})),
-    )
+    job: Any = {"threads": threads, "device": device, "options": typed(dict(options or {}))}
+    carrying = Carrying(home=home, start=start, workers=workers, stop_at=stop_at, **job)
     return carry_out(changed, carrying)
 
 
@@ -194,6 +191,9 @@ def carry_out(grid: Grid, carrying: Carrying) -> Study:
     if final:
         seeds = listed(sorted({job.config.run.seed for job in final}))
         stage = carrying.carry_out(grid, final, f"Test images, seeds {seeds}")
+    first: dict[str, Path] = {}
+    for job in final:
+        first.setdefault(job.cell, job.config.run.out)
     result = GridResult(
         name=grid.name,
         question=grid.question,
@@ -206,14 +206,12 @@ def carry_out(grid: Grid, carrying: Carrying) -> Study:
         dropped=dropped,
         undecided=undecided,
         verdict_seeds=grid.verdict_seeds,
+        scans={cell: scans for cell, folder in first.items() if (scans := read_pictures(folder))},
         threads=carrying.threads or torch.get_num_threads(),
         commit=git_commit(),
     )
     whole = stage is not None and not stage.waiting and not stage.failed
-    first: dict[str, Path] = {}
-    for job in final:
-        first.setdefault(job.cell, job.config.run.out)
-    return Study(grid, carrying.home, result, summarized(grid, carrying, whole), first)
+    return Study(grid, carrying.home, result, summarized(grid, carrying, whole))
 
 
 def summarized(grid: Grid, carrying: Carrying, whole: bool) -> Result | None:

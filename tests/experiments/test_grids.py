@@ -24,7 +24,7 @@ from experiments.studies.answers import Answers, Facts, keep_answers, read_answe
 from experiments.studies.asking import ask_own, ask_probes, digest_of
 from experiments.studies.cluster import Submitted
 from experiments.studies.compute import StepCosts, filled, step_costs
-from experiments.studies.deciding import choose, stage_of
+from experiments.studies.deciding import Choice, choose, stage_of
 from experiments.studies.grid import Asked, Cell, Grid, Screening
 from experiments.studies.job import BUSY, Job, last_words, run_job
 from experiments.studies.loading import cell_of, load_grid
@@ -194,6 +194,26 @@ def test_a_command_line_changes_all_cells_alike() -> None:
     with pytest.raises(ValueError, match="teraflops must be above 0"):
         grid.changed(teraflops=0)
     assert grid.changed() == grid
+    smaller = grid.changed(screening_teraflops=0.5).screening
+    assert smaller == Screening(seeds=(0, 1), teraflops=0.5)
+    with pytest.raises(ValueError, match="no effect without a screening"):
+        replace(grid, screening=None).changed(screening_teraflops=0.5)
+
+
+def test_some_cells_are_trained_without_a_screening_and_with_what_they_are_set_against() -> None:
+    grid = load_grid("teaching")
+    few = grid.changed(cells=("latent_policy_squares", "reducible_held_out"), seeds=(0, 1, 2, 3, 9))
+    assert [cell.name for cell in few.cells] == [
+        "random",
+        "latent",
+        "latent_squares",
+        "latent_policy_squares",
+        "held_out",
+        "reducible_held_out",
+    ]
+    assert few.screening is None
+    with pytest.raises(ValueError, match="unknown cell 'center'"):
+        grid.changed(cells=("center",))
 
 
 @pytest.mark.parametrize("name", GRIDS)
@@ -234,6 +254,15 @@ def test_candidates_of_teaching_differ_in_what_they_try_alone() -> None:
         changed = {option for option, value in config.flat().items() if other[option] != value}
         assert changed == {"data", "image_size", "patch_size", "augment"}
     assert configs[0]["latent_policy_squares"].scan.budget == 2
+    # Nothing learned chooses in a control, or its share falls to nothing.
+    learned = {
+        name
+        for name, config in configs[0].items()
+        if (config.iterations and config.flat()["schedule"] != "frozen")
+        or config.flat()["prefer"] != TrainConfig().flat()["prefer"]
+    }
+    controls = {cell.name for cell in grids[0].cells if cell.control}
+    assert set(configs[0]) - controls == (learned | {"held_out"}) - {"ramp_back"}
 
 
 # --- jobs
@@ -700,6 +729,27 @@ def test_a_cell_goes_on_within_a_point_of_the_baseline() -> None:
     assert re.match(
         r"linear, full -0\.020 .* against base, more than 0\.01 worse", choice.dropped["worse"]
     )
+
+
+def test_the_furthest_ahead_go_on_where_only_some_may() -> None:
+    grid, rule, stage = screened(base=0.5, good=0.6, best=0.7, worse=0.45)
+    choice = choose(grid, replace(rule, most=1), stage)
+    assert choice.kept == ("base", "best")
+    assert choice.dropped["good"].endswith("against base, less far ahead than best")
+    assert choice.dropped["worse"].endswith("more than 0.01 worse")
+    assert "among the 1 furthest ahead" in replace(rule, most=1).rule
+    assert "furthest" not in rule.rule
+
+
+def test_a_control_is_not_chosen_but_goes_along() -> None:
+    grid, rule, stage = with_own_baseline(base=0.5, parts=0.9, policy=0.95)
+    cells = tuple(replace(cell, control=cell.name != "policy") for cell in grid.cells)
+    choice = choose(replace(grid, cells=cells), replace(rule, most=1), stage)
+    assert choice == Choice(("base", "parts", "policy"), {})
+    grid, rule, stage = with_own_baseline(base=0.5, parts=0.9, policy=0.7)
+    choice = choose(replace(grid, cells=cells), rule, stage)
+    assert choice.kept == ("base",)
+    assert "it is a control" in choice.dropped["parts"]
 
 
 def test_what_failed_in_screening_does_not_go_on_and_what_waits_decides_nothing() -> None:

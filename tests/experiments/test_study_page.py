@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -16,12 +14,12 @@ from typing import Any
 import pytest
 import torch
 
+from experiments.studies.answers import Picture
 from experiments.studies.charts import line_chart
-from experiments.studies.page import NOTHING, write_page
+from experiments.studies.page import NOTHING, page_of, write_page
 from experiments.studies.pictures import pictures_of
 from experiments.studies.result import GridResult, Stage
-from experiments.studies.shipped import teaching_smoke
-from experiments.studies.study import Study, run_study
+from experiments.studies.study import run_study
 
 ROOT = Path(__file__).parents[2]
 SECTIONS = (
@@ -51,7 +49,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_without_time_nothing_is_trained_and_the_page_says_so(tmp_path: Path) -> None:
     study = run_study("teaching_smoke", out=tmp_path, minutes=0)
-    write_page(study, tmp_path / "page.html")
+    write_page(tmp_path / "page.html", study.result)
     assert study.result.answer()[0] == "No answer yet: 2 of the screening's runs are not done."
     assert "No answer yet" in (tmp_path / "page.html").read_text()
     assert not list(tmp_path.rglob("config.json"))
@@ -128,7 +126,17 @@ def test_the_page_is_whole_in_itself(folder: Path) -> None:
         assert line.replace("'", "&#x27;") in page
 
 
-def test_a_page_cannot_be_broken_by_names(tmp_path: Path) -> None:
+def test_a_page_cannot_be_broken_by_names() -> None:
+    picture = Picture(
+        label="</script>",
+        order="policy",
+        size=(2, 2),
+        patch_px=1,
+        opened=[[0]],
+        errors=[1.0, 0.5],
+        image="data:",
+        predictions=None,
+    )
     result = GridResult(
         name="<b>",
         question="Is 1 < 2 & </script>?",
@@ -138,13 +146,11 @@ def test_a_page_cannot_be_broken_by_names(tmp_path: Path) -> None:
         screened=None,
         final=Stage(title="t", rows=(), facts={}, failed={"a_0": "<script>"}, waiting=()),
         dropped={},
+        scans={"a": [picture]},
         threads=1,
         commit="c",
     )
-    (tmp_path / "pictures.json").write_text(json.dumps([{"label": "</script>", "opened": [[0]]}]))
-    grid = replace(teaching_smoke(), name="<b>")
-    write_page(Study(grid, tmp_path, result, None, {"a": tmp_path}), tmp_path / "p.html")
-    page = (tmp_path / "p.html").read_text()
+    page = page_of(result)
     assert page.count("</script>") == page.count("<script") == 2
     assert "1 &lt; 2" in page
     assert NOTHING in page
@@ -179,14 +185,14 @@ def test_a_chart_of_many_lines_names_them_below_it() -> None:
 def test_pictures_show_what_was_opened(run: Any, tmp_path: Path) -> None:
     torch.manual_seed(0)
     first, second = pictures_of(run, 2)
-    assert first["size"] == (8, 8)
-    assert first["order"] == "policy"
-    assert [len(step) for step in first["opened"]] == [1, 1, 1]
-    assert first["errors"][0] == 1.0
-    assert len(first["errors"]) == 4
-    assert first["image"].startswith("data:image/png;base64,")
-    assert first["image"] != second["image"]
-    assert first["predictions"] is not None
+    assert first.size == (8, 8)
+    assert first.order == "policy"
+    assert [len(step) for step in first.opened] == [1, 1, 1]
+    assert first.errors[0] == 1.0
+    assert len(first.errors) == 4
+    assert first.image.startswith("data:image/png;base64,")
+    assert first.image != second.image
+    assert first.predictions is not None
 
 
 # --- in a browser
