@@ -20,6 +20,7 @@ from experiments.evaluation.study import StudyResult
 from experiments.evaluation.torture_result import TortureResult
 from experiments.studies.page import page_of
 from experiments.studies.result import GridResult
+from experiments.studies.summary import summary_of
 from experiments.tables import Result, Table, plural, read_json, read_object
 
 ROOT = Path(__file__).parents[2]
@@ -210,6 +211,9 @@ def render() -> dict[Path, str]:
                 sections[f"{slug}_two_by_two"] = study.two_by_two().to_markdown()
     for slug, study in studies.items():
         if isinstance(study, GridResult):
+            for name, stage in (("screened", study.screened), ("final", study.final)):
+                if stage is not None:
+                    sections[f"{slug}_{name}"] = summary_of(study, stage).to_markdown()
             rendered[ROOT / "docs" / "studies" / f"{slug}.html"] = page_of(study)
     for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))):
         up = "../" * (len(page.relative_to(ROOT).parts) - 1)

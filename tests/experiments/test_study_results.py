@@ -41,9 +41,10 @@ from experiments.evaluation.torture_result import TortureResult, TortureRow
 from experiments.ids import IdsConfig
 from experiments.orders import OrdersConfig
 from experiments.record import RecordConfig, keep_result, keep_run, write_story
-from experiments.studies.answers import Facts
+from experiments.studies.answers import Facts, Picture
 from experiments.studies.result import CellRow, GridResult, Stage
 from experiments.studies.study import run_study
+from experiments.studies.summary import summary_of
 from experiments.study import StudyConfig
 from experiments.tables import Result, Table
 from foveate.model.parallel_decoding import DecodingSchedule
@@ -266,6 +267,20 @@ GRID = GridResult(
         waiting=(),
     ),
     dropped={},
+    scans={
+        "random": [
+            Picture(
+                label="cat",
+                order="random",
+                size=(2, 2),
+                patch_px=1,
+                opened=[[3]],
+                errors=[1.0, 0.5],
+                image="data:image/png;base64,",
+                predictions=None,
+            )
+        ]
+    },
     threads=1,
     commit=COMMIT,
 )
@@ -604,3 +619,27 @@ def test_the_order_study_has_the_defaults_of_its_script() -> None:
     for option in shared:
         default = arguments[option.name].default
         assert default in (inspect.Parameter.empty, option.default), option.name
+
+
+def test_a_stage_has_a_table_of_one_row_a_cell() -> None:
+    stage = GRID.final
+    assert stage is not None
+    facts = replace(FACTS, teraflops=2.5)
+    row = replace(
+        stage.rows[0],
+        cell="policy",
+        value=Mean(mean=0.25, ci95=None, per_seed=(0.25,)),
+        minus_baseline=Difference(
+            mean=-0.25, ci95=(-0.5, 0.0), ci95_seeds=None, ci95_images=None, per_seed=(-0.25,)
+        ),
+    )
+    whole = replace(
+        stage, rows=(row, *stage.rows), facts={"random": (facts,), "policy": (facts, facts)}
+    )
+    table = summary_of(replace(GRID, ideas={"random": "alone", "policy": "learned"}), whole)
+    assert table.columns[2:4] == ("linear, full", "linear, full: minus its baseline")
+    assert table.rows == (
+        ("**random**", "alone", "0.500", "", "8", "1.0"),
+        ("policy", "learned", "0.250", "-0.250 [-0.500, +0.000] (random)", "8", "1.0"),
+    )
+    assert table.notes == ("As many operations for all: 2.5 x 10^12.",)

@@ -1,0 +1,50 @@
+"""One table of a stage of a study: each cell beside its baseline, and its cost."""
+
+from __future__ import annotations
+
+from statistics import fmean
+
+from experiments.studies.result import GridResult, Stage, said_teraflops
+from experiments.studies.rows import CellRow
+from experiments.tables import Table
+
+MEASURES = ("linear, full", "k-NN, full")
+"""That the table shows, of those that were measured."""
+
+
+def summary_of(result: GridResult, stage: Stage) -> Table:
+    """Return a row for each cell, best first in the first measure.
+
+    Args:
+        result: of which the stage is.
+        stage: that is shown.
+    """
+    rows = {(row.cell, row.measure): row for row in stage.rows}
+    shown = [name for name in MEASURES if name in stage.measures]
+    cells = [row.cell for row in stage.of(shown[0])] if shown else []
+    lines = []
+    for cell in cells:
+        facts = stage.facts[cell]
+        values = [
+            text
+            for name in shown
+            for text in value_and_difference(rows[cell, name], result.baseline)
+        ]
+        minutes = fmean(each.train_seconds for each in facts) / 60
+        label = f"**{cell}**" if cell == result.baseline else cell
+        lines.append((label, result.ideas[cell], *values, str(facts[0].images), f"{minutes:.1f}"))
+    headings = [heading for name in shown for heading in (name, f"{name}: minus its baseline")]
+    runs = [each for facts in stage.facts.values() for each in facts]
+    return Table(
+        columns=("cell", "what it tries", *headings, "images", "minutes"),
+        rows=tuple(lines),
+        caption=f"{stage.title}; 95% intervals over seeds and images.",
+        notes=(f"As many operations for all: {said_teraflops(runs)} x 10^12.",),
+    )
+
+
+def value_and_difference(row: CellRow, baseline: str) -> tuple[str, str]:
+    """Write a measure of a cell, and how far it is from its baseline, which is named."""
+    contrasts = row.contrasts(baseline)
+    said = f"{contrasts[-1].difference} ({contrasts[-1].against})" if contrasts else ""
+    return f"{row.value.mean:.3f}", said
