@@ -59,8 +59,8 @@ class AfterRollout(BaseCallback):
 class JointPPO:
     """MaskablePPO as one of two learners: the model learns between its rollout and its update.
 
-    A rollout is one whole episode of every row. Clipping 0.2, GAE 0.95, 4 epochs of 4 minibatches:
-    sb3-contrib's defaults but for the epochs, since the model moves between rollouts.
+    A rollout is one whole episode of every row. Clipping 0.2 and GAE 0.95 are sb3-contrib's
+    defaults; 4 epochs of about 4 minibatches are ours, since the model moves between rollouts.
 
     Raises:
         ValueError: policy and environment differ in their ``saccade_cost``.
@@ -126,7 +126,7 @@ class JointPPO:
         """
         # stable-baselines3 draws from the global generators: seeded anew for every iteration, a
         # resumed run goes on as if it had never stopped.
-        self.ppo.set_random_seed(self.seed * 1_000_003 + at)
+        self.ppo.set_random_seed((self.seed * 1_000_003 + at) % 2**32)
         self.ppo.ent_coef = entropy_weight
         self.ppo.lr_schedule = lambda _: learning_rate
         self.ppo._last_obs = None  # Observations of the model as it was before its update.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import gymnasium as gym
@@ -254,6 +254,10 @@ class PointerActorCriticPolicy(MaskableMultiInputActorCriticPolicy):
             "normalize_images": False,
         }
         super().__init__(observation_space, action_space, lr_schedule, **kwargs)
+
+    def _get_constructor_parameters(self) -> dict[str, Any]:
+        """Name the policy's own options as well, so that ``save`` and ``load`` keep them."""
+        return {**super()._get_constructor_parameters(), **asdict(self.config)}
 
     def _build_mlp_extractor(self) -> None:
         num_fixations, embed_dim = self.latent_space["query_states"].shape or (0, 0)

@@ -41,7 +41,8 @@ class Actions:
             checked = torch.from_numpy(checked.astype(kind))
         given = send(checked, selectable.device)
         if self.points is None:
-            return given.long()
+            # A copy: whoever acts may fill the same tensor again.
+            return given.to(torch.long, copy=True)
         self.points = send(self.points, selectable.device)
         offset = given.float().unsqueeze(1) - self.points
         return offset.square().sum(-1).masked_fill(~selectable, torch.inf).argmin(1)

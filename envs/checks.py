@@ -17,7 +17,7 @@ from envs.rewards import (
     name_of,
 )
 from foveate.data import ImageSet
-from foveate.data.texts import ImageTexts
+from foveate.data.texts import ImageTexts, writes_captions
 from foveate.finite import check_finite
 from foveate.model import AnyOrderTransformer
 from foveate.targets import PixelsAndFeatures
@@ -42,7 +42,7 @@ def check_world(
     device = next(model.parameters()).device
     few = torch.zeros(2, dtype=torch.long)
     words = None if texts is None else texts.of_images(few).to(device)
-    check_reward(reward, model, images.batch(few, device), images.labels[few], probe, words)
+    check_reward(reward, model, images.batch(few, device), images.labels[few], probe, words, few)
 
 
 def rewards_of(model: AnyOrderTransformer, has_probe: bool) -> list[str]:
@@ -53,7 +53,7 @@ def rewards_of(model: AnyOrderTransformer, has_probe: bool) -> list[str]:
         has_probe: whether there is, or can be, a classifier for rewards of classes.
     """
     of_parts = PART_REWARDS if isinstance(model.target, PixelsAndFeatures) else {}
-    of_words = REWARDS_OF_WORDS if model.config.vocabulary else {}
+    of_words = REWARDS_OF_WORDS if writes_captions(model.config) else {}
     return [*REWARDS, *of_parts, *(REWARDS_OF_CLASSES if has_probe else {}), *of_words]
 
 
@@ -88,13 +88,17 @@ def check_reward(
     labels: Int[Tensor, "B"] | None = None,
     probe: RecognitionProbe | None = None,
     words: Int[Tensor, "B *K"] | None = None,
+    index: Int[Tensor, "B"] | None = None,
 ) -> None:
-    """Raise ValueError unless a finite reward can be had of a fixation on these images."""
+    """Raise ValueError unless a finite reward can be had of a fixation on these images.
+
+    It names the images by ``index``, None = 0, 1, ...
+    """
     episode = Episode(
         model, images, budget=1, reward=reward, labels=labels, probe=probe, words=words
     )
     paid = episode.step(torch.zeros(len(images), dtype=torch.long, device=images.device))
-    check_paid(reward, paid, torch.arange(len(images)))
+    check_paid(reward, paid, torch.arange(len(images)) if index is None else index)
 
 
 def check_paid(reward: str | Reward, paid: Num[Tensor, "B"], index: Int[Tensor, "B"]) -> None:

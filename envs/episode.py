@@ -101,7 +101,7 @@ class Episode:
         self.known = self._knowledge()
 
     opened: Int[Tensor, "B T S"]
-    """Patches opened at each step, of a segment the new ones alone; -1 = not yet, or padding."""
+    """New patches opened at each step; -1 = not yet, nothing new, or padding."""
     newest: Int[Tensor, "B K"]
     """All patches of the last fixation, whether they were new or not; -1 = none, or padding."""
     num_steps: Int[Tensor, "B"]

@@ -80,9 +80,8 @@ def noted(
     patches: Int[Tensor, "B K"],
     new: Bool[Tensor, "B K"],
 ) -> Int[Tensor, "B T Z"]:
-    """Return the patches of each step with those of one more, of a segment the new ones alone."""
-    if patches.shape[1] > 1:
-        patches = patches.masked_fill(~new, -1)
+    """Return the new patches of each step with those of one more; -1 = nothing new, or padding."""
+    patches = patches.masked_fill(~new, -1)
     if missing := patches.shape[1] - opened.shape[2]:
         opened = F.pad(opened, (0, max(0, missing)), value=-1)
         patches = F.pad(patches, (0, max(0, -missing)), value=-1)

@@ -20,7 +20,7 @@ from envs.episode import Episode
 from envs.images import Size, load
 from envs.length import DEFAULT_BUDGET
 from envs.recognition import RecognitionProbe, probe_of
-from foveate.checkpoint import ASSETS, PRETRAINED, load_model, read_newest
+from foveate.checkpoint import ASSETS, PRETRAINED, checkpoints_in, load_model, read_newest
 from foveate.data import ImageSet
 from foveate.ids import WORLDS
 from foveate.model import AnyOrderTransformer
@@ -125,9 +125,12 @@ def known_in_scans(
 
 def trained_probe(model: str | Path | AnyOrderTransformer, device: str) -> RecognitionProbe | None:
     """Return the probe of a run folder that was trained with one."""
-    if isinstance(model, AnyOrderTransformer) or not Path(model).is_dir():
+    if isinstance(model, AnyOrderTransformer) or str(model) in PRETRAINED:
         return None
-    state = read_newest(Path(model)).state.get("recognition")
+    folder = Path(model).expanduser()
+    if not checkpoints_in(folder):
+        return None
+    state = read_newest(folder).state.get("recognition")
     return None if state is None else probe_of(state["probe"]).to(device)
 
 

@@ -17,7 +17,10 @@ from foveate.model import AnyOrderTransformer
 from foveate.model.encoder import take
 from foveate.orders import rank_to_order
 
-ALIKE = ("image_size", "in_chans", "patch_size", "target", "pixel_units", "feature_dim")
+ALIKE = (
+    *("image_size", "in_chans", "patch_size"),
+    *("target", "pixel_units", "feature_dim", "feature_weight"),
+)
 """What model and reference have in common, so that their errors are of one unit."""
 
 

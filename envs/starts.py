@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from gymnasium.utils.seeding import np_random
 from numpy.typing import NDArray
+from torch import Tensor
 
 from foveate.choices import check_choice, told
 from foveate.finite import is_whole
@@ -38,7 +39,7 @@ class ResetOptions:
             )
         given = dict(options or {})
         chosen, in_turn = given.pop("index", None), given.pop("in_turn", None)
-        rows = np.asarray(given.pop("reset_mask", np.ones(num_rows, np.bool_)))
+        rows = np.asarray(on_cpu(given.pop("reset_mask", np.ones(num_rows, np.bool_))))
         for name in given:
             check_choice("option", name, ("index", "reset_mask", "in_turn"))
         if rows.shape != (num_rows,) or rows.dtype != np.bool_ or not rows.any():
@@ -48,7 +49,12 @@ class ResetOptions:
             )
         if in_turn is not None and not isinstance(in_turn, bool):
             raise ValueError(f"in_turn takes True or False, got {told(in_turn)}")
-        return cls(rows, chosen, in_turn)
+        return cls(rows, on_cpu(chosen), in_turn)
+
+
+def on_cpu(given: object) -> object:
+    """Bring a tensor to where NumPy reads it; whatever else is given stays as it is."""
+    return given.cpu() if isinstance(given, Tensor) else given
 
 
 def checked_seed(seed: object) -> int | None:

@@ -175,8 +175,10 @@ class TrainedWith:
 
 def config_of_run(model: str | Path | AnyOrderTransformer) -> TrainedWith:
     """Read what the config of a run folder says; the defaults of anything else."""
-    path = None if isinstance(model, AnyOrderTransformer) else Path(model) / "config.json"
-    if path is None or str(model) in PRETRAINED or not path.is_file():
+    if isinstance(model, AnyOrderTransformer) or str(model) in PRETRAINED:
+        return TrainedWith()
+    path = Path(model).expanduser() / "config.json"
+    if not path.is_file():
         return TrainedWith()
     try:
         said = json.loads(path.read_text())

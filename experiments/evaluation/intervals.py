@@ -54,8 +54,8 @@ def gap_interval(
     """Share of the random-to-oracle gap that the policy closes, and its bootstrap interval.
 
     ``mean(random - policy) / mean(random - oracle)``: 0 = as random, 1 = as the oracle. Without a
-    gap there is no share of it; if some resample has no gap, or there are less than
-    LEAST_RESAMPLED images, there is no interval.
+    gap there is no share of it. There is no interval if an end of it is not finite, as where many
+    resamples have no gap, or if there are less than LEAST_RESAMPLED images.
     """
 
     def share(won: np.ndarray, gap: np.ndarray, axis: int = -1) -> np.ndarray:

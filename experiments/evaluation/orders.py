@@ -19,6 +19,7 @@ from experiments.tables import read_json, write_json
 from experiments.training.build import load_split, set_threads
 from experiments.training.config import TrainConfig
 from experiments.training.loop import finished_run
+from experiments.training.trainer import who_learns
 from foveate.probes import Attention, extract_features, knn_probe, linear_probe
 
 PROBES = ("linear", "knn")
@@ -179,4 +180,7 @@ def images_seen(config: TrainConfig) -> int:
     if options.model_lr == 0:
         return 0
     warmup = options.warmup_batch_size * options.warmup_iterations
-    return warmup + config.iterations * config.num_learned
+    if config.policy is None:
+        return warmup
+    learning = sum(who_learns(config.policy, at)[0] for at in range(config.iterations))
+    return warmup + learning * config.num_learned * (options.micro_batches or 1)

@@ -44,7 +44,7 @@ def layers_to_concat(chosen: tuple[int, ...], depth: int) -> list[int]:
 
 def check_generative(how: FineTuneConfig, run: Run, images: ImageSet) -> None:
     """Raise ValueError unless the model takes the generative loss of a fine-tuning."""
-    if run.model.config.target == "features":
+    if run.model.config.takes_features:
         raise ValueError(
             "this model predicts a teacher's features, for which fine-tuning has no teacher; "
             "leave out --generative-weight"

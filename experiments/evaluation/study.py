@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Annotated, ClassVar
 
 import numpy as np
-import torch
 from jaxtyping import Float
 from pydantic import BeforeValidator
 
 from agents.baselines import GreedyOracleAgent
 from experiments.evaluation.curves import error_curves_of
 from experiments.evaluation.intervals import Interval, seed_interval
+from experiments.evaluation.recognition_paths import scan_of
 from experiments.evaluation.scanpaths import scanned_in_chunks
 from experiments.metrics_file import read_metrics
 from experiments.run_folder import git_commit, read_manifest
@@ -22,7 +22,6 @@ from experiments.runs import Run
 from experiments.studies.answers import read_answers
 from experiments.studies.grid import Grid
 from experiments.tables import Result, Table, plural, with_interval
-from foveate.orders import ordering, rank_to_order
 
 Seconds = Annotated[float, BeforeValidator(lambda value: float("inf") if value is None else value)]
 """A time; JSON has no number for one that never comes, which is null there."""
@@ -91,10 +90,10 @@ def study_of(grid: Grid, home: Path) -> StudyResult:
         grid: of :func:`experiments.studies.shipped.learners`.
         home: folder of the runs.
     """
-    areas: dict[str, list[float]] = {}
+    areas: dict[str, list[list[float]]] = {}
     curves: dict[str, list[list[tuple[float, float]]]] = {}
     images = 0
-    for seed in grid.seeds:
+    for place, seed in enumerate(grid.seeds):
         for cell in grid.cells:
             folder = home / f"{cell.name}_{seed}"
             answers = read_answers(folder)
@@ -103,16 +102,20 @@ def study_of(grid: Grid, home: Path) -> StudyResult:
             for name, values in answers.values.items():
                 order = name.removeprefix(AREA)
                 whose = cell.name if order == "policy" else order
-                areas.setdefault(whose, []).append(float(values.mean()))
+                areas.setdefault(whose, [[] for _ in grid.seeds])[place].append(
+                    float(values.mean())
+                )
                 images = max(images, len(values))
             curves.setdefault(cell.name, []).append(learning_curve(folder))
     worst = max(statistics.mean(curve[-1][1] for curve in each) for each in curves.values())
     target = worst + TOLERANCE
+    # A control scans the models of both learners, which are alike: a seed counts once.
+    by_seed = {name: [statistics.mean(each) for each in found] for name, found in areas.items()}
     return StudyResult(
         preset=grid.name,
         agents={
             name: row_of(values, curves.get(name, []), target)
-            for name, values in sorted(areas.items(), key=lambda item: statistics.mean(item[1]))
+            for name, values in sorted(by_seed.items(), key=lambda item: statistics.mean(item[1]))
         },
         target_train_auc=target,
         seeds=grid.seeds,
@@ -135,18 +138,17 @@ def row_of(areas: list[float], curves: list[list[tuple[float, float]]], target: 
 def areas_on(run: Run, split: str, limit: int | None) -> dict[str, Float[np.ndarray, " I"]]:
     """Return each image's area under the error curve, of the policy and its controls."""
     held_out = run.split(split, limit)
-    images = held_out.batch(torch.arange(len(held_out)))
-    budget = run.budget
-    generator = torch.Generator().manual_seed(0)
-    paths = {
-        name: rank_to_order(ordering(name, run.model.grid)(images, generator=generator))[:, :budget]
-        for name in ("random", "center_out")
-    }
-    paths["policy"] = scanned_in_chunks(run.agent, run.model, images, budget).order
+    orders = ("random", "center_out", "policy")
+    paths = {name: scan_of(run, name)(held_out.images) for name in orders}
     paths["oracle"] = scanned_in_chunks(
-        GreedyOracleAgent(), run.model, images[:100], budget, run.model.num_patches
+        GreedyOracleAgent(),
+        run.model,
+        held_out.images[:100],
+        run.budget,
+        len(run.fixations),
+        run.fixations,
     ).order
-    curves = error_curves_of(run.model, images, paths)
+    curves = error_curves_of(run.model, held_out.images, paths)
     return {f"{AREA}{name}": curve[:, 1:].mean(1) for name, curve in curves.items()}
 
 

@@ -32,14 +32,13 @@ def summary_of(result: GridResult, stage: Stage) -> Table:
         ]
         minutes = fmean(each.train_seconds for each in facts) / 60
         label = f"**{cell}**" if cell == result.baseline else cell
-        lines.append((label, result.ideas[cell], *values, str(facts[0].images), f"{minutes:.1f}"))
+        cost = (said_teraflops(facts), str(facts[0].images), f"{minutes:.1f}")
+        lines.append((label, result.ideas[cell], *values, *cost))
     headings = [heading for name in shown for heading in (name, f"{name}: minus its baseline")]
-    runs = [each for facts in stage.facts.values() for each in facts]
     return Table(
-        columns=("cell", "what it tries", *headings, "images", "minutes"),
+        columns=("cell", "what it tries", *headings, "TFLOP", "images", "minutes"),
         rows=tuple(lines),
         caption=f"{stage.title}; 95% intervals over seeds and images.",
-        notes=(f"As many operations for all: {said_teraflops(runs)} x 10^12.",),
     )
 
 

@@ -48,18 +48,27 @@ def read_pictures(
 
 
 def names_of(found: Sequence[tuple[Path, Path]]) -> list[str]:
-    """Name files: as they are called, or by their folders too where several are called so.
+    """Name files: as they are called; where several are called so, by their folders too.
+
+    And by their endings where they differ in these alone.
 
     Args:
         found: files, each with the path that was given for it.
     """
     stems = Counter(file.stem for file, _ in found)
+    longer = [file.relative_to(folder_of(file, given.expanduser()).parent) for file, given in found]
+    bare = Counter(path.with_suffix("") for path in longer)
     return [
-        file.stem
-        if stems[file.stem] == 1
-        else (Path(given.name) / file.relative_to(given.expanduser())).with_suffix("").as_posix()
-        for file, given in found
+        path.stem
+        if stems[path.stem] == 1
+        else (path if bare[path.with_suffix("")] > 1 else path.with_suffix("")).as_posix()
+        for path in longer
     ]
+
+
+def folder_of(file: Path, given: Path) -> Path:
+    """Return the folder that was given, or that of a file that was given itself."""
+    return given.parent if file == given else given
 
 
 def _files_at(path: Path) -> list[Path]:

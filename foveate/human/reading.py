@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Bool, Float64, UInt8
 from torch import Tensor
 
-from foveate.data.columns import find_columns, image_in
+from foveate.data.columns import find_columns, image_in, name_in
 from foveate.data.decoding import Encoded, Header, decode_image, read_header
 from foveate.data.pictures import MODES
 from foveate.data.rows import content_of
@@ -164,7 +164,11 @@ def _read_table(file: Path) -> tuple[pyarrow.Table, str]:
     image = find_columns(file, schema).image
     wanted = [name for name in (image, *NEEDED, DURATION, "split") if name in schema.names]
     try:
-        table = pyarrow.parquet.read_table(file, columns=wanted, partitioning=None)
+        table = pyarrow.parquet.read_table(
+            file, columns=wanted, partitioning=None, page_checksum_verification=True
+        )
+        # Damaged files can be read without an error, and then crash whoever takes a cell.
+        table.validate(full=True)
     except (pyarrow.ArrowException, OSError) as error:
         reason = " ".join(str(error).split())
         raise ValueError(f"cannot read {file} as parquet ({reason}); write it again") from error
@@ -179,10 +183,12 @@ def _rows_of(table: pyarrow.Table, image_column: str, split: str, file: Path) ->
     for row, name in enumerate(splits):
         stored.setdefault(split_name(str(name)), []).append(row)
 
+    def key_of(cell: object) -> str | bytes:
+        return name_in(cell) or content_of(image_in(cell, file.parent, str(file)))
+
     def places_of(source: str) -> Float64[np.ndarray, " M"]:
         cells = (table[image_column][row].as_py() for row in stored[source])
-        items = (image_in(cell, file.parent, str(file)) for cell in cells)
-        return np.array([place(content_of(item)) for item in items], np.float64)
+        return np.array([place(key_of(cell)) for cell in cells], np.float64)
 
     sizes = {source: len(rows) for source, rows in stored.items()}
     source, chosen = choose_rows(sizes, split, file.stem, places_of)

@@ -43,6 +43,8 @@ class DecodingSchedule:
                 "a schedule of T passes has T - 1 shares, T - 1 choice temperatures and T sampling "
                 f"temperatures; got {lengths[0]}, {lengths[1]} and {self.num_passes}"
             )
+        for temperature in self.sampling_temperature:
+            check_temperature(temperature)
 
     @property
     def num_passes(self) -> int:
@@ -72,6 +74,15 @@ class DecodingSchedule:
             tuple(hidden.clip(0, 1).tolist()),
             tuple(choice.clip(1e-4).tolist()),
             tuple(sampling.clip(1e-4).tolist()),
+        )
+
+
+def check_temperature(temperature: float) -> None:
+    """Raise ValueError unless colors can be sampled at it."""
+    if not 0 < temperature < math.inf:
+        raise ValueError(
+            f"a sampling temperature must be above 0 and finite, got {temperature}; the most "
+            "probable color is nearly always drawn at 1e-4"
         )
 
 
@@ -153,9 +164,21 @@ def decode_in_order(
         model: target="colors"; a masked stream, or a causal one with an order of all patches.
         canvas: images in [0, 1]; what is to be decoded may be anything.
         order: the patches to decode.
-        temperature: of the colors.
+        temperature: of the colors, above 0.
         generator: randomness, on the CPU.
+
+    Raises:
+        ValueError: a model of another target, a causal one with an order of some patches only, or
+            no such temperature.
     """
+    check_temperature(temperature)
+    if model.config.target != "colors":
+        raise ValueError(f"colors are sampled from target='colors', not {model.config.target!r}")
+    if model.config.stream == "causal" and order.shape[1] != model.num_patches:
+        raise ValueError(
+            f"a causal model decodes all {model.num_patches} patches in order, got "
+            f"{order.shape[1]} of them"
+        )
     rows = torch.arange(len(order), device=order.device)
     hidden = torch.zeros(len(order), model.num_patches, dtype=torch.bool, device=order.device)
     hidden[rows.unsqueeze(1), order] = True

@@ -14,12 +14,21 @@ import torch
 from jaxtyping import Bool, Float, Int, Num
 from torch import Tensor
 
+from foveate.config import ModelConfig
 from foveate.errors import unseen_error
 from foveate.model.asking import AskingPredictor, Emphasis
 from foveate.model.decoder import Prediction
 from foveate.model.encoder import take
 from foveate.orders import check_rank, order_to_rank, rank_to_order
 from foveate.targets import Features
+
+
+def check_words(config: ModelConfig, words: Tensor | None, *of_words: Tensor | None) -> None:
+    """Raise ValueError unless a model takes words, or is given nothing that belongs to them."""
+    if words is None and any(each is not None for each in of_words):
+        raise ValueError("anchors, word_steps and words_read need words")
+    if not (words is None or config.vocabulary):
+        raise ValueError("words need a model with a vocabulary")
 
 
 class AnyOrderTransformer(AskingPredictor):
@@ -78,19 +87,18 @@ class AnyOrderTransformer(AskingPredictor):
             ValueError: rank has another shape than (B, N) or negative entries, or the config's
                 parts do not take this order or emphasis, or need features or words.
         """
-        if words is None and not (anchors is None and word_steps is None and words_read is None):
-            raise ValueError("anchors, word_steps and words_read need words")
         config = self.config
-        order = ties, last_rank, num_steps, generator, features, emphasis
+        check_words(config, words, anchors, word_steps, words_read)
+        order = images, rank, ties, last_rank, num_steps, generator, features, emphasis
         if words is None:
-            return self._loss_of_order(images, rank, *order)
+            return self._loss_of_order(*order)
         # The sum of a generative and a reading loss, as iGPT's Sec. 2.3 adds its classifier's.
         loss = torch.zeros((), device=images.device)
         if config.word_weight > 0:
             about = self, images, anchors, words, rank, word_steps, words_read
             loss = config.word_weight * self.reader.loss(*about)
         if config.image_weight > 0:
-            loss = loss + config.image_weight * self._loss_of_order(images, rank, *order)
+            loss = loss + config.image_weight * self._loss_of_order(*order)
         return loss
 
     def _loss_of_order(

@@ -89,8 +89,9 @@ def test_joint_ppo_is_what_its_docstring_says(model: AnyOrderTransformer, data: 
 def test_joint_ppo_pays_for_saccades_and_its_pointer_sees_their_length(
     model: AnyOrderTransformer, data: ImageSet
 ) -> None:
-    config = PolicyConfig(hidden_dim=8, depth=1, saccade_cost=0.3)
-    env = envs.ImageScanVectorEnv(4, model=model, data=data, budget=3, saccade_cost=0.3)
+    cost = 0.01  # A high one would leave no doubt where to go, and caution without a gradient.
+    config = PolicyConfig(hidden_dim=8, depth=1, saccade_cost=cost)
+    env = envs.ImageScanVectorEnv(4, model=model, data=data, budget=3, saccade_cost=cost)
     joint = JointPPO(env, discount=0.6, policy=config, seed=0)
     before = {name: value.clone() for name, value in joint.pointer.state_dict().items()}
     learned: list[tuple[torch.Tensor, torch.Tensor]] = []
@@ -99,7 +100,7 @@ def test_joint_ppo_pays_for_saccades_and_its_pointer_sees_their_length(
     )
     ((index, order),) = learned
     curve = model.error_curve(data.batch(index), order)[:, 1:]
-    paid = -curve.sum(1) - 0.3 * path_length(order, model.grid)
+    paid = -curve.sum(1) - cost * path_length(order, model.grid)
     assert measured["return"] == pytest.approx(float(paid.mean()), rel=1e-4)
     learned_parts = {n for n, v in joint.pointer.state_dict().items() if not v.equal(before[n])}
     assert {"caution", "doubt", "blocks.0.attn.qkv.weight"} <= learned_parts
@@ -205,6 +206,30 @@ def test_an_agent_saved_before_there_was_doubt_loads_as_it_was_and_learns_on(
     again.learn(12)
     again.save(tmp_path / "again")
     assert MaskablePPO.load(tmp_path / "again").policy.config.doubt == 0
+
+
+def test_a_policy_alone_is_saved_with_its_options(
+    model: AnyOrderTransformer, data: ImageSet, tmp_path: Path
+) -> None:
+    env = ScanVecEnv(envs.ImageScanVectorEnv(2, model=model, data=data, budget=2, saccade_cost=0.3))
+    options = {"hidden_dim": 8, "depth": 1, "saccade_cost": 0.3, "doubt": 0.5}
+    learner = MaskablePPO(
+        PointerActorCriticPolicy, env, n_steps=2, batch_size=4, policy_kwargs=options
+    )
+    learner.policy.save(tmp_path / "policy")
+    again = PointerActorCriticPolicy.load(tmp_path / "policy")
+    assert again.config == PolicyConfig(**options)
+    tensors, _ = learner.policy.obs_to_tensor(env.reset())
+    for saved, loaded in zip(learner.policy(tensors, True), again(tensors, True), strict=True):
+        assert torch.equal(saved, loaded)
+
+
+def test_any_seed_of_a_run_is_one_that_numpy_takes(
+    model: AnyOrderTransformer, data: ImageSet
+) -> None:
+    env = envs.ImageScanVectorEnv(2, model=model, data=data, budget=2)
+    joint = JointPPO(env, discount=1.0, policy=PolicyConfig(hidden_dim=4), seed=12345)
+    joint.step(3, lambda *_: None, learning_rate=0.0, entropy_weight=0.0)
 
 
 def test_a_policy_must_know_what_saccades_cost(model: AnyOrderTransformer, data: ImageSet) -> None:

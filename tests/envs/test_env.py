@@ -175,6 +175,8 @@ def test_a_revisit_is_a_penalized_step_without_effect(
     _, reward, _, _, info = env.step(np.array([0, 2]))
     np.testing.assert_allclose(info["error"][0], before["error"][0], atol=1e-6)
     np.testing.assert_allclose(reward[0], -before["error"][0] - REVISIT_PENALTY, atol=1e-6)
+    assert info["scanpath"].tolist() == [[0, -1, -1], [1, 2, -1]]
+    assert info["fixated"].tolist() == [[0], [2]]
 
 
 def test_chosen_rows_restart_when_autoreset_is_off(

@@ -119,3 +119,12 @@ def test_actions_on_a_device_are_known_by_shape_and_kind() -> None:
     for wrong in (given[:2], given.float(), given.bool()):
         with pytest.raises(ValueError, match=r"shape \(3,\) with fixations as integers"):
             checked_actions(wrong, space, (3,))
+
+
+def test_a_tensor_of_actions_is_copied_as_it_may_be_filled_again() -> None:
+    from envs.actions import Actions
+
+    given = torch.tensor([2, 1])
+    taken = Actions(4, None).fixations(given, torch.ones(2, 4, dtype=torch.bool))
+    given.fill_(0)
+    assert taken.tolist() == [2, 1]

@@ -639,7 +639,6 @@ def test_a_stage_has_a_table_of_one_row_a_cell() -> None:
     table = summary_of(replace(GRID, ideas={"random": "alone", "policy": "learned"}), whole)
     assert table.columns[2:4] == ("linear, full", "linear, full: minus its baseline")
     assert table.rows == (
-        ("**random**", "alone", "0.500", "", "8", "1.0"),
-        ("policy", "learned", "0.250", "-0.250 [-0.500, +0.000] (random)", "8", "1.0"),
+        ("**random**", "alone", "0.500", "", "2.5", "8", "1.0"),
+        ("policy", "learned", "0.250", "-0.250 [-0.500, +0.000] (random)", "2.5", "8", "1.0"),
     )
-    assert table.notes == ("As many operations for all: 2.5 x 10^12.",)

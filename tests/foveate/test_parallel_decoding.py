@@ -77,6 +77,17 @@ def test_one_patch_per_pass_sees_what_was_sampled(name: str) -> None:
     assert torch.equal(model.patchify(decoded)[:, 15], expected)
 
 
+def test_what_cannot_be_decoded_in_order_is_refused() -> None:
+    model, canvas = build("igpt"), torch.zeros(1, 1, 4, 4)
+    order = torch.arange(16).unsqueeze(0)
+    with pytest.raises(ValueError, match=r"must be above 0 and finite, got 0"):
+        decode_in_order(model, canvas, order, temperature=0.0)
+    with pytest.raises(ValueError, match="decodes all 16 patches in order, got 3"):
+        decode_in_order(model, canvas, order[:, :3])
+    with pytest.raises(ValueError, match="above 0 and finite"):
+        DecodingSchedule((), (), (0.0,))
+
+
 def test_a_cached_stream_predicts_as_the_whole_pass() -> None:
     model, images = build("igpt"), torch.rand(3, 1, 4, 4)
     rank = ordering("random", model.grid)(images, generator=generator())
