@@ -150,7 +150,7 @@ for line in [line for line in lines if "auc" in line][::3]:
 # %% [markdown]
 # ## 5. Compare
 #
-# Is the learned order any good? Compare it with every other order, on test images that neither the
+# Is the learned order any good? Compare it with other orders, on test images that neither the
 # policy nor the transformer has seen.
 
 # %%

@@ -152,11 +152,16 @@ def new_record(records: Path, date: str, slug: str) -> Path:
 
 
 def shrunk(content: dict[str, Any]) -> dict[str, Any]:
-    """Shrink paths to names."""
-    return {
-        key: Path(value).name if isinstance(value, str) and "/" in value else value
-        for key, value in content.items()
-    }
+    """Shrink paths to names, in sentences as well."""
+    return {key: _shrunk(value) for key, value in content.items()}
+
+
+def _shrunk(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return [_shrunk(each) for each in value]
+    if isinstance(value, str) and " " in value:
+        return " ".join(Path(word).name if word[:1] in "/~." else word for word in value.split(" "))
+    return Path(value).name if isinstance(value, str) and "/" in value else value
 
 
 def write_story(config: RecordConfig, folder: Path, tables: str) -> None:

@@ -79,6 +79,13 @@ def write_own(path: Path, content: object) -> None:
         file.write(json_text(content).encode())
 
 
+def note_checkpoint(directory: Path) -> None:
+    """Note in the manifest that there is a checkpoint, once there is the first."""
+    manifest = read_manifest(directory)
+    if not manifest.get("saved"):
+        write_own(directory / MANIFEST, {**manifest, "saved": True})
+
+
 def check_writable(directory: Path) -> None:
     """Write and remove a file, since rights alone do not say whether one may.
 
@@ -234,10 +241,11 @@ def check_folder(config: TrainConfig) -> None:
     metrics = read_metrics(out / "metrics.jsonl", strict=True)
     # A manifest is written at the start, with the iterations before it.
     manifest = read_manifest(out)
-    was_saved = ((out / MANIFEST).exists() and manifest.get("iterations") != 0) or (
+    # Older ones do not say whether there was a checkpoint.
+    guessed = ((out / MANIFEST).exists() and manifest.get("iterations") != 0) or (
         bool(metrics) and metrics[-1]["iteration"] > before["save_every"]
     )
-    if was_saved and not checkpoints_in(out):
+    if manifest.get("saved", guessed) and not checkpoints_in(out):
         raise ValueError(
             f"{out} holds results of a run whose checkpoint is gone; choose another --out"
         )

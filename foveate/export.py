@@ -196,7 +196,8 @@ def export_onnx(model: AnyOrderTransformer, folder: Path | str) -> None:
         verbose=False,
     )
     assert program is not None
-    program.save(path)
+    with replacing(path) as file:
+        program.save(file.name)
 
 
 @torch.no_grad()

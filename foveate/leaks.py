@@ -39,8 +39,9 @@ def dependence(
 ) -> Dependence:
     """Whether the prediction of patch i depends on the pixels of patch j (True = depends).
 
-    Of what ``model.predict_in_turn`` says, by gradient; of a palette, whose ids have none, by
-    replacing patches. The periphery, which shows all to all, is left out.
+    Of what ``model.predict_in_turn`` says, by gradient, and by replacing patches, which finds what
+    has none: the ids of a palette, rounding, ``detach``. The periphery, which shows all to all, is
+    left out.
 
     Returns:
         Of the predictions in turn, and of those of the second decoder, if there is one.
@@ -57,7 +58,7 @@ def _probe_of_model(model: AnyOrderTransformer, images: Tensor, rank: Tensor) ->
             turn = model.predict_in_turn(seen, rank)
         return [each.values for each in (turn.prediction, turn.seen) if each is not None]
 
-    others: tuple[Tensor, ...] = ()
+    others = different(images)
     if model.config.reads_colors:
         colors = model.patchify(images).unflatten(-1, (-1, model.config.in_chans))
         # The farthest color is another one, whatever the palette repeats.

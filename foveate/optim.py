@@ -37,7 +37,7 @@ class CosineDecay:
 
     def __call__(self, step: int) -> float:
         """Return the rate of a step, counted from 0."""
-        progress = max(0, step - self.start) / max(1, self.end - self.start)
+        progress = min(1.0, max(0, step - self.start) / max(1, self.end - self.start))
         decay = 0.5 * (1 + math.cos(math.pi * progress))
         risen = max(0, step - self.ramp_start + 1) / self.ramp
         return self.peak * max(decay, self.floor) * min(1.0, risen)

@@ -89,7 +89,8 @@ class Recipe(Parts):
         parts = {each.name: getattr(self, each.name) for each in fields(Parts)}
         if self.decoder_depth is None:
             parts["decoder_depth"] = depth
-        parts["num_colors"] = self.num_colors or (64 if in_chans == 1 else 512)
+        usual = 64 if in_chans == 1 else 512
+        parts["num_colors"] = usual if self.num_colors is None else self.num_colors
         given = {"depth": depth, "feature_dim": feature_dim, "in_chans": in_chans, **sizes}
         return ModelConfig(**{**parts, **given})
 

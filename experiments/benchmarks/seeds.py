@@ -136,7 +136,7 @@ def seconds_of_processes(number: int, device: str, repeats: int) -> float:
     """Seconds that so many processes take for a gradient each, all at once; median of repeats.
 
     Raises:
-        RuntimeError: one of them failed.
+        ValueError: one of them failed.
     """
     context = multiprocessing.get_context("spawn")
     barrier, queue = context.Barrier(number), context.Queue()
@@ -152,7 +152,7 @@ def seconds_of_processes(number: int, device: str, repeats: int) -> float:
             with contextlib.suppress(Empty):
                 taken.append(queue.get(timeout=POLL_S))
             if any(each.exitcode for each in processes):
-                raise RuntimeError(f"one of {number} processes at once failed, see above")
+                raise ValueError(f"one of {number} processes at once failed, see above")
     finally:
         # Where one has failed the others wait for it.
         for each in processes:

@@ -159,9 +159,11 @@ def scanners_of(
         raise ValueError(
             f"{UNTRAINED} stands beside every policy that learned and cannot be left out"
         )
+    # Names of one's own come on top of those that are compared unasked.
+    named = orders if any(":" not in name for name in orders) else (*USUAL, *orders)
     found = []
     for run in runs:
-        scanners = Scanners.of(run.model, orders or USUAL, agents, without, run.saccade_cost)
+        scanners = Scanners.of(run.model, named, agents, without, run.saccade_cost)
         # Random order is the uniform density.
         scanners.orders.pop("random", None)
         found.append((run, scanners))

@@ -27,7 +27,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from envs.rewards import REWARDS_OF_BATCHES
+from envs.rewards import REWARDS_OF_BATCHES, REWARDS_OF_CLASSES, REWARDS_OF_WORDS
 from experiments.run_folder import read_config
 from experiments.training.config import TrainConfig
 from foveate.model import AnyOrderTransformer
@@ -233,6 +233,12 @@ def check_shardable(config: TrainConfig, processes: Processes) -> None:
             f"--shard needs a timm model as --teacher; {config.model.teacher} copies the model"
         )
     policy = config.policy
+    runs_parts = (*REWARDS_OF_CLASSES, *REWARDS_OF_WORDS)
+    if policy is not None and config.iterations and policy.reward in runs_parts:
+        raise ValueError(
+            f"--shard cannot pay --reward {policy.reward}, which runs parts of the model within a "
+            "scan; choose another reward, or --iterations 0"
+        )
     compares = policy is not None and policy.reward in ("reducible", "progress")
     if policy is not None and compares and policy.reward_reference == "average":
         raise ValueError(

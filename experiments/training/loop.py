@@ -15,6 +15,7 @@ from experiments.run_folder import (
     check_data,
     check_folder,
     git_commit,
+    note_checkpoint,
     read_config,
     read_manifest,
     write_config,
@@ -148,6 +149,7 @@ def take_steps(
             state = trainer.state(despite_skips=stopped_by > 0)
             if processes.is_first:
                 save_checkpoint(config.run.out, state, config.run.keep_checkpoints)
+                note_checkpoint(config.run.out)
     return stopped_by
 
 
@@ -244,6 +246,7 @@ def open_folder(
         "changes": before.get("changes", []),
         "train_images": None if config.data.stream else len(trainer.images.held),
         "world_size": trainer.processes.count,
+        "saved": at > 0,
     }
     # A run may be killed at any time; the rest is known at the end.
     write_manifest(out, iterations=at, **record)
@@ -277,6 +280,7 @@ def record_run(trainer: Trainer, record: dict[str, Any], seconds: float) -> None
         config.run.out,
         **{
             **record,
+            "saved": True,
             "iterations": trainer.iteration,
             "train_seconds": round(seconds, 3),
             "peak_memory_mb": peak_memory_mb(config.run.device),

@@ -196,8 +196,7 @@ class GroupRelativeLearner:
     def load(self, state: dict[str, Any]) -> None:
         """Continue from a state."""
         self.optimizer.load_state_dict(state["policy_optimizer"])
-        # A run that was continued with this reward had another before.
-        if self.probe_learner is not None and "recognition" in state:
+        if self.probe_learner is not None:
             self.probe_learner.load(state["recognition"])
 
 

@@ -87,8 +87,8 @@ class ProbeLearner:
             for generator in generators:
                 drawn = self.images.draw(size, generator)
                 shuffled = torch.rand(size, len(fixations), generator=generator).argsort(1)
-                first = shuffled[:, : self.config.scan.budget].to(self.config.run.device)
-                scans.append((drawn, fixations.scanpath(first)))
+                order = fixations.scanpath(shuffled[:, : self.config.scan.budget])
+                scans.append((drawn, order.to(self.config.run.device)))
             self.learn(scans, rate=FIRST_RATE(step))
 
     def learn(self, scans: list[Scans], rate: float = RATE) -> float:

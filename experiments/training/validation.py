@@ -39,7 +39,8 @@ class Validation:
     """Held-out images and what is measured on them.
 
     ``validation_loss`` is the model's loss in the recipe's order, without tied prefixes and words,
-    in the unit of ``loss``. Of a model that can be scanned ``validation_auc_random`` and
+    in the unit of ``loss`` before ``image_weight``; of a model that learns words alone there is
+    none. Of a model that can be scanned ``validation_auc_random`` and
     ``validation_auc_uncertainty`` are added, and ``validation_auc_policy`` as soon as a policy has
     begun to learn: the mean normalized error after fixations 1..T, as ``auc``, of uniformly random
     scans, of the fixations where the model expects the largest error, and of the policy's most
@@ -72,7 +73,9 @@ class Validation:
         devices = [self.images.device] if self.images.is_cuda else []
         # Orders and models of one's own might draw from the global generators.
         with torch.random.fork_rng(devices):
-            measured = {"validation_loss": self._loss(trainer)}
+            measured = {}
+            if model.config.image_weight > 0:
+                measured["validation_loss"] = self._loss(trainer)
             if isinstance(teacher := trainer.model_learner.teacher, AverageTeacher):
                 features = teacher.raw(self.images)
                 measured["validation_feature_std"] = feature_std(features)

@@ -165,6 +165,11 @@ def test_a_sharded_model_trains_as_a_whole_one(tmp_path: Path) -> None:
         ({}, {"reward": "rankme", "micro_batches": 4}, "two images or more in every micro-batch"),
         ({"WORLD_SIZE": "2"}, {**SHARD, "recipe": "semaim"}, "needs another --order than"),
         ({"WORLD_SIZE": "2"}, {**SHARD, "recipe": "digpt"}, "needs a timm model as --teacher"),
+        (
+            {"WORLD_SIZE": "2"},
+            {**SHARD, "reward": "recognition"},
+            "cannot pay --reward recognition",
+        ),
         ({"WORLD_SIZE": "2"}, {**SHARD, "reward": "progress"}, "as --reward-reference; average"),
     ],
 )

@@ -17,7 +17,7 @@ from PIL import Image
 
 from agents.baselines import scan_with
 from experiments.metrics_file import read_metrics
-from experiments.run_folder import MANIFEST, write_config
+from experiments.run_folder import MANIFEST, read_config, read_manifest, write_config
 from experiments.runs import load_run
 from experiments.training.config import TrainConfig
 from experiments.training.distributed import Processes
@@ -176,7 +176,16 @@ def test_a_run_cut_off_before_its_first_checkpoint_starts_anew(
     monkeypatch.undo()
     with pytest.raises(ValueError, match="anew with --resume"):
         train(config)
+    # Killed once more, with metrics beyond the first command's save_every: there is none to miss.
+    write_config(read_config(config.run.out).replace(save_every=1))
     train(config.replace(resume=True))
+    assert read_manifest(config.run.out)["saved"] is True
+    for file in config.run.out.glob("checkpoint*"):
+        file.unlink()
+    with pytest.raises(ValueError, match="checkpoint is gone"):
+        train(config.replace(resume=True))
+    train(config.replace(out=tmp_path / "again"))
+    config = config.replace(out=tmp_path / "again")
     assert all(
         torch.equal(w, weights(whole.run.out)[name]) for name, w in weights(config.run.out).items()
     )

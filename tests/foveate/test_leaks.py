@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from foveate import assert_no_leak
+from foveate.config import ModelConfig
 from foveate.model import AnyOrderTransformer
 from foveate.model.tracks import Prefix
 from foveate.patches import patchify
@@ -78,6 +80,24 @@ def test_a_model_without_a_leak_passes(images: Tensor) -> None:
 def test_a_planted_leak_is_found(leak: str, images: Tensor) -> None:
     with pytest.raises(AssertionError, match=r"image 0: .* leaks: depends on patch \d+ \(rank"):
         assert_no_leak(Raster(leak), images, RASTER)
+
+
+class Peeking(AnyOrderTransformer):
+    """Adds what an image shows to all predictions, by a way without a gradient."""
+
+    def predict_in_turn(self, images: Tensor, rank: Tensor, **options: Any) -> Any:
+        turn = super().predict_in_turn(images, rank, **options)
+        values = turn.prediction.values + 0.1 * self.patchify(images)[:, -1:].detach()
+        return replace(turn, prediction=replace(turn.prediction, values=values))
+
+
+def test_a_leak_without_gradient_that_a_subclass_adds_is_found(images: Tensor) -> None:
+    config = ModelConfig(
+        image_size=(8, 8), in_chans=1, patch_size=2, embed_dim=16, depth=1, num_heads=2
+    )
+    assert_no_leak(AnyOrderTransformer(config).eval(), images, RASTER)
+    with pytest.raises(AssertionError, match="leaks: depends on patch 15"):
+        assert_no_leak(Peeking(config).eval(), images, RASTER)
 
 
 def test_what_flows_between_the_images_of_a_batch_is_a_leak(images: Tensor) -> None:

@@ -188,6 +188,8 @@ def test_a_palette_is_as_large_as_the_recipe_says() -> None:
     row, sizes = recipe("igpt"), {"depth": 1, "image_size": (8, 8), "embed_dim": 16}
     assert [row.model_config(in_chans=c, **sizes).num_colors for c in (1, 3)] == [64, 512]
     assert replace(row, num_colors=16).model_config(in_chans=3, **sizes).num_colors == 16
+    with pytest.raises(ValueError, match="num_colors"):
+        replace(row, num_colors=0).model_config(in_chans=3, **sizes)
 
 
 def test_mistakes_are_named() -> None:
