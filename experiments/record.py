@@ -159,9 +159,11 @@ def shrunk(content: dict[str, Any]) -> dict[str, Any]:
 def _shrunk(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_shrunk(each) for each in value]
-    if isinstance(value, str) and " " in value:
-        return " ".join(Path(word).name if word[:1] in "/~." else word for word in value.split(" "))
-    return Path(value).name if isinstance(value, str) and "/" in value else value
+    if not isinstance(value, str) or "/" not in value:
+        return value
+    if " " not in value or value[0] in "/~.":
+        return Path(value).name
+    return " ".join(Path(word).name if "/" in word else word for word in value.split(" "))
 
 
 def write_story(config: RecordConfig, folder: Path, tables: str) -> None:

@@ -15,7 +15,10 @@ from experiments.training.policy_learner import GroupRelativeLearner
 from experiments.training.trainer import Trainer
 
 NUM_COUNTED = 4
-"""Least number of steps whose operations are counted: with ties they differ between batches."""
+"""Least number of steps whose operations are counted."""
+NUM_COUNTED_OF_PREFIXES = 16
+"""The same where some batches begin with a tied prefix, whose length is drawn: of four steps the
+mean was up to a fifth off."""
 NUM_COUNTED_OF_CAPTIONS = 48
 """The same where captions are read from no patch, from few or from all, as it is drawn."""
 SCANS_SHARE = 8
@@ -100,7 +103,8 @@ def flops_to_begin(config: TrainConfig) -> float:
 def num_counted(config: TrainConfig, *, joint: bool) -> int:
     """Return the steps to count: with a policy whole periods."""
     reads = config.parts.captions and config.parts.word_weight > 0
-    least, policy = NUM_COUNTED_OF_CAPTIONS if reads else NUM_COUNTED, config.policy
+    draws = NUM_COUNTED_OF_PREFIXES if config.optimization.prefix_share > 0 else NUM_COUNTED
+    least, policy = NUM_COUNTED_OF_CAPTIONS if reads else draws, config.policy
     if policy is None or not joint:
         return least
     alternates = policy.schedule == "alternating"

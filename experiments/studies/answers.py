@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -93,14 +94,15 @@ def keep_pictures(folder: Path, pictures: Sequence[Picture]) -> None:
 
 
 def read_pictures(folder: Path) -> list[Picture]:
-    """Read the pictures of a run folder; none if there are none.
-
-    Raises:
-        ValueError: the file is damaged.
-    """
-    if not (folder / PICTURES).is_file():
+    """Read the pictures of a run folder; none if there are none, or they are damaged."""
+    path = folder / PICTURES
+    if not path.is_file():
         return []
-    return TypeAdapter(list[Picture]).validate_python(read_json(folder / PICTURES))
+    try:
+        return TypeAdapter(list[Picture]).validate_python(read_json(path))
+    except ValueError:
+        print(f"note: {path} is damaged, and its scans are left out", file=sys.stderr, flush=True)
+        return []
 
 
 def keep_answers(folder: Path, question: str, answers: Answers) -> None:

@@ -37,8 +37,8 @@ class Cell:
     """Cells whose run of the same seed and setting is trained before, by the option that takes its
     folder: ``{"reward_reference": "held_out"}``."""
     control: bool = False
-    """Whether nothing that was learned chooses in it: screening does not choose it, but it goes on
-    with the cells that are set against it."""
+    """Whether it is no candidate, but there to compare others with: screening does not choose it,
+    but it goes on with the cells that are set against it."""
     reference: bool = False
     """Whether it is trained for the cells that need it alone: it is not asked, set against
     anything, nor dropped by screening."""

@@ -90,6 +90,8 @@ def choose(grid: Grid, rule: Screening, stage: Stage) -> Choice:
             dropped[cell.name] = f"it failed in screening, {failed[cell.name]}"
         elif cell.control and cell.name != grid.against:
             dropped[cell.name] = "it is a control, and nothing that goes on is set against it"
+        elif cell.against in failed:
+            dropped[cell.name] = f"{cell.against}, which it is set against, failed in screening"
         elif row is None and not cell.reference:
             dropped[cell.name] = f"it has no {rule.by}"
         elif contrasts and contrasts[0].better < -rule.within:

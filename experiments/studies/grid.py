@@ -53,7 +53,7 @@ class Screening:
         """Say the rule in words."""
         furthest = "" if self.most is None else f", and among the {self.most} furthest ahead"
         return (
-            f"Said beforehand: every cell is screened with {len(self.seeds)} seeds on validation "
+            f"Every cell is screened with {len(self.seeds)} seeds on validation "
             f"images. It goes on if its mean of {self.by} is at most {self.within:g} worse than "
             f"that of its baseline{furthest}. What goes on is trained anew, with its baseline, and "
             "asked once, on test images."

@@ -50,20 +50,23 @@ def read_pictures(
 def names_of(found: Sequence[tuple[Path, Path]]) -> list[str]:
     """Name files: as they are called; where several are called so, by their folders too.
 
-    And by their endings where they differ in these alone.
+    And by their endings where they differ in these alone, or by all of their paths.
 
     Args:
         found: files, each with the path that was given for it.
     """
     stems = Counter(file.stem for file, _ in found)
     longer = [file.relative_to(folder_of(file, given.expanduser()).parent) for file, given in found]
-    bare = Counter(path.with_suffix("") for path in longer)
-    return [
-        path.stem
-        if stems[path.stem] == 1
-        else (path if bare[path.with_suffix("")] > 1 else path.with_suffix("")).as_posix()
-        for path in longer
-    ]
+    bare, whole = Counter(path.with_suffix("") for path in longer), Counter(longer)
+    names = []
+    for (file, _), path in zip(found, longer, strict=True):
+        if stems[path.stem] == 1:
+            names.append(path.stem)
+        elif bare[path.with_suffix("")] == 1:
+            names.append(path.with_suffix("").as_posix())
+        else:
+            names.append((path if whole[path] == 1 else file).as_posix())
+    return names
 
 
 def folder_of(file: Path, given: Path) -> Path:

@@ -55,6 +55,8 @@ def test_what_is_no_picture_is_counted_and_equal_names_are_told_apart(
     (photos / "note.txt").touch()
     _, names = read_pictures([photos], (1, 8, 8))
     assert names == ["photos/cat/1", "photos/dog/1", "2"]
+    given = [photos / "cat/1.png", photos / "dog/1.png"]
+    assert read_pictures(given, (1, 8, 8))[1] == ["cat/1", "dog/1"]
     said = f"note: 1 of 4 files in {photos} are no pictures and are skipped: note.txt\n"
     assert capsys.readouterr().err == said
 

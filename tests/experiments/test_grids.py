@@ -752,6 +752,13 @@ def test_a_control_is_not_chosen_but_goes_along() -> None:
     assert "it is a control" in choice.dropped["parts"]
 
 
+def test_a_cell_whose_own_baseline_failed_is_not_judged_by_another() -> None:
+    grid, rule, stage = with_own_baseline(base=0.5, parts=0.9, policy=0.95)
+    choice = choose(grid, rule, replace(stage, failed={"parts_0": "no memory"}))
+    assert choice.kept == ("base",)
+    assert choice.dropped["policy"] == "parts, which it is set against, failed in screening"
+
+
 def test_what_failed_in_screening_does_not_go_on_and_what_waits_decides_nothing() -> None:
     grid, rule, stage = screened(base=0.5, lost=0.6)
     rows = tuple(row for row in stage.rows if row.cell != "lost")

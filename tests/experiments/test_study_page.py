@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 
-from experiments.studies.answers import Picture
+from experiments.studies.answers import Picture, read_pictures
 from experiments.studies.charts import line_chart
 from experiments.studies.page import NOTHING, page_of, write_page
 from experiments.studies.pictures import pictures_of
@@ -193,6 +193,15 @@ def test_pictures_show_what_was_opened(run: Any, tmp_path: Path) -> None:
     assert first.image.startswith("data:image/png;base64,")
     assert first.image != second.image
     assert first.predictions is not None
+
+
+def test_damaged_pictures_are_left_out_with_a_note(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert read_pictures(tmp_path) == []
+    (tmp_path / "pictures.json").write_text('[{"label": "cat"}]')
+    assert read_pictures(tmp_path) == []
+    assert "pictures.json is damaged, and its scans are left out" in capsys.readouterr().err
 
 
 # --- in a browser

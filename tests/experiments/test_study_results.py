@@ -546,6 +546,7 @@ def test_the_record_of_a_run_has_no_paths_of_the_machine(tmp_path: Path) -> None
         "manifest.json": {
             "date": "2026-01-02",
             "data_changes": ["the data moved from /home/a/b.parquet to /mnt/c.parquet"],
+            "data": "/home/Jo Doe/c.parquet",
         },
         "config.json": {"out": "/tmp/run", "budget": 4},
         "compare.json": {"gap_closed": 0.5, "options": {"judge": "/tmp/judge"}},
@@ -555,8 +556,9 @@ def test_the_record_of_a_run_has_no_paths_of_the_machine(tmp_path: Path) -> None
     folder = keep_run(run, tmp_path, "mine")
     assert folder == tmp_path / "2026-01-02_mine"
     assert json.loads((folder / "config.json").read_text()) == {"out": "run", "budget": 4}
-    changes = json.loads((folder / "manifest.json").read_text())["data_changes"]
-    assert changes == ["the data moved from b.parquet to c.parquet"]
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest["data_changes"] == ["the data moved from b.parquet to c.parquet"]
+    assert manifest["data"] == "c.parquet"
     assert json.loads((folder / "compare.json").read_text())["options"] == {"judge": "judge"}
     assert (folder / "metrics.jsonl").read_text() == "{}\n"
     replace(READ, options={"against": "/tmp/igpt", "limit": 3}).write(tmp_path / "read.json")
