@@ -93,7 +93,7 @@ def test_no_record_is_shown_by_a_name_that_none_has() -> None:
         for marker in re.findall(r"<!-- (\w+) -->", document.read_text())
     }
     slugs = {folder.name.split("_", 1)[1] for folder in RECORDS.iterdir()}
-    parts = ("short", "summary", "two_by_two")
+    parts = ("short", "summary", "two_by_two", "screened", "final")
     assert shown <= {*slugs, *(f"{slug}_{part}" for slug in slugs for part in parts), "results"}
 
 
