@@ -80,7 +80,7 @@ def choose(grid: Grid, rule: Screening, stage: Stage) -> Choice:
             f"measured: {', '.join(stage.measures) or 'nothing'}"
         )
     # How far those that may go on are ahead of their own baseline, or else of the grid's.
-    ahead: dict[str, float] = {}
+    ahead: dict[str, Contrast] = {}
     # Why cells do not go on, unless one that does takes them along.
     dropped: dict[str, str] = {}
     for cell in grid.cells:
@@ -97,11 +97,11 @@ def choose(grid: Grid, rule: Screening, stage: Stage) -> Choice:
         elif contrasts and contrasts[0].better < -rule.within:
             dropped[cell.name] = f"{said(contrasts[0])}, more than {rule.within:g} worse"
         elif contrasts:
-            ahead[cell.name] = contrasts[0].better
-    furthest = sorted(ahead, key=lambda name: -ahead[name])
+            ahead[cell.name] = contrasts[0]
+    furthest = sorted(ahead, key=lambda name: -ahead[name].better)
     for name in furthest[rule.most :] if rule.most is not None else ():
-        own = rows[name].contrasts(grid.against)[-1]
-        dropped[name] = f"{said(own)}, less far ahead than {', '.join(furthest[: rule.most])}"
+        best = ", ".join(furthest[: rule.most])
+        dropped[name] = f"{said(ahead[name])}, less far ahead than {best}"
     chosen = [name for name in furthest if name not in dropped]
     kept = grid.with_company(chosen) - failed.keys()
     return Choice(

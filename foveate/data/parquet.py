@@ -6,6 +6,7 @@ Labels, splits and captions are read where there are any.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -126,16 +127,35 @@ def _read_table(
         return table, find_columns(file, table.schema, image_column, split_column, caption_column)
     try:
         schema = pyarrow.parquet.read_schema(file)
-        columns = find_columns(file, schema, image_column, split_column, caption_column)
+    except (pyarrow.ArrowException, OSError) as error:
+        raise unreadable(file, error) from error
+    columns = find_columns(file, schema, image_column, split_column, caption_column)
+    return read_whole(file, columns.names), columns
+
+
+def read_whole(file: Path, columns: Sequence[str]) -> pyarrow.Table:
+    """Read columns of a parquet file.
+
+    Raises:
+        ValueError: it cannot be read, or is damaged.
+    """
+    import pyarrow.parquet
+
+    try:
         table = pyarrow.parquet.read_table(
-            file, columns=columns.names, partitioning=None, page_checksum_verification=True
+            file, columns=list(columns), partitioning=None, page_checksum_verification=True
         )
         # Damaged files can be read without an error, and then crash whoever takes a cell.
         table.validate(full=True)
     except (pyarrow.ArrowException, OSError) as error:
-        reason = " ".join(str(error).split())
-        raise ValueError(f"cannot read {file} as parquet ({reason}); write it again") from error
-    return table, columns
+        raise unreadable(file, error) from error
+    return table
+
+
+def unreadable(file: Path, error: Exception) -> ValueError:
+    """Return what is raised of a parquet file that cannot be read."""
+    reason = " ".join(str(error).split())
+    return ValueError(f"cannot read {file} as parquet ({reason}); write it again")
 
 
 def _read_arrow(file: Path) -> pyarrow.Table:

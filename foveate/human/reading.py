@@ -19,6 +19,7 @@ from torch import Tensor
 
 from foveate.data.columns import find_columns, image_in, name_in
 from foveate.data.decoding import Encoded, Header, decode_image, read_header
+from foveate.data.parquet import read_whole, unreadable
 from foveate.data.pictures import MODES
 from foveate.data.rows import content_of
 from foveate.data.splits import choose_rows, place, split_name
@@ -153,8 +154,7 @@ def _read_table(file: Path) -> tuple[pyarrow.Table, str]:
     try:
         schema = pyarrow.parquet.read_schema(file)
     except (pyarrow.ArrowException, OSError) as error:
-        reason = " ".join(str(error).split())
-        raise ValueError(f"cannot read {file} as parquet ({reason}); write it again") from error
+        raise unreadable(file, error) from error
     missing = [name for name in NEEDED if name not in schema.names]
     if missing:
         raise ValueError(
@@ -163,16 +163,7 @@ def _read_table(file: Path) -> tuple[pyarrow.Table, str]:
         )
     image = find_columns(file, schema).image
     wanted = [name for name in (image, *NEEDED, DURATION, "split") if name in schema.names]
-    try:
-        table = pyarrow.parquet.read_table(
-            file, columns=wanted, partitioning=None, page_checksum_verification=True
-        )
-        # Damaged files can be read without an error, and then crash whoever takes a cell.
-        table.validate(full=True)
-    except (pyarrow.ArrowException, OSError) as error:
-        reason = " ".join(str(error).split())
-        raise ValueError(f"cannot read {file} as parquet ({reason}); write it again") from error
-    return table, image
+    return read_whole(file, wanted), image
 
 
 def _rows_of(table: pyarrow.Table, image_column: str, split: str, file: Path) -> Sequence[int]:
