@@ -6,9 +6,9 @@
 
 GRID is the name of a grid that ships (cue, demo, smoke, teaching, teaching_eight,
 teaching_imagenette, teaching_smoke, words), a Python file whose function ``grid`` yields cells by
-name, FILE.py:NAME, or MODULE:NAME. Every seed of a cell is a job of its own: what is done is skipped, what was cut off
-goes on, what fails is reported and stops nothing but what needs it. Two calls may share a folder,
-as no two train the same run.
+name, FILE.py:NAME, or MODULE:NAME. Every seed of a cell is a job of its own: what is done is
+skipped, what was cut off goes on, what fails is reported and stops nothing but what needs it. Two
+calls may share a folder, as no two train the same run.
 
 Differences from the baseline are paired over seeds and images, with 95% intervals. Writes
 study_GRID.json into the output folder, and with --page study_GRID.html. ``--minutes 0 --page``

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from experiments.studies.answers import Answers, read_answers
 from experiments.studies.grid import Grid, Screening
 from experiments.studies.job import Job
-from experiments.studies.result import Stage
 from experiments.studies.rows import Contrast, rows_of
 from experiments.studies.runner import Missing
+from experiments.studies.stage import Stage
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,9 @@ from statistics import fmean
 
 from experiments.studies.answers import Picture
 from experiments.studies.charts import Points, line_chart
-from experiments.studies.result import GridResult, Stage
+from experiments.studies.result import GridResult
+from experiments.studies.stage import Stage
+from experiments.studies.summary import summary_of
 from experiments.tables import Table, written_whole
 
 TEMPLATE = Path(__file__).with_name("page.html")
@@ -40,7 +42,8 @@ def page_of(result: GridResult, tables: Iterable[Table] = ()) -> str:
         tables: of a result of the grid's own, which come first.
     """
     sections = {
-        "Answer": listing(result.answer(), "answer"),
+        "Answer": listing(result.answer(), "answer") + overview(result),
+        "Other measures": listing(result.other_measures()),
         "What the data exclude": listing(result.exclusions()),
         "Tables": "".join(map(table_html, tables)) + stage_tables(result),
         "Curves over compute": loss_charts(result.last),
@@ -90,6 +93,12 @@ def table_html(table: Table) -> str:
         f'<div class="scroll" role="region" tabindex="0" aria-label="{label}">'
         f"{table.to_html()}</div>"
     )
+
+
+def overview(result: GridResult) -> str:
+    """Write each cell beside its baseline, with its cost, of the last stage."""
+    stage = result.last
+    return "" if stage is None or not stage.rows else table_html(summary_of(result, stage))
 
 
 def stage_tables(result: GridResult) -> str:
@@ -217,5 +226,7 @@ def how_section(result: GridResult) -> str:
     )
     made = f"Gathered at commit {result.commit}; asked at {', '.join(commits) or 'none'}."
     rule = "" if result.rule is None else paragraph(result.rule)
+    given = ", ".join(f"{name} {value}" for name, value in result.options.items())
+    options = paragraph(f"Options of all cells: {given}.") if given else ""
     cells = table_html(Table(("cell", "what it tries"), ideas))
-    return rule + cells + listing(notes) + paragraph(made)
+    return rule + options + cells + listing(notes) + paragraph(made)

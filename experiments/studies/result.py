@@ -17,9 +17,9 @@ from experiments.studies.rows import (
     NOT_BETTER,
     TOO_FEW,
     WORSE,
-    CellRow,
     Contrast,
 )
+from experiments.studies.stage import Stage
 from experiments.tables import Result, Table, plural, signed, with_interval
 
 VERDICTS = {
@@ -30,33 +30,8 @@ VERDICTS = {
     TOO_FEW: f"{TOO_FEW}, against",
 }
 """How an answer says each word of a contrast, in its order."""
-EXCLUDED = "what the data exclude"
-"""Title of its table."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Stage:
-    """All cells in one setting."""
-
-    title: str
-    """In words: which setting, split and seeds."""
-    rows: tuple[CellRow, ...]
-    facts: dict[str, tuple[Facts, ...]]
-    """Of the runs that are done, by cell and in the order of seeds."""
-    failed: dict[str, str]
-    """Why a run failed, by ``CELL_SEED``."""
-    waiting: tuple[str, ...]
-    """Runs that are not done."""
-
-    def of(self, measure: str) -> list[CellRow]:
-        """Return the rows of one measure, best first."""
-        rows = [row for row in self.rows if row.measure == measure]
-        return sorted(rows, key=lambda row: row.value.mean * (1 if is_error(measure) else -1))
-
-    @property
-    def measures(self) -> tuple[str, ...]:
-        """All measures, in the order in which they were asked."""
-        return tuple(dict.fromkeys(row.measure for row in self.rows))
+OTHERS, EXCLUDED = "other measures", "what the data exclude"
+"""Titles of tables of sentences."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +49,10 @@ class GridResult(Result):
     """Cells whose runs a cell needs, of those that need some; their operations come on top."""
     rule: str | None
     """By which cells go on, said beforehand; None = all do."""
+    measure: str = ""
+    """Which decides, said beforehand; empty = the first that was asked."""
+    options: dict[str, str] = field(default_factory=dict)
+    """Of experiments.train for all cells, as the command gave them."""
     screened: Stage | None
     final: Stage | None
     """None = it has not begun."""
@@ -99,8 +78,12 @@ class GridResult(Result):
         stages = [stage for stage in (self.screened, self.final) if stage is not None]
         return {run: why for stage in stages for run, why in stage.failed.items()}
 
+    def measures_of(self, stage: Stage) -> tuple[str, ...]:
+        """Return the measures of a stage, first the one that decides."""
+        return tuple(sorted(stage.measures, key=lambda measure: measure != self.measure))
+
     def answer(self) -> tuple[str, ...]:
-        """Say what the intervals say, measure by measure."""
+        """Say what the intervals of the measure that decides say, and what is missing."""
         lines = []
         stage = self.last
         if self.final is None:
@@ -110,8 +93,7 @@ class GridResult(Result):
             lines.append(f"Not whole yet: {plural(len(self.final.waiting), 'run')} to go.")
         if stage is None or not stage.rows:
             return (*lines, "No run is done.")
-        for measure in stage.measures:
-            lines += self._verdicts(stage, measure)
+        lines += self._verdicts(stage, self.measures_of(stage)[0])
         lines += [
             f"{cell} took more than its own operations: it needs {cost}."
             for cell in stage.facts
@@ -122,6 +104,12 @@ class GridResult(Result):
         if stage.failed:
             lines.append(f"Failed: {', '.join(stage.failed)}.")
         return tuple(lines)
+
+    def other_measures(self) -> tuple[str, ...]:
+        """Say what the intervals of all other measures say."""
+        stage = self.last
+        others = () if stage is None else self.measures_of(stage)[1:]
+        return tuple(line for each in others for line in self._verdicts(stage, each))
 
     def _cost_of_needs(self, stage: Stage, cell: str) -> str:
         """Say which runs a run of the cell needs, and their operations; nothing of most."""
@@ -168,7 +156,7 @@ class GridResult(Result):
         """
         lines = []
         for stage in (self.final, self.screened):
-            for measure in () if stage is None else stage.measures:
+            for measure in () if stage is None else self.measures_of(stage):
                 assert stage is not None
                 rows = stage.of(measure)
                 found = [each for row in rows for each in row.contrasts(self.baseline)[-1:]]
@@ -207,15 +195,15 @@ class GridResult(Result):
 
     def tables(self) -> list[Table]:
         """Return the answer and what it excludes, then the tables of each stage, last first."""
-        answer = Table(("answer",), tuple((line,) for line in self.answer()), self.question)
-        excluded = tuple((line,) for line in self.exclusions())
-        said = [answer, Table((EXCLUDED,), excluded)] if excluded else [answer]
+        listed = {OTHERS: self.other_measures(), EXCLUDED: self.exclusions()}
+        said = [Table(("answer",), in_rows(self.answer()), self.question)]
+        said += [Table((title,), in_rows(lines)) for title, lines in listed.items() if lines]
         stages = [stage for stage in (self.final, self.screened) if stage is not None]
         return [*said, *(table for stage in stages for table in self.tables_of(stage))]
 
     def tables_of(self, stage: Stage) -> list[Table]:
         """Return the tables of a stage."""
-        tables = [self._measure_table(stage, measure) for measure in stage.measures]
+        tables = [self._measure_table(stage, measure) for measure in self.measures_of(stage)]
         if tables:
             tables.append(self.compute_table(stage))
         if self.dropped and stage is self.screened:
@@ -287,6 +275,11 @@ class GridResult(Result):
             f"{stage.title}; operations of the training, in 10^12, rollouts included.",
             (f"{plural(self.threads, 'CPU thread')} a run, commit `{self.commit[:10]}`.",),
         )
+
+
+def in_rows(lines: Sequence[str]) -> tuple[tuple[str], ...]:
+    """Return sentences as the rows of a table."""
+    return tuple((line,) for line in lines)
 
 
 def said_teraflops(runs: Sequence[Facts]) -> str:

@@ -177,8 +177,8 @@ EIGHT = (
     "decoder_4_policy",
     "budget_4_policy",
 )
-"""Of each candidate the cell that was screened best, after the policy's orders as they are; and what
-needs no policy that learns: its orders at random, and weights by the model's own doubt."""
+"""Of each candidate the cell that was screened best, after the policy's orders as they are; and
+what needs no policy that learns: orders at random, and weights by the model's own doubt."""
 
 
 def teaching(name: str, data: str) -> Grid:
@@ -219,8 +219,8 @@ def teaching(name: str, data: str) -> Grid:
 def teaching_eight() -> Grid:
     """Return one cell of each of the eight candidates, all with five seeds on test images.
 
-    It is the one that was furthest ahead in the screening of ``teaching``, which chose by two seeds.
-    No cell is dropped, so that nothing is chosen here.
+    It is the one that was furthest ahead in the screening of ``teaching``, which had two seeds. No
+    cell is dropped, so that nothing is chosen here.
     """
     grid = teaching("teaching_eight", "cifar10 --patch-size 8 --embed-dim 64 --depth 4")
     kept = grid.with_company(EIGHT)

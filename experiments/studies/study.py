@@ -19,8 +19,9 @@ from experiments.studies.deciding import choose, stage_of
 from experiments.studies.grid import Cell, Grid, Split
 from experiments.studies.job import Job, training_of
 from experiments.studies.loading import load_grid
-from experiments.studies.result import GridResult, Stage
+from experiments.studies.result import GridResult
 from experiments.studies.runner import Starter, run_jobs, start_here
+from experiments.studies.stage import Stage
 from experiments.tables import Result, plural
 from experiments.training.config import TrainConfig
 from experiments.training.locating import located
@@ -201,6 +202,8 @@ def carry_out(grid: Grid, carrying: Carrying) -> Study:
         ideas={cell.name: cell.idea for cell in grid.cells},
         needs={cell.name: grid.needs_of(cell.name) for cell in grid.cells if cell.needs},
         rule=None if grid.screening is None else grid.screening.rule,
+        measure="" if grid.screening is None else grid.screening.by,
+        options={name: str(each) for name, each in carrying.options.items()},
         screened=screened,
         final=stage,
         dropped=dropped,

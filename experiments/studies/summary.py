@@ -4,23 +4,25 @@ from __future__ import annotations
 
 from statistics import fmean
 
-from experiments.studies.result import GridResult, Stage, said_teraflops
+from experiments.studies.result import GridResult, said_teraflops
 from experiments.studies.rows import CellRow
+from experiments.studies.stage import Stage
 from experiments.tables import Table
 
-MEASURES = ("linear, full", "k-NN, full")
-"""That the table shows, of those that were measured."""
+BESIDE = ("linear, full", "k-NN, full")
+"""Measures that the table shows beside the one that decides, of those that were measured."""
 
 
 def summary_of(result: GridResult, stage: Stage) -> Table:
-    """Return a row for each cell, best first in the first measure.
+    """Return a row for each cell, best first in the measure that decides.
 
     Args:
         result: of which the stage is.
         stage: that is shown.
     """
     rows = {(row.cell, row.measure): row for row in stage.rows}
-    shown = [name for name in MEASURES if name in stage.measures]
+    measures = result.measures_of(stage)
+    shown = [name for name in measures if name in (measures[0], *BESIDE)]
     cells = [row.cell for row in stage.of(shown[0])] if shown else []
     lines = []
     for cell in cells:

@@ -81,12 +81,16 @@ class Worker(IterableDataset[Delivery | str]):
         self.parent = os.getpid()
 
     def __iter__(self) -> Iterator[Delivery | str]:
-        """Yield batches, or last the line of an error, which the loader would wrap in many."""
+        """Return batches, and last the line of an error, which the loader would wrap in many."""
         worker = get_worker_info()
         if worker:
+            # Now, and not when the first batch is asked for: the parent may end before.
             threading.Thread(target=_end_with, args=[self.parent], daemon=True).start()
+        return self._deliveries(self.starts[worker.id if worker else 0])
+
+    def _deliveries(self, start: Start) -> Iterator[Delivery | str]:
         try:
-            yield from self.reader.batches(self.starts[worker.id if worker else 0])
+            yield from self.reader.batches(start)
         except ValueError as error:
             yield str(error)
 

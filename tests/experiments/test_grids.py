@@ -28,10 +28,11 @@ from experiments.studies.deciding import Choice, choose, stage_of
 from experiments.studies.grid import Asked, Cell, Grid, Screening
 from experiments.studies.job import BUSY, Job, last_words, run_job
 from experiments.studies.loading import cell_of, load_grid
-from experiments.studies.result import GridResult, Stage
+from experiments.studies.result import GridResult
 from experiments.studies.rows import CellRow, rows_of
 from experiments.studies.runner import Missing, Running, missing_of, run_jobs
 from experiments.studies.shipped import GRIDS
+from experiments.studies.stage import Stage
 from experiments.studies.study import Carrying, run_study
 from experiments.training.command_line import read_command_line
 from experiments.training.config import TrainConfig

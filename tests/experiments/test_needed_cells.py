@@ -19,10 +19,10 @@ from experiments.studies.answers import Answers, keep_answers, read_answers
 from experiments.studies.deciding import choose
 from experiments.studies.grid import Asked, Cell, Grid, Screening
 from experiments.studies.job import BUSY, Job, read_question
-from experiments.studies.result import Stage
 from experiments.studies.rows import rows_of
 from experiments.studies.runner import Running, run_jobs
 from experiments.studies.shipped import GRIDS
+from experiments.studies.stage import Stage
 from experiments.studies.study import Carrying, carry_out
 from experiments.training.config import TrainConfig
 from experiments.training.loop import train

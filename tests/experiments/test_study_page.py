@@ -18,7 +18,8 @@ from experiments.studies.answers import Picture, read_pictures
 from experiments.studies.charts import line_chart
 from experiments.studies.page import NOTHING, page_of, write_page
 from experiments.studies.pictures import pictures_of
-from experiments.studies.result import GridResult, Stage
+from experiments.studies.result import GridResult
+from experiments.studies.stage import Stage
 from experiments.studies.study import run_study
 
 ROOT = Path(__file__).parents[2]

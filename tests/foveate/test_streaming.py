@@ -6,6 +6,7 @@ import itertools
 import json
 import multiprocessing
 import os
+import queue
 import signal
 import sys
 import time
@@ -13,6 +14,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -22,7 +24,7 @@ import torch
 from image_files import encoded, numbered, write_parquet, write_tar
 from PIL import Image
 
-from foveate.data import decoding, load_data, pieces, row_groups, scenes
+from foveate.data import decoding, load_data, pieces, row_groups, scenes, workers
 from foveate.data.samples import Sample
 from foveate.data.streaming import ImageStream, first_images
 from foveate.data.workers import Delivery, ImageBatch
@@ -541,6 +543,17 @@ def test_workers_do_not_outlive_a_parent_that_is_killed(tmp_path: Path) -> None:
     with pytest.raises(EOFError):
         mine.recv()
     parent.join()
+
+
+def test_a_worker_watches_its_parent_before_it_is_asked_for_a_batch(
+    source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watched: queue.Queue[int] = queue.Queue()
+    monkeypatch.setattr(workers, "get_worker_info", lambda: SimpleNamespace(id=0))
+    monkeypatch.setattr(workers, "_end_with", watched.put)
+    stream = make(source)
+    iter(workers.Worker(stream._reader, [workers.Start(0, stream._positions[0])]))
+    assert watched.get(timeout=10) == os.getpid()
 
 
 def test_a_worker_that_was_killed_is_one_line(source: Path) -> None:
