@@ -113,13 +113,17 @@ def num_counted(config: TrainConfig, *, joint: bool) -> int:
 
 
 def short_trainer(config: TrainConfig, folder: Path, steps: int, *, joint: bool) -> Trainer:
-    """Make a trainer of a few images that takes so many steps of a kind."""
+    """Make a trainer of a few images that takes so many steps of a kind.
+
+    Captions are all there, as subwords are learned from them.
+    """
+    limit = min(config.data.limit or 1000, 1000)
     counted = config.replace(
         out=folder,
         warmup_iterations=0 if joint else steps,
         # A policy waits until the warm-up is over: options that need one stay.
         iterations=steps if joint else config.iterations,
-        limit=min(config.data.limit or 1000, 1000),
+        limit=config.data.limit if config.parts.captions else limit,
     )
     return Trainer(counted, Processes.started(counted.run.device))
 

@@ -55,13 +55,13 @@ def study_knowing(
     if teaching:
         runs[RANDOM] = []
     for seed in seeds:
-        plan = Plan.of(common, seed, out)
+        plan = Plan.of(common, seed, out, teaching=teaching)
         run = finished_run(plan.policy)
         runs[POLICY].append(measured(run, asked))
-        if not teaching:
+        if plan.teaching is None:
             continue
-        random = finished_run(plan.random)
-        crossed = finished_run(plan.random_then_policy)
+        random = finished_run(plan.teaching.random)
+        crossed = finished_run(plan.teaching.random_then_policy)
         check_same_model(random, crossed)
         runs[RANDOM].append(measured(crossed, replace(asked, orders=(POLICY, RANDOM))))
     return result_of(runs, run, asked, seeds)

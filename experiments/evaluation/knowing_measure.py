@@ -36,6 +36,8 @@ def measured(run: Run, asked: KnowingQuestions) -> Measured:
         keep(path, question, kept)
     elif kept.commit != (now := git_commit()):
         print(f"{path} was measured at commit {kept.commit}, this is {now}; it is kept", flush=True)
+    elif now.endswith("-dirty"):
+        print(f"{path} is kept; it may be of other changes to commit {now}", flush=True)
     return kept
 
 

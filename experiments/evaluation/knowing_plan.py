@@ -23,33 +23,45 @@ class Plan:
 
     policy: TrainConfig
     """Model and policy learn jointly."""
-    random: TrainConfig
-    """The same model learns as often, from uniformly random scans."""
-    random_then_policy: TrainConfig
-    """A policy learns on that model, which stays as it is."""
+    teaching: TeachingRuns | None
+    """None = seeing alone is asked about."""
 
     @classmethod
-    def of(cls, common: TrainConfig, seed: int, out: Path) -> Plan:
+    def of(cls, common: TrainConfig, seed: int, out: Path, *, teaching: bool = True) -> Plan:
         """Derive the runs of a seed, in folders ``policy_SEED`` and so on.
-
-        The last policy makes as many updates as the first.
 
         Args:
             common: a joint training of model and policy; its seed, folder and report do not count.
             seed: of all three.
             out: folder of the run folders.
+            teaching: whether a model learns from random scans as well.
 
         Raises:
             ValueError: ``common`` cannot be scanned, trains no policy, or not jointly with the
-                model.
+                model; or its policy cannot be taught on another model.
         """
-        check_joint(common)
-        assert common.policy is not None
+        check_joint(common, teaching=teaching)
         of_seed = common.replace(seed=seed, report=False, resume=False, stop_after=None)
+        policy = of_seed.replace(out=out / f"policy_{seed}")
+        return cls(policy=policy, teaching=TeachingRuns.of(of_seed, out) if teaching else None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TeachingRuns:
+    """What the policy's model is compared with."""
+
+    random: TrainConfig
+    """The same model learns as often, from uniformly random scans."""
+    random_then_policy: TrainConfig
+    """A policy learns on that model, which stays as it is, by as many updates."""
+
+    @classmethod
+    def of(cls, of_seed: TrainConfig, out: Path) -> TeachingRuns:
+        """Derive both runs from the joint training of a seed."""
+        assert of_seed.policy is not None
+        seed = of_seed.run.seed
         random_out = out / f"random_{seed}"
-        updates = math.ceil(common.iterations / common.policy.policy_every)
         return cls(
-            policy=of_seed.replace(out=out / f"policy_{seed}"),
             random=of_seed.replace(out=random_out, schedule="frozen"),
             random_then_policy=of_seed.replace(
                 out=out / f"random_then_policy_{seed}",
@@ -57,7 +69,10 @@ class Plan:
                 start_from=str(random_out),
                 warmup_iterations=0,
                 policy_every=1,
-                iterations=updates,
+                iterations=math.ceil(of_seed.iterations / of_seed.policy.policy_every),
+                # How a model learns from scans, which this one does not.
+                scan_direction="forward",
+                random_share_end=None,
             ),
         )
 
@@ -96,8 +111,11 @@ class KnowingQuestions:
             raise ValueError("train_limit, test_limit and area_limit must be at least 2 images")
 
 
-def check_joint(common: TrainConfig) -> None:
-    """Raise ValueError unless a model can be scanned, and learns jointly with a policy."""
+def check_joint(common: TrainConfig, *, teaching: bool) -> None:
+    """Raise ValueError unless a model can be scanned, and learns jointly with a policy.
+
+    With ``teaching`` a model learns without that policy as well, and a policy on what it became.
+    """
     if not common.parts.scannable:
         raise ValueError(
             "the study needs a recipe that can be scanned, which "
@@ -115,6 +133,15 @@ def check_joint(common: TrainConfig) -> None:
     if common.policy.agent != "group-relative":
         raise ValueError(
             f"agent must be group-relative, got {common.policy.agent}, which knows no random scans"
+        )
+    if teaching and common.teaching.prefer == "policy":
+        raise ValueError(
+            "prefer policy needs --no-teaching, as no policy judges what random scans ask"
+        )
+    if teaching and common.policy.pays_for_learning:
+        raise ValueError(
+            f"reward {common.policy.reward} needs --no-teaching or --reward-reference RUN, as it "
+            "pays nothing for the scans of a model that does not learn"
         )
 
 

@@ -71,7 +71,16 @@ class ProbeOptions(FixationsOptions):
     def _check_effects(self) -> None:
         """Raise ValueError if an option was changed that has no effect."""
         probes, tunes = {*self.probes}, "finetune" in self.probes
+        # Without fixations these were refused before.
+        probed = self.asks_fixations or not self.fixations
+        frozen = "a probe of frozen features"
+        reads_layers = not self.fixations or {*self.asked_read_outs} & {*READ_OUTS_OF_A_LAYER}
         effects = (
+            ("read_outs", probed, frozen),
+            ("fixations_probe", probed, frozen),
+            ("label_shares", probed, frozen),
+            ("fixations_layer", probed, frozen),
+            ("fixations_layer", reads_layers, f"read-out {', '.join(READ_OUTS_OF_A_LAYER)}"),
             ("finetune_epochs", tunes, "finetune among the probes"),
             ("finetune_lr", tunes, "finetune among the probes"),
             ("generative_weight", tunes, "finetune among the probes"),

@@ -17,6 +17,7 @@ from experiments.runs import Run
 from experiments.tables import Table, with_interval
 from experiments.training.build import captions_of
 from foveate.data.captions import BACKGROUND, Vocabulary
+from foveate.data.texts import writes_captions
 from foveate.orders import ordering, rank_to_order
 
 SHOWN = 3
@@ -107,6 +108,11 @@ def read(run: Run, *, limit: int = 500, tracks: int = 8, seed: int = 0) -> ReadR
         raise ValueError(
             f"the model in {run.directory} writes no words; "
             "train one with: python -m experiments.train git"
+        )
+    if writes_captions(model.config):
+        raise ValueError(
+            f"the model in {run.directory} writes captions, not words at fixations; ask it with: "
+            f"python -m experiments.caption --run {run.directory}"
         )
     if tracks >= model.num_patches:
         raise ValueError(

@@ -10,6 +10,8 @@ from foveate.choices import check_choice
 
 ReadOut = Literal["seen", "last", "queries", "queries_2x2", "attentive"]
 READ_OUTS: tuple[ReadOut, ...] = ("seen", "last", "queries", "queries_2x2", "attentive")
+READ_OUTS_OF_A_LAYER = ("seen", "last", "attentive")
+"""Those that read encoder layers."""
 FixationsProbe = Literal["per_order", "shared"]
 VectorProbe = Literal["linear", "knn"]
 ORDERS = (

@@ -5,6 +5,7 @@ Controls are dashed. Those that take no read-out of the model, and chance, stand
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,12 @@ def draw_fixations(result: ProbeResult, path: Path) -> None:
 
 
 def _draw_controls(
-    axis: Axes, read_out: str, probe: str, names: list[str], controls: dict[str, ByFixations]
+    axis: Axes,
+    read_out: str,
+    probe: str,
+    names: list[str],
+    controls: dict[str, ByFixations],
+    wanted: Collection[str],
 ) -> None:
     """Draw the controls of one read-out, and those of none that the others have."""
     colors = mpl.colormaps["tab20"]
@@ -59,7 +65,9 @@ def _draw_controls(
         for own in read_outs_of({name: row}):
             if own != read_out and own in names:
                 continue
-            label, by = (name, probe) if own == read_out else (f"{name}, {own}", "linear")
+            label, by = name, probe
+            if own != read_out:
+                label, by = f"{name}, {own}", shown_probes(own, {name: row}, wanted)[0]
             found = {k: getattr(cell.read_outs.get(own), by, None) for k, cell in row.items()}
             known = {k: value for k, value in found.items() if value is not None}
             color = colors(2 * number + 1)  # The light ones.
@@ -71,7 +79,8 @@ def _draw_panel(
 ) -> None:
     """Draw what one read-out recognizes."""
     colors = mpl.colormaps["tab10"]
-    probe = shown_probes(read_out, rows, result.options.get("probes", ()))[0]
+    wanted = result.options.get("probes", ())
+    probe = shown_probes(read_out, rows, wanted)[0]
     for number, (name, row) in enumerate(rows.items()):
         found = {k: cell.read_outs[read_out] for k, cell in row.items()}
         known = {k: each for k, each in found.items() if getattr(each, probe) is not None}
@@ -84,7 +93,7 @@ def _draw_panel(
         if all(bands):
             low, high = zip(*bands, strict=True) if bands else ((), ())
             axis.fill_between(ks, low, high, color=style["color"], alpha=0.12, linewidth=0)
-    _draw_controls(axis, read_out, probe, read_outs_of(rows), result.controls or {})
+    _draw_controls(axis, read_out, probe, read_outs_of(rows), result.controls or {}, wanted)
     if result.commonest_class is not None:
         chance = result.commonest_class
         axis.axhline(

@@ -107,15 +107,16 @@ def fixation_tables(
         for name in names
         for probe in shown_probes(name, fixations, probes)
     ]
-    plain = {
-        f"{name}, {read_out}": {k: cell.read_outs[read_out] for k, cell in row.items()}
-        for name, row in controls.items()
-        for read_out in read_outs_of({name: row})
-        if read_out not in names
-    }
-    for probe in shown_probes(names[0], fixations, probes) if plain else ():
-        ks = list(next(iter(plain.values())))
-        rows = tuple((name, *(row[k].shown(probe) for k in ks)) for name, row in plain.items())
+    # By the probe that read them, which may be none of the orders'.
+    plain: dict[str, dict[str, dict[int, Known]]] = {}
+    for name, row in controls.items():
+        for read_out in read_outs_of({name: row}):
+            cells = {k: cell.read_outs[read_out] for k, cell in row.items()}
+            for probe in () if read_out in names else shown_probes(read_out, {name: row}, probes):
+                plain.setdefault(probe, {})[f"{name}, {read_out}"] = cells
+    for probe, found in plain.items():
+        ks = list(next(iter(found.values())))
+        rows = tuple((name, *(row[k].shown(probe) for k in ks)) for name, row in found.items())
         tables.append(Table(headings(f"the policy's path without the model, {probe}", ks), rows))
     for share in dict.fromkeys(share for row in label_shares.values() for share in row):
         fewer = {name: row[share] for name, row in label_shares.items() if share in row}

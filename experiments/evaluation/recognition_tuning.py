@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import lru_cache, partial
 
 from experiments.evaluation.probe_options import ProbeOptions
 from experiments.evaluation.probe_result import FineTuned, TunedByFixations
@@ -47,8 +48,10 @@ def tune_by_fixations(
     tuned: TunedByFixations = {}
     starts = {"": run.model, "random_weights_": untrained}
     parts = [(order, start) for order in makers.asked for start in starts]
+    # Both starts are tuned on the same scans, also of an order that is drawn.
+    scans = lru_cache(1)(partial(makers.paths, train=train, test=test, policy=policy))
     for order, start in progress(parts, "fine-tuning by fixations", "network"):
-        paths = makers.paths(order, train, test, policy)
+        paths = scans(order)
         reached = fine_tune_by_fixations(
             starts[start], train, test, paths.train, paths.test, after, how, options.seed
         )

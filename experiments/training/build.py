@@ -14,12 +14,14 @@ from agents.policies import PointerPolicy, PolicyConfig
 from envs.toy import cue_set
 from experiments.training.config import TrainConfig
 from experiments.training.groups import PolicyTraining
+from foveate.checkpoint import checkpoints_in, read_newest
+from foveate.config import ModelConfig
 from foveate.data import ImageSet, load_data
 from foveate.data.captions import Captions, patch_captions
 from foveate.data.pieces import open_source
 from foveate.data.streaming import first_images
 from foveate.data.subwords import Subwords
-from foveate.data.texts import ImageTexts, captions_in
+from foveate.data.texts import ImageTexts, captions_in, subwords_of, writes_captions
 from foveate.data.wander import wandered
 from foveate.model import AnyOrderTransformer
 from foveate.model.teachers import (
@@ -98,12 +100,20 @@ def captions_of(config: TrainConfig, images: ImageSet) -> Captions:
 
 
 def texts_of(config: TrainConfig, images: ImageSet) -> ImageTexts:
-    """Turn captions into subwords, which are learned from them, and say what is left out.
+    """Turn captions into subwords, and say what is left out.
+
+    They are learned from the captions; a run that goes on has those of its checkpoint, so that a
+    number means the same, whatever was changed in the captions.
 
     Raises:
-        ValueError: there are none, or the package tokenizers is missing.
+        ValueError: there are none, the package tokenizers is missing, or all checkpoints are
+            damaged.
     """
     captions = captions_in(images)
+    if config.run.resume and checkpoints_in(config.run.out):
+        saved = ModelConfig(**read_newest(config.run.out).state["model_config"])
+        if writes_captions(saved):
+            return ImageTexts.of(captions, subwords_of(saved), config.model.max_subwords)
     sentences = (text for own in captions for text in own)
     subwords = Subwords.learned(sentences, config.model.num_subwords)
     return ImageTexts.of(captions, subwords, config.model.max_subwords)

@@ -254,6 +254,11 @@ class PolicyTraining:
             raise ValueError("alternate_every needs --schedule alternating")
 
     @property
+    def pays_for_learning(self) -> bool:
+        """Whether the reward compares the model with what it was before."""
+        return self.reward in ("reducible", "progress") and self.reward_reference == "average"
+
+    @property
     def last_random_share(self) -> float:
         """Share of random orders in the last iteration."""
         return self.random_share if self.random_share_end is None else self.random_share_end

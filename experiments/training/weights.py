@@ -89,7 +89,7 @@ def _check_same_parts(model: AnyOrderTransformer, start: AnyOrderTransformer, so
     # Only a model of colors has a palette.
     free = FREE_AT_START if model.config.reads_colors else (*FREE_AT_START, "num_colors")
     differ = [
-        f"{name} {theirs[name]}, not {value}"
+        f"another {name}" if isinstance(value, tuple) else f"{name} {theirs[name]}, not {value}"
         for name, value in ours.items()
         if theirs[name] != value and name not in free
     ]

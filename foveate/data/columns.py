@@ -37,8 +37,9 @@ class Columns:
 
     @property
     def names(self) -> list[str]:
-        """All columns that are read."""
-        return [name for name in (self.image, self.label, self.split, self.captions) if name]
+        """All columns that are read, each once: captions may be what is a label as well."""
+        names = (self.image, self.label, self.split, self.captions)
+        return list(dict.fromkeys(name for name in names if name))
 
 
 def find_columns(

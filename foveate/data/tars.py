@@ -97,7 +97,7 @@ class TarSource(PieceSource):
                 count += 1
                 if count > row:
                     yield sample
-        if row == 0:
+        if row == 0 and count:
             captions.check(file)
         damage.say()
 

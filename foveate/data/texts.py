@@ -100,6 +100,8 @@ class ImageTexts:
             number: captions of each image, K.
         """
         index = index.cpu()
+        if not len(self.tokens):
+            return torch.full((len(index), number, self.tokens.shape[1]), -1)
         count = self.count[index].unsqueeze(1)
         noise = torch.rand(len(index), max(number, int(count.max())), generator=generator)
         absent = torch.arange(noise.shape[1]) >= count

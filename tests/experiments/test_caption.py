@@ -27,6 +27,7 @@ from experiments.evaluation.caption_likelihood import (
 from experiments.evaluation.caption_picture import draw_captions, lines_of
 from experiments.evaluation.caption_result import CaptionResult, Written
 from experiments.evaluation.caption_retrieval import Scores, estimated, ranks_of_right, scores
+from experiments.evaluation.equal_compute import short_trainer
 from experiments.runs import load_run
 from experiments.studies.transfer import imagenette
 from experiments.training.batches import TrainingImages
@@ -359,11 +360,50 @@ def test_too_few_test_images_with_captions_are_counted(config: TrainConfig) -> N
 def test_captions_can_be_learned_by_a_model_that_learned_of_images_alone(
     config: TrainConfig, tmp_path: Path
 ) -> None:
-    alone = {"word_weight": 0.0, "warmup_iterations": 1, "iterations": 1}
+    alone = {"word_weight": 0.0, "warmup_iterations": 1, "iterations": 1, "reward": "auc"}
     first = train(config.replace(**alone, out=tmp_path / "images"))
     start = {name: each.clone() for name, each in first.model.state_dict().items()}
     then = Trainer(config.replace(start_from=str(tmp_path / "images")), Processes.started("cpu"))
     torch.testing.assert_close(then.model.state_dict(), start, rtol=0, atol=0)
+
+
+def test_a_run_goes_on_in_its_own_subwords_where_captions_changed(config: TrainConfig) -> None:
+    first = train(config.replace(stop_after=3))
+    table = pq.read_table(config.data.data)
+    told = [[f"{text} zzz" for text in own] for own in table["told"].to_pylist()]
+    at = table.column_names.index("told")
+    pq.write_table(table.set_column(at, "told", pa.array(told)), config.data.data)
+    again = train(config.replace(resume=True, data_changed_ok=True))
+    assert again.iteration == config.total_iterations
+    assert again.model.config.merges == first.model.config.merges
+
+
+def test_held_out_images_may_have_no_caption(config: TrainConfig) -> None:
+    table = pq.read_table(config.data.data)
+    split, told = (table[name].to_pylist() for name in ("split", "told"))
+    few = [[] if part == "val" else own for part, own in zip(split, told, strict=True)]
+    at = table.column_names.index("told")
+    pq.write_table(table.set_column(at, "told", pa.array(few)), config.data.data)
+    trainer = train(config)
+    assert trainer.iteration == config.total_iterations
+
+
+def test_a_class_may_be_the_caption(config: TrainConfig) -> None:
+    table = pq.read_table(config.data.data)
+    names = [" ".join(own) or "none" for own in table["told"].to_pylist()]
+    pq.write_table(table.append_column("label", pa.array(names)), config.data.data)
+    images = TrainingImages(config.replace(caption_column="label"), Processes.started("cpu"))
+    assert images.held.captions is not None
+    assert images.held.captions[0] == ("none",)
+    assert len(images.held.classes) == 4
+
+
+def test_operations_are_counted_in_the_subwords_of_the_run(
+    config: TrainConfig, tmp_path: Path
+) -> None:
+    trainer = short_trainer(config, tmp_path / "counted", 1, joint=False)
+    assert trainer.config.data.limit is None
+    assert trainer.images.words == TrainingImages(config, Processes.started("cpu")).words
 
 
 def test_in_parallel_batches_no_word_is_read_unless_nothing_is_visible(config: TrainConfig) -> None:
@@ -416,6 +456,10 @@ def test_captions_that_are_not_there_are_named_before_training(
         ({"parallel_share": 0.5}, "parallel_share needs a recipe with captions"),
         ({"word_weight": 0.5}, "word_weight and image_weight need a recipe with words"),
         ({"recipe": "caption", "word_weight": 0.0, "image_weight": 0.0}, "not both 0"),
+        (
+            {"recipe": "caption", "word_weight": 0.0, "reward": "caption", "prefix_share": 0.0},
+            "reward caption asks a model that learns no word with --word-weight 0",
+        ),
         ({"recipe": "caption", "data": "a.tar", "image_size": 8, "stream": True}, "leave out --st"),
         ({"caption_column": "told"}, "caption_column has no effect on scenes"),
     ],

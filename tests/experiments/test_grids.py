@@ -217,6 +217,18 @@ def test_some_cells_are_trained_without_a_screening_and_with_what_they_are_set_a
         grid.changed(cells=("center",))
 
 
+def test_one_cell_of_each_candidate_has_five_seeds_and_is_not_chosen() -> None:
+    eight, grid = load_grid("teaching_eight"), load_grid("teaching")
+    cells = {cell.name: cell for cell in grid.cells}
+    assert eight.screening is None
+    assert eight.seeds == (0, 1, 2, 3, 4)
+    assert {"random", "latent", "decoder_4", "budget_4"} < {cell.name for cell in eight.cells}
+    for cell in eight.cells:
+        small = cells[cell.name].config({"embed_dim": 64, "depth": 4})
+        assert cell.config() == small
+        assert cell.against == cells[cell.name].against
+
+
 @pytest.mark.parametrize("name", GRIDS)
 def test_all_cells_of_the_grids_that_ship_can_be_trained(name: str, tmp_path: Path) -> None:
     grid = load_grid(name)

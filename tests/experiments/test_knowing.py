@@ -260,8 +260,10 @@ def test_the_runs_of_a_seed_differ_in_their_orders_alone() -> None:
     common = PRESETS["demo"][1]
     plan = Plan.of(common, 2, Path("study"))
     assert plan.policy == common.replace(seed=2, report=False, out=Path("study/policy_2"))
-    assert plan.random == plan.policy.replace(schedule="frozen", out=Path("study/random_2"))
-    last = plan.random_then_policy
+    assert plan.teaching is not None
+    random = plan.policy.replace(schedule="frozen", out=Path("study/random_2"))
+    assert plan.teaching.random == random
+    last = plan.teaching.random_then_policy
     assert last.total_iterations == 210, "as many updates of the policy: every fourth of 840"
     changed = {name for name, value in last.flat().items() if value != plan.policy.flat()[name]}
     assert changed == {
@@ -292,6 +294,33 @@ def test_a_training_without_a_joint_policy_is_refused(
 ) -> None:
     with pytest.raises(ValueError, match=complaint):
         Plan.of(TrainConfig().replace(**options), 0, Path("study"))
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ({"prefer": "policy"}, "prefer policy needs --no-teaching"),
+        ({"reward": "progress"}, "reward progress needs --no-teaching or --reward-reference"),
+    ],
+)
+def test_what_no_model_of_random_scans_can_have_is_asked_of_seeing_alone(
+    options: dict[str, object], complaint: str
+) -> None:
+    common = PRESETS["demo"][1].replace(**options)
+    with pytest.raises(ValueError, match=complaint):
+        Plan.of(common, 0, Path("study"))
+    assert Plan.of(common, 0, Path("study"), teaching=False).teaching is None
+
+
+def test_how_the_first_model_learns_from_scans_is_not_the_second_ones() -> None:
+    common = PRESETS["demo"][1].replace(scan_direction="reversed", random_share_end=0.2)
+    plan = Plan.of(common, 0, Path("study"))
+    assert plan.teaching is not None
+    assert plan.policy.policy is not None
+    assert plan.policy.policy.scan_direction == "reversed"
+    last = plan.teaching.random_then_policy.policy
+    assert last is not None
+    assert (last.scan_direction, last.random_share_end) == ("forward", None)
 
 
 def test_options_of_the_study_stand_among_those_of_the_training() -> None:

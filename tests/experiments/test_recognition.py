@@ -167,6 +167,9 @@ def test_only_what_is_asked_for_is_probed(
     assert ("attentive" in known) == ("attentive" in measured)
     assert all(cell.minus_policy is not None for cell in cells.values())
     assert found.to_text().count("minus policy") == len(known)
+    path = [each for each in found.tables() if each.columns[0].startswith("the policy's path")]
+    assert path
+    assert all("-" not in row for table in path for row in table.rows)
 
 
 def test_shared_probes_are_trained_once(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -252,6 +255,14 @@ def test_each_order_scans_its_own_way(run: Run) -> None:
     [
         ({"orders": ("raster",)}, "orders has no effect without fixations"),
         ({"label_shares": (0.1,)}, "label_shares has no effect without fixations"),
+        (
+            {"probes": ("finetune",), "fixations": (1,), "label_shares": (0.1,)},
+            "label_shares has no effect without a probe of frozen features",
+        ),
+        (
+            {"fixations": (1,), "read_outs": ("queries",), "fixations_layer": 1},
+            "fixations_layer has no effect without read-out seen, last, attentive",
+        ),
         ({"fixations": (1,), "label_shares": (2.0,)}, "label_shares must lie above 0 .* got 2.0"),
         ({"fixations": (1,), "orders": ()}, "orders needs at least one choice"),
         ({"fixations": (1,), "read_outs": ("sen",)}, "unknown read-out 'sen'; .* 'seen'"),

@@ -11,6 +11,7 @@ import torch
 
 import envs
 from experiments import runs
+from experiments.evaluation import recognition_tuning
 from experiments.evaluation.probe_result import ProbeResult
 from experiments.probe import ProbeConfig, main
 from experiments.runs import Run
@@ -188,6 +189,13 @@ def test_probe_fine_tunes_by_fixations(tmp_path: Path, monkeypatch: pytest.Monke
     options: dict[str, Any] = {"probes": ("finetune",), "fixations": (4, 1), "train_limit": 60}
     with pytest.raises(ValueError, match=r"fixations must lie in 1\.\.4"):
         main(ProbeConfig(run=tmp_path, **{**options, "fixations": (5,)}))
+    scans: list[Any] = []
+    tune = recognition_tuning.fine_tune_by_fixations
+    monkeypatch.setattr(
+        recognition_tuning,
+        "fine_tune_by_fixations",
+        lambda *given: scans.append(given[3:5]) or tune(*given),
+    )
     main(
         ProbeConfig(run=tmp_path, **options, finetune_epochs=1, finetune_lr=(0.001,), test_limit=30)
     )
@@ -195,6 +203,8 @@ def test_probe_fine_tunes_by_fixations(tmp_path: Path, monkeypatch: pytest.Monke
     assert result.finetune_fixations is not None
     orders = [start + order for order in ("policy", "random") for start in ("", "random_weights_")]
     assert list(result.finetune_fixations) == orders
+    for trained, untrained in zip(scans[::2], scans[1::2], strict=True):
+        assert all(torch.equal(one, two) for one, two in zip(trained, untrained, strict=True))
     for row in result.finetune_fixations.values():
         assert [*row] == [1, 4]
         assert all(each.ci95 is not None and each.attention == "causal" for each in row.values())

@@ -25,6 +25,7 @@ from experiments.studies.study import run_study
 ROOT = Path(__file__).parents[2]
 SECTIONS = (
     "Answer",
+    "Other measures",
     "What the data exclude",
     "Tables",
     "Curves over compute",

@@ -246,6 +246,10 @@ def test_operations_are_counted_as_they_are_made() -> None:
         ),
         ({"prefer": "policy", "schedule": "frozen"}, "no effect with --schedule frozen"),
         ({"prefer": "policy", "schedule": "policy_only"}, "no effect with --schedule policy_only"),
+        (
+            {"reward": "progress", "schedule": "policy_only", "warmup_iterations": 0},
+            "pays nothing where the model never learns",
+        ),
         ({"scan_direction": "reversed", "schedule": "policy_only"}, "scan_direction has no effect"),
         ({"random_share_end": 1.0, "schedule": "policy_only"}, "random_share_end has no effect"),
         (

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from image_files import encoded, numbered, write_tar
 
+from foveate.data.splits import belongs
 from foveate.data.streaming import ImageStream
 
 
@@ -89,6 +90,22 @@ def test_tar_captions_are_lines_of_txt_or_text_in_json(tmp_path: Path) -> None:
         captions(("json", '{"caption": 7}'))
     with pytest.raises(ValueError, match=r"its .txt must be text in UTF-8"):
         captions(("txt", "\xff"))
+
+
+def test_a_tar_file_without_a_sample_of_the_split_lacks_no_captions(tmp_path: Path) -> None:
+    both = []
+    for split in ("val", "train"):
+        names = [name for name in map(str, range(400)) if belongs(name, split, ("val", "test"))]
+        members = []
+        for name in names[:3]:
+            members += [
+                (f"{name}.json", b'{"said": "a dot"}'),
+                (f"{name}.png", encoded(numbered(1))),
+            ]
+        both.append(tmp_path / f"{split}s.tar")
+        write_tar(both[-1], members)
+    stream = make(both, split="val", split_column=None, caption_column="said", batch_size=3)
+    assert [next(stream).captions for _ in range(2)] == [(("a dot",),) * 3] * 2
 
 
 def test_tar_samples_may_be_of_any_format_that_pillow_reads(tmp_path: Path) -> None:
