@@ -102,7 +102,7 @@ def run(main: Callable[[Config], object], config: Config) -> None:
     except Exception as mistake:
         from foveate.data.workers import lost_worker  # Imports torch, which --help need not.
 
-        described = lost_worker(mistake) or blame(mistake)
+        described = lost_worker(mistake) or lacking_memory(mistake) or blame(mistake)
         if described is None or os.environ.get("FOVEATE_DEBUG"):
             raise
         fail(described)
@@ -110,6 +110,22 @@ def run(main: Callable[[Config], object], config: Config) -> None:
         goes_on = "; a training goes on from its last checkpoint with --resume"
         sys.stderr.write(f"interrupted{goes_on * program().endswith('.train')}\n")
         raise SystemExit(130) from None
+
+
+def lacking_memory(mistake: Exception) -> str | None:
+    """Describe what Python and torch raise for want of memory; None: all else."""
+    # torch's own class is not imported here.
+    if not (
+        isinstance(mistake, MemoryError)
+        or type(mistake).__name__ == "OutOfMemoryError"
+        or "can't allocate memory" in str(mistake)
+    ):
+        return None
+    what = " ".join(str(mistake).split())[:200]
+    return (
+        "not enough memory; take smaller batches or fewer images (--limit, --stream), or close "
+        f"other programs; the last checkpoint, if there is one, is intact [{what}]"
+    )
 
 
 def print_anything() -> None:

@@ -18,7 +18,7 @@ the folder of the first run.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from experiments.cli import main_with_options
@@ -65,6 +65,11 @@ class HumanConfig:
     """Images of test and training on which oracles score, the costliest by far."""
     memory: float = 1.0
     """Bound on what a scan computes at once, GB (10^9 bytes), at least 0.064."""
+    image_column: str | None = None
+    """Column of the file with its images; None = as of experiments.train."""
+    split_column: str | None = "split"
+    """Column of each row's split (``split``, where there is one). None = hold val and test out of
+    all rows by name."""
     device: str = "cpu"
     """Torch device."""
     threads: int | None = None
@@ -72,6 +77,10 @@ class HumanConfig:
 
     def __post_init__(self) -> None:
         check_memory(self.memory)
+        for each in fields(HumanConfig):
+            idle = each.name in ("fit_limit", "oracle_limit", "memory") and not self.run
+            if idle and getattr(self, each.name) != each.default:
+                raise ValueError(f"{each.name} has no effect without --run; leave it out")
 
 
 def main(config: HumanConfig) -> None:
@@ -103,6 +112,8 @@ def main(config: HumanConfig) -> None:
         fit_limit=config.fit_limit,
         oracle_limit=config.oracle_limit,
         memory=config.memory,
+        image_column=config.image_column,
+        split_column=config.split_column,
     )
     present_human(measured, out / "human.json", config.threads)
 

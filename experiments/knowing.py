@@ -118,7 +118,7 @@ def read_arguments(arguments: Sequence[str]) -> KnowingCommand:
         if name in given:
             raise ValueError(f"{name} has no effect, as {why}")
     training = read_command_line(others)
-    check_joint(training, teaching=not study.no_teaching)
+    check_joint(training, teaching=study.teaching)
     asked = study.asked(training.scan.budget)
     return KnowingCommand(study=study, training=training, asked=asked)
 

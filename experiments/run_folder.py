@@ -31,13 +31,18 @@ FORMER = {"micro_batches": 1, "doubt": 0.0}
 
 
 def git_commit() -> str:
-    """Return the commit of the working tree, or ``unknown`` outside a checkout.
+    """Return the commit of the working tree, or ``unknown`` outside a checkout or without git.
 
     It ends in ``-dirty`` where the tree differs from the commit.
     """
     command = ["git", "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
     here = Path(__file__).parent
-    result = subprocess.run(command, cwd=here, capture_output=True, text=True, check=False)
+    if not (here.parent / "pyproject.toml").is_file():
+        return "unknown"  # An installed package may lie inside another project's checkout.
+    try:
+        result = subprocess.run(command, cwd=here, capture_output=True, text=True, check=False)
+    except OSError:
+        return "unknown"
     return result.stdout.strip() or "unknown"
 
 
@@ -249,6 +254,8 @@ def check_folder(config: TrainConfig) -> None:
         raise ValueError(
             f"{out} holds results of a run whose checkpoint is gone; choose another --out"
         )
+    if before.get("skip_damaged") and not now["skip_damaged"] and checkpoints_in(out):
+        raise ValueError(f"{out} has left out damaged images; go on with --skip-damaged as well")
     # Data that moved are known by their fingerprints, which are compared once they are read.
     free = FREE_ON_RESUME | set(config.run.change_on_resume)
     if checkpoints_in(out):

@@ -46,11 +46,15 @@ class Run:
         return Fixations.squares(self.model.grid, self.config.scan.fixation_size)
 
     @property
+    def policy_has_learned(self) -> bool:
+        """Whether the policy is another than the one that it started as."""
+        options, warmup = self.config.policy, self.config.optimization.warmup_iterations
+        return options is not None and options.schedule != "frozen" and self.iteration > warmup
+
+    @property
     def agent(self) -> PolicyAgent:
-        """The policy at its most probable patch; uniform random if it never learned."""
-        options = self.config.policy
-        learned = options is not None and options.schedule != "frozen"
-        return PolicyAgent(self.policy, greedy=learned)
+        """The policy at its most probable patch; one that has not learned is sampled."""
+        return PolicyAgent(self.policy, greedy=self.policy_has_learned)
 
     @property
     def name(self) -> str:

@@ -191,7 +191,8 @@ def _keep_beside(path: Path, other: Path) -> None:
 def check_device(device: str | torch.device) -> None:
     """Raise ValueError unless torch can use the device."""
     try:
-        torch.empty(1, device=device).item()
+        # In which losses and returns are summed; not all devices have it.
+        torch.empty(1, dtype=torch.float64, device=device).item()
     except Exception as reason:
         # torch raises this and that, such as ModuleNotFoundError for a backend of others.
         line = str(reason).strip().splitlines()[0]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +74,15 @@ def _read(path: Path, *, with_tensors: bool) -> tuple[str, str, Tensors]:
     if not {"state", "sha256"} <= set(metadata):
         raise ValueError("a safetensors file without a state of foveate")
     return metadata["state"], metadata["sha256"], tensors
+
+
+def digest(tensors: Iterable[Tensor]) -> str:
+    """Return the SHA-256 of all values, on whichever device they lie."""
+    found = hashlib.sha256()
+    for each in tensors:
+        found.update(f"{each.dtype} {tuple(each.shape)}".encode())
+        found.update(each.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()
 
 
 def _checksum(outline: str, tensors: Tensors) -> str:

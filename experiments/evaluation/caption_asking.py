@@ -22,7 +22,7 @@ from torch import Tensor
 from experiments.evaluation.caption_likelihood import bits_per_word, nats_of_own, nats_of_pairs
 from experiments.evaluation.caption_means import ByImage, Told
 from experiments.evaluation.caption_retrieval import retrieved
-from experiments.evaluation.kept import Kept, defaults_of, digest
+from experiments.evaluation.kept import Kept, defaults_of
 from experiments.evaluation.scanpaths import of_another_image
 from experiments.runs import Run
 from foveate.config import ModelConfig
@@ -31,6 +31,7 @@ from foveate.data.subwords import normalized
 from foveate.data.texts import ImageTexts, texts_of, writes_captions
 from foveate.model.tracks import NOTHING
 from foveate.orders import order_to_rank
+from foveate.tensors import digest
 
 KEPT = "caption.npz"
 """File of a run folder."""

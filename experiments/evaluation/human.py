@@ -22,9 +22,10 @@ from experiments.evaluation.progress import Progress
 from experiments.evaluation.seeds import runs_of, several
 from experiments.run_folder import git_commit
 from experiments.runs import Run
+from foveate.data.columns import SPLIT_COLUMN
 from foveate.human.cells import cell_paths
 from foveate.human.multi_match import is_installed
-from foveate.human.reading import read_scanpaths
+from foveate.human.reading import HumanScanpaths, read_scanpaths
 from foveate.image_sizes import sides_in
 from foveate.orders.paths import Grid
 
@@ -61,6 +62,8 @@ def compare_with_viewers(
     fit_limit: int = 30,
     oracle_limit: int = 5,
     memory: float = 1.0,
+    image_column: str | None = None,
+    split_column: str | None = SPLIT_COLUMN,
 ) -> Measured:
     """Compare a run with human viewers of photographs, or these with one another.
 
@@ -78,6 +81,8 @@ def compare_with_viewers(
         fit_limit: of these the ones on which scores are made, to fit their temperature.
         oracle_limit: images of test and training on which oracles score.
         memory: bound on what is computed at once, GB.
+        image_column: of the file; None = as of training.
+        split_column: of the file; None = hold val and test out of all rows.
 
     Raises:
         ValueError: the file, an option, or the runs together cannot be used; see below.
@@ -88,7 +93,16 @@ def compare_with_viewers(
     scanners, cells = scanners_of(runs, orders, without, agents), grid_in(grid, first)
     given: Any = {"first_fixation": first_fixation, "revisits": revisits}
     limits = {"train": train_limit, "test": limit}
-    sides = {split: read(first, data, split, most, cells, given) for split, most in limits.items()}
+    columns = {"image_column": image_column, "split_column": split_column}
+    check_same_splits(first, data, split_column)
+    shape = None if first is None else (first.model.config.in_chans, *first.model.config.image_size)
+    sides: dict[str, tuple[Viewed, tuple[str, ...]]] = {}
+    for split, most in limits.items():
+        human = read_scanpaths(data, split, image_shape=shape, limit=most, **columns)
+        # Without a run the first image of train says how all are cropped.
+        channels, height, width = human.images.shape[1:]
+        shape = (channels, height, width)
+        sides[split] = on_cells(human, cells, None if first is None else first.budget, given)
     study = Study.of(*(side for side, _ in sides.values()), seed=first.seed if first else 0)
     asked, scanpaths = asked_of(scanners, study, fit_limit, oracle_limit, int(memory * 1e9))
     comparison = HumanComparison(
@@ -102,7 +116,7 @@ def compare_with_viewers(
         options={
             **{"orders": orders, "without": without, "agents": agents, "grid": grid, **given},
             **{"limit": limit, "train_limit": train_limit, "fit_limit": fit_limit},
-            **{"oracle_limit": oracle_limit, "memory": memory, **several(runs)},
+            **{"oracle_limit": oracle_limit, "memory": memory, **columns, **several(runs)},
         },
     )
     return Measured(comparison, study.test, scanpaths)
@@ -192,30 +206,44 @@ def grid_in(grid: str | None, run: Run | None) -> Grid:
     return sides[0], sides[1]
 
 
-def read(
-    run: Run | None,
-    data: Path | str,
-    split: str,
-    limit: int,
-    grid: Grid,
-    given: dict[str, bool],
+def check_same_splits(run: Run | None, data: Path | str, split_column: str | None) -> None:
+    """Raise ValueError if the run sees other images, or learned from others of this very file."""
+    if run is None:
+        return
+    options = run.config.data
+    if options.wander is not None:
+        raise ValueError(
+            f"{run.directory} learned from images on a larger canvas; take a run without --wander"
+        )
+    same = Path(options.data).expanduser().resolve() == Path(data).expanduser().resolve()
+    if same and options.split_column != split_column:
+        raise ValueError(
+            f"{run.directory} learned from this file by --split-column {options.split_column}, so "
+            "that its test images are others; give the same option here"
+        )
+
+
+def on_cells(
+    human: HumanScanpaths, grid: Grid, budget: int | None, given: dict[str, bool]
 ) -> tuple[Viewed, tuple[str, ...]]:
-    """Read a split of the file as the run's model sees it; say what was left out.
+    """Lay what viewers saw on cells; say what was left out.
+
+    Args:
+        human: images of a split, and who looked where.
+        grid: rows and columns of cells.
+        budget: cells of a scanpath, at most; None = all.
+        given: options of :func:`cell_paths`.
 
     Raises:
-        ValueError: it cannot be read, or nothing is left to score.
+        ValueError: nothing is left to score.
     """
-    shape = None
-    if run is not None:
-        shape = (run.model.config.in_chans, *run.model.config.image_size)
-    human = read_scanpaths(data, split, image_shape=shape, limit=limit)
     height, width = human.images.shape[2:]
     if grid[0] > height or grid[1] > width:
         raise ValueError(
             f"grid {grid[0]}x{grid[1]} has cells of less than a pixel on images of "
             f"{height}x{width} pixels; take a coarser one"
         )
-    paths = cell_paths(human, grid, most=None if run is None else run.budget, **given)
+    paths = cell_paths(human, grid, most=budget, **given)
     left = human.skipped.lines()
     if paths.num_short:
         left += (f"left out: {paths.num_short} scanpaths of a single cell",)

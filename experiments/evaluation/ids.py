@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -120,8 +121,8 @@ def untrained(env: ImageScanVectorEnv, seed: int) -> dict[str, Agent]:
 
 
 def learners(env: ImageScanVectorEnv, steps: int, seed: int) -> dict[str, Agent]:
-    """Train both learners on an environment for so many steps, at least one episode of each row."""
-    native = learn_natively(env, max(1, steps // (ROWS * env.budget)), seed)
+    """Train both learners on an environment for so many steps, rounded up to whole scans of all."""
+    native = learn_natively(env, math.ceil(steps / (ROWS * env.budget)), seed)
     ppo = MaskablePPO(
         PointerActorCriticPolicy,
         ScanVecEnv(env),

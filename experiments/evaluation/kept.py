@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import Shaped
-from torch import Tensor
 
 from experiments.run_folder import git_commit
 from experiments.tables import written_whole
@@ -24,15 +21,6 @@ from experiments.training.lock import locked_in_turn
 Values = Shaped[np.ndarray, "..."]
 DAMAGED = (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
 """What NumPy and zipfile raise of an archive whose bytes are not those that were written."""
-
-
-def digest(tensors: Iterable[Tensor]) -> str:
-    """Return the SHA-256 of all values, on whichever device they lie."""
-    found = hashlib.sha256()
-    for each in tensors:
-        found.update(f"{each.dtype} {tuple(each.shape)}".encode())
-        found.update(each.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return found.hexdigest()
 
 
 def keep_arrays(path: Path, question: str, **arrays: Any) -> None:

@@ -11,7 +11,7 @@ from jaxtyping import Float
 
 from experiments.evaluation.curves import error_curves_of
 from experiments.evaluation.findings import costs_of
-from experiments.evaluation.kept import defaults_of, digest, keep_arrays, read_arrays
+from experiments.evaluation.kept import defaults_of, keep_arrays, read_arrays
 from experiments.evaluation.knowing_plan import KnowingQuestions
 from experiments.evaluation.knowing_rows import Measured
 from experiments.evaluation.recognition import recognize
@@ -19,6 +19,7 @@ from experiments.evaluation.recognition_paths import PathMakers
 from experiments.evaluation.recognition_result import titled
 from experiments.run_folder import git_commit
 from experiments.runs import Run
+from foveate.tensors import digest
 
 ABOUT = ("train_images", "notes", "commit")
 """What is kept beside the arrays."""

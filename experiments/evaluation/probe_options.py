@@ -8,6 +8,7 @@ from typing import Literal
 from experiments.evaluation.options import check_seed
 from experiments.evaluation.recognition_options import (
     READ_OUTS,
+    READ_OUTS_OF_A_LAYER,
     FixationsOptions,
     ReadOut,
     VectorProbe,

@@ -86,7 +86,7 @@ def ask(run: Run, asked: Asked, split: Split) -> Answers:
         ask_fixations(run, asked, values, notes)
         signs = (
             signs_of(run, min(MOST_COMPARED, asked.area_limit))
-            if asked.signs and learned_policy(run)
+            if asked.signs and run.policy_has_learned
             else ()
         )
     elif asked.areas or asked.fixations:
@@ -125,11 +125,6 @@ def digest_of(images: ImageSet) -> str:
     for each in (images.images, images.labels):
         digest.update(each.cpu().contiguous().numpy().data)
     return digest.hexdigest()[:16]
-
-
-def learned_policy(run: Run) -> bool:
-    """Whether a policy learned in the run."""
-    return run.config.policy is not None and run.config.policy.schedule != "frozen"
 
 
 def ask_probes(run: Run, asked: Asked, split: Split, values: Values, notes: list[str]) -> int:
@@ -219,7 +214,7 @@ def ask_own(run: Run, name: str, split: Split, limit: int | None) -> Values:
 
 def ask_areas(run: Run, asked: Asked, split: Split, values: Values) -> dict[str, tuple[float, ...]]:
     """Measure the area under the error curve of each order; return the mean curves."""
-    orders = tuple(name for name in asked.areas if name != "policy" or learned_policy(run))
+    orders = tuple(name for name in asked.areas if name != "policy" or run.policy_has_learned)
     if not orders:
         return {}
     images: ImageSet = run.split(split, asked.area_limit)
@@ -234,7 +229,7 @@ def ask_areas(run: Run, asked: Asked, split: Split, values: Values) -> dict[str,
 
 def ask_fixations(run: Run, asked: Asked, values: Values, notes: list[str]) -> None:
     """Ask what is known of test images after each number of fixations."""
-    orders = tuple(name for name in asked.orders if name != "policy" or learned_policy(run))
+    orders = tuple(name for name in asked.orders if name != "policy" or run.policy_has_learned)
     if not asked.fixations or not orders:
         return
     known = recognize(

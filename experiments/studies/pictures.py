@@ -26,10 +26,9 @@ def pictures_of(run: Run, number: int) -> list[Picture]:
         run: its model can be scanned.
         number: of images.
     """
-    test, options = run.split("test", number), run.config.policy
-    learned = options is not None and options.schedule != "frozen"
+    test = run.split("test", number)
     images = test.batch(torch.arange(len(test)), device=torch.device(run.device))
-    order = "policy" if learned else "random"
+    order = "policy" if run.policy_has_learned else "random"
     path = scanner(run, order)(images)
     errors = run.model.error_curve(images, path).tolist()
     draws = run.model.config.predicts_pixels

@@ -108,7 +108,9 @@ class GridResult(Result):
     def other_measures(self) -> tuple[str, ...]:
         """Say what the intervals of all other measures say."""
         stage = self.last
-        others = () if stage is None else self.measures_of(stage)[1:]
+        if stage is None:
+            return ()
+        others = self.measures_of(stage)[1:]
         return tuple(line for each in others for line in self._verdicts(stage, each))
 
     def _cost_of_needs(self, stage: Stage, cell: str) -> str:

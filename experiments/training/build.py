@@ -15,13 +15,12 @@ from envs.toy import cue_set
 from experiments.training.config import TrainConfig
 from experiments.training.groups import PolicyTraining
 from foveate.checkpoint import checkpoints_in, read_newest
-from foveate.config import ModelConfig
 from foveate.data import ImageSet, load_data
 from foveate.data.captions import Captions, patch_captions
 from foveate.data.pieces import open_source
 from foveate.data.streaming import first_images
 from foveate.data.subwords import Subwords
-from foveate.data.texts import ImageTexts, captions_in, subwords_of, writes_captions
+from foveate.data.texts import ImageTexts, captions_in
 from foveate.data.wander import wandered
 from foveate.model import AnyOrderTransformer
 from foveate.model.teachers import (
@@ -111,9 +110,10 @@ def texts_of(config: TrainConfig, images: ImageSet) -> ImageTexts:
     """
     captions = captions_in(images)
     if config.run.resume and checkpoints_in(config.run.out):
-        saved = ModelConfig(**read_newest(config.run.out).state["model_config"])
-        if writes_captions(saved):
-            return ImageTexts.of(captions, subwords_of(saved), config.model.max_subwords)
+        saved = read_newest(config.run.out).state["model_config"]
+        if vocabulary := tuple(saved.get("vocabulary", ())):
+            kept = Subwords(vocabulary, tuple(saved.get("merges", ())))
+            return ImageTexts.of(captions, kept, config.model.max_subwords)
     sentences = (text for own in captions for text in own)
     subwords = Subwords.learned(sentences, config.model.num_subwords)
     return ImageTexts.of(captions, subwords, config.model.max_subwords)

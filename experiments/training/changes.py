@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 from experiments.run_folder import MANIFEST, read_config, read_manifest, write_config, write_own
@@ -23,6 +24,9 @@ def record_changes(config: TrainConfig, iteration: int) -> None:
     old = read_config(out)
     before, now = old.flat(), config.flat()
     changed = [name for name in config.run.change_on_resume if before.get(name) != now.get(name)]
+    for name in config.run.change_on_resume:
+        if name not in changed:
+            print(f"note: {name} is {now.get(name)} already, and stays so", file=sys.stderr)
     if not changed:
         return
     if iteration > 0:
@@ -39,11 +43,15 @@ def record_changes(config: TrainConfig, iteration: int) -> None:
 
 
 def record_move(config: TrainConfig) -> list[str]:
-    """Write where data have moved to into config.json, and return it in words."""
+    """Write where data lie now into config.json, and return moves in words.
+
+    So is what evaluations need to know as well: whether damaged images are left out.
+    """
     out = config.run.out
     old = read_config(out)
-    before, now = located(old).data.data, located(config).data.data
-    if before == now:
-        return []
-    write_config(old.replace(out=out, data=now))
-    return [f"the data moved from {before} to {now}"]
+    before, now = vars(located(old).data), vars(located(config).data)
+    changed = [name for name in ("data", "data_root", "skip_damaged") if before[name] != now[name]]
+    if changed:
+        write_config(old.replace(out=out, **{name: now[name] for name in changed}))
+    moved = [name for name in changed if name != "skip_damaged"]
+    return [f"the data moved from {before[name]} to {now[name]}" for name in moved]

@@ -186,6 +186,9 @@ def load_checkpoint(config: TrainConfig, trainer: Trainer) -> list[str]:
                 f"{found.path} does not fit its config ({type(reason).__name__}: {line}); it is "
                 "of another run or damaged"
             ) from reason
+        if changed:
+            # Kept scans number the images as they were; the next iteration scans anew.
+            trainer.scans = []
         if trainer.processes.is_first:
             for path in found.damaged:
                 path.rename(path.with_name(f"{path.name}.damaged"))

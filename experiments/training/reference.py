@@ -12,10 +12,13 @@ from experiments.training.groups import PolicyTraining
 from foveate.checkpoint import load_model
 from foveate.model import AnyOrderTransformer
 from foveate.model.teachers import AverageTeacher
+from foveate.tensors import digest
 
 
 class RewardReference:
     """The running average of a model's own weights, or a model that stays as it is.
+
+    A run that goes on has the same one as before, by a digest of its weights.
 
     Raises:
         ValueError: there is no such model, or it predicts something else.
@@ -37,14 +40,25 @@ class RewardReference:
             self.average.update(model)
 
     def state(self) -> dict[str, Any] | None:
-        """Return what a checkpoint keeps of it; nothing of a model that stays."""
-        return None if self.average is None else self.average.state_dict()
+        """Return what a checkpoint keeps of it; of a model that stays a digest."""
+        if self.average is not None:
+            return self.average.state_dict()
+        return {"digest": digest(self.model.state_dict().values())}
 
     def load(self, state: dict[str, Any] | None) -> None:
-        """Continue from a state."""
+        """Continue from a state; older ones hold nothing of a model that stays.
+
+        Raises:
+            ValueError: the model that stays is another one.
+        """
         if self.average is not None:
             assert state is not None
             self.average.load_state_dict(state)
+        elif state is not None and state != self.state():
+            raise ValueError(
+                "the run that rewards are compared with (--reward-reference) has other weights "
+                "than when this run began: put them back, or start anew"
+            )
 
 
 def reference_of(config: TrainConfig, model: AnyOrderTransformer) -> RewardReference | None:

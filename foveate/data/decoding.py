@@ -9,6 +9,7 @@ is anybody's guess, and a wrong one gives black images.
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import operator
 import struct
@@ -160,10 +161,15 @@ def open_image(item: Encoded, where: str) -> Image.Image:
             if isinstance(item, Image.Image)
             else Image.open(item if isinstance(item, Path) else io.BytesIO(item))
         )
-    if image.mode[0] in "IF":
+    # Pillow would cut a gray PNG with alpha to its upper 8 bits.
+    kind = next(
+        (tile[3] for tile in getattr(image, "tile", ()) if str(tile[3]).startswith("LA;16")), ""
+    )
+    if image.mode[0] in "IF" or kind:
         image.close()
         raise ValueError(
-            f"{where} has more than 8 bits a channel (mode {image.mode}); convert it to 8 bits"
+            f"{where} has more than 8 bits a channel (mode {kind or image.mode}); convert it to 8 "
+            "bits"
         )
     return image
 
@@ -215,12 +221,18 @@ def _says_more_below(item: bytes | Path) -> bool:
     return False
 
 
+_OF_THE_MACHINE = (errno.EMFILE, errno.ENFILE, errno.EIO, errno.ENOMEM)
+"""Errors of too many open files, of a disk, and of want of memory."""
+
+
 @contextlib.contextmanager
 def _reading(where: str) -> Iterator[None]:
     """Name the image in whatever Pillow raises, which of damaged files is anything."""
     try:
         yield
     except Exception as error:
+        if isinstance(error, MemoryError) or getattr(error, "errno", None) in _OF_THE_MACHINE:
+            raise  # It says nothing of the image.
         raise ValueError(
             f"cannot read {where}; replace or remove it [{type(error).__name__}]"
         ) from error

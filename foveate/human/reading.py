@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Bool, Float64, UInt8
 from torch import Tensor
 
-from foveate.data.columns import find_columns, image_in, name_in
+from foveate.data.columns import SPLIT_COLUMN, Columns, find_columns, image_in, name_in
 from foveate.data.decoding import Encoded, Header, decode_image, read_header
 from foveate.data.parquet import read_whole, unreadable
 from foveate.data.pictures import MODES
@@ -87,6 +87,8 @@ def read_scanpaths(
     *,
     image_shape: tuple[int, int, int] | None = None,
     limit: int | None = None,
+    image_column: str | None = None,
+    split_column: str | None = SPLIT_COLUMN,
 ) -> HumanScanpaths:
     """Read one split of a parquet file.
 
@@ -100,6 +102,8 @@ def read_scanpaths(
         image_shape: channels, height and width that a model reads; None = RGB of the first image's
             size.
         limit: the most images that are read, the first ones that have viewers; None = all.
+        image_column: of the images; None = as of :func:`foveate.data.load_data`.
+        split_column: of each row's split; None = hold val and test out of all rows.
 
     Raises:
         ValueError: no such file or column, a row of no lists, or of lists of different lengths, a
@@ -107,8 +111,8 @@ def read_scanpaths(
             reads neither 1 nor 3 channels, or no image with viewers.
     """
     file = Path(file).expanduser()
-    table, image_column = _read_table(file)
-    chosen = _rows_of(table, image_column, split, file)
+    table, columns = _read_table(file, image_column, split_column)
+    chosen = _rows_of(table, columns, split, file)
     trials: list[Trial] = []
     pixels: list[np.ndarray] = []
     outside = single = without = 0
@@ -117,7 +121,7 @@ def read_scanpaths(
             break
         cells = {name: table[name][row].as_py() for name in table.column_names}
         where = f"row {row} of {file}"
-        item = image_in(cells[image_column], file.parent, where)
+        item = image_in(cells[columns.image], file.parent, where)
         header = read_header(item, where)
         if image_shape is None:
             image_shape = (3, header.size[1], header.size[0])
@@ -145,8 +149,10 @@ def _decoded(item: Encoded, where: str, image_shape: tuple[int, int, int]) -> np
     return decode_image(item, where, MODES[channels], (width, height))
 
 
-def _read_table(file: Path) -> tuple[pyarrow.Table, str]:
-    """Return the columns that are read, and which of them holds the images."""
+def _read_table(
+    file: Path, image_column: str | None, split_column: str | None
+) -> tuple[pyarrow.Table, Columns]:
+    """Return the columns that are read, and which of them hold images and splits."""
     import pyarrow.parquet
 
     if not file.is_file():
@@ -161,15 +167,16 @@ def _read_table(file: Path) -> tuple[pyarrow.Table, str]:
             f"{file} has no fixation columns {', '.join(missing)}; give lists of one entry for "
             f"each fixation, {', '.join(NEEDED)} (its columns: {schema.names})"
         )
-    image = find_columns(file, schema).image
-    wanted = [name for name in (image, *NEEDED, DURATION, "split") if name in schema.names]
-    return read_whole(file, wanted), image
+    columns = find_columns(file, schema, image_column, split_column)
+    own = (columns.image, *NEEDED, DURATION, columns.split)
+    wanted = [name for name in own if name is not None and name in schema.names]
+    return read_whole(file, wanted), columns
 
 
-def _rows_of(table: pyarrow.Table, image_column: str, split: str, file: Path) -> Sequence[int]:
+def _rows_of(table: pyarrow.Table, columns: Columns, split: str, file: Path) -> Sequence[int]:
     """Return the rows of a split."""
-    has_splits = "split" in table.column_names
-    splits = table["split"].to_pylist() if has_splits else ["train"] * len(table)
+    stated = columns.split is not None
+    splits = table[columns.split].to_pylist() if stated else ["train"] * len(table)
     stored: dict[str, list[int]] = {}
     for row, name in enumerate(splits):
         stored.setdefault(split_name(str(name)), []).append(row)
@@ -178,7 +185,7 @@ def _rows_of(table: pyarrow.Table, image_column: str, split: str, file: Path) ->
         return name_in(cell) or content_of(image_in(cell, file.parent, str(file)))
 
     def places_of(source: str) -> Float64[np.ndarray, " M"]:
-        cells = (table[image_column][row].as_py() for row in stored[source])
+        cells = (table[columns.image][row].as_py() for row in stored[source])
         return np.array([place(key_of(cell)) for cell in cells], np.float64)
 
     sizes = {source: len(rows) for source, rows in stored.items()}

@@ -19,4 +19,4 @@ def run(tmp_path: Path) -> Run:
     sizes = {"patch_size": 2, "embed_dim": 16, "depth": 1, "num_heads": 2, "decoder_depth": 1}
     config = TrainConfig().replace(data="cue", budget=3, out=tmp_path / "run", **sizes)
     model, policy = build(config, (1, 8, 8))
-    return Run(tmp_path / "run", config, model.eval(), policy.eval(), 0)
+    return Run(tmp_path / "run", config, model.eval(), policy.eval(), config.total_iterations)

@@ -395,7 +395,7 @@ def test_a_class_may_be_the_caption(config: TrainConfig) -> None:
     images = TrainingImages(config.replace(caption_column="label"), Processes.started("cpu"))
     assert images.held.captions is not None
     assert images.held.captions[0] == ("none",)
-    assert len(images.held.classes) == 4
+    assert len(images.held.class_names) == 4
 
 
 def test_operations_are_counted_in_the_subwords_of_the_run(

@@ -63,7 +63,9 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Run]:
         model, policy = build(config, (3, 8, 8), subwords.vocabulary, 8, subwords.merges)
         torch.nn.init.normal_(policy.score.weight)
         config.run.out.mkdir()
-        found.append(Run(config.run.out, config, model.eval(), policy.eval(), 0))
+        found.append(
+            Run(config.run.out, config, model.eval(), policy.eval(), config.total_iterations)
+        )
     return found
 
 

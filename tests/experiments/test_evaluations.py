@@ -52,7 +52,7 @@ def run(tmp_path: Path) -> Run:
     torch.manual_seed(0)
     config = TrainConfig().replace(data="cue", budget=3, out=tmp_path, **SIZES)
     model, policy = build(config, (1, 8, 8))
-    return Run(tmp_path, config, model.eval(), policy.eval(), 0)
+    return Run(tmp_path, config, model.eval(), policy.eval(), config.total_iterations)
 
 
 def test_the_rule_with_the_cost_is_compared_where_saccades_cost_something(run: Run) -> None:

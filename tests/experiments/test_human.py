@@ -19,7 +19,7 @@ from agents.policies import PolicyAgent
 from envs.episode import Episode
 from experiments.evaluation import human_rows
 from experiments.evaluation.contenders import Scanners
-from experiments.evaluation.human import Measured, compare_with_viewers, read
+from experiments.evaluation.human import Measured, compare_with_viewers, on_cells
 from experiments.evaluation.human_contenders import Contest
 from experiments.evaluation.human_means import HUMAN, RETURNING
 from experiments.evaluation.human_picture import present_human
@@ -46,6 +46,7 @@ from experiments.evaluation.scanpaths import make_agent
 from experiments.runs import Run
 from foveate.human.cells import CellPaths, Steps, middles_of
 from foveate.human.densities import uniform
+from foveate.human.reading import read_scanpaths
 from tests.image_files import write_parquet
 
 CELLS = 16
@@ -257,7 +258,8 @@ def test_images_on_which_nobody_leaves_a_cell_are_left_out(tmp_path: Path) -> No
     }
     write_parquet(tmp_path / "f.parquet", images, **columns)
     given = {"first_fixation": False, "revisits": False}
-    found, left = read(None, tmp_path / "f.parquet", "test", 9, (2, 2), given)
+    human = read_scanpaths(tmp_path / "f.parquet", "test")
+    found, left = on_cells(human, (2, 2), None, given)
     assert left[0] == "left out: 2 scanpaths of a single cell"
     assert left[1].startswith("left out: 1 images")
     assert found.images[:, 0, 0, 0].tolist() == [0, 2]
@@ -390,6 +392,35 @@ def test_the_command_works_without_a_run(
     ):
         with pytest.raises(ValueError, match=message):
             compare_with_viewers(None, viewers, **({"grid": "4x4"} | wrong))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("idle", ["fit_limit", "oracle_limit", "memory"])
+def test_options_of_a_run_have_no_effect_without_one(idle: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=f"{idle} has no effect without --run"):
+        script.HumanConfig(data=tmp_path, **{idle: 2})
+
+
+def test_test_images_are_cropped_as_the_first_of_train(tmp_path: Path) -> None:
+    wide, high = Image.new("L", (16, 8)), Image.new("L", (8, 16))
+    columns: dict[str, object] = {
+        "fix_subject": [[1, 1, 2, 2]] * 12,
+        "fix_x": [[5, 10, 5, 10]] * 6 + [[1, 6, 1, 6]] * 6,
+        "fix_y": [[1, 6, 6, 1]] * 6 + [[7, 9, 9, 7]] * 6,
+        "split": ["train"] * 6 + ["test"] * 6,
+    }
+    write_parquet(tmp_path / "f.parquet", [wide] * 6 + [high] * 6, **columns)
+    found = compare_with_viewers(None, tmp_path / "f.parquet", grid="2x2")
+    assert found.test.images.shape[2:] == (8, 16)
+
+
+def test_a_run_is_asked_of_its_own_test_images(run: Run, tmp_path: Path) -> None:
+    viewers = looked_at(tmp_path / "viewers.parquet")
+    own = replace(run, config=run.config.replace(data=str(viewers), split_column=None))
+    with pytest.raises(ValueError, match="learned from this file by --split-column None"):
+        compare_with_viewers(own, viewers)
+    wandering = replace(run, config=run.config.replace(wander=1.5))
+    with pytest.raises(ValueError, match="take a run without --wander"):
+        compare_with_viewers(wandering, viewers)
 
 
 def test_a_device_that_is_none_is_refused_without_a_run_too(tmp_path: Path) -> None:

@@ -240,7 +240,7 @@ def test_all_that_can_be_probed(
         data="cue", patch_size=2, embed_dim=16, depth=2, num_heads=2, decoder_depth=1, budget=4
     )
     model, policy = build(train, (1, 8, 8))
-    run = Run(tmp_path, train, model.eval(), policy.eval(), 0)
+    run = Run(tmp_path, train, model.eval(), policy.eval(), train.total_iterations)
     monkeypatch.setattr(runs, "load_run", lambda *_: run)
     monkeypatch.setattr(probe_heads, "SGD_RATES", (0.1,))
     monkeypatch.setattr(probe_attentive, "ATTENTIVE_RATES", (0.01,))

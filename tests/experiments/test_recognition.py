@@ -35,7 +35,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
         data="cue", patch_size=2, embed_dim=16, depth=2, num_heads=2, decoder_depth=1, budget=4
     )
     model, policy = build(config, (1, 8, 8))
-    return Run(tmp_path, config, model.eval(), policy.eval(), 0)
+    return Run(tmp_path, config, model.eval(), policy.eval(), config.total_iterations)
 
 
 def backward(grid: tuple[int, int]) -> Any:

@@ -184,7 +184,7 @@ def test_probe_fine_tunes_by_fixations(tmp_path: Path, monkeypatch: pytest.Monke
     )
     torch.manual_seed(0)
     model, policy = build(config, (1, 8, 8))
-    run = Run(tmp_path, config, model.eval(), policy.eval(), 0)
+    run = Run(tmp_path, config, model.eval(), policy.eval(), config.total_iterations)
     monkeypatch.setattr(runs, "load_run", lambda *_: run)
     options: dict[str, Any] = {"probes": ("finetune",), "fixations": (4, 1), "train_limit": 60}
     with pytest.raises(ValueError, match=r"fixations must lie in 1\.\.4"):

@@ -301,7 +301,7 @@ def test_libraries_measure_alone_and_write_nothing(run: Run) -> None:
 def test_a_judge_must_read_the_images_of_the_run(run: Run) -> None:
     config = run.config.replace(patch_size=4)
     model, policy = build(config, (1, 8, 8))
-    judge = Run(run.directory, config, model, policy, 0)
+    judge = Run(run.directory, config, model, policy, config.total_iterations)
     with pytest.raises(ValueError, match=r"on a \(2, 2\) grid, the run .* on \(4, 4\)"):
         compare(run, judge=judge, limit=6, oracle_limit=4)
 

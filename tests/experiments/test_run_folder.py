@@ -13,18 +13,24 @@ from typing import Any
 import pytest
 from image_files import numbered
 
+from experiments import run_folder
 from experiments.metrics_file import read_metrics, trim_metrics
 from experiments.run_folder import (
     check_data,
+    check_folder,
     check_writable,
+    git_commit,
     read_config,
     read_manifest,
+    write_config,
     write_manifest,
 )
 from experiments.runs import load_run
 from experiments.tables import json_line
 from experiments.training import loop
+from experiments.training.changes import record_changes, record_move
 from experiments.training.command_line import read_command_line
+from experiments.training.distributed import Processes
 from experiments.training.locating import located
 from experiments.training.loop import train
 from experiments.training.presets import PRESETS
@@ -239,6 +245,58 @@ def test_weights_that_a_run_names_hold_in_any_working_directory() -> None:
     average = located(SMALL.replace(iterations=2, reward="progress")).policy
     assert average is not None
     assert average.reward_reference == "average"
+
+
+def test_kept_scans_are_made_anew_where_the_data_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = {"warmup_iterations": 1, "iterations": 3, "policy_every": 3, "stop_after": 2}
+    config = SMALL.replace(out=tmp_path / "run", **steps)
+    train(config)
+    again = config.replace(resume=True, stop_after=None)
+    for changed in ([], ["train has 73 images, had 72"]):
+        trainer = Trainer(again, Processes.started("cpu"))
+        monkeypatch.setattr(loop, "check_data", lambda *_, changed=changed, **__: changed)
+        loop.load_checkpoint(again, trainer)
+        assert bool(trainer.scans) != bool(changed)
+
+
+def test_where_data_lie_and_what_is_left_out_is_kept_when_a_run_goes_on(tmp_path: Path) -> None:
+    config = SMALL.replace(out=tmp_path / "run", data="CIFAR10")
+    write_config(config)
+    assert record_move(config.replace(data_root=tmp_path / "there")) == [
+        f"the data moved from {Path('data').absolute()} to {tmp_path / 'there'}"
+    ]
+    assert read_config(tmp_path / "run").data.data_root == tmp_path / "there"
+    stream = config.replace(data="shards", stream=True, image_size=32, limit=None)
+    write_config(stream)
+    assert record_move(stream.replace(skip_damaged=True)) == []
+    assert read_config(tmp_path / "run").data.skip_damaged
+    (tmp_path / "run" / CHECKPOINT).touch()
+    with pytest.raises(ValueError, match="has left out damaged images; go on with --skip-damaged"):
+        check_folder(stream.replace(resume=True))
+
+
+def test_an_option_that_changes_nothing_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = SMALL.replace(out=tmp_path / "run")
+    write_config(config)
+    record_changes(config.replace(resume=True, change_on_resume=("model_lr",)), 2)
+    rate = config.optimization.model_lr
+    assert capsys.readouterr().err == f"note: model_lr is {rate} already, and stays so\n"
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_without_git_the_commit_is_unknown(
+    installed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if installed:
+        # Of a package inside another project's checkout nothing is known.
+        monkeypatch.setattr(run_folder, "__file__", str(tmp_path / "experiments" / "run_folder.py"))
+    else:
+        monkeypatch.setenv("PATH", str(tmp_path))
+    assert git_commit() == "unknown"
 
 
 def test_seeds_have_folders_of_their_own() -> None:

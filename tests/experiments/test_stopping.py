@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from experiments.cli import Stopped, run
+from experiments.cli import Stopped, lacking_memory, run
 from experiments.metrics_file import read_metrics
 from experiments.run_folder import read_manifest
 from experiments.training.distributed import Processes
@@ -86,6 +86,21 @@ def test_ctrl_c_in_an_evaluation_speaks_of_no_training(
             run(interrupted, None)
         assert caught.value.code == 130
         assert capsys.readouterr().err.endswith(line)
+
+
+@pytest.mark.parametrize(
+    ("mistake", "is_said"),
+    [
+        (MemoryError("Unable to allocate 9 GiB"), True),
+        (torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate 9 GiB"), True),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried 9"), True),
+        (RuntimeError("shapes differ"), False),
+    ],
+)
+def test_want_of_memory_is_one_line(mistake: Exception, is_said: bool) -> None:
+    said = lacking_memory(mistake)
+    assert (said is not None) == is_said
+    assert said is None or ("not enough memory" in said and "\n" not in said)
 
 
 def test_a_second_signal_acts_at_once_but_not_an_echo_of_the_first() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -166,6 +167,18 @@ def test_the_reference_follows_a_step_of_the_model_though_the_policys_fails(
     ours, theirs = list(trainer.model.parameters()), list(trainer.reference.model.parameters())
     assert not all(map(torch.equal, before, ours))
     assert all(map(torch.equal, ours, theirs))
+
+
+def test_the_run_that_rewards_are_compared_with_stays_as_it_is(tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    train(SMALL.replace(out=other, iterations=0, warmup_iterations=1))
+    config = SMALL.replace(reward="reducible", reward_reference=str(other))
+    first, again = trainer_of(config), trainer_of(config)
+    again.load(first.state())
+    shutil.rmtree(other)
+    train(SMALL.replace(out=other, iterations=0, warmup_iterations=1, seed=1))
+    with pytest.raises(ValueError, match=r"reward-reference\) has other weights"):
+        trainer_of(config).load(first.state())
 
 
 def test_a_policy_is_paid_against_the_reference_of_its_run() -> None:

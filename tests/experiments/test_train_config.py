@@ -133,5 +133,13 @@ def test_image_sizes_survive_the_command_line_and_the_disk(
 
 def test_an_image_column_is_of_no_use_to_data_without_columns() -> None:
     assert TrainConfig().replace(data="a.parquet", image_column="photo").data.image_column
+    for change, message in (
+        ({"data": " "}, "data must name images"),
+        ({"out": Path()}, "out must name a folder of its own"),
+        ({"data": "cue", "image_size": 64}, "image_size has no effect on cue"),
+        ({"data": "cue", "split_column": "fold"}, "split_column has no effect on cue"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            TrainConfig().replace(**change)
     with pytest.raises(ValueError, match="image_column has no effect on scenes"):
         TrainConfig().replace(image_column="photo")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -93,6 +96,31 @@ def test_what_is_transparent_shows_white_and_gray_stays_gray() -> None:
     assert (decode_image(stored(image), "it", "RGB", (6, 6))[:, 2, 2] == 9).all()
     half = Image.fromarray(np.full((2, 2, 4), (0, 0, 0, 128), np.uint8))
     assert (decode_image(stored(half), "it", "RGB", (2, 2)) == 127).all()
+
+
+def test_gray_of_16_bits_with_alpha_is_refused_as_without() -> None:
+    """Pillow, which would keep the upper 8 bits, writes no such file."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        whole = kind + content
+        return struct.pack(">I", len(content)) + whole + struct.pack(">I", zlib.crc32(whole))
+
+    pixels = zlib.compress(b"".join(b"\0" + bytes([0, 9, 255, 255] * 2) for _ in range(2)))
+    header = struct.pack(">IIBBBBB", 2, 2, 16, 4, 0, 0, 0)
+    content = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels)
+    with pytest.raises(ValueError, match=r"more than 8 bits a channel \(mode LA;16B\)"):
+        decode_image(content + chunk(b"IEND", b""), "it", "L", (2, 2))
+
+
+def test_want_of_memory_is_no_fault_of_an_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    for error in (MemoryError(), OSError(errno.EMFILE, "Too many open files")):
+
+        def refuse(*_: object, error: Exception = error) -> None:
+            raise error
+
+        monkeypatch.setattr(Image, "open", refuse)
+        with pytest.raises(type(error)):
+            decode_image(b"", "it", "L", (2, 2))
 
 
 def test_other_modes_are_converted_or_refused_by_name() -> None:

@@ -92,6 +92,18 @@ def test_a_file_without_splits_holds_test_images_out_of_train(tmp_path: Path) ->
     assert sum(map(len, numbers)) == 12
 
 
+def test_splits_and_images_may_stand_in_other_columns(tmp_path: Path) -> None:
+    file, rows = tmp_path / "f.parquet", [[(1, 1, 1), (1, 2, 2)]] * 12
+    write_fixations(file, rows, split=["test"] * 12, fold=["train"] * 11 + ["test"])
+    found = read_scanpaths(file, "test", split_column="fold")
+    assert found.images[:, 0, 0, 0].tolist() == [11]
+    sides = [read_scanpaths(file, split, split_column=None) for split in ("train", "val", "test")]
+    assert sum(len(side.images) for side in sides) == 12
+    assert 0 < len(sides[2].images) < 12
+    with pytest.raises(ValueError, match="no column 'picture' for --image-column"):
+        read_scanpaths(file, "test", image_column="picture")
+
+
 def test_files_that_hold_no_fixations_are_refused_in_one_line(tmp_path: Path) -> None:
     file = tmp_path / "f.parquet"
     with pytest.raises(ValueError, match="no file of fixations at"):
