@@ -56,8 +56,9 @@ from foveate.orders import ordering
 #   dogs/  1.png  2.png  ...
 # ```
 #
-# If you have such a folder, write `folder = Path("my_images")` and skip this step. Here we draw
-# 600 small pictures instead. Each has a textured square at a random place on a smooth background.
+# If you have such a folder, write `work, folder = Path("runs"), Path("my_images")` and skip this
+# step. Here we draw 600 small pictures instead. Each has a textured square at a random place on a
+# smooth background.
 
 # %%
 work = Path(tempfile.mkdtemp())

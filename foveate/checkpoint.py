@@ -22,7 +22,7 @@ import torch
 from foveate.config import ModelConfig
 from foveate.files import replacing
 from foveate.finite import not_finite
-from foveate.forms import WEIGHTS, encoder_at
+from foveate.forms import WEIGHTS, encoder_at, is_timm_folder
 from foveate.model import AnyOrderTransformer
 from foveate.model.teachers import AverageTeacher, attach_teacher
 from foveate.targets import Features
@@ -216,7 +216,9 @@ def load_model(source: str | Path, device: str | torch.device = "cpu") -> AnyOrd
     check_device(device)
     path = PRETRAINED.get(str(source), Path(source).expanduser())
     if not checkpoints_in(path):
-        if encoder := encoder_at(path):
+        # A graph of the encoder may lie beside a whole model.
+        whole = (path / WEIGHTS).is_file() and not is_timm_folder(path)
+        if not whole and (encoder := encoder_at(path)):
             raise ValueError(
                 f"{encoder}; a whole model is exported with: "
                 "python -m experiments.export --run DIR --to safetensors"

@@ -26,6 +26,7 @@ from foveate.forms import CONFIG, ONNX, PROGRAM, WEIGHTS
 from foveate.model import AnyOrderTransformer, to_timm
 from foveate.model.encoder import PatchEncoder
 from foveate.model.timm_export import ARCHITECTURE, pretrained_cfg, timm_arguments
+from foveate.model.untaught import copy_untaught
 from foveate.model_card import model_card
 
 CARD = "README.md"
@@ -157,11 +158,11 @@ def to_program(model: AnyOrderTransformer) -> torch.export.ExportedProgram:
             "the encoder reads palette entries, for which there is no graph; "
             "use model.features(images), or export safetensors"
         )
-    two = model.target.pixel_scale.mean.new_zeros(2, config.in_chans, *config.image_size)
+    # A graph keeps the device on which it was traced.
+    traced = PatchTokens(copy_untaught(model).cpu()).eval()
+    two = torch.zeros(2, config.in_chans, *config.image_size)
     batch = torch.export.Dim("batch", min=1)
-    return torch.export.export(
-        PatchTokens(model).eval(), (two,), dynamic_shapes={"images": {0: batch}}
-    )
+    return torch.export.export(traced, (two,), dynamic_shapes={"images": {0: batch}})
 
 
 def export_program(model: AnyOrderTransformer, folder: Path | str) -> None:

@@ -191,9 +191,11 @@ def check_question(run: Run, judge: Run | None, num_images: int, memory: float) 
     check_memory(memory)
     if num_images < 2:
         raise ValueError("limit and oracle_limit take two or more images; three have an interval")
+    run.model.check_scannable()
     if judge is None:
         return
     world, judged = run.model, judge.model
+    judged.check_scannable()
     sizes, judged_sizes = (
         (model.config.in_chans, model.config.image_size, model.grid) for model in (world, judged)
     )

@@ -243,9 +243,13 @@ def check_decodable(run: Run, most_passes: int) -> None:
 
 
 def check_comparable(other: Run, run: Run) -> None:
-    """Raise ValueError unless a run is autoregressive, of a palette and of the same images."""
-    parts = other.model.config
+    """Raise ValueError unless a run is autoregressive, of a palette and of the same images.
+
+    It decodes one pixel after the other, row by row, and so must have learned.
+    """
+    parts, learned = other.model.config, other.config.parts
     kind = parts.stream == "causal" and parts.target == "colors"
+    kind = kind and learned.ranks == "untied" and learned.order in ("raster", "random")
     images = [
         (each.data, each.model.config.in_chans, *each.model.config.image_size)
         for each in (other, run)
@@ -253,7 +257,8 @@ def check_comparable(other: Run, run: Run) -> None:
     if not kind or images[0] != images[1]:
         data, *shape = images[1]
         raise ValueError(
-            f"--against needs a causal model of a palette, as of recipe igpt, of {data} in shape "
+            "--against needs a causal model of a palette that learned raster or random order, as "
+            f"of recipe igpt, of {data} in shape "
             f"{tuple(shape)}; {other.directory} holds another"
         )
 

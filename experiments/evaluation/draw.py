@@ -66,6 +66,7 @@ def draw(
             cannot be read.
     """
     folder = run.directory if out is None else made(out)
+    run.model.check_scannable()
     scan = scanner(run, order)
     most = MOST_PICTURES if image else MOST_DRAWN
     shown, names = shown_images(run, image, max(heatmap_limit, *(index or most)) + 1)

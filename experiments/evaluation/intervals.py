@@ -54,15 +54,16 @@ def gap_interval(
     """Share of the random-to-oracle gap that the policy closes, and its bootstrap interval.
 
     ``mean(random - policy) / mean(random - oracle)``: 0 = as random, 1 = as the oracle. Without a
-    gap there is no share of it. There is no interval if an end of it is not finite, as where many
-    resamples have no gap, or if there are less than LEAST_RESAMPLED images.
+    gap, or where the oracle is the worse, there is no share of it. There is no interval if an end
+    of it is not finite, as where many resamples have no gap, or if there are less than
+    LEAST_RESAMPLED images.
     """
 
     def share(won: np.ndarray, gap: np.ndarray, axis: int = -1) -> np.ndarray:
         return np.asarray(won.mean(axis) / gap.mean(axis))
 
     won, gap = random - policy, random - oracle
-    if gap.mean() == 0:
+    if gap.mean() <= 0:
         return None, None
     if len(gap) < LEAST_RESAMPLED:
         return float(share(won, gap)), None

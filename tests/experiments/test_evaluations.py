@@ -184,6 +184,7 @@ def test_a_single_image_is_compared_without_intervals(
 def test_no_gap_has_no_share() -> None:
     same = np.ones(4)
     assert gap_interval(same, same, same) == (None, None)
+    assert gap_interval(same, same - 0.1, same + 0.1) == (None, None), "an oracle that is worse"
     sometimes = np.array([1.0, 1.0, 1.0, 0.5])
     share, interval = gap_interval(same, same, sometimes)
     assert (share, interval) == (0.0, None)
@@ -265,6 +266,15 @@ def test_a_run_that_cannot_be_recorded_says_why(
             (tmp_path / name).write_text(content)
     with pytest.raises(ValueError, match=message):
         record.check_recordable(tmp_path)
+
+
+def test_a_model_that_cannot_be_scanned_is_refused_before_it_is_asked(run: Run) -> None:
+    config = run.config.replace(recipe="igpt", decoder_depth=None, iterations=0, prefix_share=0.0)
+    model, policy = build(config, (1, 8, 8))
+    other = replace(run, config=config, model=model.eval(), policy=policy)
+    for ask in (lambda: compare(other), lambda: draw(other), lambda: compare(run, judge=other)):
+        with pytest.raises(ValueError, match="can scan; this model has"):
+            ask()
 
 
 def test_a_wrong_name_does_not_wait_for_the_images(run: Run) -> None:

@@ -129,6 +129,16 @@ def test_backwards_squares_stay_whole() -> None:
     assert {int(upper_right), int(lower_left)} == {0, 1}
 
 
+@pytest.mark.parametrize("recipe", ["foveate", "saim"])
+def test_models_that_are_scanned_by_squares_learn_from_orders_of_squares(recipe: str) -> None:
+    change = {"recipe": recipe, "target": "pixels", "decoder_depth": None, "prefix_share": 0.0}
+    learner = mixer_of(TINY.replace(fixation_size=2, **change)).learner
+    part = learner.in_order(torch.rand(2, 1, 32, 32), torch.arange(2), torch.Generator())
+    assert part.ties
+    for square in learner.fixations.patches:
+        assert (part.rank[:, square] == part.rank[:, square[:1]]).all()
+
+
 @pytest.mark.parametrize(
     ("change", "most"),
     [

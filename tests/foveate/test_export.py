@@ -171,6 +171,12 @@ def test_safetensors_come_back_whole(tmp_path: Path) -> None:
     torch.testing.assert_close(again.state_dict(), model.state_dict(), atol=0, rtol=0)
 
 
+def test_a_whole_model_may_lie_beside_a_graph_of_its_encoder(tmp_path: Path) -> None:
+    export_safetensors(made(), tmp_path)
+    (tmp_path / "encoder.pt2").touch()
+    assert load_model(tmp_path).config == made().config
+
+
 def test_files_of_others_stay(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(ValueError, match="no export of foveate; choose another"):
