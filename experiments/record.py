@@ -133,9 +133,10 @@ def keep_result(path: Path, records: Path, slug: str) -> tuple[Path, str]:
     """
     from experiments.evaluation.pages import read_result
     from experiments.evaluation.run_result import RunResult
+    from experiments.studies.result import GridResult
 
     result = read_result(path)
-    if isinstance(result, RunResult):
+    if isinstance(result, RunResult | GridResult):
         result = replace(result, options=shrunk(result.options))
     folder = new_record(records, time.strftime("%Y-%m-%d"), slug)
     result.write(folder / "result.json")

@@ -249,7 +249,7 @@ def check_comparable(other: Run, run: Run) -> None:
     """
     parts, learned = other.model.config, other.config.parts
     kind = parts.stream == "causal" and parts.target == "colors"
-    kind = kind and learned.ranks == "untied" and learned.order in ("raster", "random")
+    kind = kind and learned.order in ("raster", "random")
     images = [
         (each.data, each.model.config.in_chans, *each.model.config.image_size)
         for each in (other, run)

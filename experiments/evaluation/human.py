@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import Int64
 
 from experiments.evaluation.contenders import Scanners
 from experiments.evaluation.human_contenders import Contest
 from experiments.evaluation.human_means import UNTRAINED, Found, rows_of
+from experiments.evaluation.human_reading import read
 from experiments.evaluation.human_result import HumanComparison
 from experiments.evaluation.human_scores import Viewed, cell_grid
 from experiments.evaluation.human_study import Study
@@ -23,9 +23,7 @@ from experiments.evaluation.seeds import runs_of, several
 from experiments.run_folder import git_commit
 from experiments.runs import Run
 from foveate.data.columns import SPLIT_COLUMN
-from foveate.human.cells import cell_paths
 from foveate.human.multi_match import is_installed
-from foveate.human.reading import HumanScanpaths, read_scanpaths
 from foveate.image_sizes import sides_in
 from foveate.orders.paths import Grid
 
@@ -87,22 +85,15 @@ def compare_with_viewers(
     Raises:
         ValueError: the file, an option, or the runs together cannot be used; see below.
     """
+    options = {name: each for name, each in locals().items() if name not in ("run", "data")}
     check_limits(memory, limit, train_limit, fit_limit, oracle_limit)
     runs = runs_of(run)
     first = next(iter(runs), None)
     scanners, cells = scanners_of(runs, orders, without, agents), grid_in(grid, first)
     given: Any = {"first_fixation": first_fixation, "revisits": revisits}
     limits = {"train": train_limit, "test": limit}
-    columns = {"image_column": image_column, "split_column": split_column}
-    check_same_splits(first, data, split_column)
-    shape = None if first is None else (first.model.config.in_chans, *first.model.config.image_size)
-    sides: dict[str, tuple[Viewed, tuple[str, ...]]] = {}
-    for split, most in limits.items():
-        human = read_scanpaths(data, split, image_shape=shape, limit=most, **columns)
-        # Without a run the first image of train says how all are cropped.
-        channels, height, width = human.images.shape[1:]
-        shape = (channels, height, width)
-        sides[split] = on_cells(human, cells, None if first is None else first.budget, given)
+    columns: Any = {"image_column": image_column, "split_column": split_column}
+    sides = read(first, data, limits, cells, given, columns)
     study = Study.of(*(side for side, _ in sides.values()), seed=first.seed if first else 0)
     asked, scanpaths = asked_of(scanners, study, fit_limit, oracle_limit, int(memory * 1e9))
     comparison = HumanComparison(
@@ -113,11 +104,7 @@ def compare_with_viewers(
         **given,
         left_out=tuple(f"{split}: {line}" for split, (_, left) in sides.items() for line in left),
         **facts_of(runs),
-        options={
-            **{"orders": orders, "without": without, "agents": agents, "grid": grid, **given},
-            **{"limit": limit, "train_limit": train_limit, "fit_limit": fit_limit},
-            **{"oracle_limit": oracle_limit, "memory": memory, **columns, **several(runs)},
-        },
+        options={**options, **several(runs)},
     )
     return Measured(comparison, study.test, scanpaths)
 
@@ -204,53 +191,6 @@ def grid_in(grid: str | None, run: Run | None) -> Grid:
     if not sides or sides[0] * sides[1] < LEAST_CELLS:
         raise ValueError(f"grid must be ROWSxCOLS of {LEAST_CELLS} cells or more, got {grid!r}")
     return sides[0], sides[1]
-
-
-def check_same_splits(run: Run | None, data: Path | str, split_column: str | None) -> None:
-    """Raise ValueError if the run sees other images, or learned from others of this very file."""
-    if run is None:
-        return
-    options = run.config.data
-    if options.wander is not None:
-        raise ValueError(
-            f"{run.directory} learned from images on a larger canvas; take a run without --wander"
-        )
-    same = Path(options.data).expanduser().resolve() == Path(data).expanduser().resolve()
-    if same and options.split_column != split_column:
-        raise ValueError(
-            f"{run.directory} learned from this file by --split-column {options.split_column}, so "
-            "that its test images are others; give the same option here"
-        )
-
-
-def on_cells(
-    human: HumanScanpaths, grid: Grid, budget: int | None, given: dict[str, bool]
-) -> tuple[Viewed, tuple[str, ...]]:
-    """Lay what viewers saw on cells; say what was left out.
-
-    Args:
-        human: images of a split, and who looked where.
-        grid: rows and columns of cells.
-        budget: cells of a scanpath, at most; None = all.
-        given: options of :func:`cell_paths`.
-
-    Raises:
-        ValueError: nothing is left to score.
-    """
-    height, width = human.images.shape[2:]
-    if grid[0] > height or grid[1] > width:
-        raise ValueError(
-            f"grid {grid[0]}x{grid[1]} has cells of less than a pixel on images of "
-            f"{height}x{width} pixels; take a coarser one"
-        )
-    paths = cell_paths(human, grid, most=budget, **given)
-    left = human.skipped.lines()
-    if paths.num_short:
-        left += (f"left out: {paths.num_short} scanpaths of a single cell",)
-    kept, image = np.unique(paths.image, return_inverse=True)
-    if len(kept) < len(human.images):
-        left += (f"left out: {len(human.images) - len(kept)} images of which no other is left",)
-    return Viewed(human.images[torch.from_numpy(kept)], replace(paths, image=image)), left
 
 
 def predictions(contest: Contest, scanners: Scanners, oracle_limit: int) -> int:

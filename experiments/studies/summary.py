@@ -30,7 +30,7 @@ def summary_of(result: GridResult, stage: Stage) -> Table:
         values = [
             text
             for name in shown
-            for text in value_and_difference(rows[cell, name], result.baseline)
+            for text in value_and_difference(rows.get((cell, name)), result.baseline)
         ]
         minutes = fmean(each.train_seconds for each in facts) / 60
         label = f"**{cell}**" if cell == result.baseline else cell
@@ -44,8 +44,13 @@ def summary_of(result: GridResult, stage: Stage) -> Table:
     )
 
 
-def value_and_difference(row: CellRow, baseline: str) -> tuple[str, str]:
-    """Write a measure of a cell, and how far it is from its baseline, which is named."""
+def value_and_difference(row: CellRow | None, baseline: str) -> tuple[str, str]:
+    """Write a measure of a cell, and how far it is from its baseline, which is named.
+
+    A dash stands for what could not be measured.
+    """
+    if row is None:
+        return "-", ""
     contrasts = row.contrasts(baseline)
     said = f"{contrasts[-1].difference} ({contrasts[-1].against})" if contrasts else ""
     return f"{row.value.mean:.3f}", said

@@ -58,9 +58,27 @@ def read_command_line(arguments: Sequence[str]) -> TrainConfig:
         config=(tyro.conf.OmitArgPrefixes,),
     )
     config = TrainConfig(**{group: getattr(parsed, group) for group in GROUPS})
+    check_given(config, options)
     if value_of("out", options) is None:
         config = in_folder_of_seed(config, preset)
     return config
+
+
+def check_given(config: TrainConfig, options: list[str]) -> None:
+    """Raise ValueError if an option was given that nothing reads, or a folder without a name.
+
+    Presets, and runs from before this was asked, may hold such values.
+    """
+    if value_of("out", options) == "":
+        raise ValueError("out must name a folder, such as runs/mine, got an empty text")
+    idle = {"num_targets": f"recipe {config.model.recipe}, which asks for every patch once"}
+    if config.parts.queries != "own":
+        idle = {}
+    if config.data.data == "cue":
+        idle |= dict.fromkeys(("image_size", "split_column"), "cue, whose images are computed")
+    for name, what in idle.items():
+        if value_of(name, options) not in (None, "None"):
+            raise ValueError(f"{name} has no effect on {what}; leave it out")
 
 
 @functools.cache

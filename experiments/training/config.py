@@ -110,23 +110,6 @@ class TrainConfig:
             raise ValueError("reward recognition needs all labels; leave out --stream")
         if self.policy is not None and self.policy.reward == "caption" and not parts.captions:
             raise ValueError("reward caption needs a recipe with captions, such as caption")
-        warmup = self.optimization.warmup_iterations
-        if self.policy is not None and self.policy.schedule == "policy_only" and warmup == 0:
-            if self.policy.pays_for_learning:
-                raise ValueError(
-                    f"reward {self.policy.reward} pays nothing where the model never learns: with "
-                    "--schedule policy_only add --warmup-iterations, or --reward-reference RUN"
-                )
-        if (
-            self.policy is not None
-            and self.policy.reward == "caption"
-            and parts.word_weight == 0
-            and self.model.start_from is None
-        ):
-            raise ValueError(
-                "reward caption asks a model that learns no word with --word-weight 0; add "
-                "--iterations 0, --reward auc, or --start-from a model that has learned words"
-            )
         if self.optimization.prefix_share > 0 and parts.ranks != "any":
             raise ValueError(f"recipe {recipe} takes no tied prefixes; add --prefix-share 0")
         for name in ("budget", "fixation_size"):

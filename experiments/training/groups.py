@@ -97,11 +97,6 @@ class ModelOptions:
         ]
         if idle:
             raise ValueError(f"{idle[0]} needs a recipe with captions, such as caption")
-        if parts.queries == "own" and self.num_targets != default_of(ModelOptions, "num_targets"):
-            raise ValueError(
-                f"num_targets has no effect on recipe {self.recipe}, which asks for every patch "
-                "once; leave it out"
-            )
         if self.pixel_units is not None and parts.reads_colors:
             raise ValueError(
                 "pixel_units has no effect with target='colors', whose model reads palette "

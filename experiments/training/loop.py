@@ -30,6 +30,7 @@ from experiments.training.locating import located
 from experiments.training.lock import locked
 from experiments.training.log import RunLog
 from experiments.training.policy_learner import most_entropy
+from experiments.training.reference import check_paid
 from experiments.training.stopping import StopSignals, name_of
 from experiments.training.trainer import Trainer
 from experiments.training.validation import Validation, validation_of
@@ -154,8 +155,14 @@ def take_steps(
 
 
 def check_before_writing(trainer: Trainer) -> None:
-    """Warn of a slow precision; raise ValueError if a report would have no images to look at."""
+    """Warn of a slow precision.
+
+    Raises:
+        ValueError: a report would have no images to look at, or a new run's policy no reward.
+    """
     config = trainer.config
+    if trainer.iteration == 0 and config.policy is not None:
+        check_paid(config, config.policy)
     if trainer.processes.is_first:
         check_precision(config)
         check_wandb(config)

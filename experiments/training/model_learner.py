@@ -102,11 +102,11 @@ class ModelLearner:
     ) -> Ranked:
         """Rank the patches of images in the recipe's order, as far as :attr:`most_steps` goes.
 
-        A step of a model that can be scanned is a fixation.
+        A step of a model that learns from scans, or can be scanned, is a fixation.
         """
         num_patches, ties = self.model.num_patches, may_tie(self.order)
         rank = self.order(images, generator=generator)
-        if self.model.config.scannable and not self.fixations.is_single:
+        if self.config.parts.takes_budget and not self.fixations.is_single:
             rank, ties = self.fixations.merged(rank), True
         if prefix_share > 0 and float(torch.rand((), generator=generator)) < prefix_share:
             prefix = int(torch.randint(1, num_patches, (), generator=generator))

@@ -74,3 +74,22 @@ def reward_of(options: PolicyTraining, reference: RewardReference | None) -> str
     if reference is None:
         return REWARDS_OF_BATCHES.get(options.reward, options.reward)
     return partial(REWARDS_OF_REFERENCE[options.reward], reference=reference.model)
+
+
+def check_paid(config: TrainConfig, policy: PolicyTraining) -> None:
+    """Raise ValueError if the policy would be paid nothing, or noise.
+
+    Not before a training starts: who counts its operations, or reads an older run, pays nobody.
+    """
+    warmup = config.optimization.warmup_iterations
+    if policy.schedule == "policy_only" and policy.pays_for_learning and warmup == 0:
+        raise ValueError(
+            f"reward {policy.reward} pays nothing where the model never learns: with --schedule "
+            "policy_only add --warmup-iterations, or --reward-reference RUN"
+        )
+    learns_words = config.parts.word_weight != 0 or config.model.start_from is not None
+    if policy.reward == "caption" and not learns_words:
+        raise ValueError(
+            "reward caption asks a model that learns no word with --word-weight 0; add "
+            "--iterations 0, --reward auc, or --start-from a model that has learned words"
+        )

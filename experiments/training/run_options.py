@@ -66,8 +66,6 @@ class RunOptions:
     curve of the policy, of random and of uncertainty; None = never."""
 
     def __post_init__(self) -> None:
-        if self.out == Path():
-            raise ValueError("out must name a folder of its own, such as runs/mine")
         for name in self.change_on_resume:
             check_choice("option to change", name, get_args(Changeable))
         if self.change_on_resume and not self.resume:
@@ -134,12 +132,9 @@ class DataConfig:
         if self.wander is not None and not self.wander > 1:
             raise ValueError(f"wander must be above 1, such as 1.5, got {self.wander:g}")
         object.__setattr__(self, "image_size", read_image_size(self.image_size))
-        for name in ("image_column", "caption_column", "split_column"):
-            given = getattr(self, name) != default_of(DataConfig, name)
-            if self.data in SYNTHETIC and given:
+        for name in ("image_column", "caption_column"):
+            if self.data in SYNTHETIC and getattr(self, name) is not None:
                 raise ValueError(f"{name} has no effect on {self.data}, which has no columns")
-        if self.data == "cue" and self.image_size is not None:
-            raise ValueError("image_size has no effect on cue, whose images are 8x8")
         if self.data in SYNTHETIC and self.data_root != default_of(DataConfig, "data_root"):
             raise ValueError(f"data_root has no effect on {self.data}, which needs no files")
         if self.stream and self.image_size is None:

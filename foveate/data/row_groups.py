@@ -65,7 +65,8 @@ class ParquetSource(PieceSource):
         group = self.groups[piece]
         if row == len(group.rows):
             return
-        columns = [name for name in (group.image, group.label, group.captions) if name]
+        own = (group.image, group.label, group.captions)
+        columns = list(dict.fromkeys(name for name in own if name))
         with _opened(group.file) as opened:
             table = _read_group(opened, group.number, columns)
         for number in group.rows[row:].tolist():

@@ -269,7 +269,9 @@ def test_a_run_that_cannot_be_recorded_says_why(
 
 
 def test_a_model_that_cannot_be_scanned_is_refused_before_it_is_asked(run: Run) -> None:
-    config = run.config.replace(recipe="igpt", decoder_depth=None, iterations=0, prefix_share=0.0)
+    config = run.config.replace(
+        recipe="igpt", decoder_depth=None, iterations=0, prefix_share=0.0, budget=12, periphery=0
+    )
     model, policy = build(config, (1, 8, 8))
     other = replace(run, config=config, model=model.eval(), policy=policy)
     for ask in (lambda: compare(other), lambda: draw(other), lambda: compare(run, judge=other)):

@@ -19,10 +19,11 @@ from agents.policies import PolicyAgent
 from envs.episode import Episode
 from experiments.evaluation import human_rows
 from experiments.evaluation.contenders import Scanners
-from experiments.evaluation.human import Measured, compare_with_viewers, on_cells
+from experiments.evaluation.human import Measured, compare_with_viewers
 from experiments.evaluation.human_contenders import Contest
 from experiments.evaluation.human_means import HUMAN, RETURNING
 from experiments.evaluation.human_picture import present_human
+from experiments.evaluation.human_reading import on_cells
 from experiments.evaluation.human_result import HumanComparison
 from experiments.evaluation.human_rows import (
     as_long,

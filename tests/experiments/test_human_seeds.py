@@ -157,7 +157,7 @@ def test_runs_must_be_of_one_kind_and_differ_in_their_seeds(run: Run) -> None:
     check_one_kind([one, two])
     with pytest.raises(ValueError, match="have budget 3 and 2; compare each kind by itself"):
         check_one_kind([one, replace(two, config=two.config.replace(budget=2))])
-    with pytest.raises(ValueError, match="have iteration 0 and 5"):
+    with pytest.raises(ValueError, match=f"have iteration {one.iteration} and 5"):
         check_one_kind([one, replace(two, iteration=5)])
     with pytest.raises(ValueError, match=r"seeds of their own, got \[0, 0\]"):
         check_one_kind([one, one])

@@ -129,10 +129,13 @@ def test_backwards_squares_stay_whole() -> None:
     assert {int(upper_right), int(lower_left)} == {0, 1}
 
 
-@pytest.mark.parametrize("recipe", ["foveate", "saim"])
-def test_models_that_are_scanned_by_squares_learn_from_orders_of_squares(recipe: str) -> None:
-    change = {"recipe": recipe, "target": "pixels", "decoder_depth": None, "prefix_share": 0.0}
-    learner = mixer_of(TINY.replace(fixation_size=2, **change)).learner
+@pytest.mark.parametrize(
+    "change",
+    [{}, {"recipe": "saim", "target": "pixels"}, {"target": "patch_norm", "iterations": 0}],
+)
+def test_models_of_scans_by_squares_learn_from_orders_of_squares(change: dict[str, Any]) -> None:
+    config = TINY.replace(fixation_size=2, decoder_depth=None, **change)
+    learner = Trainer(config, Processes.started("cpu")).model_learner
     part = learner.in_order(torch.rand(2, 1, 32, 32), torch.arange(2), torch.Generator())
     assert part.ties
     for square in learner.fixations.patches:

@@ -42,7 +42,8 @@ from experiments.ids import IdsConfig
 from experiments.orders import OrdersConfig
 from experiments.record import RecordConfig, keep_result, keep_run, write_story
 from experiments.studies.answers import Facts, Picture
-from experiments.studies.result import CellRow, GridResult
+from experiments.studies.result import GridResult
+from experiments.studies.rows import CellRow
 from experiments.studies.stage import Stage
 from experiments.studies.study import run_study
 from experiments.studies.summary import summary_of

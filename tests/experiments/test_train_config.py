@@ -131,15 +131,26 @@ def test_image_sizes_survive_the_command_line_and_the_disk(
             TrainConfig().replace(image_size=wrong)
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("smoke", "--out", ""), "out must name a folder"),
+        (("smoke", "--data", "cue", "--image-size", "64"), "image_size has no effect on cue"),
+        (("smoke", "--data=cue", "--split-column=fold"), "split_column has no effect on cue"),
+        (("saim", "--num-targets", "9"), "num_targets has no effect on recipe saim"),
+    ],
+)
+def test_what_nothing_reads_is_refused_where_it_is_given(
+    words: tuple[str, ...], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        read(*words)
+    assert read("igpt", "--data", "cue").data.image_size == 16
+
+
 def test_an_image_column_is_of_no_use_to_data_without_columns() -> None:
     assert TrainConfig().replace(data="a.parquet", image_column="photo").data.image_column
-    for change, message in (
-        ({"data": " "}, "data must name images"),
-        ({"out": Path()}, "out must name a folder of its own"),
-        ({"data": "cue", "image_size": 64}, "image_size has no effect on cue"),
-        ({"data": "cue", "split_column": "fold"}, "split_column has no effect on cue"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            TrainConfig().replace(**change)
+    with pytest.raises(ValueError, match="data must name images"):
+        TrainConfig().replace(data=" ")
     with pytest.raises(ValueError, match="image_column has no effect on scenes"):
         TrainConfig().replace(image_column="photo")
