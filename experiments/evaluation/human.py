@@ -91,19 +91,16 @@ def compare_with_viewers(
     first = next(iter(runs), None)
     scanners, cells = scanners_of(runs, orders, without, agents), grid_in(grid, first)
     given: Any = {"first_fixation": first_fixation, "revisits": revisits}
-    limits = {"train": train_limit, "test": limit}
     columns: Any = {"image_column": image_column, "split_column": split_column}
-    sides = read(first, data, limits, cells, given, columns)
+    sides = read(first, data, {"train": train_limit, "test": limit}, cells, given, columns)
     study = Study.of(*(side for side, _ in sides.values()), seed=first.seed if first else 0)
     asked, scanpaths = asked_of(scanners, study, fit_limit, oracle_limit, int(memory * 1e9))
     comparison = HumanComparison(
         orders=rows_of({**study.nulls_and_ceilings(), **asked}),
-        **study.facts(),
         dataset=Path(data).stem,
         grid=cells,
-        **given,
         left_out=tuple(f"{split}: {line}" for split, (_, left) in sides.items() for line in left),
-        **facts_of(runs),
+        **{**study.facts(), **given, **facts_of(runs)},
         options={**options, **several(runs)},
     )
     return Measured(comparison, study.test, scanpaths)
