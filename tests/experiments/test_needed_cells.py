@@ -42,6 +42,7 @@ TINY = TrainConfig().replace(
     iterations=2,
     batch_size=2,
     group=2,
+    prefix_share=0.0,
     evaluate_every=None,
 )
 RANDOM = Cell("random", TINY.replace(iterations=0))

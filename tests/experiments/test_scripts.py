@@ -464,7 +464,8 @@ def test_the_benchmark_writes_its_ratios(tmp_path: Path) -> None:
 
 
 def test_the_study_compares_both_agents_and_keeps_finished_runs(tmp_path: Path) -> None:
-    command = ("study", "smoke", "--seeds", "0", "1", "--limit", "20", "--out", tmp_path)
+    few = ("--seeds", "0", "1", "--limit", "20", "--iterations", "2")
+    command = ("study", "smoke", *few, "--out", tmp_path)
     done = call(*command)
     assert done.returncode == 0, done.stderr
     first = json.loads((tmp_path / "study_smoke.json").read_text())

@@ -180,6 +180,9 @@ def start(
     """Start a warm process that makes the faults ready and then makes the call."""
     mark = uuid.uuid4().hex
     log = folder / f"log_{mark}"
+    for name in OUT:
+        # One that is killed before it opens them said nothing.
+        log.with_suffix(f".{name}").touch()
     process = multiprocessing.get_context("forkserver").Process(
         target=_child, args=(log, tuple(faults), call, cwd or folder, dict(environment or {}))
     )
