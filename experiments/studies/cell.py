@@ -79,6 +79,14 @@ class Cell:
             self._check_not_needed(name for name in given if given[name] != usual[name])
         return config
 
+    @property
+    def words(self) -> str:
+        """Return its words of the command line; none of a config."""
+        given = self.training
+        if isinstance(given, TrainConfig):
+            return ""
+        return given if isinstance(given, str) else shlex.join(given)
+
     def _read(self) -> TrainConfig:
         given = self.training
         assert not isinstance(given, TrainConfig)

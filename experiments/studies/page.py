@@ -42,7 +42,7 @@ def page_of(result: GridResult, tables: Iterable[Table] = ()) -> str:
         tables: of a result of the grid's own, which come first.
     """
     sections = {
-        "Answer": listing(result.answer(), "answer") + overview(result),
+        "Answer": deciding(result) + listing(result.answer(), "answer") + overview(result),
         "Other measures": listing(result.other_measures()),
         "What the data exclude": listing(result.exclusions()),
         "Tables": "".join(map(table_html, tables)) + stage_tables(result),
@@ -93,6 +93,15 @@ def table_html(table: Table) -> str:
         f'<div class="scroll" role="region" tabindex="0" aria-label="{label}">'
         f"{table.to_html()}</div>"
     )
+
+
+def deciding(result: GridResult) -> str:
+    """Say which measure the answer is about."""
+    stage = result.last
+    if stage is None or not stage.rows:
+        return ""
+    own = " A cell that has a baseline of its own, of the same parts, is judged against that."
+    return paragraph(f"The measure that decides: {result.measures_of(stage)[0]}.{own}")
 
 
 def overview(result: GridResult) -> str:
@@ -212,7 +221,9 @@ def signs_section(stage: Stage | None) -> str:
 
 def how_section(result: GridResult) -> str:
     """Write the rule, the cells, and what could not be asked."""
-    ideas = tuple((cell, idea) for cell, idea in result.ideas.items())
+    ideas = tuple(
+        (cell, idea, result.trainings.get(cell, "")) for cell, idea in result.ideas.items()
+    )
     stages = [stage for stage in (result.screened, result.final) if stage is not None]
     notes = dict.fromkeys(
         note
@@ -228,5 +239,5 @@ def how_section(result: GridResult) -> str:
     rule = "" if result.rule is None else paragraph(result.rule)
     given = ", ".join(f"{name} {value}" for name, value in result.options.items())
     options = paragraph(f"Options of all cells: {given}.") if given else ""
-    cells = table_html(Table(("cell", "what it tries"), ideas))
+    cells = table_html(Table(("cell", "what it tries", "experiments.train"), ideas))
     return rule + options + cells + listing(notes) + paragraph(made)

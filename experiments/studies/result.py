@@ -51,6 +51,8 @@ class GridResult(Result):
     """By which cells go on, said beforehand; None = all do."""
     measure: str = ""
     """Which decides, said beforehand; empty = the first that was asked."""
+    trainings: dict[str, str] = field(default_factory=dict)
+    """Words of experiments.train of each cell; of those that are a config there are none."""
     options: dict[str, str] = field(default_factory=dict)
     """Of experiments.train for all cells, as the command gave them."""
     screened: Stage | None
@@ -130,8 +132,8 @@ class GridResult(Result):
             row = rows[0]
             value = with_interval(row.value.mean, row.value.ci95)
             return [f"{measure}: {row.cell} {value}; nothing to set it against."]
-        lines = [f"{measure}: {self._said(plain, stage)}."] if plain else []
-        return lines + ([f"{measure}, same parts: {self._said(own, stage)}."] if own else [])
+        lines = [f"{measure}, same parts: {self._said(own, stage)}."] if own else []
+        return lines + ([f"{measure}: {self._said(plain, stage)}."] if plain else [])
 
     def _said(self, contrasts: Sequence[Contrast], stage: Stage) -> str:
         said: dict[tuple[str, str], list[str]] = {}

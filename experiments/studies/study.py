@@ -203,6 +203,7 @@ def carry_out(grid: Grid, carrying: Carrying) -> Study:
         needs={cell.name: grid.needs_of(cell.name) for cell in grid.cells if cell.needs},
         rule=None if grid.screening is None else grid.screening.rule,
         measure="" if grid.screening is None else grid.screening.by,
+        trainings={cell.name: words for cell in grid.cells if (words := cell.words)},
         options={name: str(each) for name, each in carrying.options.items()},
         screened=screened,
         final=stage,

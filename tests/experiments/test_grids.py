@@ -805,7 +805,7 @@ def with_own_baseline(**right: float) -> tuple[Grid, Screening, Stage]:
 def test_a_cell_is_set_against_the_cell_that_has_its_parts_as_well() -> None:
     _, _, stage = with_own_baseline(base=0.5, parts=0.7, policy=0.6)
     result = result_of(stage)
-    plain, own = result.answer()
+    own, plain = result.answer()
     assert re.fullmatch(
         r"linear, full: better than base: parts \+0\.200 .*, policy \+0\.100 .*", plain
     )
