@@ -40,7 +40,7 @@ NAMED = {
         "versions",
         "libraries",
         "steps_per_cpu_s",
-        *("ideas", "needs", "facts", "failed", "dropped", "scans", "error_curves"),
+        *("ideas", "trainings", "needs", "facts", "failed", "dropped", "scans", "error_curves"),
     ),
 }
 """Keys whose content is keyed by names of orders, layers and the like."""
