@@ -8,7 +8,13 @@ from pathlib import Path
 
 from agents.policies import PointerPolicy, PolicyAgent
 from experiments.run_folder import check_data, read_config, read_manifest
-from experiments.training.build import build, build_teacher, load_split, policy_config
+from experiments.training.build import (
+    build,
+    build_teacher,
+    load_split,
+    policy_config,
+    policy_has_learned,
+)
 from experiments.training.config import TrainConfig
 from experiments.training.run_options import SYNTHETIC
 from experiments.training.weights import load_weights
@@ -48,8 +54,7 @@ class Run:
     @property
     def policy_has_learned(self) -> bool:
         """Whether the policy is another than the one that it started as."""
-        options, warmup = self.config.policy, self.config.optimization.warmup_iterations
-        return options is not None and options.schedule != "frozen" and self.iteration > warmup
+        return policy_has_learned(self.config, self.iteration)
 
     @property
     def agent(self) -> PolicyAgent:

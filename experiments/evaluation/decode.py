@@ -248,8 +248,11 @@ def check_comparable(other: Run, run: Run) -> None:
     It decodes one pixel after the other, row by row, and so must have learned.
     """
     parts, learned = other.model.config, other.config.parts
-    kind = parts.stream == "causal" and parts.target == "colors"
-    kind = kind and learned.order in ("raster", "random")
+    kind = (
+        parts.stream == "causal"
+        and parts.target == "colors"
+        and learned.order in ("raster", "random")
+    )
     images = [
         (each.data, each.model.config.in_chans, *each.model.config.image_size)
         for each in (other, run)

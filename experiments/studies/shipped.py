@@ -167,10 +167,12 @@ CANDIDATES = (
 """Without the words of the data; docs/teaching.md says where they come from."""
 
 EIGHT = (
-    *("policy", "frozen"),
+    "policy",
+    "frozen",
     "reversed",
     "ramp",
-    *("weight_policy", "weight_doubt"),
+    "weight_policy",
+    "weight_doubt",
     "ask_policy",
     "progress",
     "latent_policy",

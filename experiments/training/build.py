@@ -232,6 +232,12 @@ def policy_config(options: PolicyTraining | None) -> PolicyConfig:
     )
 
 
+def policy_has_learned(config: TrainConfig, iteration: int) -> bool:
+    """Whether the policy of a run is another than the one that it started as."""
+    options, warmup = config.policy, config.optimization.warmup_iterations
+    return options is not None and options.schedule != "frozen" and iteration > warmup
+
+
 def check_scans(config: TrainConfig, model: AnyOrderTransformer) -> None:
     """Raise ValueError unless an image has enough fixations for the budget and the candidates."""
     fixations = Fixations.squares(model.grid, config.scan.fixation_size)

@@ -71,9 +71,9 @@ def check_given(config: TrainConfig, options: list[str]) -> None:
     """
     if value_of("out", options) == "":
         raise ValueError("out must name a folder, such as runs/mine, got an empty text")
-    idle = {"num_targets": f"recipe {config.model.recipe}, which asks for every patch once"}
-    if config.parts.queries != "own":
-        idle = {}
+    idle = {}
+    if config.parts.queries == "own":
+        idle["num_targets"] = f"recipe {config.model.recipe}, which asks for every patch once"
     if config.data.data == "cue":
         idle |= dict.fromkeys(("image_size", "split_column"), "cue, whose images are computed")
     for name, what in idle.items():

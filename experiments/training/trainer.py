@@ -101,13 +101,6 @@ class Trainer:
             config, options, model, self.policy, images, self.processes, reward, self.probe
         )
 
-    @property
-    def policy_has_learned(self) -> bool:
-        """Whether the policy is another than the one that it started as."""
-        options = self.config.policy
-        warmup = self.config.optimization.warmup_iterations
-        return options is not None and options.schedule != "frozen" and self.iteration > warmup
-
     # --- one iteration
 
     def step(self) -> dict[str, float]:

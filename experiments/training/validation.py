@@ -19,7 +19,7 @@ from torch import Tensor
 from agents.baselines import OrderAgent, UncertaintyAgent
 from agents.policies import Agent, PolicyAgent
 from envs.episode import Episode
-from experiments.training.build import check_stream, load_split
+from experiments.training.build import check_stream, load_split, policy_has_learned
 from experiments.training.distributed import parameters_together
 from experiments.training.trainer import Trainer
 from foveate.data.texts import ImageTexts
@@ -117,7 +117,7 @@ class Validation:
         chosen = noise.argsort(dim=1)[:, : trainer.config.scan.budget]
         order = fixations.scanpath(chosen).to(self.images.device)
         agents: dict[str, Agent] = {"random": OrderAgent(order), "uncertainty": UncertaintyAgent()}
-        if trainer.policy_has_learned:
+        if policy_has_learned(trainer.config, trainer.iteration):
             agents["policy"] = PolicyAgent(trainer.policy, greedy=True)
         return agents
 
