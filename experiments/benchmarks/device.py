@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -15,6 +16,7 @@ from experiments.benchmarks.agreement import agreement_checks
 from experiments.benchmarks.checking import COLUMNS, FAIL, PASS, Row, judged, say
 from experiments.benchmarks.device_runs import run_checks
 from experiments.benchmarks.device_speed import measured_rows, measurements
+from experiments.benchmarks.graphs import compare_graphs
 from experiments.benchmarks.timing import BenchResult
 from experiments.benchmarks.waiting import waiting_checks
 from experiments.run_folder import git_commit
@@ -40,6 +42,7 @@ def bench_device(*, device: str = "cuda", minutes: float = 3.0, repeats: int = 5
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         checks = agreement_checks(device, folder) | waiting_checks(device, folder)
+        checks["scan as one CUDA graph against its steps"] = partial(compare_graphs, device)
         checks |= run_checks(device, folder)
         for what, check in checks.items():
             lines = judged(what, check)

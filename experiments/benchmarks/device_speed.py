@@ -15,8 +15,9 @@ from torch.profiler import ProfilerActivity, profile
 
 import envs
 from experiments.benchmarks.checking import MEASURED, SKIPPED, Row, Skipped, first_line, say
+from experiments.benchmarks.graphs import seconds_of_scans
 from experiments.benchmarks.rollout import RANDOM_ORDERS, STEPS_EACH, cycle, rollout_plans
-from experiments.benchmarks.timing import DTYPES, alternate, count_flops
+from experiments.benchmarks.timing import DTYPES, alternate, awaited, count_flops
 from experiments.training.config import TrainConfig
 from experiments.training.distributed import Processes
 from experiments.training.loop import peak_memory_mb
@@ -27,6 +28,8 @@ PEAK_SIDE_GPU, PEAK_SIDE_CPU = 8192, 1024
 """Sides of the matrices whose product is taken as the peak."""
 ROWS = (1, 64, 1024, 16384)
 """Environments of a batch whose steps are measured."""
+SCANNED = (1, 32, 1024)
+"""Images of a batch whose scans are measured, step by step and as a graph."""
 ITEMS = 5
 """Largest items of the profile."""
 VIT_B = {"embed_dim": 768, "num_heads": 12, "depth": 12, "image_size": 224, "patch_size": 16}
@@ -111,6 +114,9 @@ def measurements(device: str, folder: Path, repeats: int) -> Iterator[Measuremen
         least_s = 1 + 3 * rows * PRESETS["demo"][1].scan.budget / speed["steps_per_s"]
         measure = partial(measure_environment, rows, device, speed)
         yield Measurement(f"environment, {rows} rows", measure, least_s)
+    for rows in SCANNED:
+        as_graph = partial(measure_graph, rows, device, repeats)
+        yield Measurement(f"scans as CUDA graphs, {rows} images", as_graph, 5)
     profiled = step_config(PROFILED, device, folder, precision)
     taken_apart = f"profile of a training step, {PROFILED}"
     yield Measurement(taken_apart, partial(measure_profile, profiled), 10)
@@ -121,18 +127,6 @@ def measurements(device: str, folder: Path, repeats: int) -> Iterator[Measuremen
             least_s = (60 if compiled else 10) * (1 if on_gpu else 4)
             written = f"training step, {name}, {precision}{', compiled' * compiled}"
             yield Measurement(written, measure, least_s)
-
-
-def awaited(run: Callable[[], object], device: str) -> Callable[[], object]:
-    """Return a call that waits until the device has done its work."""
-
-    def waiting() -> object:
-        result = run()
-        if device.startswith("cuda"):
-            torch.cuda.synchronize(device)
-        return result
-
-    return waiting
 
 
 def measure_peak(name: str, device: str, peaks: dict[str, float]) -> Measured:
@@ -241,6 +235,18 @@ def measure_environment(rows: int, device: str, speed: dict[str, float]) -> Meas
     said = f"{speed['steps_per_s']:.0f} steps/s"
     goal = "at least 200000" if rows == max(ROWS) else ""
     return Measured(said, {f"env_steps_per_s_{rows}_rows": speed["steps_per_s"]}, goal)
+
+
+def measure_graph(rows: int, device: str, repeats: int) -> Measured:
+    """Measure scans of a batch step by step, and as one CUDA graph.
+
+    Raises:
+        Skipped: the device is no GPU.
+    """
+    seconds = seconds_of_scans(rows, device, repeats)
+    ratio = seconds["steps"] / seconds["graph"]
+    said = f"{seconds['graph'] * 1000:.3g} ms, step by step {ratio:.1f} times as long"
+    return Measured(said, {f"steps_over_graph_{rows}_images": ratio})
 
 
 def measure_profile(config: TrainConfig) -> Measured:

@@ -47,6 +47,18 @@ def alternate(
     return {name: statistics.median(taken) for name, taken in seconds.items()}
 
 
+def awaited(run: Callable[[], object], device: str) -> Callable[[], object]:
+    """Return a call that waits until the device has done its work."""
+
+    def waiting() -> object:
+        result = run()
+        if device.startswith("cuda"):
+            torch.cuda.synchronize(device)
+        return result
+
+    return waiting
+
+
 def matrix_product(dtype: torch.dtype) -> Callable[[], Tensor]:
     """Return a product of square matrices: what the machine can do at best."""
     left, right = torch.randn(2, PEAK_SIDE, PEAK_SIDE).to(dtype).unbind()

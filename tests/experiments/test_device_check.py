@@ -16,7 +16,7 @@ from torch._C._autograd import DeviceType
 
 from experiments import bench
 from experiments.bench import BenchConfig
-from experiments.benchmarks import agreement, device_runs
+from experiments.benchmarks import agreement, device_runs, graphs
 from experiments.benchmarks.agreement import (
     compare_flex,
     compare_outputs,
@@ -27,6 +27,7 @@ from experiments.benchmarks.agreement import (
 from experiments.benchmarks.checking import FAIL, PASS, SKIPPED, Compared, Skipped, judged
 from experiments.benchmarks.device import bench_device
 from experiments.benchmarks.device_speed import Measured, Measurement, measured_rows, own_times
+from experiments.benchmarks.graphs import compare_graphs
 from experiments.benchmarks.waiting import (
     RefuseWaiting,
     environment_step,
@@ -168,6 +169,27 @@ def test_ties_scans_and_environments_agree(monkeypatch: pytest.MonkeyPatch) -> N
 
     monkeypatch.setattr(KeyValueCache, "write", forgetful)
     assert not passes(compare_scans("cpu"))
+
+
+def test_a_graph_must_take_new_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    if not torch.cuda.is_available():
+        with pytest.raises(Skipped, match="CUDA alone"):
+            compare_graphs("cpu")
+
+    def stale(scan_of: graphs.ScanOf, *captured: torch.Tensor) -> graphs.ScanOf:
+        first = scan_of(*captured)
+        return lambda *_: first
+
+    monkeypatch.setattr(graphs, "as_graph", lambda scan_of, *_: scan_of)
+    assert passes(compare_graphs("cpu"))
+    assert set(graphs.seconds_of_scans(1, "cpu", 1)) == {"steps", "graph"}
+    monkeypatch.setattr(graphs, "as_graph", stale)
+    assert not passes(compare_graphs("cpu"))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_a_graph_sees_what_steps_see() -> None:
+    assert passes(compare_graphs("cuda"))
 
 
 def test_every_recipe_is_checked(tmp_path: Path) -> None:

@@ -68,7 +68,7 @@ def call(script: str, *options: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.CompletedProcess(command, code, out.getvalue(), errors.getvalue())
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "smoke"
     done = start("train", "smoke", "--out", folder, "--no-report", "--threads", "1")

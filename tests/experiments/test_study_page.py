@@ -38,7 +38,7 @@ SECTIONS = (
 )
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The smallest grid with one seed, carried out by its command, with its page."""
     out = tmp_path_factory.mktemp("study")

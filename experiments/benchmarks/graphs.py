@@ -1,0 +1,90 @@
+"""A whole scan as one CUDA graph: does it see what single steps see, and how much sooner?
+
+A step of a scan is a hundred small kernels, and a host takes longer to start them than a GPU to run
+them. A graph starts the kernels of all steps at once. It needs shapes that never change, a static
+scan (``foveate.model.scanning``), and values that no one looks at meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from experiments.benchmarks.agreement import ROUNDING, scenes, small_model, whole_float32
+from experiments.benchmarks.checking import Compared, Skipped, distance
+from experiments.benchmarks.timing import alternate, awaited
+from foveate.model import AnyOrderTransformer
+from foveate.model.scanning import Scan
+from foveate.orders import ordering, rank_to_order
+
+BUDGET = 12
+ScanOf = Callable[[Tensor, Tensor], Tensor]
+"""Takes images, (B, C, H, W), and the patches of each step, (B, T); returns what is predicted after
+each, (B, T, N, P)."""
+
+
+def static_scan(model: AnyOrderTransformer) -> ScanOf:
+    """Return what scans images in shapes that never change."""
+
+    def scan_of(images: Tensor, order: Tensor) -> Tensor:
+        with torch.no_grad():
+            scan = Scan.start(model, images, order.shape[1], static=True)
+            values = []
+            for patches in order.split(1, dim=1):
+                scan.reveal(patches)
+                values.append(scan.predict().values)
+            return torch.stack(values, 1)
+
+    return scan_of
+
+
+def as_graph(scan_of: ScanOf, images: Tensor, order: Tensor) -> ScanOf:
+    """Capture a scan of images and orders of these shapes; later calls take others of the same.
+
+    What a call returns is overwritten by the next one.
+
+    Raises:
+        Skipped: the images are on no GPU.
+    """
+    if not images.is_cuda:
+        raise Skipped("CUDA alone has graphs")
+    graphed: ScanOf = torch.cuda.make_graphed_callables(scan_of, (images, order))
+    return graphed
+
+
+def scanned_images(rows: int, device: str, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Return images and random orders of the first patches, by which they are scanned."""
+    images, grid = scenes(rows), small_model().grid
+    rank = ordering("random", grid)(images, generator=torch.Generator().manual_seed(seed))
+    return images.to(device), rank_to_order(rank)[:, :BUDGET].to(device)
+
+
+def compare_graphs(device: str) -> Mapping[str, Compared]:
+    """Compare what a graph predicts with single steps, of other images than it was captured with.
+
+    Raises:
+        Skipped: the device is no GPU.
+    """
+    scan_of = static_scan(small_model().to(device))
+    images, order = scanned_images(8, device)
+    with whole_float32():
+        graphed = as_graph(scan_of, images, order)
+        others, ways = images.flip(0), scanned_images(8, device, seed=1)[1]
+        found = distance(graphed(others, ways), scan_of(others, ways))
+    return {"": Compared(found, ROUNDING)}
+
+
+def seconds_of_scans(rows: int, device: str, repeats: int) -> dict[str, float]:
+    """Measure a scan of so many images step by step, and as a graph, seconds.
+
+    Raises:
+        Skipped: the device is no GPU.
+    """
+    scan_of = static_scan(small_model().to(device))
+    given = scanned_images(rows, device)
+    contenders = {"steps": scan_of, "graph": as_graph(scan_of, *given)}
+    runs = {name: awaited(partial(run, *given), device) for name, run in contenders.items()}
+    return alternate(runs, repeats)
