@@ -14,8 +14,8 @@ def fit_palette(
 ) -> Float[Tensor, "K C"]:
     """Cluster pixel values into at most ``num_colors`` colors, in [0, 1].
 
-    Where the pixels hold fewer different values (gray images), the palette is all of them, filled
-    up by repeating its last.
+    Where the pixels hold fewer different values (gray images), the palette is all of them, again
+    and again: what names entries at random, as smoothed labels do, then prefers hardly any color.
 
     Reference: iGPT (Chen et al. 2020), Sec. 3.2: k-means of RGB values, k = 512.
     """
@@ -28,7 +28,7 @@ def fit_palette(
     different = pixels.unique(dim=0)
     if len(different) <= num_colors:
         centers = different.float() / 255
-        return torch.cat([centers, centers[-1:].expand(num_colors - len(centers), -1)])
+        return centers[torch.arange(num_colors) % len(centers)]
     clusters = MiniBatchKMeans(num_colors, random_state=seed, n_init=1, batch_size=4096)
     with threadpool_limits(1):  # On busy cores several BLAS threads wait for one another.
         clusters.fit(pixels.numpy().astype(np.float32) / 255)

@@ -54,7 +54,7 @@ def score_ids(
 
     Args:
         ids: a world and a task of ``foveate.ids`` each; none = all.
-        limit: test images.
+        limit: test images, at most.
         steps: environment steps of each training.
         seeds: of training and of the random order; intervals are over images, and over seeds as
             well if there are several.
@@ -69,6 +69,7 @@ def score_ids(
     began, rows, shown = time.monotonic(), {}, []
     set_threads(threads)
     learned: dict[str, list[tuple[int, dict[str, Agent]]]] = {}
+    most_images = 0  # A split may have fewer than the limit.
     for name in ids or NAMES:
         taught = name.replace("Guess", "Recognition")
         if taught not in learned:
@@ -76,6 +77,7 @@ def score_ids(
             learned[taught] = [(seed, learners(world, steps, seed)) for seed in seeds]
         # At once: every image is a row.
         number = len(make(name + "Test", 1, limit=limit).images)
+        most_images = max(most_images, number)
         env = make(name + "Test", number, limit=limit, autoreset="disabled")
         probe = make(taught + "Test", 1, limit=limit).world.probe
         by_seed = [(seed, {**untrained(env, seed), **each}) for seed, each in learned[taught]]
@@ -89,7 +91,7 @@ def score_ids(
     result = IdsResult(
         ids=rows,
         steps=steps,
-        test_images=limit,
+        test_images=most_images,
         seeds=tuple(seeds),
         seconds=time.monotonic() - began,
         threads=torch.get_num_threads(),

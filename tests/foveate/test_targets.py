@@ -160,6 +160,14 @@ def test_only_colors_have_a_palette() -> None:
         model.targets(torch.rand(1, 1, 8, 8), torch.rand(1, 4, 3))
 
 
+def test_few_colors_fill_a_palette_about_equally_often() -> None:
+    pixels = torch.tensor([[0, 0], [51, 255]], dtype=torch.uint8).view(1, 1, 2, 2)
+    palette = fit_palette(pixels, 8, seed=0)
+    colors, counts = palette.unique(return_counts=True)
+    torch.testing.assert_close(colors, torch.tensor([0.0, 0.2, 1.0]))
+    assert counts.tolist() == [3, 3, 2]
+
+
 def test_a_checkpoint_from_before_targets_were_modules_loads() -> None:
     made = RECIPES["igpt"].model_config(
         depth=2, image_size=(8, 8), embed_dim=16, num_heads=2, num_colors=4
