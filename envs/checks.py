@@ -20,6 +20,7 @@ from foveate.data import ImageSet
 from foveate.data.texts import ImageTexts, writes_captions
 from foveate.finite import check_finite
 from foveate.model import AnyOrderTransformer
+from foveate.orders.segments import Fixations
 from foveate.targets import PixelsAndFeatures
 
 
@@ -29,8 +30,12 @@ def check_world(
     reward: str | Reward,
     probe: RecognitionProbe | None,
     texts: ImageTexts | None = None,
+    fixations: Fixations | None = None,
 ) -> None:
-    """Raise ValueError unless the model reads the images, and the reward can be had of them."""
+    """Raise ValueError unless the model reads the images, and the reward can be had of them.
+
+    The reward is tried on a fixation of the first two images; None = each opens one patch.
+    """
     if probe is not None:
         check_classes(images, name_of(reward), most=probe.num_classes)
     wanted = (model.config.in_chans, *model.config.image_size)
@@ -40,9 +45,10 @@ def check_world(
             "choose another data, image_size or model"
         )
     device = next(model.parameters()).device
-    few = torch.zeros(2, dtype=torch.long)
+    few = torch.arange(2) % len(images)
     words = None if texts is None else texts.of_images(few).to(device)
-    check_reward(reward, model, images.batch(few, device), images.labels[few], probe, words, few)
+    given = images.batch(few, device), images.labels[few], probe, words, few, fixations
+    check_reward(reward, model, *given)
 
 
 def rewards_of(model: AnyOrderTransformer, has_probe: bool) -> list[str]:
@@ -89,15 +95,24 @@ def check_reward(
     probe: RecognitionProbe | None = None,
     words: Int[Tensor, "B *K"] | None = None,
     index: Int[Tensor, "B"] | None = None,
+    fixations: Fixations | None = None,
 ) -> None:
     """Raise ValueError unless a finite reward can be had of a fixation on these images.
 
     It names the images by ``index``, None = 0, 1, ...
     """
     episode = Episode(
-        model, images, budget=1, reward=reward, labels=labels, probe=probe, words=words
+        model,
+        images,
+        budget=1,
+        reward=reward,
+        fixations=fixations,
+        labels=labels,
+        probe=probe,
+        words=words,
     )
-    paid = episode.step(torch.zeros(len(images), dtype=torch.long, device=images.device))
+    first = torch.zeros(len(images), dtype=torch.long, device=images.device)
+    paid = episode.step(episode.opens(first))
     check_paid(reward, paid, torch.arange(len(images)) if index is None else index)
 
 

@@ -233,9 +233,10 @@ class ImageScanVectorEnv(TellsItsLength, VectorEnv[Observations, Any, NDArray[An
         check_not_spent(np.where(begins, 0, self.num_steps), self.budget)
         before = episode.error.double()
         reward = episode.step(episode.opens(self.actions.fixations(checked, episode.selectable)))
-        if reward.is_cpu:
-            check_paid(self.reward, reward, torch.from_numpy(self.index))
+        # The fixation is made, whatever it paid.
         self.error_before, self.num_steps = before, self.num_steps + 1
+        if self.output == "numpy" or reward.is_cpu:
+            check_paid(self.reward, reward, torch.from_numpy(self.index))
         paid = reward.to(PAID_IN[self.output])
         if begins.any():
             paid = paid.masked_fill(send(torch.from_numpy(begins), paid.device), 0.0)

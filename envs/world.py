@@ -89,7 +89,7 @@ class World:
             world = world.with_probe(reward, model, data, hashable(image_size), size)
         if pays_words:
             world = replace(world, texts=texts_for(loaded.config, images))
-        check_world(loaded, images, reward, world.probe, world.texts)
+        check_world(loaded, images, reward, world.probe, world.texts, fixations)
         return world
 
     def with_probe(

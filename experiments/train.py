@@ -26,7 +26,7 @@ def main(config: TrainConfig) -> None:
         from experiments.evaluation.report import report
         from experiments.training.wandb_run import log_results
 
-        report(config.run.out)
+        report(config.run.out, device=config.run.device, data_changed_ok=config.run.data_changed_ok)
         if config.run.wandb != "disabled":
             log_results(config)
 

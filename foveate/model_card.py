@@ -91,11 +91,16 @@ def model_card(
 def facts(reads: dict[str, Any], config: ModelConfig) -> list[str]:
     """Say what an exported encoder reads, and what it lacks beside the model."""
     mean, deviation = (", ".join(f"{each:.4g}" for each in reads[key]) for key in ("mean", "std"))
+    learned = []
+    if config.stream == "causal":
+        learned.append("In training a patch saw those that a scan had shown before.")
+        if not config.vocabulary:
+            learned.append("The class token was shown nothing but itself; take the patches' mean.")
     found = [
         f"Pixels in [0, 1], minus {mean}, over {deviation}. Other units, such as timm's default, "
         "cost accuracy.",
-        "Every patch sees every other. In training a patch saw those that a scan had shown before.",
-        "The class token was shown nothing but itself in training; take the mean of the patches.",
+        "Every patch sees every other.",
+        *learned,
         "Decoder and policy are not in it.",
     ]
     if tuple(reads["input_size"][1:]) != config.image_size:

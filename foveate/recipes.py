@@ -23,14 +23,14 @@ mae               75% hidden                 causal  2, joint               own 
 
 All rows differ from their papers in this: pixels are read and predicted as (x - 0.5) / 0.25 unless
 ``pixel_units`` says imagenet, encoder positions are learned from a sine-cosine start of temperature
-100, the start token is visible to all and in a causal stream sees only itself, decoder MLPs are
-twice as wide as the model, LayerNorms of decoders and memories have epsilon 1e-5 (the encoder's and
-those of a joint decoder's blocks 1e-6, as all of MAE's and SAIM's), memories other than the last
-layer have LayerNorms of their own and take the last layer as the encoder's final LayerNorm leaves
-it, hidden matrices are trained by Muon, gradients are clipped at norm 1, rates fall to 5% instead
-of 0, and images are not cropped or flipped unless ``--augment`` says so. Weights start as the
-public code's do where that is Xavier (``init``), and as timm's elsewhere. What else differs is in
-the row.
+100, the start token is visible to all and in a causal stream without words sees only itself,
+decoder MLPs are twice as wide as the model, LayerNorms of decoders and memories have epsilon 1e-5
+(the encoder's and those of a joint decoder's blocks 1e-6, as all of MAE's and SAIM's), memories
+other than the last layer have LayerNorms of their own and take the last layer as the encoder's
+final LayerNorm leaves it, hidden matrices are trained by Muon, gradients are clipped at norm 1,
+rates fall to 5% instead of 0, and images are not cropped or flipped unless ``--augment`` says so.
+Weights start as the public code's do where that is Xavier (``init``), and as timm's elsewhere. What
+else differs is in the row.
 """
 
 from __future__ import annotations

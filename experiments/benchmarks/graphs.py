@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -51,8 +52,7 @@ def as_graph(scan_of: ScanOf, images: Tensor, order: Tensor) -> ScanOf:
     """
     if not images.is_cuda:
         raise Skipped("CUDA alone has graphs")
-    graphed: ScanOf = torch.cuda.make_graphed_callables(scan_of, (images, order))
-    return graphed
+    return cast(ScanOf, torch.cuda.make_graphed_callables(scan_of, (images, order)))
 
 
 def scanned_images(rows: int, device: str, seed: int = 0) -> tuple[Tensor, Tensor]:

@@ -22,8 +22,7 @@ from torch.func import functional_call, grad, stack_module_state, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from experiments.benchmarks.checking import distance
-from experiments.benchmarks.device_speed import awaited
-from experiments.benchmarks.timing import BenchResult, alternate
+from experiments.benchmarks.timing import BenchResult, alternate, awaited
 from experiments.run_folder import git_commit
 from experiments.training.presets import PRESETS
 from foveate.checkpoint import check_device

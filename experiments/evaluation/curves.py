@@ -35,16 +35,16 @@ def error_curves_of(
     Args:
         model: who measures.
         images: pixels in [0, 1], or bytes.
-        orders: scanpaths of the same number of fixations.
+        orders: scanpaths of the same number of fixations; -1 = it showed nothing new, or padding.
         memory: bound on what is computed at once, bytes.
         advance: told of the predictions as they are done.
     """
     curves: dict[str, Float[np.ndarray, "R S"]] = {}
     for number in {len(order) for order in orders.values()}:
         alike = {name: order for name, order in orders.items() if len(order) == number}
-        for order in alike.values():
-            check_order(order, model.num_patches)
         opened = stacked(list(alike.values()))
+        for order in opened.unbind(1):
+            check_order(order, model.num_patches)
         each = bytes_per_row(model, opened.shape[2] * opened.shape[3]) * len(alike)
         parts = []
         for part, paths in zip(

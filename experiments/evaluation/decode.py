@@ -78,7 +78,7 @@ class DecodeResult(RunResult):
         return [
             Table(
                 caption=f"A model of {self.data}, trained for {trained}: {self.num_images} "
-                f"images of {self.num_patches} pixels, {self.repeats} repetitions, "
+                f"images of {self.num_patches} patches, {self.repeats} repetitions, "
                 f"distances by this model's features, "
                 f"{plural(self.threads, 'CPU thread')}, commit `{self.commit[:10]}`.",
                 columns=(
@@ -219,6 +219,8 @@ def measured(
             generator = torch.Generator().manual_seed(seed)
             started = time.perf_counter()
             images = generate(run.model, decoding, num_images, generator)
+            if images.is_cuda:
+                torch.cuda.synchronize(images.device)
             seconds.append((time.perf_counter() - started) / num_images)
             distances.append(frechet_distance(pooled(run.model, images), reference))
         results[name] = Decoded(
@@ -245,12 +247,16 @@ def check_decodable(run: Run, most_passes: int) -> None:
 def check_comparable(other: Run, run: Run) -> None:
     """Raise ValueError unless a run is autoregressive, of a palette and of the same images.
 
-    It decodes one pixel after the other, row by row, and so must have learned.
+    It decodes one patch after the other, row by row, and so must have learned, from the first to
+    the last.
     """
     parts, learned = other.model.config, other.config.parts
     kind = (
         parts.stream == "causal"
         and parts.target == "colors"
+        and parts.queries == "own"
+        and parts.predict_first
+        and other.config.teaching.encode_first is None
         and learned.order in ("raster", "random")
     )
     images = [

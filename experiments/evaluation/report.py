@@ -67,14 +67,14 @@ def present_drawings(files: list[Path]) -> None:
     print("written: " + ", ".join(map(str, files)))
 
 
-def report(folder: Path) -> None:
+def report(folder: Path, *, device: str = "cpu", data_changed_ok: bool = False) -> None:
     """Compare orders, draw scanpaths, and probe: about two minutes on 2 cores.
 
     The comparison takes 400 test images, the probe 4,000 training and 2,000 test images, or the
     number that the run was trained on where that is less. A model that cannot scan is only probed,
     when it has seen all patches; without labels nothing is.
     """
-    run = load_run(folder)
+    run = load_run(folder, device=device, data_changed_ok=data_changed_ok)
     most = run.config.data.limit or 4000
     options: dict[str, Any] = {}
     if run.model.config.scannable:

@@ -6,15 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from experiments.studies.job import ERROR, FAILED, LOG, STOPPED, run_job
+from experiments.studies.job import ERROR, FAILED, LOG, NOT_REQUEUED, STOPPED, run_job
 from experiments.studies.runner import Running, Starter
 
 Cluster = Literal["slurm", "local"]
 STOPPED_STATES = ("CANCELLED", "TIMEOUT", "PREEMPTED", "INTERRUPTED")
 """How states of jobs begin that were ended from outside: a later call goes on with them. The last
 is submitit's word for its own processes."""
-NOT_REQUEUED = "Job not requeued because"
-"""What submitit says in a job whose time is up."""
 
 
 @dataclass(frozen=True)

@@ -229,7 +229,9 @@ class Grid:
 
 
 def check_seeds(seeds: Sequence[int]) -> None:
-    """Raise ValueError unless seeds are one or more different numbers, at least 0."""
-    if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
+    """Raise ValueError unless seeds are one or more different numbers, from 0 to below 2**64."""
+    if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0 or max(seeds) >= 2**64:
         listed = " ".join(map(str, seeds)) or "none"
-        raise ValueError(f"seeds takes one or more different numbers, at least 0, got {listed}")
+        raise ValueError(
+            f"seeds takes one or more different numbers, at least 0 and below 2**64, got {listed}"
+        )

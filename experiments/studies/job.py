@@ -7,7 +7,7 @@ import os
 import sys
 import traceback
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -35,6 +35,10 @@ ERROR = "error: "
 BUSY, FAILED, STOPPED = 75, 1, 143
 """Exit codes: another process trains this cell, it cannot be trained or asked, or it was asked to
 end, by a signal or a cluster, after which it goes on from a checkpoint."""
+
+
+NOT_REQUEUED = "Job not requeued because"
+"""What submitit raises in a job whose time is up, where no training notes its signal."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,7 +135,10 @@ class Job:
             return
         self.config.run.out.parent.mkdir(parents=True, exist_ok=True)
         run = finished_run(self._begun())
-        ask_and_keep(run, self.asked, self.split, self.question)
+        # A study that was moved names the runs that it needs by where they are now.
+        now = self.config.flat()
+        needed = run.config.replace(**{option: now[option] for option in self.needs})
+        ask_and_keep(replace(run, config=needed), self.asked, self.split, self.question)
 
     def _begun(self) -> TrainConfig:
         """Return the config with its final iterations, counted once and kept for a resume.
@@ -216,6 +223,9 @@ def _logged(folder: Path) -> int:
             print(stop)
             return STOPPED
         except Exception as mistake:
+            if NOT_REQUEUED in str(mistake):
+                print(mistake)
+                return STOPPED
             traceback.print_exc()
             print(f"{ERROR}{type(mistake).__name__}: {' '.join(str(mistake).split())}")
             return FAILED

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
+import os
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -50,8 +51,12 @@ def of_file(path: Path, attribute: str) -> object:
     """
     if not path.is_file():
         raise ValueError(f"no grid file at {path}; give a file, MODULE:NAME, or {', '.join(GRIDS)}")
-    # Parts of one's own may lie beside the grid: MODULE:NAME then finds them, in all processes.
-    sys.path.append(str(path.resolve().parent))
+    # Parts of one's own may lie beside the grid: MODULE:NAME then finds them, in all processes, be
+    # they started by a cluster.
+    beside = str(path.resolve().parent)
+    sys.path.append(beside)
+    known = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = f"{known}{os.pathsep}{beside}" if known else beside
     spec = importlib.util.spec_from_file_location(f"_grid_{path.stem}", path)
     assert spec is not None
     assert spec.loader is not None

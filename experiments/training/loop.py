@@ -89,11 +89,11 @@ def finished_run(wanted: TrainConfig) -> Run:
             check_folder(wanted.replace(resume=True, micro_batches=same))
         except ValueError as reason:
             raise ValueError(f"{reason}; choose another --out for a study of its own") from reason
-    if not checkpoints_in(wanted.run.out) or (
-        load_run(wanted.run.out).iteration < wanted.total_iterations
-    ):
-        train(wanted.replace(resume=begun))
     run = wanted.run
+    # One that was killed behind its last checkpoint has no manifest of its end.
+    ended = checkpoints_in(run.out) and "train_seconds" in read_manifest(run.out)
+    if not ended or load_run(run.out).iteration < wanted.total_iterations:
+        train(wanted.replace(resume=begun))
     return load_run(run.out, device=run.device, data_changed_ok=run.data_changed_ok)
 
 
@@ -123,6 +123,7 @@ def run_loop(config: TrainConfig, processes: Processes) -> Trainer:
         if record is not None:
             record_run(trainer, record, log.seconds)
     if stopped_by:
+        processes.largest(0)  # Torchrun ends all when one leaves: the first writes before.
         at = f"iteration {trainer.iteration} of {config.total_iterations}"
         line = f"stopped by {name_of(stopped_by)} after {at}, with a checkpoint in {config.run.out}"
         raise Stopped(stopped_by, line if processes.is_first else "")
@@ -161,7 +162,7 @@ def check_before_writing(trainer: Trainer) -> None:
         ValueError: a report would have no images to look at, or a new run's policy no reward.
     """
     config = trainer.config
-    if trainer.iteration == 0 and config.policy is not None:
+    if config.policy is not None and not (config.run.resume and checkpoints_in(config.run.out)):
         check_paid(config, config.policy)
     if trainer.processes.is_first:
         check_precision(config)
@@ -227,7 +228,8 @@ def open_folder(
     if config.run.resume:
         most_apart = max(config.run.log_every, read_config(out).run.log_every)
         trim_metrics(out / "metrics.jsonl", at, most_apart)
-        record_changes(config, at)
+        if at < config.total_iterations:  # Else nothing is trained with what was changed.
+            record_changes(config, at)
         changed = [*record_move(config), *changed]
     else:
         write_config(config)

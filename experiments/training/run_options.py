@@ -73,6 +73,8 @@ class RunOptions:
         if self.wandb == "disabled" and (self.wandb_project or self.wandb_entity):
             raise ValueError("wandb_project and wandb_entity need --wandb online or offline")
         check_at_least(self, 0, "seed")
+        if self.seed >= 2**64:
+            raise ValueError(f"seed must be below 2**64, got {self.seed}")
         counts = ("stop_after", "threads", "log_every", "save_every", "evaluate_every")
         check_at_least(self, 1, *counts, "keep_checkpoints")
 

@@ -12,8 +12,9 @@ import threading
 import time
 from types import FrameType, TracebackType
 
-NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")
-"""Ctrl-C, what ``kill`` and batch systems send, a closed terminal, and a notice of preemption."""
+NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")
+"""Ctrl-C, what ``kill`` and batch systems send, a closed terminal, and notices of preemption or,
+of submitit, of time that is up."""
 ECHO_S = 1.0
 """torchrun hands a signal on that its processes have received by themselves: it counts once."""
 
@@ -34,7 +35,7 @@ class StopSignals:
     def __enter__(self) -> StopSignals:
         if threading.current_thread() is threading.main_thread():  # Others may not.
             for name in NAMES:
-                number = getattr(signal, name, None)  # Windows has two of them.
+                number = getattr(signal, name, None)  # Windows lacks some.
                 # Ignored ones stay so, as nohup wants.
                 if number is not None and signal.getsignal(number) not in (None, signal.SIG_IGN):
                     self.before[number] = signal.signal(number, self._receive)

@@ -36,6 +36,7 @@ from foveate.checkpoint import checkpoints_in
 from foveate.config import ModelConfig
 from foveate.finite import NotFinite, not_finite
 from foveate.model import AnyOrderTransformer
+from foveate.orders.segments import Fixations
 
 REFERENCE_IMAGES = 64
 """Training images, the first ones, by which a teacher's features are standardized in scans."""
@@ -68,14 +69,15 @@ class Trainer:
         self.probe = make_probe(config, self.model, self.images, processes)
         if config.policy is not None:
             # A wrong reward is refused before files are written.
-            first = torch.zeros(2, dtype=torch.long)
+            first = torch.arange(2) % len(self.images.held)
             few, labels = (
                 self.images.held.batch(first, config.run.device),
                 self.images.labels(first),
             )
             words = self.images.rewarded_words(first, torch.Generator().manual_seed(0))
             reward = reward_of(config.policy, self.reference)
-            check_reward(reward, self.model, few, labels, self.probe, words)
+            fixations = Fixations.squares(self.model.grid, config.scan.fixation_size)
+            check_reward(reward, self.model, few, labels, self.probe, words, first, fixations)
         if config.run.shard:
             processes.shard(self.model)
         self.model_learner = ModelLearner(config, self.model, self.images, processes, teacher)

@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
 from experiments.training.config import GROUPS
+from experiments.training.image_sizes import read_image_size
+
+
+def as_on_command_line(options: Mapping[str, str]) -> dict[str, Any]:
+    """Return options from text: None is none, and an image size may be ROWSxCOLUMNS.
+
+    Raises:
+        ValueError: an image size that is none.
+    """
+    found: dict[str, Any] = {
+        name: None if value == "None" else value for name, value in options.items()
+    }
+    if "image_size" in found:
+        found["image_size"] = read_image_size(found["image_size"])
+    return found
 
 
 def typed(options: dict[str, Any]) -> dict[str, Any]:

@@ -103,7 +103,8 @@ def read_header(item: Encoded, where: str) -> Header:
         ValueError: The image is unreadable, or gray with more than 8 bits.
     """
     with open_image(item, where) as image:
-        if image.format == "PNG" and isinstance(item, bytes | Path) and _says_more_below(item):
+        is_png = image.format == "PNG" and image.width * image.height <= MAX_PIXELS
+        if is_png and isinstance(item, bytes | Path) and _says_more_below(item):
             with _reading(where), _without_pillows_limit():
                 image.load()
         # Pillow states the size of TIFF as it is after turning, of all else before.

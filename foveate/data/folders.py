@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -130,6 +131,8 @@ def _folder_rows(
     folder: Path, base: Path, parents: list[tuple[str, ...]], files: list[Path]
 ) -> Rows:
     """Sort the images, of which ``parents`` are the folders below ``base`` they lie in."""
+    # A file system may give the same name in two Unicode forms.
+    parents = [tuple(unicodedata.normalize("NFC", part) for part in parts) for parts in parents]
     if _has_splits(parents):
         left_out = Counter(parts[0] for parts in parents if parts and not _is_split(parts[0]))
         for name, number in left_out.items():
@@ -177,10 +180,12 @@ def _is_split(name: str) -> bool:
 def _has_splits(parents: list[tuple[str, ...]]) -> bool:
     """Whether the outermost folders are splits.
 
-    A folder "train" that holds images itself, beside other classes, is a class of vehicles.
+    A folder "train" that holds images itself, beside other classes, is a class of vehicles; two
+    different ones, such as train and test, are none.
     """
     nested = any(len(parts) > 1 and _is_split(parts[0]) for parts in parents)
-    return nested or all(parts and _is_split(parts[0]) for parts in parents)
+    named = {split_name(parts[0]) for parts in parents if parts and _is_split(parts[0])}
+    return nested or len(named) > 1 or all(parts and _is_split(parts[0]) for parts in parents)
 
 
 def _without_wrappers(folder: Path, files: list[Path]) -> tuple[Path, list[tuple[str, ...]]]:

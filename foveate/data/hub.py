@@ -128,7 +128,7 @@ def load_hub(
     datasets, name = _import_datasets(), source.removeprefix(HUB)
     try:
         stored = datasets.load_dataset(name, streaming=True)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise ValueError(
             f"cannot open {source} ({reason}); check the name and the network, or give the "

@@ -102,7 +102,7 @@ def find_classes(stored: Iterable[Label], names: tuple[str, ...], where: str) ->
     highest = numbers[-1] if numbers else -1
     if names and highest >= len(names):
         raise ValueError(f"{where}: label {highest} has no name; class_names lists {len(names)}")
-    if highest < MOST_NUMBERS:
+    if names or highest < MOST_NUMBERS:
         named = names or tuple(str(number) for number in range(highest + 1))
         return Classes(named if numbers else ())
     return Classes(

@@ -79,11 +79,12 @@ def _files_at(path: Path) -> list[Path]:
         raise ValueError(f"no picture at {path}; give a file, or a folder of pictures")
     if not path.is_dir():
         return [path]
-    found = [file.path for file in files_under(path) if not file.gone]
-    pictures = [file for file in found if file.suffix.lower() in IMAGE_SUFFIXES]
+    found = list(files_under(path))
+    seen = [not file.gone and file.path.suffix.lower() in IMAGE_SUFFIXES for file in found]
+    pictures = [file.path for file, is_one in zip(found, seen, strict=True) if is_one]
     if not pictures:
         raise ValueError(f"no pictures in {path}; give a file, or a folder of pictures")
-    if others := [file for file in found if file.suffix.lower() not in IMAGE_SUFFIXES]:
+    if others := [file.path for file, is_one in zip(found, seen, strict=True) if not is_one]:
         shown = ", ".join(file.name for file in others[:3]) + ", ..." * (len(others) > 3)
         print(
             f"note: {len(others)} of {len(found)} files in {path} are no pictures and are skipped: "

@@ -6,6 +6,7 @@ import functools
 import hashlib
 import itertools
 import json
+import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -133,7 +134,8 @@ def _fingerprints(rows: Rows, choose: _Choose) -> dict[str, Fingerprint]:
                 (
                     json.dumps(
                         [
-                            names[row] or hashlib.sha256(content_of(encoded[row])).hexdigest(),
+                            unicodedata.normalize("NFC", names[row] or "")
+                            or hashlib.sha256(content_of(encoded[row])).hexdigest(),
                             *_known_of(rows, stored, row),
                         ]
                     ),

@@ -55,7 +55,8 @@ class PieceSource(ABC):
 
     def digests(self) -> dict[str, str]:
         """Return in short what is read: the pieces and, where it is known, their content."""
-        pieces = hashlib.sha256("\n".join(self.names).encode()).hexdigest()[:8]
+        names = "\n".join(self.names).encode("utf-8", "surrogateescape")
+        pieces = hashlib.sha256(names).hexdigest()[:8]
         source = {"source": f"{len(self.names)} {self.kind} ({pieces})"}
         if self.fingerprints is None:
             return source

@@ -140,10 +140,11 @@ def _objects(split: str) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
 
 def turn(labels: np.ndarray) -> np.ndarray:
     """Return how many earlier entries have the same label."""
-    turn = np.empty(len(labels), np.int64)
-    for label in np.unique(labels):
-        turn[labels == label] = np.arange((labels == label).sum())
-    return turn
+    turns = np.empty(len(labels), np.int64)
+    order = np.argsort(labels, kind="stable")
+    _, begins, number = np.unique(labels[order], return_index=True, return_counts=True)
+    turns[order] = np.arange(len(labels)) - np.repeat(begins, number)
+    return turns
 
 
 def _take_turns(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from foveate.data.columns import CAPTION_COLUMNS
 from foveate.data.labels import LABEL_COLUMNS, Classes, read_json
+from foveate.data.notes import say_once
 
 
 @dataclass
@@ -22,22 +23,32 @@ class TarCaptions:
     """Whether a sample had the key."""
     others: set[str] = field(default_factory=set)
     """Keys of samples that had not."""
+    unread: int = 0
+    """Samples whose captions are no text, where nobody asked for a key."""
 
     def of(self, parts: Mapping[str, bytes], where: str) -> tuple[str, ...]:
         """Return the captions of a sample, of which there may be none.
+
+        What is no text is counted as none, unless a key was asked for: images alone may be wanted.
 
         Args:
             parts: contents of its files by what follows the first dot of their names.
             where: what an error calls the sample.
 
         Raises:
-            ValueError: ``.txt`` is no UTF-8, or the captions in ``.json`` are no text.
+            ValueError: the captions of the key that was asked for are no text.
         """
+        try:
+            return self._read(parts, where)
+        except ValueError:
+            if self.key is not None:
+                raise
+            self.unread += 1
+            return ()
+
+    def _read(self, parts: Mapping[str, bytes], where: str) -> tuple[str, ...]:
         if self.key is None and "txt" in parts:
-            try:
-                return tuple(parts["txt"].decode().splitlines())
-            except UnicodeDecodeError as error:
-                raise ValueError(f"{where}: its .txt must be text in UTF-8 ({error})") from error
+            return tuple(parts["txt"].decode().splitlines())
         said = read_json(parts["json"], f"{where}: its .json") if "json" in parts else None
         keys = CAPTION_COLUMNS if self.key is None else (self.key,)
         if not isinstance(said, dict):
@@ -54,7 +65,9 @@ class TarCaptions:
         return tuple(text for text in texts if text is not None)
 
     def check(self, file: object) -> None:
-        """Raise ValueError if a key was asked for that no sample of the file had."""
+        """Say what was not read; raise ValueError if no sample had the key that was asked for."""
+        if self.unread:
+            say_once(f"captions of {self.unread} samples in {file} are no text in UTF-8: left out")
         if self.key is not None and not self.found:
             raise ValueError(
                 f"no .json in {file} has {self.key!r} for --caption-column; they have "
@@ -80,6 +93,8 @@ def label_in(found: Mapping[str, bytes], where: str) -> int:
             f"{where}: its .cls must hold a class number and its .json JSON ({error}); tar files "
             "take no text as classes, since they hold no list of them"
         ) from error
+    if isinstance(label, list):
+        label = None  # Boxes, say: no mapping that could name a class.
     if isinstance(label, dict):
         label = next((label[name] for name in LABEL_COLUMNS if name in label), None)
     if isinstance(label, str):

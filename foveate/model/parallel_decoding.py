@@ -22,6 +22,7 @@ from torch import Tensor
 from foveate.model.cache import CachePlace, empty_caches
 from foveate.model.stepping import Encoding
 from foveate.model.transformer import AnyOrderTransformer
+from foveate.palette import nearest_color
 from foveate.sampling import gumbel, sample
 
 
@@ -197,7 +198,8 @@ def decode_in_order(
         patches[rows, patch] = model.palette[ids].flatten(1)
         hidden[rows, patch] = False
         if cached is not None:
-            cached.read(patch, ids)
+            # Of equal entries training reads the first.
+            cached.read(patch, nearest_color(model.palette[ids], model.palette))
     return model.unpatchify(patches)
 
 

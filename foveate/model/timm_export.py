@@ -20,7 +20,7 @@ def timm_arguments(config: ModelConfig) -> dict[str, Any]:
     """Return the arguments that make timm's ARCHITECTURE of the sizes of an encoder.
 
     Such a model answers pixels with the mean of its patch tokens. The start token, timm's class
-    token, is shown nothing but itself in training.
+    token, is shown nothing but itself in training, but for masked streams and models of words.
     """
     return {
         "img_size": config.image_size,
@@ -100,6 +100,6 @@ def to_timm(
     if config.stream == "causal" and config.decoder_depth == 0:
         # The token before each patch predicts it; the last one predicts nothing.
         assert vit.pos_embed is not None
-        vit.pos_embed[0, config.periphery**2 : -1] += model.next_position
+        vit.pos_embed[0, config.periphery**2 : -1] += model.next_position.cpu()
     object.__setattr__(vit, "pretrained_cfg", pretrained_cfg(model))
     return vit.to(model.target.pixel_scale.mean.device).train(model.training)

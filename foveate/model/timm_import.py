@@ -8,6 +8,7 @@ from typing import Any
 
 import timm
 import torch
+from jaxtyping import Float
 from timm.data.config import resolve_model_data_config
 from timm.models import load_state_dict
 from timm.models.vision_transformer import VisionTransformer
@@ -50,10 +51,17 @@ def read_timm(source: Path) -> TimmWeights:
     if not isinstance(vit, VisionTransformer):
         raise ValueError(f"{source} holds a {type(vit).__name__} of timm, no VisionTransformer")
     read_as = resolve_model_data_config(vit)
-    mean, deviation = (torch.tensor(read_as[key]).expand(vit.in_chans) for key in ("mean", "std"))
+    mean, deviation = (
+        _per_channel(torch.tensor(read_as[key]), vit.in_chans) for key in ("mean", "std")
+    )
     num_heads = int(vit.blocks[0].attn.num_heads)  # type: ignore[union-attr, arg-type]
     known = _of_an_encoder(vit.state_dict()) if weights is None else weights
     return TimmWeights(known, num_heads, (mean, deviation))
+
+
+def _per_channel(values: Float[Tensor, " N"], channels: int) -> Float[Tensor, " C"]:
+    """Return one value for each channel: the mean of all where they are not as many, as timm."""
+    return values if len(values) == channels else values.mean().expand(channels)
 
 
 def _of_an_encoder(weights: dict[str, Any]) -> dict[str, Tensor]:

@@ -227,13 +227,15 @@ class AnyOrderTransformer(AskingPredictor):
     ) -> Float[Tensor, "B S"]:
         """Error of what is still unseen after 0..T fixations, over that before the first one.
 
-        A fixation is a patch, (B, T), or a segment, (B, T, K), padded with -1.
+        A fixation is a patch, (B, T), -1 if it showed nothing new, or a segment, (B, T, K), padded
+        with -1.
 
         The target's loss summed over the unseen patches; of raw pixels the squared error of the
         canvas that shows true pixels where the scan has been and the prediction elsewhere. Entry 0
         is 1.
         """
-        rank, num_steps = order_to_rank(order, self.num_patches), order.shape[1]
+        segments = order if order.ndim == 3 else order.unsqueeze(-1)
+        rank, num_steps = order_to_rank(segments, self.num_patches), order.shape[1]
         predicted = self.predict_scan(images, rank, num_steps)
         targets, unseen = self.targets(images).unsqueeze(1), ~self._seen(rank, num_steps)
         remaining = unseen_error(self.target, predicted, targets, unseen).sum(-1)

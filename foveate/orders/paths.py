@@ -50,7 +50,10 @@ def _spiral_out(grid: Grid) -> list[int]:
 
 
 def _center_out(grid: Grid) -> list[int]:
-    """By distance to the center of the grid; equal distances clockwise from the left."""
+    """By distance to the center of the grid; equal distances clockwise.
+
+    They begin above the left; the left itself comes last.
+    """
     middle = (grid[0] - 1) / 2, (grid[1] - 1) / 2
 
     def key(cell: tuple[int, int]) -> tuple[float, float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
 from looks import looks
@@ -27,6 +28,7 @@ from agents.group_relative import (
 from agents.policies import Agent, PointerPolicy, PolicyAgent, PolicyConfig
 from envs.episode import Episode, Observation
 from envs.toy import BUDGET, CUE, PLACES, cue_images
+from experiments.evaluation.curves import error_curves_of
 from foveate.checkpoint import load_model
 from foveate.config import ModelConfig
 from foveate.model import AnyOrderTransformer
@@ -463,6 +465,26 @@ def test_an_agent_is_an_ordering_like_any_other(
     rank = AgentOrdering(PolicyAgent(policy), model, budget=4)(images)
     assert torch.equal((rank < 4).sum(1), torch.full((5,), 4))
     assert torch.isfinite(model(images, rank))
+
+
+class Stubborn:
+    """Looks at one patch again and again."""
+
+    def __call__(self, episode: Episode, generator: torch.Generator | None = None) -> Tensor:
+        return torch.full((len(episode.unseen),), 3)
+
+
+def test_an_agent_may_revisit_and_its_error_then_stays(
+    model: AnyOrderTransformer, images: Tensor
+) -> None:
+    rank = AgentOrdering(Stubborn(), model, budget=3)(images)
+    assert (rank[:, 3] == 0).all()
+    assert ((rank == 3).sum(1) == model.num_patches - 1).all()
+    order = torch.tensor([[3, -1, -1]]).expand(5, -1)
+    curve = model.error_curve(images, order)
+    torch.testing.assert_close(curve[:, 1:], curve[:, 1:2].expand(-1, 3))
+    shared = error_curves_of(model, images, {"stubborn": order})["stubborn"]
+    np.testing.assert_allclose(shared, curve, rtol=1e-5)
 
 
 @pytest.mark.parametrize(("side", "num_candidates"), [(1, None), (1, 4), (2, None), (2, 2)])

@@ -339,3 +339,36 @@ def test_observations_carry_no_gradient_to_unseen_pixels(images: Tensor) -> None
     seen = envs.Episode(model, images.requires_grad_(), budget=2).observe()
     assert not seen.query_states.requires_grad
     assert not seen.content_state.requires_grad
+
+
+def test_a_reward_is_tried_on_two_images_and_on_what_a_fixation_opens(
+    model: AnyOrderTransformer, data: ImageSet
+) -> None:
+    tried: list[tuple[int, ...]] = []
+
+    def one(fixation: Any) -> Tensor:
+        tried.append(tuple(fixation.patches.shape))
+        assert not torch.equal(*fixation.images)
+        return fixation.patches[:, 3].float()
+
+    envs.ImageScanVectorEnv(
+        1, model=model, data=data, budget=1, fixation_size=2, reward=one, limit=2
+    )
+    assert tried == [(2, 4)]
+
+
+def test_a_fixation_that_paid_no_number_is_made(model: AnyOrderTransformer, data: ImageSet) -> None:
+    spoils: list[bool] = []
+    env = envs.ImageScanVectorEnv(
+        2,
+        model=model,
+        data=data,
+        budget=1,
+        reward=lambda fixation: fixation.known_after.error * (torch.nan if spoils else 1),
+    )
+    env.reset(seed=0)
+    spoils.append(True)
+    with pytest.raises(ValueError, match="is nan on image"):
+        env.step(np.array([0, 1]))
+    with pytest.raises(ValueError, match="budget of 1 fixations is spent"):
+        env.step(np.array([2, 3]))

@@ -193,3 +193,13 @@ def test_a_probe_is_built_from_its_weights(probe: RecognitionProbe) -> None:
     features = torch.rand(4, 16)
     assert torch.equal(again(features), probe(features))
     assert not any(weight.requires_grad for weight in again.parameters())
+
+
+def test_a_probe_draws_no_random_number() -> None:
+    torch.manual_seed(0)
+    expected = torch.rand(1)
+    torch.manual_seed(0)
+    probe = RecognitionProbe(16, 3)
+    assert torch.equal(torch.rand(1), expected)
+    assert not probe.linear.weight.any()
+    assert not probe.linear.bias.any()

@@ -53,11 +53,12 @@ def test_what_is_no_picture_is_counted_and_equal_names_are_told_apart(
         (photos / name).parent.mkdir(parents=True, exist_ok=True)
         Image.new("L", (8, 8)).save(photos / name)
     (photos / "note.txt").touch()
+    (photos / "gone.png").symlink_to(photos / "nowhere.png")
     _, names = read_pictures([photos], (1, 8, 8))
     assert names == ["photos/cat/1", "photos/dog/1", "2"]
     given = [photos / "cat/1.png", photos / "dog/1.png"]
     assert read_pictures(given, (1, 8, 8))[1] == ["cat/1", "dog/1"]
-    said = f"note: 1 of 4 files in {photos} are no pictures and are skipped: note.txt\n"
+    said = f"note: 2 of 5 files in {photos} are no pictures and are skipped: gone.png, note.txt\n"
     assert capsys.readouterr().err == said
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
@@ -26,7 +28,7 @@ from experiments.studies.cluster import Submitted
 from experiments.studies.compute import StepCosts, filled, step_costs
 from experiments.studies.deciding import Choice, choose, stage_of
 from experiments.studies.grid import Asked, Cell, Grid, Screening
-from experiments.studies.job import BUSY, Job, last_words, run_job
+from experiments.studies.job import BUSY, STOPPED, Job, last_words, run_job
 from experiments.studies.loading import cell_of, load_grid
 from experiments.studies.result import GridResult
 from experiments.studies.rows import CellRow, rows_of
@@ -37,7 +39,7 @@ from experiments.studies.study import Carrying, run_study
 from experiments.training.command_line import read_command_line
 from experiments.training.config import TrainConfig
 from experiments.training.lock import locked
-from experiments.training.typed import typed
+from experiments.training.typed import as_on_command_line, typed
 from foveate.data import ImageSet
 
 ROOT = Path(__file__).parents[2]
@@ -917,3 +919,30 @@ def test_jobs_run_by_way_of_submitit(tmp_path: Path) -> None:
     (missing,) = run_jobs([bad], start, workers=None)
     assert "nowhere.parquet" in (missing.why or "")
     assert json.loads((bad.folder / "job.json").read_text())["cell"] == "a"
+
+
+def test_options_of_all_cells_are_read_as_on_the_command_line() -> None:
+    given = {"split_column": "None", "image_size": "192x256", "limit": "None", "budget": "3"}
+    found = typed(as_on_command_line(given))
+    assert found == {"split_column": None, "image_size": (192, 256), "limit": None, "budget": 3}
+    with pytest.raises(ValueError, match="image_size must be a side"):
+        as_on_command_line({"image_size": "0"})
+
+
+def test_a_job_whose_time_is_up_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Submitit raises so in the job itself, where a question is asked."""
+    (job,) = jobs_of(tmp_path, "a")
+    job.write()
+
+    def late(self: Job) -> None:
+        raise RuntimeError("Job not requeued because: timed-out and not checkpointable.")
+
+    monkeypatch.setattr(Job, "carry_out", late)
+    out, errors, here = os.dup(1), os.dup(2), (sys.stdout, sys.stderr)
+    try:
+        assert run_job(job.folder) == STOPPED
+    finally:
+        sys.stdout, sys.stderr = here
+        os.dup2(out, 1)
+        os.dup2(errors, 2)
+    assert missing_of(job, STOPPED, stopping=False).why is None

@@ -238,6 +238,19 @@ def test_a_run_goes_on_after_it_was_moved_with_the_run_that_it_needs(tmp_path: P
     assert train(again.replace(reward_reference=f"{there}/held_out")).iteration == 4
 
 
+def test_a_study_that_was_moved_asks_a_run_with_what_it_needs(tmp_path: Path) -> None:
+    """Its operations are counted by the config of the run, which names the former place."""
+    grid = replace(GRID, cells=(HELD_OUT, PAID), baseline="paid", seeds=(1,), screening=None)
+    for job in carrying(tmp_path / "here", Starts()).jobs(grid, "final", grid.cells):
+        job.carry_out()
+    (tmp_path / "here").rename(tmp_path / "there")
+    grid = replace(grid, asked=replace(ASKED, test_limit=30))
+    _, paid = carrying(tmp_path / "there", Starts()).jobs(grid, "final", grid.cells)
+    assert not paid.is_done
+    paid.carry_out()
+    assert paid.is_done
+
+
 def test_a_run_does_not_go_on_with_what_it_needs_trained_anew(tmp_path: Path) -> None:
     grid = replace(GRID, cells=(HELD_OUT, PAID), baseline="paid", seeds=(1,), screening=None)
     for job in carrying(tmp_path, Starts()).jobs(grid, "final", grid.cells):

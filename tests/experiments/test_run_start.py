@@ -13,12 +13,13 @@ import torch
 from timm.models import save_for_hf
 
 from experiments import runs
-from experiments.run_folder import check_folder, write_config
+from experiments.run_folder import check_folder, read_manifest, write_config
+from experiments.tables import write_json
 from experiments.training.build import build
 from experiments.training.command_line import read_command_line
 from experiments.training.config import TrainConfig
 from experiments.training.distributed import Processes
-from experiments.training.loop import train
+from experiments.training.loop import finished_run, train
 from experiments.training.presets import PRESETS
 from experiments.training.trainer import Trainer
 from experiments.training.weights import start_from
@@ -200,3 +201,14 @@ def test_init_takes_a_place_of_weights_as_start_from_does(
 ) -> None:
     model = read_command_line(["smoke", *option, "--depth", "2"]).model
     assert (model.init, model.start_from, model.depth) == (init, start, 2)
+
+
+def test_a_run_that_was_killed_before_its_last_manifest_is_completed(tmp_path: Path) -> None:
+    config = PRESETS["smoke"][1].replace(out=tmp_path, report=False, threads=1, evaluate_every=None)
+    finished_run(config)
+    manifest = read_manifest(tmp_path)
+    del manifest["train_seconds"]
+    write_json(tmp_path / "manifest.json", {**manifest, "iterations": 4})
+    finished_run(config)
+    assert read_manifest(tmp_path)["train_seconds"] > 0
+    assert read_manifest(tmp_path)["iterations"] == 8

@@ -311,3 +311,12 @@ def test_height_x_width_of_the_images_shape_keeps_all_of_them(
     assert drawn[[0, -1], 6].tolist() == [0, 255]
     ends = [abs(pixel - 60) < 5 for pixel in drawn[[0, -1]][:, [0, -1]].flatten().tolist()]
     assert ends == [whole] * 4
+
+
+def test_names_hold_however_many_there_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("foveate.data.labels.MOST_NUMBERS", 2)
+    names = ["cat", "dog", "hen"]
+    write_named(tmp_path, {"a": (names, [0, 2]), "b": (names[::-1], [0, 2])})
+    loaded = load_data(str(tmp_path))
+    assert loaded.class_names == ("cat", "dog", "hen")
+    assert set(loaded.labels.tolist()) == {0, 2}

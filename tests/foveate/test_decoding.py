@@ -67,6 +67,17 @@ def test_png_may_say_below_its_pixels_how_it_lies(tmp_path: Path) -> None:
         assert (upright == np.asarray(lying.transpose(Turn.ROTATE_270))).all()
 
 
+def test_a_header_decodes_nothing_beyond_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    content = stored(Image.fromarray(noise(3)[:4]), exif=Image.Exif())
+    late = content[:-12] + bytes.fromhex("0000000474455874612e6162") + bytes(4) + content[-12:]
+    asked: list[object] = []
+    monkeypatch.setattr("foveate.data.decoding._says_more_below", lambda item: asked.append(item))
+    read_header(late, "it")
+    monkeypatch.setattr("foveate.data.decoding.MAX_PIXELS", 23)
+    read_header(late, "it")
+    assert len(asked) == 1
+
+
 def test_damaged_exif_says_nothing() -> None:
     content = stored(Image.fromarray(noise(3)), exif=b"Exif\0\0MM\0*\0\0\0\x08\xff\xff\x01\x12")
     assert read_header(content, "it").size == (6, 6)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 
@@ -111,6 +112,25 @@ def test_an_empty_split_and_folders_beside_splits_are_named(
     (tmp_path / "test").mkdir()
     with pytest.raises(ValueError, match="test holds no images; put the split's there"):
         load_data(str(tmp_path), "test")
+
+
+def test_two_splits_beside_another_folder_are_splits_without_class_folders(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fill(tmp_path / "train", 0)
+    fill(tmp_path / "test", 10)
+    fill(tmp_path / "unlabeled", 20)
+    found = load_all(tmp_path)
+    assert found["test"] == set(range(10, 20))
+    assert found["train"] | found["val"] == set(range(10))
+    assert load_data(str(tmp_path)).class_names == ()
+    assert f"10 images in {tmp_path / 'unlabeled'}, which is no split" in capsys.readouterr().err
+
+
+def test_a_class_has_one_name_in_all_unicode_forms(tmp_path: Path) -> None:
+    for form, split, first in (("NFC", "train", 0), ("NFD", "test", 10)):
+        fill(tmp_path / split / unicodedata.normalize(form, "café"), first)
+    assert load_data(str(tmp_path), "test").class_names == ("café",)
 
 
 def test_images_that_a_table_names_are_not_called_skipped(

@@ -87,9 +87,26 @@ def test_tar_captions_are_lines_of_txt_or_text_in_json(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"no .json in .*set.tar has 'fr' .*\['captions', 'de'\]"):
         captions(("json", told), key="fr")
     with pytest.raises(ValueError, match=r"caption in its .json must be text or a list of text"):
-        captions(("json", '{"caption": 7}'))
-    with pytest.raises(ValueError, match=r"its .txt must be text in UTF-8"):
-        captions(("txt", "\xff"))
+        captions(("json", '{"caption": 7}'), key="caption")
+
+
+def test_captions_that_nobody_asked_for_stop_no_stream(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    png, file = encoded(numbered(0)), tmp_path / "set.tar"
+    told = (("txt", b"\xff"), ("json", b'{"caption": 7}'), ("json", b"{"), ("txt", b"a dot"))
+    members = [(f"{n}.png", png) for n in range(4)] + [(f"{n}.cls", b"1") for n in range(4)]
+    members += [(f"{n}.{kind}", content) for n, (kind, content) in enumerate(told)]
+    write_tar(file, sorted(members))
+    stream = make(file, batch_size=4)
+    assert list([next(stream), next(stream)][0].captions) == [(), (), (), ("a dot",)]
+    assert f"captions of 3 samples in {file} are no text" in capsys.readouterr().err
+
+
+def test_json_that_is_a_list_names_no_class(tmp_path: Path) -> None:
+    file = tmp_path / "set.tar"
+    write_tar(file, [("0.json", b'[{"bbox": 1}]'), ("0.png", encoded(numbered(0)))])
+    assert next(make(file, batch_size=1)).labels.tolist() == [-1]
 
 
 def test_a_tar_file_without_a_sample_of_the_split_lacks_no_captions(tmp_path: Path) -> None:
