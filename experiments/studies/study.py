@@ -25,7 +25,7 @@ from experiments.studies.stage import Stage
 from experiments.tables import Result, plural
 from experiments.training.config import TrainConfig
 from experiments.training.locating import located
-from experiments.training.typed import as_on_command_line, typed
+from experiments.training.typed import typed_text
 from foveate.checkpoint import check_device
 from foveate.choices import blaming, lookup
 
@@ -157,12 +157,8 @@ def run_study(
     else:
         own = {"partition": partition, "job_minutes": job_minutes, "threads": threads}
         start = start_on(cluster, home / "cluster", gpu=device.startswith("cuda"), **own)
-    job: Any = {
-        "threads": threads,
-        "device": device,
-        "options": typed(as_on_command_line(options or {})),
-    }
-    carrying = Carrying(home=home, start=start, workers=workers, stop_at=stop_at, **job)
+    own = {"threads": threads, "device": device, "options": typed_text(options or {})}
+    carrying = Carrying(home=home, start=start, workers=workers, stop_at=stop_at, **own)
     return carry_out(changed, carrying)
 
 

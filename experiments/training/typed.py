@@ -11,18 +11,20 @@ from experiments.training.config import GROUPS
 from experiments.training.image_sizes import read_image_size
 
 
-def as_on_command_line(options: Mapping[str, str]) -> dict[str, Any]:
-    """Return options from text: None is none, and an image size may be ROWSxCOLUMNS.
+def typed_text(options: Mapping[str, str]) -> dict[str, Any]:
+    """Return options from text, as a command line has it, in the types that they are declared with.
+
+    None is none, and an image size may be ROWSxCOLUMNS.
 
     Raises:
-        ValueError: an image size that is none.
+        ValueError: a value of another type.
     """
     found: dict[str, Any] = {
         name: None if value == "None" else value for name, value in options.items()
     }
     if "image_size" in found:
         found["image_size"] = read_image_size(found["image_size"])
-    return found
+    return typed(found)
 
 
 def typed(options: dict[str, Any]) -> dict[str, Any]:

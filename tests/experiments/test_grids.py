@@ -39,7 +39,7 @@ from experiments.studies.study import Carrying, run_study
 from experiments.training.command_line import read_command_line
 from experiments.training.config import TrainConfig
 from experiments.training.lock import locked
-from experiments.training.typed import as_on_command_line, typed
+from experiments.training.typed import typed, typed_text
 from foveate.data import ImageSet
 
 ROOT = Path(__file__).parents[2]
@@ -923,10 +923,10 @@ def test_jobs_run_by_way_of_submitit(tmp_path: Path) -> None:
 
 def test_options_of_all_cells_are_read_as_on_the_command_line() -> None:
     given = {"split_column": "None", "image_size": "192x256", "limit": "None", "budget": "3"}
-    found = typed(as_on_command_line(given))
+    found = typed_text(given)
     assert found == {"split_column": None, "image_size": (192, 256), "limit": None, "budget": 3}
     with pytest.raises(ValueError, match="image_size must be a side"):
-        as_on_command_line({"image_size": "0"})
+        typed_text({"image_size": "0"})
 
 
 def test_a_job_whose_time_is_up_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,8 +23,10 @@ def test_a_report_asks_about_no_more_images_than_were_learned_from(
     def probe(_: object, *, train_limit: int, test_limit: int) -> None:
         said.append((train_limit, test_limit))
 
-    monkeypatch.setattr(report, "load_run", lambda _: run)
+    loaded: list[dict[str, object]] = []
+    monkeypatch.setattr(report, "load_run", lambda _, **options: loaded.append(options) or run)
     monkeypatch.setattr(report, "probe", probe)
     monkeypatch.setattr(report, "present_probe", lambda *_: None)
-    report.report(Path("runs/nowhere"))
+    report.report(Path("runs/nowhere"), device="meta", data_changed_ok=True)
     assert said == [asked]
+    assert loaded == [{"device": "meta", "data_changed_ok": True}]
