@@ -82,10 +82,8 @@ def notebook_cells() -> list[str]:
 @pytest.mark.slow
 # The commands are run as scripts in this process, where other tests have imported them.
 @pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")
-@pytest.mark.parametrize("form", ["script", "notebook"])
-def test_the_tutorial_learns_an_order(
-    form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_tutorial_learns_an_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a notebook, whose cells are those of the script and of the page."""
     import matplotlib.pyplot as plt
 
     plt.switch_backend("Agg")
@@ -93,9 +91,8 @@ def test_the_tutorial_learns_an_order(
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     monkeypatch.setattr(sys, "argv", sys.argv)
     names: dict[str, object] = {"__name__": "tutorial"}
-    cells = notebook_cells() if form == "notebook" else [(DOCS / "tutorial.py").read_text()]
-    for cell in cells:
-        exec(compile(cell, f"tutorial, {form}", "exec"), names)
+    for cell in notebook_cells():
+        exec(compile(cell, "tutorial", "exec"), names)
     plt.close("all")
     (folder,) = tmp_path.glob("*/run")
     assert (folder / "scanpaths.png").is_file()
