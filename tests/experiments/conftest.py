@@ -1,9 +1,11 @@
-"""A run that tests of evaluations share."""
+"""A run that tests of evaluations share, and where shapes are not checked."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
+import jaxtyping
 import pytest
 import torch
 
@@ -20,3 +22,14 @@ def run(tmp_path: Path) -> Run:
     config = TrainConfig().replace(data="cue", budget=3, out=tmp_path / "run", **sizes)
     model, policy = build(config, (1, 8, 8))
     return Run(tmp_path / "run", config, model.eval(), policy.eval(), config.total_iterations)
+
+
+@pytest.fixture(autouse=True)
+def unchecked_shapes() -> Iterator[None]:
+    """Whole trainings call parts by the thousand, and take twice as long with their shapes checked.
+
+    Tests of the parts themselves, and fixtures that train once, check them.
+    """
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
