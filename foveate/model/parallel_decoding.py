@@ -186,6 +186,8 @@ def decode_in_order(
     is_causal = model.config.stream == "causal"
     cached = CachedStream(model, canvas) if is_causal and model.config.decoder_depth == 0 else None
     patches = model.patchify(canvas).clone()
+    # Of equal entries training reads the first.
+    first_equal = nearest_color(model.palette, model.palette)
     for patch in order.unbind(1):
         if cached is None:
             rank = order.argsort(1) if is_causal else hidden.long()
@@ -198,8 +200,7 @@ def decode_in_order(
         patches[rows, patch] = model.palette[ids].flatten(1)
         hidden[rows, patch] = False
         if cached is not None:
-            # Of equal entries training reads the first.
-            cached.read(patch, nearest_color(model.palette[ids], model.palette))
+            cached.read(patch, first_equal[ids])
     return model.unpatchify(patches)
 
 
