@@ -37,11 +37,12 @@ class Asked:
     area_limit: int = 1000
     """Images of the areas, and of the signs."""
     fixations: tuple[int, ...] = ()
-    """Numbers of fixations after which a linear probe is asked what is known; in the last stage."""
+    """Numbers of fixations after which a probe is asked what is known; in the last stage."""
     orders: tuple[str, ...] = ("policy", "random")
     """Whose fixations."""
-    read_out: ReadOut = "seen"
-    """What that probe reads."""
+    read_outs: tuple[ReadOut, ...] = ("seen",)
+    """What that probe reads; ``attentive`` is a probe of its own, all others are linear. The first
+    gives the measure its name, further ones are named in it."""
     signs: bool = True
     """Whether a policy that learned is compared with its controls; in the last stage."""
     pictures: int = 3
@@ -53,7 +54,7 @@ class Asked:
     they return a value for each image by the name of the measure."""
 
     def __post_init__(self) -> None:
-        check_read_outs((self.read_out,))
+        check_read_outs(self.read_outs)
         for name in self.own:
             check_name("question", name, ())
         for share in self.label_shares:

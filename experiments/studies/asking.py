@@ -236,7 +236,7 @@ def ask_fixations(run: Run, asked: Asked, values: Values, notes: list[str]) -> N
         run,
         after=asked.fixations,
         orders=orders,
-        read_outs=(asked.read_out,),
+        read_outs=asked.read_outs,
         layer=asked.layer,
         controls=False,
         train_limit=asked.train_limit,
@@ -244,15 +244,12 @@ def ask_fixations(run: Run, asked: Asked, values: Values, notes: list[str]) -> N
         seed=SEED,
     )
     notes += known.notes.values()
-    probe = MAIN_PROBE.get(asked.read_out, "linear")
-    for each, right in known.correct.items():
-        if each.order in orders and each.probe == probe:
-            values[after_fixations(each.order, each.after)] = right.astype(float)
-
-
-def after_fixations(order: str, number: int) -> str:
-    """Name the measure of what is known after so many fixations."""
-    return f"known after {number} of {order}"
+    for read_out in asked.read_outs:
+        probe = MAIN_PROBE.get(read_out, "linear")
+        by = "" if read_out == asked.read_outs[0] else f", {read_out}"
+        for each, right in known.correct.items():
+            if each.order in orders and (each.read_out, each.probe) == (read_out, probe):
+                values[f"known after {each.after} of {each.order}{by}"] = right.astype(float)
 
 
 def signs_of(run: Run, limit: int) -> tuple[str, ...]:

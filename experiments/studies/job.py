@@ -193,6 +193,8 @@ def read_question(question: str) -> dict[str, Any]:
 
     def whole(content: dict[str, Any]) -> dict[str, Any]:
         found = completed(content, usual)
+        if isinstance(found["asked"], dict) and (former := found["asked"].pop("read_out", None)):
+            found["asked"]["read_outs"] = [former]  # Older questions name a single one.
         found["needs"] = {option: whole(each) for option, each in found["needs"].items()}
         return found
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import partial
 
 from experiments.studies.grid import Asked, Cell, Grid, Screening
+from experiments.studies.labels import labels
 from experiments.studies.words import words
 from experiments.training.presets import PRESETS
 
@@ -255,6 +256,7 @@ def teaching_smoke() -> Grid:
             area_limit=30,
             areas=("policy", "random"),
             fixations=(1, 4),
+            read_outs=("seen", "attentive"),
         ),
         screening=Screening(options={"warmup_iterations": 2}, seeds=(0,), within=1.0),
     )
@@ -270,6 +272,7 @@ GRIDS: Mapping[str, Callable[[], Grid]] = {
     ),
     "teaching_eight": teaching_eight,
     "teaching_smoke": teaching_smoke,
+    "labels": labels,
     "words": words,
 }
 """Grids by name."""

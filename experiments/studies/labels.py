@@ -1,0 +1,52 @@
+"""The grid of what labels are worth to a policy. No torch here."""
+
+from __future__ import annotations
+
+from experiments.studies.grid import Asked, Cell, Grid
+
+BLIND = "demo --data cifar10.parquet --periphery 0 --budget 16 --evaluate-every 600"
+MODEL = f"{BLIND} --warmup-iterations 700 --iterations 1100 --schedule frozen"
+"""As ``random_SEED`` of experiments.knowing."""
+POLICY = (
+    f"{BLIND} --warmup-iterations 0 --iterations 550 --schedule policy_only --policy-every 1 "
+    "--scan-direction forward"
+)
+"""It learns on that model, which stays as it is, by twice the updates that it has there."""
+
+
+def labels() -> Grid:
+    """Return one model on which a policy learns without labels, and another with them."""
+    of_model = {"start_from": "model"}
+    return Grid(
+        name="labels",
+        question=(
+            "Is an image known better after the fixations of a policy that was paid for naming "
+            "its class than after those of one that was paid for the reconstruction?"
+        ),
+        baseline="reconstruction",
+        cells=(
+            Cell("model", MODEL, "The model, which learns from random scans.", reference=True),
+            Cell(
+                "reconstruction",
+                POLICY,
+                "Paid for the error that falls; no labels.",
+                needs=of_model,
+            ),
+            Cell(
+                "labels",
+                f"{POLICY} --reward recognition",
+                "Paid for the cross-entropy of a linear probe that falls.",
+                needs=of_model,
+            ),
+        ),
+        asked=Asked(
+            probes=(),
+            train_limit=8000,
+            test_limit=4000,
+            areas=("policy", "best_fixed", "center_out", "uncertainty"),
+            fixations=(1, 4, 16),
+            orders=("policy", "best_fixed", "other_image", "center_out", "uncertainty", "random"),
+            read_outs=("seen", "attentive"),
+            compute=False,
+        ),
+    )
