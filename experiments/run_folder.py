@@ -30,6 +30,11 @@ FORMER = {"micro_batches": 1, "doubt": 0.0}
 """What a training did before it had these options, where that is not their default by now."""
 
 
+def goes_on(config: TrainConfig) -> bool:
+    """Whether a training continues from a checkpoint; else it begins, be it with ``resume``."""
+    return config.run.resume and bool(checkpoints_in(config.run.out))
+
+
 def git_commit() -> str:
     """Return the commit of the working tree, or ``unknown`` outside a checkout or without git.
 

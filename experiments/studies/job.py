@@ -152,14 +152,18 @@ class Job:
         # Another question to the same training leaves its iterations as they were counted.
         if not kept or not same(before, now):
             out = self.config.run.out
-            if (out / "config.json").is_file() and before["needs"] not in ({}, now["needs"]):
+            begun = (out / "config.json").is_file()
+            if begun and before["needs"] not in ({}, now["needs"]):
                 raise ValueError(
                     f"{out} began with another run than {', '.join(self.needs.values()) or 'none'} "
                     "as it is trained now; remove the former, and it is trained anew"
                 )
+            counted_before = bool(kept)
             kept = {"question": self.question, "options": self._iterations()}
-            self.folder.mkdir(parents=True, exist_ok=True)
-            write_json(path, kept)
+            # A run that has begun may refuse others, and goes on with its own later.
+            if not (begun and counted_before):
+                self.folder.mkdir(parents=True, exist_ok=True)
+                write_json(path, kept)
         return self.config.replace(**kept["options"])
 
     def _iterations(self) -> dict[str, int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +16,7 @@ from experiments.training.config import TrainConfig
 from experiments.training.distributed import Processes
 from foveate.data import augment
 from foveate.data.captions import Captions
+from foveate.data.splits import Fingerprint
 from foveate.data.streaming import ImageStream, StreamState
 from foveate.data.texts import ImageTexts
 from foveate.data.wander import on_canvas, random_corners, wandered
@@ -77,6 +78,11 @@ class TrainingImages:
         if self.captions is not None:
             return self.captions.vocabulary.words, self.captions.encoded.shape[1], ()
         return (), 0, ()
+
+    @property
+    def fingerprints(self) -> Mapping[str, Fingerprint] | None:
+        """What the splits are known by, if they come from files."""
+        return (self.stream or self.held).fingerprints
 
     def draw(self, size: int, generator: torch.Generator) -> Drawn:
         """Draw images with replacement, or take the next ones of the stream."""

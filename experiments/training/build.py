@@ -12,9 +12,10 @@ from torch import Tensor
 
 from agents.policies import PointerPolicy, PolicyConfig
 from envs.toy import cue_set
+from experiments.run_folder import goes_on
 from experiments.training.config import TrainConfig
 from experiments.training.groups import PolicyTraining
-from foveate.checkpoint import checkpoints_in, read_newest
+from foveate.checkpoint import read_newest
 from foveate.data import ImageSet, load_data
 from foveate.data.captions import Captions, patch_captions
 from foveate.data.pieces import open_source
@@ -109,7 +110,7 @@ def texts_of(config: TrainConfig, images: ImageSet) -> ImageTexts:
             damaged.
     """
     captions = captions_in(images)
-    if config.run.resume and checkpoints_in(config.run.out):
+    if goes_on(config):
         saved = read_newest(config.run.out).state["model_config"]
         if vocabulary := tuple(saved.get("vocabulary", ())):
             kept = Subwords(vocabulary, tuple(saved.get("merges", ())))

@@ -15,6 +15,7 @@ from experiments.run_folder import (
     check_data,
     check_folder,
     git_commit,
+    goes_on,
     note_checkpoint,
     read_config,
     read_manifest,
@@ -162,7 +163,7 @@ def check_before_writing(trainer: Trainer) -> None:
         ValueError: a report would have no images to look at, or a new run's policy no reward.
     """
     config = trainer.config
-    if config.policy is not None and not (config.run.resume and checkpoints_in(config.run.out)):
+    if config.policy is not None and not goes_on(config):
         check_paid(config, config.policy)
     if trainer.processes.is_first:
         check_precision(config)
@@ -183,8 +184,8 @@ def load_checkpoint(config: TrainConfig, trainer: Trainer) -> list[str]:
     out, note = config.run.out, "starts anew: there is no checkpoint yet"
     changed: list[str] = []
     if checkpoints_in(out):
-        data = trainer.images.stream or trainer.images.held
-        changed = check_data(out, data.fingerprints, changed_ok=config.run.data_changed_ok)
+        prints = trainer.images.fingerprints
+        changed = check_data(out, prints, changed_ok=config.run.data_changed_ok)
         found = read_newest(out, PARTS)
         try:
             trainer.load(found.state)
@@ -241,7 +242,6 @@ def open_folder(
     commits = before.get("commits", [])
     if trains or not commits:
         commits = [*commits, commit]
-    images = trainer.images.stream or trainer.images.held
     record = {
         "commit": commits[-1],
         "commits": commits,
@@ -250,7 +250,7 @@ def open_folder(
             "policy": sum(p.numel() for p in trainer.policy.parameters()),
         },
         "data": config.data.data,
-        "splits": as_recorded(images.fingerprints),
+        "splits": as_recorded(trainer.images.fingerprints),
         "data_changes": [
             *before.get("data_changes", []),
             *(f"after iteration {at}: {each}" for each in changed),

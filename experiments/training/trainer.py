@@ -15,6 +15,7 @@ import torch
 from agents.policies import PointerPolicy
 from envs.checks import check_reward
 from envs.rewards import reward_named
+from experiments.run_folder import goes_on
 from experiments.training.batches import Ranked, Scans, TrainingImages, moved
 from experiments.training.build import build, build_teacher
 from experiments.training.config import TrainConfig
@@ -32,7 +33,6 @@ from experiments.training.recognition import make_probe
 from experiments.training.reference import reference_of, reward_of
 from experiments.training.skips import Skips
 from experiments.training.weights import load_weights, start_from
-from foveate.checkpoint import checkpoints_in
 from foveate.config import ModelConfig
 from foveate.finite import NotFinite, not_finite
 from foveate.model import AnyOrderTransformer
@@ -62,8 +62,7 @@ class Trainer:
         shape = self.images.held.image_shape
         self.model, self.policy = build(config, shape, *self.images.words)
         teacher = build_teacher(config, self.model, self.images.first(REFERENCE_IMAGES))
-        begins = not (config.run.resume and checkpoints_in(config.run.out))
-        if config.model.start_from is not None and begins:
+        if config.model.start_from is not None and not goes_on(config):
             start_from(self.model, teacher, config.model.start_from)
         self.reference = reference_of(config, self.model)
         self.probe = make_probe(config, self.model, self.images, processes)

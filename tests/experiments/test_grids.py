@@ -479,6 +479,14 @@ def test_another_question_leaves_the_iterations_that_were_counted(
         with pytest.raises(ValueError, match="not now"):
             job.carry_out()
     assert (counts, trained) == ([1e12, 2e12], [1, 1, 2])
+    # Of a run that has begun the count is kept while others are refused.
+    path = first.folder / "iterations.json"
+    kept = path.read_text()
+    first.config.run.out.mkdir()
+    (first.config.run.out / "config.json").write_text("{}")
+    with pytest.raises(ValueError, match="not now"):
+        replace(asked, teraflops=4.0).carry_out()
+    assert path.read_text() == kept
 
 
 def test_singular_values_are_counted() -> None:
