@@ -55,7 +55,7 @@ CANDIDATES = (
     Cell(
         "frozen",
         f"{POLICY} --schedule frozen",
-        "As policy, whose policy never learns.",
+        "As policy, whose policy never learns: uniformly random scans.",
         control=True,
     ),
     Cell("reversed", REVERSED, "Half of the orders, the policy's patches last."),

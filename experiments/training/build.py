@@ -198,7 +198,7 @@ def build(
             "the policy needs a causal stream whose decoder predicts raw pixels, or unseen "
             "patches' features, without lateral attention, which recipe "
             f"{config.model.recipe} is not with these options; "
-            "add --iterations 0, or for saim and semaim --target pixels"
+            "add --iterations 0, or for saim and semaim --target pixels or pixels_features"
         )
     check_scans(config, model)
     policy = PointerPolicy(config.model.embed_dim, policy_config(config.policy))
