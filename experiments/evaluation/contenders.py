@@ -19,8 +19,8 @@ from experiments.evaluation.scanpaths import (
     AGENTS,
     NEAR,
     Scanned,
+    best_fixed,
     check_near,
-    first_fixations,
     make_agent,
     of_another_image,
     ordered_in_chunks,
@@ -29,7 +29,7 @@ from experiments.evaluation.scanpaths import (
 from experiments.runs import Run
 from foveate.choices import check_choice
 from foveate.model import AnyOrderTransformer
-from foveate.orders import ORDERINGS, SUBSETS, Ordering, order_to_rank
+from foveate.orders import ORDERINGS, SUBSETS, Ordering
 from foveate.orders.semantic import SEMANTIC, model_ordering
 
 ALWAYS = ("policy", "random", "best_fixed", "other_image")
@@ -215,8 +215,8 @@ def measure(
         given[name] = ordered_in_chunks(order, model, images, budget, generator, fixations)
     if len(images) > 1:
         given["other_image"] = of_another_image(paths["policy"], run.seed)
-    rank = order_to_rank(scan(run.agent, validation).order, model.num_patches)
-    fixed = first_fixations(rank.double().mean(0, keepdim=True), budget, fixations)
+    looked_at = scan(run.agent, validation).order
+    fixed = best_fixed(looked_at, model.num_patches, budget, fixations)
     given["best_fixed"] = fixed.expand(len(images), *fixed.shape[1:])
     # An agent's own errors are those of the model that it scans with.
     own = judge is model

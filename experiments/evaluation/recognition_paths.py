@@ -14,7 +14,7 @@ from experiments.evaluation.scanpaths import (
     AGENTS,
     MOST_OF_VALIDATION,
     NEAR,
-    first_fixations,
+    best_fixed,
     make_agent,
     of_another_image,
     ordered_in_chunks,
@@ -23,7 +23,7 @@ from experiments.evaluation.scanpaths import (
 from experiments.runs import Run
 from foveate.choices import check_name, lookup
 from foveate.data import ImageSet
-from foveate.orders import ORDERINGS, order_to_rank
+from foveate.orders import ORDERINGS
 from foveate.orders.semantic import SEMANTIC, model_ordering
 
 Scan = Callable[[UInt8[Tensor, "M C H W"]], Int[Tensor, "M T *S"]]
@@ -93,8 +93,7 @@ class PathMakers:
         """Return the first fixations by the policy's mean rank on validation images."""
         run = self.run
         looked_at = self.scans["policy"](run.split("val", MOST_OF_VALIDATION).images)
-        rank = order_to_rank(looked_at, run.model.num_patches).double()
-        return first_fixations(rank.mean(0, keepdim=True), run.budget, run.fixations)
+        return best_fixed(looked_at, run.model.num_patches, run.budget, run.fixations)
 
     def _scan(self, name: str, train: ImageSet, test: ImageSet) -> Scanpaths:
         return Scanpaths(*(self.scans[name](each.images) for each in (train, test)))

@@ -21,7 +21,7 @@ from experiments.evaluation.progress import Advance, unheard
 from foveate.choices import blaming, lookup, told
 from foveate.model import AnyOrderTransformer
 from foveate.model.scanning import bytes_per_row
-from foveate.orders import Ordering
+from foveate.orders import Ordering, order_to_rank
 from foveate.orders.segments import Fixations
 
 AGENTS: dict[str, Callable[[], Agent]] = {
@@ -112,6 +112,14 @@ def first_fixations(
     """
     fixations = fixations.to(rank.device)
     return fixations.scanpath(fixations.earliest(rank).argsort(dim=1, stable=True)[:, :budget])
+
+
+def best_fixed(
+    order: Int[Tensor, "V L *S"], num_patches: int, budget: int, fixations: Fixations
+) -> Int[Tensor, "1 T *S"]:
+    """Return the first fixations of one order for all images: the mean rank in these scanpaths."""
+    rank = order_to_rank(order, num_patches).double()
+    return first_fixations(rank.mean(0, keepdim=True), budget, fixations)
 
 
 def make_agent(name: str, saccade_cost: float = 0.0) -> Agent:

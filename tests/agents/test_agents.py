@@ -80,6 +80,7 @@ def step(
     images: Tensor,
     num_candidates: int | None = None,
     saccade_cost: float = 0.0,
+    group: int = 4,
 ) -> PolicyStep:
     return policy_step(
         model,
@@ -87,7 +88,7 @@ def step(
         images,
         budget=3,
         reward="auc",
-        group=4,
+        group=group,
         discount=0.7,
         entropy_weight=0.0,
         num_candidates=num_candidates,
@@ -161,12 +162,32 @@ def test_measurements_of_a_step_are_those_of_its_scans(
 def test_log_probabilities_are_of_the_distribution_sampled(
     model: AnyOrderTransformer, policy: PointerPolicy, images: Tensor
 ) -> None:
-    """Visited patches have probability 0 and the rest sum to 1."""
+    """Visited patches have probability 0, the rest sum to 1, and a replay gives the same."""
     episode = Episode(model, images, budget=3)
     episode.step(torch.arange(5))
     probability = policy.distribution(episode.observe()).probs.detach()
     assert float(probability[torch.arange(5), torch.arange(5)].max()) == 0
     torch.testing.assert_close(probability.sum(1), torch.ones(5))
+    done = step(model, policy, images)
+    again = Episode(model, images, budget=3, group=4)
+    for place, patch in enumerate(done.order.unbind(1)):
+        log_probs = policy(again.observe()).log_softmax(1)
+        expected = log_probs.gather(1, patch.unsqueeze(1)).squeeze(1)
+        torch.testing.assert_close(done.log_prob[:, place], expected, atol=1e-5, rtol=1e-4)
+        again.step(patch)
+
+
+def test_fixations_are_drawn_as_often_as_the_policy_says(
+    model: AnyOrderTransformer, policy: PointerPolicy, images: Tensor
+) -> None:
+    """First fixations of 2,000 scans of one image, whose probabilities are far from uniform."""
+    first = Episode(model, images[:1], budget=3).observe()
+    with torch.no_grad():
+        expected, flatter = (((scale * policy(first)).softmax(1))[0] for scale in (1.0, 0.5))
+    assert float((expected - flatter).abs().max()) > 0.06, "else other draws would pass"
+    drawn = step(model, policy, images[:1], group=2000).order[:, 0]
+    share = drawn.bincount(minlength=len(expected)) / len(drawn)
+    torch.testing.assert_close(share, expected, atol=0.03, rtol=0)
 
 
 def test_log_probabilities_of_candidates_are_of_the_choice_among_them(

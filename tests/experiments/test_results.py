@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import json
 import math
@@ -13,7 +14,8 @@ import numpy as np
 import pytest
 import torch
 
-from agents.baselines import GreedyOracleAgent, scan_with
+from agents.baselines import GreedyOracleAgent, error_after, scan_with
+from envs.episode import Episode
 from envs.toy import cue_set
 from experiments.caption import CaptionConfig
 from experiments.compare import CompareConfig
@@ -21,6 +23,7 @@ from experiments.decode import DecodeConfig
 from experiments.evaluation.caption import caption
 from experiments.evaluation.compare import compare, draw_comparison
 from experiments.evaluation.compare_result import SHOWN, Comparison, OrderErrors, training_facts
+from experiments.evaluation.contenders import Measured
 from experiments.evaluation.decode import decode
 from experiments.evaluation.diagnostics import (
     Diagnostics,
@@ -40,6 +43,7 @@ from experiments.evaluation.probe_result import FineTuned, ProbeResult
 from experiments.evaluation.read import read
 from experiments.evaluation.report import present_comparison
 from experiments.evaluation.scanpaths import (
+    best_fixed,
     first_fixations,
     make_agent,
     of_another_image,
@@ -365,7 +369,9 @@ def test_segments_are_compared_as_patches_are(run: Run) -> None:
     signs = result.diagnostics
     assert max(signs.fixation_entropy_nats) <= math.log(4)
     assert 0 <= signs.chosen_percentile <= 1
-    assert result.orders["oracle"].auc <= result.orders["oracle"].auc_ci95[1]
+    minus_random = result.orders["oracle"].minus_random
+    assert minus_random is not None
+    assert minus_random < 0
 
 
 def test_the_oracle_chooses_at_the_first_percentile(run: Run) -> None:
@@ -375,6 +381,46 @@ def test_the_oracle_chooses_at_the_first_percentile(run: Run) -> None:
         order = scanned_in_chunks(agent, run.model, images, 2, fixations=fixations).order
         best = chosen_percentiles(run.model, images, order, fixations)
         assert torch.equal(best, torch.ones(12))
+
+
+def test_the_worst_fixation_is_at_percentile_zero_and_random_ones_are_in_the_middle(
+    run: Run,
+) -> None:
+    images = run.split("test", 6).batch(torch.arange(6))
+    every = torch.arange(16).expand(6, -1)
+    worst = error_after(Episode(run.model, images, budget=1), every).argmax(1, keepdim=True)
+    assert torch.equal(chosen_percentiles(run.model, images, worst), torch.zeros(6))
+    draws = torch.rand(60, 16, generator=torch.Generator().manual_seed(0)).argsort(1)[:, :2]
+    share = chosen_percentiles(run.model, images.repeat(10, 1, 1, 1), draws)
+    assert float(share.mean()) == pytest.approx(0.5, abs=0.1)
+
+
+def test_the_best_fixed_order_is_the_mean_rank_of_all_scanpaths() -> None:
+    """Here it is that of no image."""
+    order = torch.tensor([[0, 1], [2, 1], [1, 2]])
+    assert best_fixed(order, 3, 2, Fixations.single(3)).tolist() == [[1, 2]]
+
+
+def test_a_path_of_ones_own_is_better_where_its_area_is_smaller() -> None:
+    curves = {"policy": [9.0, 1.0, 2.0], "other_image": [9.0, 2.0, 4.0]}
+    measured = Measured({}, {name: np.array([curve]) for name, curve in curves.items()})
+    difference = measured.own_minus_other
+    assert difference is not None
+    assert difference.tolist() == [-1.5]
+
+
+def test_errors_are_those_of_the_judge(run: Run) -> None:
+    torch.manual_seed(1)
+    other = replace(run, model=copy.deepcopy(run.model))
+    with torch.no_grad():
+        for weight in other.model.parameters():
+            weight += 0.1 * torch.randn_like(weight)
+    result = compare(run, judge=other, limit=6, oracle_limit=4, orders=("raster",))
+    images = run.split("test", 6).batch(torch.arange(6))
+    path = torch.arange(run.budget).expand(6, -1)
+    expected, own = (each.model.error_curve(images, path).mean(0).tolist() for each in (other, run))
+    assert result.orders["raster"].curve == pytest.approx(expected, abs=1e-5)
+    assert result.orders["raster"].curve != pytest.approx(own, abs=1e-3)
 
 
 def test_an_agent_that_opens_a_cross_is_compared(
