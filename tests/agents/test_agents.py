@@ -178,11 +178,14 @@ def test_log_probabilities_are_of_the_distribution_sampled(
 
 
 def test_fixations_are_drawn_as_often_as_the_policy_says(
-    model: AnyOrderTransformer, policy: PointerPolicy, images: Tensor
+    model: AnyOrderTransformer, images: Tensor
 ) -> None:
     """First fixations of 2,000 scans of one image, whose probabilities are far from uniform."""
+    policy = PointerPolicy(model.config.embed_dim, PolicyConfig(doubt=0.0))
     first = Episode(model, images[:1], budget=3).observe()
     with torch.no_grad():
+        torch.nn.init.normal_(policy.score.weight)
+        policy.score.weight *= 1.5 / policy(first).std()
         expected, flatter = (((scale * policy(first)).softmax(1))[0] for scale in (1.0, 0.5))
     assert float((expected - flatter).abs().max()) > 0.06, "else other draws would pass"
     drawn = step(model, policy, images[:1], group=2000).order[:, 0]
