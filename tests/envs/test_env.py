@@ -118,6 +118,48 @@ def test_observations_ignore_unseen_patches_unless_there_is_a_periphery(
         assert same(row(observation, 0), row(observation, 1))
 
 
+def test_a_canvas_and_a_retina_show_what_was_fixated() -> None:
+    """The patch in the second row and third column of a black image is white."""
+    torch.manual_seed(0)
+    model = AnyOrderTransformer(
+        ModelConfig(
+            image_size=(8, 8), patch_size=2, embed_dim=16, depth=1, num_heads=2, periphery=0
+        )
+    ).eval()
+    pixels = torch.zeros(1, 1, 8, 8, dtype=torch.uint8)
+    pixels[..., 2:4, 4:6] = 255
+    world = ImageSet(pixels, torch.zeros(1).long(), (), "one")
+
+    def look(mode: str, *patches: int) -> Any:
+        env = envs.ImageScanVectorEnv(1, model=model, data=world, budget=4, obs=mode)
+        env.reset()
+        for patch in patches:
+            observation, *_ = env.step(np.array([patch]))
+        return row(observation, 0)
+
+    side = look("canvas", 6).shape[1] // 8
+    first, second, seen = look("canvas", 0, 6)[:, ::side, ::side]
+    black, white = np.zeros((8, 8), bool), np.zeros((8, 8), bool)
+    black[:2, :2], white[2:4, 4:6] = True, True
+    assert (seen == 255 * (black | white)).all()
+    for shown in (first, second):
+        assert (shown[white] == 255).all()
+        assert (shown[black] == 0).all()
+    assert set(first[~(black | white)].tolist()) <= {127, 128}
+    at_white, at_black = look("retina", 6), look("retina", 6, 0)
+    assert at_white["gaze"].tolist() == [0.25, -0.25]
+    assert at_black["gaze"].tolist() == [-0.75, -0.75]
+    # The nearest crop is as wide as a patch: all white, then all black.
+    near = [each["retina"][0, 12:24, 12:24] for each in (at_white, at_black)]
+    assert near[0].min() > 200
+    assert near[1].max() < 60
+    # In the whole width around the gaze it is the middle, and later right and below.
+    wide = at_white["retina"][2]
+    assert wide[17:19, 17:19].min() > 200
+    bright = np.argwhere(at_black["retina"][2] > 200).mean(0)
+    assert (bright > 17.5).all()
+
+
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_a_cost_of_saccades_is_paid_and_told_as_in_an_episode(
     model: AnyOrderTransformer, data: ImageSet

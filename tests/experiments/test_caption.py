@@ -35,6 +35,7 @@ from experiments.training.build import build
 from experiments.training.config import TrainConfig
 from experiments.training.distributed import Processes
 from experiments.training.loop import train
+from experiments.training.model_learner import ALONE_SHARE, WHOLE_SHARE
 from experiments.training.presets import PRESETS
 from experiments.training.trainer import Trainer
 from foveate.data.subwords import Subwords
@@ -421,6 +422,30 @@ def test_in_parallel_batches_no_word_is_read_unless_nothing_is_visible(config: T
     for each, alone in zip(drawn, blind, strict=True):
         read = each["words_read"]
         assert read is None if alone else bool((read == -1).all()) and read.shape[1] == 1
+
+
+def test_words_are_read_with_gaps_and_told_after_all_numbers_of_fixations(
+    config: TrainConfig,
+) -> None:
+    trainer = Trainer(config.replace(num_captions=2, word_dropout=0.5), Processes.started("cpu"))
+    learner, generator = trainer.model_learner, torch.Generator().manual_seed(0)
+    batch = learner.draw(8, generator)
+    drawn = [learner.words_of(batch, generator) for _ in range(400)]
+    told = [(each["words"], each["words_read"], each["word_steps"]) for each in drawn]
+    hidden, steps = [], []
+    for words, read, visible in told:
+        assert words is not None
+        assert read is not None
+        assert visible is not None
+        assert bool(((read == words) | (read == -1)).all())
+        hidden.append(float((read == -1)[words >= 0].float().mean()))
+        steps.append(int(visible[0]))
+    assert np.mean(hidden) == pytest.approx(0.5, abs=0.03)
+    number = trainer.model.num_patches
+    # Whole images also come by chance, as one of all numbers of fixations.
+    assert np.mean(np.equal(steps, NOTHING)) == pytest.approx(ALONE_SHARE, abs=0.06)
+    assert np.mean(np.equal(steps, number)) > WHOLE_SHARE - 0.1
+    assert {*range(1, number)} & {*steps}
 
 
 def test_what_is_left_out_is_said(config: TrainConfig, capsys: pytest.CaptureFixture[str]) -> None:

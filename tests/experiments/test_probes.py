@@ -26,6 +26,7 @@ from foveate.probes import attentive as probe_attentive
 from foveate.probes import (
     extract_features,
     hold_out,
+    knn_classes,
     knn_probe,
     knn_probes,
     linear_probe,
@@ -88,6 +89,32 @@ def test_one_neighbor_agrees_with_scikit_learn(separable: tuple[np.ndarray, ...]
     reference = KNeighborsClassifier(1, metric="cosine").fit(train_x - train_x.mean(0), train_y)
     expected = reference.score(test_x - train_x.mean(0), test_y)
     assert knn_probe(*separable, neighbors=1).accuracy == pytest.approx(expected)
+
+
+def test_neighbors_vote_by_their_similarity() -> None:
+    """One that is near outweighs two that are far, as by weights exp(similarity / 0.07)."""
+    random = np.random.default_rng(0)
+    x, y = random.normal(size=(300, 6)).astype(np.float32), random.integers(0, 3, 300)
+    data = x[:200], y[:200], x[200:], y[200:]
+    classifier = KNeighborsClassifier(
+        20, metric="cosine", weights=lambda distance: np.exp((1 - distance) / 0.07)
+    )
+    center = x[:200].mean(0)
+    expected = classifier.fit(x[:200] - center, y[:200]).predict(x[200:] - center)
+    found = knn_classes(*data[:3], neighbors=(20,))[20]
+    assert (found == expected).mean() > 0.98
+    uniform = KNeighborsClassifier(20, metric="cosine").fit(x[:200] - center, y[:200])
+    assert (uniform.predict(x[200:] - center) == expected).mean() < 0.95
+
+
+def test_what_is_held_out_is_not_fitted() -> None:
+    """Labels are drawn by lot, and features are more than images: what is fitted is all right."""
+    random = np.random.default_rng(0)
+    x = random.normal(size=(120, 300)).astype(np.float32)
+    y = random.integers(0, 2, 120)
+    for probe in (linear_probe, sgd_probe):
+        found = [probe(x, y, x, y, seed=seed) for seed in range(4)]
+        assert np.mean([each.validation_accuracy for each in found]) < 0.75
 
 
 def test_several_numbers_of_neighbors_are_those_one_by_one() -> None:

@@ -13,9 +13,12 @@ from torch import Tensor
 
 from experiments import runs
 from experiments.evaluation.probe import probe
+from experiments.evaluation.probe_options import ProbeOptions
 from experiments.evaluation.probe_questions import NoLabels
 from experiments.evaluation.probe_result import ProbeResult
+from experiments.evaluation.probe_views import Probing
 from experiments.evaluation.recognition import Answered, recognize
+from experiments.evaluation.recognition_asking import Asking
 from experiments.evaluation.recognition_paths import PathMakers, Scanpaths
 from experiments.evaluation.recognition_probes import balanced_share
 from experiments.probe import ProbeConfig, main
@@ -23,6 +26,8 @@ from experiments.runs import Run
 from experiments.training.build import build
 from experiments.training.config import TrainConfig
 from foveate.data import ImageSet
+from foveate.model import AnyOrderTransformer
+from foveate.orders import fixed_ordering
 from foveate.probes import attentive as probe_attentive
 from foveate.probes import fit_linear
 
@@ -86,6 +91,75 @@ def test_numbers_are_those_of_the_answers(run: Run) -> None:
     fewer = known.label_shares["random"]["0.4"][3]
     right = known.correct[Answered("random", 3, "seen", "knn", 0.4)]
     assert fewer.read_outs["seen"].knn == right.mean()
+
+
+TELLING = 5
+
+
+def telling_split(split: str, limit: int | None = None) -> ImageSet:
+    """Noise, of which one patch is dark or bright: the class."""
+    draw = torch.Generator().manual_seed(len(split))
+    images = torch.randint(256, (200, 1, 8, 8), generator=draw, dtype=torch.uint8)
+    labels = torch.randint(2, (200,), generator=draw)
+    row, col = divmod(TELLING, 4)
+    images[:, :, 2 * row : 2 * row + 2, 2 * col : 2 * col + 2] = 255 * labels.view(-1, 1, 1, 1)
+    return ImageSet(images, labels, ("dark", "bright"), "telling")
+
+
+def telling_second(grid: tuple[int, int]) -> Any:
+    """Open the telling patch at the second of all steps."""
+    rest = [patch for patch in range(grid[0] * grid[1]) if patch not in (0, TELLING)]
+    return fixed_ordering([0, TELLING, *rest])
+
+
+def test_the_class_is_known_from_the_fixation_on_that_shows_it(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    model, _ = build(run.config.replace(periphery=0), (1, 8, 8))
+    blind = replace(run, config=run.config.replace(periphery=0), model=model.eval())
+    monkeypatch.setattr(Run, "split", lambda self, split, limit=None: telling_split(split, limit))
+    known = recognize(
+        blind,
+        after=(1, 2, 4),
+        orders=(f"{__name__}:telling_second",),
+        read_outs=("seen", "last", "attentive"),
+        controls=False,
+    )
+    (row,) = known.fixations.values()
+    for measure in ("linear", "attentive"):
+        accuracy = {k: getattr(cell, measure) for k, cell in row.items()}
+        assert accuracy[1] < 0.65, "before it is seen there is nothing to go by"
+        assert min(accuracy[2], accuracy[4]) > 0.9
+    newest = {k: cell.read_outs["last"].linear or 0.0 for k, cell in row.items()}
+    assert newest[2] > 0.9
+
+
+def test_the_untrained_control_has_weights_of_its_own(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those that training starts from, at the seed, whatever the run has learned."""
+    with torch.no_grad():
+        for weight in run.model.parameters():
+            weight += 0.1
+    torch.manual_seed(3)
+    fresh = build(run.config, (1, 8, 8))[0].state_dict()
+    scanned: list[AnyOrderTransformer] = []
+    both = Asking.both
+
+    def noted(self: Asking, model: AnyOrderTransformer, *rest: Any) -> Any:
+        scanned.append(model)
+        return both(self, model, *rest)
+
+    monkeypatch.setattr(Asking, "both", noted)
+    options: dict[str, Any] = {"orders": ("raster",), "read_outs": ("seen",), "seed": 3}
+    recognize(run, after=(1,), train_limit=60, test_limit=20, **options)
+    (untrained,) = [model for model in scanned if model is not run.model]
+    few = run.split("train", 4)
+    probed = Probing(ProbeOptions(seed=3), run, few, few, [], []).variants()[-1]
+    for model in (untrained, probed.model):
+        for name, weight in model.state_dict().items():
+            assert torch.equal(weight, fresh[name]), name
 
 
 def test_what_few_labels_cannot_answer_gets_a_note(run: Run) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -146,6 +147,10 @@ def test_fine_tuning_learns_in_a_copy(model: AnyOrderTransformer, stripes: Image
     tuned = fine_tune_probe(model, stripes, stripes, config, seed=0)
     assert tuned.learning_rate == 1e-2
     assert tuned.accuracy > 0.95
+    others = replace(stripes, labels=1 - stripes.labels)
+    wrong = fine_tune_probe(model, stripes, others, config, seed=0)
+    assert (wrong.learning_rate, wrong.validation_accuracy) == (1e-2, tuned.validation_accuracy)
+    assert wrong.accuracy == pytest.approx(1 - tuned.accuracy)
     classifier = fine_tune(model, stripes, FineTuneConfig(epochs=1), learning_rate=1e-2, seed=0)
     after = classifier.model.state_dict()
     for name, value in model.state_dict().items():

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from envs.episode import Episode
 from foveate import ModelConfig, load_model
 from foveate.config import MEMORY_NAMES, TARGET_NAMES
 from foveate.leaks import assert_no_leak
@@ -193,3 +194,19 @@ def test_a_palette_that_is_overwritten_is_looked_at_anew() -> None:
     model.palette.fill_(torch.nan)
     with pytest.raises(ValueError, match="no palette yet"):
         model.color_ids(images)
+
+
+@pytest.mark.parametrize("name", ["patch_norm", "blurred"])
+def test_flat_patches_are_no_noise_and_normalized_ones_no_reward(name: str) -> None:
+    """Of flat patches a deviation of 0 would be all that is left to predict."""
+    config = ModelConfig(
+        image_size=(32, 32), patch_size=8, embed_dim=16, depth=1, num_heads=2, target=name
+    )
+    model = AnyOrderTransformer(config)
+    targets = model.targets(torch.full((2, 1, 32, 32), 0.3))
+    inner = targets.view(2, 4, 4, -1)[:, 1:3, 1:3]  # A blur mixes what is outside into the rest.
+    assert torch.isfinite(targets).all()
+    assert float(inner.abs().max()) < 0.1
+    assert not config.expects_error
+    with pytest.raises(ValueError, match="can scan"):
+        Episode(model, torch.rand(2, 1, 32, 32), budget=2)
