@@ -138,7 +138,11 @@ def test_plain_algorithms_run_unmodified(algorithm, name: str, policy: str, obs:
     if algorithm is not PPO:
         sizes["buffer_size"] = 100
     learner = algorithm(policy, env, seed=0, **sizes)
+    before = {name: value.clone() for name, value in learner.policy.state_dict().items()}
     learner.learn(32)
+    after = learner.policy.state_dict()
+    assert all(value.isfinite().all() for value in after.values())
+    assert any(not torch.equal(before[name], value) for name, value in after.items())
     action, _ = learner.predict(env.reset(seed=0)[0])
     assert env.action_space.contains(action if action.ndim else int(action))
 

@@ -25,13 +25,16 @@ from PIL import Image
 
 from agents.baselines import OrderAgent, scan_with
 from experiments.benchmarks import growth, streaming
+from experiments.benchmarks.timing import count_flops
 from experiments.evaluation import exported
 from experiments.metrics_file import read_metrics
 from experiments.runs import Run, load_run
 from experiments.training.build import build
 from experiments.training.config import TrainConfig
+from experiments.training.distributed import Processes
 from experiments.training.loop import train
 from experiments.training.presets import PRESETS
+from experiments.training.trainer import Trainer
 from foveate.checkpoint import load_model
 from foveate.recipes import RECIPES
 
@@ -350,6 +353,11 @@ def test_orders_and_recipes_are_compared_at_equal_compute(
             assert {each.memory for each in parts} == {"last"}
     runs = [run for row in result["orders"].values() for run in row["runs"]]
     assert any(run["linear_per_layer"] != run["linear_per_layer_causal"] for run in runs)
+    # All that a finished run computed, counted anew.
+    config = load_run(tmp_path / f"{rows[2]}_0").config.replace(out=tmp_path / "again")
+    trainer = Trainer(config, Processes.started("cpu"))
+    counted = count_flops(lambda: [trainer.step() for _ in range(config.total_iterations)])
+    assert counted == pytest.approx(1e12 * result["orders"][rows[2]]["runs"][0]["teraflops"], 0.25)
 
 
 def test_decodings_are_compared_with_an_autoregressive_model(tmp_path: Path) -> None:
