@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from experiments.evaluation.diagnostics import Diagnostics
 from experiments.evaluation.intervals import Interval
-from experiments.evaluation.run_result import RunResult
+from experiments.evaluation.run_result import RunResult, scans
 from experiments.evaluation.saccade_costs import PaidComparison
 from experiments.tables import Table, plural, signed
 
@@ -177,12 +177,7 @@ class Comparison(RunResult):
 
     def _scans(self) -> str:
         """Say how long a scan is."""
-        if self.fixation_patches == 1:
-            return f"{self.budget} of {self.num_patches} patches"
-        return (
-            f"{plural(self.budget, 'fixation')} of {self.fixation_patches} among "
-            f"{self.num_patches} patches"
-        )
+        return scans(self.budget, self.num_patches, self.fixation_patches)
 
     def _row(self, name: str) -> tuple[str, ...]:
         row = self.orders[name]
@@ -200,7 +195,9 @@ class Comparison(RunResult):
         lines, by = [], "" if self.with_saccade_cost is None else " by the area alone"
         if self.nearly_collapsed and not self.not_better_than:
             signs = ", ".join(self._sign(name) for name in self.nearly_collapsed)
-            lines.append(f"NEARLY COLLAPSED{by}, though significantly better: {signs}.")
+            judged = "not_better_than" not in (self.not_judged or ())
+            though = ", though significantly better" if judged else ""
+            lines.append(f"NEARLY COLLAPSED{by}{though}: {signs}.")
         lines += verdicts(self, by)
         if self.with_saccade_cost is not None:
             lines += verdicts(self.with_saccade_cost, " by area + cost")
@@ -224,10 +221,12 @@ class Comparison(RunResult):
         own = "nothing, as there is no other image"
         if signs.own_minus_other is not None:
             own = signed(signs.own_minus_other, signs.own_minus_other_ci95)
+        every = "patches" if self.fixation_patches == 1 else "fixations"
+        oracle = f"the greedy oracle over all {every}"
         closed = {
-            "oracle": ("the greedy oracle over all patches", self.gap_closed, self.gap_closed_ci95),
+            "oracle": (oracle, self.gap_closed, self.gap_closed_ci95),
             "oracle_16": (
-                f"the oracle over 16 random {'ones' if 'oracle' in orders else 'patches'}",
+                f"the oracle over 16 random {'ones' if 'oracle' in orders else every}",
                 self.gap_closed_oracle_16,
                 self.gap_closed_oracle_16_ci95,
             ),

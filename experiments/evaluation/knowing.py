@@ -92,6 +92,7 @@ def result_of(
         data=run.data,
         num_patches=run.model.num_patches,
         budget=run.budget,
+        fixation_patches=run.fixations.size,
         periphery=run.model.config.periphery,
         iterations=(config.optimization.warmup_iterations, config.iterations),
         seeds=tuple(seeds),
@@ -114,6 +115,7 @@ def result_of(
             **asdict(asked),
             "seeds": seeds,
             "teaching": RANDOM in runs,
+            **run.data_options,
         },
     )
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import inspect
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -19,6 +22,7 @@ from experiments.evaluation.recognition_paths import PathMakers
 from experiments.evaluation.recognition_result import titled
 from experiments.run_folder import git_commit
 from experiments.runs import Run
+from foveate.choices import lookup
 from foveate.tensors import digest
 
 ABOUT = ("train_images", "notes", "commit")
@@ -53,8 +57,19 @@ def question_of(run: Run, asked: KnowingQuestions) -> str:
             "weights": digest(weights.values()),
             "images": [digest((each.images, each.labels)) for each in images],
             **run.data_options,
+            # Of one's own orders the commit says nothing.
+            **({"own": own} if (own := sources_of(asked.orders)) else {}),
         }
     )
+
+
+def sources_of(names: Sequence[str]) -> dict[str, str]:
+    """Return a digest of the file of each order or agent of one's own, by its name."""
+    found = {}
+    for name in (each for each in names if ":" in each):
+        path = inspect.getsourcefile(inspect.unwrap(lookup("order or agent", name, {})))
+        found[name] = "" if path is None else hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    return found
 
 
 def ask(run: Run, asked: KnowingQuestions) -> Measured:

@@ -9,7 +9,7 @@ from typing import ClassVar
 from experiments.evaluation.knowing_plan import POLICY, RANDOM
 from experiments.evaluation.knowing_rows import Area, Difference, Known, Taught
 from experiments.evaluation.recognition_asking import REFERENCES
-from experiments.evaluation.run_result import RunResult
+from experiments.evaluation.run_result import RunResult, scans
 from experiments.tables import Table, plural, signed, with_interval
 
 
@@ -30,6 +30,8 @@ class KnowingResult(RunResult):
     data: str
     num_patches: int
     budget: int
+    fixation_patches: int = 1
+    """Patches that a fixation opens."""
     periphery: int
     """Side of the always-visible thumbnail, patches; 0 = the models are blind."""
     iterations: tuple[int, int]
@@ -154,7 +156,8 @@ class KnowingResult(RunResult):
         warmup, iterations = self.iterations
         sight = f"periphery {self.periphery}" if self.periphery else "blind"
         return (
-            f"{self.data}, {sight}, {self.budget} of {self.num_patches} patches, "
+            f"{self.data}, {sight}, "
+            f"{scans(self.budget, self.num_patches, self.fixation_patches)}, "
             f"{warmup} + {iterations} iterations, seeds {', '.join(map(str, self.seeds))}; probes "
             f"of {self.train_images} training and {self.test_images} test images, "
             f"{plural(self.threads, 'CPU thread')}, commit `{self.commit[:10]}`. Model trained "

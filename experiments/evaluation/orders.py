@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -13,14 +14,16 @@ from experiments.evaluation.equal_compute import CountedRun, at_equal_compute, s
 from experiments.evaluation.orders_plan import plan_row
 from experiments.evaluation.orders_result import OrderRow, OrderRun, OrdersResult
 from experiments.evaluation.probe_questions import Questions
-from experiments.run_folder import git_commit, read_manifest
+from experiments.run_folder import git_commit, of_kind, read_manifest
 from experiments.runs import Run
-from experiments.tables import read_json, write_json
+from experiments.tables import json_text, read_json, write_json
 from experiments.training.build import load_split, set_threads
 from experiments.training.config import TrainConfig
 from experiments.training.loop import finished_run
 from experiments.training.trainer import who_learns
+from foveate.data import ImageSet
 from foveate.probes import Attention, extract_features, knn_probe, linear_probe
+from foveate.tensors import digest
 
 PROBES = ("linear", "knn")
 """What every run is probed with."""
@@ -93,6 +96,7 @@ def compare_orders(
         probe_test=probe_test,
         threads=torch.get_num_threads(),
         commit=git_commit(),
+        options=json.loads(json_text(of_kind(common.flat()))),
     )
 
 
@@ -112,16 +116,16 @@ def check_answerable(common: TrainConfig, probe_train: int, probe_test: int | No
 def measured(counted: CountedRun, probe_train: int, probe_test: int) -> OrderRun:
     """Train one run, or load it, and probe it."""
     run = finished_run(counted.config)
+    train, test = run.split("train", probe_train), run.split("test", probe_test)
+    questions = Questions.of(train, test, list(PROBES), seed=0)
+    train, test = questions.train, questions.test
+    asked_images = digest((train.images, train.labels, test.images, test.labels))
     path = run.directory / "probe_orders.json"
     if path.is_file():
         stored = TypeAdapter(OrderRun).validate_python(read_json(path))
-        same = (stored.probe_train, stored.probe_test) == (probe_train, probe_test)
-        if same and stored.linear_causal is not None:
+        if stored.asked_images == asked_images:
             return stored
-    full, causal = (
-        probe_best_layer(run, attention, probe_train, probe_test)
-        for attention in ("full", "causal")
-    )
+    full, causal = (probe_best_layer(run, each, train, test) for each in ("full", "causal"))
     manifest, num_images = read_manifest(run.directory), images_seen(run.config)
     result = OrderRun(
         linear=full.linear,
@@ -142,23 +146,20 @@ def measured(counted: CountedRun, probe_train: int, probe_test: int) -> OrderRun
         iterations=(run.config.optimization.warmup_iterations, run.config.iterations),
         commit=manifest["commit"],
         teraflops=counted.operations / 1e12,
-        probe_train=probe_train,
-        probe_test=probe_test,
+        probe_train=len(train),
+        probe_test=len(test),
+        asked_images=asked_images,
+        probe_commit=git_commit(),
     )
     write_json(path, asdict(result))
     return result
 
 
-def probe_best_layer(
-    run: Run, attention: Attention, probe_train: int, probe_test: int
-) -> BestLayer:
+def probe_best_layer(run: Run, attention: Attention, train: ImageSet, test: ImageSet) -> BestLayer:
     """Probe every layer linearly, and the best one by k-NN, on test images.
 
     The layer is best on held-out training images.
     """
-    train, test = run.split("train", probe_train), run.split("test", probe_test)
-    questions = Questions.of(train, test, list(PROBES), seed=0)
-    train, test = questions.train, questions.test
     seen = extract_features(run.model, train, attention=attention)
     unseen = extract_features(run.model, test, attention=attention)
     known, wanted = train.labels.numpy(), test.labels.numpy()

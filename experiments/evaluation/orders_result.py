@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 from experiments.evaluation.intervals import Interval, seed_interval, share_interval
 from experiments.tables import Result, Table, plural, set_aside, signed, with_interval
@@ -46,7 +46,13 @@ class OrderRun:
     """Of the training."""
     teraflops: float
     probe_train: int | None = None
+    """Training images that the probes had."""
     probe_test: int | None = None
+    """Test images that were asked about."""
+    asked_images: str | None = None
+    """Digest of both."""
+    probe_commit: str | None = None
+    """Of the probing."""
 
     def accuracies(self) -> dict[str, float]:
         """Return what was measured, by the name that tables give it."""
@@ -159,10 +165,14 @@ class OrdersResult(Result):
     precision: str
     seeds: tuple[int, ...]
     probe_train: int
+    """Training images of the probes, at most."""
     probe_test: int
+    """Test images, at most."""
     threads: int
     commit: str
-    """Of the probing."""
+    """Of the last call."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Of the trainings that all rows share."""
 
     def with_earlier(self, path: Path) -> Self:
         """Add the rows of an earlier call with the same settings and seeds.
@@ -219,12 +229,14 @@ class OrdersResult(Result):
             model = f"recipe `{self.recipe}` with target {self.target}{memory}"
             data += "" if first.patches is None else f", {first.patches} patches"
         model += "" if self.init is None else f", weights started by {self.init}"
-        probed = "" if self.commit == first.commit else f", probed at `{self.commit[:10]}`"
+        at = first.probe_commit or self.commit
+        probed = "" if at == first.commit else f", probed at `{at[:10]}`"
+        train, test = first.probe_train or self.probe_train, first.probe_test or self.probe_test
         return (
             f"{data}, {model}, {' to '.join(sizes)} M parameters, {self.teraflops:g} TFLOP a run, "
             f"{self.precision}, seeds {', '.join(map(str, self.seeds))}, "
-            f"{plural(self.threads, 'CPU thread')}, probed with {self.probe_train} training "
-            f"and {self.probe_test} test images at the layer that is best on held-out training "
+            f"{plural(self.threads, 'CPU thread')}, probed with {train} training "
+            f"and {test} test images at the layer that is best on held-out training "
             f"images, commit `{first.commit[:10]}`{probed}."
         )
 

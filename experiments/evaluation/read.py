@@ -18,7 +18,7 @@ from experiments.tables import Table, with_interval
 from experiments.training.build import captions_of
 from foveate.data.captions import BACKGROUND, Vocabulary
 from foveate.data.texts import writes_captions
-from foveate.orders import ordering, rank_to_order
+from foveate.orders import order_to_rank, ordering, rank_to_order
 
 SHOWN = 3
 """Images whose sentences are kept as examples."""
@@ -127,8 +127,11 @@ def read(run: Run, *, limit: int = 500, tracks: int = 8, seed: int = 0) -> ReadR
     if BACKGROUND in captions.sentences:
         background = captions.sentences.index(BACKGROUND)
     wanted = Vocabulary(model.config.vocabulary).encode(captions.sentences)
+    # As in training tracks start at the first patches that are opened, in squares by their number.
+    steps = tracks if run.fixations.size == 1 else min(tracks, run.budget)
+    opened = scan_with(run.agent, model, images, steps, fixations=run.fixations)
     points = {
-        "policy": scan_with(run.agent, model, images, tracks),
+        "policy": rank_to_order(order_to_rank(opened, model.num_patches))[:, :tracks],
         "random": random[:, :tracks],
     }
     return ReadResult(

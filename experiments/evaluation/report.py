@@ -54,9 +54,8 @@ def present_comparison(comparison: Comparison, folder: Path, threads: int | None
 def present_probe(result: ProbeResult, path: Path, threads: int | None = None) -> None:
     """Write a probe, draw what is recognized by fixations; arguments as of :func:`present`."""
     picture = path.with_name(f"{path.stem}_fixations.png")
-    drawn = result.fixations is not None
-    present(result, path, threads, [picture] if drawn else [])
-    if drawn:
+    present(result, path, threads, [picture])
+    if result.fixations is not None:
         with written_whole(picture) as partial:
             draw_fixations(result, partial)
         print(f"written: {picture}")
@@ -78,9 +77,9 @@ def report(folder: Path, *, device: str = "cpu", data_changed_ok: bool = False) 
     most = run.config.data.limit or 4000
     options: dict[str, Any] = {}
     if run.model.config.scannable:
-        few = min(400, most)
+        few = max(2, min(400, most))  # Intervals are over images.
         print(f"comparing orders on up to {few} test images; the oracles take longest", flush=True)
-        present_comparison(compare(run, limit=few, oracle_limit=min(100, most)), folder)
+        present_comparison(compare(run, limit=few, oracle_limit=min(100, few)), folder)
         present_drawings(draw(run, index=tuple(range(min(6, len(run.split("test", 6)))))))
         options = {"fixations": (run.budget,), "orders": PROBED, "read_outs": ("seen", "attentive")}
     limits: dict[str, Any] = {"train_limit": min(4000, most), "test_limit": min(2000, most)}

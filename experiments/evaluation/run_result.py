@@ -47,6 +47,19 @@ class RunResult(Result):
         result.write(path)
 
 
+def scans(budget: int, num_patches: int, fixation_patches: int) -> str:
+    """Say how long scans are.
+
+    Args:
+        budget: fixations of each.
+        num_patches: patches of an image.
+        fixation_patches: patches that a fixation opens.
+    """
+    if fixation_patches == 1:
+        return f"{budget} of {num_patches} patches"
+    return f"{plural(budget, 'fixation')} of {fixation_patches} among {num_patches} patches"
+
+
 def minutes(seconds: float | None) -> str:
     """Say how long a model was trained; older results do not know it."""
     return "an unknown time" if seconds is None else plural(round(seconds / 60), "minute")

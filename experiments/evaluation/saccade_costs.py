@@ -74,6 +74,8 @@ class PaidComparison:
             for name in (*better, *worse)
             if abs(others[name].minus_policy) < least
         ]
+        if not any(known.values()):
+            return "By area + cost nothing is judged: there are too few images for intervals."
         said = f"By area + cost the policy is better than {', '.join(better) or 'none of them'}"
         said += f", and worse than {', '.join(worse)}" if worse else ""
         note = (

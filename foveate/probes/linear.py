@@ -232,7 +232,7 @@ def knn_classes(
         similarity = torch.nn.functional.normalize(part, dim=1) @ train.T
         nearest, index = similarity.topk(max(neighbors), dim=1)
         for k, classes in predicted.items():
-            votes = torch.zeros(len(part), int(labels.max()) + 1)
+            votes = torch.zeros(len(part), int(labels.max()) + 1, dtype=nearest.dtype)
             votes.scatter_add_(1, labels[index[:, :k]], (nearest[:, :k] / temperature).exp())
             classes.append(votes.argmax(1))
     return {k: torch.cat(classes).numpy() for k, classes in predicted.items()}

@@ -179,6 +179,7 @@ def test_a_single_image_is_compared_without_intervals(
     assert Comparison.read(run.directory / "compare.json").to_text() == result.to_text()
     assert "[-]" in result.to_text()
     assert "no other image" in result.summary("trained").to_markdown()
+    assert "significantly better" not in result.to_text(), "nothing is significant of one image"
 
 
 def test_no_gap_has_no_share() -> None:

@@ -13,7 +13,13 @@ import torch
 from experiments.evaluation import knowing_measure
 from experiments.evaluation.intervals import crossed_interval, seed_interval
 from experiments.evaluation.knowing import check_same_model
-from experiments.evaluation.knowing_measure import areas_of, keep, question_of, read_kept
+from experiments.evaluation.knowing_measure import (
+    areas_of,
+    keep,
+    question_of,
+    read_kept,
+    sources_of,
+)
 from experiments.evaluation.knowing_plan import Plan, usual_fixations
 from experiments.evaluation.knowing_result import KnowingResult
 from experiments.evaluation.knowing_rows import (
@@ -408,6 +414,14 @@ def test_a_study_trains_what_is_missing_and_asks_each_run_once(
     before = question_of(run, asked)
     next(run.model.parameters()).data.add_(1)
     assert question_of(run, asked) != before, "other weights"
+    own = tmp_path / "own_orders.py"
+    monkeypatch.syspath_prepend(tmp_path)
+    digests = []
+    for text in ("def spiral(grid): ...", "def spiral(grid): pass"):
+        own.write_text(text)
+        digests.append(sources_of(("policy", "own_orders:spiral")))
+    assert [*digests[0]] == ["own_orders:spiral"]
+    assert digests[0] != digests[1], "an order of one's own that changed"
     with pytest.raises(ValueError, match=r"policy_3 does not hold the model of .*random_3"):
         check_same_model(run, load_run(tmp_path / "random_then_policy_3"))
     monkeypatch.delattr("experiments.evaluation.knowing_measure.recognize")

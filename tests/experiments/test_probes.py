@@ -103,6 +103,8 @@ def test_neighbors_vote_by_their_similarity() -> None:
     expected = classifier.fit(x[:200] - center, y[:200]).predict(x[200:] - center)
     found = knn_classes(*data[:3], neighbors=(20,))[20]
     assert (found == expected).mean() > 0.98
+    double = knn_classes(x[:200].astype(float), y[:200], x[200:].astype(float), neighbors=(20,))
+    assert (double[20] == found).all()
     uniform = KNeighborsClassifier(20, metric="cosine").fit(x[:200] - center, y[:200])
     assert (uniform.predict(x[200:] - center) == expected).mean() < 0.95
 

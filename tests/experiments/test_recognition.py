@@ -303,7 +303,11 @@ def test_the_script_writes_numbers_table_and_picture(
     assert "48% of the labels (24 of 50), asked for 50%" in shown
     assert content["label_images"] == {"0.5": 24}
     assert ProbeResult.read(path).to_text() in shown
-    assert (run.directory / "probe_linear_knn_fixations.png").stat().st_size > 5000
+    picture = run.directory / "probe_linear_knn_fixations.png"
+    assert picture.stat().st_size > 5000
+    main(replace(config, fixations=(), orders=None, read_outs=None, label_shares=(1.0,)))
+    assert not picture.exists(), "it shows what the former result says"
+    assert picture.with_stem(f"{picture.stem}_1").is_file()
 
 
 def test_each_order_scans_its_own_way(run: Run) -> None:

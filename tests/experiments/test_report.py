@@ -30,3 +30,20 @@ def test_a_report_asks_about_no_more_images_than_were_learned_from(
     report.report(Path("runs/nowhere"), device="meta", data_changed_ok=True)
     assert said == [asked]
     assert loaded == [{"device": "meta", "data_changed_ok": True}]
+
+
+def test_a_run_of_a_single_image_has_a_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two test images are compared, as intervals are over images."""
+    run = SimpleNamespace(
+        config=SimpleNamespace(data=SimpleNamespace(limit=1)),
+        model=SimpleNamespace(config=SimpleNamespace(scannable=True)),
+        budget=3,
+        split=lambda *_: [0],
+    )
+    compared: list[dict[str, int]] = []
+    monkeypatch.setattr(report, "load_run", lambda _, **__: run)
+    monkeypatch.setattr(report, "compare", lambda _, **limits: compared.append(limits))
+    for name in ("probe", "draw", "present_probe", "present_comparison", "present_drawings"):
+        monkeypatch.setattr(report, name, lambda *_, **__: None)
+    report.report(Path("runs/nowhere"))
+    assert compared == [{"limit": 2, "oracle_limit": 2}]

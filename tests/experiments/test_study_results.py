@@ -519,7 +519,11 @@ def test_rows_of_an_earlier_call_stay_only_beside_rows_of_the_same_settings(
     assert list(both.orders) == ["raster", "random", "mine"]
     assert both.commit == "later"
     older = OrderRow.of_runs([order_run(0.4, linear_causal=None, knn_causal=None)] * 2)
-    for other in (replace(earlier, seeds=(0, 2)), replace(earlier, orders={"raster": older})):
+    for other in (
+        replace(earlier, seeds=(0, 2)),
+        replace(earlier, options={"depth": 2}),
+        replace(earlier, orders={"raster": older}),
+    ):
         other.write(path)
         assert now.with_earlier(path) == now
         assert not path.exists(), "kept under a number"
