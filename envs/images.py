@@ -52,9 +52,11 @@ def load(
     split: str,
     image_size: ImageSize | None,
     limit: int | None,
-    caption_column: str | None = None,
+    **columns: str | None,
 ) -> ImageSet:
     """Return images by name, of the cue world or what ``load_data`` takes, or the given ones.
+
+    ``columns`` are those of ``load_data``.
 
     Raises:
         ValueError: no such data, or no images.
@@ -62,9 +64,8 @@ def load(
     if isinstance(data, str) and data in ("cue", *COMPOSED):
         return _composed(data, split, hashable(image_size), limit)
     if isinstance(data, str | Path):
-        return load_data(
-            str(data), split, image_size=image_size, limit=limit, caption_column=caption_column
-        )
+        named: Any = columns
+        return load_data(str(data), split, image_size=image_size, limit=limit, **named)
     images = data if isinstance(data, ImageSet) else _set_of(data)
     return images if limit is None else images.subset(limit)
 

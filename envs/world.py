@@ -20,6 +20,7 @@ from envs.rewards import ALL_REWARDS, REWARDS_OF_CLASSES, REWARDS_OF_WORDS, Rewa
 from foveate.checkpoint import PRETRAINED, check_device, load_model
 from foveate.choices import check_choice, told
 from foveate.data import ImageSet
+from foveate.data.columns import SPLIT_COLUMN
 from foveate.data.decoding import ImageSize
 from foveate.data.texts import ImageTexts, texts_for
 from foveate.data.wander import wandered
@@ -72,7 +73,8 @@ class World:
         image_size = trained.image_size if image_size is None else image_size
         pays_words = isinstance(reward, str) and reward in REWARDS_OF_WORDS
         column = trained.caption_column if pays_words else None
-        images = load(data, split, image_size, limit, column)
+        columns = trained.columns_of(data)
+        images = load(data, split, image_size, limit, caption_column=column, **columns)
         if trained.wander is not None and images.image_shape[1:] != loaded.config.image_size:
             images = wandered(images, trained.wander, loaded.config.patch_size)
         size = trained.fixation_size if fixation_size is None else fixation_size
@@ -169,8 +171,23 @@ class TrainedWith:
     fixation_size: int = 1
     image_size: ImageSize | None = None
     caption_column: str | None = None
+    data: str | None = None
+    image_column: str | None = None
+    split_column: str | None = SPLIT_COLUMN
     wander: float | None = None
     """Images lie on a gray canvas so many times as high and wide; None = they fill what is seen."""
+
+    def columns_of(self, data: object) -> dict[str, str | None]:
+        """Return the columns that hold images and splits of these data, if the run had the same.
+
+        Its splits are then those of the training, whatever their column.
+        """
+        if self.data is None or not isinstance(data, str | Path):
+            return {}
+        learned, given = (Path(each).expanduser().resolve() for each in (self.data, data))
+        if given != learned:
+            return {}
+        return {"image_column": self.image_column, "split_column": self.split_column}
 
 
 def config_of_run(model: str | Path | AnyOrderTransformer) -> TrainedWith:

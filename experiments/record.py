@@ -119,10 +119,34 @@ def check_recordable(run: Path) -> None:
                 f"{run / name} does not tell {lacking[0]}: the run is not finished; "
                 "finish it with --resume"
             )
+    check_whole(run)
     try:
         run_tables(run)
     except (KeyError, TypeError, AttributeError) as reason:
         raise ValueError(f"manifest.json or config.json in {run} is damaged ({reason})") from reason
+
+
+def check_whole(run: Path) -> None:
+    """Raise ValueError unless a run was trained, and asked, to the end of its iterations."""
+    from experiments.tables import read_object
+
+    config, manifest = read_object(run / "config.json"), read_object(run / "manifest.json")
+    end = config["warmup_iterations"] + (config["iterations"] or 0)
+    if manifest.get("iterations", end) < end:
+        raise ValueError(
+            f"{run} was stopped after {manifest['iterations']} of {end} iterations; finish it with "
+            "--resume"
+        )
+    for name in ("compare.json", "probe.json"):
+        if not (run / name).is_file():
+            continue
+        at = read_object(run / name).get("iteration")
+        if at is not None and at != end:
+            script = name.removesuffix(".json")
+            raise ValueError(
+                f"{run / name} is of iteration {at} of {end}; run: python -m experiments.{script} "
+                f"--run {run}"
+            )
 
 
 def keep_result(path: Path, records: Path, slug: str) -> tuple[Path, str]:
@@ -146,9 +170,15 @@ def keep_result(path: Path, records: Path, slug: str) -> tuple[Path, str]:
 
 
 def new_record(records: Path, date: str, slug: str) -> Path:
-    """Make the folder of a record."""
+    """Make the folder of a record.
+
+    Raises:
+        ValueError: it is there, and might keep files of another run.
+    """
     folder = records / f"{date}_{slug}"
-    folder.mkdir(parents=True, exist_ok=True)
+    if folder.exists():
+        raise ValueError(f"{folder} is there; take another --slug, or remove it")
+    folder.mkdir(parents=True)
     return folder
 
 

@@ -99,9 +99,18 @@ def compare_with_viewers(
         orders=rows_of({**study.nulls_and_ceilings(), **asked}),
         dataset=Path(data).stem,
         grid=cells,
-        left_out=tuple(f"{split}: {line}" for split, (_, left) in sides.items() for line in left),
+        left_out=(
+            *(f"{split}: {line}" for split, (_, left) in sides.items() for line in left),
+            *study.alone(),
+        ),
         **{**study.facts(), **given, **facts_of(runs)},
-        options={**options, **several(runs)},
+        options={
+            **options,
+            # What a result is of: one of others is kept beside it.
+            "viewers": Path(data).name,
+            "asked": [each.name for each in runs],
+            **several(runs),
+        },
     )
     return Measured(comparison, study.test, scanpaths)
 

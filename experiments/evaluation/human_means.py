@@ -134,7 +134,7 @@ def rows_of(found: Mapping[str, Sequence[Found]]) -> dict[str, HumanRow]:
         found: of every contender, by run; nulls and ceilings know no run and are found once.
     """
     viewers, policy = found[VIEWERS][0], found.get("policy")
-    most = float(np.nanmean(viewers.by_image["minus_center"]))
+    of_viewers = viewers.by_image["minus_center"]
     rows = {}
     for name, each in found.items():
         beside = None if name in HUMAN else policy
@@ -142,6 +142,9 @@ def rows_of(found: Mapping[str, Sequence[Found]]) -> dict[str, HumanRow]:
             # The policy is compared with it, in every run.
             each, beside = list(each) * len(policy), policy
         row = row_of([compared(one, viewers, beside, run) for run, one in enumerate(each)])
+        # Oracles score few images, whose own gap counts.
+        scored = ~np.isnan(each[0].by_image["minus_center"] + of_viewers)
+        most = float(of_viewers[scored].mean()) if scored.any() else 0.0
         rows[name] = replace(row, gap_covered=row.minus_center / most if most > 0 else None)
     return dict(sorted(rows.items(), key=lambda item: -item[1].minus_center))
 

@@ -26,8 +26,8 @@ def check_same_splits(run: Run | None, data: Path | str, split_column: str | Non
         raise ValueError(
             f"{run.directory} learned from images on a larger canvas; take a run without --wander"
         )
-    same = Path(options.data).expanduser().resolve() == Path(data).expanduser().resolve()
-    if same and options.split_column != split_column:
+    learned, asked = (Path(each).expanduser().resolve() for each in (options.data, data))
+    if asked.is_relative_to(learned) and options.split_column != split_column:
         raise ValueError(
             f"{run.directory} learned from this file by --split-column {options.split_column}, so "
             "that its test images are others; give the same option here"

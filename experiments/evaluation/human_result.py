@@ -169,7 +169,9 @@ class HumanComparison(RunResult):
             for name, row in sorted(shown, key=lambda each: -(each[1].scan_match or 0.0))
         )
         notes = (
-            "Each is as long as the viewer's that it is compared with. Saccade: mean length over "
+            "Each is as long as the viewer's that it is compared with, but viewers, who are "
+            "compared with others at their own lengths. MultiMatch: of pairs of three or more "
+            "fixations each. Saccade: mean length over "
             "the image's diagonal. Horizontal: share of saccades. Contrast: rank of the fixated "
             "cells in their image, 0.5 = as random. From center: mean distance over the diagonal.",
         )

@@ -15,7 +15,7 @@ from experiments.evaluation.human_means import Found, by_image
 from foveate.human.cells import CellPaths, Steps, middles_of
 from foveate.human.densities import uniform
 from foveate.human.metrics import information_gain_bits, next_auc_judd, nss
-from foveate.human.multi_match import DIMENSIONS, is_installed, multi_match
+from foveate.human.multi_match import DIMENSIONS, LEAST_FIXATIONS, is_installed, multi_match
 from foveate.human.saccades import center_distance, direction_shares, revisit_share, saccades
 from foveate.human.scan_match import scan_match
 from foveate.orders.paths import Grid
@@ -127,11 +127,13 @@ def multi_matched(
     """Return the mean of each dimension over pairs, evenly taken; None = not installed, or none."""
     if not is_installed():
         return None
-    rows = np.unique(np.linspace(0, len(one) - 1, min(len(one), MOST_MULTI_MATCHED)).astype(int))
-    found = np.array([multi_match(_real(one[row]), _real(other[row]), size_px) for row in rows])
-    found = found[~np.isnan(found).any(axis=1)]
-    if not len(found):
+    lengths = np.stack([(~np.isnan(each[:, :, 0])).sum(1) for each in (one, other)])
+    long = np.flatnonzero(lengths.min(0) >= LEAST_FIXATIONS)
+    if not len(long):
         return None
+    evenly = np.linspace(0, len(long) - 1, min(len(long), MOST_MULTI_MATCHED)).astype(int)
+    rows = long[np.unique(evenly)]
+    found = np.array([multi_match(_real(one[row]), _real(other[row]), size_px) for row in rows])
     return {name: float(each) for name, each in zip(DIMENSIONS, found.mean(0), strict=True)}
 
 

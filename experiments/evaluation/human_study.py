@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Bool, Float64
 
 from experiments.evaluation.human_contenders import Gaze
 from experiments.evaluation.human_means import (
@@ -36,6 +36,7 @@ from experiments.evaluation.human_rows import (
     viewer_pairs,
 )
 from experiments.evaluation.human_scores import Viewed
+from experiments.tables import plural
 from foveate.human.cells import Steps
 from foveate.human.densities import (
     CenterBias,
@@ -94,6 +95,20 @@ class Study:
             "center_share": self.viewers.center_share,
         }
 
+    @property
+    def viewed_alone(self) -> Bool[np.ndarray, " M"]:
+        """Test images with a single viewer, of whom no other tells anything."""
+        trials = np.bincount(self.test.paths.image, minlength=len(self.test.images))
+        alone: np.ndarray = trials < 2
+        return alone
+
+    def alone(self) -> tuple[str, ...]:
+        """Say how many of them there are."""
+        number = int(self.viewed_alone.sum())
+        return (f"test: {plural(number, 'image')} with a single viewer, not in viewers",) * (
+            number > 0
+        )
+
     # --- nulls and ceilings
 
     def nulls_and_ceilings(self) -> dict[str, list[Found]]:
@@ -120,7 +135,12 @@ class Study:
         densities[NEARNESS], pairs[NEARNESS] = self._returning(self._near[1], steps), None
         if paths.may_return:
             densities[RETURNING], pairs[RETURNING] = self._baseline(steps), None
+        if len(self.test.images) < 2:
+            del densities[OTHER_VIEWERS], pairs[OTHER_VIEWERS]  # There is no other image.
         found = {name: self._found(densities[name], pairs[name]) for name in densities}
+        known = found[VIEWERS].by_image.items()
+        ceiling = {name: np.where(self.viewed_alone, np.nan, each) for name, each in known}
+        found[VIEWERS] = replace(found[VIEWERS], by_image=ceiling)
         # In the pairs of all viewers of an image some come first more often than others.
         habits = habits_found(paths.cell, paths.image, self.asked)
         found[VIEWERS] = joined(found[VIEWERS], habits)

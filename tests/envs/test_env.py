@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import json
 import pickle
 import warnings
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -19,6 +21,7 @@ import envs
 from envs.observations import OBSERVERS
 from envs.rewards import REVISIT_PENALTY
 from envs.starts import ResetOptions, checked_seed
+from envs.world import config_of_run
 from foveate.config import ModelConfig
 from foveate.data import ImageSet
 from foveate.model import AnyOrderTransformer
@@ -414,3 +417,16 @@ def test_a_fixation_that_paid_no_number_is_made(model: AnyOrderTransformer, data
         env.step(np.array([0, 1]))
     with pytest.raises(ValueError, match="budget of 1 fixations is spent"):
         env.step(np.array([2, 3]))
+
+
+def test_an_environment_of_a_run_on_its_own_images_has_its_splits(tmp_path: Path) -> None:
+    """Elsewhere the run's columns say nothing."""
+    said = {"data": str(tmp_path / "a.parquet"), "split_column": "fold", "image_column": "photo"}
+    (tmp_path / "config.json").write_text(json.dumps(said))
+    trained = config_of_run(tmp_path)
+    assert trained.columns_of(tmp_path / "a.parquet") == {
+        "split_column": "fold",
+        "image_column": "photo",
+    }
+    assert trained.columns_of(tmp_path / "b.parquet") == {}
+    assert trained.columns_of(torch.zeros(1)) == {}

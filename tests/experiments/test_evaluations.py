@@ -249,6 +249,11 @@ def test_a_damaged_result_is_kept_beside_the_new_one(run: Run) -> None:
     [
         ({"manifest.json": None}, "has no manifest"),
         ({"manifest.json": "{}"}, "not finished"),
+        (
+            {"config.json": '{"warmup_iterations": 1, "iterations": 2}'},
+            r"stopped after 2 of 3 iterations; finish it with --resume",
+        ),
+        ({"compare.json": '{"iteration": 1}'}, "is of iteration 1 of 2; run: .*compare --run"),
         ({"compare.json": "[]"}, "holds a list"),
         ({"compare.json": "{"}, "holds no JSON"),
         ({"compare.json": "{}"}, "no compare result"),
@@ -258,7 +263,7 @@ def test_a_run_that_cannot_be_recorded_says_why(
     damage: dict[str, str | None], message: str, tmp_path: Path
 ) -> None:
     facts = {"date": "", "parameters": {"model": 1}, "train_seconds": 1, "threads": 1, "commit": ""}
-    write_json(tmp_path / "manifest.json", facts)
+    write_json(tmp_path / "manifest.json", {**facts, "iterations": 2})
     write_json(tmp_path / "config.json", {"warmup_iterations": 1, "iterations": 1})
     write_json(tmp_path / "compare.json", {})
     for name, content in damage.items():

@@ -8,6 +8,8 @@ from inspect import signature
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
@@ -361,6 +363,38 @@ def test_a_comparison_is_read_back_and_says_what_is_missing(
     assert "12 test images, 4x4 cells, first fixations given, revisits dropped" in missing
 
 
+def test_who_was_viewed_by_one_alone_lowers_no_ceiling(tmp_path: Path) -> None:
+    """Nor is an image another image where there is a single one."""
+    both = looked_at(tmp_path / "viewers.parquet", 24)
+    table = pq.read_table(both)
+    alone = [number % 4 == 1 for number in range(len(table))]  # Half of the test images.
+    for name in ("fix_subject", "fix_x", "fix_y"):
+        kept = [
+            each[:3] if single else each
+            for each, single in zip(table[name].to_pylist(), alone, strict=True)
+        ]
+        at = table.column_names.index(name)
+        table = table.set_column(at, name, pa.array(kept))
+    few = tmp_path / "few.parquet"
+    pq.write_table(table, few)
+    found = compare_with_viewers(None, few, grid="4x4").comparison
+    whole = compare_with_viewers(None, both, grid="4x4").comparison
+    most = whole.orders["viewers"].minus_center
+    assert found.orders["viewers"].minus_center > 0.7 * most
+    assert "test: 6 images with a single viewer, not in viewers" in found.left_out
+    assert not any("single viewer" in line for line in whole.left_out)
+    one = compare_with_viewers(None, both, grid="4x4", limit=1).comparison
+    assert "other_image_viewers" not in one.orders
+
+
+def test_a_result_of_other_viewers_is_kept_beside(tmp_path: Path) -> None:
+    for name in ("a.parquet", "b.parquet"):
+        looked_at(tmp_path / name)
+        found = compare_with_viewers(None, tmp_path / name, grid="4x4")
+        present_human(found, tmp_path / "human.json")
+    assert HumanComparison.read(tmp_path / "human_1.json").options["viewers"] == "a.parquet"
+
+
 def test_revisits_have_a_baseline_that_returns_as_orders_do(run: Run, tmp_path: Path) -> None:
     viewers = looked_at(tmp_path / "viewers.parquet")
     options = {"without": ("saliency",), "orders": ("raster", "oracle"), "oracle_limit": 2}
@@ -417,8 +451,9 @@ def test_test_images_are_cropped_as_the_first_of_train(tmp_path: Path) -> None:
 def test_a_run_is_asked_of_its_own_test_images(run: Run, tmp_path: Path) -> None:
     viewers = looked_at(tmp_path / "viewers.parquet")
     own = replace(run, config=run.config.replace(data=str(viewers), split_column=None))
-    with pytest.raises(ValueError, match="learned from this file by --split-column None"):
-        compare_with_viewers(own, viewers)
+    for learned in (own, replace(own, config=own.config.replace(data=str(tmp_path)))):
+        with pytest.raises(ValueError, match="learned from this file by --split-column None"):
+            compare_with_viewers(learned, viewers)
     wandering = replace(run, config=run.config.replace(wander=1.5))
     with pytest.raises(ValueError, match="take a run without --wander"):
         compare_with_viewers(wandering, viewers)

@@ -567,6 +567,8 @@ def test_the_record_of_a_run_has_no_paths_of_the_machine(tmp_path: Path) -> None
     assert manifest["data"] == "c.parquet"
     assert json.loads((folder / "compare.json").read_text())["options"] == {"judge": "judge"}
     assert (folder / "metrics.jsonl").read_text() == "{}\n"
+    with pytest.raises(ValueError, match="2026-01-02_mine is there; take another --slug"):
+        keep_run(run, tmp_path, "mine")
     replace(READ, options={"against": "/tmp/igpt", "limit": 3}).write(tmp_path / "read.json")
     (tmp_path / "read.png").write_bytes(b"picture")
     folder, tables = keep_result(tmp_path / "read.json", tmp_path, "other")
