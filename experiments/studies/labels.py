@@ -44,7 +44,7 @@ def labels() -> Grid:
             train_limit=8000,
             test_limit=4000,
             areas=("policy", "best_fixed", "center_out", "uncertainty"),
-            fixations=(1, 4, 16),
+            fixations=(4, 16),
             orders=("policy", "best_fixed", "other_image", "center_out", "uncertainty", "random"),
             read_outs=("seen", "attentive"),
             compute=False,
