@@ -95,24 +95,22 @@ def compare_with_viewers(
     sides = read(first, data, {"train": train_limit, "test": limit}, cells, given, columns)
     study = Study.of(*(side for side, _ in sides.values()), seed=first.seed if first else 0)
     asked, scanpaths = asked_of(scanners, study, fit_limit, oracle_limit, int(memory * 1e9))
+    left = (f"{split}: {line}" for split, (_, lines) in sides.items() for line in lines)
     comparison = HumanComparison(
         orders=rows_of({**study.nulls_and_ceilings(), **asked}),
         dataset=Path(data).stem,
         grid=cells,
-        left_out=(
-            *(f"{split}: {line}" for split, (_, left) in sides.items() for line in left),
-            *study.alone(),
-        ),
+        left_out=(*left, *study.alone()),
         **{**study.facts(), **given, **facts_of(runs)},
-        options={
-            **options,
-            # What a result is of: one of others is kept beside it.
-            "viewers": Path(data).name,
-            "asked": [each.name for each in runs],
-            **several(runs),
-        },
+        options={**options, **asked_about(runs, data)},
     )
     return Measured(comparison, study.test, scanpaths)
+
+
+def asked_about(runs: Sequence[Run], data: Path | str) -> dict[str, Any]:
+    """Return what a result is of, beside its options: one of others is kept beside it."""
+    asked = {"viewers": Path(data).name, "asked": [each.name for each in runs]}
+    return {**asked, **several(runs)}
 
 
 def check_limits(memory: float, *limits: int) -> None:
