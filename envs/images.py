@@ -13,6 +13,7 @@ from torch import Tensor
 from envs.toy import cue_set
 from foveate.choices import told
 from foveate.data import ImageSet, load_data
+from foveate.data.columns import SPLIT_COLUMN
 from foveate.data.decoding import ImageSize
 from foveate.data.loading import COMPOSED
 
@@ -52,11 +53,14 @@ def load(
     split: str,
     image_size: ImageSize | None,
     limit: int | None,
-    **columns: str | None,
+    *,
+    caption_column: str | None = None,
+    image_column: str | None = None,
+    split_column: str | None = SPLIT_COLUMN,
 ) -> ImageSet:
     """Return images by name, of the cue world or what ``load_data`` takes, or the given ones.
 
-    ``columns`` are those of ``load_data``.
+    Columns are those of ``load_data``.
 
     Raises:
         ValueError: no such data, or no images.
@@ -64,8 +68,15 @@ def load(
     if isinstance(data, str) and data in ("cue", *COMPOSED):
         return _composed(data, split, hashable(image_size), limit)
     if isinstance(data, str | Path):
-        named: Any = columns
-        return load_data(str(data), split, image_size=image_size, limit=limit, **named)
+        return load_data(
+            str(data),
+            split,
+            image_size=image_size,
+            limit=limit,
+            caption_column=caption_column,
+            image_column=image_column,
+            split_column=split_column,
+        )
     images = data if isinstance(data, ImageSet) else _set_of(data)
     return images if limit is None else images.subset(limit)
 

@@ -105,9 +105,9 @@ class Study:
     def alone(self) -> tuple[str, ...]:
         """Say how many of them there are."""
         number = int(self.viewed_alone.sum())
-        return (f"test: {plural(number, 'image')} with a single viewer, not in viewers",) * (
-            number > 0
-        )
+        if number == 0:
+            return ()
+        return (f"test: {plural(number, 'image')} with a single viewer, not in viewers",)
 
     # --- nulls and ceilings
 

@@ -66,6 +66,8 @@ class PaidComparison:
         """Say which orders the policy is better and worse than, and which hardly differ."""
         others = {name: row for name, row in self.orders.items() if name != "policy"}
         known = {name: row.minus_policy_ci95 for name, row in others.items()}
+        if not any(known.values()):
+            return "By area + cost nothing is judged: there are too few images for intervals."
         better = [name for name, between in known.items() if between and between[0] > 0]
         worse = [name for name, between in known.items() if between and between[1] < 0]
         least = LEAST_SHARE * abs(self.orders["policy"].area_and_cost)
@@ -74,8 +76,6 @@ class PaidComparison:
             for name in (*better, *worse)
             if abs(others[name].minus_policy) < least
         ]
-        if not any(known.values()):
-            return "By area + cost nothing is judged: there are too few images for intervals."
         said = f"By area + cost the policy is better than {', '.join(better) or 'none of them'}"
         said += f", and worse than {', '.join(worse)}" if worse else ""
         note = (

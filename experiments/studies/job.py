@@ -158,12 +158,12 @@ class Job:
                     f"{out} began with another run than {', '.join(self.needs.values()) or 'none'} "
                     "as it is trained now; remove the former, and it is trained anew"
                 )
-            counted_before = bool(kept)
-            kept = {"question": self.question, "options": self._iterations()}
+            counted: dict[str, Any] = {"question": self.question, "options": self._iterations()}
             # A run that has begun may refuse others, and goes on with its own later.
-            if not (begun and counted_before):
+            if not (begun and kept):
                 self.folder.mkdir(parents=True, exist_ok=True)
-                write_json(path, kept)
+                write_json(path, counted)
+            kept = counted
         return self.config.replace(**kept["options"])
 
     def _iterations(self) -> dict[str, int]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from telling import TELLING, telling_set
 from torch import Tensor
 
 from experiments import runs
@@ -93,19 +94,6 @@ def test_numbers_are_those_of_the_answers(run: Run) -> None:
     assert fewer.read_outs["seen"].knn == right.mean()
 
 
-TELLING = 5
-
-
-def telling_split(split: str, limit: int | None = None) -> ImageSet:
-    """Noise, of which one patch is dark or bright: the class."""
-    draw = torch.Generator().manual_seed(len(split))
-    images = torch.randint(256, (200, 1, 8, 8), generator=draw, dtype=torch.uint8)
-    labels = torch.randint(2, (200,), generator=draw)
-    row, col = divmod(TELLING, 4)
-    images[:, :, 2 * row : 2 * row + 2, 2 * col : 2 * col + 2] = 255 * labels.view(-1, 1, 1, 1)
-    return ImageSet(images, labels, ("dark", "bright"), "telling")
-
-
 def telling_second(grid: tuple[int, int]) -> Any:
     """Open the telling patch at the second of all steps."""
     rest = [patch for patch in range(grid[0] * grid[1]) if patch not in (0, TELLING)]
@@ -118,7 +106,9 @@ def test_the_class_is_known_from_the_fixation_on_that_shows_it(
     torch.manual_seed(0)
     model, _ = build(run.config.replace(periphery=0), (1, 8, 8))
     blind = replace(run, config=run.config.replace(periphery=0), model=model.eval())
-    monkeypatch.setattr(Run, "split", lambda self, split, limit=None: telling_split(split, limit))
+    monkeypatch.setattr(
+        Run, "split", lambda self, split, limit=None: telling_set(200, len(split), height=8)
+    )
     known = recognize(
         blind,
         after=(1, 2, 4),

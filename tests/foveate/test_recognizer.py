@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
+from telling import TELLING, telling_set
 
 from foveate.config import ModelConfig
-from foveate.data import ImageSet
 from foveate.model import AnyOrderTransformer
 from foveate.probes.finetuning import FineTuneConfig
 from foveate.probes.recognizer import Recognizer, fine_tune_by_fixations, named_classes
 
 HOW = FineTuneConfig(epochs=12, learning_rates=(0.01,), batch_size=32)
-TELLING = 5
 
 
 @pytest.fixture
@@ -22,16 +21,6 @@ def blind() -> AnyOrderTransformer:
         image_size=(6, 8), in_chans=1, patch_size=2, embed_dim=16, depth=1, num_heads=2, periphery=0
     )
     return AnyOrderTransformer(config).eval()
-
-
-def telling_set(num_images: int, seed: int) -> ImageSet:
-    """Noise, of which one patch is dark or bright: the class."""
-    generator = torch.Generator().manual_seed(seed)
-    images = torch.randint(256, (num_images, 1, 6, 8), generator=generator, dtype=torch.uint8)
-    labels = torch.arange(num_images) % 2
-    row, col = divmod(TELLING, 4)
-    images[:, :, 2 * row : 2 * row + 2, 2 * col : 2 * col + 2] = 255 * labels.view(-1, 1, 1, 1)
-    return ImageSet(images, labels, ("dark", "bright"), "telling")
 
 
 def test_the_class_is_known_from_the_fixation_on_that_shows_it(
