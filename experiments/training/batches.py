@@ -95,8 +95,13 @@ class TrainingImages:
             pixels = send(torch.cat(parts), self.config.run.device)
         images = pixels.float() / 255
         if self.config.data.augment:
-            crop_scale = self.config.data.crop_scale
-            images = augment(images, generator=generator, crop_scale=crop_scale)
+            options = self.config.data
+            images = augment(
+                images,
+                generator=generator,
+                crop_scale=options.crop_scale,
+                color_jitter=options.color_jitter,
+            )
         if self.config.data.wander is not None:
             height, width = images.shape[2:]
             canvas = self.held.image_shape[1:]

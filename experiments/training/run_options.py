@@ -117,6 +117,8 @@ class DataConfig:
     crop_scale: float | None = None
     """With augment: random crops instead of shifts, of this share of the area or more, which are
     made as large as the image; 0.2 in MAE. None = shifts by up to 4 pixels."""
+    color_jitter: float = 0.0
+    """With augment: change brightness, contrast and saturation by up to this share; 0.4 in MoCo."""
     wander: float | None = None
     """Place every image on a gray canvas this many times as high and wide, 1.5 say: training images
     anywhere, anew whenever they are drawn, and those of evaluations each at a place of its own that
@@ -131,6 +133,11 @@ class DataConfig:
                 raise ValueError("crop_scale needs --augment, or --crop-scale None")
             if not 0 < self.crop_scale <= 1:
                 raise ValueError(f"crop_scale must lie in (0, 1], got {self.crop_scale:g}")
+        if self.color_jitter != 0:
+            if not self.augment:
+                raise ValueError("color_jitter needs --augment, or --color-jitter 0")
+            if not 0 <= self.color_jitter < 1:
+                raise ValueError(f"color_jitter must lie in [0, 1), got {self.color_jitter:g}")
         if self.wander is not None and not self.wander > 1:
             raise ValueError(f"wander must be above 1, such as 1.5, got {self.wander:g}")
         object.__setattr__(self, "image_size", read_image_size(self.image_size))

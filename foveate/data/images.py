@@ -183,21 +183,26 @@ def augment(
     generator: torch.Generator,
     shift_px: int = 4,
     crop_scale: float | None = None,
+    color_jitter: float = 0.0,
 ) -> Float[Tensor, "B C H W"]:
-    """Mirror half of the images, and move or crop each.
+    """Mirror half of the images, move or crop each, and change its colors if asked to.
 
     The same generator state gives the same result; torch's global random state is left as it was.
 
     Args:
-        images: of any range.
+        images: of any range; in [0, 1] where colors change.
         generator: on the CPU.
         shift_px: each image is shifted by up to so many pixels, edges reflected.
         crop_scale: least share of the area, in (0, 1]. A random rectangle of this share to all of
             the area and of 3/4 to 4/3 as wide as high is made as large as the image, instead of a
             shift (Szegedy et al. 2015, arXiv 1409.4842, Sec. 6). None = shifts.
+        color_jitter: brightness, contrast and, of three channels, saturation are multiplied by
+            1 - color_jitter to 1 + color_jitter, each drawn for each image. Hue stays, so that red
+            remains what a caption calls red. 0 = colors stay.
 
     Raises:
-        ValueError: shift_px is negative or not smaller than the image, or crop_scale not in (0, 1].
+        ValueError: shift_px is negative or not smaller than the image, crop_scale not in (0, 1],
+            or color_jitter not in [0, 1).
     """
     # kornia takes seconds to import, which --help and evaluation need not wait for.
     import kornia.augmentation as K
@@ -211,7 +216,12 @@ def augment(
         move = K.RandomResizedCrop((height, width), scale=(crop_scale, 1.0))
     else:
         raise ValueError(f"crop_scale must lie in (0, 1], got {crop_scale:g}")
+    if not 0 <= color_jitter < 1:
+        raise ValueError(f"color_jitter must lie in [0, 1), got {color_jitter:g}")
     pipeline = torch.nn.Sequential(K.RandomHorizontalFlip(p=0.5), move)
+    if color_jitter > 0:
+        saturation = color_jitter if images.shape[1] == 3 else 0.0
+        pipeline.append(K.ColorJitter(color_jitter, color_jitter, saturation, p=1.0))
     seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
     # kornia draws from the global CPU generator whatever the images' device.
     with torch.random.fork_rng(devices=[]):

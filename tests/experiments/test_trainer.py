@@ -385,15 +385,15 @@ def test_images_are_the_training_sets_unless_they_are_augmented(augment: bool) -
     assert torch.equal(images, stored) != augment
 
 
-def test_images_are_cropped_as_the_run_says() -> None:
-    def drawn(crop_scale: float | None) -> Tensor:
-        config = TINY.replace(augment=True, crop_scale=crop_scale)
-        images = TrainingImages(config, Processes.started("cpu"))
+def test_images_are_cropped_and_colored_as_the_run_says() -> None:
+    def drawn(**changes: Any) -> Tensor:
+        images = TrainingImages(TINY.replace(augment=True, **changes), Processes.started("cpu"))
         return images.draw(8, torch.Generator().manual_seed(0))[0]
 
-    assert torch.equal(drawn(0.25), drawn(0.25))
-    assert not torch.equal(drawn(0.25), drawn(None))
-    assert not torch.equal(drawn(0.25), drawn(0.9))
+    assert torch.equal(drawn(crop_scale=0.25), drawn(crop_scale=0.25))
+    assert not torch.equal(drawn(crop_scale=0.25), drawn())
+    assert not torch.equal(drawn(crop_scale=0.25), drawn(crop_scale=0.9))
+    assert not torch.equal(drawn(color_jitter=0.4), drawn())
 
 
 def test_bfloat16_is_for_the_training_passes_alone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -314,6 +314,8 @@ def test_a_checkpoint_of_another_shape_is_named(tmp_path: Path) -> None:
         {"wander": 1.0},
         {"crop_scale": 0.5},
         {"augment": True, "crop_scale": 0.0},
+        {"color_jitter": 0.4},
+        {"augment": True, "color_jitter": 1.0},
         {"teacher": "own"},
         {"num_colors": 8},
     ],

@@ -233,6 +233,30 @@ def test_a_crop_is_a_part_of_the_image_as_large_as_the_image():
             augment(images, generator=torch.Generator(), crop_scale=share)
 
 
+@pytest.mark.parametrize("num_channels", [1, 2, 3])
+def test_colors_change_within_their_bounds_and_hue_stays(num_channels: int):
+    # Whole images of one color, dark enough that nothing is clipped.
+    flat = 0.2 + 0.2 * torch.rand(
+        32, num_channels, 1, 1, generator=torch.Generator().manual_seed(0)
+    )
+    images = flat.expand(-1, -1, 8, 8)
+
+    def changed(strength: float) -> Tensor:
+        generator = torch.Generator().manual_seed(1)
+        return augment(images, generator=generator, shift_px=0, color_jitter=strength)
+
+    assert torch.equal(changed(0.0), images)
+    assert torch.equal(changed(0.3), changed(0.3))
+    colors = changed(0.3)[:, :, 0, 0]
+    share = colors.mean(1) / flat.mean((1, 2, 3))
+    assert 0.7**2 <= share.min() < 0.9 < 1.1 < share.max() <= 1.3**2
+    if num_channels == 3:
+        assert torch.equal(colors.argsort(1), flat[:, :, 0, 0].argsort(1))
+    for strength in (-0.1, 1.0):
+        with pytest.raises(ValueError, match="color_jitter must lie in"):
+            changed(strength)
+
+
 def test_augment_without_shift_only_mirrors_and_too_large_a_shift_is_refused():
     images = torch.rand(8, 1, 6, 6, generator=torch.Generator().manual_seed(0))
     mirrored = augment(images, generator=torch.Generator().manual_seed(0), shift_px=0)
