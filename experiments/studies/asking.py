@@ -23,7 +23,7 @@ from experiments.evaluation.recognition_result import MAIN_PROBE
 from experiments.metrics_file import read_metrics
 from experiments.run_folder import git_commit, read_manifest
 from experiments.runs import Run
-from experiments.studies.answers import Answers, Facts, Values, keep_answers, keep_pictures
+from experiments.studies.answers import Answers, Facts, Values, keep_pictures
 from experiments.studies.compute import StepCosts, step_costs
 from experiments.studies.grid import Asked, Split
 from experiments.studies.pictures import pictures_of
@@ -49,21 +49,22 @@ MOST_COMPARED = 400
 """Test images on which a policy is set against its controls."""
 
 
-def ask_and_keep(run: Run, asked: Asked | None, split: Split, question: str) -> None:
-    """Ask a run, and keep what it answers, and pictures of its scans, in its folder.
-
-    Of a run that is asked nothing, None, only what is known of its training is kept.
+def answers_of(run: Run, asked: Asked | None, split: Split) -> Answers:
+    """Ask a run; of one that is asked nothing, None, return what is known of its training.
 
     Raises:
         ValueError: it cannot be asked so.
     """
     if asked is None:
-        keep_answers(run.directory, question, Answers({}, facts_of(run, step_costs(run.config))))
-        return
+        return Answers({}, facts_of(run, step_costs(run.config)))
     print(f"asking {run.name} on {split} images", flush=True)
-    if asked.pictures and run.model.config.scannable:
-        keep_pictures(run.directory, pictures_of(run, asked.pictures))
-    keep_answers(run.directory, question, ask(run, asked, split))
+    return ask(run, asked, split)
+
+
+def draw_and_keep(run: Run, number: int) -> None:
+    """Keep pictures of so many scans in the run's folder, if it can be scanned."""
+    if number and run.model.config.scannable:
+        keep_pictures(run.directory, pictures_of(run, number))
 
 
 def ask(run: Run, asked: Asked, split: Split) -> Answers:

@@ -16,8 +16,8 @@ from pydantic import TypeAdapter
 from experiments.cli import Stopped
 from experiments.evaluation.kept import completed
 from experiments.run_folder import FORMER, FREE_ON_RESUME
-from experiments.studies.answers import read_answers
-from experiments.studies.asking import ask_and_keep
+from experiments.studies.answers import Answers, keep_answers, read_answers
+from experiments.studies.asking import answers_of, draw_and_keep
 from experiments.studies.compute import filled
 from experiments.studies.grid import Asked, Split
 from experiments.tables import json_text, read_object, write_json
@@ -94,11 +94,19 @@ class Job:
 
     @property
     def is_done(self) -> bool:
-        """Whether its answers are there."""
+        """Whether its answers are there, and the pictures of its scans."""
+        found = self._answered()
+        return found is not None and _pictures(found.question) >= _pictures(self.question)
+
+    def _answered(self) -> Answers | None:
+        """Return its answers, whatever pictures are there; None if they are not there."""
         found = read_answers(self.config.run.out)
-        return found is not None and same(
-            read_question(found.question), read_question(self.question)
-        )
+        if found is None:
+            return None
+        kept, now = read_question(found.question), read_question(self.question)
+        if kept["asked"] is not None and now["asked"] is not None:
+            kept["asked"]["pictures"] = now["asked"]["pictures"]
+        return found if same(kept, now) else None
 
     def write(self) -> None:
         """Write ``job.json`` into its folder, for the process that carries it out."""
@@ -138,7 +146,12 @@ class Job:
         # A study that was moved names the runs that it needs by where they are now.
         now = self.config.flat()
         needed = run.config.replace(**{option: now[option] for option in self.needs})
-        ask_and_keep(replace(run, config=needed), self.asked, self.split, self.question)
+        run = replace(run, config=needed)
+        # Another seed may have been the first, whose scans are drawn, when this one was asked.
+        answers = self._answered() or answers_of(run, self.asked, self.split)
+        if self.asked is not None:
+            draw_and_keep(run, self.asked.pictures)
+        keep_answers(run.directory, self.question, answers)
 
     def _begun(self) -> TrainConfig:
         """Return the config with its final iterations, counted once and kept for a resume.
@@ -174,6 +187,12 @@ class Job:
         chosen = filled(self.config.replace(seed=0), self.teraflops * 1e12)
         options = {"warmup_iterations": chosen.optimization.warmup_iterations}
         return options if chosen.policy is None else {**options, "iterations": chosen.iterations}
+
+
+def _pictures(question: str) -> int:
+    """Return the number of pictures of scans that a question asks for."""
+    asked = read_question(question)["asked"]
+    return 0 if asked is None else int(asked["pictures"])
 
 
 def training_of(question: str) -> dict[str, Any]:

@@ -22,7 +22,13 @@ from experiments.benchmarks.timing import count_flops
 from experiments.evaluation.equal_compute import flops_per_step, flops_to_begin
 from experiments.evaluation.knowing_rows import Difference
 from experiments.runs import Run
-from experiments.studies.answers import Answers, Facts, keep_answers, read_answers
+from experiments.studies.answers import (
+    Answers,
+    Facts,
+    keep_answers,
+    read_answers,
+    read_pictures,
+)
 from experiments.studies.asking import ask_own, ask_probes, digest_of
 from experiments.studies.cluster import Submitted
 from experiments.studies.compute import StepCosts, filled, step_costs
@@ -356,6 +362,29 @@ def test_a_failed_job_stops_no_other_and_what_is_done_is_skipped(tmp_path: Path)
     older["asked"]["read_out"] = "last"
     keep_answers(good.config.run.out, json.dumps(older), found)
     assert not other.is_done
+
+
+def test_a_seed_that_becomes_the_first_is_drawn_and_not_asked_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (later,) = jobs_of(tmp_path, "good")
+    later = replace(later, asked=replace(later.asked, pictures=0))
+    assert run_jobs([later], carried_out) == []
+    before = read_answers(later.config.run.out)
+    assert before is not None
+    monkeypatch.setattr("experiments.studies.job.answers_of", None)
+    first = replace(later, asked=replace(later.asked, pictures=2))
+    assert not first.is_done
+    assert run_jobs([first], carried_out) == []
+    assert first.is_done
+    assert len(read_pictures(later.config.run.out)) == 2
+    found = read_answers(later.config.run.out)
+    assert found is not None
+    assert {name: list(each) for name, each in found.values.items()} == {
+        name: list(each) for name, each in before.values.items()
+    }
+    # And as a later one again.
+    assert later.is_done
 
 
 def test_time_that_is_up_stops_what_runs_and_starts_nothing_else(tmp_path: Path) -> None:
