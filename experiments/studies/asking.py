@@ -1,7 +1,4 @@
-"""What a finished run answers, image by image, so that answers can be paired over images and seeds.
-
-Answers are kept in the run folder beside the question: what is asked again is read.
-"""
+"""What a finished run answers, image by image, so that answers pair over images and seeds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""One seed of one cell: it is trained, asked, and its answers are kept in its run folder."""
+"""One seed of one cell: it is trained, asked, and its answers are kept in its run folder.
+
+They are kept beside the question: what is asked again is read.
+"""
 
 from __future__ import annotations
 
@@ -96,17 +99,17 @@ class Job:
     def is_done(self) -> bool:
         """Whether its answers are there, and the pictures of its scans."""
         found = self._answered()
-        return found is not None and _pictures(found.question) >= _pictures(self.question)
+        if found is None or self.asked is None:
+            return found is not None
+        drawn: int = read_question(found.question)["asked"]["pictures"]
+        return drawn >= self.asked.pictures
 
     def _answered(self) -> Answers | None:
         """Return its answers, whatever pictures are there; None if they are not there."""
         found = read_answers(self.config.run.out)
         if found is None:
             return None
-        kept, now = read_question(found.question), read_question(self.question)
-        if kept["asked"] is not None and now["asked"] is not None:
-            kept["asked"]["pictures"] = now["asked"]["pictures"]
-        return found if same(kept, now) else None
+        return found if same(answered_by(found.question), answered_by(self.question)) else None
 
     def write(self) -> None:
         """Write ``job.json`` into its folder, for the process that carries it out."""
@@ -189,10 +192,12 @@ class Job:
         return options if chosen.policy is None else {**options, "iterations": chosen.iterations}
 
 
-def _pictures(question: str) -> int:
-    """Return the number of pictures of scans that a question asks for."""
-    asked = read_question(question)["asked"]
-    return 0 if asked is None else int(asked["pictures"])
+def answered_by(question: str) -> dict[str, Any]:
+    """Return what answers follow from, of a job's question: all but the pictures of scans."""
+    content = read_question(question)
+    if content["asked"] is not None:
+        del content["asked"]["pictures"]
+    return content
 
 
 def training_of(question: str) -> dict[str, Any]:
