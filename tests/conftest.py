@@ -9,8 +9,15 @@ from typing import TYPE_CHECKING
 # as long as they compute. Those that tests start inherit it.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# What ours imports while its types are woven in would be compiled from its source, in each worker:
+# these come before the hook below.
+import kornia  # noqa: F401
 import pytest
+import sb3_contrib  # noqa: F401
+import timm  # noqa: F401
 import torch
+import torchvision  # noqa: F401
+import wandb  # noqa: F401
 from jaxtyping import install_import_hook
 
 if TYPE_CHECKING:

@@ -22,6 +22,7 @@ DOCUMENTS = [
 MADE = [ROOT / "docs" / "tutorial.md", ROOT / "docs" / "clients.md"]
 """Made from a script, which test_docs.py runs; examples, which test_client_table.py runs."""
 MAX_WORDS = 30
+RENDERED = render()
 
 
 def name_of(document: Path) -> str:
@@ -80,10 +81,10 @@ def test_ci_runs_the_four_checks_that_contributing_promises() -> None:
     assert (ROOT / ".ci" / "run").read_text().splitlines()[-1] == "make check"
 
 
-@pytest.mark.parametrize("path", sorted(render()), ids=name_of)
+@pytest.mark.parametrize("path", sorted(RENDERED), ids=name_of)
 def test_tables_are_what_the_records_say(path: Path) -> None:
     """If stale: python -m experiments.record."""
-    assert path.read_text() == render()[path]
+    assert path.read_text() == RENDERED[path]
 
 
 def test_no_record_is_shown_by_a_name_that_none_has() -> None:

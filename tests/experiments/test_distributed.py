@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -42,28 +43,25 @@ def keep_thread_count() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def train_under_torchrun(config: TrainConfig, num_processes: int = 2) -> str:
-    """Run the script in so many processes and return what it wrote to standard error."""
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command = [
-        *launcher,
-        "--nproc-per-node",
-        str(num_processes),
-        "-m",
-        "experiments.train",
-        "smoke",
-    ]
-    smoke = PRESETS["smoke"][1].flat()
+def options_of(config: TrainConfig) -> list[str]:
+    """Return what is typed behind ``experiments.train`` for a config near the smoke preset's."""
+    options, smoke = ["smoke"], PRESETS["smoke"][1].flat()
     for name, value in config.flat().items():
         option = name.replace("_", "-")
         if isinstance(value, bool):
-            command.append(f"--{option}" if value else f"--no-{option}")
+            options.append(f"--{option}" if value else f"--no-{option}")
         elif value != smoke[name]:
-            command += [f"--{option}", str(value)]
+            options += [f"--{option}", str(value)]
+    return options
+
+
+def torchrun(num_processes: int, *command: str) -> str:
+    """Run a command in so many processes and return what it wrote to standard error."""
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     with subprocess.Popen(
-        command,
+        [*launcher, "--nproc-per-node", str(num_processes), *command],
         cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
         stderr=subprocess.PIPE,
         text=True,
     ) as launched:
@@ -110,12 +108,49 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return config.run.out
 
 
+@dataclass(frozen=True)
+class Together:
+    """What two processes trained, one run after another under one torchrun."""
+
+    from_scratch: TrainConfig
+    continued: TrainConfig
+    """One process began it."""
+    sharded: TrainConfig
+    """One process began it, as a whole model."""
+    whole: Path
+    """The run of one process, unsharded, that ``sharded`` must equal."""
+    complaints: str
+
+
+@pytest.fixture(scope="module")
+def together(tmp_path_factory: pytest.TempPathFactory) -> Together:
+    folder = tmp_path_factory.mktemp("together")
+    from_scratch = PLAIN.replace(out=folder / "from_scratch")
+    continued = PLAIN.replace(out=folder / "continued")
+    # Over few iterations, since rounding differs and might in the end choose another patch.
+    whole = PLAIN.replace(
+        out=folder / "whole", model_optimizer="adamw", iterations=8, policy_lr=2e-3
+    )
+    sharded = whole.replace(out=folder / "sharded")
+    train(continued.replace(stop_after=7))
+    train(whole)
+    train(sharded.replace(stop_after=3))
+    commands = [
+        from_scratch.replace(stop_after=24),
+        continued.replace(resume=True),
+        sharded.replace(resume=True, shard=True, stop_after=9),
+    ]
+    (folder / "commands.json").write_text(json.dumps([options_of(each) for each in commands]))
+    script = str(Path(__file__).with_name("trainings.py"))
+    complaints = torchrun(2, script, str(folder / "commands.json"))
+    return Together(from_scratch, continued, sharded, whole.run.out, complaints)
+
+
 @pytest.mark.slow
-def test_two_processes_train_as_one_which_continues(alone: Path, tmp_path: Path) -> None:
-    config = PLAIN.replace(out=tmp_path / "run")
-    complaints = train_under_torchrun(config.replace(stop_after=24))
-    assert "Traceback" not in complaints
-    assert complaints.count("iteration 1/28") == 1, "one process alone reports progress"
+def test_two_processes_train_as_one_which_continues(alone: Path, together: Together) -> None:
+    config = together.from_scratch
+    assert "Traceback" not in together.complaints
+    assert together.complaints.count("iteration 1/28") == 1, "one process alone reports progress"
     assert_same_metrics(config.run.out, alone, 24)
     assert json.loads((config.run.out / "manifest.json").read_text())["world_size"] == 2
     train(config.replace(micro_batches=None, resume=True))
@@ -123,11 +158,8 @@ def test_two_processes_train_as_one_which_continues(alone: Path, tmp_path: Path)
 
 
 @pytest.mark.slow
-def test_two_processes_continue_what_one_began(alone: Path, tmp_path: Path) -> None:
-    config = PLAIN.replace(out=tmp_path / "run")
-    train(config.replace(stop_after=7))
-    train_under_torchrun(config.replace(resume=True))
-    assert_same_run(config.run.out, alone)
+def test_two_processes_continue_what_one_began(alone: Path, together: Together) -> None:
+    assert_same_run(together.continued.run.out, alone)
 
 
 @pytest.mark.slow
@@ -135,23 +167,17 @@ def test_one_process_that_is_connected_trains_as_one_that_is_not(
     alone: Path, tmp_path: Path
 ) -> None:
     config = PLAIN.replace(out=tmp_path / "run")
-    train_under_torchrun(config, num_processes=1)
+    torchrun(1, "-m", "experiments.train", *options_of(config))
     assert json.loads((config.run.out / "manifest.json").read_text())["world_size"] == 1
     assert_same_run(config.run.out, alone)
 
 
 @pytest.mark.slow
-def test_a_sharded_model_trains_as_a_whole_one(tmp_path: Path) -> None:
-    """Over few iterations, since rounding differs and might in the end choose another patch."""
-    whole = PLAIN.replace(
-        out=tmp_path / "whole", model_optimizer="adamw", iterations=8, policy_lr=2e-3
-    )
-    train(whole)
-    config = whole.replace(out=tmp_path / "run")
-    train(config.replace(stop_after=3))
-    train_under_torchrun(config.replace(resume=True, shard=True, stop_after=9))
+def test_a_sharded_model_trains_as_a_whole_one(together: Together) -> None:
+    config = together.sharded
+    assert len(metrics(config.run.out)) == 9
     train(config.replace(resume=True))
-    assert_same_run(config.run.out, whole.run.out)
+    assert_same_run(config.run.out, together.whole)
 
 
 @pytest.mark.parametrize(

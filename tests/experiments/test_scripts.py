@@ -7,6 +7,7 @@ import io
 import json
 import re
 import runpy
+import shutil
 import subprocess
 import sys
 import warnings
@@ -21,6 +22,7 @@ import pytest
 import timm
 import torch
 from image_files import picture, write_parquet
+from made_once import made_once
 from PIL import Image
 
 from agents.baselines import OrderAgent, scan_with
@@ -73,10 +75,14 @@ def call(script: str, *options: str | Path) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="session")
 def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("runs") / "smoke"
-    done = start("train", "smoke", "--out", folder, "--no-report", "--threads", "1")
-    assert done.returncode == 0, done.stderr
-    return folder
+    """This worker's copy of one run: evaluations write into it."""
+
+    def carry_out(out: Path) -> None:
+        done = start("train", "smoke", "--out", out / "smoke", "--no-report", "--threads", "1")
+        assert done.returncode == 0, done.stderr
+
+    made = made_once(tmp_path_factory, "smoke_run", carry_out) / "smoke"
+    return Path(shutil.copytree(made, tmp_path_factory.mktemp("runs") / "smoke"))
 
 
 def test_training_leaves_a_whole_run_folder(run_folder: Path) -> None:

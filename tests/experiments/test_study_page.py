@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from made_once import made_once
 
 from experiments.studies.answers import Picture, read_pictures
 from experiments.studies.charts import line_chart
@@ -41,12 +42,14 @@ SECTIONS = (
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The smallest grid with one seed, carried out by its command, with its page."""
-    out = tmp_path_factory.mktemp("study")
-    options = ("--seeds", "0", "--threads", "1", "--page", "--out", str(out))
-    command = [sys.executable, "-m", "experiments.study", "teaching_smoke", *options]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return out
+
+    def carry_out(out: Path) -> None:
+        options = ("--seeds", "0", "--threads", "1", "--page", "--out", str(out))
+        command = [sys.executable, "-m", "experiments.study", "teaching_smoke", *options]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+
+    return made_once(tmp_path_factory, "study", carry_out)
 
 
 def test_without_time_nothing_is_trained_and_the_page_says_so(tmp_path: Path) -> None:
