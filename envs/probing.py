@@ -22,6 +22,7 @@ from envs.length import DEFAULT_BUDGET
 from envs.recognition import RecognitionProbe, probe_of
 from foveate.checkpoint import ASSETS, PRETRAINED, checkpoints_in, load_model, read_newest
 from foveate.data import ImageSet
+from foveate.files import expanded
 from foveate.ids import WORLDS
 from foveate.model import AnyOrderTransformer
 from foveate.orders.segments import Fixations
@@ -127,7 +128,7 @@ def trained_probe(model: str | Path | AnyOrderTransformer, device: str) -> Recog
     """Return the probe of a run folder that was trained with one."""
     if isinstance(model, AnyOrderTransformer) or str(model) in PRETRAINED:
         return None
-    folder = Path(model).expanduser()
+    folder = expanded(model)
     if not checkpoints_in(folder):
         return None
     state = read_newest(folder).state.get("recognition")

@@ -25,6 +25,7 @@ from foveate.data.decoding import ImageSize
 from foveate.data.texts import ImageTexts, texts_for
 from foveate.data.wander import wandered
 from foveate.devices import send
+from foveate.files import expanded
 from foveate.finite import is_whole
 from foveate.model import AnyOrderTransformer
 from foveate.orders.segments import Fixations
@@ -184,7 +185,7 @@ class TrainedWith:
         """
         if self.data is None or not isinstance(data, str | Path):
             return {}
-        learned, given = (Path(each).expanduser().resolve() for each in (self.data, data))
+        learned, given = (expanded(each).resolve() for each in (self.data, data))
         if given != learned:
             return {}
         return {"image_column": self.image_column, "split_column": self.split_column}
@@ -194,7 +195,7 @@ def config_of_run(model: str | Path | AnyOrderTransformer) -> TrainedWith:
     """Read what the config of a run folder says; the defaults of anything else."""
     if isinstance(model, AnyOrderTransformer) or str(model) in PRETRAINED:
         return TrainedWith()
-    path = Path(model).expanduser() / "config.json"
+    path = expanded(model) / "config.json"
     if not path.is_file():
         return TrainedWith()
     try:

@@ -22,6 +22,7 @@ from foveate.checkpoint import check_device, checkpoints_in, read_newest
 from foveate.data import ImageSet
 from foveate.data.hub import HUB
 from foveate.data.loading import TORCHVISION_SETS
+from foveate.files import expanded
 from foveate.forms import encoder_at
 from foveate.model import AnyOrderTransformer
 from foveate.orders.segments import Fixations
@@ -185,7 +186,7 @@ def check_place(run: Run) -> list[str]:
         return [changed]
     if trained in (*SYNTHETIC, *TORCHVISION_SETS) or trained.startswith(HUB):
         return []
-    path = Path(trained).expanduser()
+    path = expanded(trained)
     if not path.exists():
         raise ValueError(
             f"the data of {run.directory} are not at {trained} any more; "

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from foveate.config import ModelConfig
-from foveate.files import replacing
+from foveate.files import expanded, replacing
 from foveate.finite import not_finite
 from foveate.forms import WEIGHTS, encoder_at, is_timm_folder
 from foveate.model import AnyOrderTransformer
@@ -214,7 +214,7 @@ def load_model(source: str | Path, device: str | torch.device = "cpu") -> AnyOrd
             alone, or no such device.
     """
     check_device(device)
-    path = PRETRAINED.get(str(source), Path(source).expanduser())
+    path = PRETRAINED.get(str(source), expanded(source))
     if not checkpoints_in(path):
         # A graph of the encoder may lie beside a whole model.
         whole = (path / WEIGHTS).is_file() and not is_timm_folder(path)

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, whenever the process or the machine stops."""
+"""Where files lie, and how they are written whole or not at all, whenever the machine stops."""
 
 from __future__ import annotations
 
@@ -7,6 +7,30 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
+
+
+def expanded(path: str | Path) -> Path:
+    """Return a path with its ``~`` replaced by a home.
+
+    Raises:
+        ValueError: there is no such home.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise ValueError(f"{path}: there is no such home; give the path without ~") from error
+
+
+def place_of(path: str | Path) -> Path:
+    """Return where a file or folder lies, links followed.
+
+    A link to content that goes by another kind of name keeps its own, as caches call their content
+    by its digest.
+    """
+    given = expanded(path)
+    real = given.resolve()
+    same = real.suffix.lower() == given.suffix.lower() or real.is_dir()
+    return real if same else Path(os.path.abspath(given))
 
 
 @contextlib.contextmanager

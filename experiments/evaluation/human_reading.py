@@ -12,6 +12,7 @@ import torch
 
 from experiments.evaluation.human_scores import Viewed
 from experiments.runs import Run
+from foveate.files import expanded
 from foveate.human.cells import cell_paths
 from foveate.human.reading import HumanScanpaths, read_scanpaths
 from foveate.orders.paths import Grid
@@ -26,7 +27,7 @@ def check_same_splits(run: Run | None, data: Path | str, split_column: str | Non
         raise ValueError(
             f"{run.directory} learned from images on a larger canvas; take a run without --wander"
         )
-    learned, asked = (Path(each).expanduser().resolve() for each in (options.data, data))
+    learned, asked = (expanded(each).resolve() for each in (options.data, data))
     if asked.is_relative_to(learned) and options.split_column != split_column:
         raise ValueError(
             f"{run.directory} learned from this file by --split-column {options.split_column}, so "

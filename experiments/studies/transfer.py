@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 from experiments.runs import Run
 from experiments.studies.answers import Values
 from experiments.studies.asking import ask_probes
 from experiments.studies.grid import Asked, Split
+from foveate.files import expanded
 
 IMAGENETTE = "imagenette96.parquet"
 """File of labeled photographs, which lies beside those of the training."""
@@ -20,7 +20,7 @@ def imagenette(run: Run, split: Split, limit: int | None) -> Values:
     Raises:
         ValueError: the file is not there, too small, or its images are not of the run's size.
     """
-    trained_on = Path(run.moved_to or run.config.data.data).expanduser()
+    trained_on = expanded(run.moved_to or run.config.data.data)
     file = trained_on.resolve().parent / IMAGENETTE
     if not file.is_file():
         raise ValueError(f"no file {file}; put it beside the images of the training")

@@ -10,6 +10,7 @@ from experiments.training.config import TrainConfig
 from experiments.training.run_options import SYNTHETIC, TAKING_RUNS
 from foveate.checkpoint import PRETRAINED
 from foveate.data.loading import TORCHVISION_SETS
+from foveate.files import expanded
 
 
 def located(config: TrainConfig) -> TrainConfig:
@@ -20,13 +21,13 @@ def located(config: TrainConfig) -> TrainConfig:
     data, options = config.data.data, config.flat()
     for name in TAKING_RUNS:
         if is_place(source := options.get(name)):
-            config = config.replace(**{name: os.path.abspath(Path(source).expanduser())})
+            config = config.replace(**{name: os.path.abspath(expanded(source))})
     if data in SYNTHETIC or "://" in data:
         return config
     if data in TORCHVISION_SETS:
-        root = config.data.data_root.expanduser()
+        root = expanded(config.data.data_root)
         return config.replace(data_root=Path(os.path.abspath(root)))
-    path = Path(data).expanduser()
+    path = expanded(data)
     return config.replace(data=os.path.abspath(path)) if path.exists() else config
 
 

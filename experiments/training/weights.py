@@ -8,6 +8,7 @@ from typing import Any
 
 from agents.policies import PointerPolicy
 from foveate.checkpoint import PRETRAINED, load_model
+from foveate.files import expanded
 from foveate.finite import not_finite
 from foveate.forms import graph_at, is_timm_folder
 from foveate.model import AnyOrderTransformer
@@ -62,7 +63,7 @@ def _model_or_timm(source: str) -> AnyOrderTransformer | TimmWeights:
     Raises:
         ValueError: it is neither.
     """
-    path = Path(source).expanduser()
+    path = expanded(source)
     folder = path if path.is_dir() else path.parent
     if source not in PRETRAINED and path.exists() and is_timm_folder(folder):
         return read_timm(path)

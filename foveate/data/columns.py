@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from foveate.choices import told
+from foveate.data.column_types import (
+    holds_classes,
+    holds_images,
+    holds_text,
+    is_text,
+    item_of,
+    values_of,
+)
 from foveate.data.decoding import Encoded
 from foveate.data.labels import LABEL_COLUMNS, read_json
 from foveate.data.notes import say_once
@@ -53,35 +62,45 @@ def find_columns(
 
     Raises:
         ValueError: Two columns of one name, no image column, several without one named ``image``,
-            labels that are neither numbers nor text, captions that are no text, no
+            labels that are neither numbers nor text, a ``caption_column`` that is no text, no
             ``caption_column``, or no ``split_column``; only SPLIT_COLUMN may be missing.
     """
-    from pyarrow import types
-
     if len(set(schema.names)) < len(schema.names):
         raise ValueError(f"{file} has several columns of one name; its columns: {schema.names}")
     image = _image_column(file, schema, image_column)
-    label = next((name for name in LABEL_COLUMNS if name in schema.names), None)
-    if label:
-        kind = _values_of(schema.field(label).type)
-        known = (types.is_integer, types.is_boolean, types.is_floating, types.is_null, is_text)
-        if not any(is_kind(kind) for is_kind in known):
-            raise ValueError(
-                f"{file}: {label} must hold integers, text, true and false or whole numbers, got "
-                f"{kind}; convert the column or give it another name"
-            )
-    _check_there(file, schema, caption_column, "--caption-column")
-    captions = caption_column or next((n for n in CAPTION_COLUMNS if n in schema.names), None)
-    if captions:
-        kind = schema.field(captions).type
-        text = _item_of(kind)
-        if not (is_text(text) or types.is_null(text)):
+    label = _first_usable(file, schema, LABEL_COLUMNS, holds_classes)
+    if label is None and (label := next((n for n in LABEL_COLUMNS if n in schema.names), None)):
+        raise ValueError(
+            f"{file}: {label} must hold integers, text, true and false or whole numbers, got "
+            f"{values_of(schema.field(label).type)}; convert the column or give it another name"
+        )
+    if caption_column is None:
+        captions = _first_usable(file, schema, CAPTION_COLUMNS, holds_text)
+    else:
+        _check_there(file, schema, caption_column, "--caption-column")
+        captions, kind = caption_column, schema.field(caption_column).type
+        if not holds_text(kind):
             raise ValueError(f"{file}: {captions} must be text or lists of text, got {kind}")
     if split_column != SPLIT_COLUMN:
         _check_there(file, schema, split_column, "--split-column")
     split = split_column if split_column in schema.names else None
     unread = tuple(name for name in schema.names if name not in (image, label, split, captions))
     return Columns(image, label, split, captions, unread)
+
+
+def _first_usable(
+    file: Path | str,
+    schema: pyarrow.Schema,
+    names: Iterable[str],
+    is_usable: Callable[[pyarrow.DataType], bool],
+) -> str | None:
+    """Return the first column of some names that is usable; others are named in a notice."""
+    for name in (name for name in names if name in schema.names):
+        kind = schema.field(name).type
+        if is_usable(kind):
+            return name
+        say_once(f"not used of {file}: column {name}, of type {kind}")
+    return None
 
 
 def _check_there(file: Path | str, schema: pyarrow.Schema, column: str | None, option: str) -> None:
@@ -136,7 +155,10 @@ def image_in(cell: object, folder: Path, where: str) -> Encoded:
     if not isinstance(cell, str):
         raise ValueError(f"{where} has no image bytes; embed the images")
     if not os.path.isfile(folder / cell):
-        raise ValueError(f"{where} has no image bytes, and no file {folder / cell} is there")
+        hint = "; addresses are not opened, so store the bytes" if "://" in cell else ""
+        raise ValueError(
+            f"{where} has no image bytes, and no file {told(cell)} is in {folder}{hint}"
+        )
     return folder / cell
 
 
@@ -153,7 +175,10 @@ def name_in(cell: object) -> str | None:
 
 def holds_paths(schema: pyarrow.Schema, image: str) -> bool:
     """Whether the images of a column are files that it names."""
-    return not _holds_images(schema.field(image).type)
+    from pyarrow import types
+
+    kind = item_of(schema.field(image).type)
+    return is_text(kind) or (types.is_struct(kind) and kind.get_field_index("bytes") < 0)
 
 
 def own_class_names(file: Path | str, schema: pyarrow.Schema, label: str | None) -> tuple[str, ...]:
@@ -186,7 +211,7 @@ def _class_names(file: Path | str, schema: pyarrow.Schema, label: str | None) ->
         return ()
     if names := _hugging_face_names(file, metadata.get(b"huggingface", b"{}"), label):
         return names
-    return ("False", "True") if types.is_boolean(_values_of(schema.field(label).type)) else ()
+    return ("False", "True") if types.is_boolean(values_of(schema.field(label).type)) else ()
 
 
 def _hugging_face_names(file: Path | str, metadata: bytes, label: str) -> tuple[str, ...]:
@@ -224,23 +249,26 @@ def _image_column(file: Path | str, schema: pyarrow.Schema, chosen: str | None) 
     if chosen is not None:
         _check_there(file, schema, chosen, "--image-column")
         kind = schema.field(chosen).type
-        if not (_holds_images(kind) or is_text(_item_of(kind))):
+        if not (holds_images(kind) or is_text(item_of(kind))):
             raise ValueError(
                 f"{file}: --image-column {chosen} must hold bytes, paths, structs of both or lists "
                 f"of these, got {kind}"
             )
         return chosen
-    images = [field.name for field in schema if _holds_images(field.type)]
+    images = [field.name for field in schema if holds_images(field.type)]
     # A few bytes of fixed length are a checksum rather than an image.
     likely = [name for name in images if not types.is_fixed_size_binary(schema.field(name).type)]
     paths = [
         name
         for name in PATH_COLUMNS
-        if name in schema.names and is_text(_item_of(schema.field(name).type))
+        if name in schema.names and is_text(item_of(schema.field(name).type))
     ]
     found = likely or images or paths
-    if "image" in [*images, *paths]:
+    if "image" in images:
         return "image"
+    if "image" in paths:
+        # Its text may be an identifier of bytes that lie in another column.
+        found = ["image", *likely]
     if len(found) > 1:
         raise ValueError(
             f"{file} has several columns that may hold images, {', '.join(found)}; choose one by "
@@ -248,52 +276,7 @@ def _image_column(file: Path | str, schema: pyarrow.Schema, chosen: str | None) 
         )
     if not found:
         raise ValueError(
-            f"{file} has no image column of bytes, struct{{bytes, path}} or lists of these; its "
-            f"columns: {schema.names}"
+            f"{file} has no image column of bytes, struct{{bytes, path}} or lists of these; name "
+            f"one of paths by --image-column; its columns: {schema.names}"
         )
     return found[0]
-
-
-def _holds_images(kind: pyarrow.DataType) -> bool:
-    """Whether a column may hold images: bytes, structs with bytes, or lists of either."""
-    from pyarrow import types
-
-    kind = _item_of(kind)
-    if types.is_struct(kind):
-        return kind.get_field_index("bytes") >= 0 and _is_bytes(kind.field("bytes").type)
-    return _is_bytes(kind)
-
-
-def _is_bytes(kind: pyarrow.DataType) -> bool:
-    from pyarrow import types
-
-    known = (types.is_binary, types.is_large_binary, types.is_binary_view)
-    return types.is_fixed_size_binary(kind) or any(is_kind(kind) for is_kind in known)
-
-
-def is_text(kind: pyarrow.DataType) -> bool:
-    """Whether a column holds text."""
-    from pyarrow import types
-
-    return types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind)
-
-
-def _is_list(kind: pyarrow.DataType) -> bool:
-    from pyarrow import types
-
-    known = (types.is_list, types.is_large_list, types.is_fixed_size_list)
-    views = (types.is_list_view, types.is_large_list_view)
-    return any(is_kind(kind) for is_kind in (*known, *views))
-
-
-def _item_of(kind: pyarrow.DataType) -> pyarrow.DataType:
-    """Return the type of one image of a column, also where lists or dictionaries hold them."""
-    kind = _values_of(kind)
-    return _values_of(kind.value_type) if _is_list(kind) else kind
-
-
-def _values_of(kind: pyarrow.DataType) -> pyarrow.DataType:
-    """Return the type of a column's values, also where a dictionary holds them."""
-    from pyarrow import types
-
-    return kind.value_type if types.is_dictionary(kind) else kind

@@ -12,9 +12,9 @@ from typing import NamedTuple
 import numpy as np
 
 from foveate.data import scenes
-from foveate.data.notes import say_once
+from foveate.data.notes import listed, say_once
 from foveate.data.rows import Rows
-from foveate.data.splits import split_name
+from foveate.data.splits import split_in_name, split_name
 
 
 class File(NamedTuple):
@@ -108,18 +108,31 @@ def say_repeated(folder: Path, read: Iterable[File]) -> None:
         )
 
 
+def say_partitions(folder: Path, tables: Iterable[Path]) -> None:
+    """Say what nobody reads of the names of folders, as of ``label=cat/0.parquet``."""
+    parts = {part for table in tables for part in table.relative_to(folder).parts[:-1]}
+    keys = sorted({part.split("=")[0] for part in parts if "=" in part})
+    if keys:
+        say_once(
+            f"not read of {folder}: {', '.join(keys)} in the names of folders, such as "
+            f"{min(part for part in parts if '=' in part)}; write it into the tables as a column"
+        )
+
+
 def folder_reader(folder: Path, files: list[Path]) -> Callable[[], Rows]:
     """Return what sorts images by the folders they lie in: the split's, if any, and the class's.
 
-    A single folder around class folders is seen through. Images that lie in no class folder
-    anywhere are a set without labels.
+    A single folder around class folders is seen through, also within a split; so is one called
+    images. Images that lie in no class folder anywhere are a set without labels.
 
     Raises:
         ValueError: A folder that is called like a split holds no images, so that others would be
             held out; or, when they are sorted, some images lie in class folders and others beside
             these.
     """
-    base, parents = _without_wrappers(folder, files)
+    parents = [file.parts[len(folder.parts) : -1] for file in files]
+    wrappers = _wrappers(parents, _is_split)
+    base, parents = folder.joinpath(*wrappers), [parts[len(wrappers) :] for parts in parents]
     filled = {parts[0] for parts in parents if parts}
     for path in sorted(base.iterdir()):
         if path.is_dir() and _is_split(path.name) and path.name not in filled:
@@ -133,71 +146,114 @@ def _folder_rows(
     """Sort the images, of which ``parents`` are the folders below ``base`` they lie in."""
     # A file system may give the same name in two Unicode forms.
     parents = [tuple(unicodedata.normalize("NFC", part) for part in parts) for parts in parents]
-    if _has_splits(parents):
-        left_out = Counter(parts[0] for parts in parents if parts and not _is_split(parts[0]))
-        for name, number in left_out.items():
-            say_once(f"left out of {folder}: {number} images in {base / name}, which is no split")
-        kept = [
-            (split_name(parts[0]) if parts else "train", parts[1:], file)
-            for parts, file in zip(parents, files, strict=True)
-            if not parts or _is_split(parts[0])
-        ]
-    else:
-        kept = [("train", parts, file) for parts, file in zip(parents, files, strict=True)]
-    loose = [file for _, below, file in kept if not below]
-    if loose and len(loose) < len(kept):
+    of_split = _by_split(folder, base, parents, files)
+    every = [each for own in of_split.values() for each in own]
+    loose = [file for below, file in every if not below]
+    if loose and len(loose) < len(every):
         raise ValueError(
             f"{loose[0].parent} has images without class folders, such as {loose[0].name}, beside "
             f"others with; move them into class folders, or out of {folder}"
         )
-    class_names = tuple(sorted({below[0] for _, below, _ in kept if below}))
+    class_names = tuple(sorted({below[0] for below, _ in every if below}))
     label_of = {name: label for label, name in enumerate(class_names)}
-    splits = dict.fromkeys(split for split, _, _ in kept)
-    of_split = {own: [each for each in kept if each[0] == own] for own in splits}
     labels = {
-        own: np.array(
-            [label_of[below[0]] if below else -1 for _, below, _ in of_split[own]], np.int64
-        )
-        for own in splits
+        own: np.array([label_of[below[0]] if below else -1 for below, _ in found], np.int64)
+        for own, found in of_split.items()
     }
+    for own in of_split.keys() - {"train"} if "train" in labels else ():
+        if class_names and not {*labels[own]} & {*labels["train"]}:
+            say_once(f"of {folder}: no class of {own} is one of train")
     return Rows(
         name=folder.name,
-        encoded={own: [file for _, _, file in of_split[own]] for own in splits},
+        encoded={own: [file for _, file in found] for own, found in of_split.items()},
         labels=labels,
         class_names=class_names,
         names={
-            own: ["/".join((*below, file.name)) for _, below, file in of_split[own]]
-            for own in splits
+            own: ["/".join((*below, file.name)) for below, file in found]
+            for own, found in of_split.items()
         },
-        where={own: [str(file) for _, _, file in of_split[own]] for own in splits},
+        where={own: [str(file) for _, file in found] for own, found in of_split.items()},
     )
+
+
+def _by_split(
+    folder: Path, base: Path, parents: list[tuple[str, ...]], files: list[Path]
+) -> dict[str, list[tuple[tuple[str, ...], Path]]]:
+    """Return the images of each split, with the folders below it that each lies in."""
+    split_of = _splits_of(parents)
+    if split_of:
+        left_out = Counter(parts[0] for parts in parents if parts and parts[0] not in split_of)
+        for name, number in left_out.items():
+            say_once(f"left out of {folder}: {number} images in {base / name}, which is no split")
+    of_split: dict[str, list[tuple[tuple[str, ...], Path]]] = {}
+    for parts, file in zip(parents, files, strict=True):
+        if not (split_of and parts):
+            of_split.setdefault("train", []).append((parts, file))
+        elif own := split_of.get(parts[0]):
+            of_split.setdefault(own, []).append((parts[1:], file))
+    if not split_of:
+        return of_split
+    wrappers = {own: _wrappers([below for below, _ in found]) for own, found in of_split.items()}
+    # Where one split alone has a single folder, that is the only class it has images of.
+    depth = {
+        own: len(names) if all(wrappers.values()) or _holds_all(names) else 0
+        for own, names in wrappers.items()
+    }
+    return {
+        own: [(below[depth[own] :], file) for below, file in found]
+        for own, found in of_split.items()
+    }
 
 
 def _is_split(name: str) -> bool:
     return split_name(name) in scenes.SPLITS
 
 
-def _has_splits(parents: list[tuple[str, ...]]) -> bool:
-    """Whether the outermost folders are splits.
+def _splits_of(parents: list[tuple[str, ...]]) -> dict[str, str]:
+    """Return the split of each outermost folder that is one; nothing where these are classes.
 
     A folder "train" that holds images itself, beside other classes, is a class of vehicles; two
-    different ones, such as train and test, are none.
+    different ones, such as train and test, are none. Where each folder's name has a split in it,
+    and not all the same, as train2017 and val2017 have, they are splits as well.
     """
-    nested = any(len(parts) > 1 and _is_split(parts[0]) for parts in parents)
-    named = {split_name(parts[0]) for parts in parents if parts and _is_split(parts[0])}
-    return nested or len(named) > 1 or all(parts and _is_split(parts[0]) for parts in parents)
+    outermost = {parts[0] for parts in parents if parts}
+    named = {name: split_in_name(name) for name in outermost}
+    several = {name: own for name, own in named.items() if own}
+    if all(parents) and several == named and len({*several.values()}) > 1:
+        return several
+    exact = {name: split_name(name) for name in outermost if _is_split(name)}
+    nested = any(len(parts) > 1 and parts[0] in exact for parts in parents)
+    if (
+        nested
+        or len({*exact.values()}) > 1
+        or all(parts and parts[0] in exact for parts in parents)
+    ):
+        return exact
+    if len({*several.values()}) > 1:
+        say_once(f"read as classes, since not all are called like splits: {listed(outermost)}")
+    return {}
 
 
-def _without_wrappers(folder: Path, files: list[Path]) -> tuple[Path, list[tuple[str, ...]]]:
-    """Go down as long as all images lie in one folder that is no split, in folders of it.
+def _wrappers(
+    parents: list[tuple[str, ...]], is_kept: Callable[[str], bool] = lambda name: False
+) -> tuple[str, ...]:
+    """Return the folders that all images lie in, one in another, as far as they are no classes.
 
-    Returns:
-        The folder that is reached, and the folders below it that each image lies in.
+    The last folder is the class of all, unless it is called images.
+
+    Args:
+        parents: the folders that each image lies in.
+        is_kept: of which names a folder is none of these.
     """
-    parents = [file.parts[len(folder.parts) : -1] for file in files]
-    while True:
-        outermost = {parts[0] if parts else "" for parts in parents}
-        name = next(iter(outermost))
-        if len(outermost) > 1 or _is_split(name) or min(len(parts) for parts in parents) < 2:
-            return folder, parents
-        folder, parents = folder / name, [parts[1:] for parts in parents]
+    shared: list[str] = []
+    for names in zip(*parents, strict=False):
+        if len({*names}) > 1 or is_kept(names[0]):
+            break
+        shared.append(names[0])
+    is_class = len(shared) == min(map(len, parents)) and not _holds_all(shared[-1:])
+    return tuple(shared[:-1] if is_class else shared)
+
+
+def _holds_all(names: Sequence[str]) -> bool:
+    """Whether folders are called as those are that hold all images of a set, beside its labels."""
+    return all(name.lower() == "images" for name in names)

@@ -12,13 +12,8 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from PIL import Image
 
-from foveate.data.columns import (
-    find_columns,
-    image_in,
-    is_text,
-    own_class_names,
-    say_unread,
-)
+from foveate.data.column_types import is_text
+from foveate.data.columns import find_columns, image_in, own_class_names, say_unread
 from foveate.data.decoding import Encoded
 from foveate.data.labels import Classes
 from foveate.data.rows import sentences_in
@@ -55,6 +50,10 @@ class HubDataset(Protocol):
 
     def select_columns(self, column_names: list[str]) -> HubDataset:
         """Return some columns."""
+        ...
+
+    def with_format(self, type: str | None) -> HubDataset:
+        """Return the rows in another form, such as numpy's; None: as they are."""
         ...
 
     def cast_column(self, column: str, feature: object) -> HubDataset:
@@ -170,7 +169,8 @@ def hub_source(
         )
     read = [column for column in (image, label, columns.captions) if column]
     say_unread(name, (column for column in schema.names if column not in read))
-    kept = dataset.select_columns(read)
+    # Labels as tensors, or cells of Arrow, are what others asked of it for themselves.
+    kept = dataset.select_columns(read).with_format(None)
     for kind, undecoded in (
         (datasets.Image, datasets.Image(decode=False)),
         (datasets.List, datasets.List(datasets.Image(decode=False))),

@@ -35,6 +35,7 @@ import torch
 from foveate.choices import told
 from foveate.data import (
     cache,
+    column_types,
     columns,
     decoding,
     folders,
@@ -50,9 +51,21 @@ from foveate.data.cache import FileState, file_state
 from foveate.data.columns import SPLIT_COLUMN, check_no_columns
 from foveate.data.decoding import ImageSize, height_and_width
 from foveate.data.images import ImageSet
+from foveate.files import expanded, place_of
 from foveate.finite import is_whole
 
-_READERS = (scenes, rows, sources, folders, parquet, columns, labels, splits, decoding)
+_READERS = (
+    scenes,
+    rows,
+    sources,
+    folders,
+    parquet,
+    column_types,
+    columns,
+    labels,
+    splits,
+    decoding,
+)
 """What decides which pixels come of a file: a decoded set is made anew when one of them changes."""
 TORCHVISION_SETS = ("FashionMNIST", "CIFAR10", "CIFAR100", "STL10")
 COMPOSED = ("scenes", "scenes_rgb")
@@ -60,7 +73,7 @@ COMPOSED = ("scenes", "scenes_rgb")
 
 
 def load_data(
-    data: str = "scenes",
+    data: str | Path = "scenes",
     split: str = "train",
     *,
     image_size: ImageSize | None = None,
@@ -102,7 +115,7 @@ def load_data(
         height_and_width(image_size)
     if limit is not None and not (is_whole(limit) and limit >= 1):
         raise ValueError(f"limit must be at least 1 image, got {told(limit)}")
-    path = Path(data).expanduser()
+    data, path = str(data), expanded(data)
     if data in COMPOSED or data in TORCHVISION_SETS:
         check_no_columns(data, image_column, split_column, caption_column)
     if data in COMPOSED:
@@ -113,7 +126,7 @@ def load_data(
             loaded = _load_rows(sources.torchvision_rows(data, Path(root)), split, image_size)
     elif path.exists():
         columns_of = image_column, split_column, caption_column
-        loaded = _load_files(path.resolve(), split, image_size, columns_of)
+        loaded = _load_files(place_of(path), split, image_size, columns_of)
     else:
         raise _no_such_data(data)
     return loaded if limit is None else loaded.subset(limit)

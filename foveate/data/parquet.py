@@ -24,13 +24,17 @@ from foveate.data.columns import (
 from foveate.data.decoding import Encoded
 from foveate.data.labels import Label, find_classes_of_files, read_json, read_label
 from foveate.data.rows import Rows, sentences_in
-from foveate.data.splits import split_in_name, split_name
+from foveate.data.splits import split_name, splits_in_names
 
 if TYPE_CHECKING:
     import pyarrow
 
 SAVED_NOTES = frozenset({"state.json", "dataset_info.json", "dataset_dict.json"})
 """What ``datasets.save_to_disk`` writes beside its Arrow files."""
+
+
+_ARROW_FILE = b"ARROW1"
+"""What an Arrow file begins with; a stream begins otherwise."""
 
 
 def table_rows(
@@ -55,7 +59,8 @@ def table_rows(
     captions: dict[str, list[tuple[str, ...]]] = {}
     of_file: dict[Path, tuple[set[Label], tuple[str, ...]]] = {}
     found: list[Columns] = []
-    for file in files:
+    in_names = splits_in_names(files, folder) if split_column else ["train"] * len(files)
+    for file, default in zip(files, in_names, strict=True):
         table, columns = _read_table(file, image_column, split_column, caption_column)
         found.append(columns)
         occur: set[Label] = set()
@@ -63,7 +68,6 @@ def table_rows(
         nothing = [None] * len(table)
         numbers = table[columns.label].to_pylist() if columns.label else nothing
         written = table[columns.captions].to_pylist() if columns.captions else nothing
-        default = split_in_name(file, folder) if split_column else "train"
         splits = table[columns.split].to_pylist() if columns.split else [default] * len(table)
         rows = zip(table[columns.image], numbers, written, splits, strict=True)
         for row, (image, number, sentences, split) in enumerate(rows):
@@ -98,13 +102,14 @@ def table_rows(
 def saved_files(files: list[Path]) -> list[Path]:
     """Return those of the Arrow files that belong to sets, as ``state.json`` beside them says.
 
-    A folder that datasets wrote to also holds what ``map`` has cached there.
+    A folder that datasets wrote to also holds what ``map`` has cached there, as ``cache-*``.
     """
     belong = []
     for file in files:
         state = file.parent / "state.json"
         listed = _listed(read_json(state.read_bytes(), str(state))) if state.is_file() else None
-        if listed is None or file.name in listed:
+        cached = file.name.startswith("cache-")
+        if not cached if listed is None else file.name in listed:
             belong.append(file)
     return belong
 
@@ -159,11 +164,14 @@ def unreadable(file: Path, error: Exception) -> ValueError:
 
 
 def _read_arrow(file: Path) -> pyarrow.Table:
-    """Read the Arrow stream of a file."""
+    """Read the Arrow stream of a file, or its Arrow file (Feather)."""
     import pyarrow
 
     try:
-        table = pyarrow.ipc.open_stream(pyarrow.memory_map(str(file))).read_all()
+        content = pyarrow.memory_map(str(file))
+        is_file = content.read_at(len(_ARROW_FILE), 0) == _ARROW_FILE
+        opened = pyarrow.ipc.open_file if is_file else pyarrow.ipc.open_stream
+        table = opened(content).read_all()
         table.validate(full=True)
     except (pyarrow.ArrowException, OSError) as error:
         reason = " ".join(str(error).split())

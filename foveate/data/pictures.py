@@ -13,6 +13,7 @@ import torch
 from foveate.data.decoding import IMAGE_SUFFIXES, decode_image
 from foveate.data.folders import files_under
 from foveate.data.images import ImageSet
+from foveate.files import expanded
 
 MODES = {1: "L", 3: "RGB"}
 """What a picture is converted to, by the channels that a model reads."""
@@ -38,7 +39,7 @@ def read_pictures(
     channels, height, width = image_shape
     if channels not in MODES:
         raise ValueError(f"the model reads {channels} channels, pictures have 1 or 3")
-    found = [(file, path) for path in paths for file in _files_at(path.expanduser())][:limit]
+    found = [(file, path) for path in paths for file in _files_at(expanded(path))][:limit]
     files = [file for file, _ in found]
     pixels = np.empty((len(files), *image_shape), np.uint8)
     for row, file in enumerate(files):
@@ -56,7 +57,7 @@ def names_of(found: Sequence[tuple[Path, Path]]) -> list[str]:
         found: files, each with the path that was given for it.
     """
     stems = Counter(file.stem for file, _ in found)
-    longer = [file.relative_to(folder_of(file, given.expanduser()).parent) for file, given in found]
+    longer = [file.relative_to(folder_of(file, expanded(given)).parent) for file, given in found]
     bare, whole = Counter(path.with_suffix("") for path in longer), Counter(longer)
     names = []
     for (file, _), path in zip(found, longer, strict=True):

@@ -11,12 +11,20 @@ from pathlib import Path
 
 from foveate.data import notes
 from foveate.data.columns import SPLIT_COLUMN, check_no_columns
-from foveate.data.folders import check_shards, files_under, say_repeated
+from foveate.data.folders import (
+    File,
+    check_shards,
+    files_under,
+    say_partitions,
+    say_repeated,
+    say_skipped,
+)
 from foveate.data.hub import HUB, HubDataset, hub_source, load_hub
 from foveate.data.row_groups import open_parquet
 from foveate.data.samples import PieceSource
-from foveate.data.splits import split_in_name
+from foveate.data.splits import splits_in_names
 from foveate.data.tars import open_tar
+from foveate.files import place_of
 
 _FILE_KINDS = (".parquet", ".tar")
 _COMPRESSED_TAR = re.compile(r"\.(tar\.(gz|bz2|xz|zst|lz4?)|t(gz|bz2?|xz|zst))$", re.IGNORECASE)
@@ -72,19 +80,22 @@ def _find_files(paths: Sequence[str | Path], name: str) -> list[tuple[Path, str]
     """Return the files, all of one kind, each with the split that its name says."""
     found: set[tuple[Path, str]] = set()
     compressed: list[Path] = []
-    for path in (Path(path).expanduser().resolve() for path in paths):
+    for path in map(place_of, paths):
         if path.is_dir():
             files = files_under(path)
             compressed += [file.path for file in files if _COMPRESSED_TAR.search(file.path.name)]
             shards = [file for file in files if file.path.suffix.lower() in _FILE_KINDS]
+            shards = _without_tables_of_tars(path, shards)
             say_repeated(path, shards)
-            found |= {(file.path, split_in_name(file.path, path)) for file in shards}
+            own = [file.path for file in shards]
+            say_partitions(path, own)
+            found |= {*zip(own, splits_in_names(own, path), strict=True)}
         elif not path.exists():
             raise ValueError(
                 f"no data {path}; give parquet or tar files that exist, or their folder"
             )
         elif path.suffix.lower() in _FILE_KINDS:
-            found.add((path, split_in_name(path, path.parent)))
+            found.add((path, splits_in_names([path], path.parent)[0]))
         elif _COMPRESSED_TAR.search(path.name):
             compressed.append(path)
         else:
@@ -98,3 +109,15 @@ def _find_files(paths: Sequence[str | Path], name: str) -> list[tuple[Path, str]
         raise ValueError(f"{name} has both parquet and tar files; list the files of one kind")
     check_shards(file for file, _ in found)
     return sorted(found)
+
+
+def _without_tables_of_tars(folder: Path, shards: list[File]) -> list[File]:
+    """Leave out tables beside tar files of their names: img2dataset's, of addresses and texts."""
+    tars = {file.path.with_suffix("") for file in shards if file.path.suffix.lower() == ".tar"}
+    tables = [
+        file
+        for file in shards
+        if file.path.suffix.lower() == ".parquet" and file.path.with_suffix("") in tars
+    ]
+    say_skipped(folder, tables, "tar file")
+    return [file for file in shards if file not in tables]

@@ -19,6 +19,7 @@ from foveate.data.folders import (
     check_shards,
     files_under,
     folder_reader,
+    say_partitions,
     say_repeated,
     say_skipped,
 )
@@ -97,6 +98,7 @@ def find_rows(
         others = [file for file in found if file.path not in used and not _is_image(file)]
         say_skipped(path, [file for file in others if file.path.name not in SAVED_NOTES], "table")
         check_shards(files)
+        say_partitions(path, files)
 
         def read() -> Rows:
             rows = table_rows(path, files, *columns)

@@ -32,12 +32,34 @@ _SPLIT_ALIASES = {
 _SPLIT_IN_NAME = re.compile(
     r"(?<![a-z])(train|training|val|valid|validation|dev|test|testing)(?![a-z])"
 )
+_SHARD = re.compile(r"(.+)-\d{5}-of-\d{5}")
+"""How datasets calls the files of a split."""
 
 
-def split_in_name(file: Path, folder: Path) -> str:
-    """Return the split that the file's path below ``folder`` names last, else train."""
-    named = _SPLIT_IN_NAME.findall(str(file.relative_to(folder)).lower())
-    return split_name(named[-1]) if named else "train"
+def split_in_name(name: str) -> str | None:
+    """Return the split that a name says last, such as that of ``test2017``; None: it says none."""
+    named = _SPLIT_IN_NAME.findall(name.lower())
+    return split_name(named[-1]) if named else None
+
+
+def splits_in_names(files: Sequence[Path], folder: Path) -> list[str]:
+    """Return the split of each file, as its path below ``folder`` says.
+
+    Beside files whose names say train, val or test, shards such as ``extra-00000-of-00004`` are a
+    split of their own. All other files are train, and counted in a notice if others name a split.
+    """
+    named = [split_in_name(str(file.relative_to(folder))) for file in files]
+    if any(named):
+        shards = [_SHARD.fullmatch(file.stem) for file in files]
+        named = [
+            own or (shard[1].lower() if shard else None)
+            for own, shard in zip(named, shards, strict=True)
+        ]
+        unnamed = [file for file, own in zip(files, named, strict=True) if own is None]
+        if unnamed:
+            what = "1 file that names" if len(unnamed) == 1 else f"{len(unnamed)} files that name"
+            say_once(f"read as train of {folder}: {what} no split, such as {unnamed[0].name}")
+    return [own or "train" for own in named]
 
 
 def split_name(name: str) -> str:

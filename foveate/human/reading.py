@@ -23,6 +23,7 @@ from foveate.data.parquet import read_whole, unreadable
 from foveate.data.pictures import MODES
 from foveate.data.rows import content_of
 from foveate.data.splits import choose_rows, place, split_name
+from foveate.files import expanded
 
 if TYPE_CHECKING:
     import pyarrow
@@ -110,7 +111,7 @@ def read_scanpaths(
             fixation without a viewer, places that are no numbers, an unreadable image, a model that
             reads neither 1 nor 3 channels, or no image with viewers.
     """
-    file = Path(file).expanduser()
+    file = expanded(file)
     table, columns = _read_table(file, image_column, split_column)
     chosen = _rows_of(table, columns, split, file)
     trials: list[Trial] = []

@@ -55,10 +55,16 @@ def test_one_sentence_per_image_is_text(tmp_path: Path) -> None:
     assert loaded.captions == tuple(expected)
 
 
-def test_captions_that_are_no_text_are_refused(tmp_path: Path) -> None:
-    write_parquet(tmp_path / "set.parquet", [numbered(0)], captions=pa.array([[1, 2]]))
+def test_captions_that_are_no_text_are_refused_where_they_are_asked_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = [numbered(n) for n in range(20)]
+    write_parquet(tmp_path / "set.parquet", images, captions=pa.array([[1, 2]] * 20))
+    assert load_data(str(tmp_path / "set.parquet")).captions is None
+    assert "not used of" in (said := capsys.readouterr().err)
+    assert "column captions, of type list" in said
     with pytest.raises(ValueError, match="captions must be text or lists of text, got list"):
-        load_data(str(tmp_path / "set.parquet"))
+        load_data(str(tmp_path / "set.parquet"), caption_column="captions")
 
 
 def test_every_image_has_its_captions_or_the_set_has_none(tmp_path: Path) -> None:

@@ -463,7 +463,7 @@ def test_wrong_sources_are_named(tmp_path: Path) -> None:
     says("neither a parquet nor a tar file", tmp_path / "notes.txt")
     (tmp_path / "a.parquet").write_bytes(b"not parquet")
     says("cannot read .*a.parquet as parquet .*; write it again")
-    write_tar(tmp_path / "a.tar", [])
+    write_tar(tmp_path / "b.tar", [])
     says("both parquet and tar files")
     pq.write_table(pa.table({"label": [1]}), tmp_path / "a.parquet")
     says("no image column", tmp_path / "a.parquet")
