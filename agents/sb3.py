@@ -121,9 +121,16 @@ class ScanVecEnv(VecEnv):
     def env_method(
         self, method_name: str, *args: Any, indices: VecEnvIndices = None, **kwargs: Any
     ) -> list[Any]:
-        """Call a method of the environment once and return what it says of each row."""
+        """Call a method of the environment once and return what it says of each row.
+
+        Raises:
+            ValueError: it is ``reset`` or ``step``, which this adapter has methods of.
+        """
+        if method_name in ("reset", "step"):
+            raise ValueError(f"call {method_name}() of the adapter itself, which counts episodes")
         answers = getattr(self.env, method_name)(*args, **kwargs)
-        return [answers[row] for row in self._get_indices(indices)]
+        of_rows = isinstance(answers, np.ndarray | Sequence) and len(answers) == self.num_envs
+        return [answers[row] if of_rows else answers for row in self._get_indices(indices)]
 
     def env_is_wrapped(
         self, wrapper_class: type[gym.Wrapper[Any, Any, Any, Any]], indices: VecEnvIndices = None

@@ -14,6 +14,9 @@ from torch import Tensor
 from foveate.choices import told
 from foveate.devices import send
 
+ROUNDING = 1e-6
+"""How far a gaze point may lie outside: what rescales it rounds in float32."""
+
 
 class Actions:
     """Actions of one kind, as an environment takes them.
@@ -49,7 +52,10 @@ class Actions:
 
 
 def checked_actions(
-    actions: object, space: gym.spaces.Discrete | gym.spaces.Box, rows: tuple[int, ...]
+    actions: object,
+    space: gym.spaces.Discrete | gym.spaces.Box,
+    rows: tuple[int, ...],
+    ignored: NDArray[np.bool_] | None = None,
 ) -> NDArray[Any] | Tensor:
     """Return actions as an array; nothing is broadcast, rounded or clipped.
 
@@ -59,6 +65,7 @@ def checked_actions(
         actions: an array, or what NumPy makes one of; or a tensor.
         space: of one action.
         rows: ``(num_envs,)`` for a batch, ``()`` for a single environment.
+        ignored: rows whose actions may be any numbers (True = ignored); None = no row.
 
     Raises:
         ValueError: another shape or kind of number, or a number that is not finite or outside the
@@ -66,11 +73,11 @@ def checked_actions(
     """
     shape = rows + (space.shape or ())
     if isinstance(space, gym.spaces.Discrete):
-        low, high = float(space.start), float(space.start + space.n - 1)
+        low, high, slack = float(space.start), float(space.start + space.n - 1), 0.0
         kinds, one = "iu", "a fixation"
         wanted, limits = "fixations as integers", f"{low:.0f}..{high:.0f}"
     else:
-        low, high = float(space.low.min()), float(space.high.max())
+        low, high, slack = float(space.low.min()), float(space.high.max()), ROUNDING
         kinds, one = "iuf", "a gaze point"
         wanted, limits = "gaze points (x, y)", f"[{low:g}, {high:g}]"
     expected = f"the action must be an array of shape {shape} with {wanted} in {limits}"
@@ -78,7 +85,10 @@ def checked_actions(
         is_whole = not (actions.is_floating_point() or actions.dtype == torch.bool)
         if actions.shape != shape or not (is_whole or kinds == "iuf") or actions.is_complex():
             raise ValueError(f"{expected}; got {told(actions)}")
-        return actions.detach()
+        if ignored is None or not ignored.any():
+            return actions.detach()
+        mask = send(torch.from_numpy(column(ignored, shape)), actions.device)
+        return actions.detach().masked_fill(mask, 0)
     try:
         given = np.asarray(actions.detach() if isinstance(actions, Tensor) else actions)
     except (TypeError, ValueError, RuntimeError) as reason:
@@ -86,9 +96,16 @@ def checked_actions(
     if given.shape != shape or given.dtype.kind not in kinds:
         kind = f"an array of {given.dtype} and shape {given.shape}"
         raise ValueError(f"{expected}; got {kind}")
+    if ignored is not None:
+        given = np.where(column(ignored, shape), given.dtype.type(0), given)
     # NaN is on neither side of a bound.
-    outside = ~((given >= low) & (given <= high))
+    outside = ~((given >= low - slack) & (given <= high + slack))
     if outside.any():
         row = f" in row {int(np.argwhere(outside)[0, 0])}" if rows else ""
         raise ValueError(f"{one} must lie in {limits}, got {given[outside].flat[0]}{row}")
     return given
+
+
+def column(rows: NDArray[np.bool_], shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    """Return what holds for each row in a form that goes with an array of a shape."""
+    return rows.reshape(-1, *(1,) * (len(shape) - 1))

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import torch
 from jaxtyping import Float, Int, Num
 from torch import Tensor
 
 from envs.episode import Episode
+from envs.forms import ALL_OBSERVERS
+from envs.output import Output
 from envs.recognition import RecognitionProbe
+from envs.rendering import check_render_mode
 from envs.rewards import (
     PART_REWARDS,
     REWARDS,
@@ -16,12 +21,31 @@ from envs.rewards import (
     Reward,
     name_of,
 )
+from foveate.choices import check_choice, told
 from foveate.data import ImageSet
 from foveate.data.texts import ImageTexts, writes_captions
-from foveate.finite import check_finite
+from foveate.finite import check_finite, is_whole
 from foveate.model import AnyOrderTransformer
 from foveate.orders.segments import Fixations
 from foveate.targets import PixelsAndFeatures
+
+
+def check_form(
+    num_envs: int,
+    max_episode_steps: int | None,
+    obs: str,
+    action: str,
+    output: str,
+    render_mode: object,
+) -> None:
+    """Raise ValueError unless a batch of environments can be of this form."""
+    for name, number in (("num_envs", num_envs), ("max_episode_steps", max_episode_steps)):
+        if number is not None and not (is_whole(number) and number >= 1):
+            raise ValueError(f"{name} must be at least 1, a whole number, got {told(number)}")
+    check_choice("obs", obs, ALL_OBSERVERS)
+    check_choice("action", action, ("patch", "gaze"))
+    check_choice("output", output, get_args(Output))
+    check_render_mode(render_mode)
 
 
 def check_world(

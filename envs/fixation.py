@@ -67,13 +67,13 @@ class Fixation:
 
     @property
     def before(self) -> Float[Tensor, "B"]:
-        """Error of what was unseen before the fixation."""
-        return self.known_before.error
+        """Error of what was unseen before the fixation; a copy, into which a reward may write."""
+        return self.known_before.error.clone()
 
     @property
     def after(self) -> Float[Tensor, "B"]:
-        """Error of what is unseen after it."""
-        return self.known_after.error
+        """Error of what is unseen after it; a copy."""
+        return self.known_after.error.clone()
 
     @cached_property
     def decoded(self) -> Float[Tensor, "B"]:

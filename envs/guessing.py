@@ -24,7 +24,7 @@ from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
-from envs.actions import checked_actions
+from envs.actions import checked_actions, column
 from envs.checks import check_classes
 from envs.image_scan import ImageScanEnv
 from envs.output import Observations, to_numpy
@@ -126,19 +126,23 @@ class GuessingActions:
         if flat:
             self.space = gym.spaces.flatten_space(self.space)
 
-    def split(self, actions: object, rows: tuple[int, ...]) -> tuple[NDArray[Any], NDArray[Any]]:
+    def split(
+        self, actions: object, rows: tuple[int, ...], ignored: NDArray[np.bool_] | None = None
+    ) -> tuple[NDArray[Any], NDArray[Any]]:
         """Return fixations and logits, checked as a whole; nothing is broadcast or clipped.
 
         Args:
             actions: of one environment or of a batch.
             rows: ``(num_envs,)`` for a batch, ``()`` for a single environment.
+            ignored: rows whose actions may be any numbers (True = ignored); None = no row.
 
         Raises:
             ValueError: a part is missing, of another shape or kind, outside the space or not
                 finite.
         """
         if self.flat:
-            whole = checked_numbers("the action", actions, (*rows, 2 + self.num_classes))
+            shape = (*rows, 2 + self.num_classes)
+            whole = checked_numbers("the action", actions, shape, ignored)
             fixations, logits = whole[..., :2], whole[..., 2:]
         elif isinstance(actions, Mapping) and set(actions) == {"action", "prediction"}:
             fixations, logits = actions["action"], actions["prediction"]
@@ -147,18 +151,24 @@ class GuessingActions:
                 "the action must be a dict of 'action', the fixation, and 'prediction', a logit "
                 f"of each of the {self.num_classes} classes; got {told(actions)}"
             )
-        logits = checked_numbers("the prediction", logits, (*rows, self.num_classes))
+        logits = checked_numbers("the prediction", logits, (*rows, self.num_classes), ignored)
         if self.flat and np.abs(logits).max() > MOST:
             raise ValueError(
                 f"a logit of a flat action must lie in [-{MOST:g}, {MOST:g}], got "
                 f"{logits.flat[np.abs(logits).argmax()]}"
             )
         here = fixations.cpu() if isinstance(fixations, Tensor) else fixations
-        return np.asarray(checked_actions(here, self.fixations, rows)), logits
+        return np.asarray(checked_actions(here, self.fixations, rows, ignored)), logits
 
 
-def checked_numbers(what: str, given: object, shape: tuple[int, ...]) -> NDArray[Any]:
-    """Return finite real numbers of a shape as an array; raise ValueError if they are not."""
+def checked_numbers(
+    what: str, given: object, shape: tuple[int, ...], ignored: NDArray[np.bool_] | None
+) -> NDArray[Any]:
+    """Return finite real numbers of a shape as an array, 0 in ignored rows.
+
+    Raises:
+        ValueError: they are of another shape or kind, or not finite.
+    """
     expected = f"{what} must be an array of shape {shape} with finite numbers"
     try:
         numbers = np.asarray(given.detach().cpu() if isinstance(given, Tensor) else given)
@@ -167,6 +177,8 @@ def checked_numbers(what: str, given: object, shape: tuple[int, ...]) -> NDArray
     if numbers.shape != shape or numbers.dtype.kind not in "iuf":
         kind = f"an array of {numbers.dtype} and shape {numbers.shape}"
         raise ValueError(f"{expected}; got {kind}")
+    if ignored is not None:
+        numbers = np.where(column(ignored, shape), 0, numbers)
     if not np.isfinite(numbers).all():
         raise ValueError(f"{expected}; got {numbers[~np.isfinite(numbers)].flat[0]}")
     return numbers
@@ -218,15 +230,16 @@ class GuessScanVectorEnv(ImageScanVectorEnv):
         self, actions: Any
     ) -> tuple[Observations, NDArray[Any], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]:
         """Guess and make one fixation per row; raise ValueError as the other environment does."""
-        fixations, logits = self.guessing.split(actions, (self.num_envs,))
-        begins = self.has_ended if self.autoreset == "next_step" else np.zeros_like(self.has_ended)
+        begins, made = self._rows_that_begin(), self.num_steps
+        fixations, logits = self.guessing.split(actions, (self.num_envs,), begins)
         before, labels = self.guesses, to_numpy(self._under_way().labels)
         after = before.then(logits, labels, ~begins)
         self.guesses = after
         try:
             observation, reward, terminated, truncated, info = super().step(fixations)
-        except ValueError:
-            self.guesses = before
+        except Exception:
+            if self.num_steps is made:
+                self.guesses = before
             raise
         return observation, reward + (before.loss - after.loss), terminated, truncated, info
 

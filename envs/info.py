@@ -33,15 +33,15 @@ def facts_of(episode: Episode, starts: Starts, error_before: Float[Tensor, "B"])
     """
     facts = {
         "action_mask": episode.selectable.to(torch.int8),
-        "error": episode.error.double(),
+        "error": episode.error.to(torch.float64, copy=True),
         "error_before": error_before,
         "index": starts.index.copy(),
         "lap": starts.lap.copy(),
-        # Not made anew by a step, as the others are.
+        # Copies: whoever is told may write into what an episode still needs.
         "label": episode.labels.clone(),
-        "fixated": episode.newest,
+        "fixated": episode.newest.clone(),
         "gaze_px": middles_px(episode.newest, episode.scan.model.config),
-        "scanpath": episode.order,
+        "scanpath": episode.order.clone(),
     }
     if episode.probe is not None:
         facts["guess"] = episode.probe(episode.scan.mean_content).argmax(-1)

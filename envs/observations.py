@@ -84,7 +84,11 @@ class LatentObserver:
             "distance": seen.distance,
             "expected_gain": seen.expected_gain,
         }
-        return {name: values for name, values in told.items() if values is not None}
+        return {
+            name: values.float() if values.is_floating_point() else values
+            for name, values in told.items()
+            if values is not None
+        }
 
 
 class CanvasObserver:
@@ -168,9 +172,9 @@ class RetinaObserver:
             )
         return {
             "retina": to_bytes(torch.cat(levels, 1) + UNSEEN_GRAY),
-            "gaze": gaze,
+            "gaze": gaze.float(),
             "selectable": episode.selectable.to(torch.int8),
-            "remaining": episode.remaining.unsqueeze(1),
+            "remaining": episode.remaining.float().unsqueeze(1),
         }
 
 

@@ -14,6 +14,9 @@ from torch import Tensor
 from foveate.choices import told
 from foveate.orders.ranks import first_repeat
 
+WHOLE = (torch.int64, torch.int32, torch.int16, torch.int8)
+"""Types of whole numbers that patches may be given in."""
+
 
 def check_numbers(budget: int, num_fixations: int, num_candidates: int | None) -> None:
     """Raise ValueError unless an episode can be of these numbers."""
@@ -35,6 +38,16 @@ def check_not_spent(num_steps: NDArray[np.int64], budget: int) -> None:
         raise_spent(int(spent.argmax()), budget)
 
 
+def as_segments(patches: Int[Tensor, "B *K"]) -> Int[Tensor, "B K"]:
+    """Return patches as int64, (B, K); raise ValueError unless they are whole numbers of rows."""
+    if not isinstance(patches, Tensor) or not patches.ndim or patches.dtype not in WHOLE:
+        raise ValueError(
+            "a step takes a patch, or a segment of patches, of each row as a tensor of integers, "
+            f"got {told(patches)}"
+        )
+    return (patches.unsqueeze(1) if patches.ndim == 1 else patches).long()
+
+
 def check_opening(
     patches: Int[Tensor, "B K"],
     num_patches: int,
@@ -51,10 +64,9 @@ def check_opening(
         budget: fixations per episode.
         among: the patches of all candidates, one of which must be opened; None = any patches.
     """
-    if len(patches) != len(done) or patches.is_floating_point() or patches.dtype == torch.bool:
+    if len(patches) != len(done):
         raise ValueError(
-            f"a step takes a patch, or a segment of patches, of each of the {len(done)} rows as "
-            f"integers, got {told(patches)}"
+            f"a step takes patches of each of the {len(done)} rows, got {told(patches)}"
         )
     if bool(done.any()):
         raise_spent(int(done.nonzero()[0]), budget)

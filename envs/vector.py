@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -13,24 +13,24 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
 from envs.actions import Actions, checked_actions
-from envs.checks import check_paid
+from envs.checks import check_form, check_paid
 from envs.episode import Episode
 from envs.forms import ALL_OBSERVERS
 from envs.images import Data
 from envs.info import facts_of
 from envs.length import TellsItsLength, autoreset_named
+from envs.modes import in_own_mode
 from envs.observations import points_of
 from envs.opening import check_not_spent
 from envs.options import with_known_options
-from envs.output import PAID_IN, Given, Observations, Output, Told, ended_info, handed_out
-from envs.rendering import check_render_mode, draw_episode
+from envs.output import PAID_IN, Given, Observations, Told, ended_info, handed_out
+from envs.rendering import draw_episode
 from envs.rewards import REVISIT_PENALTY, Reward, reward_with_options
 from envs.starts import ResetOptions, Starts, checked_seed
 from envs.world import World
-from foveate.choices import check_choice, told
 from foveate.data.decoding import ImageSize
 from foveate.devices import send
-from foveate.finite import check_price, is_whole
+from foveate.finite import check_price
 from foveate.model import AnyOrderTransformer
 from foveate.orders.saccades import check_saccade_cost
 
@@ -135,14 +135,8 @@ class ImageScanVectorEnv(TellsItsLength, VectorEnv[Observations, Any, NDArray[An
         output: str = "numpy",
     ) -> None:
         """Set up the world; raise ValueError for what the class does not name, or other images."""
-        for name, number in (("num_envs", num_envs), ("max_episode_steps", max_episode_steps)):
-            if number is not None and not (is_whole(number) and number >= 1):
-                raise ValueError(f"{name} must be at least 1, a whole number, got {told(number)}")
-        check_choice("obs", obs, ALL_OBSERVERS)
-        check_choice("action", action, ("patch", "gaze"))
-        check_choice("output", output, get_args(Output))
+        check_form(num_envs, max_episode_steps, obs, action, output, render_mode)
         self.autoreset_mode = autoreset_named(autoreset)
-        check_render_mode(render_mode)
         self.reward = reward_with_options(reward, reward_options)
         self.saccade_cost = check_saccade_cost(saccade_cost)
         self.revisit_penalty = check_price("revisit_penalty", revisit_penalty)
@@ -188,17 +182,14 @@ class ImageScanVectorEnv(TellsItsLength, VectorEnv[Observations, Any, NDArray[An
         """Number of each row's image."""
         return self.starts.index
 
+    @in_own_mode
     def reset(
         self,
         *,
         seed: int | Sequence[int | None] | None = None,
         options: dict[str, Any] | None = None,
     ) -> tuple[Observations, dict[str, Any]]:
-        """Start scans, in all rows or those of ``options["reset_mask"]``.
-
-        Raises:
-            ValueError: ``options`` or ``seed`` is none that the class names.
-        """
+        """Start scans, all or those of ``options["reset_mask"]``; raise ValueError if it cannot."""
         asked = ResetOptions.of(options, self.num_envs)
         if isinstance(seed, Sequence | np.ndarray) and not isinstance(seed, str):
             self.starts.seed(list(seed))
@@ -210,6 +201,7 @@ class ImageScanVectorEnv(TellsItsLength, VectorEnv[Observations, Any, NDArray[An
         self._begin(asked.rows, asked.chosen)
         return cast("tuple[Observations, dict[str, Any]]", self._handed_out(self._seen_and_info()))
 
+    @in_own_mode
     def step(self, actions: Any) -> Told:
         """Make one fixation per row.
 
@@ -217,9 +209,8 @@ class ImageScanVectorEnv(TellsItsLength, VectorEnv[Observations, Any, NDArray[An
             ValueError: not reset yet, a row's budget is spent, the actions are none, or the reward
                 is not finite.
         """
-        episode = self._under_way()
-        checked = checked_actions(actions, self.actions.space, (self.num_envs,))
-        begins = self.has_ended & (self.autoreset == "next_step")
+        episode, begins = self._under_way(), self._rows_that_begin()
+        checked = checked_actions(actions, self.actions.space, (self.num_envs,), begins)
         if begins.all():
             self._begin(begins)
             nothing = torch.zeros(self.num_envs, dtype=PAID_IN[self.output])
@@ -231,10 +222,14 @@ class ImageScanVectorEnv(TellsItsLength, VectorEnv[Observations, Any, NDArray[An
             old = episode.images[again], episode.labels[again], words
             episode.restart(torch.from_numpy(begins), *old)
         check_not_spent(np.where(begins, 0, self.num_steps), self.budget)
-        before = episode.error.double()
-        reward = episode.step(episode.opens(self.actions.fixations(checked, episode.selectable)))
-        # The fixation is made, whatever it paid.
-        self.error_before, self.num_steps = before, self.num_steps + 1
+        known, before = episode.known, episode.error.to(torch.float64, copy=True)
+        opens = episode.opens(self.actions.fixations(checked, episode.selectable))
+        try:
+            reward = episode.step(opens)
+        finally:
+            # A fixation that is made counts, whatever it pays, or if its reward raises.
+            if episode.known is not known:
+                self.error_before, self.num_steps = before, self.num_steps + 1
         if self.output == "numpy" or reward.is_cpu:
             check_paid(self.reward, reward, torch.from_numpy(self.index))
         paid = reward.to(PAID_IN[self.output])
@@ -267,6 +262,9 @@ class ImageScanVectorEnv(TellsItsLength, VectorEnv[Observations, Any, NDArray[An
         """Draw each row: the image with its fixations, what has been seen, the reconstruction."""
         return draw_episode(self._under_way())
 
+    def _rows_that_begin(self) -> NDArray[np.bool_]:
+        return self.has_ended & (self.autoreset == "next_step")
+
     def _under_way(self) -> Episode:
         if self.episode is None:
             raise ValueError("call reset() first")
@@ -282,7 +280,7 @@ class ImageScanVectorEnv(TellsItsLength, VectorEnv[Observations, Any, NDArray[An
             prices = {"revisit_penalty": self.revisit_penalty, "saccade_cost": self.saccade_cost}
             static = self.output == "torch"
             self.episode = self.world.episode(index, reward=self.reward, **prices, static=static)
-            self.error_before = self.episode.error.double()  # Of what was normalized: 1.
+            self.error_before = self.episode.error.to(torch.float64, copy=True)  # 1, at first.
         else:
             self.episode.restart(again, *self.world.batch(index), self.world.words(index))
             again = send(again, self.error_before.device)

@@ -227,7 +227,9 @@ def load_model(source: str | Path, device: str | torch.device = "cpu") -> AnyOrd
             path /= WEIGHTS
     state = read_newest(path).state if path.is_dir() else read_checkpoint(path)
     try:
-        model = AnyOrderTransformer(ModelConfig(**state["model_config"]))
+        # The first weights are replaced: whoever seeds torch's generator finds it as it was.
+        with torch.random.fork_rng(devices=[]):
+            model = AnyOrderTransformer(ModelConfig(**state["model_config"]))
         model.load_state_dict(state["model"])
         model = model.to(device).eval()
         # A timm model leaves no state: whoever scans its features attaches it.
