@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any, TypeVar
 
 import torch
@@ -21,12 +22,10 @@ def in_own_mode(method: Method) -> Method:
 
     @functools.wraps(method)
     def run(self: Any, *args: Any, **options: Any) -> Any:
-        records, device = torch.is_grad_enabled(), self.model.decoder.position.device
-        with (
-            torch.inference_mode(False),
-            torch.set_grad_enabled(records),
-            torch.autocast(device.type, enabled=False),
-        ):
+        records, where = torch.is_grad_enabled(), self.model.decoder.position.device.type
+        knows_autocast = torch.amp.is_autocast_available(where)
+        precise = torch.autocast(where, enabled=False) if knows_autocast else nullcontext()
+        with torch.inference_mode(False), torch.set_grad_enabled(records), precise:
             return method(self, *args, **options)
 
     return run  # type: ignore[return-value]
