@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 import gymnasium as gym
 import numpy as np
@@ -14,6 +14,7 @@ from torch import Tensor
 from foveate.choices import told
 from foveate.devices import send
 
+Numbers = TypeVar("Numbers", NDArray[Any], Tensor)
 ROUNDING = 1e-6
 """How far a gaze point may lie outside: what rescales it rounds in float32."""
 
@@ -85,10 +86,7 @@ def checked_actions(
         is_whole = not (actions.is_floating_point() or actions.dtype == torch.bool)
         if actions.shape != shape or not (is_whole or kinds == "iuf") or actions.is_complex():
             raise ValueError(f"{expected}; got {told(actions)}")
-        if ignored is None or not ignored.any():
-            return actions.detach()
-        mask = send(torch.from_numpy(column(ignored, shape)), actions.device)
-        return actions.detach().masked_fill(mask, 0)
+        return zeroed(actions.detach(), ignored)
     try:
         given = np.asarray(actions.detach() if isinstance(actions, Tensor) else actions)
     except (TypeError, ValueError, RuntimeError) as reason:
@@ -96,8 +94,7 @@ def checked_actions(
     if given.shape != shape or given.dtype.kind not in kinds:
         kind = f"an array of {given.dtype} and shape {given.shape}"
         raise ValueError(f"{expected}; got {kind}")
-    if ignored is not None:
-        given = np.where(column(ignored, shape), given.dtype.type(0), given)
+    given = zeroed(given, ignored)
     # NaN is on neither side of a bound.
     outside = ~((given >= low - slack) & (given <= high + slack))
     if outside.any():
@@ -106,6 +103,11 @@ def checked_actions(
     return given
 
 
-def column(rows: NDArray[np.bool_], shape: tuple[int, ...]) -> NDArray[np.bool_]:
-    """Return what holds for each row in a form that goes with an array of a shape."""
-    return rows.reshape(-1, *(1,) * (len(shape) - 1))
+def zeroed(numbers: Numbers, rows: NDArray[np.bool_] | None) -> Numbers:
+    """Return an array, or a tensor, with 0 in the rows that are True; None = no row is."""
+    if rows is None or not rows.any():
+        return numbers
+    mask = rows.reshape(-1, *(1,) * (numbers.ndim - 1))
+    if isinstance(numbers, Tensor):
+        return numbers.masked_fill(send(torch.from_numpy(mask), numbers.device), 0)
+    return np.where(mask, numbers.dtype.type(0), numbers)

@@ -1,4 +1,4 @@
-"""What images and a model must offer for a reward; checked before the first episode."""
+"""What a batch, its images and its model must be, for a reward too; checked beforehand."""
 
 from __future__ import annotations
 

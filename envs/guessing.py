@@ -24,7 +24,7 @@ from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
-from envs.actions import checked_actions, column
+from envs.actions import checked_actions, zeroed
 from envs.checks import check_classes
 from envs.image_scan import ImageScanEnv
 from envs.output import Observations, to_numpy
@@ -177,8 +177,7 @@ def checked_numbers(
     if numbers.shape != shape or numbers.dtype.kind not in "iuf":
         kind = f"an array of {numbers.dtype} and shape {numbers.shape}"
         raise ValueError(f"{expected}; got {kind}")
-    if ignored is not None:
-        numbers = np.where(column(ignored, shape), 0, numbers)
+    numbers = zeroed(numbers, ignored)
     if not np.isfinite(numbers).all():
         raise ValueError(f"{expected}; got {numbers[~np.isfinite(numbers)].flat[0]}")
     return numbers

@@ -34,7 +34,7 @@ def facts_of(episode: Episode, starts: Starts, error_before: Float[Tensor, "B"])
     facts = {
         "action_mask": episode.selectable.to(torch.int8),
         "error": episode.error.to(torch.float64, copy=True),
-        "error_before": error_before,
+        "error_before": error_before.clone(),
         "index": starts.index.copy(),
         "lap": starts.lap.copy(),
         # Copies: whoever is told may write into what an episode still needs.

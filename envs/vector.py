@@ -189,7 +189,7 @@ class ImageScanVectorEnv(TellsItsLength, VectorEnv[Observations, Any, NDArray[An
         seed: int | Sequence[int | None] | None = None,
         options: dict[str, Any] | None = None,
     ) -> tuple[Observations, dict[str, Any]]:
-        """Start scans, all or those of ``options["reset_mask"]``; raise ValueError if it cannot."""
+        """Start scans, all or those of reset_mask; raise ValueError for a wrong seed or option."""
         asked = ResetOptions.of(options, self.num_envs)
         if isinstance(seed, Sequence | np.ndarray) and not isinstance(seed, str):
             self.starts.seed(list(seed))
@@ -222,7 +222,7 @@ class ImageScanVectorEnv(TellsItsLength, VectorEnv[Observations, Any, NDArray[An
             old = episode.images[again], episode.labels[again], words
             episode.restart(torch.from_numpy(begins), *old)
         check_not_spent(np.where(begins, 0, self.num_steps), self.budget)
-        known, before = episode.known, episode.error.to(torch.float64, copy=True)
+        known, before = episode.known, episode.error.double()
         opens = episode.opens(self.actions.fixations(checked, episode.selectable))
         try:
             reward = episode.step(opens)
@@ -280,7 +280,7 @@ class ImageScanVectorEnv(TellsItsLength, VectorEnv[Observations, Any, NDArray[An
             prices = {"revisit_penalty": self.revisit_penalty, "saccade_cost": self.saccade_cost}
             static = self.output == "torch"
             self.episode = self.world.episode(index, reward=self.reward, **prices, static=static)
-            self.error_before = self.episode.error.to(torch.float64, copy=True)  # 1, at first.
+            self.error_before = self.episode.error.double()  # Of what was normalized: 1.
         else:
             self.episode.restart(again, *self.world.batch(index), self.world.words(index))
             again = send(again, self.error_before.device)

@@ -196,7 +196,7 @@ def _by_split(
     wrappers = {own: _wrappers([below for below, _ in found]) for own, found in of_split.items()}
     # Where one split alone has a single folder, that is the only class it has images of.
     depth = {
-        own: len(names) if all(wrappers.values()) or _holds_all(names) else 0
+        own: len(names) if all(wrappers.values()) or all(map(_holds_all, names)) else 0
         for own, names in wrappers.items()
     }
     return {
@@ -223,11 +223,8 @@ def _splits_of(parents: list[tuple[str, ...]]) -> dict[str, str]:
         return several
     exact = {name: split_name(name) for name in outermost if _is_split(name)}
     nested = any(len(parts) > 1 and parts[0] in exact for parts in parents)
-    if (
-        nested
-        or len({*exact.values()}) > 1
-        or all(parts and parts[0] in exact for parts in parents)
-    ):
+    all_exact = all(parts and parts[0] in exact for parts in parents)
+    if nested or all_exact or len({*exact.values()}) > 1:
         return exact
     if len({*several.values()}) > 1:
         say_once(f"read as classes, since not all are called like splits: {listed(outermost)}")
@@ -250,10 +247,10 @@ def _wrappers(
         if len({*names}) > 1 or is_kept(names[0]):
             break
         shared.append(names[0])
-    is_class = len(shared) == min(map(len, parents)) and not _holds_all(shared[-1:])
+    is_class = shared and len(shared) == min(map(len, parents)) and not _holds_all(shared[-1])
     return tuple(shared[:-1] if is_class else shared)
 
 
-def _holds_all(names: Sequence[str]) -> bool:
-    """Whether folders are called as those are that hold all images of a set, beside its labels."""
-    return all(name.lower() == "images" for name in names)
+def _holds_all(name: str) -> bool:
+    """Whether a folder is called as those are that hold all images of a set, beside its labels."""
+    return name.lower() == "images"

@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 
 SAVED_NOTES = frozenset({"state.json", "dataset_info.json", "dataset_dict.json"})
 """What ``datasets.save_to_disk`` writes beside its Arrow files."""
-
-
 _ARROW_FILE = b"ARROW1"
 """What an Arrow file begins with; a stream begins otherwise."""
 
@@ -108,8 +106,8 @@ def saved_files(files: list[Path]) -> list[Path]:
     for file in files:
         state = file.parent / "state.json"
         listed = _listed(read_json(state.read_bytes(), str(state))) if state.is_file() else None
-        cached = file.name.startswith("cache-")
-        if not cached if listed is None else file.name in listed:
+        is_cached = file.name.startswith("cache-") if listed is None else file.name not in listed
+        if not is_cached:
             belong.append(file)
     return belong
 

@@ -114,10 +114,10 @@ def _find_files(paths: Sequence[str | Path], name: str) -> list[tuple[Path, str]
 def _without_tables_of_tars(folder: Path, shards: list[File]) -> list[File]:
     """Leave out tables beside tar files of their names: img2dataset's, of addresses and texts."""
     tars = {file.path.with_suffix("") for file in shards if file.path.suffix.lower() == ".tar"}
-    tables = [
-        file
-        for file in shards
-        if file.path.suffix.lower() == ".parquet" and file.path.with_suffix("") in tars
-    ]
+    kept: list[File] = []
+    tables: list[File] = []
+    for file in shards:
+        is_table = file.path.suffix.lower() == ".parquet" and file.path.with_suffix("") in tars
+        (tables if is_table else kept).append(file)
     say_skipped(folder, tables, "tar file")
-    return [file for file in shards if file not in tables]
+    return kept

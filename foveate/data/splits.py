@@ -50,11 +50,9 @@ def splits_in_names(files: Sequence[Path], folder: Path) -> list[str]:
     """
     named = [split_in_name(str(file.relative_to(folder))) for file in files]
     if any(named):
-        shards = [_SHARD.fullmatch(file.stem) for file in files]
-        named = [
-            own or (shard[1].lower() if shard else None)
-            for own, shard in zip(named, shards, strict=True)
-        ]
+        for number, file in enumerate(files):
+            if named[number] is None and (shard := _SHARD.fullmatch(file.stem)):
+                named[number] = shard[1].lower()
         unnamed = [file for file, own in zip(files, named, strict=True) if own is None]
         if unnamed:
             what = "1 file that names" if len(unnamed) == 1 else f"{len(unnamed)} files that name"
