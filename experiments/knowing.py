@@ -66,6 +66,9 @@ class KnowingConfig:
     """Test images of the probes; None = all."""
     area_limit: int = 1000
     """Test images on which the error of the reconstruction is measured."""
+    finetune_epochs: int = 0
+    """A copy of the model is fine-tuned by fixations as well, for every order, by so many passes
+    over the training images; 0 = frozen features alone."""
 
     def __post_init__(self) -> None:
         if not self.seeds or len(set(self.seeds)) < len(self.seeds) or min(self.seeds) < 0:
@@ -86,6 +89,7 @@ class KnowingConfig:
             train_limit=self.train_limit,
             test_limit=self.test_limit,
             area_limit=self.area_limit,
+            finetune_epochs=self.finetune_epochs,
         )
         asked.check(budget)
         return asked

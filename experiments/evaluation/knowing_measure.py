@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-import inspect
 import json
-from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,14 +13,14 @@ from experiments.evaluation.curves import error_curves_of
 from experiments.evaluation.findings import costs_of
 from experiments.evaluation.kept import defaults_of, keep_arrays, read_arrays
 from experiments.evaluation.knowing_plan import KnowingQuestions
+from experiments.evaluation.knowing_question import question_of
 from experiments.evaluation.knowing_rows import Measured
+from experiments.evaluation.knowing_tuned import fine_tuned
 from experiments.evaluation.recognition import recognize
 from experiments.evaluation.recognition_paths import PathMakers
 from experiments.evaluation.recognition_result import titled
 from experiments.run_folder import git_commit
 from experiments.runs import Run
-from foveate.choices import lookup
-from foveate.tensors import digest
 
 ABOUT = ("train_images", "notes", "commit")
 """What is kept beside the arrays."""
@@ -43,33 +40,9 @@ def measured(run: Run, asked: KnowingQuestions) -> Measured:
         print(f"{path} was measured at commit {kept.commit}, this is {now}; it is kept", flush=True)
     elif now.endswith("-dirty"):
         print(f"{path} is kept; it may be of other changes to commit {now}", flush=True)
+    if asked.finetune_epochs:
+        kept = replace(kept, correct={**kept.correct, **fine_tuned(run, asked)})
     return kept
-
-
-def question_of(run: Run, asked: KnowingQuestions) -> str:
-    """Write all that answers depend on but the code: what is asked, the weights, the images."""
-    weights = {**run.model.state_dict(), **run.policy.state_dict(prefix="policy.")}
-    images = [run.split("train", asked.train_limit), run.split("test", asked.test_limit)]
-    return json.dumps(
-        {
-            **asdict(asked),
-            "iteration": run.iteration,
-            "weights": digest(weights.values()),
-            "images": [digest((each.images, each.labels)) for each in images],
-            **run.data_options,
-            # Of one's own orders the commit says nothing.
-            **({"own": own} if (own := sources_of(asked.orders)) else {}),
-        }
-    )
-
-
-def sources_of(names: Sequence[str]) -> dict[str, str]:
-    """Return a digest of the file of each order or agent of one's own, by its name."""
-    found = {}
-    for name in (each for each in names if ":" in each):
-        path = inspect.getsourcefile(inspect.unwrap(lookup("order or agent", name, {})))
-        found[name] = "" if path is None else hashlib.sha256(Path(path).read_bytes()).hexdigest()
-    return found
 
 
 def ask(run: Run, asked: KnowingQuestions) -> Measured:

@@ -93,6 +93,8 @@ class KnowingQuestions:
     """Test images of the probes; None = all."""
     area_limit: int
     """Test images of the areas under the error curve."""
+    finetune_epochs: int = 0
+    """Passes over the training images by which a copy of the model is fine-tuned; 0 = none is."""
 
     def check(self, budget: int) -> None:
         """Raise ValueError unless runs of this budget can be asked so."""
@@ -109,6 +111,8 @@ class KnowingQuestions:
             )
         if min(self.train_limit, self.area_limit, self.test_limit or 2) < 2:
             raise ValueError("train_limit, test_limit and area_limit must be at least 2 images")
+        if self.finetune_epochs < 0:
+            raise ValueError(f"finetune_epochs must be at least 0, got {self.finetune_epochs}")
 
 
 def check_joint(common: TrainConfig, *, teaching: bool) -> None:

@@ -95,10 +95,10 @@ class KnowingResult(RunResult):
             for order in orders
             if order != POLICY
         ]
-        standing = {name: self.references(POLICY, name) for name in self.read_outs}
+        standing = [self.references(POLICY, name) for name in self.read_outs]
         lines += [
-            (f"minus {order}", *(str(rows[order].policy_minus) for rows in standing.values()))
-            for order in next(iter(standing.values()))
+            (f"minus {order}", *(lead_of(rows.get(order)) for rows in standing))
+            for order in standing[0]
         ]
         return Table(
             columns=(f"accuracy after {plural(last, 'fixation')}", *columns),
@@ -155,11 +155,13 @@ class KnowingResult(RunResult):
     def _caption(self) -> str:
         warmup, iterations = self.iterations
         sight = f"periphery {self.periphery}" if self.periphery else "blind"
+        epochs = self.options.get("finetune_epochs", 0)
+        tuned = f", {plural(epochs, 'epoch')} of fine-tuning" if epochs else ""
         return (
             f"{self.data}, {sight}, "
             f"{scans(self.budget, self.num_patches, self.fixation_patches)}, "
             f"{warmup} + {iterations} iterations, seeds {', '.join(map(str, self.seeds))}; probes "
-            f"of {self.train_images} training and {self.test_images} test images, "
+            f"of {self.train_images} training and {self.test_images} test images{tuned}, "
             f"{plural(self.threads, 'CPU thread')}, commit `{self.commit[:10]}`. Model trained "
             "jointly with its policy. Differences are of the policy minus the order, with 95% "
             f"intervals {self.intervals}."
@@ -263,6 +265,11 @@ class KnowingResult(RunResult):
 def accuracy(row: Known) -> str:
     """Write an accuracy with its interval over seeds."""
     return with_interval(row.accuracy.mean, row.accuracy.ci95)
+
+
+def lead_of(reference: Known | None) -> str:
+    """Write the policy's lead over a reference; fine-tuning has none."""
+    return "" if reference is None else str(reference.policy_minus)
 
 
 def in_words(

@@ -76,6 +76,29 @@ def fine_tune_by_fixations(
             scan has no loss here; no tenth can be held out; or the model has no causal stream.
     """
     check_tuning(after, min(train_order.shape[1], test_order.shape[1]), how)
+    tuned, rate, held = tuned_recognizer(model, train, train_order, after, how, seed)
+    chosen = _scores(tuned, train.take(held), train_order[held])
+    tested = _scores(tuned, test, test_order)
+    return {
+        number: HeadAccuracy(*tested[number], validation_accuracy=reached, learning_rate=rate)
+        for number, (reached, _) in chosen.items()
+    }
+
+
+def tuned_recognizer(
+    model: AnyOrderTransformer,
+    train: ImageSet,
+    train_order: Int[Tensor, "M T *S"],
+    after: tuple[int, ...],
+    how: FineTuneConfig,
+    seed: int,
+) -> tuple[Recognizer, float, Int[Tensor, " H"]]:
+    """Train with every learning rate, and choose one; see :func:`fine_tune_by_fixations`.
+
+    Returns:
+        The recognizer, its learning rate, and the training images that were held out to choose it.
+    """
+    check_tuning(after, train_order.shape[1], how)
     fit, held = (torch.from_numpy(part) for part in hold_out(train.labels.numpy(), seed))
     fit_images, fit_order = train.take(fit), train_order[fit]
 
@@ -89,12 +112,7 @@ def fine_tune_by_fixations(
         return float((named == train.labels[held].unsqueeze(1)).double().mean())
 
     _, rate, tuned = best_rate(how.learning_rates, learn, held_accuracy)
-    chosen = _scores(tuned, train.take(held), train_order[held])
-    tested = _scores(tuned, test, test_order)
-    return {
-        number: HeadAccuracy(*tested[number], validation_accuracy=reached, learning_rate=rate)
-        for number, (reached, _) in chosen.items()
-    }
+    return tuned, rate, held
 
 
 def check_tuning(after: tuple[int, ...], most: int, how: FineTuneConfig) -> None:

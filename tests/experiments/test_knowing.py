@@ -13,14 +13,9 @@ import torch
 from experiments.evaluation import knowing_measure
 from experiments.evaluation.intervals import crossed_interval, seed_interval
 from experiments.evaluation.knowing import check_same_model
-from experiments.evaluation.knowing_measure import (
-    areas_of,
-    keep,
-    question_of,
-    read_kept,
-    sources_of,
-)
+from experiments.evaluation.knowing_measure import areas_of, keep, read_kept
 from experiments.evaluation.knowing_plan import Plan, usual_fixations
+from experiments.evaluation.knowing_question import question_of, sources_of
 from experiments.evaluation.knowing_result import KnowingResult
 from experiments.evaluation.knowing_rows import (
     Difference,
@@ -30,12 +25,15 @@ from experiments.evaluation.knowing_rows import (
     known_rows,
     taught_rows,
 )
+from experiments.evaluation.knowing_tuned import FINE_TUNED
 from experiments.evaluation.recognition_asking import REFERENCES
-from experiments.evaluation.recognition_paths import scan_of
+from experiments.evaluation.recognition_paths import PathMakers, scan_of
 from experiments.knowing import KnowingConfig, main, read_arguments
 from experiments.runs import Run, load_run
 from experiments.training.config import TrainConfig
 from experiments.training.presets import PRESETS
+from foveate.probes.finetuning import FineTuneConfig
+from foveate.probes.recognizer import fine_tune_by_fixations
 
 NUM_SEEDS, NUM_IMAGES = 3, 2000
 
@@ -436,3 +434,44 @@ def test_a_study_trains_what_is_missing_and_asks_each_run_once(
     with pytest.raises(NameError, match="recognize"):
         main(read_arguments(f"{line} --test-limit 40 {alone[0]}".split()))
     assert "answers another question and is replaced" in capsys.readouterr().out
+
+
+def test_fine_tuning_stands_beside_frozen_features_and_each_order_is_tuned_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line = (
+        "smoke --embed-dim 16 --depth 1 --warmup-iterations 1 --iterations 2 --evaluate-every None "
+        f"--seeds 3 --no-teaching --out {tmp_path} --fixations 1 4 --read-outs seen "
+        "--train-limit 100 --test-limit 50 --area-limit 20 --orders policy random"
+    )
+    main(read_arguments(line.split()))
+    frozen = KnowingResult.read(tmp_path / "knowing.json")
+    tuned_line = f"{line} --finetune-epochs 1"
+    main(read_arguments(tuned_line.split()))
+    assert "asking" not in capsys.readouterr().out.split("written")[-2], "frozen ones were kept"
+    result = KnowingResult.read(tmp_path / "knowing.json")
+    assert result.read_outs == (*frozen.read_outs, FINE_TUNED)
+    assert [row for row in result.known if row.read_out != FINE_TUNED] == list(frozen.known)
+    assert "1 epoch of fine-tuning" in result.summary().caption
+    assert result.summary().rows[-1][-1] == "", "there is no fine-tuning of all patches"
+    # Each number is that of the recognizer itself, on the same scans.
+    run = load_run(tmp_path / "policy_3")
+    train, test = run.split("train", 100), run.split("test", 50)
+    makers = PathMakers.of(run, ("policy",))
+    paths = makers.policy(train, test)
+    how = FineTuneConfig(epochs=1)
+    reached = fine_tune_by_fixations(
+        run.model, train, test, paths.train, paths.test, (1, 4), how, 0
+    )
+    rows = result.rows("policy", FINE_TUNED)["policy"]
+    assert {k: row.accuracy.mean for k, row in rows.items()} == pytest.approx(
+        {k: each.accuracy for k, each in reached.items()}
+    )
+    monkeypatch.delattr("experiments.evaluation.knowing_tuned.tuned_recognizer")
+    main(read_arguments(tuned_line.split()))
+    assert KnowingResult.read(tmp_path / "knowing.json") == result
+    assert "2 of 2 answers were kept" in capsys.readouterr().out
+    with pytest.raises(NameError, match="tuned_recognizer"):
+        main(read_arguments(f"{line} --finetune-epochs 2".split()))
+    with pytest.raises(ValueError, match="finetune_epochs must be at least 0, got -1"):
+        read_arguments(f"{line} --finetune-epochs -1".split())
