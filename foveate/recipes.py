@@ -151,9 +151,9 @@ RECIPES: dict[str, Recipe] = {
         reference="SAIM (Qi et al. 2023, arXiv 2212.01610, qiy20/SAIM): a query stream beside "
         "every encoder layer. Differs: queries start at learned positions, the head is linear, one "
         "matrix projects to queries, keys and values (SAIM has three, whose Xavier start is larger "
-        "by 1.4). SAIM has one final LayerNorm, trained on the query stream, and probes the "
-        "encoder through it; here the encoder's own is trained, as what the last query block "
-        "reads.",
+        "by 1.4), and one in the query stream to keys and values (SAIM: two, larger by 1.2). SAIM "
+        "has one final LayerNorm, trained on the query stream, and probes the encoder through it; "
+        "here the encoder's own is trained, as what the last query block reads.",
         decoder_depth=None,
         memory="layers",
         target="blurred",
@@ -161,13 +161,14 @@ RECIPES: dict[str, Recipe] = {
     ),
     "semaim": Recipe(
         reference="SemAIM (Song et al. 2024, arXiv 2312.10457, skyoux/SemAIM), its default order. "
-        "As SAIM; similarity to the mean over patches, as its attention_type gap (not cls or "
-        "self), by the weights that are trained (not their average over time). Features as targets "
-        "are standardized over the batch. The order sees features through the encoder's own final "
-        "LayerNorm, SemAIM's through that of its query stream. Of rings around a patch, the last "
-        "row and column lie in the innermost window that reaches them (SemAIM's table leaves them "
-        "out of all), and may be the random center. Its order costs one more encoder pass, a third "
-        "of a training step's encoder work.",
+        "As SAIM, but SemAIM's encoder has one matrix of queries, keys and values too; similarity "
+        "to the mean over patches, as its attention_type gap (not cls or self), by the weights "
+        "that are trained (not their average over time). Features as targets are standardized over "
+        "the batch. The order sees features through the encoder's own final LayerNorm, SemAIM's "
+        "through that of its query stream. Of rings around a patch, the last row and column lie in "
+        "the innermost window that reaches them (SemAIM's table leaves them out of all), and may "
+        "be the random center. Its order costs one more encoder pass, a third of a training step's "
+        "encoder work.",
         order="outward_from_most_similar",
         decoder_depth=None,
         memory="layers",
@@ -223,8 +224,9 @@ RECIPES: dict[str, Recipe] = {
         "caption is learned after any number of them, none included. Differs: one transformer "
         "reads patches and words (AIMv2: an encoder of patches, then a decoder of both), which "
         "runs once for the image, as foveate's, and once for the words; the prefix of the words "
-        "is what is visible, and bidirectional by default; subwords are learned from the training "
-        "captions.",
+        "is what is visible, and bidirectional by default (AIMv2's: causal behind a random part); "
+        "pixels are raw and weigh 1 (AIMv2's: patch-normalized, 0.4); subwords are learned from "
+        "the training captions.",
         queries="unseen",
         target="pixels",
         captions=True,

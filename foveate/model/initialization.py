@@ -12,8 +12,10 @@ def start_as_xavier(*modules: nn.Module) -> None:
     """Start all linear layers Xavier-uniform with zero biases, as the public code of MAE does.
 
     The patch embedding of an encoder counts as a linear layer of its pixels. Start tokens are drawn
-    with deviation 0.02 (D-iGPT's is zero). A projection to queries, keys and values is one matrix,
-    as in MAE; SAIM's are three, which start larger by a factor of 1.4.
+    with deviation 0.02 (D-iGPT's is zero), and keep a learned position, of deviation 0.02 as well,
+    which is zero in public code. A projection to queries, keys and values is one matrix, as in MAE
+    and SemAIM; SAIM's are three, which start larger by a factor of 1.4. Decoders project what they
+    read to keys and values by one matrix; SAIM's and SemAIM's two start larger by 1.2.
 
     Reference: MAE (He et al. 2022, arXiv 2111.06377), facebookresearch/mae models_mae.py; the same
     lines stand in the public code of SAIM, SemAIM and D-iGPT.

@@ -80,7 +80,8 @@ class MixedLayers(EncoderMemory):
 class Taps(EncoderMemory):
     """Each block reads a projection of up to four layers of the encoder's upper half.
 
-    Reference: D-iGPT (Ren et al. 2024, arXiv 2312.02147), blocks 6, 8, 10 and 12 of 12.
+    Reference: D-iGPT (Ren et al. 2024, arXiv 2312.02147), blocks 6, 8, 10 and 12 of 12. Differs:
+    other depths are tapped in proportion (OliverRensu/D-iGPT taps these blocks at any depth).
     """
 
     def __init__(self, config: ModelConfig) -> None:

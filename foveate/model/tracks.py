@@ -7,8 +7,8 @@ and no other track. Two uses:
   a policy's fixations they read out what the policy looked at.
 * Captions have no anchor. They read the patches that an order has shown after some steps, also
   none, so that one model can be asked after any number. The prefix is bidirectional or causal
-  (``words_prefix``), as in AIMv2 (Fini et al. 2024, arXiv 2411.14402, Sec. 3), whose patches come
-  in raster order alone.
+  (``words_prefix``). The patches of AIMv2 (Fini et al. 2024, arXiv 2411.14402, Sec. 3) come in
+  raster order alone, a random number of them bidirectional and the rest causal.
 
 Reference: GiT (Wang et al. 2024, arXiv 2403.09394), Haiyang-W/GiT. Differs: tracks start at patches
 instead of points between them, so that the local feature needs no interpolation; the words are

@@ -64,8 +64,9 @@ def rings(grid: Grid, center: Int[Tensor, "2 B"]) -> Int[Tensor, "B N"]:
 
     Reference: SemAIM's models_semaim.py, whose table for 14 x 14 patches this is, for all grids.
     Differs: that table leaves centers 2 and 13 out of their own innermost window, 11 at its edge,
-    and the last row and column out of all. Here the widest window of a center at the far edge is
-    rows 4 to 13, there 3 to 12. SemAIM draws no random center in the last row or column.
+    and the last row and column out of all. Here the wider windows of centers near the far edge are
+    rows 8 to 13 (centers 11 to 13) and 4 to 13 (centers 9 to 13), there 7 to 12 and 3 to 12. SemAIM
+    draws no random center in the last row or column.
     """
     outside = torch.zeros(center.shape[1], grid[0] * grid[1], dtype=torch.long).to(center.device)
     for width in range(2, max(grid), 4):

@@ -57,8 +57,8 @@ class AttentiveHead(nn.Module):
     As keys and values serve one query alone, their projections are applied to the query and to the
     attended mean: the same function at a fraction of the cost.
 
-    Reference: the attentive probe of AIM (El-Nouby et al. 2024, arXiv 2401.08541), without its
-    average over layers.
+    Reference: the attentive probe of AIM (El-Nouby et al. 2024, arXiv 2401.08541), apple/ml-aim.
+    Differs: no average over layers, and the linear layer has a bias.
     """
 
     def __init__(self, embed_dim: int, num_classes: int, num_heads: int) -> None:

@@ -65,12 +65,18 @@ class FineTuneConfig:
 
 
 class Headed(nn.Module):
-    """A model and a linear layer on features of its last layer."""
+    """A model and a linear layer on features of its last layer.
+
+    The layer starts next to zero, as in facebookresearch/mae's main_finetune.py. So the first steps
+    move it, and not the model by what a random layer makes of its features.
+    """
 
     def __init__(self, model: AnyOrderTransformer, num_classes: int) -> None:
         super().__init__()
         self.model = model
         self.head = nn.Linear(model.config.embed_dim, num_classes)
+        nn.init.trunc_normal_(self.head.weight, std=2e-5)
+        nn.init.zeros_(self.head.bias)
 
 
 class Classifier(Headed):

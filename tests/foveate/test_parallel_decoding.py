@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 
-from foveate.model import AnyOrderTransformer
+from foveate.model import AnyOrderTransformer, parallel_decoding
 from foveate.model.parallel_decoding import (
     CachedStream,
     DecodingSchedule,
@@ -61,6 +63,35 @@ def test_every_pass_decodes_and_leaves_something(monkeypatch: pytest.MonkeyPatch
     canvas, hidden = torch.zeros(1, 1, 4, 4), torch.ones(1, 16, dtype=torch.bool)
     decode_in_parallel(model, canvas, hidden, DecodingSchedule.cosine(4), generator=generator())
     assert seen == [16, int(16 * 0.92388), int(16 * 0.70711), int(16 * 0.38268)]
+
+
+@pytest.mark.parametrize("temperature", [0.1, 10.0])
+def test_what_stays_hidden_is_what_maskgit_hides(
+    monkeypatch: pytest.MonkeyPatch, temperature: float
+) -> None:
+    """The lowest log-probabilities of what was sampled, not tempered, plus noise (NATSchedule)."""
+    model, seen = build("autonat"), []
+    logits = torch.randn(1, 16, 3, generator=generator())
+    drawn = torch.randint(3, (1, 16, 1), generator=generator())
+    noise = torch.randn(1, 16, generator=generator())
+
+    def predicted(images: torch.Tensor, rank: torch.Tensor) -> object:
+        seen.append(rank[0].bool())
+        return SimpleNamespace(prediction=SimpleNamespace(values=logits))
+
+    monkeypatch.setattr(model, "predict_in_turn", predicted)
+    monkeypatch.setattr(parallel_decoding, "sample", lambda *_: drawn)
+    monkeypatch.setattr(parallel_decoding, "gumbel", lambda *_: noise)
+    confidence = logits.log_softmax(-1).gather(-1, drawn).squeeze(-1)
+    sets = []
+    for choice in (1e-9, 0.5, 1e9):
+        schedule = DecodingSchedule((0.5,), (choice,), (temperature, temperature))
+        canvas, hidden = torch.zeros(1, 1, 4, 4), torch.ones(1, 16, dtype=torch.bool)
+        decode_in_parallel(model, canvas, hidden, schedule)
+        lowest = (confidence + choice * noise)[0].argsort()[:8]
+        sets.append(set(seen[-1].nonzero().flatten().tolist()))
+        assert sets[-1] == set(lowest.tolist())
+    assert sets[0] != sets[1] != sets[2], "noise decides more and more"
 
 
 @pytest.mark.parametrize("name", ["autonat", "igpt"])

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from foveate.model import AnyOrderTransformer
+from foveate.model.memory import make_memory
 from foveate.model.parallel_decoding import DecodingSchedule
 from foveate.model.tracks import track_may_attend
 from foveate.orders import ordering
@@ -200,10 +201,18 @@ def reference_loss(
     return total
 
 
-@pytest.mark.parametrize("name", OWN)
-def test_a_recipes_loss_is_that_of_a_slow_reference(name: str) -> None:
+SHALLOW = ["saim", "semaim"]
+"""Whose query stream may have fewer blocks than the encoder."""
+
+
+@pytest.mark.parametrize(
+    ("name", "changed"),
+    [*((name, {}) for name in OWN), *((name, {"decoder_depth": 2}) for name in SHALLOW)],
+    ids=[*OWN, *(f"{name}_shallow" for name in SHALLOW)],
+)
+def test_a_recipes_loss_is_that_of_a_slow_reference(name: str, changed: dict[str, int]) -> None:
     torch.manual_seed(0)
-    row = RECIPES[name]
+    row = replace(RECIPES[name], **changed)
     colors = row.target == "colors"
     sizes = {"image_size": (8, 8), "in_chans": 1 if colors else 3, "embed_dim": 16, "num_heads": 2}
     width = 6 if row.target == "features" else None
@@ -224,6 +233,26 @@ def test_a_recipes_loss_is_that_of_a_slow_reference(name: str) -> None:
     with torch.no_grad():
         loss = model(images, rank, features=features)
         torch.testing.assert_close(loss, reference_loss(model, images, rank, features))
+
+
+@pytest.mark.parametrize(
+    ("name", "sizes", "expected"),
+    [
+        ("saim", {"depth": 6, "decoder_depth": 2}, (2, 5)),
+        ("saim", {"depth": 12, "decoder_depth": 12}, tuple(range(12))),
+        # The public code's blocks 6, 8, 10 and 12, from 0.
+        ("digpt", {"depth": 12, "decoder_depth": 2}, (5, 7, 9, 11)),
+    ],
+)
+def test_decoder_blocks_read_the_layers_of_public_code(
+    name: str, sizes: dict[str, int], expected: tuple[int, ...]
+) -> None:
+    row = replace(RECIPES[name], decoder_depth=sizes["decoder_depth"])
+    width = 6 if row.target == "features" else None
+    config = row.model_config(
+        depth=sizes["depth"], image_size=(8, 8), in_chans=3, embed_dim=16, feature_dim=width
+    )
+    assert make_memory(config).read == expected
 
 
 def test_with_imagenets_units_color_targets_are_those_of_public_code() -> None:

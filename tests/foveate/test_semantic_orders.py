@@ -17,9 +17,13 @@ from foveate.orders.semantic import distances, model_ordering, rings
     [
         # SemAIM's own table for 14 x 14 patches, first and one past the last.
         (0, [(0, 2), (0, 6), (0, 10)]),
+        (1, [(0, 2), (0, 6), (0, 10)]),
+        (3, [(2, 4), (0, 6), (0, 10)]),
         (4, [(3, 5), (1, 7), (0, 10)]),
+        (5, [(4, 6), (2, 8), (0, 10)]),
         (6, [(5, 7), (3, 9), (1, 11)]),
         (7, [(6, 8), (4, 10), (2, 12)]),
+        (8, [(7, 9), (5, 11), (3, 13)]),
         # Where its last row would be left out, ours are shifted.
         (13, [(12, 14), (8, 14), (4, 14)]),
     ],
