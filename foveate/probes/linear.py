@@ -1,21 +1,22 @@
-"""Probes that need no gradients: logistic regression and weighted k-NN."""
+"""Probes that need no gradients: logistic regression and weighted k-NN.
+
+scikit-learn is imported where it is used: it takes seconds, and trainings import this module.
+"""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import train_test_split
-from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.preprocessing import StandardScaler
-from threadpoolctl import threadpool_limits
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from sklearn.pipeline import Pipeline
 
 REGULARIZATION = (1e-3, 1e-2, 1e-1, 1.0)
 """Inverse strengths C that the linear probe chooses from."""
@@ -111,6 +112,8 @@ def hold_out(
             f"{len(labels)} training images of {len(classes)} classes are too few to hold out a "
             f"tenth with every class in it; give the probe at least {least}"
         )
+    from sklearn.model_selection import train_test_split
+
     fit, held = train_test_split(
         np.arange(len(labels)), test_size=0.1, random_state=seed, stratify=labels
     )
@@ -144,6 +147,12 @@ def fit_linear(
     train_x: Float[np.ndarray, "M D"], train_y: Int[np.ndarray, " M"], strength: float
 ) -> Pipeline:
     """Logistic regression on standardized features, with the inverse strength C."""
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+    from threadpoolctl import threadpool_limits
+
     # Matrices this small are many times slower on several BLAS threads, above all on busy cores.
     with threadpool_limits(1), warnings.catch_warnings():
         # Three hundred iterations are a budget, not a goal: weak regularization on raw pixels
