@@ -10,7 +10,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
-from sklearn.decomposition import PCA
 from torch import Tensor
 
 from experiments.evaluation.progress import Advance, Progress
@@ -267,6 +266,8 @@ class Asking:
 
     def pixel_views(self, policy: Scanpaths) -> tuple[Views, Views]:
         """Return the pixels that a policy has seen, as principal components of train's."""
+        from sklearn.decomposition import PCA  # Takes seconds, and studies import this module.
+
         made: list[tuple[np.ndarray, np.ndarray]] = []
         for number in self.after:
             train, test = (
