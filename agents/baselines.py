@@ -38,7 +38,17 @@ class OrderAgent:
     def __call__(
         self, episode: Episode, generator: torch.Generator | None = None
     ) -> Int[Tensor, "B *S"]:
-        """Return the next patch, or segment, of each scanpath."""
+        """Return the next patch, or segment, of each scanpath.
+
+        Raises:
+            ValueError: there are other rows than the episode has, or less steps than its budget.
+        """
+        given, needed = self.order.shape[:2], (len(episode.num_steps), episode.budget)
+        if given[0] != needed[0] or given[1] < needed[1]:
+            raise ValueError(
+                f"the order is of {given[0]} rows and {given[1]} steps, but the episode of "
+                f"{needed[0]} rows and {needed[1]} steps; give one scanpath for each row"
+            )
         rows = torch.arange(len(self.order), device=self.order.device)
         return self.order[rows, episode.num_steps]
 

@@ -466,6 +466,16 @@ def test_the_oracle_is_never_worse_one_step_ahead(
         assert (best <= error(OrderAgent(torch.full((5, 1), patch))) + 1e-6).all()
 
 
+@pytest.mark.parametrize("shape", [(5, 2), (1, 3)])
+def test_an_order_that_does_not_fit_the_episode_is_refused(
+    model: AnyOrderTransformer, images: Tensor, shape: tuple[int, int]
+) -> None:
+    rows, steps = shape
+    order = torch.arange(steps).expand(rows, -1)
+    with pytest.raises(ValueError, match=f"of {rows} rows and {steps} steps, but the episode of 5"):
+        scan_with(OrderAgent(order), model, images, 3)
+
+
 def test_the_oracle_tries_all_patches_of_a_small_grid(
     model: AnyOrderTransformer, images: Tensor
 ) -> None:
