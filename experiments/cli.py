@@ -19,7 +19,7 @@ from foveate.choices import blame
 Config = TypeVar("Config")
 MOST_CHARACTERS = 900
 """Of a message; more are what the user gave."""
-PAIRS = re.compile(r"Error parsing (--[\w-]+): .* from (\[.*?\])\. .*key-value pairs")
+PAIRS = re.compile(r"Error parsing (--[\w-]+): (?:.* from (\[.*?\])\. )?.*key-value pairs")
 """What tyro says of an option that takes names and values, and was given half a pair."""
 BOX = r"[\u2500-\u257f]+|-{5,}"
 """What tyro draws its boxes of, in a terminal that knows Unicode and in one of ASCII."""
@@ -43,8 +43,9 @@ def one_line(complaint: str) -> str:
     end = next((i for i, line in enumerate(lines[:end]) if line.startswith("in python")), end)
     line = " ".join(lines[:end])
     if half := PAIRS.search(line):
-        return f"{half[1]} takes names and their values in turn, NAME VALUE ..., got {half[2]}"
-    return re.sub(r"^Error parsing [\w.-]+: ", "", line)
+        got = "" if half[2] is None else f", got {half[2]}"
+        return f"{half[1]} takes names and their values in turn, NAME VALUE ...{got}"
+    return re.sub(r"^Error parsing ([\w.-]+): ", r"\1: ", line)
 
 
 def parse(read: Callable[[], Config]) -> Config:

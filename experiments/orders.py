@@ -31,6 +31,7 @@ from typing import Literal
 
 from experiments.cli import main_with_options
 from experiments.evaluation.orders_plan import POLICY, UNTRAINED
+from experiments.studies.grid import check_seeds
 from experiments.training.config import TrainConfig
 from experiments.training.image_sizes import ImageSizeOption
 from foveate.config import Init, Memory, TargetKind
@@ -122,8 +123,7 @@ class OrdersConfig:
                 "the policy's order needs a causal stream and a decoder of pixels without lateral "
                 "attention (--recipe saim --target pixels); or leave it out of --orders"
             )
-        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
-            raise ValueError("seeds takes one or more different numbers")
+        check_seeds(self.seeds)
         if not 0 < self.teraflops < math.inf:
             raise ValueError(f"teraflops must be above 0 and finite, got {self.teraflops}")
         if min(self.probe_train, self.probe_test, self.batch_size) < 1:

@@ -165,6 +165,11 @@ def read_config(directory: Path) -> TrainConfig:
     """
     path = directory / "config.json"
     if not path.is_file():
+        if checkpoints_in(directory):
+            raise ValueError(
+                f"the config.json of the run in {directory} is gone; put it back from a copy, or "
+                "train anew with another --out"
+            )
         raise ValueError(
             f"{directory} is not a run folder (no config.json); "
             "train one with: python -m experiments.train"
@@ -237,9 +242,8 @@ def check_folder(config: TrainConfig) -> None:
         if out.exists() and not out.is_dir():
             raise ValueError(f"{out} is a file; choose a folder with --out")
         if checkpoints_in(out):
-            raise ValueError(
-                f"{out} holds a run already; continue it with --resume or choose another --out"
-            )
+            goes_on = "continue it with --resume or " * (out / "config.json").is_file()
+            raise ValueError(f"{out} holds a run already; {goes_on}choose another --out")
         for name in ("config.json", "metrics.jsonl"):
             if (out / name).exists():
                 raise ValueError(

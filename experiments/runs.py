@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -56,6 +57,16 @@ class Run:
     def policy_has_learned(self) -> bool:
         """Whether the policy is another than the one that it started as."""
         return policy_has_learned(self.config, self.iteration)
+
+    @property
+    def without_policy(self) -> str | None:
+        """What to say where no policy has learned; None = one has."""
+        if self.policy_has_learned:
+            return None
+        return (
+            f"no policy has learned in {self.name}; what is called policy is the one that it would "
+            "start from, drawn at random"
+        )
 
     @property
     def agent(self) -> PolicyAgent:
@@ -153,6 +164,13 @@ class Run:
                 f"model in {self.directory} reads {written(reads)}; give images of its training"
             )
         return images
+
+
+def say_without_policy(runs: Sequence[Run]) -> None:
+    """Print a line for each run in which no policy has learned."""
+    for line in (run.without_policy for run in runs):
+        if line is not None:
+            print(line, flush=True)
 
 
 def written(shape: tuple[int, ...]) -> str:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
 import importlib
 import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -95,6 +97,24 @@ def lookup(
         fits, wanted = callable(found), "can be called"
     if not fits:
         raise ValueError(f"{kind} {name!r} must be something that {wanted}, got {told(found)}")
+    return found
+
+
+def sources_of(names: Iterable[str]) -> dict[str, str]:
+    """Return a digest of the file of each ``MODULE:NAME`` among some names, by that name.
+
+    A name does not say that its code has changed. A module without a file has an empty digest.
+
+    Raises:
+        ValueError: a module cannot be imported.
+    """
+    found = {}
+    for name in (each for each in names if ":" in each):
+        module = name.partition(":")[0]
+        with blaming("module of", name, ", importing it"):
+            file = getattr(importlib.import_module(module), "__file__", None)
+        is_there = file is not None and Path(file).is_file()
+        found[name] = hashlib.sha256(Path(str(file)).read_bytes()).hexdigest() if is_there else ""
     return found
 
 

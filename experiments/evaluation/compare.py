@@ -169,6 +169,7 @@ def facts_of(run: Run) -> dict[str, Any]:
         "num_patches": run.model.num_patches,
         "periphery": run.model.config.periphery,
         "iteration": run.iteration,
+        "without_policy": run.without_policy,
         "commit": git_commit(),
     }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from experiments.evaluation.diagnostics import Diagnostics
 from experiments.evaluation.intervals import Interval
@@ -131,6 +131,8 @@ class Comparison(RunResult):
     """Run whose model measured the errors; own = the run's."""
     test_images: int | None = None
     """Test images that all but the oracles scanned; None = an old record, which does not say."""
+    without_policy: str | None = None
+    """Says so where no policy has learned, so that nothing is found of one; None = one has."""
 
     def tables(self) -> list[Table]:
         """Return all orders, best first, with what they say of the policy."""
@@ -192,6 +194,8 @@ class Comparison(RunResult):
 
     def _warnings(self) -> list[str]:
         """Say plainly where the policy has learned nothing, or nothing that was worth it."""
+        if self.without_policy is not None:
+            return []
         lines, by = [], "" if self.with_saccade_cost is None else " by the area alone"
         if self.nearly_collapsed and not self.not_better_than:
             signs = ", ".join(self._sign(name) for name in self.nearly_collapsed)
@@ -217,6 +221,8 @@ class Comparison(RunResult):
 
     def _findings(self) -> list[str]:
         """Parts of a paragraph on the policy."""
+        if self.without_policy is not None:
+            return [f"Nothing is said of a policy: {self.without_policy}."]
         signs, orders = self.diagnostics, self.orders
         own = "nothing, as there is no other image"
         if signs.own_minus_other is not None:
@@ -281,19 +287,3 @@ def share(closed: float | None, interval: Interval | None) -> str:
         return "-"
     between = "-" if interval is None else f"{interval[0]:.1%}, {interval[1]:.1%}"
     return f"{closed:.1%} [{between}]"
-
-
-def training_facts(manifest: dict[str, Any], config: dict[str, Any]) -> str:
-    """Say how large a run's model is and how it was trained.
-
-    Args:
-        manifest: content of manifest.json.
-        config: content of config.json.
-    """
-    return (
-        f"{manifest['parameters']['model'] / 1e6:.2f} M parameters, "
-        f"trained {manifest['train_seconds'] / 60:.1f} minutes on "
-        f"{plural(manifest['threads'], 'CPU thread')} "
-        f"({config['warmup_iterations']} + {config['iterations']} iterations), "
-        f"commit `{manifest['commit'][:10]}`"
-    )

@@ -120,6 +120,17 @@ class Scanners:
             {name: ORACLES[name] for name in names if name in ORACLES},
         )
 
+    def check_own(self, run: Run, images: Num[Tensor, "B C H W"]) -> None:
+        """Order two images by each order of the user's own, before anything that costs more.
+
+        Raises:
+            ValueError: one of them raises, or returns no order.
+        """
+        for name in (each for each in self.orders if ":" in each):
+            generator = torch.Generator().manual_seed(run.seed)
+            order = self.orders[name]
+            ordered_in_chunks(order, run.model, images[:2], run.budget, generator, run.fixations)
+
     def __len__(self) -> int:
         """Return how many are compared, the policy and what is made of it included."""
         return 3 + len(self.orders) + len(self.agents) + len(self.oracles)
@@ -196,6 +207,7 @@ def measure(
         advance: told of the predictions as they are done.
     """
     model, budget, fixations = run.model, run.budget, run.fixations
+    scanners.check_own(run, images)
 
     def scan(agent: Agent, images: Num[Tensor, "R C H W"], num_candidates: int = 1) -> Scanned:
         return scanned_in_chunks(

@@ -14,7 +14,7 @@ from torch import Tensor
 from experiments.evaluation.run_result import RunResult
 from experiments.evaluation.scanpaths import ordered_in_chunks, scanned_in_chunks
 from experiments.run_folder import check_writable, git_commit
-from experiments.runs import Run
+from experiments.runs import Run, say_without_policy
 from experiments.tables import written_whole
 from foveate.data import ImageSet
 from foveate.data.pictures import read_pictures
@@ -68,6 +68,8 @@ def draw(
     folder = run.directory if out is None else made(out)
     run.model.check_scannable()
     scan = scanner(run, order)
+    if order == "policy":
+        say_without_policy([run])
     most = MOST_PICTURES if image else MOST_DRAWN
     shown, names = shown_images(run, image, max(heatmap_limit, *(index or most)) + 1)
     index = index or most[: len(shown)]

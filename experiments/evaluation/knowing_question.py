@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import inspect
 import json
-from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from experiments.evaluation.knowing_plan import KnowingQuestions
 from experiments.runs import Run
-from foveate.choices import lookup
+from foveate.choices import sources_of
 from foveate.tensors import digest
 
 OF_FINE_TUNING = ("finetune_epochs",)
@@ -41,12 +37,3 @@ def _subject(run: Run, asked: KnowingQuestions) -> dict[str, Any]:
         "images": [digest((each.images, each.labels)) for each in images],
         **run.data_options,
     }
-
-
-def sources_of(names: Sequence[str]) -> dict[str, str]:
-    """Return a digest of the file of each order or agent of one's own, by its name."""
-    found = {}
-    for name in (each for each in names if ":" in each):
-        path = inspect.getsourcefile(inspect.unwrap(lookup("order or agent", name, {})))
-        found[name] = "" if path is None else hashlib.sha256(Path(path).read_bytes()).hexdigest()
-    return found

@@ -10,12 +10,13 @@ from jaxtyping import Bool
 
 from experiments.evaluation.kept import Kept
 from experiments.evaluation.knowing_plan import KnowingQuestions
-from experiments.evaluation.knowing_question import sources_of, subject_of
+from experiments.evaluation.knowing_question import subject_of
 from experiments.evaluation.knowing_rows import Condition
 from experiments.evaluation.probe_questions import Questions
 from experiments.evaluation.progress import progress
 from experiments.evaluation.recognition_paths import PathMakers
 from experiments.runs import Run
+from foveate.choices import sources_of
 from foveate.probes.finetuning import FineTuneConfig
 from foveate.probes.recognizer import named_classes, tuned_recognizer
 

@@ -8,7 +8,7 @@ from experiments.benchmarks.env import BenchEnvResult
 from experiments.benchmarks.timing import BenchResult
 from experiments.evaluation.caption_result import CaptionResult
 from experiments.evaluation.clients import ClientsResult
-from experiments.evaluation.compare_result import Comparison, training_facts
+from experiments.evaluation.compare_result import Comparison
 from experiments.evaluation.decode import DecodeResult
 from experiments.evaluation.human_result import HumanComparison
 from experiments.evaluation.ids_result import IdsResult
@@ -16,6 +16,7 @@ from experiments.evaluation.knowing_result import KnowingResult
 from experiments.evaluation.orders_result import OrdersResult
 from experiments.evaluation.probe_result import ProbeResult
 from experiments.evaluation.read import ReadResult
+from experiments.evaluation.run_result import training_facts
 from experiments.evaluation.study import StudyResult
 from experiments.evaluation.torture_result import TortureResult
 from experiments.studies.page import page_of

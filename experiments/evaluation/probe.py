@@ -107,6 +107,8 @@ def probe_fixations(run: Run, options: ProbeOptions, notes: dict[str, str]) -> d
         seed=options.seed,
     )
     notes |= known.notes
+    if run.without_policy is not None:
+        notes["policy"] = run.without_policy
     if not known.correct:
         return {}
     names = "fixations", "controls", "all_patches", "periphery_alone", "label_shares"

@@ -121,4 +121,4 @@ class ProbeOptions(FixationsOptions):
         """File of the result: probe.json only with all that a record shows of it."""
         needed = {"linear", "knn", "full", "causal", "content", "mean"}
         complete = needed <= {*self.probes, *self.attention, *self.stream, *self.pooling}
-        return "probe.json" if complete else f"probe_{'_'.join(self.probes)}.json"
+        return "probe.json" if complete else f"probe_{'_'.join(dict.fromkeys(self.probes))}.json"

@@ -63,3 +63,19 @@ def scans(budget: int, num_patches: int, fixation_patches: int) -> str:
 def minutes(seconds: float | None) -> str:
     """Say how long a model was trained; older results do not know it."""
     return "an unknown time" if seconds is None else plural(round(seconds / 60), "minute")
+
+
+def training_facts(manifest: dict[str, Any], config: dict[str, Any]) -> str:
+    """Say how large a run's model is and how it was trained.
+
+    Args:
+        manifest: content of manifest.json.
+        config: content of config.json.
+    """
+    return (
+        f"{manifest['parameters']['model'] / 1e6:.2f} M parameters, "
+        f"trained {manifest['train_seconds'] / 60:.1f} minutes on "
+        f"{plural(manifest['threads'], 'CPU thread')} "
+        f"({config['warmup_iterations']} + {config['iterations']} iterations), "
+        f"commit `{manifest['commit'][:10]}`"
+    )

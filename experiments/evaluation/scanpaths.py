@@ -16,6 +16,7 @@ from torch import Tensor
 from agents.baselines import SaliencyAgent, UncertaintyAgent
 from agents.policies import Agent, ScoringAgent
 from envs.episode import Episode
+from envs.opening import as_segments, check_opening
 from experiments.evaluation.options import LEAST_MEMORY
 from experiments.evaluation.progress import Advance, unheard
 from foveate.choices import blaming, lookup, told
@@ -170,7 +171,8 @@ class OwnAgent:
         """Return what each row opens next.
 
         Raises:
-            ValueError: the agent raises, or returns no whole numbers, one or more per row.
+            ValueError: the agent raises, or returns no whole numbers, one or more per row, or what
+                is no patch of the image.
         """
         with blaming("agent", self.name):
             patches = self.agent(episode, generator)
@@ -184,6 +186,10 @@ class OwnAgent:
             raise ValueError(
                 f"agent {self.name!r} must return int64 patches of shape ({rows},) or ({rows}, K), "
                 f"got {told(patches)}"
+            )
+        with blaming("agent", self.name):
+            check_opening(
+                as_segments(patches), episode.unseen.shape[1], episode.done, episode.budget
             )
         return patches
 

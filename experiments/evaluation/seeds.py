@@ -6,17 +6,18 @@ from collections.abc import Sequence
 from typing import Any
 
 from experiments.run_folder import of_kind
-from experiments.runs import Run
+from experiments.runs import Run, say_without_policy
 
 
 def runs_of(run: Run | Sequence[Run] | None) -> tuple[Run, ...]:
-    """Return the runs of one kind; none, one, or several.
+    """Return the runs of one kind; none, one, or several. Print where no policy has learned.
 
     Raises:
         ValueError: they are not of one kind.
     """
     runs = () if run is None else (run,) if isinstance(run, Run) else tuple(run)
     check_one_kind(runs)
+    say_without_policy(runs)
     return runs
 
 

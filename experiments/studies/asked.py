@@ -69,6 +69,11 @@ class Asked:
             raise ValueError("nothing is asked; give probes, areas, fixations or own questions")
 
     @property
+    def own_names(self) -> tuple[str, ...]:
+        """Questions, orders and agents of one's own, ``MODULE:NAME``."""
+        return tuple(name for name in (*self.own, *self.areas, *self.orders) if ":" in name)
+
+    @property
     def most_images(self) -> int | None:
         """The images that are asked about; None = all."""
         return None if self.test_limit is None else max(self.test_limit, self.area_limit)

@@ -30,6 +30,7 @@ from experiments.training.locating import located
 from experiments.training.lock import locked
 from experiments.training.loop import finished_run
 from experiments.training.typed import typed
+from foveate.choices import sources_of
 
 LOG = "log.txt"
 """What a job says, in its folder."""
@@ -71,10 +72,11 @@ class Job:
 
     @property
     def question(self) -> str:
-        """Write all that the answers follow from, but the code and the images.
+        """Write all that the answers follow from, but the project's code and the images.
 
-        Runs that it needs stand there by name, so that a study may be moved, with what their own
-        trainings follow from.
+        Of questions, orders and agents of one's own the code counts as well. Runs that it needs
+        stand there by name, so that a study may be moved, with what their own trainings follow
+        from.
         """
         options = located(self.config).flat().items()
         return json_text(
@@ -88,6 +90,7 @@ class Job:
                 "split": self.split,
                 "teraflops": self.teraflops,
                 "needs": self.trainings,
+                "sources": {} if self.asked is None else sources_of(self.asked.own_names),
             }
         )
 
@@ -209,15 +212,19 @@ def training_of(question: str) -> dict[str, Any]:
 def same(kept: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
     """Whether two questions, or what they say of a training, are the same.
 
-    Older ones do not say what runs that were needed follow from: these count as unchanged.
+    Older ones do not say what runs that were needed follow from, nor of the code of one's own:
+    these count as unchanged.
     """
-    return {**kept, "needs": kept["needs"] or now["needs"]} == now
+    unsaid = {name: now[name] for name in ("needs", "sources") if name in now and not kept[name]}
+    return {**kept, **unsaid} == now
 
 
 def read_question(question: str) -> dict[str, Any]:
     """Read a job's question, and what it lacks, as of :func:`completed`."""
     config = TrainConfig().flat() | FORMER
-    usual = json.loads(json_text({"config": config, "asked": asdict(Asked()), "needs": {}}))
+    usual = json.loads(
+        json_text({"config": config, "asked": asdict(Asked()), "needs": {}, "sources": {}})
+    )
 
     def whole(content: dict[str, Any]) -> dict[str, Any]:
         found = completed(content, usual)

@@ -253,7 +253,7 @@ def check_scans(config: TrainConfig, model: AnyOrderTransformer) -> None:
     if model.config.scannable and not 1 <= config.scan.budget < available:
         raise ValueError(
             f"budget must lie in 1..{available - 1} fixations for this grid, "
-            f"got {config.scan.budget}"
+            f"got {config.scan.budget}; choose another --budget"
         )
 
 

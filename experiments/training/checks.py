@@ -12,7 +12,8 @@ def check_at_least(group: object, least: int, *names: str) -> None:
         value = getattr(group, name)
         # Not the other way round: no comparison with nan is true.
         if value is not None and not least <= value < math.inf:
-            raise ValueError(f"{name} must be at least {least}, got {value}")
+            finite = " and finite" if value == math.inf else ""
+            raise ValueError(f"{name} must be at least {least}{finite}, got {value}")
 
 
 def check_share(group: object, *names: str) -> None:

@@ -221,6 +221,8 @@ class Trainer:
             **({} if self.policy_learner is None else self.policy_learner.state()),
             **({} if self.reference is None else {"reference": self.reference.state()}),
             "generator": self.generator.get_state(),
+            # Nothing of ours draws from it, but an order or a reward of one's own may.
+            "global_generator": torch.get_rng_state(),
             "streams": processes.gather_objects(self.images.stream_state()),
             "scans": list(chain(*processes.gather_objects(moved(kept, "cpu")))),
             "measured": self.measured,
@@ -248,6 +250,8 @@ class Trainer:
         if self.reference is not None:
             self.reference.load(state["reference"])
         self.generator.set_state(state["generator"].cpu())
+        if "global_generator" in state:
+            torch.set_rng_state(state["global_generator"].cpu())
         scans = self.processes.share(state.get("scans", []))
         self.scans = moved(scans, self.config.run.device)
         self.images.load_stream_states(state["streams"])

@@ -50,6 +50,7 @@ from foveate.data import (
 from foveate.data.cache import FileState, file_state
 from foveate.data.columns import SPLIT_COLUMN, check_no_columns
 from foveate.data.decoding import ImageSize, height_and_width
+from foveate.data.hub import HUB
 from foveate.data.images import ImageSet
 from foveate.files import expanded, place_of
 from foveate.finite import is_whole
@@ -134,6 +135,8 @@ def load_data(
 
 def _no_such_data(data: str) -> ValueError:
     """Name what comes closest."""
+    if data.startswith(HUB):
+        return ValueError(f"{data} is read as a stream alone; add --stream (ImageStream)")
     lowered = {name.lower(): name for name in (*COMPOSED, *TORCHVISION_SETS)}
     close = difflib.get_close_matches(data.lower(), lowered, n=1, cutoff=0.6)
     hint = f"did you mean {lowered[close[0]]!r}? " if close else ""

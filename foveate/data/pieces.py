@@ -104,7 +104,10 @@ def _find_files(paths: Sequence[str | Path], name: str) -> list[tuple[Path, str]
         raise ValueError(f"{compressed[0]} is compressed; unpack it to a plain .tar")
     kinds = {file.suffix.lower() for file, _ in found}
     if not kinds:
-        raise ValueError(f"no parquet or tar files in {name}; image folders are for load_data")
+        raise ValueError(
+            f"no parquet or tar files in {name}; an image folder is read as a whole, without "
+            "--stream (load_data)"
+        )
     if len(kinds) > 1:
         raise ValueError(f"{name} has both parquet and tar files; list the files of one kind")
     check_shards(file for file, _ in found)

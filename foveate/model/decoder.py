@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
+from foveate.choices import told
 from foveate.config import ModelConfig
 from foveate.model.attention import CrossAttentionBlock, SelfAttention, prefix_may_attend
 from foveate.model.encoder import take
@@ -106,9 +107,22 @@ class Decoder(nn.Module):
         if self.lateral == "segment":
             lateral = (counts.unsqueeze(1) <= counts.unsqueeze(2)).unsqueeze(1)
         readers = cast("list[CrossAttentionBlock]", list(self.blocks))
-        for block, memory in zip(readers, self.memory(layers), strict=True):
+        for block, memory in zip(readers, self._memories(layers), strict=True):
             queries = block(queries, *block.keys_values(memory), may_attend, lateral)
         return self.read_out(queries)
+
+    def _memories(self, layers: tuple[Float[Tensor, "B S D"], ...]) -> list[Float[Tensor, "B S D"]]:
+        """Return what each block reads; what a memory of one's own returns is checked."""
+        memories = self.memory(layers)
+        shape = layers[-1].shape
+        if not isinstance(memories, list | tuple) or [
+            getattr(each, "shape", None) for each in memories
+        ] != [shape] * len(self.blocks):
+            raise ValueError(
+                f"memory {type(self.memory).__name__} must return {len(self.blocks)} tensors of "
+                f"shape {tuple(shape)}, one for each decoder block, got {told(memories)}"
+            )
+        return list(memories)
 
     def read_out(self, queries: Float[Tensor, "B Q D"]) -> Prediction:
         """Turn final states into a prediction and its expected error."""

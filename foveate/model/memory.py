@@ -114,4 +114,7 @@ def make_memory(config: ModelConfig) -> EncoderMemory:
     """
     memory = lookup("memory", config.memory, MEMORIES, subclass_of=EncoderMemory)
     with blaming("memory", config.memory):
-        return memory(config)
+        made = memory(config)
+        if "_modules" not in vars(made):
+            raise ValueError("its __init__ must call super().__init__(config)")
+        return made

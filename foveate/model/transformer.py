@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Bool, Float, Int, Num
 from torch import Tensor
 
+from foveate.choices import blaming
 from foveate.config import ModelConfig
 from foveate.errors import unseen_error
 from foveate.model.asking import AskingPredictor, Emphasis
@@ -180,7 +181,14 @@ class AnyOrderTransformer(AskingPredictor):
             predicted: which predictions count (True = counts); None = all.
             weights: how much the loss of each counts, mean 1; None = 1.
         """
-        error = self.target.loss(prediction.values.float(), targets)
+        own = ":" in self.config.target
+        with blaming("target", self.config.target, ", its loss") if own else nullcontext():
+            error = self.target.loss(prediction.values.float(), targets)
+        if error.shape != targets.shape[:2]:
+            raise ValueError(
+                f"the loss of target {self.config.target!r} must be one number for each patch, "
+                f"{tuple(targets.shape[:2])}, got {tuple(error.shape)}"
+            )
         weight = torch.ones_like(error) if predicted is None else predicted.to(error.dtype)
         weight = weight / weight.sum().clamp_min(1)
         total = (error * (weight if weights is None else weight * weights)).sum()

@@ -90,7 +90,8 @@ class OwnOrdering:
             ValueError: the order raises, or returns no step for each patch of each image.
         """
         with blaming("order", self.name):
-            rank = self.order(images, generator=generator)
+            # A copy: the model is to see the images as they are, whatever the order does to them.
+            rank = self.order(images.clone(), generator=generator)
         shape = (len(images), self.num_patches)
         if not isinstance(rank, Tensor) or rank.shape != shape or rank.device != images.device:
             raise ValueError(
@@ -167,6 +168,11 @@ def checked_options(
     try:
         signature.bind(grid, **options)
     except TypeError as reason:
+        if not signature.parameters:
+            raise ValueError(
+                f"order {name!r} takes no grid; an agent, which is made without arguments, is "
+                "named where agents are"
+            ) from reason
         known = ", ".join(list(signature.parameters)[1:])
         raise ValueError(
             f"order {name!r}, called with a grid and its options: {reason}; "

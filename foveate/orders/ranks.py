@@ -49,10 +49,12 @@ def first_repeat(patches: Int[Tensor, "B K"]) -> tuple[int, int] | None:
 
 
 def check_order(order: Int[Tensor, "B T *S"], num_patches: int) -> None:
-    """Raise ValueError unless every row of order holds distinct patches 0..N-1.
+    """Raise ValueError unless every row of order, int64, holds distinct patches 0..N-1.
 
     An order of segments, (B, T, S), may hold -1 as padding.
     """
+    if order.dtype != torch.int64:
+        raise ValueError(f"order must be of dtype int64, got {order.dtype}; give order.long()")
     if order.ndim not in (2, 3) or (order.ndim == 2 and order.shape[1] > num_patches):
         raise ValueError(
             f"order must have shape (B, T) with T <= {num_patches}, or (B, T, S) of segments, "

@@ -15,6 +15,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from foveate.choices import told
+
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
 
@@ -70,9 +72,29 @@ def score(
     return correct / number, wilson_interval(correct, number) if number > 1 else None
 
 
+def check_labels(features: Float[np.ndarray, "M D"], labels: Int[np.ndarray, " M"]) -> None:
+    """Raise ValueError unless every image has a label, a whole number from 0."""
+    labels = np.asarray(labels)
+    if labels.shape != (len(features),) or not np.issubdtype(labels.dtype, np.integer):
+        raise ValueError(
+            f"a probe takes an integer label of each of the {len(features)} images, "
+            f"got {labels.dtype} of shape {labels.shape}"
+        )
+    if len(labels) and labels.min() < 0:
+        raise ValueError(
+            f"{int((labels < 0).sum())} of {len(labels)} images have no label (-1); give the probe "
+            "labeled images only"
+        )
+
+
 def check_features(train_x: Float[np.ndarray, "M D"], test_x: Float[np.ndarray, "K D"]) -> None:
-    """Raise ValueError unless all features are finite."""
+    """Raise ValueError unless all features are finite arrays, (images, features)."""
     for split, values in (("training", train_x), ("test", test_x)):
+        if not isinstance(values, np.ndarray) or values.ndim != 2:
+            raise ValueError(
+                f"a probe takes {split} features as a NumPy array (images, features), got "
+                f"{told(values)}"
+            )
         broken = int((~np.isfinite(values).all(1)).sum())
         if broken:
             raise ValueError(
@@ -135,9 +157,12 @@ def linear_probe(
     Reference: iGPT (Chen et al. 2020), Sec. 2.4, and openai/image-gpt issue 12: scikit-learn's.
 
     Raises:
-        ValueError: no tenth can be held out, see :func:`hold_out`, or a feature is not finite.
+        ValueError: no tenth can be held out, see :func:`hold_out`, a feature is not finite, or an
+            image has no label.
     """
     check_features(train_x, test_x)
+    check_labels(train_x, train_y)
+    check_labels(test_x, test_y)
     strength, reached = choose_regularization(train_x, train_y, seed=seed)
     predicted = fit_linear(train_x, train_y, strength).predict(test_x)
     return LinearAccuracy(*score(predicted, test_y), reached, strength)
@@ -204,8 +229,10 @@ def knn_probes(
     """Vote of the k nearest neighbors by cosine, each with weight exp(similarity / temperature).
 
     Raises:
-        ValueError: k does not lie in 1..M, or a feature is not finite.
+        ValueError: k does not lie in 1..M, a feature is not finite, or an image has no label.
     """
+    check_features(train_x, test_x)
+    check_labels(test_x, test_y)
     classes = knn_classes(train_x, train_y, test_x, neighbors=neighbors, temperature=temperature)
     return {k: Accuracy(*score(each, np.asarray(test_y))) for k, each in classes.items()}
 
@@ -225,14 +252,15 @@ def knn_classes(
     Reference: Wu et al. 2018 (arXiv 1805.01978), Sec. 3.4; temperature and k as in SemAIM.
 
     Raises:
-        ValueError: k does not lie in 1..M, or a feature is not finite.
+        ValueError: k does not lie in 1..M, a feature is not finite, or an image has no label.
     """
+    check_features(train_x, test_x)
+    check_labels(train_x, train_y)
     if not neighbors or not 1 <= min(neighbors) <= max(neighbors) <= len(train_x):
         raise ValueError(
             f"neighbors must lie in 1..{len(train_x)}, the number of training images, "
             f"got {', '.join(map(str, neighbors)) or 'none'}"
         )
-    check_features(train_x, test_x)
     labels = torch.from_numpy(np.asarray(train_y, dtype=np.int64))
     center = train_x.mean(0)
     train = torch.nn.functional.normalize(torch.from_numpy(train_x - center), dim=1)

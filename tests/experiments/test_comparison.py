@@ -19,7 +19,7 @@ from agents import baselines
 from agents.baselines import error_after
 from envs.episode import Episode
 from experiments.compare import CompareConfig
-from experiments.evaluation import progress
+from experiments.evaluation import contenders, progress
 from experiments.evaluation.compare import compare
 from experiments.evaluation.compare_result import SHOWN, Comparison, OrderErrors
 from experiments.evaluation.contenders import ALWAYS, Scanners, compared, measure
@@ -203,6 +203,25 @@ def test_without_oracles_there_is_no_gap(run: Run, capsys: pytest.CaptureFixture
     assert by_16.gap_closed is None
     assert by_16.gap_closed_oracle_16 is not None
     assert "of the gap from random to the oracle over 16 random patches;" in by_16.to_text()
+
+
+def test_nothing_is_said_of_a_policy_that_never_learned(run: Run) -> None:
+    learned = compare(run, orders=("raster",), limit=6)
+    assert learned.without_policy is None
+    result = compare(replace(run, iteration=0), orders=("raster",), limit=6)
+    text = result.to_text()
+    assert "Nothing is said of a policy: no policy has learned in run" in text
+    assert not any(word in text for word in ("COLLAPSED", "BEHIND", "closes", "not judged"))
+
+
+def test_an_order_of_ones_own_that_fails_does_so_before_anything_is_scanned(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "own_failing.py").write_text("def fails(grid): return lambda *_, **__: 1 / 0")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(contenders, "scanned_in_chunks", None)
+    with pytest.raises(ValueError, match="order 'own_failing:fails': ZeroDivisionError"):
+        compare(run, orders=("own_failing:fails",), limit=6)
 
 
 # --- what is concluded

@@ -34,7 +34,7 @@ from experiments.studies.cluster import Submitted
 from experiments.studies.compute import StepCosts, filled, step_costs
 from experiments.studies.deciding import Choice, choose, stage_of
 from experiments.studies.grid import Asked, Cell, Grid, Screening
-from experiments.studies.job import BUSY, STOPPED, Job, last_words, run_job
+from experiments.studies.job import BUSY, STOPPED, Job, answered_by, last_words, run_job, same
 from experiments.studies.loading import cell_of, load_grid
 from experiments.studies.result import GridResult
 from experiments.studies.rows import CellRow, rows_of
@@ -323,6 +323,25 @@ def carried_out(folder: Path) -> Running:
         return Ended(1)
     Job.read(folder).carry_out()
     return Ended(0)
+
+
+def test_a_question_of_ones_own_is_asked_again_when_its_code_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "own_asking.py").write_text("def bright(run, split, limit): return {'b': [1]}")
+    monkeypatch.syspath_prepend(tmp_path)
+    (job,) = jobs_of(tmp_path, "good")
+    assert json.loads(job.question)["sources"] == {}
+    job = replace(job, asked=Asked(probes=(), own=("own_asking:bright",), signs=False))
+    job.carry_out()
+    assert job.is_done
+    kept = json.loads(job.question)
+    (tmp_path / "own_asking.py").write_text("def bright(run, split, limit): return {'b': [2]}")
+    assert not job.is_done
+    # Answers from before this was kept count as unchanged.
+    del kept["sources"]
+    older, now = (answered_by(each) for each in (json.dumps(kept), job.question))
+    assert same(older, now)
 
 
 def test_a_failed_job_stops_no_other_and_what_is_done_is_skipped(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from experiments.evaluation.intervals import crossed_interval, seed_interval
 from experiments.evaluation.knowing import check_same_model
 from experiments.evaluation.knowing_measure import areas_of, keep, read_kept
 from experiments.evaluation.knowing_plan import Plan, usual_fixations
-from experiments.evaluation.knowing_question import question_of, sources_of
+from experiments.evaluation.knowing_question import question_of
 from experiments.evaluation.knowing_result import KnowingResult
 from experiments.evaluation.knowing_rows import (
     Difference,
@@ -32,6 +32,7 @@ from experiments.knowing import KnowingConfig, main, read_arguments
 from experiments.runs import Run, load_run
 from experiments.training.config import TrainConfig
 from experiments.training.presets import PRESETS
+from foveate.choices import sources_of
 from foveate.probes.finetuning import FineTuneConfig
 from foveate.probes.recognizer import fine_tune_by_fixations
 

@@ -22,7 +22,7 @@ from experiments.compare import CompareConfig
 from experiments.decode import DecodeConfig
 from experiments.evaluation.caption import caption
 from experiments.evaluation.compare import compare, draw_comparison
-from experiments.evaluation.compare_result import SHOWN, Comparison, OrderErrors, training_facts
+from experiments.evaluation.compare_result import SHOWN, Comparison, OrderErrors
 from experiments.evaluation.contenders import Measured
 from experiments.evaluation.decode import decode
 from experiments.evaluation.diagnostics import (
@@ -42,6 +42,7 @@ from experiments.evaluation.probe import probe
 from experiments.evaluation.probe_result import FineTuned, ProbeResult
 from experiments.evaluation.read import read
 from experiments.evaluation.report import present_comparison
+from experiments.evaluation.run_result import training_facts
 from experiments.evaluation.scanpaths import (
     best_fixed,
     first_fixations,

@@ -361,3 +361,11 @@ def test_a_checkpoint_that_cannot_be_read_now_is_not_called_damaged(
     with pytest.raises(OSError, match="Stale"):
         train(config.replace(resume=True))
     assert (config.run.out / CHECKPOINT).exists()
+
+
+def test_a_run_whose_config_is_gone_is_told_what_can_be_done(tmp_path: Path) -> None:
+    (tmp_path / CHECKPOINT).touch()
+    with pytest.raises(ValueError, match=r"holds a run already; choose another --out$"):
+        check_folder(SMALL.replace(out=tmp_path))
+    with pytest.raises(ValueError, match=r"the config\.json of the run in .* is gone; put it back"):
+        check_folder(SMALL.replace(out=tmp_path, resume=True))

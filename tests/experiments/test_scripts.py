@@ -504,7 +504,7 @@ def test_wandb_works_offline(tmp_path: Path) -> None:
     [
         ("train", ["smok"], "did you mean 'smoke'"),
         ("train", ["smoke", "--budgt", "3"], "Perhaps you meant"),
-        ("train", ["smoke", "--budget", "x"], "invalid literal"),
+        ("train", ["smoke", "--budget", "x"], "--budget: invalid literal"),
         ("train", ["smoke", "--data", "nowhere.parquet"], "nowhere.parquet"),
         ("train", ["smoke", "--patch-size", "5"], "does not divide"),
         ("train", ["smoke", "--device", "toaster"], "toaster"),

@@ -73,6 +73,21 @@ def test_resumed_equals_uninterrupted(change: dict[str, Any], stop: int, tmp_pat
     assert metrics(tmp_path / "whole") == metrics(tmp_path / "half")
 
 
+def test_what_draws_from_torchs_own_generator_resumes_as_well(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = "import torch\ndef drawn(grid): return lambda images, generator=None: "
+    (tmp_path / "own_drawing.py").write_text(f"{text}torch.rand(len(images), 64).argsort(1)")
+    monkeypatch.syspath_prepend(tmp_path)
+    config = SMOKE.replace(order="own_drawing:drawn", iterations=0, warmup_iterations=4)
+    whole, half = (config.replace(out=tmp_path / name) for name in ("whole", "half"))
+    train(whole)
+    train(half.replace(stop_after=2))
+    train(half.replace(resume=True))
+    before, after = weights(whole.run.out), weights(half.run.out)
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
 def test_metrics_after_the_checkpoint_are_written_again_not_twice(tmp_path: Path) -> None:
     config = SMOKE.replace(out=tmp_path / "run")
     train(config.replace(stop_after=4))

@@ -14,7 +14,7 @@ from envs.episode import Episode
 from experiments.cli import run
 from experiments.evaluation.scanpaths import make_agent
 from experiments.training.presets import own_preset
-from foveate.choices import check_choice, lookup, told
+from foveate.choices import check_choice, lookup, sources_of, told
 from foveate.model import AnyOrderTransformer
 from foveate.orders import check_rank, ordering
 
@@ -34,6 +34,9 @@ def raises_later(grid): return divides
 def counts(grid): return lambda images, generator=None: torch.zeros(len(images), 2).long()
 def floats(grid): return lambda images, generator=None: torch.zeros(len(images), 12)
 def below(grid): return lambda images, generator=None: torch.zeros(len(images), 12).long() - 1
+def blackens(grid): return lambda images, generator=None: images.zero_()
+def outside(): return looks_outside
+def looks_outside(episode, generator=None): return torch.full((len(episode.unseen),), 99)
 def last(grid): return lambda images, generator=None: torch.arange(12).repeat(len(images), 1)
 """
 
@@ -121,6 +124,34 @@ def test_orders_of_ones_own_are_checked_whenever_they_are_asked(
     with pytest.raises(ValueError, match=rf"order 'own_choices:{name}'.*{message}"):
         order(images)
     check_rank(ordering("own_choices:last", (3, 4))(images), 12)
+
+
+def test_an_order_of_ones_own_leaves_the_images_as_they_are(tmp_path: Path) -> None:
+    images = torch.rand(5, 1, 6, 8)
+    before = images.clone()
+    with pytest.raises(ValueError, match="must return ranks"):
+        ordering("own_choices:blackens", (3, 4))(images)
+    assert torch.equal(images, before)
+
+
+def test_an_agent_of_ones_own_that_looks_outside_is_named(
+    model: AnyOrderTransformer, images: torch.Tensor
+) -> None:
+    agent = make_agent("own_choices:outside")
+    with pytest.raises(ValueError, match=r"'own_choices:outside': a patch must lie in 0\.\.11"):
+        agent(Episode(model, images, budget=3))
+
+
+def test_the_code_of_what_is_ones_own_has_a_digest(tmp_path: Path) -> None:
+    (tmp_path / "own_digested.py").write_text("last = 1")
+    names = ("raster", "own_digested:last", "math:pi")
+    before = sources_of(names)
+    assert [*before] == ["own_digested:last", "math:pi"]
+    (tmp_path / "own_digested.py").write_text("last = 2")
+    after = sources_of(names)
+    assert after["own_digested:last"] != before["own_digested:last"]
+    with pytest.raises(ValueError, match=r"module of 'nowhere:x', importing it: .*nowhere"):
+        sources_of(("nowhere:x",))
 
 
 def test_arrays_are_told_by_type_and_shape() -> None:

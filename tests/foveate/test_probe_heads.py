@@ -6,6 +6,7 @@ import math
 from dataclasses import replace
 from typing import Any
 
+import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from foveate.data import ImageSet
 from foveate.model import AnyOrderTransformer
-from foveate.probes import linear_probe
+from foveate.probes import knn_probe, linear_probe
 from foveate.probes.attentive import (
     AttentiveHead,
     attentive_probe,
@@ -213,3 +214,27 @@ def test_training_follows_from_the_seed_alone(
     (first, head), (second, same_head) = results(1), results(2)
     assert first == second
     assert torch.equal(head, same_head)
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"test_y": [-1] * 60}, "60 of 60 images have no label"),
+        ({"test_y": [0]}, r"of each of the 60 images, got int64 of shape \(1,\)"),
+        ({"train_y": [0, 1]}, r"of each of the 60 images, got int64 of shape \(2,\)"),
+        ({"test_y": [0.5] * 60}, "takes an integer label of each"),
+        ({"train_x": torch.zeros(60, 3)}, "training features as a NumPy array .* got Tensor"),
+    ],
+)
+def test_what_no_probe_can_be_asked_is_refused(
+    change: dict[str, Any], complaint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As for a user, whose shapes nobody checks before.
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    values, labels = np.random.default_rng(0).normal(size=(60, 3)), np.arange(60) % 3
+    given = {"train_x": values, "train_y": labels, "test_x": values, "test_y": labels}
+    given |= {name: np.array(x) if isinstance(x, list) else x for name, x in change.items()}
+    with pytest.raises(ValueError, match=complaint):
+        linear_probe(**given, seed=0)
+    with pytest.raises(ValueError, match=complaint):
+        knn_probe(**given)

@@ -54,6 +54,32 @@ class Mean(EncoderMemory):
         return [self.norm(torch.stack(layers).mean(0))] * self.num_blocks
 
 
+class Unlearned(EncoderMemory):
+    def __init__(self, config):
+        pass
+
+    def forward(self, layers):
+        return []
+
+
+class Single(EncoderMemory):
+    def forward(self, layers):
+        return layers[-1]
+
+
+class Thin(Edges):
+    def of(self, images):
+        return super().of(images)[..., :3]
+
+
+class PerPixel(Target):
+    def of(self, images):
+        return self.patchify(images)
+
+    def loss(self, values, targets):
+        return (values - targets).abs()
+
+
 class Flat(Target):
     def of(self, images):
         return images.flatten(1)
@@ -145,11 +171,19 @@ def test_a_target_of_ones_own_trains_from_the_command_line(own_parts: Path) -> N
         ({"target": "own_parts:Nothing"}, "must have a dim of at least 1 value, got 0"),
         ({"memory": "own_parts:Edges"}, "is a subclass of foveate.model.memory.EncoderMemory"),
         ({"target": "own_parts:Flat"}, r"must return \(2, 4, values\) of these images"),
+        (
+            {"target": "own_parts:Thin"},
+            "'own_parts:Thin', its loss: RuntimeError: The size of",
+        ),
+        ({"target": "own_parts:PerPixel"}, r"must be one number for each patch, \(2, 48\), got"),
+        ({"memory": "own_parts:Unlearned"}, r"must call super\(\).__init__"),
+        ({"memory": "own_parts:Single"}, "memory Single must return 2 tensors of shape"),
     ],
 )
 def test_mistakes_are_told_in_one_line(changes: dict[str, str], complaint: str) -> None:
+    images, rank = torch.rand(2, 1, 8, 8), torch.arange(4).expand(2, -1)
     with pytest.raises(ValueError, match=complaint) as caught:
-        AnyOrderTransformer(config(**changes)).targets(torch.rand(2, 1, 8, 8))
+        AnyOrderTransformer(config(**changes))(images, rank)
     assert "\n" not in str(caught.value)
 
 
