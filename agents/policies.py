@@ -217,8 +217,16 @@ class PolicyAgent:
     def __call__(
         self, episode: Episode, generator: torch.Generator | None = None
     ) -> Int[Tensor, "B *K"]:
-        """Return what each row opens next."""
+        """Return what each row opens next.
+
+        Raises:
+            ValueError: scores of something new are not finite.
+        """
         logits = self.scores(episode)
+        if not logits[episode.selectable].isfinite().all():
+            raise ValueError(
+                "the policy's scores are not finite; its training went wrong, train anew"
+            )
         choice = logits.argmax(-1) if self.greedy else sample(logits, generator)
         return episode.patch_of(choice)
 

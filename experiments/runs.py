@@ -166,6 +166,14 @@ class Run:
         return images
 
 
+def not_finite(run: Run, where: str = "") -> ValueError:
+    """Return what is raised of a model whose predictions are not finite."""
+    return ValueError(
+        f"the model in {run.directory} predicts numbers that are not finite{where}; its training "
+        "went wrong, train anew"
+    )
+
+
 def say_without_policy(runs: Sequence[Run]) -> None:
     """Print a line for each run in which no policy has learned."""
     for line in (run.without_policy for run in runs):

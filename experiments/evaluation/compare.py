@@ -27,7 +27,7 @@ from experiments.evaluation.options import check_memory
 from experiments.evaluation.progress import Progress
 from experiments.evaluation.scanpaths import MOST_OF_VALIDATION
 from experiments.run_folder import git_commit
-from experiments.runs import Run
+from experiments.runs import Run, not_finite
 from experiments.tables import plural
 from foveate.drawing import error_curves
 from foveate.orders import order_to_rank
@@ -153,10 +153,7 @@ def check_errors(curves: dict[str, Float[np.ndarray, "R S"]], run: Run) -> None:
     """Raise ValueError if the errors of a model are not finite."""
     broken = sum(int((~np.isfinite(curve).all(1)).sum()) for curve in curves.values())
     if broken:
-        raise ValueError(
-            f"the model in {run.directory} predicts numbers that are not finite, in {broken} of "
-            f"{sum(map(len, curves.values()))} scans; its training went wrong, train anew"
-        )
+        raise not_finite(run, f", in {broken} of {sum(map(len, curves.values()))} scans")
 
 
 def facts_of(run: Run) -> dict[str, Any]:
@@ -232,7 +229,9 @@ def order_errors(
             minus_policy_ci95=minus_policy_ci95,
             images=number,
             curve=tuple(round(float(error), 5) for error in curve.mean(0)),
-            curve_half_width=tuple(round(float(half), 5) for half in half_width(curve)),
+            curve_half_width=None
+            if (half := half_width(curve)) is None
+            else tuple(round(float(each), 5) for each in half),
         )
     return rows
 

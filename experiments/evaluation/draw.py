@@ -14,7 +14,7 @@ from torch import Tensor
 from experiments.evaluation.run_result import RunResult
 from experiments.evaluation.scanpaths import ordered_in_chunks, scanned_in_chunks
 from experiments.run_folder import check_writable, git_commit
-from experiments.runs import Run, say_without_policy
+from experiments.runs import Run, not_finite, say_without_policy
 from experiments.tables import written_whole
 from foveate.data import ImageSet
 from foveate.data.pictures import read_pictures
@@ -68,8 +68,6 @@ def draw(
     folder = run.directory if out is None else made(out)
     run.model.check_scannable()
     scan = scanner(run, order)
-    if order == "policy":
-        say_without_policy([run])
     most = MOST_PICTURES if image else MOST_DRAWN
     shown, names = shown_images(run, image, max(heatmap_limit, *(index or most)) + 1)
     index = index or most[: len(shown)]
@@ -83,13 +81,14 @@ def draw(
     # What predicts features alone has no pixels to show.
     draws = run.model.config.predicts_pixels
     canvas = run.model.reconstructions(picked, path) if draws else None
-    error = run.model.error_curve(picked, path)
+    error = errors_of(run, picked, path)
     files = files_in(folder, order, is_own=bool(image))
     dataset = shown.name if image else run.dataset(shown)
     result = Drawings(dataset=dataset, commit=git_commit(), iteration=run.iteration)
     options = {"index": index, "order": order, "heatmap_limit": heatmap_limit, **run.data_options}
-    if image:
-        options["image"] = list(map(str, image))
+    # Drawings of another run may lie in a folder of one's own.
+    options |= {} if out is None else {"asked": run.name}
+    options |= {"image": list(map(str, image))} if image else {}
     told = files[0].with_suffix(".json")
     result.keep(told, options, files)
     with written_whole(files[0]) as sheet, written_whole(files[1]) as animation:
@@ -98,6 +97,16 @@ def draw(
     with written_whole(files[2]) as maps:
         fixation_heatmaps(paths[chosen:], run.model.grid, maps)
     return [*files, told]
+
+
+def errors_of(
+    run: Run, images: Float[Tensor, "B C H W"], path: Int[Tensor, "B T *K"]
+) -> Float[Tensor, "B L"]:
+    """Return the error curves of scanpaths; raise ValueError unless they are finite."""
+    errors = run.model.error_curve(images, path)
+    if not errors.isfinite().all():
+        raise not_finite(run)
+    return errors
 
 
 def made(folder: Path) -> Path:
@@ -123,11 +132,14 @@ def files_in(folder: Path, order: str, *, is_own: bool) -> list[Path]:
 def scanner(run: Run, order: str) -> Callable[[Float[Tensor, "B C H W"]], Int[Tensor, "B T *K"]]:
     """Return what scans images: the run's policy, or an order by its name.
 
+    Printed is where no policy has learned.
+
     Raises:
         ValueError: unknown order.
     """
     model, budget, fixations = run.model, run.budget, run.fixations
     if order == "policy":
+        say_without_policy([run])
         return lambda images: (
             scanned_in_chunks(run.agent, model, images, budget, fixations=fixations).order
         )

@@ -142,10 +142,12 @@ def rows_of(found: Mapping[str, Sequence[Found]]) -> dict[str, HumanRow]:
             # The policy is compared with it, in every run.
             each, beside = list(each) * len(policy), policy
         row = row_of([compared(one, viewers, beside, run) for run, one in enumerate(each)])
-        # Oracles score few images, whose own gap counts.
+        # Oracles score few images, and images of one viewer have no ceiling: the gap is of those
+        # that have both.
         scored = ~np.isnan(each[0].by_image["minus_center"] + of_viewers)
         most = float(of_viewers[scored].mean()) if scored.any() else 0.0
-        rows[name] = replace(row, gap_covered=row.minus_center / most if most > 0 else None)
+        own = [one.by_image["minus_center"][scored] for one in each]
+        rows[name] = replace(row, gap_covered=float(np.mean(own)) / most if most > 0 else None)
     return dict(sorted(rows.items(), key=lambda item: -item[1].minus_center))
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float64, Int64, Num
+from scipy import stats
 from torch import Tensor
 
 from experiments.evaluation.human_means import Found, by_image
@@ -223,12 +224,15 @@ def sampled_paths(
 
 
 def contrast_ranks(images: Num[Tensor, "M C H W"], grid: Grid) -> Float64[np.ndarray, "M N"]:
-    """Return the rank of each cell by the standard deviation of its gray values, 0 to 1."""
-    gray = images.float().mean(1, keepdim=True)
+    """Return the rank of each cell by the standard deviation of its gray values, 0 to 1.
+
+    Equal ones share the mean of their ranks.
+    """
+    # Gray values of bytes are whole thirds: their differences would else be lost in rounding.
+    gray = images.double().mean(1, keepdim=True)
     mean, squared = (F.adaptive_avg_pool2d(each, grid) for each in (gray, gray**2))
-    contrast = (squared - mean**2).flatten(1)
-    rank = contrast.argsort(1).argsort(1).double()
-    ranks: np.ndarray = (rank / max(1, contrast.shape[1] - 1)).numpy()
+    contrast = (squared - mean**2).flatten(1).numpy().round(9)
+    ranks: np.ndarray = (stats.rankdata(contrast, axis=1) - 1) / max(1, contrast.shape[1] - 1)
     return ranks
 
 

@@ -73,9 +73,15 @@ def gap_interval(
     return float(share(won, gap)), interval if np.isfinite(interval).all() else None
 
 
-def half_width(curve: Float[np.ndarray, "B S"]) -> Float[np.ndarray, " S"]:
-    """Half of the normal interval of a mean over images: for drawing, it needs no resampling."""
-    return 1.96 * curve.std(0) / np.sqrt(len(curve))
+def half_width(curve: Float[np.ndarray, "B S"]) -> Float[np.ndarray, " S"] | None:
+    """Half of the normal interval of a mean over images: for drawing, it needs no resampling.
+
+    None = of a single image there is none.
+    """
+    if len(curve) < 2:
+        return None
+    half: Float[np.ndarray, " S"] = 1.96 * curve.std(0, ddof=1) / np.sqrt(len(curve))
+    return half
 
 
 def seed_interval(values: Sequence[float]) -> Interval | None:

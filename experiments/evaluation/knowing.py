@@ -14,13 +14,13 @@ from experiments.evaluation.knowing_plan import POLICY, RANDOM, KnowingQuestions
 from experiments.evaluation.knowing_result import KnowingResult
 from experiments.evaluation.knowing_rows import Measured, area_rows, known_rows, taught_rows
 from experiments.evaluation.orders import check_answerable
-from experiments.evaluation.recognition_paths import check_orders
+from experiments.evaluation.recognition_paths import check_orders, check_others
 from experiments.evaluation.report import present
 from experiments.evaluation.scanpaths import check_near
 from experiments.run_folder import git_commit, of_kind
 from experiments.runs import Run
 from experiments.tables import written_whole
-from experiments.training.build import set_threads
+from experiments.training.build import load_split, set_threads
 from experiments.training.config import TrainConfig
 from experiments.training.loop import finished_run
 
@@ -51,6 +51,7 @@ def study_knowing(
     check_near(asked.orders, 0.0 if common.policy is None else common.policy.saccade_cost)
     set_threads(common.run.threads)
     check_answerable(common, asked.train_limit, asked.test_limit)
+    check_others(asked.orders, *(load_split(common, each, 2) for each in ("train", "test")))
     runs: dict[str, list[Measured]] = {POLICY: []}
     if teaching:
         runs[RANDOM] = []

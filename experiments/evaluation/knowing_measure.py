@@ -118,7 +118,10 @@ def keep(path: Path, question: str, found: Measured) -> None:
 
 def read_kept(path: Path, question: str) -> Measured | None:
     """Read what was kept; None = nothing, of another question, or damaged."""
-    arrays = read_arrays(path, question, defaults_of(KnowingQuestions))
+    usual = defaults_of(KnowingQuestions)
+    if "others" in (asked := json.loads(question)):
+        usual["others"] = asked["others"]  # Older files do not say: they count as unchanged.
+    arrays = read_arrays(path, question, usual)
     if arrays is None:
         return None
     try:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
 from experiments.evaluation.knowing_plan import KnowingQuestions
+from experiments.evaluation.scanpaths import MOST_OF_VALIDATION
 from experiments.runs import Run
 from foveate.choices import sources_of
 from foveate.tensors import digest
@@ -20,7 +22,18 @@ def question_of(run: Run, asked: KnowingQuestions) -> str:
     options = {name: each for name, each in asdict(asked).items() if name not in OF_FINE_TUNING}
     # Of one's own orders the commit says nothing.
     own = {"own": found} if (found := sources_of(asked.orders)) else {}
-    return json.dumps({**options, **_subject(run, asked), **own})
+    others = {
+        "area": digest([run.split("test", asked.area_limit).images]),
+        **validation_of(run, asked.orders),
+    }
+    return json.dumps({**options, **_subject(run, asked), **own, "others": others})
+
+
+def validation_of(run: Run, orders: Sequence[str]) -> dict[str, str]:
+    """Return a digest of the validation images, if an order is made from them."""
+    if "best_fixed" not in orders:
+        return {}
+    return {"val": digest([run.split("val", MOST_OF_VALIDATION).images])}
 
 
 def subject_of(run: Run, asked: KnowingQuestions) -> str:

@@ -10,7 +10,7 @@ from jaxtyping import Bool
 
 from experiments.evaluation.kept import Kept
 from experiments.evaluation.knowing_plan import KnowingQuestions
-from experiments.evaluation.knowing_question import subject_of
+from experiments.evaluation.knowing_question import subject_of, validation_of
 from experiments.evaluation.knowing_rows import Condition
 from experiments.evaluation.probe_questions import Questions
 from experiments.evaluation.progress import progress
@@ -55,7 +55,8 @@ def fine_tuned(run: Run, asked: KnowingQuestions) -> dict[Condition, Bool[np.nda
     kept = Kept(run.directory / "knowing_finetuned.npz", subject_of(run, asked))
     found: dict[Condition, Bool[np.ndarray, " I"]] = {}
     for order in progress(asked.orders, f"fine-tuning {run.name} by fixations", "order"):
-        question = json.dumps([order, asked.after, how.epochs, sources_of([order])])
+        own, seen = sources_of([order]), validation_of(run, [order])
+        question = json.dumps([order, asked.after, how.epochs, own, seen])
         of_each = kept.answer(question, partial(measure, order))
         found |= {(order, k, FINE_TUNED): row for k, row in zip(asked.after, of_each, strict=True)}
     kept.say()

@@ -18,6 +18,7 @@ from experiments.evaluation.recognition_options import (
     FixationsProbe,
     ReadOut,
 )
+from experiments.evaluation.recognition_paths import check_others
 from experiments.evaluation.recognition_tuning import TUNED_ORDERS, tune_by_fixations
 from experiments.run_folder import git_commit
 from experiments.runs import Run
@@ -224,15 +225,17 @@ def prepare(run: Run, options: ProbeOptions) -> tuple[Probing, dict[str, str]]:
         what is probed, and notes on what cannot be.
     """
     how = tuning(options, run, "full")
+    orders = options.orders or (ORDERS if options.asks_fixations else TUNED_ORDERS)
     if options.fixations:
         after, layer = options.fixations, options.fixations_layer
-        usual = ORDERS if options.asks_fixations else TUNED_ORDERS
-        recognizable(run, after=after, orders=options.orders or usual, layer=layer)
+        recognizable(run, after=after, orders=orders, layer=layer)
     depth, with_concat = run.model.config.depth, "concat" in options.pooling
     concat = layers_to_concat(options.concat_layers, depth) if with_concat else []
     train, test = run.split("train", options.train_limit), run.split("test", options.test_limit)
     asked = [name for name in TITLES if name.removesuffix("_10") in options.probes]
     questions = Questions.of(train, test, asked, options.seed)
+    if options.fixations:
+        check_others(orders, questions.train, questions.test)
     if how.generative_weight > 0:
         check_generative(how, run, questions.train)
     answered = [name for name in asked if name in COLUMNS and name not in questions.notes]

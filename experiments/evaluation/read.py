@@ -128,7 +128,8 @@ def read(run: Run, *, limit: int = 500, tracks: int = 8, seed: int = 0) -> ReadR
         background = captions.sentences.index(BACKGROUND)
     wanted = Vocabulary(model.config.vocabulary).encode(captions.sentences)
     # As in training tracks start at the first patches that are opened, in squares by their number.
-    steps = tracks if run.fixations.size == 1 else min(tracks, run.budget)
+    # What the policy does depends on the fixations that are left.
+    steps = max(tracks, run.budget) if run.fixations.is_single else run.budget
     opened = scan_with(run.agent, model, images, steps, fixations=run.fixations)
     points = {
         "policy": rank_to_order(order_to_rank(opened, model.num_patches))[:, :tracks],

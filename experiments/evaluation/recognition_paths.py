@@ -78,11 +78,8 @@ class PathMakers:
         if name == "policy":
             return policy
         if name == "other_image":
+            check_others((name,), train, test)
             both = (policy.train, policy.test)
-            if min(map(len, both)) < 2:
-                raise ValueError(
-                    "other_image needs two or more training and test images; leave it out of orders"
-                )
             return Scanpaths(*(of_another_image(each, self.run.seed) for each in both))
         if name == "best_fixed":
             fixed = self.best_fixed()
@@ -104,6 +101,14 @@ def check_orders(names: Iterable[str]) -> None:
     for name in names:
         check_name("order", name, (*OF_THE_POLICY, *AGENTS, NEAR, *ORDERINGS, *SEMANTIC))
         is_agent(name)
+
+
+def check_others(names: Iterable[str], *splits: ImageSet) -> None:
+    """Raise ValueError if a path of another image is asked for, and a split has no other image."""
+    if "other_image" in names and min(map(len, splits)) < 2:
+        raise ValueError(
+            "other_image needs two or more training and test images; leave it out of orders"
+        )
 
 
 def scan_of(run: Run, name: str) -> Scan:

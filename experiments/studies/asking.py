@@ -252,7 +252,8 @@ def ask_fixations(run: Run, asked: Asked, values: Values, notes: list[str]) -> N
 
 def signs_of(run: Run, limit: int) -> tuple[str, ...]:
     """Set a policy against its controls on test images; return what that says, in sentences."""
-    compared = compare(run, orders=("random",), limit=limit, oracle_limit=limit)
+    least = max(2, limit)  # Differences of images need two.
+    compared = compare(run, orders=("random",), limit=least, oracle_limit=least)
     return compared.tables()[0].notes
 
 

@@ -19,7 +19,7 @@ from agents import baselines
 from agents.baselines import error_after
 from envs.episode import Episode
 from experiments.compare import CompareConfig
-from experiments.evaluation import contenders, progress
+from experiments.evaluation import contenders, progress, scanpaths
 from experiments.evaluation.compare import compare
 from experiments.evaluation.compare_result import SHOWN, Comparison, OrderErrors
 from experiments.evaluation.contenders import ALWAYS, Scanners, compared, measure
@@ -153,6 +153,25 @@ def test_memory_is_bounded_within_an_image_too() -> None:
     command = [sys.executable, "-c", PEAK]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert int(done.stdout) < 2.5e8
+
+
+def test_a_policy_that_is_sampled_draws_the_same_whatever_the_memory(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scanpaths, "LEAST_MEMORY", 1e-5)
+    untaught, images = replace(run, iteration=0), torch.rand(40, 1, 8, 8)
+    orders = [
+        scanpaths.scanned_in_chunks(untaught.agent, run.model, images, 3, memory=memory).order
+        for memory in (10**4, 10**9)
+    ]
+    assert torch.equal(*orders)
+
+
+def test_scores_of_a_policy_that_are_not_finite_are_refused(run: Run) -> None:
+    for parameter in run.policy.parameters():
+        parameter.data.fill_(torch.nan)
+    with pytest.raises(ValueError, match="the policy's scores are not finite"):
+        compare(run, orders=("raster",), limit=6)
 
 
 # --- who is compared

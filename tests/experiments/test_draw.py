@@ -45,6 +45,24 @@ def test_own_pictures_need_no_data_set(run: Run, tmp_path: Path) -> None:
         draw(gone, image=[photos, photos / "a.jpg"], index=(3,))
 
 
+def test_drawings_of_another_run_in_the_same_folder_are_kept(run: Run, tmp_path: Path) -> None:
+    Image.new("L", (8, 8)).save(tmp_path / "a.png")
+    given = {"image": [tmp_path / "a.png"], "out": tmp_path / "out"}
+    draw(run, **given)
+    draw(replace(run, directory=tmp_path / "another"), **given)
+    kept = read_object(tmp_path / "out" / "scanpaths_own_1.json")
+    assert kept["options"]["asked"] == "run"
+    assert (tmp_path / "out" / "scanpaths_own_1.png").is_file()
+
+
+def test_predictions_that_are_not_finite_are_not_drawn(run: Run, tmp_path: Path) -> None:
+    Image.new("L", (8, 8)).save(tmp_path / "a.png")
+    run.model.decoder.head.weight.data.fill_(torch.nan)
+    with pytest.raises(ValueError, match="predicts numbers that are not finite"):
+        draw(run, image=[tmp_path / "a.png"], out=tmp_path / "out")
+    assert not any((tmp_path / "out").iterdir())
+
+
 def test_what_is_no_picture_is_counted_and_equal_names_are_told_apart(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

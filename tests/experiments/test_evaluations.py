@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 
 from agents.baselines import UncertaintyAgent
 from experiments import record, runs
@@ -19,7 +20,7 @@ from experiments.evaluation.compare import compare
 from experiments.evaluation.compare_result import Comparison
 from experiments.evaluation.contenders import Scanners
 from experiments.evaluation.draw import draw
-from experiments.evaluation.intervals import gap_interval, mean_interval
+from experiments.evaluation.intervals import gap_interval, half_width, mean_interval
 from experiments.evaluation.probe import probe
 from experiments.evaluation.probe_questions import NoLabels, Questions
 from experiments.evaluation.report import present
@@ -290,3 +291,11 @@ def test_a_wrong_name_does_not_wait_for_the_images(run: Run) -> None:
         compare(replace(run, moved_to="nowhere"), orders=("rastr",))
     with pytest.raises(ValueError, match="no run folder"):
         load_run(run.directory / "nowhere")
+
+
+def test_the_interval_that_is_drawn_is_that_of_a_sample() -> None:
+    curve = np.array([[1.0, 0.0], [1.0, 0.4]])
+    half = half_width(curve)
+    assert half is not None
+    np.testing.assert_allclose(half, 1.96 * stats.sem(curve), atol=1e-12)
+    assert half_width(curve[:1]) is None

@@ -314,6 +314,12 @@ def test_contrast_is_ranked_within_an_image() -> None:
     ranks = contrast_ranks(image, (2, 2))[0]
     assert ranks[1] == 1.0
     assert ranks[2] == pytest.approx(2 / 3)
+    assert (contrast_ranks(torch.full((1, 3, 40, 40), 128).byte(), (4, 4)) == 0.5).all()
+    bright = torch.full((1, 1, 8, 8), 255, dtype=torch.uint8)
+    bright[..., 2:4, 2:4] = torch.tensor([[0, 255], [255, 0]], dtype=torch.uint8)
+    ranks = contrast_ranks(bright, (4, 4))[0]
+    assert ranks[5] == 1
+    assert np.delete(ranks, 5) == pytest.approx(7 / 15), "equal contrast, equal rank"
 
 
 # --- the comparison

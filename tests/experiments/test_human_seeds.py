@@ -68,6 +68,16 @@ def test_differences_are_of_the_same_run_and_of_the_images_that_both_have() -> N
     assert list(rows) == ["policy", "oracle", "viewers"]
 
 
+def test_the_gap_is_of_images_that_have_a_ceiling() -> None:
+    rows = rows_of(
+        {
+            "viewers": [found([4, 4, np.nan], [2, 4, np.nan])],
+            "policy": [found([1, 2, 9], [1, 1, 7])],
+        }
+    )
+    assert rows["policy"].gap_covered == pytest.approx(1 / 3)
+
+
 # --- what is said
 
 

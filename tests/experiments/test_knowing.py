@@ -37,6 +37,7 @@ from foveate.probes.finetuning import FineTuneConfig
 from foveate.probes.recognizer import fine_tune_by_fixations
 
 NUM_SEEDS, NUM_IMAGES = 3, 2000
+ASKED = '{"asked": 1}'
 
 
 # --- intervals
@@ -194,9 +195,9 @@ def test_tables_show_what_was_measured() -> None:
 
 def test_what_was_kept_answers_the_same_question_only(tmp_path: Path) -> None:
     found, path = planted(0.1)["policy"][0], tmp_path / "knowing.npz"
-    assert read_kept(path, "asked") is None
-    keep(path, "asked", found)
-    again = read_kept(path, "asked")
+    assert read_kept(path, ASKED) is None
+    keep(path, ASKED, found)
+    again = read_kept(path, ASKED)
     assert again is not None
     assert (again.train_images, again.notes, again.commit) == (0, {}, "unknown")
     assert again.paid == {}, "saccades cost nothing"
@@ -204,11 +205,11 @@ def test_what_was_kept_answers_the_same_question_only(tmp_path: Path) -> None:
         assert list(kept) == list(now)
         for key, values in kept.items():
             np.testing.assert_array_equal(values, now[key])
-    keep(path, "asked", replace(found, paid={"policy": np.ones(2)}))
-    assert read_kept(path, "asked").paid["policy"].tolist() == [1, 1]
-    assert read_kept(path, "asked otherwise") is None
+    keep(path, ASKED, replace(found, paid={"policy": np.ones(2)}))
+    assert read_kept(path, ASKED).paid["policy"].tolist() == [1, 1]
+    assert read_kept(path, '{"asked": 2}') is None
     path.write_bytes(path.read_bytes()[:100])
-    assert read_kept(path, "asked") is None, "damaged: measured anew"
+    assert read_kept(path, ASKED) is None, "damaged: measured anew"
 
 
 def test_what_is_new_among_the_questions_throws_no_answer_away(

@@ -358,3 +358,11 @@ def test_what_cannot_be_recognized_is_refused_first(run: Run) -> None:
     run.model.config = replace(run.model.config, queries="own", decoder_depth=0)
     with pytest.raises(ValueError, match="can scan"):
         recognize(run, after=(1,))
+
+
+def test_a_path_of_another_image_that_there_is_not_is_refused_before_anything_is_probed(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("experiments.evaluation.probe.probe_frozen", None)
+    with pytest.raises(ValueError, match="other_image needs two or more"):
+        probe(run, fixations=(1,), train_limit=60, test_limit=1)

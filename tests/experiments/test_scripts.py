@@ -24,11 +24,13 @@ import torch
 from image_files import picture, write_parquet
 from made_once import made_once
 from PIL import Image
+from torch import Tensor
 
 from agents.baselines import OrderAgent, scan_with
 from experiments.benchmarks import growth, streaming
 from experiments.benchmarks.timing import count_flops
 from experiments.evaluation import exported
+from experiments.evaluation.read import read
 from experiments.metrics_file import read_metrics
 from experiments.runs import Run, load_run
 from experiments.training.build import build
@@ -384,6 +386,27 @@ def test_decodings_are_compared_with_an_autoregressive_model(tmp_path: Path) -> 
     wrong = call("decode", "--run", run, "--against", run)
     assert wrong.returncode == 2
     assert "needs a causal model of a palette" in wrong.stderr
+
+
+def test_words_are_read_at_the_first_fixations_of_a_whole_scan(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a policy does depends on the fixations that are left."""
+    sizes = {"embed_dim": 16, "depth": 1, "num_heads": 2, "decoder_depth": 1, "prefix_share": 0.0}
+    config = TrainConfig().replace(
+        recipe="git", limit=40, warmup_iterations=1, iterations=0, warmup_batch_size=4, **sizes
+    )
+    train(config.replace(out=tmp_path / "run", report=False, threads=1))
+    budgets = []
+
+    def watched(agent: object, model: object, images: Tensor, budget: int, **_: object) -> Tensor:
+        budgets.append(budget)
+        return torch.arange(budget).repeat(len(images), 1)
+
+    monkeypatch.setattr("experiments.evaluation.read.scan_with", watched)
+    result = read(load_run(tmp_path / "run"), limit=6, tracks=3)
+    assert budgets == [config.scan.budget]
+    assert result.tracks == 3
 
 
 def test_reading_needs_a_model_that_writes(run_folder: Path) -> None:
