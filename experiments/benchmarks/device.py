@@ -20,7 +20,7 @@ from experiments.benchmarks.graphs import compare_graphs
 from experiments.benchmarks.timing import BenchResult
 from experiments.benchmarks.waiting import waiting_checks
 from experiments.run_folder import git_commit
-from experiments.training.loop import peak_memory_mb
+from experiments.training.log import peak_memory_mb
 from foveate.checkpoint import check_device
 
 

@@ -20,7 +20,7 @@ from experiments.benchmarks.rollout import RANDOM_ORDERS, STEPS_EACH, cycle, rol
 from experiments.benchmarks.timing import DTYPES, alternate, awaited, count_flops
 from experiments.training.config import TrainConfig
 from experiments.training.distributed import Processes
-from experiments.training.loop import peak_memory_mb
+from experiments.training.log import peak_memory_mb
 from experiments.training.presets import PRESETS
 from experiments.training.trainer import Trainer
 

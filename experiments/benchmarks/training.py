@@ -22,7 +22,7 @@ from experiments.run_folder import git_commit
 from experiments.training.build import multiplies_bfloat16
 from experiments.training.config import TrainConfig
 from experiments.training.distributed import Processes
-from experiments.training.loop import peak_memory_mb
+from experiments.training.log import peak_memory_mb
 from experiments.training.presets import PRESETS
 from experiments.training.trainer import Trainer
 

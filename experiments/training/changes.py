@@ -8,6 +8,29 @@ from typing import Any
 from experiments.run_folder import MANIFEST, read_config, read_manifest, write_config, write_own
 from experiments.training.config import TrainConfig
 from experiments.training.locating import located
+from foveate.choices import sources_of
+
+TAKING_OWN = ("recipe", "order", "target", "memory", "reward")
+"""Options that take something of one's own, ``MODULE:NAME``."""
+
+
+def own_parts(config: TrainConfig) -> list[str]:
+    """Return what a training takes of one's own, by name."""
+    options = config.flat()
+    named = (str(options.get(name)) for name in TAKING_OWN)
+    return [each for each in named if ":" in each]
+
+
+def say_changed_sources(config: TrainConfig) -> None:
+    """Print a line for each part of one's own whose code is another than the run was trained with.
+
+    Runs from before this was kept do not say.
+    """
+    out = config.run.out
+    kept = read_manifest(out).get("sources", {})
+    for name, now in sources_of(own_parts(config)).items():
+        if kept.get(name, now) != now:
+            print(f"note: the code of {name} has changed since {out} was trained", flush=True)
 
 
 def record_changes(config: TrainConfig, iteration: int) -> None:

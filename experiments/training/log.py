@@ -8,6 +8,7 @@ import sys
 import time
 from types import TracebackType
 
+import torch
 from tqdm import tqdm
 
 from experiments.training.config import TrainConfig
@@ -117,3 +118,18 @@ class RunLog:
         speed = images * (at - self.logged_at) / (now - self.logged)
         self.logged, self.logged_at = now, at
         return speed
+
+
+def peak_memory_mb(device: str) -> float | None:
+    """Most memory in use so far: of the process on a CPU, of torch's tensors on a GPU.
+
+    Windows does not say: None.
+    """
+    if torch.device(device).type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    if sys.platform == "win32":
+        return None
+    import resource
+
+    kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return kilobytes / (2**20 if sys.platform == "darwin" else 2**10)

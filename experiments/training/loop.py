@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 from typing import Any
 
 import torch
@@ -24,12 +23,17 @@ from experiments.run_folder import (
 )
 from experiments.runs import Run, load_run
 from experiments.training.build import check_precision, check_stream, set_threads
-from experiments.training.changes import record_changes, record_move
+from experiments.training.changes import (
+    own_parts,
+    record_changes,
+    record_move,
+    say_changed_sources,
+)
 from experiments.training.config import TrainConfig
 from experiments.training.distributed import Processes, share_batches
 from experiments.training.locating import located
 from experiments.training.lock import locked
-from experiments.training.log import RunLog
+from experiments.training.log import RunLog, peak_memory_mb
 from experiments.training.policy_learner import most_entropy
 from experiments.training.reference import check_paid
 from experiments.training.stopping import StopSignals, name_of
@@ -37,6 +41,7 @@ from experiments.training.trainer import Trainer
 from experiments.training.validation import Validation, validation_of
 from experiments.training.wandb_run import check_wandb
 from foveate.checkpoint import check_device, checkpoints_in, read_newest, save_checkpoint
+from foveate.choices import sources_of
 
 PARTS: dict[str, type] = {
     "iteration": int,
@@ -95,6 +100,8 @@ def finished_run(wanted: TrainConfig) -> Run:
     ended = checkpoints_in(run.out) and "train_seconds" in read_manifest(run.out)
     if not ended or load_run(run.out).iteration < wanted.total_iterations:
         train(wanted.replace(resume=begun))
+    else:
+        say_changed_sources(wanted)
     return load_run(run.out, device=run.device, data_changed_ok=run.data_changed_ok)
 
 
@@ -205,6 +212,7 @@ def load_checkpoint(config: TrainConfig, trainer: Trainer) -> list[str]:
         note = f"goes on after iteration {trainer.iteration} of {config.total_iterations}"
     if trainer.processes.is_first:
         print(f"{out} {note}", flush=True)
+        say_changed_sources(config)
     return changed
 
 
@@ -256,6 +264,7 @@ def open_folder(
             *(f"after iteration {at}: {each}" for each in changed),
         ],
         "changes": before.get("changes", []),
+        "sources": sources_of(own_parts(config)),
         "train_images": None if config.data.stream else len(trainer.images.held),
         "world_size": trainer.processes.count,
         "saved": at > 0,
@@ -268,21 +277,6 @@ def open_folder(
 def end_of(config: TrainConfig) -> int:
     """Return the iteration after which this part of the run ends."""
     return min(config.total_iterations, config.run.stop_after or config.total_iterations)
-
-
-def peak_memory_mb(device: str) -> float | None:
-    """Most memory in use so far: of the process on a CPU, of torch's tensors on a GPU.
-
-    Windows does not say: None.
-    """
-    if torch.device(device).type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**20
-    if sys.platform == "win32":
-        return None
-    import resource
-
-    kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return kilobytes / (2**20 if sys.platform == "darwin" else 2**10)
 
 
 def record_run(trainer: Trainer, record: dict[str, Any], seconds: float) -> None:

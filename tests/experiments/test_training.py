@@ -21,7 +21,7 @@ from experiments.run_folder import MANIFEST, read_config, read_manifest, write_c
 from experiments.runs import load_run
 from experiments.training.config import TrainConfig
 from experiments.training.distributed import Processes
-from experiments.training.loop import train
+from experiments.training.loop import finished_run, train
 from experiments.training.model_learner import model_rate
 from experiments.training.policy_learner import entropy_bonus, policy_rate
 from experiments.training.presets import PRESETS
@@ -86,6 +86,27 @@ def test_what_draws_from_torchs_own_generator_resumes_as_well(
     train(half.replace(resume=True))
     before, after = weights(whole.run.out), weights(half.run.out)
     assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_a_run_says_when_the_code_of_ones_own_has_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = "import torch\ndef drawn(grid): return lambda images, generator=None: "
+    own = tmp_path / "own_changing.py"
+    own.write_text(f"{text}torch.arange(64).repeat(len(images), 1)")
+    monkeypatch.syspath_prepend(tmp_path)
+    config = SMOKE.replace(
+        order="own_changing:drawn", iterations=0, warmup_iterations=2, out=tmp_path / "run"
+    )
+    train(config.replace(stop_after=1))
+    finished_run(config)
+    line = "note: the code of own_changing:drawn has changed"
+    assert line not in capsys.readouterr().out
+    own.write_text(f"{text}torch.arange(64).flip(0).repeat(len(images), 1)")
+    finished_run(config)
+    assert line in capsys.readouterr().out
+    train(config.replace(resume=True))
+    assert line in capsys.readouterr().out
 
 
 def test_metrics_after_the_checkpoint_are_written_again_not_twice(tmp_path: Path) -> None:
