@@ -188,8 +188,8 @@ class ModelConfig(Parts):
         if bool(self.vocabulary) != (self.max_words > 0):
             raise ValueError("vocabulary and max_words go together")
         for name in ("patch_size", "embed_dim", "depth", "num_heads", "num_targets"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+            if not isinstance(value := getattr(self, name), int) or value < 1:
+                raise ValueError(f"{name} must be at least 1, a whole number, got {value!r}")
         height, width = self.image_size
         if height % self.patch_size or width % self.patch_size:
             raise ValueError(

@@ -56,7 +56,7 @@ def compared(
         ValueError: an unknown name, or one that every comparison has is left out.
     """
     every, named = (*ORDERINGS, *SEMANTIC), tuple(name for name in orders if ":" not in name)
-    known = (*ALWAYS, *AGENTS, NEAR, *ORACLES, *every, *SUBSETS)
+    known = tuple(dict.fromkeys((*ALWAYS, *AGENTS, NEAR, *ORACLES, *every, *SUBSETS)))
     for name in named:
         check_choice("order", name, (*known, "all"), or_own=True)
     usual = tuple(name for name in SHOWN if name != "oracle" or num_patches <= MOST_TRIED)
