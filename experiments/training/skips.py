@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from itertools import chain
 
+from experiments.training.changes import own_parts
 from experiments.training.config import TrainConfig
 from experiments.training.distributed import Processes
 from foveate.checkpoint import CHECKPOINT
@@ -91,7 +92,9 @@ class Skips:
         if cause == "reward":
             return f"{last}: mend the reward, then repeat the command with --resume"
         rate = self.config.flat()[f"{cause}_lr"]
+        own = " or ".join(own_parts(self.config))
+        mend = f"mend {own} if it is to blame, or " if own else ""
         return (
-            f"{last}: repeat the command with --resume --{cause}-lr {rate / 2:g} "
+            f"{last}: {mend}repeat the command with --resume --{cause}-lr {rate / 2:g} "
             f"--change-on-resume {cause}_lr"
         )

@@ -17,7 +17,7 @@ from experiments.run_folder import read_config, read_manifest
 from experiments.training.distributed import Processes
 from experiments.training.loop import train
 from experiments.training.presets import PRESETS
-from experiments.training.skips import MOST_IN_A_ROW
+from experiments.training.skips import MOST_IN_A_ROW, Skips
 from experiments.training.trainer import Trainer
 from foveate.checkpoint import CHECKPOINT, read_checkpoint
 from foveate.finite import not_finite
@@ -239,3 +239,12 @@ def test_a_model_whose_last_steps_were_skipped_is_not_saved(
 def test_options_are_finite(option: str, number: float) -> None:
     with pytest.raises(ValueError, match=option):
         TINY.replace(**{option: number})
+
+
+def test_what_is_ones_own_is_named_where_it_may_be_to_blame() -> None:
+    plain, own = (
+        Skips(TINY.replace(target=target), Processes.started("cpu")).way_back("model")
+        for target in (None, "own_targets:Nan")
+    )
+    assert "mend" not in plain
+    assert "mend own_targets:Nan if it is to blame, or repeat the command with --resume" in own
