@@ -30,7 +30,8 @@ class OrderAgent:
     """Follow scanpaths that are given: a fixed order, a random one, another image's.
 
     Args:
-        order: the patch of each step, (B, T), or its segment, (B, T, S), padded with -1.
+        order: the patch of each step, (B, T), or its segment, (B, T, S), padded with -1. A single
+            row serves all.
     """
 
     order: Int[Tensor, "B T *S"]
@@ -41,16 +42,18 @@ class OrderAgent:
         """Return the next patch, or segment, of each scanpath.
 
         Raises:
-            ValueError: there are other rows than the episode has, or less steps than its budget.
+            ValueError: there are neither as many rows as the episode has nor one for all, or fewer
+                steps than its budget.
         """
         given, needed = self.order.shape[:2], (len(episode.num_steps), episode.budget)
-        if given[0] != needed[0] or given[1] < needed[1]:
+        if given[0] not in (1, needed[0]) or given[1] < needed[1]:
             raise ValueError(
                 f"the order is of {given[0]} rows and {given[1]} steps, but the episode of "
                 f"{needed[0]} rows and {needed[1]} steps; give one scanpath for each row"
             )
-        rows = torch.arange(len(self.order), device=self.order.device)
-        return self.order[rows, episode.num_steps]
+        rows = torch.arange(needed[0], device=self.order.device)
+        order = self.order.expand(needed[0], *self.order.shape[1:])
+        return order[rows, episode.num_steps]
 
 
 @dataclass(frozen=True)

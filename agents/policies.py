@@ -213,20 +213,17 @@ class PolicyAgent:
     policy: PointerPolicy
     greedy: bool = True
 
+    @property
+    def samples(self) -> bool:
+        """Whether it draws from the generator that it is given."""
+        return not self.greedy
+
     @torch.no_grad()
     def __call__(
         self, episode: Episode, generator: torch.Generator | None = None
     ) -> Int[Tensor, "B *K"]:
-        """Return what each row opens next.
-
-        Raises:
-            ValueError: scores of something new are not finite.
-        """
+        """Return what each row opens next."""
         logits = self.scores(episode)
-        if not logits[episode.selectable].isfinite().all():
-            raise ValueError(
-                "the policy's scores are not finite; its training went wrong, train anew"
-            )
         choice = logits.argmax(-1) if self.greedy else sample(logits, generator)
         return episode.patch_of(choice)
 

@@ -64,8 +64,8 @@ class Run:
         if self.policy_has_learned:
             return None
         return (
-            f"no policy has learned in {self.name}; what is called policy is the one that it would "
-            "start from, drawn at random"
+            f"no policy has learned in {self.name}; what is called policy is one that has learned "
+            "nothing, whose fixations are sampled"
         )
 
     @property

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import hashlib
 import importlib
+import inspect
 import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -101,21 +103,28 @@ def lookup(
 
 
 def sources_of(names: Iterable[str]) -> dict[str, str]:
-    """Return a digest of the file of each ``MODULE:NAME`` among some names, by that name.
+    """Return a digest of the code of each ``MODULE:NAME`` among some names, by that name.
 
-    A name does not say that its code has changed. A module without a file has an empty digest.
-
-    Raises:
-        ValueError: a module cannot be imported.
+    A name does not say that its code has changed. The code is the module's file, and the one that
+    defines the object. What cannot be imported is left out.
     """
     found = {}
     for name in (each for each in names if ":" in each):
-        module = name.partition(":")[0]
-        with blaming("module of", name, ", importing it"):
-            file = getattr(importlib.import_module(module), "__file__", None)
-        is_there = file is not None and Path(file).is_file()
-        found[name] = hashlib.sha256(Path(str(file)).read_bytes()).hexdigest() if is_there else ""
+        with contextlib.suppress(Exception, SystemExit):
+            contents = (path.read_bytes() for path in _files_of(name))
+            found[name] = hashlib.sha256(b"".join(contents)).hexdigest()
     return found
+
+
+def _files_of(name: str) -> list[Path]:
+    """Return the files of a ``MODULE:NAME``; a module in C, and what a shell defines, have none."""
+    module, _, attribute = name.partition(":")
+    imported = importlib.import_module(module)
+    files = {getattr(imported, "__file__", None)}
+    # What is no class or function does not tell where it is from.
+    with contextlib.suppress(TypeError):
+        files.add(inspect.getsourcefile(inspect.unwrap(getattr(imported, attribute))))
+    return sorted(path for path in map(Path, filter(None, files)) if path.is_file())
 
 
 @contextmanager
@@ -133,6 +142,9 @@ def blaming(kind: str, name: str, doing: str = "") -> Iterator[None]:
     try:
         yield
     except (Exception, SystemExit) as reason:
+        # Of torch, which is not imported here; whoever asked for too much is told so elsewhere.
+        if isinstance(reason, MemoryError) or type(reason).__name__ == "OutOfMemoryError":
+            raise
         raise ValueError(f"{kind} {name!r}{doing}: {_said(reason)}") from reason
 
 

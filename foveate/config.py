@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Literal, TypeAlias, get_args
 
 from foveate.choices import check_choice, check_name
@@ -188,7 +189,7 @@ class ModelConfig(Parts):
         if bool(self.vocabulary) != (self.max_words > 0):
             raise ValueError("vocabulary and max_words go together")
         for name in ("patch_size", "embed_dim", "depth", "num_heads", "num_targets"):
-            if not isinstance(value := getattr(self, name), int) or value < 1:
+            if not isinstance(value := getattr(self, name), Integral) or value < 1:
                 raise ValueError(f"{name} must be at least 1, a whole number, got {value!r}")
         height, width = self.image_size
         if height % self.patch_size or width % self.patch_size:
@@ -200,10 +201,8 @@ class ModelConfig(Parts):
             raise ValueError(
                 f"embed_dim must be a multiple of 4 (sine-cosine positions), got {self.embed_dim}"
             )
-        if self.embed_dim % self.num_heads:
-            raise ValueError(
-                f"embed_dim {self.embed_dim} is no multiple of num_heads {self.num_heads}"
-            )
+        if self.embed_dim % (heads := self.num_heads):
+            raise ValueError(f"embed_dim {self.embed_dim} is no multiple of num_heads {heads}")
         if not 0 <= self.periphery <= min(self.grid):
             raise ValueError(
                 f"periphery must lie in 0..{min(self.grid)} patches, got {self.periphery}"

@@ -32,6 +32,19 @@ from experiments.tables import plural
 from foveate.drawing import error_curves
 from foveate.orders import order_to_rank
 
+OF_A_POLICY = (
+    "gap_closed",
+    "gap_closed_ci95",
+    "gap_closed_oracle_16",
+    "gap_closed_oracle_16_ci95",
+    "not_better_than",
+    "nearly_collapsed",
+    "behind_rules",
+    "level_with_rules",
+    "not_judged",
+    "with_saccade_cost",
+)
+"""What is found of a policy, and null where none has learned."""
 MOST_JUDGED = 6400
 """Patches of the images on which every fixation of the policy is judged among all others: 100
 images of 64 patches, 25 of 256. The cost grows with the square of the patches."""
@@ -132,7 +145,7 @@ def conclusions(run: Run, measured: Measured, diagnostics: Diagnostics) -> dict[
     level = tuple(name for name in not_beaten(rows, RULES) if name not in behind)
     rank, grid = order_to_rank(measured.order["policy"], run.model.num_patches), run.model.grid
     cost = (measured.area, measured.order, grid, run.saccade_cost)
-    return {
+    found: dict[str, Any] = {
         "orders": rows,
         "gap_closed": gap,
         "gap_closed_ci95": gap_ci95,
@@ -147,6 +160,9 @@ def conclusions(run: Run, measured: Measured, diagnostics: Diagnostics) -> dict[
         "saccade_cost": run.saccade_cost,
         "with_saccade_cost": judge_with_cost(*cost) if run.is_paid_area_and_cost else None,
     }
+    if run.without_policy is not None:
+        found |= dict.fromkeys(OF_A_POLICY)
+    return found
 
 
 def check_errors(curves: dict[str, Float[np.ndarray, "R S"]], run: Run) -> None:

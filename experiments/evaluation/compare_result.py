@@ -71,7 +71,7 @@ class OrderErrors:
     curve: tuple[float, ...]
     """Mean error before the first fixation and after each."""
     curve_half_width: tuple[float, ...] | None = None
-    """Half of the normal interval of each; None = an old record, which does not say."""
+    """Half of the normal interval of each; None = of a single image, or an old record."""
     path_length: float | None = None
     """Mean distance between successive fixations, in patches; None = there is a single one, or an
     old record, which does not say."""

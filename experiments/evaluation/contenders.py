@@ -12,6 +12,7 @@ from torch import Tensor
 
 from agents.baselines import GreedyOracleAgent
 from agents.policies import Agent
+from envs.episode import Episode
 from experiments.evaluation.compare_result import SHOWN
 from experiments.evaluation.curves import error_curves_of, predictions_of
 from experiments.evaluation.progress import Advance
@@ -24,6 +25,7 @@ from experiments.evaluation.scanpaths import (
     make_agent,
     of_another_image,
     ordered_in_chunks,
+    pixels_of,
     scanned_in_chunks,
 )
 from experiments.runs import Run
@@ -208,6 +210,7 @@ def measure(
     """
     model, budget, fixations = run.model, run.budget, run.fixations
     scanners.check_own(run, images)
+    check_scores(run, images)
 
     def scan(agent: Agent, images: Num[Tensor, "R C H W"], num_candidates: int = 1) -> Scanned:
         return scanned_in_chunks(
@@ -237,3 +240,19 @@ def measure(
     if own:
         curve |= {name: each.errors.cpu().numpy() for name, each in scans.items()}
     return Measured({**paths, **given}, curve)
+
+
+@torch.no_grad()
+def check_scores(run: Run, images: Num[Tensor, "B C H W"]) -> None:
+    """Raise ValueError if a policy scores the first fixation by numbers that are not finite.
+
+    Those of a model that predicts such numbers are left to who measures its errors.
+    """
+    pixels = pixels_of(images[:2], run.device)
+    episode = Episode(run.model, pixels, budget=run.budget, fixations=run.fixations)
+    scores = run.agent.scores(episode)
+    if episode.error.isfinite().all() and not scores[episode.selectable].isfinite().all():
+        raise ValueError(
+            f"the policy in {run.directory} scores fixations by numbers that are not finite; its "
+            "training went wrong, train anew"
+        )

@@ -87,7 +87,7 @@ def draw(
     result = Drawings(dataset=dataset, commit=git_commit(), iteration=run.iteration)
     options = {"index": index, "order": order, "heatmap_limit": heatmap_limit, **run.data_options}
     # Drawings of another run may lie in a folder of one's own.
-    options |= {} if out is None else {"asked": run.name}
+    options |= {} if out is None else {"scanned_by": str(run.directory.resolve())}
     options |= {"image": list(map(str, image))} if image else {}
     told = files[0].with_suffix(".json")
     result.keep(told, options, files)

@@ -53,6 +53,11 @@ class Started:
     agent: Agent
     cell: int
 
+    @property
+    def samples(self) -> bool:
+        """Whether the agent draws from the generator that it is given."""
+        return getattr(self.agent, "samples", False)
+
     def __call__(
         self, episode: Episode, generator: torch.Generator | None = None
     ) -> Int[Tensor, "B *S"]:

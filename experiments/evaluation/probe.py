@@ -108,8 +108,6 @@ def probe_fixations(run: Run, options: ProbeOptions, notes: dict[str, str]) -> d
         seed=options.seed,
     )
     notes |= known.notes
-    if run.without_policy is not None:
-        notes["policy"] = run.without_policy
     if not known.correct:
         return {}
     names = "fixations", "controls", "all_patches", "periphery_alone", "label_shares"
@@ -236,6 +234,8 @@ def prepare(run: Run, options: ProbeOptions) -> tuple[Probing, dict[str, str]]:
     questions = Questions.of(train, test, asked, options.seed)
     if options.fixations:
         check_others(orders, questions.train, questions.test)
+        if run.without_policy is not None:
+            questions.notes["policy"] = run.without_policy
     if how.generative_weight > 0:
         check_generative(how, run, questions.train)
     answered = [name for name in asked if name in COLUMNS and name not in questions.notes]

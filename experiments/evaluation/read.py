@@ -13,7 +13,7 @@ from agents.baselines import scan_with
 from experiments.evaluation.intervals import Interval, mean_interval
 from experiments.evaluation.run_result import RunResult, minutes
 from experiments.run_folder import git_commit, read_manifest
-from experiments.runs import Run
+from experiments.runs import Run, say_without_policy
 from experiments.tables import Table, with_interval
 from experiments.training.build import captions_of
 from foveate.data.captions import BACKGROUND, Vocabulary
@@ -118,6 +118,7 @@ def read(run: Run, *, limit: int = 500, tracks: int = 8, seed: int = 0) -> ReadR
         raise ValueError(
             f"tracks must be less than the {model.num_patches} patches of an image, got {tracks}"
         )
+    say_without_policy([run])
     test = run.split("test", limit)
     captions = captions_of(run.config, test)
     images = test.batch(torch.arange(len(test)), device=torch.device(run.device))

@@ -14,7 +14,7 @@ from jaxtyping import Float, Int, Num
 from torch import Tensor
 
 from agents.baselines import SaliencyAgent, UncertaintyAgent
-from agents.policies import Agent, PolicyAgent, ScoringAgent
+from agents.policies import Agent, ScoringAgent
 from envs.episode import Episode
 from envs.opening import as_segments, check_opening
 from experiments.evaluation.options import LEAST_MEMORY
@@ -91,7 +91,7 @@ def scanned_in_chunks(
     each = bytes_per_row(model, budget * (1 if fixations is None else fixations.size))
     opened, errors = [], []
     # What is drawn goes chunk by chunk: of a policy that is sampled their size is always the same.
-    samples = isinstance(agent, PolicyAgent) and not agent.greedy
+    samples = getattr(agent, "samples", False)
     at_once = min(memory, int(LEAST_MEMORY * 1e9)) if samples else memory
     for part in split_rows(images, model.num_patches * num_candidates, each, at_once):
         episode = Episode(model, pixels_of(part, device), budget=budget, fixations=fixations)

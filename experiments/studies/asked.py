@@ -71,7 +71,8 @@ class Asked:
     @property
     def own_names(self) -> tuple[str, ...]:
         """Questions, orders and agents of one's own, ``MODULE:NAME``."""
-        return tuple(name for name in (*self.own, *self.areas, *self.orders) if ":" in name)
+        orders = self.orders if self.fixations else ()
+        return tuple(name for name in (*self.own, *self.areas, *orders) if ":" in name)
 
     @property
     def most_images(self) -> int | None:

@@ -11,6 +11,7 @@ import sys
 import traceback
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
@@ -70,9 +71,9 @@ class Job:
         """Return ``CELL_SEED``."""
         return self.config.run.out.name
 
-    @property
+    @cached_property
     def question(self) -> str:
-        """Write all that the answers follow from, but the project's code and the images.
+        """Write, once, all that the answers follow from, but the project's code and the images.
 
         Of questions, orders and agents of one's own the code counts as well. Runs that it needs
         stand there by name, so that a study may be moved, with what their own trainings follow
@@ -212,11 +213,13 @@ def training_of(question: str) -> dict[str, Any]:
 def same(kept: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
     """Whether two questions, or what they say of a training, are the same.
 
-    Older ones do not say what runs that were needed follow from, nor of the code of one's own:
-    these count as unchanged.
+    Older ones do not say what runs that were needed follow from, nor of the code of one's own;
+    none says so of code that cannot be imported: all this counts as unchanged.
     """
-    unsaid = {name: now[name] for name in ("needs", "sources") if name in now and not kept[name]}
-    return {**kept, **unsaid} == now
+    before, after = ({**each, "sources": {}} for each in (kept, now))
+    sources = kept.get("sources", {})
+    changed = any(sources.get(name, code) != code for name, code in now.get("sources", {}).items())
+    return not changed and {**before, "needs": kept["needs"] or now["needs"]} == after
 
 
 def read_question(question: str) -> dict[str, Any]:

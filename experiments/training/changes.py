@@ -10,27 +10,30 @@ from experiments.training.config import TrainConfig
 from experiments.training.locating import located
 from foveate.choices import sources_of
 
-TAKING_OWN = ("recipe", "order", "target", "memory", "reward")
-"""Options that take something of one's own, ``MODULE:NAME``."""
-
 
 def own_parts(config: TrainConfig) -> list[str]:
-    """Return what a training takes of one's own, by name."""
-    options = config.flat()
-    named = (str(options.get(name)) for name in TAKING_OWN)
+    """Return what a training takes of one's own, by ``MODULE:NAME``."""
+    parts, policy = config.parts, config.policy
+    named = [config.model.recipe, parts.order, parts.target, parts.memory]
+    named += [] if policy is None else [policy.reward]
     return [each for each in named if ":" in each]
 
 
-def say_changed_sources(config: TrainConfig) -> None:
-    """Print a line for each part of one's own whose code is another than the run was trained with.
+def changed_sources(config: TrainConfig) -> list[str]:
+    """Return parts of one's own whose code is another than the run was last trained with.
 
-    Runs from before this was kept do not say.
+    Runs from before this was kept do not say, nor does code that cannot be imported.
     """
-    out = config.run.out
-    kept = read_manifest(out).get("sources", {})
-    for name, now in sources_of(own_parts(config)).items():
-        if kept.get(name, now) != now:
-            print(f"note: the code of {name} has changed since {out} was trained", flush=True)
+    kept = read_manifest(config.run.out).get("sources", {})
+    now = sources_of(own_parts(config))
+    return [name for name, code in now.items() if kept.get(name, code) != code]
+
+
+def say_changed_sources(config: TrainConfig) -> None:
+    """Print a line for each of :func:`changed_sources`."""
+    for name in changed_sources(config):
+        out = config.run.out
+        print(f"note: the code of {name} has changed since {out} was trained", flush=True)
 
 
 def record_changes(config: TrainConfig, iteration: int) -> None:

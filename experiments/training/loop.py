@@ -24,6 +24,7 @@ from experiments.run_folder import (
 from experiments.runs import Run, load_run
 from experiments.training.build import check_precision, check_stream, set_threads
 from experiments.training.changes import (
+    changed_sources,
     own_parts,
     record_changes,
     record_move,
@@ -209,10 +210,11 @@ def load_checkpoint(config: TrainConfig, trainer: Trainer) -> list[str]:
             for path in found.damaged:
                 path.rename(path.with_name(f"{path.name}.damaged"))
         check_alike(trainer)
+        if trainer.processes.is_first:
+            say_changed_sources(config)
         note = f"goes on after iteration {trainer.iteration} of {config.total_iterations}"
     if trainer.processes.is_first:
         print(f"{out} {note}", flush=True)
-        say_changed_sources(config)
     return changed
 
 
@@ -265,6 +267,10 @@ def open_folder(
         ],
         "changes": before.get("changes", []),
         "sources": sources_of(own_parts(config)),
+        "source_changes": [
+            *before.get("source_changes", []),
+            *(f"after iteration {at}: {each}" for each in changed_sources(config) if before),
+        ],
         "train_images": None if config.data.stream else len(trainer.images.held),
         "world_size": trainer.processes.count,
         "saved": at > 0,

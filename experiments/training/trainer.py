@@ -221,7 +221,7 @@ class Trainer:
             **({} if self.policy_learner is None else self.policy_learner.state()),
             **({} if self.reference is None else {"reference": self.reference.state()}),
             "generator": self.generator.get_state(),
-            # Nothing of ours draws from it, but an order or a reward of one's own may.
+            # Ours seed it before they draw; an order or a reward of one's own may not.
             "global_generator": torch.get_rng_state(),
             "streams": processes.gather_objects(self.images.stream_state()),
             "scans": list(chain(*processes.gather_objects(moved(kept, "cpu")))),

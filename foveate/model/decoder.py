@@ -6,7 +6,7 @@ A decoder is a choice of memory (which encoder layers its blocks read) and of la
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -107,22 +107,24 @@ class Decoder(nn.Module):
         if self.lateral == "segment":
             lateral = (counts.unsqueeze(1) <= counts.unsqueeze(2)).unsqueeze(1)
         readers = cast("list[CrossAttentionBlock]", list(self.blocks))
-        for block, memory in zip(readers, self._memories(layers), strict=True):
+        for block, memory in zip(readers, self.memories(layers), strict=True):
             queries = block(queries, *block.keys_values(memory), may_attend, lateral)
         return self.read_out(queries)
 
-    def _memories(self, layers: tuple[Float[Tensor, "B S D"], ...]) -> list[Float[Tensor, "B S D"]]:
-        """Return what each block reads; what a memory of one's own returns is checked."""
-        memories = self.memory(layers)
-        shape = layers[-1].shape
-        if not isinstance(memories, list | tuple) or [
-            getattr(each, "shape", None) for each in memories
-        ] != [shape] * len(self.blocks):
+    def memories(self, layers: tuple[Float[Tensor, "B S D"], ...]) -> list[Float[Tensor, "B S D"]]:
+        """Return what each block reads.
+
+        Raises:
+            ValueError: a memory of one's own returns something else.
+        """
+        found, shape = self.memory(layers), layers[-1].shape
+        memories = list(found) if isinstance(found, Iterable) else []
+        if [getattr(each, "shape", None) for each in memories] != [shape] * len(self.blocks):
             raise ValueError(
                 f"memory {type(self.memory).__name__} must return {len(self.blocks)} tensors of "
-                f"shape {tuple(shape)}, one for each decoder block, got {told(memories)}"
+                f"shape {tuple(shape)}, one for each decoder block, got {told(found)}"
             )
-        return list(memories)
+        return memories
 
     def read_out(self, queries: Float[Tensor, "B Q D"]) -> Prediction:
         """Turn final states into a prediction and its expected error."""

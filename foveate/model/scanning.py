@@ -228,7 +228,7 @@ class Scan:
         """Encode new tokens behind those of each row, and return their states."""
         self.at = at = self._place(tokens.shape[1], present)
         layers = self.encoding.append(tokens, self.encoder_caches, at)
-        memories = self.model.decoder.memory(layers)
+        memories = self.model.decoder.memories(layers)
         for reader, cache, memory in zip(
             self.decoding.readers, self.decoder_caches, memories, strict=True
         ):

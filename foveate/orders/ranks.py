@@ -49,12 +49,12 @@ def first_repeat(patches: Int[Tensor, "B K"]) -> tuple[int, int] | None:
 
 
 def check_order(order: Int[Tensor, "B T *S"], num_patches: int) -> None:
-    """Raise ValueError unless every row of order, int64, holds distinct patches 0..N-1.
+    """Raise ValueError unless every row of order holds distinct patches 0..N-1.
 
     An order of segments, (B, T, S), may hold -1 as padding.
     """
-    if order.dtype != torch.int64:
-        raise ValueError(f"order must be of dtype int64, got {order.dtype}; give order.long()")
+    if order.is_floating_point() or order.is_complex() or order.dtype == torch.bool:
+        raise ValueError(f"order must hold whole numbers, got {order.dtype}; give order.long()")
     if order.ndim not in (2, 3) or (order.ndim == 2 and order.shape[1] > num_patches):
         raise ValueError(
             f"order must have shape (B, T) with T <= {num_patches}, or (B, T, S) of segments, "
@@ -100,6 +100,7 @@ def order_to_rank(
     """
     if check:
         check_order(order, num_patches)
+    order = order.long()
     num_steps = order.shape[1]
     step = torch.arange(num_steps, device=order.device)
     if order.ndim == 3:

@@ -73,9 +73,9 @@ def score(
 
 
 def check_labels(features: Float[np.ndarray, "M D"], labels: Int[np.ndarray, " M"]) -> None:
-    """Raise ValueError unless every image has a label, a whole number from 0."""
+    """Raise ValueError unless every image has a label, a whole number from 0, or true or false."""
     labels = np.asarray(labels)
-    if labels.shape != (len(features),) or not np.issubdtype(labels.dtype, np.integer):
+    if labels.shape != (len(features),) or labels.dtype.kind not in "iub":
         raise ValueError(
             f"a probe takes an integer label of each of the {len(features)} images, "
             f"got {labels.dtype} of shape {labels.shape}"
@@ -157,8 +157,8 @@ def linear_probe(
     Reference: iGPT (Chen et al. 2020), Sec. 2.4, and openai/image-gpt issue 12: scikit-learn's.
 
     Raises:
-        ValueError: no tenth can be held out, see :func:`hold_out`, a feature is not finite, or an
-            image has no label.
+        ValueError: no tenth can be held out, see :func:`hold_out`, a feature is not finite, or the
+            labels are not integers, one for each image.
     """
     check_features(train_x, test_x)
     check_labels(train_x, train_y)
@@ -229,9 +229,9 @@ def knn_probes(
     """Vote of the k nearest neighbors by cosine, each with weight exp(similarity / temperature).
 
     Raises:
-        ValueError: k does not lie in 1..M, a feature is not finite, or an image has no label.
+        ValueError: k does not lie in 1..M, a feature is not finite, or labels are not integers,
+            one for each image.
     """
-    check_features(train_x, test_x)
     check_labels(test_x, test_y)
     classes = knn_classes(train_x, train_y, test_x, neighbors=neighbors, temperature=temperature)
     return {k: Accuracy(*score(each, np.asarray(test_y))) for k, each in classes.items()}
@@ -252,7 +252,8 @@ def knn_classes(
     Reference: Wu et al. 2018 (arXiv 1805.01978), Sec. 3.4; temperature and k as in SemAIM.
 
     Raises:
-        ValueError: k does not lie in 1..M, a feature is not finite, or an image has no label.
+        ValueError: k does not lie in 1..M, a feature is not finite, or labels are not integers,
+            one for each image.
     """
     check_features(train_x, test_x)
     check_labels(train_x, train_y)

@@ -170,7 +170,7 @@ def test_a_policy_that_is_sampled_draws_the_same_whatever_the_memory(
 def test_scores_of_a_policy_that_are_not_finite_are_refused(run: Run) -> None:
     for parameter in run.policy.parameters():
         parameter.data.fill_(torch.nan)
-    with pytest.raises(ValueError, match="the policy's scores are not finite"):
+    with pytest.raises(ValueError, match=r"the policy in .* scores fixations by numbers"):
         compare(run, orders=("raster",), limit=6)
 
 
@@ -227,7 +227,10 @@ def test_without_oracles_there_is_no_gap(run: Run, capsys: pytest.CaptureFixture
 def test_nothing_is_said_of_a_policy_that_never_learned(run: Run) -> None:
     learned = compare(run, orders=("raster",), limit=6)
     assert learned.without_policy is None
-    result = compare(replace(run, iteration=0), orders=("raster",), limit=6)
+    costly = replace(run, config=run.config.replace(saccade_cost=0.1), iteration=0)
+    result = compare(costly, orders=("raster",), limit=6)
+    assert result.not_better_than is None
+    assert len(result.tables()) == 1
     text = result.to_text()
     assert "Nothing is said of a policy: no policy has learned in run" in text
     assert not any(word in text for word in ("COLLAPSED", "BEHIND", "closes", "not judged"))

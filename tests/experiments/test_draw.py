@@ -51,7 +51,7 @@ def test_drawings_of_another_run_in_the_same_folder_are_kept(run: Run, tmp_path:
     draw(run, **given)
     draw(replace(run, directory=tmp_path / "another"), **given)
     kept = read_object(tmp_path / "out" / "scanpaths_own_1.json")
-    assert kept["options"]["asked"] == "run"
+    assert kept["options"]["scanned_by"] == str(run.directory)
     assert (tmp_path / "out" / "scanpaths_own_1.png").is_file()
 
 

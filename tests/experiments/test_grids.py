@@ -337,11 +337,16 @@ def test_a_question_of_ones_own_is_asked_again_when_its_code_changed(
     assert job.is_done
     kept = json.loads(job.question)
     (tmp_path / "own_asking.py").write_text("def bright(run, split, limit): return {'b': [2]}")
+    assert job.is_done, "what it began with is what it is done with"
+    job = replace(job)
     assert not job.is_done
     # Answers from before this was kept count as unchanged.
     del kept["sources"]
     older, now = (answered_by(each) for each in (json.dumps(kept), job.question))
     assert same(older, now)
+    (tmp_path / "own_asking.py").unlink()
+    sys.modules.pop("own_asking")
+    assert replace(job).is_done, "code that is gone says nothing"
 
 
 def test_a_failed_job_stops_no_other_and_what_is_done_is_skipped(tmp_path: Path) -> None:

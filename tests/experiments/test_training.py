@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -102,11 +103,22 @@ def test_a_run_says_when_the_code_of_ones_own_has_changed(
     finished_run(config)
     line = "note: the code of own_changing:drawn has changed"
     assert line not in capsys.readouterr().out
+    assert read_manifest(config.run.out)["source_changes"] == []
     own.write_text(f"{text}torch.arange(64).flip(0).repeat(len(images), 1)")
     finished_run(config)
     assert line in capsys.readouterr().out
     train(config.replace(resume=True))
     assert line in capsys.readouterr().out
+    half = config.replace(out=tmp_path / "half")
+    train(half.replace(stop_after=1))
+    own.write_text(f"{text}torch.arange(64).roll(3).repeat(len(images), 1)")
+    train(half.replace(resume=True))
+    manifest = read_manifest(half.run.out)
+    assert manifest["source_changes"] == ["after iteration 1: own_changing:drawn"]
+    # A note needs no code: a finished run is there without it.
+    own.unlink()
+    sys.modules.pop("own_changing")
+    assert finished_run(half).iteration == 2
 
 
 def test_metrics_after_the_checkpoint_are_written_again_not_twice(tmp_path: Path) -> None:

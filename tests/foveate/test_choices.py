@@ -150,8 +150,14 @@ def test_the_code_of_what_is_ones_own_has_a_digest(tmp_path: Path) -> None:
     (tmp_path / "own_digested.py").write_text("last = 2")
     after = sources_of(names)
     assert after["own_digested:last"] != before["own_digested:last"]
-    with pytest.raises(ValueError, match=r"module of 'nowhere:x', importing it: .*nowhere"):
-        sources_of(("nowhere:x",))
+    assert sources_of(("nowhere:x", "own_exit:x", "own_broken:x")) == {}
+    (tmp_path / "own_package").mkdir()
+    (tmp_path / "own_package" / "__init__.py").write_text("from own_package.far import spiral")
+    far = tmp_path / "own_package" / "far.py"
+    far.write_text("def spiral(): return 1")
+    before = sources_of(["own_package:spiral"])
+    far.write_text("def spiral(): return 2")
+    assert sources_of(["own_package:spiral"]) != before, "where it is defined counts"
 
 
 def test_arrays_are_told_by_type_and_shape() -> None:
