@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from foveate.choices import told
@@ -72,18 +72,20 @@ def score(
     return correct / number, wilson_interval(correct, number) if number > 1 else None
 
 
-def check_labels(features: Float[np.ndarray, "M D"], labels: Int[np.ndarray, " M"]) -> None:
+def check_labels(
+    features: Float[np.ndarray, "M D"], labels: Shaped[np.ndarray, "..."], split: str
+) -> None:
     """Raise ValueError unless every image has a label, a whole number from 0, or true or false."""
     labels = np.asarray(labels)
     if labels.shape != (len(features),) or labels.dtype.kind not in "iub":
         raise ValueError(
-            f"a probe takes an integer label of each of the {len(features)} images, "
+            f"a probe takes an integer label of each of the {len(features)} {split} images, "
             f"got {labels.dtype} of shape {labels.shape}"
         )
     if len(labels) and labels.min() < 0:
         raise ValueError(
-            f"{int((labels < 0).sum())} of {len(labels)} images have no label (-1); give the probe "
-            "labeled images only"
+            f"{int((labels < 0).sum())} of {len(labels)} {split} images have no label (-1); give the "
+            "probe labeled images only"
         )
 
 
@@ -161,8 +163,8 @@ def linear_probe(
             labels are not integers, one for each image.
     """
     check_features(train_x, test_x)
-    check_labels(train_x, train_y)
-    check_labels(test_x, test_y)
+    check_labels(train_x, train_y, "training")
+    check_labels(test_x, test_y, "test")
     strength, reached = choose_regularization(train_x, train_y, seed=seed)
     predicted = fit_linear(train_x, train_y, strength).predict(test_x)
     return LinearAccuracy(*score(predicted, test_y), reached, strength)
@@ -232,7 +234,7 @@ def knn_probes(
         ValueError: k does not lie in 1..M, a feature is not finite, or labels are not integers,
             one for each image.
     """
-    check_labels(test_x, test_y)
+    check_labels(test_x, test_y, "test")
     classes = knn_classes(train_x, train_y, test_x, neighbors=neighbors, temperature=temperature)
     return {k: Accuracy(*score(each, np.asarray(test_y))) for k, each in classes.items()}
 
@@ -256,7 +258,7 @@ def knn_classes(
             one for each image.
     """
     check_features(train_x, test_x)
-    check_labels(train_x, train_y)
+    check_labels(train_x, train_y, "training")
     if not neighbors or not 1 <= min(neighbors) <= max(neighbors) <= len(train_x):
         raise ValueError(
             f"neighbors must lie in 1..{len(train_x)}, the number of training images, "

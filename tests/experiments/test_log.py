@@ -56,7 +56,7 @@ def test_flags_are_read_as_sweeps_write_them(argument: str, value: bool) -> None
 def test_a_complaint_is_one_line_of_words_in_every_terminal(dash: str) -> None:
     bar = dash * 40
     box = f" Parsing error \n{bar}\n Error parsing --budget: invalid 'x' \n{bar}\n"
-    assert one_line(box) == "invalid 'x'"
+    assert one_line(box) == "--budget: invalid 'x'"
 
 
 def test_numbers_of_a_report_are_named_by_their_places() -> None:

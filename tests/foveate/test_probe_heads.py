@@ -219,9 +219,9 @@ def test_training_follows_from_the_seed_alone(
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
-        ({"test_y": [-1] * 60}, "60 of 60 images have no label"),
-        ({"test_y": [0]}, r"of each of the 60 images, got int64 of shape \(1,\)"),
-        ({"train_y": [0, 1]}, r"of each of the 60 images, got int64 of shape \(2,\)"),
+        ({"test_y": [-1] * 60}, "60 of 60 test images have no label"),
+        ({"test_y": [0]}, r"of each of the 60 test images, got int64 of shape \(1,\)"),
+        ({"train_y": [0, 1]}, r"of each of the 60 training images, got int64 of shape \(2,\)"),
         ({"test_y": [0.5] * 60}, "takes an integer label of each"),
         ({"train_x": torch.zeros(60, 3)}, "training features as a NumPy array .* got Tensor"),
     ],

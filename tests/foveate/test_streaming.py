@@ -457,7 +457,7 @@ def test_wrong_sources_are_named(tmp_path: Path) -> None:
         assert "\n" not in str(caught.value)
 
     says("no data .*nowhere; give", tmp_path / "nowhere")
-    says("no parquet or tar files in .*; image folders are for load_data")
+    says("no parquet or tar files in .*; an image folder is read as a whole, without --stream")
     says("no parquet or tar files in the list", [])
     (tmp_path / "notes.txt").write_text("text")
     says("neither a parquet nor a tar file", tmp_path / "notes.txt")
