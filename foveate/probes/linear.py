@@ -84,8 +84,8 @@ def check_labels(
         )
     if len(labels) and labels.min() < 0:
         raise ValueError(
-            f"{int((labels < 0).sum())} of {len(labels)} {split} images have no label (-1); give the "
-            "probe labeled images only"
+            f"{int((labels < 0).sum())} of {len(labels)} {split} images have no label (-1); give "
+            "the probe labeled images only"
         )
 
 
