@@ -194,8 +194,6 @@ class Comparison(RunResult):
 
     def _warnings(self) -> list[str]:
         """Say plainly where the policy has learned nothing, or nothing that was worth it."""
-        if self.without_policy is not None:
-            return []
         lines, by = [], "" if self.with_saccade_cost is None else " by the area alone"
         if self.nearly_collapsed and not self.not_better_than:
             signs = ", ".join(self._sign(name) for name in self.nearly_collapsed)

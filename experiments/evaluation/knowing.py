@@ -51,7 +51,8 @@ def study_knowing(
     check_near(asked.orders, 0.0 if common.policy is None else common.policy.saccade_cost)
     set_threads(common.run.threads)
     check_answerable(common, asked.train_limit, asked.test_limit)
-    check_others(asked.orders, *(load_split(common, each, 2) for each in ("train", "test")))
+    if "other_image" in asked.orders:
+        check_others(asked.orders, *(load_split(common, each, 2) for each in ("train", "test")))
     runs: dict[str, list[Measured]] = {POLICY: []}
     if teaching:
         runs[RANDOM] = []
@@ -102,7 +103,16 @@ def result_of(
         area_images=len(next(iter(first.areas.values()))),
         threads=torch.get_num_threads(),
         commit=git_commit(),
-        commits=tuple(sorted({each.commit for of_model in runs.values() for each in of_model})),
+        commits=tuple(
+            sorted(
+                {
+                    commit
+                    for of_model in runs.values()
+                    for each in of_model
+                    for commit in (each.commit, *each.tuned_commits)
+                }
+            )
+        ),
         notes=tuple(
             dict.fromkeys(
                 f"{name}: {note}"

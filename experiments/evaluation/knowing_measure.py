@@ -41,7 +41,8 @@ def measured(run: Run, asked: KnowingQuestions) -> Measured:
     elif now.endswith("-dirty"):
         print(f"{path} is kept; it may be of other changes to commit {now}", flush=True)
     if asked.finetune_epochs:
-        kept = replace(kept, correct={**kept.correct, **fine_tuned(run, asked)})
+        more, commits = fine_tuned(run, asked)
+        kept = replace(kept, correct={**kept.correct, **more}, tuned_commits=commits)
     return kept
 
 

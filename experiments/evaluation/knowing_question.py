@@ -26,7 +26,8 @@ def question_of(run: Run, asked: KnowingQuestions) -> str:
         "area": digest([run.split("test", asked.area_limit).images]),
         **validation_of(run, asked.orders),
     }
-    return json.dumps({**options, **_subject(run, asked), **own, "others": others})
+    about = {**subject_of(run), "images": images_of(run, asked)}
+    return json.dumps({**options, **about, **own, "others": others})
 
 
 def validation_of(run: Run, orders: Sequence[str]) -> dict[str, str]:
@@ -36,17 +37,13 @@ def validation_of(run: Run, orders: Sequence[str]) -> dict[str, str]:
     return {"val": digest([run.split("val", MOST_OF_VALIDATION).images])}
 
 
-def subject_of(run: Run, asked: KnowingQuestions) -> str:
-    """Write what every answer depends on, whatever is asked: the weights and the images."""
-    return json.dumps(_subject(run, asked))
-
-
-def _subject(run: Run, asked: KnowingQuestions) -> dict[str, Any]:
+def subject_of(run: Run) -> dict[str, Any]:
+    """Return whom every question is put to: a model and a policy, by their weights."""
     weights = {**run.model.state_dict(), **run.policy.state_dict(prefix="policy.")}
+    return {"iteration": run.iteration, "weights": digest(weights.values()), **run.data_options}
+
+
+def images_of(run: Run, asked: KnowingQuestions) -> list[str]:
+    """Return digests of the training and test images of the probes."""
     images = [run.split("train", asked.train_limit), run.split("test", asked.test_limit)]
-    return {
-        "iteration": run.iteration,
-        "weights": digest(weights.values()),
-        "images": [digest((each.images, each.labels)) for each in images],
-        **run.data_options,
-    }
+    return [digest((each.images, each.labels)) for each in images]

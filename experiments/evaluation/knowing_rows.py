@@ -149,6 +149,8 @@ class Measured:
     """Why there is no number, and which images were left out."""
     commit: str = "unknown"
     """Of the code that measured."""
+    tuned_commits: tuple[str, ...] = ()
+    """Of the code that fine-tuned, if any did."""
 
 
 def known_rows(runs: Mapping[str, Sequence[Measured]]) -> tuple[Known, ...]:

@@ -10,7 +10,7 @@ from jaxtyping import Bool
 
 from experiments.evaluation.kept import Kept
 from experiments.evaluation.knowing_plan import KnowingQuestions
-from experiments.evaluation.knowing_question import subject_of, validation_of
+from experiments.evaluation.knowing_question import images_of, subject_of, validation_of
 from experiments.evaluation.knowing_rows import Condition
 from experiments.evaluation.probe_questions import Questions
 from experiments.evaluation.progress import progress
@@ -26,7 +26,9 @@ SEED = 0
 """Of the held-out images, the head's start and the batches; as that of frozen features."""
 
 
-def fine_tuned(run: Run, asked: KnowingQuestions) -> dict[Condition, Bool[np.ndarray, " I"]]:
+def fine_tuned(
+    run: Run, asked: KnowingQuestions
+) -> tuple[dict[Condition, Bool[np.ndarray, " I"]], tuple[str, ...]]:
     """Fine-tune a copy of the model for every order, and say which test images each names.
 
     Every order's answers are kept in the run's folder as soon as they are there. The images are
@@ -35,6 +37,9 @@ def fine_tuned(run: Run, asked: KnowingQuestions) -> dict[Condition, Bool[np.nda
     Args:
         run: its model is tuned, and its policy scans.
         asked: orders, numbers of fixations, images, and epochs.
+
+    Returns:
+        What is named rightly, and the commits of the code that found it.
     """
     makers = PathMakers.of(run, asked.orders)
     splits = run.split("train", asked.train_limit), run.split("test", asked.test_limit)
@@ -52,12 +57,13 @@ def fine_tuned(run: Run, asked: KnowingQuestions) -> dict[Condition, Bool[np.nda
         right = named_classes(tuned, test, paths.test) == test.labels.unsqueeze(1)
         return np.ascontiguousarray(right.numpy().T)
 
-    kept = Kept(run.directory / "knowing_finetuned.npz", subject_of(run, asked))
+    kept = Kept(run.directory / "knowing_finetuned.npz", json.dumps(subject_of(run)))
+    common = {"after": asked.after, "epochs": how.epochs, "images": images_of(run, asked)}
     found: dict[Condition, Bool[np.ndarray, " I"]] = {}
     for order in progress(asked.orders, f"fine-tuning {run.name} by fixations", "order"):
-        own, seen = sources_of([order]), validation_of(run, [order])
-        question = json.dumps([order, asked.after, how.epochs, own, seen])
+        made_of = {"own": sources_of([order]), **validation_of(run, [order])}
+        question = json.dumps({"order": order, **common, **made_of})
         of_each = kept.answer(question, partial(measure, order))
         found |= {(order, k, FINE_TUNED): row for k, row in zip(asked.after, of_each, strict=True)}
     kept.say()
-    return found
+    return found, tuple(sorted(kept.commits))

@@ -82,10 +82,15 @@ def check_labels(
             f"a probe takes an integer label of each of the {len(features)} {split} images, "
             f"got {labels.dtype} of shape {labels.shape}"
         )
-    if len(labels) and labels.min() < 0:
+    check_labeled(labels, split)
+
+
+def check_labeled(labels: Shaped[np.ndarray, "..."], split: str) -> None:
+    """Raise ValueError if an image has no label."""
+    if (labels < 0).any():
         raise ValueError(
-            f"{int((labels < 0).sum())} of {len(labels)} {split} images have no label (-1); give "
-            "the probe labeled images only"
+            f"{int((labels < 0).sum())} of {len(labels)} {split} images have no label (-1); "
+            "give the probe labeled images only"
         )
 
 
@@ -113,11 +118,7 @@ def hold_out(
     Raises:
         ValueError: images without a label, a single class, a class of one image, or too few images.
     """
-    if labels.min() < 0:
-        raise ValueError(
-            f"{int((labels < 0).sum())} of {len(labels)} training images have no label (-1); "
-            "give the probe labeled images only"
-        )
+    check_labeled(labels, "training")
     counts = np.bincount(labels)
     classes = np.flatnonzero(counts)
     if len(classes) < 2:
