@@ -41,7 +41,7 @@ class ImageScanEnv(TellsItsLength, gym.Env[Any, Any]):
         self,
         *,
         model: str | Path | AnyOrderTransformer = "scenes",
-        data: Data = "scenes",
+        data: Data | None = None,
         split: str = "train",
         image_size: ImageSize | None = None,
         limit: int | None = None,

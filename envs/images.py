@@ -54,13 +54,14 @@ def load(
     image_size: ImageSize | None,
     limit: int | None,
     *,
+    root: Path = Path("data"),
     caption_column: str | None = None,
     image_column: str | None = None,
     split_column: str | None = SPLIT_COLUMN,
 ) -> ImageSet:
     """Return images by name, of the cue world or what ``load_data`` takes, or the given ones.
 
-    Columns are those of ``load_data``.
+    The rest is as of ``load_data``.
 
     Raises:
         ValueError: no such data, or no images.
@@ -73,6 +74,7 @@ def load(
             split,
             image_size=image_size,
             limit=limit,
+            root=root,
             caption_column=caption_column,
             image_column=image_column,
             split_column=split_column,

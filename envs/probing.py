@@ -20,7 +20,14 @@ from envs.episode import Episode
 from envs.images import Size, load
 from envs.length import DEFAULT_BUDGET
 from envs.recognition import RecognitionProbe, probe_of
-from foveate.checkpoint import ASSETS, PRETRAINED, checkpoints_in, load_model, read_newest
+from foveate.checkpoint import (
+    ASSETS,
+    PRETRAINED,
+    checkpoints_in,
+    load_model,
+    read_checkpoint,
+    read_newest,
+)
 from foveate.data import ImageSet
 from foveate.files import expanded
 from foveate.ids import WORLDS
@@ -124,14 +131,21 @@ def known_in_scans(
     return torch.stack(known, dim=1)
 
 
+def folder_of(model: str | Path) -> Path:
+    """Return the run folder that a model is given by, or that one of its checkpoints lies in."""
+    place = expanded(model)
+    return place if place.is_dir() else place.parent
+
+
 def trained_probe(model: str | Path | AnyOrderTransformer, device: str) -> RecognitionProbe | None:
-    """Return the probe of a run folder that was trained with one."""
+    """Return the probe of a run, or of one of its checkpoints, that was trained with one."""
     if isinstance(model, AnyOrderTransformer) or str(model) in PRETRAINED:
         return None
-    folder = expanded(model)
-    if not checkpoints_in(folder):
+    place = expanded(model)
+    if not checkpoints_in(folder_of(model)):
         return None
-    state = read_newest(folder).state.get("recognition")
+    whole = read_newest(place).state if place.is_dir() else read_checkpoint(place, {})
+    state = whole.get("recognition")
     return None if state is None else probe_of(state["probe"]).to(device)
 
 

@@ -80,7 +80,8 @@ class ImageScanVectorEnv(TellsItsLength, VectorEnv[Observations, Any, NDArray[An
     - num_envs: rows.
     - model: one that ships, a run folder, a checkpoint file, or a model.
     - data: what ``foveate.data.load_data`` takes, or ``"cue"``, the world of ``envs.toy``; or an
-      ImageSet, an array or tensor of images, or a pair of images and labels.
+      ImageSet, an array or tensor of images, or a pair of images and labels; None = those that the
+      run of the model learned from, or scenes.
     - split: train, val or test.
     - image_size: resize to this side, or to (height, width) or ``"192x256"``, pixels; None = as the
       run of the model had them, or as they are.
@@ -116,7 +117,7 @@ class ImageScanVectorEnv(TellsItsLength, VectorEnv[Observations, Any, NDArray[An
         num_envs: int = 1,
         *,
         model: str | Path | AnyOrderTransformer = "scenes",
-        data: Data = "scenes",
+        data: Data | None = None,
         split: str = "train",
         image_size: ImageSize | None = None,
         limit: int | None = None,

@@ -14,7 +14,7 @@ from envs.checks import check_classes, check_world, rewards_of
 from envs.episode import Episode
 from envs.images import Data, Size, check_effects, hashable, load
 from envs.length import DEFAULT_BUDGET
-from envs.probing import shipped_probe, trained_probe
+from envs.probing import folder_of, shipped_probe, trained_probe
 from envs.recognition import RecognitionProbe
 from envs.rewards import ALL_REWARDS, REWARDS_OF_CLASSES, REWARDS_OF_WORDS, Reward
 from foveate.checkpoint import PRETRAINED, check_device, load_model
@@ -49,7 +49,7 @@ class World:
     def of(
         cls,
         model: str | Path | AnyOrderTransformer,
-        data: Data,
+        data: Data | None,
         *,
         split: str,
         image_size: ImageSize | None,
@@ -66,16 +66,18 @@ class World:
 
         Raises:
             ValueError: a name or number outside what is allowed, images that the model does not
-                read, or a reward that cannot be had of them.
+                read, a run of a stream without ``data``, or a reward that cannot be had of them.
         """
-        check_effects(data, split, image_size)
         loaded = model_on(model, device)
         trained = config_of_run(model)
+        data = trained.images() if data is None else data
+        check_effects(data, split, image_size)
         image_size = trained.image_size if image_size is None else image_size
         pays_words = isinstance(reward, str) and reward in REWARDS_OF_WORDS
         column = trained.caption_column if pays_words else None
         columns = trained.columns_of(data)
-        images = load(data, split, image_size, limit, caption_column=column, **columns)
+        root = Path(trained.data_root)
+        images = load(data, split, image_size, limit, root=root, caption_column=column, **columns)
         if trained.wander is not None and images.image_shape[1:] != loaded.config.image_size:
             images = wandered(images, trained.wander, loaded.config.patch_size)
         size = trained.fixation_size if fixation_size is None else fixation_size
@@ -173,10 +175,25 @@ class TrainedWith:
     image_size: ImageSize | None = None
     caption_column: str | None = None
     data: str | None = None
+    data_root: str = "data"
+    stream: bool = False
     image_column: str | None = None
     split_column: str | None = SPLIT_COLUMN
     wander: float | None = None
     """Images lie on a gray canvas so many times as high and wide; None = they fill what is seen."""
+
+    def images(self) -> str:
+        """Name the images that the run learned from; without a run, scenes.
+
+        Raises:
+            ValueError: they were a stream, which no environment reads.
+        """
+        if self.stream:
+            raise ValueError(
+                f"the run learned from a stream of {self.data}, which no environment reads; give "
+                "data, such as one of its files"
+            )
+        return self.data or "scenes"
 
     def columns_of(self, data: object) -> dict[str, str | None]:
         """Return the columns that hold images and splits of these data, if the run had the same.
@@ -195,7 +212,7 @@ def config_of_run(model: str | Path | AnyOrderTransformer) -> TrainedWith:
     """Read what the config of a run folder says; the defaults of anything else."""
     if isinstance(model, AnyOrderTransformer) or str(model) in PRETRAINED:
         return TrainedWith()
-    path = expanded(model) / "config.json"
+    path = folder_of(model) / "config.json"
     if not path.is_file():
         return TrainedWith()
     try:

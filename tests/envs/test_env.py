@@ -6,6 +6,7 @@ import itertools
 import json
 import pickle
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from envs.observations import OBSERVERS
 from envs.rewards import REVISIT_PENALTY
 from envs.starts import ResetOptions, checked_seed
 from envs.world import config_of_run
+from foveate.checkpoint import CHECKPOINT, save_model
 from foveate.config import ModelConfig
 from foveate.data import ImageSet
 from foveate.model import AnyOrderTransformer
@@ -430,3 +432,20 @@ def test_an_environment_of_a_run_on_its_own_images_has_its_splits(tmp_path: Path
     }
     assert trained.columns_of(tmp_path / "b.parquet") == {}
     assert trained.columns_of(torch.zeros(1)) == {}
+
+
+def test_an_environment_of_a_run_scans_the_images_that_it_learned_from(
+    tmp_path: Path, model: AnyOrderTransformer
+) -> None:
+    """Given by its folder or by one of its checkpoints."""
+    rebuilt = AnyOrderTransformer(replace(model.config, image_size=(8, 8), in_chans=1))
+    weights = tmp_path / CHECKPOINT
+    save_model(rebuilt, weights)
+    (tmp_path / "config.json").write_text(json.dumps({"data": "cue", "budget": 3}))
+    for given in (tmp_path, weights):
+        env = envs.ImageScanEnv(model=given)
+        assert (env.budget, env.batch.images.name) == (3, "cue")
+    assert envs.ImageScanEnv(model=rebuilt, data="cue").budget == 12
+    (tmp_path / "config.json").write_text(json.dumps({"data": "shards", "stream": True}))
+    with pytest.raises(ValueError, match="a stream of shards, which no environment reads"):
+        envs.ImageScanEnv(model=tmp_path)
