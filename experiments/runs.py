@@ -28,6 +28,7 @@ from foveate.forms import encoder_at
 from foveate.model import AnyOrderTransformer
 from foveate.orders.segments import Fixations
 from foveate.recipes import Recipe
+from foveate.sampling import seeded
 
 
 @dataclass(frozen=True)
@@ -128,12 +129,12 @@ class Run:
         found = [change for changes in self._changes.values() for change in changes]
         return {"data_changes": found} if found else {}
 
-    def untrained_model(self, image_shape: tuple[int, int, int]) -> AnyOrderTransformer:
-        """Build the model as it starts, from torch's global random state.
+    def untrained_model(self, image_shape: tuple[int, int, int], seed: int) -> AnyOrderTransformer:
+        """Build the model as it starts from a seed.
 
         What is no weight, such as a palette, is the run's.
         """
-        model, _ = build(self.config, image_shape)
+        model = seeded(lambda: build(self.config, image_shape)[0], seed)
         model.load_state_dict(dict(self.model.named_buffers()), strict=False)
         return model
 

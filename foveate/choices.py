@@ -50,7 +50,7 @@ def suggestion(kind: str, name: str, known: Sequence[str]) -> str:
 
 def check_name(kind: str, name: str, choices: Iterable[str]) -> None:
     """Raise ValueError unless ``name`` is one of the choices or has the form ``MODULE:NAME``."""
-    if ":" not in name:
+    if not isinstance(name, str) or ":" not in name:
         check_choice(kind, name, choices, or_own=True)
 
 
@@ -77,7 +77,7 @@ def lookup(
     Raises:
         ValueError: nothing of this name, or of another form.
     """
-    if ":" not in name:
+    if not isinstance(name, str) or ":" not in name:
         check_choice(kind, name, registry, or_own=True)
         return registry[name]
     module, _, attribute = name.partition(":")

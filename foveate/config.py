@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from numbers import Integral
 from typing import Literal, TypeAlias, get_args
 
 from foveate.choices import check_choice, check_name
+from foveate.sizes import check_counts, check_sides
 
 Stream = Literal["causal", "masked"]
 Lateral = Literal["none", "segment", "joint"]
@@ -27,6 +27,9 @@ CHOICES = {
     "words_prefix": WordsPrefix,
 }
 """What each part may be."""
+SIZES = ("patch_size", "in_chans", "embed_dim", "depth", "num_heads", "num_targets")
+LEAST = dict.fromkeys(SIZES, 1) | dict.fromkeys(("periphery", "decoder_depth", "max_words"), 0)
+"""The least that each size may be."""
 
 Memory: TypeAlias = str
 """A name of MEMORY_NAMES, or a class of one's own, ``MODULE:NAME``."""
@@ -163,7 +166,7 @@ class ModelConfig(Parts):
     """Side, in patches, of the thumbnail of the image that every order sees first; 0 = blind."""
 
     decoder_depth: int = 2
-    """As of all parts, but a number."""
+    """Decoder blocks, as of all parts; here always a number."""
     decoder_mlp_ratio: float = 2.0
     """Hidden width of a decoder MLP over D."""
     num_targets: int = 12
@@ -186,11 +189,10 @@ class ModelConfig(Parts):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_counts(self, LEAST)
+        check_sides(self.image_size)
         if bool(self.vocabulary) != (self.max_words > 0):
             raise ValueError("vocabulary and max_words go together")
-        for name in ("patch_size", "embed_dim", "depth", "num_heads", "num_targets"):
-            if not isinstance(value := getattr(self, name), Integral) or value < 1:
-                raise ValueError(f"{name} must be at least 1, a whole number, got {value!r}")
         height, width = self.image_size
         if height % self.patch_size or width % self.patch_size:
             raise ValueError(
@@ -203,12 +205,10 @@ class ModelConfig(Parts):
             )
         if self.embed_dim % (heads := self.num_heads):
             raise ValueError(f"embed_dim {self.embed_dim} is no multiple of num_heads {heads}")
-        if not 0 <= self.periphery <= min(self.grid):
-            raise ValueError(
-                f"periphery must lie in 0..{min(self.grid)} patches, got {self.periphery}"
-            )
-        if self.decoder_depth < 0:
-            raise ValueError(f"decoder_depth must be at least 0, got {self.decoder_depth}")
+        if self.periphery > (side := min(self.grid)):
+            raise ValueError(f"periphery must lie in 0..{side} patches, got {self.periphery}")
+        if not 0 < self.decoder_mlp_ratio < math.inf:
+            raise ValueError(f"decoder_mlp_ratio must be above 0, got {self.decoder_mlp_ratio}")
         self._check_target()
         self._check_parts()
 

@@ -1,12 +1,24 @@
-"""Draws by the Gumbel trick, the same on every device."""
+"""Draws that follow from a seed or a generator, the same on every device."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from foveate.devices import send
+
+T = TypeVar("T")
+
+
+def seeded(draw: Callable[[], T], seed: int) -> T:
+    """Return what draws from torch's global CPU generator, as of a seed; its state stays."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        return draw()
 
 
 def gumbel(like: Float[Tensor, "..."], generator: torch.Generator | None) -> Float[Tensor, "..."]:

@@ -22,17 +22,19 @@ from experiments.evaluation.scanpaths import (
     Scanned,
     best_fixed,
     check_near,
+    check_scans,
     make_agent,
     of_another_image,
     ordered_in_chunks,
     pixels_of,
+    scan_ordering,
     scanned_in_chunks,
 )
 from experiments.runs import Run
 from foveate.choices import check_choice
 from foveate.model import AnyOrderTransformer
-from foveate.orders import ORDERINGS, SUBSETS, Ordering
-from foveate.orders.semantic import SEMANTIC, model_ordering
+from foveate.orders import ORDERINGS, Ordering
+from foveate.orders.semantic import SEMANTIC
 
 ALWAYS = ("policy", "random", "best_fixed", "other_image")
 """What every comparison has: differences and signs of collapse need them."""
@@ -55,11 +57,13 @@ def compared(
         num_patches: of an image.
 
     Raises:
-        ValueError: an unknown name, or one that every comparison has is left out.
+        ValueError: an unknown name, one of subsets, which are no orders, or one that every
+            comparison has is left out.
     """
     every, named = (*ORDERINGS, *SEMANTIC), tuple(name for name in orders if ":" not in name)
-    known = tuple(dict.fromkeys((*ALWAYS, *AGENTS, NEAR, *ORACLES, *every, *SUBSETS)))
+    known = tuple(dict.fromkeys((*ALWAYS, *AGENTS, NEAR, *ORACLES, *every)))
     for name in named:
+        check_scans(name)
         check_choice("order", name, (*known, "all"), or_own=True)
     usual = tuple(name for name in SHOWN if name != "oracle" or num_patches <= MOST_TRIED)
     chosen = named or usual
@@ -114,7 +118,7 @@ class Scanners:
         made_of_the_policy = ("policy", "best_fixed", "other_image")
         return cls(
             {
-                name: model_ordering(name, model)
+                name: scan_ordering(name, model)
                 for name in names
                 if name not in (*made_of_the_policy, *AGENTS, NEAR, *ORACLES)
             },

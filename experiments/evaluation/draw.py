@@ -12,14 +12,13 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from experiments.evaluation.run_result import RunResult
-from experiments.evaluation.scanpaths import ordered_in_chunks, scanned_in_chunks
+from experiments.evaluation.scanpaths import ordered_in_chunks, scan_ordering, scanned_in_chunks
 from experiments.run_folder import check_writable, git_commit
 from experiments.runs import Run, not_finite, say_without_policy
 from experiments.tables import written_whole
 from foveate.data import ImageSet
 from foveate.data.pictures import read_pictures
 from foveate.drawing import fixation_heatmaps, scanpath_animation, scanpath_sheet
-from foveate.orders.semantic import model_ordering
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,7 +142,7 @@ def scanner(run: Run, order: str) -> Callable[[Float[Tensor, "B C H W"]], Int[Te
         return lambda images: (
             scanned_in_chunks(run.agent, model, images, budget, fixations=fixations).order
         )
-    chosen, generator = model_ordering(order, model), torch.Generator().manual_seed(run.seed)
+    chosen, generator = scan_ordering(order, model), torch.Generator().manual_seed(run.seed)
     return lambda images: ordered_in_chunks(chosen, model, images, budget, generator, fixations)
 
 

@@ -32,6 +32,7 @@ from experiments.training.build import set_threads
 from foveate.choices import check_choice
 from foveate.ids import TASKS, WORLDS
 from foveate.orders import ordering, rank_to_order
+from foveate.sampling import seeded
 
 ROWS = 64
 """Scans at once in training: of the native learner GROUP of each image."""
@@ -146,9 +147,7 @@ def learners(env: ImageScanVectorEnv, steps: int, seed: int) -> dict[str, Agent]
 def learn_natively(env: ImageScanVectorEnv, iterations: int, seed: int) -> PointerPolicy:
     """Train a policy by the group-relative gradient on the world of an environment."""
     generator = torch.Generator().manual_seed(seed)
-    with torch.random.fork_rng(devices=()):
-        torch.manual_seed(seed)
-        policy = PointerPolicy(env.model.config.embed_dim, PolicyConfig())
+    policy = seeded(lambda: PointerPolicy(env.model.config.embed_dim, PolicyConfig()), seed)
     optimizer = torch.optim.Adam(policy.parameters(), lr=LEARNING_RATE)
     for _ in range(iterations):
         index = torch.randint(len(env.images), (ROWS // GROUP,), generator=generator)

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from experiments.evaluation.probe_options import Pooling, ProbeOptions
 from experiments.evaluation.probe_result import NEIGHBORS, FineTuned
@@ -75,8 +74,7 @@ class Probing:
 
     def variants(self) -> list[Variant]:
         """The run's weights with every attention, full first, and untrained ones with the first."""
-        torch.manual_seed(self.options.seed)
-        untrained = self.run.untrained_model(self.train.image_shape)
+        untrained = self.run.untrained_model(self.train.image_shape, self.options.seed)
         kinds: list[Attention] = sorted(self.options.attention, reverse=True)
         variants = [Variant(kind, self.run.model, kind) for kind in dict.fromkeys(kinds)]
         return [*variants, Variant("random_weights", untrained, variants[0].attention)]

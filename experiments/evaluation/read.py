@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from agents.baselines import scan_with
 from experiments.evaluation.intervals import Interval, mean_interval
 from experiments.evaluation.run_result import RunResult, minutes
+from experiments.evaluation.scanpaths import scanned_in_chunks
 from experiments.run_folder import git_commit, read_manifest
 from experiments.runs import Run, say_without_policy
 from experiments.tables import Table, with_interval
@@ -131,7 +131,7 @@ def read(run: Run, *, limit: int = 500, tracks: int = 8, seed: int = 0) -> ReadR
     # As in training tracks start at the first patches that are opened, in squares by their number.
     # What the policy does depends on the fixations that are left.
     steps = max(tracks, run.budget) if run.fixations.is_single else run.budget
-    opened = scan_with(run.agent, model, images, steps, fixations=run.fixations)
+    opened = scanned_in_chunks(run.agent, model, images, steps, fixations=run.fixations).order
     points = {
         "policy": rank_to_order(order_to_rank(opened, model.num_patches))[:, :tracks],
         "random": random[:, :tracks],

@@ -163,8 +163,7 @@ class Asking:
             ),
         )
         yield "distinct_pixels", self.pixel_views(policy)
-        torch.manual_seed(self.seed)
-        untrained = self.run.untrained_model(self.train.image_shape).to(self.run.device)
+        untrained = self.run.untrained_model(self.train.image_shape, self.seed)
         yield "untrained_encoder", self.both(untrained, policy, self.after)
 
     def ask(

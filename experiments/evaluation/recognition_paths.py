@@ -18,13 +18,14 @@ from experiments.evaluation.scanpaths import (
     make_agent,
     of_another_image,
     ordered_in_chunks,
+    scan_ordering,
     scanned_in_chunks,
 )
 from experiments.runs import Run
 from foveate.choices import check_name, lookup
 from foveate.data import ImageSet
 from foveate.orders import ORDERINGS
-from foveate.orders.semantic import SEMANTIC, model_ordering
+from foveate.orders.semantic import SEMANTIC
 
 Scan = Callable[[UInt8[Tensor, "M C H W"]], Int[Tensor, "M T *S"]]
 OF_THE_POLICY = ("policy", "other_image", "best_fixed")
@@ -119,7 +120,7 @@ def scan_of(run: Run, name: str) -> Scan:
         return lambda images: (
             scanned_in_chunks(agent, model, images, budget, fixations=fixations).order
         )
-    order = model_ordering(name, model)
+    order = scan_ordering(name, model)
     generator = torch.Generator().manual_seed(run.seed)
     return lambda images: ordered_in_chunks(order, model, images, budget, generator, fixations)
 

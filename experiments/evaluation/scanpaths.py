@@ -22,8 +22,9 @@ from experiments.evaluation.progress import Advance, unheard
 from foveate.choices import blaming, lookup, told
 from foveate.model import AnyOrderTransformer
 from foveate.model.scanning import bytes_per_row
-from foveate.orders import Ordering, order_to_rank
+from foveate.orders import SUBSETS, Ordering, order_to_rank
 from foveate.orders.segments import Fixations
+from foveate.orders.semantic import model_ordering
 
 AGENTS: dict[str, Callable[[], Agent]] = {
     "saliency": SaliencyAgent,
@@ -38,6 +39,25 @@ MEMORY = 10**9
 """Bytes that are computed at once, where nothing else is asked for."""
 MOST_OF_VALIDATION = 2000
 """Validation images that the best fixed order is made from."""
+
+
+def check_scans(name: str) -> None:
+    """Raise ValueError if a name says only which patches are hidden, of which no scan can come."""
+    if name in SUBSETS:
+        raise ValueError(
+            f"{name} says which patches are hidden, not in which order the others are seen; "
+            "nothing can scan in it; take random"
+        )
+
+
+def scan_ordering(name: str, model: AnyOrderTransformer) -> Ordering:
+    """Return an order by its name to scan in.
+
+    Raises:
+        ValueError: there is no such order, or it says only which patches are hidden.
+    """
+    check_scans(name)
+    return model_ordering(name, model)
 
 
 def split_rows(

@@ -14,6 +14,7 @@ from foveate.choices import told
 from foveate.data.splits import Fingerprint
 from foveate.devices import send
 from foveate.finite import is_whole
+from foveate.sampling import seeded
 
 
 @dataclass(frozen=True)
@@ -224,7 +225,4 @@ def augment(
         pipeline.append(K.ColorJitter(color_jitter, color_jitter, saturation, p=1.0))
     seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
     # kornia draws from the global CPU generator whatever the images' device.
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
-        augmented: Tensor = pipeline(images)
-    return augmented
+    return seeded(lambda: pipeline(images), seed)

@@ -86,7 +86,8 @@ def load_data(
 ) -> ImageSet:
     """Load one split of a data set; see the module for the split rules.
 
-    Decoded sets are cached until a file changes; see ``foveate.data.cache``.
+    Decoded files and scenes are cached until a file changes (``foveate.data.cache``); sets of
+    torchvision, which come unpacked, are not.
 
     Args:
         data: "scenes", "scenes_rgb" (in color), a torchvision name (FashionMNIST, CIFAR10,
@@ -124,7 +125,8 @@ def load_data(
         loaded = _cached(data, split, key, lambda: (_load_scenes(data, split, image_size), ()))
     elif data in TORCHVISION_SETS:
         with notes.once(data):
-            loaded = _load_rows(sources.torchvision_rows(data, Path(root)), split, image_size)
+            stored = sources.torchvision_rows(data, Path(root))
+            loaded = _load_rows(stored, split, image_size, limit)
     elif path.exists():
         columns_of = image_column, split_column, caption_column
         loaded = _load_files(place_of(path), split, image_size, columns_of)
@@ -182,8 +184,10 @@ def _load_files(
         return _cached(str(path), split, key, build)
 
 
-def _load_rows(stored: rows.Rows, split: str, image_size: ImageSize | None) -> ImageSet:
-    decoded = rows.decode(stored, split, image_size)
+def _load_rows(
+    stored: rows.Rows, split: str, image_size: ImageSize | None, limit: int | None = None
+) -> ImageSet:
+    decoded = rows.decode(stored, split, image_size, limit)
     return ImageSet(
         torch.from_numpy(decoded.pixels),
         torch.from_numpy(decoded.labels),

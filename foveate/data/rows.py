@@ -55,8 +55,10 @@ class Decoded:
     """Of every split that the set has, not of this one alone."""
 
 
-def decode(rows: Rows, split: str, image_size: ImageSize | None) -> Decoded:
-    """Decode one split; see :func:`foveate.data.load_data`.
+def decode(
+    rows: Rows, split: str, image_size: ImageSize | None, limit: int | None = None
+) -> Decoded:
+    """Decode one split, or its first ``limit`` images; see :func:`foveate.data.load_data`.
 
     Raises:
         ValueError: No rows for the split, or an image that is unreadable, too large, gray of more
@@ -64,7 +66,7 @@ def decode(rows: Rows, split: str, image_size: ImageSize | None) -> Decoded:
     """
     choose = _chooser(rows)
     source, chosen = choose(split)
-    chosen = chosen[np.argsort(scenes.turn(rows.labels[source][chosen]), kind="stable")]
+    chosen = chosen[np.argsort(scenes.turn(rows.labels[source][chosen]), kind="stable")][:limit]
     mode, (width, height) = _mode_and_size(rows, image_size)
     pixels = np.empty((len(chosen), 1 if mode == "L" else 3, height, width), np.uint8)
     for row, number in enumerate(chosen):

@@ -233,7 +233,12 @@ def frechet_distance(first: Float[np.ndarray, "M D"], second: Float[np.ndarray, 
     ``|m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2))``, the trace of the root by eigenvalues.
 
     Reference: FID (Heusel et al. 2017, arXiv 1706.08500), Eq. 6. Differs: any features.
+
+    Raises:
+        ValueError: fewer than two of either, which have no covariance.
     """
+    if min(len(first), len(second)) < 2:
+        raise ValueError(f"a distance needs two or more of each, got {len(first)}, {len(second)}")
     mean = np.square(first.mean(0) - second.mean(0)).sum()
     one, two = np.cov(first, rowvar=False), np.cov(second, rowvar=False)
     roots = np.sqrt(np.linalg.eigvals(np.atleast_2d(one @ two)).real.clip(0))

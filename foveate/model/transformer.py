@@ -24,6 +24,15 @@ from foveate.orders import check_rank, order_to_rank, rank_to_order
 from foveate.targets import Features
 
 
+def check_pixels(images: Float[Tensor, "B C H W"]) -> None:
+    """Raise ValueError unless pixels lie in [0, 1], which resizing may leave by a hair."""
+    low, high = (float(each) for each in images.aminmax())
+    if not -0.01 <= low <= high <= 1.01:
+        raise ValueError(
+            f"the model takes pixels in [0, 1], got {low:g} to {high:g}; divide 0..255 by 255"
+        )
+
+
 def check_words(config: ModelConfig, words: Tensor | None, *of_words: Tensor | None) -> None:
     """Raise ValueError unless a model takes words, or is given nothing that belongs to them."""
     if words is None and any(each is not None for each in of_words):
@@ -241,7 +250,11 @@ class AnyOrderTransformer(AskingPredictor):
         The target's loss summed over the unseen patches; of raw pixels the squared error of the
         canvas that shows true pixels where the scan has been and the prediction elsewhere. Entry 0
         is 1.
+
+        Raises:
+            ValueError: pixels do not lie in [0, 1].
         """
+        check_pixels(images)
         segments = order if order.ndim == 3 else order.unsqueeze(-1)
         rank, num_steps = order_to_rank(segments, self.num_patches), order.shape[1]
         predicted = self.predict_scan(images, rank, num_steps)
@@ -262,7 +275,11 @@ class AnyOrderTransformer(AskingPredictor):
         """Draw the canvas after 0..T fixations, in [0, 1]: the truth where seen, else predicted.
 
         Where features alone are predicted, which cannot be drawn, it is gray instead.
+
+        Raises:
+            ValueError: pixels do not lie in [0, 1].
         """
+        check_pixels(images)
         rank, num_steps = order_to_rank(order, self.num_patches), order.shape[1]
         predicted = self.picture(self.predict_scan(images, rank, num_steps))
         seen = self._seen(rank, num_steps).unsqueeze(-1)

@@ -11,6 +11,7 @@ import functools
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import get_args
 
 import torch
 from jaxtyping import Float, Int
@@ -155,6 +156,13 @@ def ordering(name: str, grid: Grid, **options: int | float) -> Ordering:
     return OwnOrdering(name, built, grid[0] * grid[1]) if ":" in name else built
 
 
+def counts(annotation: object) -> bool:
+    """Whether an option is a whole number, or none: by a type, or its name as in the source."""
+    if isinstance(annotation, str):
+        return annotation in ("int", "int | None", "Optional[int]")
+    return annotation is int or set(get_args(annotation)) == {int, type(None)}
+
+
 def checked_options(
     name: str, build: Builder, grid: Grid, options: Mapping[str, int | float]
 ) -> dict[str, int | float]:
@@ -180,8 +188,7 @@ def checked_options(
         ) from reason
     checked = dict(options)
     for option, value in options.items():
-        each = signature.parameters.get(option)
-        if each is not None and each.annotation in ("int", "int | None", int):
+        if option in signature.parameters and counts(signature.parameters[option].annotation):
             if not float(value).is_integer():
                 raise ValueError(f"{option} of order {name!r} must be a whole number, got {value}")
             checked[option] = int(value)

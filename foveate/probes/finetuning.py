@@ -22,8 +22,9 @@ from foveate.model import AnyOrderTransformer
 from foveate.model.untaught import copy_untaught
 from foveate.orders.semantic import model_ordering
 from foveate.probes.features import Attention
-from foveate.probes.heads import HeadAccuracy, descend, predict, seeded
+from foveate.probes.heads import HeadAccuracy, descend, predict
 from foveate.probes.linear import hold_out, score
+from foveate.sampling import seeded
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
 import torch
@@ -20,8 +19,8 @@ from torch import Tensor, nn
 from foveate.optim import CosineDecay
 from foveate.probes.features import frozen
 from foveate.probes.linear import ChosenAccuracy, hold_out, score
+from foveate.sampling import seeded
 
-Module = TypeVar("Module", bound=nn.Module)
 Read = Callable[[Tensor], Tensor]
 """Maps image indices (B,) to what a probe sees of these images, B first."""
 
@@ -38,13 +37,6 @@ class HeadAccuracy(ChosenAccuracy):
 
 
 # --- gradient descent
-
-
-def seeded(build: Callable[[], Module], seed: int) -> Module:
-    """Build a module whose weights follow from the seed; the global random state stays."""
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
-        return build()
 
 
 def descend(

@@ -15,9 +15,10 @@ from foveate.model import AnyOrderTransformer
 from foveate.model.untaught import copy_untaught
 from foveate.probes.features import frozen
 from foveate.probes.finetuning import FineTuneConfig, Headed, best_rate, tune
-from foveate.probes.heads import HeadAccuracy, seeded
+from foveate.probes.heads import HeadAccuracy
 from foveate.probes.linear import hold_out, score
 from foveate.probes.seen import seen_means
+from foveate.sampling import seeded
 
 
 class Recognizer(Headed):

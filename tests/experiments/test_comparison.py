@@ -188,6 +188,8 @@ def test_the_usual_orders_are_those_that_records_show() -> None:
     assert {*compared(("raster",), ("raster", "saliency"), 64)} == stand - {"saliency"}
     with pytest.raises(ValueError, match="unknown order 'rastr'; did you mean 'raster'"):
         compared(("rastr",), (), 64)
+    with pytest.raises(ValueError, match="random_subset says which patches are hidden"):
+        compared(("random_subset",), (), 64)
     with pytest.raises(ValueError, match="'salency'; did you mean 'saliency'"):
         compared((), ("salency",), 64)
     with pytest.raises(ValueError, match="random stands in every comparison"):

@@ -13,6 +13,7 @@ from telling import TELLING, telling_set
 from torch import Tensor
 
 from experiments import runs
+from experiments.evaluation.draw import scanner
 from experiments.evaluation.probe import probe
 from experiments.evaluation.probe_options import ProbeOptions
 from experiments.evaluation.probe_questions import NoLabels
@@ -20,7 +21,7 @@ from experiments.evaluation.probe_result import ProbeResult
 from experiments.evaluation.probe_views import Probing
 from experiments.evaluation.recognition import Answered, recognize
 from experiments.evaluation.recognition_asking import Asking
-from experiments.evaluation.recognition_paths import PathMakers, Scanpaths
+from experiments.evaluation.recognition_paths import PathMakers, Scanpaths, scan_of
 from experiments.evaluation.recognition_probes import balanced_share
 from experiments.probe import ProbeConfig, main
 from experiments.runs import Run
@@ -28,7 +29,7 @@ from experiments.training.build import build
 from experiments.training.config import TrainConfig
 from foveate.data import ImageSet
 from foveate.model import AnyOrderTransformer
-from foveate.orders import fixed_ordering
+from foveate.orders import SUBSETS, fixed_ordering
 from foveate.probes import attentive as probe_attentive
 from foveate.probes import fit_linear
 
@@ -345,6 +346,13 @@ def test_options_without_effect_are_refused(options: dict[str, Any], message: st
 def test_the_script_refuses_an_order_before_it_loads_the_run(name: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=f"order.*{name}"):
         main(ProbeConfig(run=tmp_path / "no_such_run", fixations=(1,), orders=("policy", name)))
+
+
+@pytest.mark.parametrize("name", SUBSETS)
+def test_what_says_only_which_patches_are_hidden_is_no_scan(run: Run, name: str) -> None:
+    for scan in (scanner, scan_of):
+        with pytest.raises(ValueError, match=f"{name} says which patches are hidden"):
+            scan(run, name)
 
 
 def test_what_cannot_be_recognized_is_refused_first(run: Run) -> None:

@@ -47,8 +47,7 @@ def test_untrained_weights_start_as_those_of_the_run_did(
     monkeypatch.setattr(runs, "read_config", lambda directory: config)
     monkeypatch.setattr(runs, "read_newest", lambda directory: Found(state, tmp_path, ()))
     run = runs.load_run(tmp_path)
-    torch.manual_seed(0)
-    untrained = run.untrained_model((1, 8, 8))
+    untrained = run.untrained_model((1, 8, 8), seed=0)
     assert untrained.config.init == expected
     assert run.model.config.init == expected
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import jaxtyping
 import pytest
 import torch
 from timm.models.vision_transformer import VisionTransformer
@@ -246,11 +249,37 @@ def test_the_expected_error_is_what_the_second_loss_term_is_smallest_at(
         ({"periphery": 9}, "periphery must lie in"),
         ({"embed_dim": 30}, "multiple of 4"),
         ({"depth": 0}, "depth must be at least 1"),
+        ({"in_chans": 0}, "in_chans must be at least 1"),
+        ({"periphery": 1.5}, "periphery must be at least 0, a whole number, got 1.5"),
+        ({"decoder_depth": None}, "decoder_depth must be at least 0, a whole number, got None"),
+        ({"max_words": -1}, "max_words must be at least 0"),
+        ({"decoder_mlp_ratio": -1}, "decoder_mlp_ratio must be above 0, got -1"),
+        ({"image_size": 32}, r"image_size must be \(height, width\) in whole pixels.*, got 32"),
+        ({"image_size": (32,)}, r"image_size must be \(height, width\)"),
+        ({"image_size": (32.0, 32.0)}, r"image_size must be \(height, width\)"),
+        ({"image_size": (0, 0)}, r"image_size must be \(height, width\)"),
+        ({"memory": None}, "memory must be one of last, layers, mixed, taps, got None"),
+        ({"target": 3}, "target must be one of pixels, .*, got 3"),
     ],
 )
-def test_sizes_that_do_not_fit_are_refused(change: dict[str, int], message: str) -> None:
+def test_sizes_that_do_not_fit_are_refused(
+    change: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     with pytest.raises(ValueError, match=message):
-        ModelConfig(**change)  # type: ignore[arg-type]
+        ModelConfig(**change)
+
+
+def test_pixels_that_were_not_divided_by_255_are_refused(
+    model: AnyOrderTransformer, images: Tensor
+) -> None:
+    order = torch.tensor([[3, 0]]).expand(5, -1)
+    for judge in (model.error_curve, model.reconstructions):
+        judge(images, order)
+        with pytest.raises(ValueError, match=r"pixels in \[0, 1\], got .*; divide 0..255 by 255"):
+            judge(images * 255, order)
+        with pytest.raises(ValueError, match="got nan"):
+            judge(images * torch.nan, order)
 
 
 def test_images_of_another_shape_are_refused(model: AnyOrderTransformer) -> None:

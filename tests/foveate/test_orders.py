@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable
 from itertools import pairwise
+from typing import Optional
 
 import pytest
 import torch
@@ -16,6 +18,7 @@ from foveate.orders import (
     SUBSETS,
     check_order,
     check_rank,
+    counts,
     mean_rank_order,
     order_to_rank,
     ordering,
@@ -300,3 +303,23 @@ def test_best_fixed_order_is_by_mean_rank() -> None:
 def test_mistakes_are_named(call: Callable[[], object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize(
+    ("annotation", "is_whole"),
+    [
+        (int, True),
+        ("int", True),
+        (int | None, True),
+        (Optional[int], True),  # noqa: UP045
+        ("int | None", True),
+        (float, False),
+        (int | float, False),
+        ("float", False),
+        (inspect.Parameter.empty, False),
+    ],
+)
+def test_options_that_count_are_whole_however_a_builder_says_so(
+    annotation: object, is_whole: bool
+) -> None:
+    assert counts(annotation) == is_whole

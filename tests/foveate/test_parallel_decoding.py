@@ -141,6 +141,11 @@ def test_frechet_distance_of_gaussians_by_hand() -> None:
     assert scaled == pytest.approx(4 * np.trace(np.cov(values, rowvar=False)), rel=1e-6)
 
 
+def test_one_image_has_no_distance() -> None:
+    with pytest.raises(ValueError, match="two or more of each, got 1, 4"):
+        frechet_distance(np.ones((1, 2)), np.ones((4, 2)))
+
+
 def test_a_search_finds_a_better_schedule() -> None:
     target = np.array([0.6, 0.3, 2.0, 1.0, 0.5, 0.5, 0.5])
 

@@ -17,6 +17,7 @@ from PIL import Image
 from torchvision import datasets
 
 from foveate.data import load_data, scenes
+from foveate.data.decoding import decode_image
 
 
 @pytest.fixture(autouse=True)
@@ -190,6 +191,16 @@ def test_torchvision_cifar_is_read_from_root(tmp_path, monkeypatch, name):
     assert loaded.image_shape == (3, 32, 32)
     assert sorted(loaded.labels.tolist()) == list(range(10))
     assert loaded.class_names == tuple(names)
+    decoded: list[str] = []
+
+    def watched(item, where, *size):
+        decoded.append(where)
+        return decode_image(item, where, *size)
+
+    monkeypatch.setattr("foveate.data.rows.decode_image", watched)
+    first = load_data(name, "test", root=tmp_path, limit=3)
+    assert len(decoded) == 3, "what is left out is not decoded"
+    assert first.labels.tolist() == loaded.labels[:3].tolist()
 
 
 def test_torchvision_stl10_is_read_from_root(tmp_path, monkeypatch):

@@ -1,0 +1,23 @@
+"""Sizes that must be whole numbers. No torch here, as in :mod:`foveate.config`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from numbers import Integral
+
+
+def check_counts(of: object, least: Mapping[str, int]) -> None:
+    """Raise ValueError unless attributes are whole numbers of at least so much, by their names."""
+    for name, number in least.items():
+        if not isinstance(value := getattr(of, name), Integral) or value < number:
+            raise ValueError(f"{name} must be at least {number}, a whole number, got {value!r}")
+
+
+def check_sides(image_size: object) -> None:
+    """Raise ValueError unless an image size is height and width in whole pixels."""
+    sides = image_size if isinstance(image_size, tuple | list) else ()
+    if len(sides) != 2 or not all(isinstance(side, Integral) and int(side) >= 1 for side in sides):
+        raise ValueError(
+            "image_size must be (height, width) in whole pixels, such as (32, 32), "
+            f"got {image_size!r}"
+        )
