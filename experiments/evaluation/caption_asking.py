@@ -119,21 +119,23 @@ class Asking:
         print(f"asking {self.run.name} after fixations of {', '.join(paths)}", flush=True)
         patches = self.run.model.num_patches
         rank = {name: order_to_rank(path, patches).cpu() for name, path in paths.items()}
-        policy, alone = rank["policy"], self.own(rank["policy"], NOTHING)
-        other = of_another_image(torch.arange(len(self.test)).unsqueeze(1), seed).squeeze(1)
-        orders = {
-            name: {k: self._bits(self.own(each, k)) for k in after} for name, each in rank.items()
-        }
-        whole = self._bits(self.own(policy, patches))
-        shuffled = self._bits(self.own(policy[other], patches, other))
-        few, found = self.texts.among(number), None
-        if number:
+        with self.kept:
+            policy, alone = rank["policy"], self.own(rank["policy"], NOTHING)
+            other = of_another_image(torch.arange(len(self.test)).unsqueeze(1), seed).squeeze(1)
+            orders = {
+                name: {k: self._bits(self.own(each, k)) for k in after}
+                for name, each in rank.items()
+            }
+            whole = self._bits(self.own(policy, patches))
+            shuffled = self._bits(self.own(policy[other], patches, other))
+            few, found = self.texts.among(number), None
+            if number:
 
-            def fit(wanted: Bool[Tensor, "R S"]) -> Float[Tensor, "R S"]:
-                return alone[: len(few.tokens)] - self.pairs(policy, patches, wanted)
+                def fit(wanted: Bool[Tensor, "R S"]) -> Float[Tensor, "R S"]:
+                    return alone[: len(few.tokens)] - self.pairs(policy, patches, wanted)
 
-            print(f"asking {self.run.name} which captions belong to which image", flush=True)
-            found = retrieved(fit, few, candidates, seed)
+                print(f"asking {self.run.name} which captions belong to which image", flush=True)
+                found = retrieved(fit, few, candidates, seed)
         self.kept.say()
         return Told(
             orders=orders,

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
+import time
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from jaxtyping import Shaped
@@ -21,6 +23,8 @@ from experiments.training.lock import locked_in_turn
 Values = Shaped[np.ndarray, "..."]
 DAMAGED = (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
 """What NumPy and zipfile raise of an archive whose bytes are not those that were written."""
+WRITE_EVERY = 20
+"""Answers are written once so many times as long as writing took have passed."""
 
 
 def keep_arrays(path: Path, question: str, **arrays: Any) -> None:
@@ -91,8 +95,8 @@ def read_arrays(
 class Kept:
     """Answers of one subject, such as a model, in a file: what was answered is not asked again.
 
-    Each is written as soon as it is there, so that whatever stops the asking, it goes on from
-    there. Of another subject, the file begins anew.
+    They are written now and then, and when the ``with`` block of the asking ends, so that whatever
+    stops it, it goes on from about there. Of another subject, the file begins anew.
 
     Args:
         path: the file.
@@ -106,6 +110,7 @@ class Kept:
         self._commits: dict[str, str] = {}
         self._read: set[str] = set()
         self._measured: set[str] = set()
+        self._is_written, self._written_at, self._write_seconds = True, -math.inf, 0.0
         self._now = git_commit()
         if not self._take() and path.is_file():
             print(f"{path} is of another checkpoint, or damaged, and is replaced", flush=True)
@@ -133,12 +138,30 @@ class Kept:
             self._arrays[question] = measure()
             self._commits[question] = self._now
             self._measured.add(question)
-            with locked_in_turn(self.path):
-                # Another command on the same run may have written since.
-                self._take()
-                commits = json.dumps(self._commits)
-                keep_arrays(self.path, self.subject, commits=commits, **self._arrays)
+            self._is_written = False
+            # All answers are written each time.
+            if time.monotonic() - self._written_at >= WRITE_EVERY * self._write_seconds:
+                self._write()
         return self._arrays[question]
+
+    def _write(self) -> None:
+        begun = time.monotonic()
+        with locked_in_turn(self.path):
+            # Another command on the same run may have written since.
+            self._take()
+            commits = json.dumps(self._commits)
+            keep_arrays(self.path, self.subject, commits=commits, **self._arrays)
+        self._is_written, self._written_at = True, time.monotonic()
+        self._write_seconds = self._written_at - begun
+
+    def __enter__(self) -> Self:
+        """Begin to ask."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Write what is not in the file yet, whatever ended the asking."""
+        if not self._is_written:
+            self._write()
 
     @property
     def commits(self) -> set[str]:

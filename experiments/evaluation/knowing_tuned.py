@@ -31,8 +31,8 @@ def fine_tuned(
 ) -> tuple[dict[Condition, Bool[np.ndarray, " I"]], tuple[str, ...]]:
     """Fine-tune a copy of the model for every order, and say which test images each names.
 
-    Every order's answers are kept in the run's folder as soon as they are there. The images are
-    those of frozen features, so that both can be paired.
+    The answers are kept in the run's folder, order by order. The images are those of frozen
+    features, so that both can be paired.
 
     Args:
         run: its model is tuned, and its policy scans.
@@ -60,10 +60,13 @@ def fine_tuned(
     kept = Kept(run.directory / "knowing_finetuned.npz", json.dumps(subject_of(run)))
     common = {"after": asked.after, "epochs": how.epochs, "images": images_of(run, asked)}
     found: dict[Condition, Bool[np.ndarray, " I"]] = {}
-    for order in progress(asked.orders, f"fine-tuning {run.name} by fixations", "order"):
-        made_of = {"own": sources_of([order]), **validation_of(run, [order])}
-        question = json.dumps({"order": order, **common, **made_of})
-        of_each = kept.answer(question, partial(measure, order))
-        found |= {(order, k, FINE_TUNED): row for k, row in zip(asked.after, of_each, strict=True)}
+    with kept:
+        for order in progress(asked.orders, f"fine-tuning {run.name} by fixations", "order"):
+            made_of = {"own": sources_of([order]), **validation_of(run, [order])}
+            question = json.dumps({"order": order, **common, **made_of})
+            of_each = kept.answer(question, partial(measure, order))
+            found |= {
+                (order, k, FINE_TUNED): row for k, row in zip(asked.after, of_each, strict=True)
+            }
     kept.say()
     return found, tuple(sorted(kept.commits))

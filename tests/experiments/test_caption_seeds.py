@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,7 @@ from experiments.evaluation.caption_likelihood import nats_of_own, nats_of_pairs
 from experiments.evaluation.caption_means import Bits, Retrieval, Retrieved, Told, found
 from experiments.evaluation.caption_result import CaptionResult
 from experiments.evaluation.intervals import crossed_interval, mean_interval
-from experiments.evaluation.kept import Kept, keep_arrays, read_arrays
+from experiments.evaluation.kept import WRITE_EVERY, Kept, keep_arrays, read_arrays
 from experiments.evaluation.recognition_paths import PathMakers
 from experiments.evaluation.seeds import check_one_kind
 from experiments.runs import Run
@@ -429,3 +430,29 @@ def test_whichever_byte_of_what_was_kept_is_damaged_it_is_no_answer(tmp_path: Pa
         if found is not None and "a" in found:
             np.testing.assert_array_equal(found["a"], values)
     assert damaged > len(whole) / 2
+
+
+def test_many_answers_are_written_a_few_times_and_all_in_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each writing writes them all."""
+    path, ticks, written = tmp_path / "kept.npz", count(), []
+
+    def watched(*of: Any, **arrays: Any) -> None:
+        written.append(len(arrays))
+        keep_arrays(*of, **arrays)
+
+    # An answer takes about as long as writing.
+    monkeypatch.setattr("experiments.evaluation.kept.time.monotonic", lambda: float(next(ticks)))
+    monkeypatch.setattr("experiments.evaluation.kept.keep_arrays", watched)
+
+    def ask_until_stopped() -> None:
+        with Kept(path, "model") as kept:
+            for number in range(100):
+                kept.answer(str(number), lambda: np.arange(3.0))
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        ask_until_stopped()
+    assert 3 <= len(written) <= 100 / WRITE_EVERY + 3
+    assert {str(number) for number in range(100)} <= (read_arrays(path) or {}).keys()
