@@ -2,7 +2,8 @@
 
 ``foveate/ImageScan-v0``: choose patches. ``foveate/ImageScanContinuous-v0``: choose gaze points.
 ``foveate/CueScan-v0``: a world in which looking is the only way to win, for tests of algorithms;
-``foveate/CueRecognition-v0``: to name its class is. With ``Test`` before ``-v0``: test images.
+``foveate/CueRecognition-v0``: the same world, where its class is to be named. With ``Test`` before
+``-v0``: test images.
 
 The public names are imported when they are first used: registering needs no torch.
 """

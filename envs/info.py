@@ -12,6 +12,7 @@ from torch import Tensor
 from envs.episode import Episode
 from envs.starts import Starts
 from foveate.config import ModelConfig
+from foveate.orders.saccades import centers_of
 
 
 def facts_of(episode: Episode, starts: Starts, error_before: Float[Tensor, "B"]) -> dict[str, Any]:
@@ -58,16 +59,7 @@ def middles_px(segments: Int[Tensor, "B S"], config: ModelConfig) -> Float[Tenso
         segments: patches; -1 = padding.
         config: of the model, which says where patches lie.
     """
-    exists, num_columns = segments >= 0, config.grid[1]
-    number = exists.sum(1).clamp_min(1)
     height, width = config.image_size
-    cells = ((segments % num_columns, width), (segments // num_columns, height))
-    middles = [
-        torch.where(
-            exists.any(1),
-            ((place.double() + 0.5) * exists).sum(1) / number * config.patch_size,
-            side_px / 2,
-        )
-        for place, side_px in cells
-    ]
-    return torch.stack(middles, dim=1).float()
+    center = segments.new_tensor([height, width]).float() / 2
+    row_col = (centers_of(segments, config.grid) + 0.5) * config.patch_size
+    return torch.where(row_col.isnan(), center, row_col).flip(-1)

@@ -64,9 +64,8 @@ def error_of_opened(fixation: Any, reference: Any) -> Float[Tensor, "B"]:
     counts = (rank < fixation.opened.shape[1]).sum(1) - num_new
     order = rank_to_order(rank)
     sorted_rank = rank.gather(1, order)
-    length = int(counts.max())
-    may_attend = torch.searchsorted(sorted_rank, sorted_rank[:, :length].contiguous(), right=True)
-    layers = reference.encode(fixation.images, order, may_attend.clamp(max=length))
+    embedded = reference.embed(fixation.images)
+    layers = reference.encode_first(*embedded, order, sorted_rank, int(counts.max()))
     place = fixation.patches.clamp_min(0)
     values = reference.decode(layers, place, counts.unsqueeze(1).expand_as(place)).values
     errors = reference.target.loss(values, take(fixation.targets, place)) * fixation.is_new

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from experiments.cli import main_with_options
-from experiments.studies.grid import check_seeds
+from experiments.evaluation.options import check_seeds
 
 
 @dataclass(frozen=True, kw_only=True)

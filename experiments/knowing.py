@@ -28,6 +28,7 @@ import tyro
 
 from experiments.cli import main_with_reader, program
 from experiments.evaluation.knowing_plan import KnowingQuestions, check_joint, usual_fixations
+from experiments.evaluation.options import check_seeds
 from experiments.evaluation.recognition_options import ORDERS, READ_OUTS, ReadOut
 from experiments.training.command_line import option_name, read_command_line
 from experiments.training.config import TrainConfig
@@ -71,10 +72,7 @@ class KnowingConfig:
     over the training images; 0 = frozen features alone."""
 
     def __post_init__(self) -> None:
-        if not self.seeds or len(set(self.seeds)) < len(self.seeds) or min(self.seeds) < 0:
-            raise ValueError(
-                f"seeds takes one or more different numbers, at least 0, got {self.seeds}"
-            )
+        check_seeds(self.seeds)
 
     def asked(self, budget: int) -> KnowingQuestions:
         """Return what runs of this budget are asked.

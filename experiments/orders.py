@@ -30,8 +30,8 @@ from pathlib import Path
 from typing import Literal
 
 from experiments.cli import main_with_options
+from experiments.evaluation.options import check_seeds
 from experiments.evaluation.orders_plan import POLICY, UNTRAINED
-from experiments.studies.grid import check_seeds
 from experiments.training.config import TrainConfig
 from experiments.training.image_sizes import ImageSizeOption
 from foveate.config import Init, Memory, TargetKind

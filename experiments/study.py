@@ -24,7 +24,7 @@ from typing import Annotated, Literal
 import tyro
 
 from experiments.cli import main_with_options
-from experiments.studies.grid import check_seeds
+from experiments.evaluation.options import check_seeds
 
 
 @dataclass(frozen=True, kw_only=True)

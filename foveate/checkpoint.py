@@ -191,14 +191,16 @@ def _keep_beside(path: Path, other: Path) -> None:
 def check_device(device: str | torch.device) -> None:
     """Raise ValueError unless torch can use the device."""
     try:
-        # In which losses and returns are summed; not all devices have it.
+        # Losses and returns are summed in float64, which not all devices have.
         torch.empty(1, dtype=torch.float64, device=device).item()
     except Exception as reason:
         # torch raises this and that, such as ModuleNotFoundError for a backend of others.
         line = str(reason).strip().splitlines()[0]
         raise ValueError(f"device {device!r} cannot be used here: {line}") from reason
     if str(device).startswith("cpu:"):
-        raise ValueError(f"device {device!r} cannot be used here: all processors are one, cpu")
+        raise ValueError(
+            f"device {device!r} cannot be used here: torch does not number processors; write cpu"
+        )
 
 
 def load_model(source: str | Path, device: str | torch.device = "cpu") -> AnyOrderTransformer:

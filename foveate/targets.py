@@ -37,7 +37,7 @@ def blur(images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
 
     Reference: SAIM (Qi et al. 2023, arXiv 2212.01610), qiy20/SAIM models_saim.py.
     """
-    # kornia takes seconds to import, which other targets need not wait for.
+    # kornia takes most of a second to import, which other targets need not wait for.
     from kornia.filters import gaussian_blur2d
 
     return gaussian_blur2d(images, (9, 9), (1.0, 1.0), border_type="constant")

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 import envs
@@ -210,13 +211,29 @@ def compare_scans(device: str) -> Mapping[str, Compared]:
     with torch.no_grad(), whole_float32():
         expected = model.predict_scan(images, rank, STEPS)
         for name, static in (("growing", False), ("static", True)):
-            scan = Scan.start(model, images, STEPS, static=static)
-            values = [scan.predict().values]
-            for patches in order.split(1, dim=1):
-                scan.reveal(patches)
-                values.append(scan.predict().values)
-            found[name] = Compared(distance(torch.stack(values, 1), expected), ROUNDING)
+            predicted = scanned(model, images, order, static=static)
+            found[name] = Compared(distance(predicted, expected), ROUNDING)
     return found
+
+
+@torch.no_grad()
+def scanned(
+    model: AnyOrderTransformer, images: Tensor, order: Tensor, *, static: bool
+) -> Float[Tensor, "B S N P"]:
+    """Return what is predicted before the first step of a scan and after each, step by step.
+
+    Args:
+        model: who predicts.
+        images: (B, C, H, W).
+        order: the patch of each step, (B, T); S = T + 1.
+        static: whether all is of shapes that never change.
+    """
+    scan = Scan.start(model, images, order.shape[1], static=static)
+    values = [scan.predict().values]
+    for patches in order.split(1, dim=1):
+        scan.reveal(patches)
+        values.append(scan.predict().values)
+    return torch.stack(values, 1)
 
 
 def compare_outputs(device: str) -> Mapping[str, Compared]:

@@ -14,32 +14,20 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from experiments.benchmarks.agreement import ROUNDING, scenes, small_model, whole_float32
+from experiments.benchmarks.agreement import ROUNDING, scanned, scenes, small_model, whole_float32
 from experiments.benchmarks.checking import Compared, Skipped, distance
 from experiments.benchmarks.timing import alternate, awaited
-from foveate.model import AnyOrderTransformer
-from foveate.model.scanning import Scan
 from foveate.orders import ordering, rank_to_order
 
 BUDGET = 12
 ScanOf = Callable[[Tensor, Tensor], Tensor]
-"""Takes images, (B, C, H, W), and the patches of each step, (B, T); returns what is predicted after
-each, (B, T, N, P)."""
+"""Takes images, (B, C, H, W), and the patches of each step, (B, T); returns what is predicted
+before the first and after each, (B, T + 1, N, P)."""
 
 
-def static_scan(model: AnyOrderTransformer) -> ScanOf:
-    """Return what scans images in shapes that never change."""
-
-    def scan_of(images: Tensor, order: Tensor) -> Tensor:
-        with torch.no_grad():
-            scan = Scan.start(model, images, order.shape[1], static=True)
-            values = []
-            for patches in order.split(1, dim=1):
-                scan.reveal(patches)
-                values.append(scan.predict().values)
-            return torch.stack(values, 1)
-
-    return scan_of
+def static_scan(device: str) -> ScanOf:
+    """Return what scans images with a small model, in shapes that never change."""
+    return partial(scanned, small_model().to(device), static=True)
 
 
 def as_graph(scan_of: ScanOf, images: Tensor, order: Tensor) -> ScanOf:
@@ -68,7 +56,7 @@ def compare_graphs(device: str) -> Mapping[str, Compared]:
     Raises:
         Skipped: the device is no GPU.
     """
-    scan_of = static_scan(small_model().to(device))
+    scan_of = static_scan(device)
     images, order = scanned_images(8, device)
     with whole_float32():
         graphed = as_graph(scan_of, images, order)
@@ -83,7 +71,7 @@ def seconds_of_scans(rows: int, device: str, repeats: int) -> dict[str, float]:
     Raises:
         Skipped: the device is no GPU.
     """
-    scan_of = static_scan(small_model().to(device))
+    scan_of = static_scan(device)
     given = scanned_images(rows, device)
     contenders = {"steps": scan_of, "graph": as_graph(scan_of, *given)}
     runs = {name: awaited(partial(run, *given), device) for name, run in contenders.items()}

@@ -68,7 +68,7 @@ def scores(
     first = torch.zeros(num_images, num_captions, dtype=torch.bool)
     first[row], first[:, column] = True, True
     known = ask(first)
-    guess = torch.where(first, known, estimated(known[row], known[:, column], row, column))
+    guess = torch.where(first, known, estimated(known[row], known[:, column], column))
     of_image, of_caption = (among_best(guess, candidates, dim) for dim in (1, 0))
     wanted = (of_image | of_caption) & ~first
     score = torch.where(first, known, ask(wanted))
@@ -82,7 +82,6 @@ def scores(
 def estimated(
     some_images: Float[Tensor, "R S"],
     some_captions: Float[Tensor, "M C"],
-    row: Int[Tensor, " R"],
     column: Int[Tensor, " C"],
 ) -> Float[Tensor, "M S"]:
     """Estimate all scores from those of some images with all captions, and the reverse.
@@ -91,9 +90,8 @@ def estimated(
     chosen images tell.
 
     Args:
-        some_images: scores of the images ``row`` with all captions.
+        some_images: scores of the chosen images with all captions.
         some_captions: scores of all images with the captions ``column``.
-        row: numbers of the chosen images.
         column: numbers of the chosen captions.
     """
     both = some_images[:, column].double()

@@ -61,7 +61,7 @@ def drawn_scanpaths(
     """
     columns: dict[str, Tensor] = {}
     of_image = [np.flatnonzero(paths.image == image) for image in drawn]
-    for number in range(min(NUM_VIEWERS, *map(len, of_image), NUM_VIEWERS)):
+    for number in range(min([NUM_VIEWERS, *map(len, of_image)])):
         rows = [each[number] for each in of_image]
         columns[f"viewer {number + 1}"] = torch.from_numpy(paths.cell[rows])
     first = paths.length[[each[0] for each in of_image]]

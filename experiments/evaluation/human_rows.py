@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 import torch.nn.functional as F
 from jaxtyping import Float64, Int64, Num
 from scipy import stats
@@ -234,13 +233,3 @@ def contrast_ranks(images: Num[Tensor, "M C H W"], grid: Grid) -> Float64[np.nda
     contrast = (squared - mean**2).flatten(1).numpy().round(9)
     ranks: np.ndarray = (stats.rankdata(contrast, axis=1) - 1) / max(1, contrast.shape[1] - 1)
     return ranks
-
-
-def strangers(num_images: int, seed: int) -> Int64[np.ndarray, " M"]:
-    """Return a random other image for each; the same one where there is no other."""
-    generator = torch.Generator().manual_seed(seed)
-    shuffled = torch.randperm(num_images, generator=generator)
-    other = torch.empty_like(shuffled)
-    other[shuffled] = shuffled.roll(1)
-    found: np.ndarray = other.numpy()
-    return found

@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
+import torch
 from jaxtyping import Bool, Float64
 
 from experiments.evaluation.human_contenders import Gaze
@@ -32,10 +33,10 @@ from experiments.evaluation.human_rows import (
     own_pairs,
     sampled_paths,
     similarity_found,
-    strangers,
     viewer_pairs,
 )
 from experiments.evaluation.human_scores import Viewed
+from experiments.evaluation.scanpaths import of_another_image
 from experiments.tables import plural
 from foveate.human.cells import Steps
 from foveate.human.densities import (
@@ -114,7 +115,8 @@ class Study:
     def nulls_and_ceilings(self) -> dict[str, list[Found]]:
         """Return what is found without a run, once of each."""
         paths, steps, aspect = self.test.paths, self.test.paths.steps, self.asked.aspect
-        other = strangers(len(self.test.images), self.seed)
+        numbers = torch.arange(len(self.test.images)).unsqueeze(1)
+        other = of_another_image(numbers, self.seed).squeeze(1).numpy()
         spread, uniform_of = self.viewers.spread, np.full((1, paths.num_cells), 1 / paths.num_cells)
         own, strange = (
             left_out(paths, spread, aspect),

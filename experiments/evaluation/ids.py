@@ -26,8 +26,8 @@ from envs.vector import ImageScanVectorEnv
 from experiments.evaluation.ids_picture import Pictures, Shown
 from experiments.evaluation.ids_result import AGENTS, IdRow, IdScore, IdsResult, Mean
 from experiments.evaluation.intervals import crossed_interval, mean_interval
+from experiments.evaluation.options import check_seeds
 from experiments.run_folder import git_commit
-from experiments.studies.grid import check_seeds
 from experiments.training.build import set_threads
 from foveate.choices import check_choice
 from foveate.ids import TASKS, WORLDS

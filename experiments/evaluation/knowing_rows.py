@@ -156,7 +156,7 @@ class Measured:
 def known_rows(runs: Mapping[str, Sequence[Measured]]) -> tuple[Known, ...]:
     """Return what each model knows, from its runs by seed.
 
-    Of the references the policy's accuracy after its last fixation is the counterpart.
+    References are compared with the policy's accuracy after its last fixation.
     """
     rows = []
     for model, each in runs.items():

@@ -1,8 +1,12 @@
-"""Options that all evaluations of a trained run share. Free of torch, so that ``--help`` is."""
+"""Options that all evaluations of a trained run share.
+
+No torch, so that ``--help`` answers at once.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,9 +19,18 @@ LEAST_MEMORY = 0.064
 
 
 def check_seed(seed: int) -> None:
-    """Raise ValueError unless scikit-learn, NumPy and torch all take a seed."""
+    """Raise ValueError unless scikit-learn, NumPy and torch all take a seed of an evaluation."""
     if not 0 <= seed < 2**32:
         raise ValueError(f"seed must lie in 0..{2**32 - 1}, got {seed}")
+
+
+def check_seeds(seeds: Sequence[int]) -> None:
+    """Raise ValueError unless trainings have one or more seeds, different, which torch takes."""
+    if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0 or max(seeds) >= 2**64:
+        listed = " ".join(map(str, seeds)) or "none"
+        raise ValueError(
+            f"seeds takes one or more different numbers, at least 0 and below 2**64, got {listed}"
+        )
 
 
 def check_memory(memory: float) -> None:

@@ -1,4 +1,4 @@
-"""What can be probed of a run. Free of torch, so that the script's ``--help`` is."""
+"""What can be probed of a run. No torch, so that ``--help`` answers at once."""
 
 from __future__ import annotations
 

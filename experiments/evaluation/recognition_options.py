@@ -1,4 +1,4 @@
-"""What can be asked of recognition after k fixations. Free of torch, as ``--help`` is."""
+"""What can be asked of recognition after k fixations. No torch, for ``--help``."""
 
 from __future__ import annotations
 

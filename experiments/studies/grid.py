@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from experiments.evaluation.options import check_seeds
 from experiments.studies.asked import Asked as Asked  # With Cell, public names of this module.
 from experiments.studies.cell import Cell as Cell
 from experiments.studies.cell import check_left_to_the_study
@@ -226,12 +227,3 @@ class Grid:
         while more := {each for name in kept for each in company[name]} - kept:
             kept |= more
         return kept
-
-
-def check_seeds(seeds: Sequence[int]) -> None:
-    """Raise ValueError unless seeds are one or more different numbers, from 0 to below 2**64."""
-    if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0 or max(seeds) >= 2**64:
-        listed = " ".join(map(str, seeds)) or "none"
-        raise ValueError(
-            f"seeds takes one or more different numbers, at least 0 and below 2**64, got {listed}"
-        )

@@ -77,7 +77,9 @@ class TrainConfig:
                 "micro_batches needs --agent group-relative; maskable-ppo takes a batch as a whole"
             )
         if self.data.stream:
-            raise ValueError("stream needs --image-size, and --agent group-relative")
+            raise ValueError(
+                "stream needs --agent group-relative; maskable-ppo keeps all images in memory"
+            )
 
     def _check_length(self) -> None:
         total, stop_after = self.total_iterations, self.run.stop_after

@@ -147,7 +147,7 @@ class DataConfig:
         if self.data in SYNTHETIC and self.data_root != default_of(DataConfig, "data_root"):
             raise ValueError(f"data_root has no effect on {self.data}, which needs no files")
         if self.stream and self.image_size is None:
-            raise ValueError("stream needs --image-size, and --agent group-relative")
+            raise ValueError("stream needs --image-size, to which streamed images are resized")
         if self.stream and self.limit is not None:
             raise ValueError("limit has no effect on a stream; add --limit None")
         if self.skip_damaged and not self.stream:

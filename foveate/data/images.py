@@ -205,7 +205,7 @@ def augment(
         ValueError: shift_px is negative or not smaller than the image, crop_scale not in (0, 1],
             or color_jitter not in [0, 1).
     """
-    # kornia takes seconds to import, which --help and evaluation need not wait for.
+    # kornia takes most of a second to import, which images as they are need not wait for.
     import kornia.augmentation as K
 
     height, width = images.shape[-2:]

@@ -3,7 +3,7 @@
 Stored are integers, text, true and false, or whole numbers; nothing, NaN and -1 mean no label.
 Text is numbered in sorted order over all files and splits, or in the order of the set's own class
 names. Numbers below MOST_NUMBERS stay as they are; of larger ones the values that occur are
-numbered in order. So a label of a billion is one class, not a billion.
+numbered in order, so that a single label 1,000,000,000 takes no billion outputs.
 """
 
 from __future__ import annotations

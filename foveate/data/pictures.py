@@ -49,9 +49,10 @@ def read_pictures(
 
 
 def names_of(found: Sequence[tuple[Path, Path]]) -> list[str]:
-    """Name files: as they are called; where several are called so, by their folders too.
+    """Return the shortest name that tells each file from the others.
 
-    And by their endings where they differ in these alone, or by all of their paths.
+    It is the file's own name without its ending; else with the folders below the given one; else
+    with its ending as well; else the whole path.
 
     Args:
         found: files, each with the path that was given for it.

@@ -20,7 +20,7 @@ from foveate.data import scenes
 from foveate.data.notes import NAMES_IN_A_LINE, listed, say_once
 
 HELD_OUT = {"val": (0.0, 0.1), "test": (0.1, 0.2)}
-"""Between which places the rows of train lie that a split takes which the set lacks."""
+"""From where to where, of 0 to 1, rows of train become a split that the set lacks."""
 KNOWN_SPLITS = "train (training), val (valid, validation, dev) and test (testing)"
 _SPLIT_ALIASES = {
     "training": "train",

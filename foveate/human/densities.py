@@ -90,8 +90,8 @@ class CenterBias:
 def center_of_others(paths: CellPaths) -> Float64[np.ndarray, "F N"]:
     """Return the center bias at each scored fixation, fitted without a tenth that holds its image.
 
-    What is fitted beside the bias, on the same images, must not find a bias that has seen them: it
-    would lean on it more than holds elsewhere. Of a single image it is uniform.
+    Weights are fitted beside this bias on the same images. Of a bias that had seen these images
+    they would trust more than it deserves on others. Of a single image it is uniform.
     """
     counts, fold = counts_by_fold(paths)
     others = np.stack([_believed(np.delete(counts, each, 0)) for each in range(len(counts))])

@@ -185,7 +185,7 @@ class AskingPredictor(AnyOrderPredictor):
         places = self._unseen_places(counts, number, generator)
         # Without ties t patches are visible after t steps.
         length = most if ties is False else int(counts.max())
-        layers = self._encode_first(*self.embed(images), order, sorted_rank, length, ties)
+        layers = self.encode_first(*self.embed(images), order, sorted_rank, length, ties)
         agree = None if ties is None else not ties and all_steps
 
         def asked_at(places: Tensor) -> tuple[Prediction, Asked]:

@@ -77,7 +77,7 @@ class Decoder(nn.Module):
             nn.Module.register_load_state_dict_pre_hook(self, expect_alike)
 
     position: nn.Parameter
-    """Of every query: the patch that is to be predicted, (N, D)."""
+    """Learned position of every patch, (N, D): a query begins as that of the patch it asks for."""
 
     def forward(
         self,
@@ -134,7 +134,7 @@ class Decoder(nn.Module):
 
 
 def expect_alike(module: nn.Module, state: dict[str, Any], prefix: str, *_: object) -> None:
-    """Expect the same error everywhere, where a checkpoint of features is from before the head."""
+    """Let a checkpoint of features without an error head expect the same error everywhere."""
     head = module.error_head
     if isinstance(head, nn.Linear) and f"{prefix}head.weight" in state:
         for name, parameter in head.named_parameters(prefix=f"{prefix}error_head"):

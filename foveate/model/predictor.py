@@ -113,7 +113,7 @@ class AnyOrderPredictor(PatchEncoder):
             prediction = self._predict_next(always, patches, order, counts, ties)
         else:
             length = self._num_before_last(counts, ties, last_rank)
-            layers = self._encode_first(always, patches, order, sorted_rank, length, ties)
+            layers = self.encode_first(always, patches, order, sorted_rank, length, ties)
             # A joint decoder holds the visible patches themselves, not queries for them.
             num_left_out = length if self.config.lateral == "joint" else 0
             first_is_predicted = first_is_predicted and not num_left_out
@@ -204,7 +204,7 @@ class AnyOrderPredictor(PatchEncoder):
         layers = self.run_blocks(torch.cat([always, tokens], dim=1), None)
         return self.decoder.read_out(layers[-1][:, self.num_always :])
 
-    def _encode_first(
+    def encode_first(
         self,
         always: Float[Tensor, "B A D"],
         patches: Float[Tensor, "B N D"],
@@ -213,6 +213,15 @@ class AnyOrderPredictor(PatchEncoder):
         length: int,
         ties: bool | None = None,
     ) -> tuple[Float[Tensor, "B S D"], ...]:
-        """Encode the first ``length`` patches in rank order, ties seeing one another."""
+        """Encode the first ``length`` patches in rank order, ties seeing one another.
+
+        Args:
+            always: embedded always-visible tokens, see :meth:`embed`.
+            patches: embedded patches.
+            order: patches by rank.
+            sorted_rank: their ranks.
+            length: patches that are encoded.
+            ties: whether any tie; None = not known.
+        """
         counts = torch.searchsorted(sorted_rank, sorted_rank[:, :length].contiguous(), right=True)
         return self.encode_tokens(always, patches, order, counts.clamp(max=length), ties)

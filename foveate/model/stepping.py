@@ -194,7 +194,7 @@ class Decoding:
     head: Affine
     error_head: Affine | None
     position: Float[Tensor, "N D"]
-    """Of every query, the patch that is predicted."""
+    """Learned position of every patch: a query begins as that of the patch it asks for."""
     first_asked: Float[Tensor, "N D"]
     """What each of them asks of the first block: the same in all images, at all steps."""
 

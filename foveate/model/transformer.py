@@ -229,7 +229,7 @@ class AnyOrderTransformer(AskingPredictor):
         sorted_rank = rank.gather(1, order)
         steps = torch.arange(num_steps + 1, device=rank.device).repeat(len(rank), 1)
         counts = torch.searchsorted(sorted_rank, steps)
-        layers = self._encode_first(*self.embed(images), order, sorted_rank, int(counts.max()))
+        layers = self.encode_first(*self.embed(images), order, sorted_rank, int(counts.max()))
         positions = torch.arange(self.num_patches, device=rank.device).repeat(num_steps + 1)
         values = self.decode(
             layers,

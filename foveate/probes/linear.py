@@ -20,6 +20,8 @@ from foveate.choices import told
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
 
+MOST_SIMILARITIES = 2**27
+"""Of images to one another that are held at once: half a GB."""
 REGULARIZATION = (1e-3, 1e-2, 1e-1, 1.0)
 """Inverse strengths C that the linear probe chooses from."""
 
@@ -269,7 +271,8 @@ def knn_classes(
     center = train_x.mean(0)
     train = torch.nn.functional.normalize(torch.from_numpy(train_x - center), dim=1)
     predicted: dict[int, list[Tensor]] = {k: [] for k in neighbors}
-    for part in torch.from_numpy(test_x - center).split(500):
+    at_once = max(1, min(500, MOST_SIMILARITIES // len(train)))
+    for part in torch.from_numpy(test_x - center).split(at_once):
         similarity = torch.nn.functional.normalize(part, dim=1) @ train.T
         nearest, index = similarity.topk(max(neighbors), dim=1)
         for k, classes in predicted.items():

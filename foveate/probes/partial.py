@@ -21,6 +21,7 @@ from foveate.choices import check_choice
 from foveate.data import ImageSet
 from foveate.model import AnyOrderTransformer
 from foveate.model.encoder import take
+from foveate.orders.saccades import centers_of
 from foveate.orders.segments import patches_in
 from foveate.probes.features import frozen, half
 from foveate.probes.heads import Read
@@ -235,10 +236,7 @@ def path_features(
     num_patches = grid[0] * grid[1]
     seen = seen_after(order, after, num_patches).float()
     segments = order if order.ndim == 3 else order.unsqueeze(2)
-    real = (segments >= 0).unsqueeze(-1)
-    place = segments.clamp_min(0)
-    row_col = torch.stack([place // grid[1], place % grid[1]], dim=-1) * real
-    middle = row_col.sum(2) / real.sum(2).clamp_min(1)
+    middle = centers_of(segments, grid).nan_to_num(0.0)
     return [
         torch.cat([seen[:, entry], middle[:, :number].flatten(1)], dim=1)
         for entry, number in enumerate(after)

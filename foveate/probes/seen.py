@@ -42,9 +42,7 @@ def encode_after(
     sorted_rank = rank.gather(1, by_rank)
     steps = torch.tensor(after, device=rank.device).repeat(len(rank), 1)
     counts = torch.searchsorted(sorted_rank, steps)
-    length = int(counts.max())
-    ties = torch.searchsorted(sorted_rank, sorted_rank[:, :length].contiguous(), right=True)
-    layers = model.encode(images, by_rank, ties.clamp(max=length))
+    layers = model.encode_first(*model.embed(images), by_rank, sorted_rank, int(counts.max()))
     return layers, by_rank, counts
 
 

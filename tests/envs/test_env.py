@@ -337,7 +337,7 @@ def test_numbers_of_rows_and_steps_are_whole(name: str, number: Any) -> None:
 def test_a_device_is_torchs_or_its_name() -> None:
     env = envs.ImageScanEnv(model="cue", data="cue", budget=2, device=torch.device("cpu"))
     assert env.reset(seed=0)[1]["index"].shape == ()
-    with pytest.raises(ValueError, match="all processors are one"):
+    with pytest.raises(ValueError, match="torch does not number processors"):
         envs.ImageScanEnv(model="cue", data="cue", budget=2, device=torch.device("cpu", 3))
 
 

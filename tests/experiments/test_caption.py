@@ -149,7 +149,7 @@ def test_few_pairs_tell_the_scores_of_all_where_these_have_few_dimensions() -> N
     generator = torch.Generator().manual_seed(0)
     truth = torch.randn(120, 3, generator=generator) @ torch.randn(3, 300, generator=generator)
     row, column = torch.arange(20), torch.arange(100, 140)
-    guess = estimated(truth[row], truth[:, column], row, column)
+    guess = estimated(truth[row], truth[:, column], column)
     torch.testing.assert_close(guess, truth, atol=0.05, rtol=0)
     asked = torch.zeros(120, 300)
 
