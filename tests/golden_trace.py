@@ -22,18 +22,16 @@ from experiments.training.trainer import Trainer
 GOLDEN = Path(__file__).parent / "golden"
 STEPS = 20
 SHORT: dict[str, Any] = {"limit": 256, "threads": 1, "report": False}
+SCANS: dict[str, Any] = {"warmup_iterations": 6, "iterations": 14}
 TRACED: dict[str, tuple[str, dict[str, Any]]] = {
-    "demo": ("demo", {"warmup_iterations": 6, "iterations": 14}),
-    "git": ("git", {"warmup_iterations": 6, "iterations": 14, "warmup_batch_size": 16}),
+    "demo": ("demo", SCANS),
+    "git": ("git", {**SCANS, "warmup_batch_size": 8, "batch_size": 1}),
     "digpt": ("digpt", {"warmup_iterations": 20, "warmup_batch_size": 16}),
     "mae": ("mae", {"warmup_iterations": 20, "warmup_batch_size": 16}),
     "igpt": ("igpt", {"warmup_iterations": 20, "warmup_batch_size": 4}),
     "randsac": ("randsac", {"warmup_iterations": 20, "warmup_batch_size": 16}),
     "semaim": ("semaim", {"warmup_iterations": 20, "warmup_batch_size": 16}),
-    "candidates": (
-        "demo",
-        {"warmup_iterations": 6, "iterations": 14, "num_candidates": 8, "micro_batches": 2},
-    ),
+    "candidates": ("demo", {**SCANS, "batch_size": 4, "num_candidates": 8, "micro_batches": 2}),
     "cue_maskable_ppo": (
         "cue",
         {"warmup_iterations": 6, "iterations": 14, "agent": "maskable-ppo", "limit": None},

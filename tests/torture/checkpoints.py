@@ -21,7 +21,7 @@ Damage = Callable[[Path, random.Random], None]
 
 def trials(plan: Plan) -> Iterator[Trial]:
     """List the damages."""
-    flips, cuts = (3, 1) if plan.short else (FLIPS, CUTS)
+    flips, cuts = (1, 1) if plan.short else (FLIPS, CUTS)
     damages: list[tuple[str, Damage]] = [
         *((f"flip {i}", flip_header if i % 4 == 3 else flip) for i in range(flips)),
         *((f"cut {i}", cut) for i in range(cuts)),
@@ -33,12 +33,13 @@ def trials(plan: Plan) -> Iterator[Trial]:
         ("a pickle that runs code", lambda path, _: path.write_bytes(malicious(path.parent))),
     ]
     for every in (False, True):
-        for name, damage in damages[::5] if every or plan.short else damages:
+        few = damages[::5] if every or plan.short else damages
+        for name, damage in few[:1] if every and plan.short else few:
             seed = plan.rng.randrange(2**32)
             which = "all checkpoints" if every else "the newest"
             run = partial(resume_damaged, plan.shared, damage, seed, every)
             yield Trial("checkpoints", f"{name}, {which}", run)
-    changes = CHANGES if not plan.short else dict(list(CHANGES.items())[:2])
+    changes = {} if plan.short else CHANGES
     for name, change in changes.items():
         yield Trial("checkpoints", f"old form, {name}", partial(old_form, plan.shared, change))
     yield Trial("checkpoints", "old form, as it was", partial(old_form, plan.shared, None))

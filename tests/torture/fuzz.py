@@ -18,7 +18,7 @@ from .plan import Plan, Trial
 from .process import ROOT, command, start
 from .runs import KINDS, SMALL
 
-EXAMPLES, EXAMPLES_SHORT = 260, 8
+EXAMPLES, EXAMPLES_SHORT = 260, 4
 EACH = 6
 """Command lines that are drawn for each that is tried."""
 LONG_S = 8.0
