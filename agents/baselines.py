@@ -6,6 +6,7 @@ Given orders are fixed ones, random ones, and the paths chosen on another image.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import kornia.filters
 import torch
@@ -34,6 +35,7 @@ class OrderAgent:
             row serves all.
     """
 
+    samples: ClassVar[bool] = False
     order: Int[Tensor, "B T *S"]
 
     def __call__(
@@ -71,6 +73,8 @@ class UncertaintyAgent:
     Differs: uncertainty is the predicted error, not the entropy of attention.
     """
 
+    samples: ClassVar[bool] = False
+
     saccade_cost: float = 0.0
 
     def __call__(
@@ -97,6 +101,8 @@ class SaliencyAgent:
     It sees the whole image: no blind scanner could. This is plain bottom-up saliency. Classical
     models add center bias and scale, which image sets this small lack.
     """
+
+    samples: ClassVar[bool] = False
 
     def __call__(
         self, episode: Episode, generator: torch.Generator | None = None
@@ -161,6 +167,11 @@ class GreedyOracleAgent:
     """
 
     num_candidates: int | None = None
+
+    @property
+    def samples(self) -> bool:
+        """Whether it draws what it tries."""
+        return self.num_candidates is not None
 
     def __post_init__(self) -> None:
         if self.num_candidates is not None and self.num_candidates < 1:

@@ -3,7 +3,8 @@
 For scan g of an image, ``A_t = R_t(g) - mean over the others of R_t``, where R_t is the discounted
 reward to go. The image's own difficulty, by far the largest source of variance, cancels.
 
-Reference: REINFORCE leave-one-out (Kool et al. 2019); GRPO (Shao et al. 2024, arXiv 2402.03300,
+Reference: REINFORCE leave-one-out (Kool et al. 2019, Buy 4 REINFORCE samples, get a baseline for
+free!, Eq. 8); GRPO (Shao et al. 2024, arXiv 2402.03300,
 Eq. 3). Differs: one on-policy step, so neither ratio nor clipping; a baseline at every step;
 advantages scaled by one number per batch, not per group, so that an image on which every order
 does equally well stays without influence.
@@ -17,13 +18,16 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from agents.policies import PointerPolicy
+from agents.policies import PointerPolicy, check_same_cost
 from envs.episode import Episode
 from envs.recognition import RecognitionProbe
 from envs.rewards import Reward
 from foveate.model import AnyOrderTransformer
 from foveate.orders.segments import Fixations
 from foveate.sampling import sample
+
+ROUNDING = 1e-5
+"""Advantages below this share of the rewards of a scan are no more than rounding."""
 
 
 def rewards_to_go(rewards: Float[Tensor, "B T"], discount: float) -> Float[Tensor, "B T"]:
@@ -97,7 +101,9 @@ class PolicyStep:
 
         It is the standard deviation of all advantages of the batch that these scans are part of.
         """
-        advantage = self.advantage / scale.clamp_min(1e-8)
+        # Scans that are worth the same differ by rounding, which must not be scaled up.
+        least = ROUNDING * self.rewards.abs().sum(1).mean()
+        advantage = self.advantage / scale.clamp_min(1e-8).maximum(least)
         entropy = self.entropies.mean()
         return -(advantage * self.log_prob).mean() - self.entropy_weight * entropy
 
@@ -124,9 +130,16 @@ def policy_step(
 
     With ``num_candidates`` the policy chooses among so many random unseen fixations, and its
     log-probabilities are those of that choice. The other options are those of an Episode.
+
+    Raises:
+        ValueError: a group of less than two scans, or a policy that reckons with another cost of
+            saccades than the scans pay.
     """
     if group < 2:
         raise ValueError(f"a baseline takes at least 2 scans per image, got group {group}")
+    # A policy without a cost may scan where saccades cost something: it is paid less, no more.
+    if policy.saccade_cost > 0:
+        check_same_cost(policy.saccade_cost, saccade_cost)
     episode = Episode(
         model,
         images,

@@ -15,7 +15,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Logger
 from torch import Tensor, nn
 
-from agents.policies import PointerPolicy, PolicyConfig
+from agents.policies import PointerPolicy, PolicyConfig, check_same_cost
 from agents.sb3 import PointerActorCriticPolicy, ScanVecEnv
 from envs.vector import ImageScanVectorEnv
 from foveate.finite import NotFinite
@@ -28,17 +28,31 @@ Learn = Callable[[Int[Tensor, "B"], Int[Tensor, "B T *S"]], None]
 class AfterRollout(BaseCallback):
     """Hand the images and scanpaths of a rollout on before the policy's update.
 
-    This is how the transformer learns between rollouts. The rollout must be one whole episode.
+    This is how the transformer learns between rollouts. A rollout must be one whole episode. The
+    next one begins after ``learn``: what the model said before it has learned would be stale.
 
     Args:
         learn: takes the image numbers and the scanpaths.
+        begins_anew: False = who calls resets the environment before the next rollout.
+
+    Raises:
+        ValueError: when learning starts, ``n_steps`` is not the budget, or episodes end before it.
     """
 
-    def __init__(self, learn: Learn) -> None:
+    def __init__(self, learn: Learn, *, begins_anew: bool = True) -> None:
         super().__init__()
-        self.learn = learn
+        self.learn, self.begins_anew = learn, begins_anew
         self.errors: list[float] = []
         self.index = np.empty(0, np.int64)
+
+    def _on_training_start(self) -> None:
+        (budget, *_), (most, *_) = map(self.training_env.get_attr, ("budget", "max_episode_steps"))
+        num_steps = cast(MaskablePPO, self.model).n_steps
+        if num_steps != budget or most is not None:
+            raise ValueError(
+                f"a rollout must be one whole episode: give n_steps={budget}, the budget, got "
+                f"{num_steps}, and an environment without max_episode_steps, got {most}"
+            )
 
     def _on_rollout_start(self) -> None:
         # The last step of the rollout already begins the next episode, with other images.
@@ -54,6 +68,10 @@ class AfterRollout(BaseCallback):
         fixations: Fixations = self.training_env.get_attr("fixations")[0]
         order = fixations.scanpath(actions.long().T.contiguous())
         self.learn(torch.from_numpy(self.index), order)
+        if self.begins_anew:
+            learner = cast(MaskablePPO, self.model)
+            learner._last_obs = self.training_env.reset()  # type: ignore[assignment]  # no tuple
+            learner._last_episode_starts[:] = True  # type: ignore[index]  # a rollout has been made
 
 
 class JointPPO:
@@ -63,17 +81,14 @@ class JointPPO:
     defaults; 4 epochs of about 4 minibatches are ours, since the model moves between rollouts.
 
     Raises:
-        ValueError: policy and environment differ in their ``saccade_cost``.
+        ValueError: policy and environment differ in their ``saccade_cost``, or a rollout is a
+            single step.
     """
 
     def __init__(
         self, env: ImageScanVectorEnv, *, discount: float, policy: PolicyConfig, seed: int
     ):
-        if policy.saccade_cost != env.saccade_cost:
-            raise ValueError(
-                f"policy and environment must have the same saccade_cost, got "
-                f"{policy.saccade_cost:g} and {env.saccade_cost:g}"
-            )
+        check_same_cost(policy.saccade_cost, env.saccade_cost)
         self.seed = seed
         self.ppo = MaskablePPO(
             PointerActorCriticPolicy,
@@ -130,7 +145,7 @@ class JointPPO:
         self.ppo.ent_coef = entropy_weight
         self.ppo.lr_schedule = lambda _: learning_rate
         self.ppo._last_obs = None  # Observations of the model as it was before its update.
-        after = self.after = AfterRollout(learn)
+        after = self.after = AfterRollout(learn, begins_anew=False)
         num_steps = self.ppo.n_steps * self.ppo.n_envs
         # An interval never reached: the measurements stay in the logger, to be read below.
         self.ppo.learn(num_steps, callback=after, log_interval=2**62, reset_num_timesteps=False)
@@ -157,9 +172,15 @@ class JointPPO:
 
 
 def minibatch_size(num_steps: int) -> int:
-    """Return about a quarter of a rollout's steps, so that no minibatch is left with one of them.
+    """Return a quarter of a rollout's steps or, where it has none, the next larger divisor.
 
-    Advantages are scaled by their standard deviation, which a single one does not have.
+    Minibatches then are equally large: what is averaged over them is averaged over steps.
+
+    Raises:
+        ValueError: advantages are scaled by their standard deviation, which a single one has not.
     """
-    sizes = range(max(2, num_steps // 4), num_steps + 1)
-    return next((size for size in sizes if num_steps % size != 1), num_steps)
+    if num_steps < 2:
+        raise ValueError("a rollout of one step has no advantage to scale; give 2 rows or more")
+    return next(
+        size for size in range(max(2, num_steps // 4), num_steps + 1) if num_steps % size == 0
+    )

@@ -27,6 +27,9 @@ class Agent(Protocol):
     """Chooses what every scan opens next.
 
     It may look at ``episode.observe()``. Only oracles look at the unseen parts of the image.
+
+    An agent that draws nothing may say so by an attribute ``samples``, False: evaluations then scan
+    as many images at once as memory allows. Else they are few, the same number on every machine.
     """
 
     def __call__(
@@ -73,6 +76,14 @@ class PolicyConfig:
         if self.depth < 0:
             raise ValueError(f"the depth of a policy must be at least 0 blocks, got {self.depth}")
         check_saccade_cost(self.saccade_cost)
+
+
+def check_same_cost(known: float, paid: float) -> None:
+    """Raise ValueError unless a policy knows the cost of saccades that its scans pay."""
+    if known != paid:
+        raise ValueError(
+            f"policy and environment must have the same saccade_cost, got {known:g} and {paid:g}"
+        )
 
 
 class PointerPolicy(nn.Module):

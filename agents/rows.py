@@ -16,7 +16,8 @@ def merged_options(each: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
     """Return the options of a batch that give every row its own, as set_options took them.
 
     Raises:
-        ValueError: ``reset_mask``, or ``in_turn`` that is not the same for all rows.
+        ValueError: ``reset_mask``, ``in_turn`` that is not the same for all rows, or several
+            images for one row.
     """
     if not any(each):
         return None
@@ -31,5 +32,10 @@ def merged_options(each: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
         )
     merged.pop("index", None)
     if any("index" in options for options in each):
+        if any(isinstance(options.get("index"), Sequence) for options in each):
+            raise ValueError(
+                "set_options takes the image number of one row; give a list of dicts, one a row: "
+                '[{"index": 4}, {"index": 7}]'
+            )
         merged["index"] = [options.get("index") for options in each]
     return merged

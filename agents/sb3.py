@@ -225,10 +225,11 @@ class PointerActorCriticPolicy(MaskableMultiInputActorCriticPolicy):
 
     ``MaskablePPO(PointerActorCriticPolicy, env)`` is all it takes. ``policy_kwargs`` takes the
     fields of :class:`agents.policies.PolicyConfig`, such as the environment's ``saccade_cost``.
+    Options of stable-baselines3 that shape other networks, such as ``net_arch``, have no effect.
 
     Raises:
-        ValueError: the observations are not latent, or come from a world with a cost of saccades
-            and ``saccade_cost`` is 0.
+        ValueError: the observations are not latent, or either the environment or the policy has a
+            cost of saccades and the other has none.
     """
 
     def __init__(
@@ -248,6 +249,11 @@ class PointerActorCriticPolicy(MaskableMultiInputActorCriticPolicy):
             raise ValueError(
                 "the environment has a saccade_cost and the policy has none; "
                 'pass its cost C as policy_kwargs={"saccade_cost": C}'
+            )
+        if saccade_cost and "distance" not in observation_space.spaces:
+            raise ValueError(
+                f"the policy has a saccade_cost of {saccade_cost:g} and the environment has none; "
+                "leave it out, or give the environment the same"
             )
         self.config = PolicyConfig(
             hidden_dim=hidden_dim, doubt=doubt, depth=depth, saccade_cost=saccade_cost

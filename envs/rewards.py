@@ -182,12 +182,14 @@ def reward_with(
     if name in REWARDS_OF_REFERENCE:
         raise ValueError(
             f"reward {name!r} needs a model to compare with; give reward_options={{'reference': "
-            "model}, or, in training, --reward-reference"
+            "model}, in training --reward-reference, and elsewhere a function, such as "
+            f"functools.partial(envs.reference.{name}, reference=model)"
         )
     if name in REWARDS_OF_BATCHES:
         raise ValueError(
             f"reward {name!r} sets the images of a batch against one another, and an environment's "
-            f"rows are apart; it is for training (--reward {name}), or choose {', '.join(REWARDS)}"
+            f"rows are apart; it is for training (--reward {name}, or the function "
+            f"envs.rankme.{name}), or choose {', '.join(REWARDS)}"
         )
     if name in REWARDS_OF_CLASSES and probe is None:
         raise ValueError(

@@ -45,7 +45,8 @@ def one_line(complaint: str) -> str:
     if half := PAIRS.search(line):
         got = "" if half[2] is None else f", got {half[2]}"
         return f"{half[1]} takes names and their values in turn, NAME VALUE ...{got}"
-    return re.sub(r"^Error parsing ([\w.-]+): ", r"\1: ", line)
+    # tyro names what is not an option by names of its own.
+    return re.sub(r"^(?:Error parsing )?(?:(--[\w.-]+: )|[\w.-]+: )", r"\1", line)
 
 
 def parse(read: Callable[[], Config]) -> Config:

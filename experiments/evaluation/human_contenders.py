@@ -56,7 +56,7 @@ class Started:
     @property
     def samples(self) -> bool:
         """Whether the agent draws from the generator that it is given."""
-        return getattr(self.agent, "samples", False)
+        return getattr(self.agent, "samples", True)
 
     def __call__(
         self, episode: Episode, generator: torch.Generator | None = None

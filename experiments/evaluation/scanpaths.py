@@ -110,8 +110,8 @@ def scanned_in_chunks(
     device = model.decoder.position.device
     each = bytes_per_row(model, budget * (1 if fixations is None else fixations.size))
     opened, errors = [], []
-    # What is drawn goes chunk by chunk: of a policy that is sampled their size is always the same.
-    samples = getattr(agent, "samples", False)
+    # What is drawn goes chunk by chunk: their size is always the same, but of who draws nothing.
+    samples = getattr(agent, "samples", True)
     at_once = min(memory, int(LEAST_MEMORY * 1e9)) if samples else memory
     for part in split_rows(images, model.num_patches * num_candidates, each, at_once):
         episode = Episode(model, pixels_of(part, device), budget=budget, fixations=fixations)
@@ -187,6 +187,11 @@ class OwnAgent:
 
     name: str
     agent: Agent
+
+    @property
+    def samples(self) -> bool:
+        """Whether it may draw: unless it says that it does not."""
+        return getattr(self.agent, "samples", True)
 
     def __call__(
         self, episode: Episode, generator: torch.Generator | None = None

@@ -146,6 +146,55 @@ def test_the_policy_loss_by_hand() -> None:
     torch.testing.assert_close(scans.loss, scans.loss_scaled_by(scans.advantage.std()))
 
 
+@pytest.mark.parametrize("noise", [0.0, 1e-7])
+def test_scans_that_are_worth_the_same_move_nothing(
+    noise: float, model: AnyOrderTransformer, policy: PointerPolicy, images: Tensor
+) -> None:
+    """Rounding is not scaled up to an advantage; and a bonus of entropy has a gradient."""
+    done = step(model, policy, images)
+    drawn = torch.randn(done.advantage.shape, generator=torch.Generator().manual_seed(0))
+    same = dataclasses.replace(done, advantage=noise * drawn)
+    same.loss.backward(retain_graph=True)
+    moved = max(float(p.grad.abs().max()) for p in policy.parameters() if p.grad is not None)
+    policy.zero_grad()
+    done.loss.backward(retain_graph=True)
+    usual = max(float(p.grad.abs().max()) for p in policy.parameters() if p.grad is not None)
+    assert moved < 0.02 * usual
+    policy.zero_grad()
+    dataclasses.replace(same, entropy_weight=0.1).loss.backward()
+    assert any(p.grad.abs().max() > 1e-4 for p in policy.parameters() if p.grad is not None)
+
+
+def test_what_a_reward_is_computed_from_learns_nothing_by_it(
+    model: AnyOrderTransformer, policy: PointerPolicy, images: Tensor
+) -> None:
+    model.zero_grad(set_to_none=True)
+    weight = next(model.parameters())
+    done = policy_step(
+        model,
+        policy,
+        images,
+        budget=2,
+        reward=lambda fixation: -fixation.after * (1 + weight.mean()),
+        group=2,
+        discount=1.0,
+        entropy_weight=0.0,
+    )
+    assert not done.rewards.requires_grad
+    done.loss.backward()
+    assert all(p.grad is None for p in model.parameters())
+
+
+def test_a_policy_reckons_with_the_cost_that_its_scans_pay(
+    model: AnyOrderTransformer, images: Tensor
+) -> None:
+    careful = PointerPolicy(model.config.embed_dim, PolicyConfig(saccade_cost=0.1))
+    for paid in (0.0, 0.3):
+        with pytest.raises(ValueError, match=f"the same saccade_cost, got 0.1 and {paid:g}"):
+            step(model, careful, images, saccade_cost=paid)
+    step(model, PointerPolicy(model.config.embed_dim, PolicyConfig()), images, saccade_cost=0.1)
+
+
 def test_measurements_of_a_step_are_those_of_its_scans(
     model: AnyOrderTransformer, policy: PointerPolicy, images: Tensor
 ) -> None:
@@ -348,6 +397,21 @@ def test_candidates_attend_to_one_another_whatever_their_order_and_not_to_the_vi
     states[:, 4:] = states[:, 4:].flip(-1)
     visited = policy(dataclasses.replace(observation, query_states=states))
     torch.testing.assert_close(visited, scores)
+
+
+def test_candidates_attend_to_the_context_too_which_is_always_there(
+    observation: Observation,
+) -> None:
+    torch.manual_seed(0)
+    policy = PointerPolicy(16, PolicyConfig(hidden_dim=8, depth=1))
+    torch.nn.init.normal_(policy.score.weight)
+    nothing = torch.zeros_like(observation.selectable)
+    assert policy(dataclasses.replace(observation, selectable=nothing)).isfinite().all()
+    tokens, context = torch.randn(3, 6, 8), torch.randn(3, 1, 8)
+    one, other = (
+        policy._attended(tokens, each, observation.selectable) for each in (context, -context)
+    )
+    assert not torch.allclose(one, other)
 
 
 @pytest.mark.parametrize("depth", [0, 2])

@@ -15,6 +15,7 @@ from sb3_contrib.common.maskable.utils import get_action_masks, is_masking_suppo
 from stable_baselines3 import DQN, PPO, SAC
 from stable_baselines3.common.logger import KVWriter, Logger
 from stable_baselines3.common.vec_env import DummyVecEnv
+from torch import Tensor
 
 import envs
 from agents.baselines import scan_with
@@ -242,6 +243,10 @@ def test_a_policy_must_know_what_saccades_cost(model: AnyOrderTransformer, data:
         JointPPO(env, discount=0.7, policy=PolicyConfig(saccade_cost=0.1), seed=0)
     with pytest.raises(ValueError, match="has a saccade_cost and the policy has none"):
         MaskablePPO(PointerActorCriticPolicy, ScanVecEnv(env), n_steps=2, batch_size=2)
+    free = ScanVecEnv(envs.ImageScanVectorEnv(2, model=model, data=data, budget=2))
+    costly = {"saccade_cost": 0.3}
+    with pytest.raises(ValueError, match=r"a saccade_cost of 0\.3 and the environment has none"):
+        MaskablePPO(PointerActorCriticPolicy, free, n_steps=2, batch_size=2, policy_kwargs=costly)
 
 
 def test_the_rollouts_images_and_scanpaths_reach_the_callback(
@@ -257,6 +262,81 @@ def test_the_rollouts_images_and_scanpaths_reach_the_callback(
     index, order = caught[0]
     curve = model.error_curve(data.batch(index), order)
     np.testing.assert_allclose(after.errors, curve[:, 1:].mean(0).numpy(), atol=1e-5)
+
+
+def test_each_rollout_begins_with_the_model_as_it_is_then(
+    model: AnyOrderTransformer, data: ImageSet
+) -> None:
+    batch = envs.ImageScanVectorEnv(4, model=model, data=data, budget=3)
+    learner = MaskablePPO(
+        PointerActorCriticPolicy, ScanVecEnv(batch), n_steps=3, batch_size=12, seed=0, gamma=1.0
+    )
+    told = []
+
+    def learn(index: Tensor, order: Tensor) -> None:
+        curve = model.error_curve(data.batch(index), order)[:, 1:].mean(0)
+        told.append((after.errors, curve.tolist()))
+        for weight in model.parameters():
+            weight.data.mul_(1.1)
+
+    after = AfterRollout(learn)
+    learner.learn(36, callback=after)
+    assert len(told) == 3
+    for errors, curve in told:
+        np.testing.assert_allclose(errors, curve, atol=1e-5)
+    assert told[0] != told[1]
+
+
+def test_a_rollout_that_is_not_one_episode_is_refused(
+    model: AnyOrderTransformer, data: ImageSet
+) -> None:
+    for num_steps, most in ((4, None), (3, 2)):
+        batch = envs.ImageScanVectorEnv(2, model=model, data=data, budget=3, max_episode_steps=most)
+        learner = MaskablePPO(
+            PointerActorCriticPolicy, ScanVecEnv(batch), n_steps=num_steps, batch_size=2
+        )
+        with pytest.raises(ValueError, match=f"one whole episode: give n_steps=3.*got {most}"):
+            learner.learn(12, callback=AfterRollout(lambda index, order: None))
+
+
+def test_an_episode_that_is_cut_off_is_bootstrapped_and_returns_begin_anew(
+    model: AnyOrderTransformer, data: ImageSet
+) -> None:
+    env = ScanVecEnv(
+        envs.ImageScanVectorEnv(2, model=model, data=data, budget=3, max_episode_steps=2)
+    )
+    env.reset()
+    env.step(np.array([0, 1]))
+    env.reset()
+    first = env.step(np.array([2, 3]))[1]
+    second, done, infos = env.step(np.array([4, 5]))[1:]
+    assert done.all()
+    for row, info in enumerate(infos):
+        assert info["TimeLimit.truncated"] is True
+        assert info["episode"]["l"] == 2
+        assert info["episode"]["r"] == pytest.approx(float(first[row] + second[row]), rel=1e-5)
+    assert len(env.get_attr("budget", indices=[1])) == 1
+
+
+def test_an_iteration_of_joint_training_has_images_of_its_own(
+    model: AnyOrderTransformer, data: ImageSet
+) -> None:
+    """And one that is repeated, as after a stop, has the same."""
+    env = envs.ImageScanVectorEnv(4, model=model, data=data, budget=3)
+    joint = JointPPO(env, discount=0.7, policy=PolicyConfig(hidden_dim=4), seed=0)
+    seen = []
+    for at in (0, 1, 0):
+        joint.step(at, lambda index, _: seen.append(index), learning_rate=0.0, entropy_weight=0.0)
+    assert torch.equal(seen[0], seen[2])
+    assert not torch.equal(seen[0], seen[1])
+
+
+def test_the_critic_knows_the_budget_left(model: AnyOrderTransformer, data: ImageSet) -> None:
+    env = ScanVecEnv(envs.ImageScanVectorEnv(2, model=model, data=data, budget=3))
+    policy = MaskablePPO(PointerActorCriticPolicy, env, n_steps=3, batch_size=6).policy
+    tensors, _ = policy.obs_to_tensor(env.reset())
+    later = {**tensors, "remaining": tensors["remaining"] / 2}
+    assert not torch.equal(policy.predict_values(tensors), policy.predict_values(later))
 
 
 @pytest.mark.parametrize("obs", ["retina", "canvas"])
@@ -310,11 +390,14 @@ def test_joint_training_leaves_nothing_in_the_temporary_folder(
     assert not list(tmp_path.iterdir())
 
 
-def test_no_minibatch_has_a_single_step() -> None:
+def test_minibatches_are_equally_large_and_none_is_a_single_step() -> None:
     for num_steps in range(2, 500):
         size = minibatch_size(num_steps)
-        assert min(size, num_steps % size or size) > 1
-    assert minibatch_size(768) == 192
+        assert size > 1
+        assert num_steps % size == 0
+    assert (minibatch_size(768), minibatch_size(126), minibatch_size(7)) == (192, 42, 7)
+    with pytest.raises(ValueError, match="a rollout of one step has no advantage"):
+        minibatch_size(1)
 
 
 def test_rows_have_options_and_infos_of_their_own(
@@ -340,6 +423,7 @@ def test_rows_have_options_and_infos_of_their_own(
     assert int(ours.reset_infos[1]["index"]) == 5
     for options, message in (
         ([{"in_turn": True}, {}, {}], "every row must have the same options"),
+        ({"index": [4, 7, 1]}, "give a list of dicts, one a row"),
         ({"reset_mask": np.ones(3, bool)}, "takes no 'reset_mask'"),
     ):
         ours.set_options(options)

@@ -14,9 +14,11 @@ from unittest import mock
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from agents import baselines
-from agents.baselines import error_after
+from agents.baselines import GreedyOracleAgent, error_after
+from agents.policies import Agent
 from envs.episode import Episode
 from experiments.compare import CompareConfig
 from experiments.evaluation import contenders, progress, scanpaths
@@ -155,16 +157,27 @@ def test_memory_is_bounded_within_an_image_too() -> None:
     assert int(done.stdout) < 2.5e8
 
 
-def test_a_policy_that_is_sampled_draws_the_same_whatever_the_memory(
+def drawing_agent() -> Agent:
+    def drawn(episode: Episode, generator: torch.Generator | None = None) -> Tensor:
+        noise = torch.rand(episode.unseen.shape, generator=generator)
+        return noise.masked_fill(~episode.unseen, -1.0).argmax(1)
+
+    return drawn
+
+
+def test_whatever_draws_draws_the_same_whatever_the_memory(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """A policy that has not learned, an oracle that tries some fixations, and one's own agent."""
     monkeypatch.setattr(scanpaths, "LEAST_MEMORY", 1e-5)
-    untaught, images = replace(run, iteration=0), torch.rand(40, 1, 8, 8)
-    orders = [
-        scanpaths.scanned_in_chunks(untaught.agent, run.model, images, 3, memory=memory).order
-        for memory in (10**4, 10**9)
-    ]
-    assert torch.equal(*orders)
+    images = torch.rand(40, 1, 8, 8)
+    own = scanpaths.make_agent(f"{__name__}:drawing_agent")
+    for agent in (replace(run, iteration=0).agent, GreedyOracleAgent(2), own, drawing_agent()):
+        orders = [
+            scanpaths.scanned_in_chunks(agent, run.model, images, 3, memory=memory).order
+            for memory in (10**4, 10**9)
+        ]
+        assert torch.equal(*orders), agent
 
 
 def test_scores_of_a_policy_that_are_not_finite_are_refused(run: Run) -> None:
