@@ -154,24 +154,30 @@ def policy_step(
         probe=probe,
         words=words,
     )
+    log_prob, entropies, rewards, errors = scanned_by(policy, episode, generator)
+    return PolicyStep(
+        order=episode.order,
+        log_prob=log_prob,
+        entropies=entropies,
+        advantage=leave_one_out_advantage(rewards_to_go(rewards, discount), group),
+        entropy_weight=entropy_weight,
+        rewards=rewards,
+        errors=errors,
+    )
+
+
+def scanned_by(
+    policy: PointerPolicy, episode: Episode, generator: torch.Generator | None
+) -> tuple[Float[Tensor, "B T"], ...]:
+    """Let a policy scan to the end; return log-probabilities, entropies, rewards and errors."""
     # No fixation is chosen twice: where they share no patch, all that is opened is new.
     all_new = episode.fixations.is_partition
-    log_probs, entropies, rewards, errors = [], [], [], []
-    for _ in range(budget):
+    told: list[tuple[Tensor, ...]] = []
+    for _ in range(episode.budget):
         distribution = policy.distribution(episode.observe())
         with torch.no_grad():
             choice = sample(distribution.logits, generator)
-        log_probs.append(distribution.log_prob(choice))
-        entropies.append(distribution.entropy())
-        rewards.append(episode.step(episode.patch_of(choice), all_new=all_new))
-        errors.append(episode.error)
-    reward_t = torch.stack(rewards, 1)
-    return PolicyStep(
-        order=episode.order,
-        log_prob=torch.stack(log_probs, 1),
-        entropies=torch.stack(entropies, 1),
-        advantage=leave_one_out_advantage(rewards_to_go(reward_t, discount), group),
-        entropy_weight=entropy_weight,
-        rewards=reward_t,
-        errors=torch.stack(errors, 1),
-    )
+        log_prob, entropy = distribution.log_prob(choice), distribution.entropy()
+        reward = episode.step(episode.patch_of(choice), all_new=all_new)
+        told.append((log_prob, entropy, reward, episode.error))
+    return tuple(torch.stack(each, 1) for each in zip(*told, strict=True))

@@ -245,27 +245,20 @@ class PointerActorCriticPolicy(MaskableMultiInputActorCriticPolicy):
     ) -> None:
         check_latent(observation_space)
         assert isinstance(observation_space, gym.spaces.Dict), "has been checked"
-        if "distance" in observation_space.spaces and not saccade_cost:
+        has_cost = "distance" in observation_space.spaces
+        if has_cost != (saccade_cost > 0):
+            one, other = ("environment", "policy") if has_cost else ("policy", "environment")
             raise ValueError(
-                "the environment has a saccade_cost and the policy has none; "
-                'pass its cost C as policy_kwargs={"saccade_cost": C}'
-            )
-        if saccade_cost and "distance" not in observation_space.spaces:
-            raise ValueError(
-                f"the policy has a saccade_cost of {saccade_cost:g} and the environment has none; "
-                "leave it out, or give the environment the same"
+                f"the {one} has a saccade_cost and the {other} has none; pass that of the "
+                'environment, C, as policy_kwargs={"saccade_cost": C}, and none where it has none'
             )
         self.config = PolicyConfig(
             hidden_dim=hidden_dim, doubt=doubt, depth=depth, saccade_cost=saccade_cost
         )
         self.latent_space = observation_space
         # Orthogonal layers would undo the zero start, by which the first policy is its doubt.
-        kwargs = {
-            **kwargs,
-            "features_extractor_class": PassThrough,
-            "ortho_init": False,
-            "normalize_images": False,
-        }
+        kwargs |= {"ortho_init": False, "normalize_images": False}
+        kwargs["features_extractor_class"] = PassThrough
         super().__init__(observation_space, action_space, lr_schedule, **kwargs)
 
     def _get_constructor_parameters(self) -> dict[str, Any]:

@@ -104,7 +104,8 @@ def run(main: Callable[[Config], object], config: Config) -> None:
     except Exception as mistake:
         from foveate.data.workers import lost_worker  # Imports torch, which --help need not.
 
-        described = lost_worker(mistake) or lacking_memory(mistake) or blame(mistake)
+        described = lost_worker(mistake) or lost_process(mistake) or lacking_memory(mistake)
+        described = described or blame(mistake)
         if described is None or os.environ.get("FOVEATE_DEBUG"):
             raise
         fail(described)
@@ -112,6 +113,19 @@ def run(main: Callable[[Config], object], config: Config) -> None:
         goes_on = "; a training goes on from its last checkpoint with --resume"
         sys.stderr.write(f"interrupted{goes_on * program().endswith('.train')}\n")
         raise SystemExit(130) from None
+
+
+def lost_process(mistake: Exception) -> str | None:
+    """Describe what torch raises when another process of torchrun has ended; None: all else."""
+    # torch's own classes are not imported here.
+    kinds = [each.__name__ for each in type(mistake).__mro__]
+    is_of_peers = "DistError" in kinds or "Connection closed by peer" in str(mistake)
+    if int(os.environ.get("WORLD_SIZE", "1")) < 2 or not is_of_peers:
+        return None
+    return (
+        "another process of the run has ended, and its own line says why; the last checkpoint, if "
+        "there is one, is intact: go on with --resume"
+    )
 
 
 def lacking_memory(mistake: Exception) -> str | None:

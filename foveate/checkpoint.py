@@ -20,6 +20,7 @@ from typing import Any
 import torch
 
 from foveate.config import ModelConfig
+from foveate.data.notes import say_once
 from foveate.files import expanded, replacing
 from foveate.finite import not_finite
 from foveate.forms import WEIGHTS, encoder_at, is_timm_folder
@@ -207,8 +208,8 @@ def load_model(source: str | Path, device: str | torch.device = "cpu") -> AnyOrd
     """Load a model, in eval mode.
 
     Args:
-        source: a key of PRETRAINED, a run folder, a folder that ``foveate.export`` wrote as
-            safetensors, or a checkpoint file.
+        source: a key of PRETRAINED, even where a folder has its name; a run folder; a folder that
+            ``foveate.export`` wrote as safetensors; or a checkpoint file.
         device: where the model goes.
 
     Raises:
@@ -217,6 +218,8 @@ def load_model(source: str | Path, device: str | torch.device = "cpu") -> AnyOrd
     """
     check_device(device)
     path = PRETRAINED.get(str(source), expanded(source))
+    if str(source) in PRETRAINED and checkpoints_in(Path(str(source))):
+        say_once(f"{source} is the model that ships; the folder of that name is ./{source}")
     if not checkpoints_in(path):
         # A graph of the encoder may lie beside a whole model.
         whole = (path / WEIGHTS).is_file() and not is_timm_folder(path)

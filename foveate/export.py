@@ -246,12 +246,16 @@ def prepared(folder: Path) -> Path:
     """
     ours = folder / CONFIG
     names = {each.name for each in folder.iterdir()} if folder.is_dir() else set()
-    if names - {PROGRAM, ONNX} and not (ours.is_file() and MARK in ours.read_text("utf-8")):
+    if names - {PROGRAM, ONNX} and not (
+        ours.is_file() and MARK in ours.read_text("utf-8", "replace")
+    ):
         raise ValueError(f"{folder} holds files that are no export of foveate; choose another")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as reason:
         raise ValueError(f"cannot write to {folder} ({reason.strerror})") from reason
+    if not names:  # Else an export that is cut off after its weights would lock the folder.
+        _write_json(ours, {MARK: "foveate"})
     return folder
 
 

@@ -133,6 +133,13 @@ class TrainingImages:
         """Return where the stream of this process is; None if all images are in memory."""
         return None if self.stream is None else self.stream.state_dict()
 
+    @property
+    def num_skipped(self) -> int:
+        """Streamed images that all processes have left out so far, as they cannot be read."""
+        if self.stream is None or not self.config.data.skip_damaged:
+            return 0
+        return int(self.processes.sum([float(self.stream.num_skipped)])[0])
+
     def load_stream_states(self, states: list[StreamState]) -> None:
         """Continue where the stream was.
 

@@ -18,8 +18,8 @@ from experiments.training.groups import PolicyTraining
 from foveate.checkpoint import read_newest
 from foveate.data import ImageSet, load_data
 from foveate.data.captions import Captions, patch_captions
+from foveate.data.first_images import first_images
 from foveate.data.pieces import open_source
-from foveate.data.streaming import first_images
 from foveate.data.subwords import Subwords
 from foveate.data.texts import ImageTexts, captions_in
 from foveate.data.wander import wandered

@@ -30,6 +30,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from envs.rewards import REWARDS_OF_BATCHES, REWARDS_OF_CLASSES, REWARDS_OF_WORDS
 from experiments.run_folder import read_config
 from experiments.training.config import TrainConfig
+from experiments.training.stopping import end_with_launcher
 from foveate.model import AnyOrderTransformer
 from foveate.model.teachers import OWN_DECAY
 from foveate.orders.semantic import SEMANTIC
@@ -98,6 +99,8 @@ class Processes:
         gpu = None if self.device == "cpu" else torch.device(self.device)
         if gpu is not None:
             torch.cuda.set_device(gpu)
+        if "TORCHELASTIC_RUN_ID" in os.environ:
+            end_with_launcher()
         dist.init_process_group("gloo" if gpu is None else "nccl", timeout=PATIENCE, device_id=gpu)
         try:
             yield
@@ -268,9 +271,11 @@ def share_batches(config: TrainConfig, processes: Processes) -> TrainConfig:
         if config.run.resume:
             num = read_config(config.run.out).optimization.micro_batches or 1
     if num % processes.count:
+        way = "choose another --nproc-per-node or --micro-batches"
+        if config.run.resume:
+            way = "a run goes on with as many as it began with; choose another --nproc-per-node"
         raise ValueError(
-            f"{processes.count} processes cannot share {num} micro-batches equally; "
-            "choose another --nproc-per-node or --micro-batches"
+            f"{processes.count} processes cannot share {num} micro-batches equally; {way}"
         )
     config = config.replace(micro_batches=num)
     policy = config.policy

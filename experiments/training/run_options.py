@@ -146,6 +146,10 @@ class DataConfig:
                 raise ValueError(f"{name} has no effect on {self.data}, which has no columns")
         if self.data in SYNTHETIC and self.data_root != default_of(DataConfig, "data_root"):
             raise ValueError(f"data_root has no effect on {self.data}, which needs no files")
+        if self.stream and self.data in SYNTHETIC:
+            raise ValueError(
+                f"{self.data} is computed, and there is nothing to stream; give --data"
+            )
         if self.stream and self.image_size is None:
             raise ValueError("stream needs --image-size, to which streamed images are resized")
         if self.stream and self.limit is not None:

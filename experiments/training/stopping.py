@@ -19,6 +19,21 @@ ECHO_S = 1.0
 """torchrun hands a signal on that its processes have received by themselves: it counts once."""
 
 
+LAUNCHER_CHECK_S = 1.0
+
+
+def end_with_launcher() -> None:
+    """End this process when the one that started it, torchrun, is gone, even if it was killed."""
+    launcher = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == launcher:
+            time.sleep(LAUNCHER_CHECK_S)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 class StopSignals:
     """While entered, the first signal is noted in ``received`` instead of ending the process."""
 

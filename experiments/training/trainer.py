@@ -130,6 +130,8 @@ class Trainer:
                 raise
             self.measured["skipped_steps"] = self.measured.get("skipped_steps", 0) + 1
             self.skips.count(self.iteration, reason)
+        if skipped := self.images.num_skipped:
+            self.measured["skipped_images"] = skipped
         return self.measured
 
     def _check_finite(self, content: Mapping[str, object]) -> None:

@@ -67,8 +67,14 @@ class ParquetSource(PieceSource):
             return
         own = (group.image, group.label, group.captions)
         columns = list(dict.fromkeys(name for name in own if name))
-        with _opened(group.file) as opened:
-            table = _read_group(opened, group.number, columns)
+        try:
+            with _opened(group.file) as opened:
+                table = _read_group(opened, group.number, columns)
+        except ValueError as error:
+            # Each of its rows is one that cannot be read, so that all are counted.
+            for _ in group.rows[row:]:
+                yield ValueError(f"row group {group.number}: {error}")
+            return
         for number in group.rows[row:].tolist():
             where = f"row {number} of row group {group.number} of {group.file}"
             try:

@@ -15,17 +15,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 import torch
 from torch.utils.data import DataLoader
 
+from foveate.choices import told
 from foveate.data import scenes
 from foveate.data.columns import SPLIT_COLUMN
 from foveate.data.decoding import ImageSize, height_and_width
 from foveate.data.hub import HubDataset
-from foveate.data.images import ImageSet
-from foveate.data.labels import find_classes
 from foveate.data.pieces import open_source
 from foveate.data.workers import (
     Delivery,
@@ -47,6 +46,8 @@ class StreamState(TypedDict):
     """The worker whose batch is next."""
     positions: list[Position]
     """One for each worker."""
+    skipped: NotRequired[int]
+    """Images left out so far."""
 
 
 RENAMED = {"rank": "process", "world_size": "num_processes"}
@@ -153,6 +154,7 @@ class ImageStream:
         self._positions = [
             Position(epoch=0, piece=0, row=0, block=0, taken=0) for _ in range(lanes)
         ]
+        self.num_skipped = 0
         self._deliveries: Iterator[Delivery | str] | None = None
 
     def __iter__(self) -> Iterator[ImageBatch]:
@@ -178,6 +180,7 @@ class ImageStream:
             self._deliveries = None
             raise ValueError(delivery)
         self._positions[self._turn] = delivery.position
+        self.num_skipped += delivery.skipped
         self._turn = (self._turn + 1) % len(self._positions)
         return delivery.batch
 
@@ -192,6 +195,7 @@ class ImageStream:
             "settings": dict(self._settings),
             "turn": self._turn,
             "positions": list(self._positions),
+            "skipped": self.num_skipped,
         }
 
     def load_state_dict(self, state: StreamState, *, data_changed_ok: bool = False) -> None:
@@ -201,11 +205,16 @@ class ImageStream:
         lies. With ``data_changed_ok`` its pieces may too; then the position is one among those.
 
         Raises:
-            ValueError: Another argument or the source's pieces differ.
+            ValueError: Another argument or the source's pieces differ, or it is no such state.
         """
+        kinds = {"settings": dict, "turn": int, "positions": list}
+        if not isinstance(state, dict) or any(
+            not isinstance(state.get(name), kind) for name, kind in kinds.items()
+        ):
+            raise ValueError(f"the state must be one of state_dict(), got {told(state)}")
         settings = {RENAMED.get(name, name): value for name, value in state["settings"].items()}
         for name, value in self._settings.items():
-            stored = settings.get(name, value) if name in ADDED else settings[name]
+            stored = settings.get(name, value if name in ADDED else None)
             if stored == value or (data_changed_ok and name in ("source", "content")):
                 continue
             if name == "content":
@@ -217,7 +226,13 @@ class ImageStream:
                 f"the state has {name} {stored!r}, this stream {value!r}; "
                 "make the stream with the state's"
             )
-        self._turn = state["turn"]
+        lanes, turn = len(self._positions), state["turn"]
+        if len(state["positions"]) != lanes or not 0 <= turn < lanes:
+            raise ValueError(
+                f"the state is of {len(state['positions'])} workers, the next of which is {turn}; "
+                f"this stream has {lanes}"
+            )
+        self._turn, self.num_skipped = turn, state.get("skipped", 0)
         self._positions = list(state["positions"])
         self._deliveries = None
 
@@ -234,64 +249,3 @@ class ImageStream:
             generator=torch.Generator(),
         )
         return iter(loader)
-
-
-def first_images(
-    source: str | Path | Sequence[str | Path] | HubDataset,
-    split: str,
-    *,
-    image_size: ImageSize,
-    image_column: str | None = None,
-    channels: int = 3,
-    limit: int,
-    split_column: str | None = SPLIT_COLUMN,
-    caption_column: str | None = None,
-    skip_damaged: bool = False,
-) -> ImageSet:
-    """Hold the first images of a stream, each once, to evaluate on.
-
-    Pieces come in random order. Of data sorted by class these are a few classes: shuffle it when it
-    is stored.
-
-    Args:
-        source: as of :class:`ImageStream`.
-        split: as of :class:`ImageStream`.
-        image_size: as of :class:`ImageStream`.
-        image_column: as of :class:`ImageStream`.
-        channels: as of :class:`ImageStream`.
-        limit: the most images; a split that has fewer comes whole.
-        split_column: as of :class:`ImageStream`.
-        caption_column: as of :class:`ImageStream`.
-        skip_damaged: as of :class:`ImageStream`.
-
-    Raises:
-        ValueError: as of :class:`ImageStream`.
-    """
-    stream = ImageStream(
-        source,
-        split,
-        image_size=image_size,
-        batch_size=1,
-        image_column=image_column,
-        channels=channels,
-        split_column=split_column,
-        caption_column=caption_column,
-        skip_damaged=skip_damaged,
-    )
-    batches: list[ImageBatch] = []
-    for batch in stream:
-        if stream.state_dict()["positions"][0]["epoch"] > 0:
-            break
-        batches.append(batch)
-        if len(batches) == limit:
-            break
-    labels = torch.cat([batch.labels for batch in batches])
-    names = stream.class_names
-    if names is None:
-        # Of tar files nobody knows more classes than are seen.
-        names = find_classes(labels.tolist(), (), "stream").names
-    images = torch.cat([batch.images for batch in batches])
-    captions = tuple(sentences for batch in batches for sentences in batch.captions)
-    kept = captions if any(captions) else None
-    prints = stream.fingerprints
-    return ImageSet(images, labels, names, "stream", captions=kept, fingerprints=prints)

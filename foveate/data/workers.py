@@ -62,6 +62,8 @@ class Delivery:
 
     batch: ImageBatch
     position: Position
+    skipped: int
+    """Images left out since the batch before."""
 
 
 @dataclass(frozen=True)
@@ -191,18 +193,19 @@ class Reader:
         while True:
             images = np.empty((self.batch_size, self.channels, height, width), np.uint8)
             labels = np.empty(self.batch_size, np.int64)
-            captions = []
+            captions, skipped = [], 0
             for item in range(self.batch_size):
-                images[item], sample, position = next(decoded)
+                images[item], sample, position, left_out = next(decoded)
+                skipped += left_out
                 labels[item] = sample.label
                 captions.append(sample.captions)
             batch = ImageBatch(torch.from_numpy(images), torch.from_numpy(labels), tuple(captions))
-            yield Delivery(batch, position)
+            yield Delivery(batch, position, skipped)
 
     def _decoded(
         self, start: Start
-    ) -> Iterator[tuple[UInt8[np.ndarray, "C H W"], Sample, Position]]:
-        """Yield each sample with its pixels, and the position after it."""
+    ) -> Iterator[tuple[UInt8[np.ndarray, "C H W"], Sample, Position, int]]:
+        """Yield each sample with its pixels, the position after it, and how many were left out."""
         mode = "L" if self.channels == 1 else "RGB"
         height, width = self.image_size
         skips, in_a_row = _Skips(f"worker {start.lane + 1} of {self.num_lanes}"), 0
@@ -218,8 +221,8 @@ class Reader:
                     raise
                 skips.add(error)
                 continue
+            yield pixels, sample, position, in_a_row
             in_a_row = 0
-            yield pixels, sample, position
 
     def _shuffled(self, start: Start) -> Iterator[tuple[Sample | ValueError, Position]]:
         """Yield the samples block by block, each with the position after it."""

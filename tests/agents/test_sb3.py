@@ -245,7 +245,7 @@ def test_a_policy_must_know_what_saccades_cost(model: AnyOrderTransformer, data:
         MaskablePPO(PointerActorCriticPolicy, ScanVecEnv(env), n_steps=2, batch_size=2)
     free = ScanVecEnv(envs.ImageScanVectorEnv(2, model=model, data=data, budget=2))
     costly = {"saccade_cost": 0.3}
-    with pytest.raises(ValueError, match=r"a saccade_cost of 0\.3 and the environment has none"):
+    with pytest.raises(ValueError, match="policy has a saccade_cost and the environment has none"):
         MaskablePPO(PointerActorCriticPolicy, free, n_steps=2, batch_size=2, policy_kwargs=costly)
 
 

@@ -16,6 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from agents.group_relative import policy_step
+from experiments.cli import lost_process
+from experiments.run_folder import read_config
 from experiments.training import model_learner, policy_learner
 from experiments.training.config import TrainConfig
 from experiments.training.distributed import Processes
@@ -279,3 +281,19 @@ def test_gradients_are_means_over_the_whole_batch(monkeypatch: pytest.MonkeyPatc
     torch.testing.assert_close(
         gradients[policy], list(torch.autograd.grad(expected, list(policy.parameters())))
     )
+
+
+def test_one_processs_run_goes_on_as_it_began(alone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    config = read_config(alone).replace(resume=True, micro_batches=None)
+    with pytest.raises(ValueError, match=r"3 processes cannot share 2.*as many as it began with"):
+        train(config)
+
+
+def test_a_process_that_lost_another_says_so_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    lost = RuntimeError("[/pytorch/gloo] Connection closed by peer [127.0.0.1]:1")
+    assert lost_process(lost) is None, "no torchrun"
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert "another process of the run has ended" in (lost_process(lost) or "")
+    assert "go on with --resume" in (lost_process(torch.distributed.DistBackendError("x")) or "")
+    assert lost_process(RuntimeError("other")) is None

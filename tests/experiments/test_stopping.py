@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -154,3 +155,28 @@ def test_ctrl_c_during_imports_is_one_line() -> None:
                 break
         said = [line for line in started.stderr if not line.startswith("import time:")]
     assert said == ["interrupted\n"]
+
+
+LAUNCHED = """
+import subprocess, sys, time
+child = "from experiments.training.stopping import end_with_launcher as end; import time; end()"
+child += "; print('on', flush=True); time.sleep(60)"
+print(subprocess.Popen([sys.executable, "-c", child]).pid)
+sys.stdout.flush()
+time.sleep(60)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "getppid"), reason="needs parents")
+def test_a_process_ends_when_what_launched_it_is_killed() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", LAUNCHED], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    ) as launcher:
+        assert launcher.stdout is not None
+        assert int(launcher.stdout.readline())
+        assert launcher.stdout.readline() == "on\n"
+        launcher.kill()
+        until = time.monotonic() + 20
+        # The pipe is closed once the child is gone as well.
+        assert launcher.stdout.read() == ""
+        assert time.monotonic() < until

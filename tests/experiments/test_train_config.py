@@ -6,6 +6,7 @@ import dataclasses
 import json
 import sys
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import pytest
@@ -154,3 +155,19 @@ def test_an_image_column_is_of_no_use_to_data_without_columns() -> None:
         TrainConfig().replace(data=" ")
     with pytest.raises(ValueError, match="image_column has no effect on scenes"):
         TrainConfig().replace(image_column="photo")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "scenes is computed, and there is nothing to stream"),
+        ({"data": "shards"}, "stream needs --image-size, to which"),
+        (
+            {"data": "shards", "image_size": 32, "agent": "maskable-ppo"},
+            "stream needs --agent group",
+        ),
+    ],
+)
+def test_a_stream_says_what_it_lacks(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        TrainConfig().replace(stream=True, **options)

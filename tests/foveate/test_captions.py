@@ -11,7 +11,8 @@ from image_files import numbered, write_parquet
 
 from foveate.data import ImageSet, load_data
 from foveate.data.captions import patch_captions
-from foveate.data.streaming import ImageStream, first_images
+from foveate.data.first_images import first_images
+from foveate.data.streaming import ImageStream
 from foveate.data.subwords import Subwords
 from foveate.data.texts import ImageTexts, captions_in
 

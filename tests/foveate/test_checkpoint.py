@@ -200,3 +200,18 @@ def test_a_model_is_saved_and_loaded_by_path(tmp_path: Path) -> None:
     again = load_model(tmp_path / "cue.any")
     assert_same(dict(again.state_dict()), dict(model.state_dict()))
     assert again.config == model.config
+
+
+def test_a_folder_that_is_called_as_a_model_that_ships_is_told_from_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    load_model("cue")
+    assert not capsys.readouterr().err
+    Path("cue").mkdir()
+    save_model(load_model("scenes_blind"), Path("cue/checkpoint.safetensors"))
+    assert load_model("cue").config.patch_size == 2
+    assert (
+        "cue is the model that ships; the folder of that name is ./cue" in capsys.readouterr().err
+    )
+    assert load_model("./cue").config.patch_size == 4

@@ -15,7 +15,8 @@ from PIL import Image
 
 from foveate.data import load_data, scenes
 from foveate.data.decoding import ImageSize
-from foveate.data.streaming import ImageStream, first_images
+from foveate.data.first_images import first_images
+from foveate.data.streaming import ImageStream
 
 FILES = [encoded(numbered(n)) for n in range(30)]
 STRUCTS = [{"bytes": file, "path": f"{n}.png"} for n, file in enumerate(FILES)]

@@ -284,3 +284,22 @@ def test_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         config = replace(made().config, **changed)
         with pytest.raises(ValueError, match=complaint):
             start_from_timm(AnyOrderTransformer(config), found, "encoder")
+
+
+def test_an_export_that_was_cut_off_can_be_written_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise ValueError("the disk is full")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("foveate.export.model_card", full)
+        patched.setattr("foveate.export.save_model", full)
+        for export in (export_timm, export_safetensors):
+            with pytest.raises(ValueError, match="the disk is full"):
+                export(made(), tmp_path / export.__name__)
+    export_timm(made(), tmp_path / "export_timm")
+    export_safetensors(made(), tmp_path / "export_safetensors")
+    (tmp_path / "config.json").write_bytes(b"\xff\xfe{")
+    with pytest.raises(ValueError, match="no export of foveate; choose another"):
+        export_safetensors(made(), tmp_path)

@@ -13,7 +13,8 @@ import torch
 from image_files import encoded, numbered, numbers, write_parquet, write_tar
 
 from foveate.data import ImageSet, load_data
-from foveate.data.streaming import ImageStream, first_images
+from foveate.data.first_images import first_images
+from foveate.data.streaming import ImageStream
 
 
 @pytest.fixture(autouse=True)

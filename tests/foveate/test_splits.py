@@ -13,8 +13,9 @@ import pytest
 from image_files import encoded, numbered, numbers, write_parquet
 
 from foveate.data import load_data, scenes
+from foveate.data.first_images import first_images
 from foveate.data.splits import Fingerprint, changes, fingerprint, place
-from foveate.data.streaming import ImageStream, first_images
+from foveate.data.streaming import ImageStream
 
 
 @pytest.fixture(autouse=True)

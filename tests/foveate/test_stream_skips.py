@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+import jaxtyping
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -13,7 +14,8 @@ from image_files import encoded, numbered
 from PIL import Image
 
 from foveate.data import hub
-from foveate.data.streaming import ImageStream, first_images
+from foveate.data.first_images import first_images
+from foveate.data.streaming import ImageStream
 
 
 def make(source: object, **options: object) -> ImageStream:
@@ -100,3 +102,61 @@ def test_a_table_of_paths_changes_with_the_files_that_it_names(tmp_path: Path) -
     assert changed.fingerprints != stream.fingerprints
     with pytest.raises(ValueError, match="files of the stream have changed"):
         changed.load_state_dict(state)
+
+
+def test_what_is_left_out_is_counted_also_after_a_resume(tmp_path: Path) -> None:
+    write_damaged(tmp_path / "a.parquet")
+    stream = make(tmp_path, skip_damaged=True)
+    for _ in range(9):
+        next(stream)
+    state = stream.state_dict()
+    for _ in range(16):
+        next(stream)
+    resumed = make(tmp_path, skip_damaged=True)
+    resumed.load_state_dict(state)
+    for _ in range(16):
+        next(resumed)
+    assert 0 < state["skipped"] < stream.num_skipped == resumed.num_skipped
+    # Behind the last image of an epoch the next one has begun at most.
+    assert 38 - 25 <= stream.num_skipped + 1
+
+
+def test_a_damaged_row_group_is_left_out_row_by_row(tmp_path: Path) -> None:
+    cells = [encoded(numbered(n)) for n in range(40)]
+    split = ["train"] * 38 + ["val", "test"]
+    file = tmp_path / "a.parquet"
+    pq.write_table(
+        pa.table({"image": cells, "split": split}), file, row_group_size=10, compression="none"
+    )
+    column = pq.ParquetFile(file).metadata.row_group(1).column(0)
+    begin = column.dictionary_page_offset or column.data_page_offset
+    content = bytearray(file.read_bytes())
+    content[begin : begin + 20] = b"\xff" * 20
+    file.write_bytes(content)
+    with pytest.raises(ValueError, match="row group 1: "):
+        list(zip(range(40), make(tmp_path), strict=False))
+    stream = make(tmp_path, skip_damaged=True)
+    found = {int(next(stream).images[0, 0, 0, 0]) for _ in range(28)}
+    assert found == {*range(38)} - {*range(10, 20)}
+    assert stream.num_skipped == 10
+
+
+def test_what_is_no_state_or_no_number_is_refused_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    cells = [encoded(numbered(n)) for n in range(9)]
+    pq.write_table(pa.table({"image": cells}), tmp_path / "a.parquet")
+    stream = make(tmp_path)
+    state = stream.state_dict()
+    for wrong, says in (
+        ({}, "must be one of state_dict"),
+        (None, "must be one of state_dict"),
+        ({**state, "turn": 5}, "of 1 workers, the next of which is 5; this stream has 1"),
+        ({**state, "positions": []}, "of 0 workers"),
+        ({**state, "settings": {}}, "the state has split None"),
+    ):
+        with pytest.raises(ValueError, match=says):
+            stream.load_state_dict(wrong)
+    with pytest.raises(ValueError, match="limit must be at least 1 image, got 0"):
+        first_images(tmp_path, "train", image_size=6, channels=1, limit=0)

@@ -25,8 +25,9 @@ from image_files import encoded, numbered, write_parquet, write_tar
 from PIL import Image
 
 from foveate.data import decoding, load_data, pieces, row_groups, scenes, workers
+from foveate.data.first_images import first_images
 from foveate.data.samples import Sample
-from foveate.data.streaming import ImageStream, first_images
+from foveate.data.streaming import ImageStream
 from foveate.data.workers import Delivery, ImageBatch
 
 pytestmark = [

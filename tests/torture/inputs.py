@@ -148,7 +148,7 @@ def _load(
     path: str, options: dict[str, Any], streams: bool, splits: tuple[str, ...], out: Path
 ) -> None:
     from foveate.data import load_data
-    from foveate.data.streaming import first_images
+    from foveate.data.first_images import first_images
 
     sets = []
     for split in splits:
