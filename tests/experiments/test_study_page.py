@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import subprocess
-import sys
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from commands import call
 from made_once import made_once
 
 from experiments.studies.answers import Picture, read_pictures
@@ -45,8 +44,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     def carry_out(out: Path) -> None:
         options = ("--seeds", "0", "--threads", "1", "--page", "--out", str(out))
-        command = [sys.executable, "-m", "experiments.study", "teaching_smoke", *options]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        done = call("study", "teaching_smoke", *options)
         assert done.returncode == 0, done.stderr
 
     return made_once(tmp_path_factory, "study", carry_out)
