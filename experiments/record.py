@@ -154,6 +154,9 @@ def keep_result(path: Path, records: Path, slug: str) -> tuple[Path, str]:
 
     Returns:
         the folder of the record, and its tables as Markdown.
+
+    Raises:
+        ValueError: the study is not whole.
     """
     from experiments.evaluation.pages import read_result
     from experiments.evaluation.run_result import RunResult
@@ -162,6 +165,17 @@ def keep_result(path: Path, records: Path, slug: str) -> tuple[Path, str]:
     result = read_result(path)
     if isinstance(result, RunResult | GridResult):
         result = replace(result, options=shrunk(result.options))
+    if isinstance(result, GridResult):
+        if result.final is None or result.final.waiting or result.undecided:
+            raise ValueError(f"{path} is not whole; finish the study by the same command")
+        early = result.screened
+        result = replace(
+            result,
+            trainings=shrunk(result.trainings),
+            dropped=shrunk(result.dropped),
+            screened=early and replace(early, failed=shrunk(early.failed)),
+            final=replace(result.final, failed=shrunk(result.final.failed)),
+        )
     folder = new_record(records, time.strftime("%Y-%m-%d"), slug)
     result.write(folder / "result.json")
     if (picture := path.with_suffix(".png")).is_file():

@@ -218,6 +218,11 @@ def numbered(path: Path, number: int) -> Path:
     return path.with_stem(f"{path.stem}_{number}")
 
 
+def short_commit(commit: str) -> str:
+    """Shorten a commit; whether files differed from it stays."""
+    return commit[:10] + "-dirty" * commit.endswith("-dirty")
+
+
 def plural(number: int, noun: str) -> str:
     """Count a noun: 1 thread, 2 threads."""
     return f"{number} {noun}{'s' * (number != 1)}"

@@ -18,7 +18,7 @@ from agents.sb3 import ScanVecEnv
 from experiments.benchmarks import crops
 from experiments.benchmarks.timing import alternate
 from experiments.run_folder import git_commit
-from experiments.tables import Result, Table, plural
+from experiments.tables import Result, Table, plural, short_commit
 from foveate.data import ImageSet
 from foveate.model import AnyOrderTransformer
 from foveate.orders import ordering, rank_to_order
@@ -62,7 +62,7 @@ class BenchEnvResult(Result):
             Table(
                 caption=f"{self.budget} of {self.num_patches} patches, "
                 f"{plural(self.threads, 'CPU thread')}, median of {self.repeats} alternating "
-                f"episodes, commit `{self.commit[:10]}`.",
+                f"episodes, commit `{short_commit(self.commit)}`.",
                 columns=("environment steps/s", *(f"{count} rows" for count in counts)),
                 rows=(
                     *((name, *each) for name, each in speeds.items()),

@@ -19,7 +19,7 @@ from torch.utils.flop_counter import (
     sdpa_flop_count,
 )
 
-from experiments.tables import Result, Table, plural
+from experiments.tables import Result, Table, plural, short_commit
 
 Shape: TypeAlias = torch.Size | tuple[int, ...]
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -160,7 +160,7 @@ class BenchResult(Result):
         return [
             Table(
                 caption=f"{self.caption}. {plural(self.threads, 'CPU thread')}, median of "
-                f"{self.repeats}, commit `{self.commit[:10]}`.",
+                f"{self.repeats}, commit `{short_commit(self.commit)}`.",
                 columns=self.columns,
                 rows=tuple(tuple(map(cell, row)) for row in self.rows),
                 notes=(", ".join(numbers) + ".",),

@@ -8,7 +8,7 @@ from typing import ClassVar
 from experiments.evaluation.caption_means import RECALLS, Bits, Retrieval
 from experiments.evaluation.intervals import Interval
 from experiments.evaluation.run_result import RunResult, minutes
-from experiments.tables import Table, signed, with_interval
+from experiments.tables import Table, short_commit, signed, with_interval
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +102,7 @@ class CaptionResult(RunResult):
             rows,
             f"Bits per word, {self.data}, {self.test_images} test images, {self.captions} "
             f"captions, {self.num_patches} patches, {self._whose}trained for "
-            f"{minutes(self.train_seconds)}, commit `{self.commit[:10]}`.",
+            f"{minutes(self.train_seconds)}, commit `{short_commit(self.commit)}`.",
             (
                 "Less is better known. In brackets: minus the policy's, 95% interval over "
                 f"{self._sampled}.",

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from experiments.run_folder import git_commit
-from experiments.tables import Result, Table
+from experiments.tables import Result, Table, short_commit
 
 BLOCK = re.compile(r"```python\n(.*?)```", re.DOTALL)
 FIRST_LINE = re.compile(r"# ([\w-]+(?:, [\w-]+)*): (.+)\n")
@@ -83,7 +83,7 @@ class ClientsResult(Result):
         libraries = ", ".join(f"{name} {number}" for name, number in self.libraries.items())
         return [
             Table(
-                caption=f"Python {self.python}, {libraries}, commit `{self.commit[:10]}`.",
+                caption=f"Python {self.python}, {libraries}, commit `{short_commit(self.commit)}`.",
                 columns=("client", "version", "tried", "outcome"),
                 rows=tuple(
                     (row.client, written(row), row.tried, told_of(row)) for row in self.rows

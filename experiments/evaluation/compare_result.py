@@ -9,7 +9,7 @@ from experiments.evaluation.diagnostics import Diagnostics
 from experiments.evaluation.intervals import Interval
 from experiments.evaluation.run_result import RunResult, scans
 from experiments.evaluation.saccade_costs import PaidComparison
-from experiments.tables import Table, plural, signed
+from experiments.tables import Table, plural, short_commit, signed
 
 SHOWN = (
     "oracle",
@@ -168,7 +168,7 @@ class Comparison(RunResult):
         """
         caption = (
             f"{self._scans()}, {'periphery' if self.periphery else 'blind'}, seed {self.seed}, "
-            f"{training}, compared at `{self.commit[:10]}`."
+            f"{training}, compared at `{short_commit(self.commit)}`."
         )
         columns, shown = COLUMNS, [name for name in SHOWN if name in self.orders]
         rows = tuple(self._row(name) for name in shown)

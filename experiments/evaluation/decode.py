@@ -21,7 +21,7 @@ from experiments.evaluation.intervals import Interval, seed_interval
 from experiments.evaluation.run_result import RunResult, minutes
 from experiments.run_folder import git_commit, read_manifest
 from experiments.runs import Run
-from experiments.tables import Table, plural, with_interval
+from experiments.tables import Table, plural, short_commit, with_interval
 from foveate.model import AnyOrderTransformer
 from foveate.model.parallel_decoding import DecodingSchedule, frechet_distance, search_schedule
 
@@ -80,7 +80,7 @@ class DecodeResult(RunResult):
                 caption=f"A model of {self.data}, trained for {trained}: {self.num_images} "
                 f"images of {self.num_patches} patches, {self.repeats} repetitions, "
                 f"distances by this model's features, "
-                f"{plural(self.threads, 'CPU thread')}, commit `{self.commit[:10]}`.",
+                f"{plural(self.threads, 'CPU thread')}, commit `{short_commit(self.commit)}`.",
                 columns=(
                     "decoding",
                     "forward passes",

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from experiments.evaluation.intervals import Interval
-from experiments.tables import Result, Table, plural, with_interval
+from experiments.tables import Result, Table, plural, short_commit, with_interval
 
 AGENTS = {
     "random": "random",
@@ -91,7 +91,7 @@ class IdsResult(Result):
             Table(
                 caption=f"{self.test_images} test images, learners after {self.steps} steps, {of}, "
                 f"95% intervals over {over}; {self.seconds / 60:.1f} minutes on "
-                f"{plural(self.threads, 'CPU thread')}, commit `{self.commit[:10]}`.",
+                f"{plural(self.threads, 'CPU thread')}, commit `{short_commit(self.commit)}`.",
                 columns=("id", "fixations", "score", *AGENTS.values()),
                 rows=tuple(
                     (

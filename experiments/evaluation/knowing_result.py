@@ -10,7 +10,7 @@ from experiments.evaluation.knowing_plan import POLICY, RANDOM
 from experiments.evaluation.knowing_rows import Area, Difference, Known, Taught
 from experiments.evaluation.recognition_asking import REFERENCES
 from experiments.evaluation.run_result import RunResult, scans
-from experiments.tables import Table, plural, signed, with_interval
+from experiments.tables import Table, plural, short_commit, signed, with_interval
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,9 +162,9 @@ class KnowingResult(RunResult):
             f"{scans(self.budget, self.num_patches, self.fixation_patches)}, "
             f"{warmup} + {iterations} iterations, seeds {', '.join(map(str, self.seeds))}; probes "
             f"of {self.train_images} training and {self.test_images} test images{tuned}, "
-            f"{plural(self.threads, 'CPU thread')}, commit `{self.commit[:10]}`. Model trained "
-            "jointly with its policy. Differences are of the policy minus the order, with 95% "
-            f"intervals {self.intervals}."
+            f"{plural(self.threads, 'CPU thread')}, commit `{short_commit(self.commit)}`. "
+            "Model trained jointly with its policy. Differences are of the policy minus the order, "
+            f"with 95% intervals {self.intervals}."
         )
 
     def _accuracies(self, read_out: str) -> Table:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from experiments.evaluation.intervals import Interval, seed_interval, share_interval
-from experiments.tables import Result, Table, plural, set_aside, signed, with_interval
+from experiments.tables import Result, Table, plural, set_aside, short_commit, signed, with_interval
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -230,14 +230,14 @@ class OrdersResult(Result):
             data += "" if first.patches is None else f", {first.patches} patches"
         model += "" if self.init is None else f", weights started by {self.init}"
         at = first.probe_commit or self.commit
-        probed = "" if at == first.commit else f", probed at `{at[:10]}`"
+        probed = "" if at == first.commit else f", probed at `{short_commit(at)}`"
         train, test = first.probe_train or self.probe_train, first.probe_test or self.probe_test
         return (
             f"{data}, {model}, {' to '.join(sizes)} M parameters, {self.teraflops:g} TFLOP a run, "
             f"{self.precision}, seeds {', '.join(map(str, self.seeds))}, "
             f"{plural(self.threads, 'CPU thread')}, probed with {train} training "
             f"and {test} test images at the layer that is best on held-out training "
-            f"images, commit `{first.commit[:10]}`{probed}."
+            f"images, commit `{short_commit(first.commit)}`{probed}."
         )
 
     def _table(self, rows: dict[str, OrderRow], caption: str, notes: tuple[str, ...]) -> Table:

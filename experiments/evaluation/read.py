@@ -14,7 +14,7 @@ from experiments.evaluation.run_result import RunResult, minutes
 from experiments.evaluation.scanpaths import scanned_in_chunks
 from experiments.run_folder import git_commit, read_manifest
 from experiments.runs import Run, say_without_policy
-from experiments.tables import Table, with_interval
+from experiments.tables import Table, short_commit, with_interval
 from experiments.training.build import captions_of
 from foveate.data.captions import BACKGROUND, Vocabulary
 from foveate.data.texts import writes_captions
@@ -66,7 +66,7 @@ class ReadResult(RunResult):
             Table(
                 caption=f"{self.data}, {self.test_images} test images, {self.tracks} points of "
                 f"each, seed {self.seed}, trained for {minutes(self.train_seconds)}, "
-                f"commit `{self.commit[:10]}`; intervals over images.",
+                f"commit `{short_commit(self.commit)}`; intervals over images.",
                 columns=(
                     "points",
                     "sentences right, 95% interval",

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from experiments.tables import Result, plural, read_object, set_aside
+from experiments.tables import Result, plural, read_object, set_aside, short_commit
 
 FREE_IN_RESULT = ("run", "data", "device")
 """Options of a measurement that do not shape its result: where things are."""
@@ -77,5 +77,5 @@ def training_facts(manifest: dict[str, Any], config: dict[str, Any]) -> str:
         f"trained {manifest['train_seconds'] / 60:.1f} minutes on "
         f"{plural(manifest['threads'], 'CPU thread')} "
         f"({config['warmup_iterations']} + {config['iterations']} iterations), "
-        f"commit `{manifest['commit'][:10]}`"
+        f"commit `{short_commit(manifest['commit'])}`"
     )

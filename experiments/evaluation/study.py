@@ -21,7 +21,7 @@ from experiments.run_folder import git_commit, read_manifest
 from experiments.runs import Run
 from experiments.studies.answers import read_answers
 from experiments.studies.grid import Grid
-from experiments.tables import Result, Table, plural, with_interval
+from experiments.tables import Result, Table, plural, short_commit, with_interval
 
 Seconds = Annotated[float, BeforeValidator(lambda value: float("inf") if value is None else value)]
 """A time; JSON has no number for one that never comes, which is null there."""
@@ -65,7 +65,7 @@ class StudyResult(Result):
             Table(
                 caption=f"Preset `{self.preset}`, seeds {', '.join(map(str, self.seeds))}, "
                 f"{self.test_images} test images (the oracle on the first 100), "
-                f"{plural(self.threads, 'CPU thread')}, commit `{self.commit[:10]}`.",
+                f"{plural(self.threads, 'CPU thread')}, commit `{short_commit(self.commit)}`.",
                 columns=(
                     "agent",
                     "area under the error curve, 95% interval over seeds",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from experiments.tables import Result, Table
+from experiments.tables import Result, Table, short_commit
 
 COLUMNS = ("tried", "right", "lost", "tracebacks", "skipped", "seconds")
 
@@ -49,7 +49,7 @@ class TortureResult(Result):
         numbers["**all**"] = [sum(column) for column in zip(*numbers.values(), strict=True)]
         return [
             Table(
-                caption=f"Seed {self.seed}, commit `{self.commit[:10]}`, "
+                caption=f"Seed {self.seed}, commit `{short_commit(self.commit)}`, "
                 f"{self.seconds / 60:.0f} minutes, two trials at a time.",
                 columns=("trials", *COLUMNS),
                 rows=tuple((name, *(f"{n:.0f}" for n in row)) for name, row in numbers.items()),

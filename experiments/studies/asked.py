@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from experiments.evaluation.recognition_options import ReadOut, check_read_outs
-from foveate.choices import check_name
+from foveate.choices import check_choice, check_name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +54,18 @@ class Asked:
     they return a value for each image by the name of the measure."""
 
     def __post_init__(self) -> None:
+        for name in ("probes", "attention", "areas", "fixations", "orders", "own"):
+            if isinstance(getattr(self, name), str):
+                raise ValueError(f"{name} takes several, as a tuple; got {getattr(self, name)!r}")
+        for name, choices in (("probes", ("linear", "knn")), ("attention", ("full", "causal"))):
+            for each in getattr(self, name):
+                check_choice(name, each, choices)
         check_read_outs(self.read_outs)
+        if min(self.fixations, default=1) < 1 or self.pictures < 0:
+            raise ValueError(
+                "fixations count from 1, and pictures from 0; got fixations "
+                f"{' '.join(map(str, self.fixations)) or 'none'} and pictures {self.pictures}"
+            )
         for name in self.own:
             check_name("question", name, ())
         for share in self.label_shares:

@@ -36,6 +36,7 @@ from foveate.probes import (
     rank_me,
     views_of,
 )
+from foveate.probes.linear import check_features
 from foveate.probes.partial import check_layer
 
 SEED = 0
@@ -89,6 +90,7 @@ def ask(run: Run, asked: Asked, split: Split) -> Answers:
         )
     elif asked.areas or asked.fixations:
         notes.append("its model cannot be scanned, so that fixations were not asked for")
+    check_values(values, run.name)
     signs += collapse_of_features(run)
     costs = step_costs(run.config) if asked.compute else None
     facts = replace(
@@ -101,6 +103,16 @@ def ask(run: Run, asked: Asked, split: Split) -> Answers:
         asked_images=digest_of(run.split(split, asked.most_images)),
     )
     return Answers(values, facts)
+
+
+def check_values(values: Values, run: str) -> None:
+    """Raise ValueError unless all values are finite: else no mean and no interval says anything."""
+    for measure, each in values.items():
+        if broken := int((~np.isfinite(each)).sum()):
+            raise ValueError(
+                f"{measure} of {run} is not finite in {broken} of {each.size} values; if the model "
+                "has diverged, give the cell a lower model_lr and another name"
+            )
 
 
 def facts_of(run: Run, costs: StepCosts | None) -> Facts:
@@ -138,6 +150,8 @@ def ask_probes(run: Run, asked: Asked, split: Split, values: Values, notes: list
     for attention in asked.attention:
         seen = extract_features(run.model, train, attention=attention)
         unseen = extract_features(run.model, test, attention=attention)
+        for layer in layers:
+            check_features(seen[layer], unseen[layer])
         for share in asked.label_shares:
             chosen = balanced_share(train.labels, share, SEED)
             for probe in asked.probes:

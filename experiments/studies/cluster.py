@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from experiments.studies.job import ERROR, FAILED, LOG, NOT_REQUEUED, STOPPED, run_job
+from experiments.studies.job import FAILED, NOT_REQUEUED, STOPPED, run_job
+from experiments.studies.job_log import ERROR, LOG
 from experiments.studies.runner import Running, Starter
 
 Cluster = Literal["slurm", "local"]

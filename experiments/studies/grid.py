@@ -5,6 +5,7 @@ No torch here, so that mistakes are found before it is imported.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -13,7 +14,7 @@ from experiments.evaluation.options import check_seeds
 from experiments.studies.asked import Asked as Asked  # With Cell, public names of this module.
 from experiments.studies.cell import Cell as Cell
 from experiments.studies.cell import check_left_to_the_study
-from foveate.choices import blaming, check_choice
+from foveate.choices import blaming, check_choice, told
 
 Split = Literal["val", "test"]
 
@@ -87,6 +88,17 @@ class Grid:
     once all are done; None = a :class:`~experiments.studies.result.GridResult` alone."""
 
     def __post_init__(self) -> None:
+        if not re.fullmatch(r"\w[\w.-]*", self.name):
+            raise ValueError(
+                f"the name of a grid names a folder: letters, digits, _, - and .; got {self.name!r}"
+            )
+        for field_name, kind in (("cells", Cell), ("seeds", int)):
+            given = getattr(self, field_name)
+            if not isinstance(given, tuple) or not all(isinstance(each, kind) for each in given):
+                what = f"{field_name} takes a tuple of {kind.__name__}"
+                raise ValueError(f"{what}, got {told(given)}")
+        if not isinstance(self.asked, Asked):
+            raise ValueError(f"asked takes what Asked(...) makes, got {told(self.asked)}")
         names = [cell.name for cell in self.cells]
         if not names:
             raise ValueError(f"grid {self.name} has no cells")

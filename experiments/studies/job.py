@@ -24,19 +24,17 @@ from experiments.studies.answers import Answers, keep_answers, read_answers
 from experiments.studies.asking import answers_of, draw_and_keep
 from experiments.studies.compute import filled
 from experiments.studies.grid import Asked, Split
+from experiments.studies.job_log import BEGINS, ERROR, LOG
 from experiments.tables import json_text, read_object, write_json
 from experiments.training.build import set_threads
+from experiments.training.changes import changed_sources, own_parts
 from experiments.training.config import TrainConfig
 from experiments.training.locating import located
-from experiments.training.lock import locked
+from experiments.training.lock import Held, locked
 from experiments.training.loop import finished_run
 from experiments.training.typed import typed
 from foveate.choices import sources_of
 
-LOG = "log.txt"
-"""What a job says, in its folder."""
-ERROR = "error: "
-"""How the line of the log begins that says why a job failed."""
 BUSY, FAILED, STOPPED = 75, 1, 143
 """Exit codes: another process trains this cell, it cannot be trained or asked, or it was asked to
 end, by a signal or a cluster, after which it goes on from a checkpoint."""
@@ -75,9 +73,9 @@ class Job:
     def question(self) -> str:
         """Write, once, all that the answers follow from, but the project's code and the images.
 
-        Of questions, orders and agents of one's own the code counts as well. Runs that it needs
-        stand there by name, so that a study may be moved, with what their own trainings follow
-        from.
+        Of what is one's own in the training, and of questions, orders and agents, the code counts
+        as well. Runs that it needs stand there by name, so that a study may be moved, with what
+        their own trainings follow from.
         """
         options = located(self.config).flat().items()
         return json_text(
@@ -91,7 +89,9 @@ class Job:
                 "split": self.split,
                 "teraflops": self.teraflops,
                 "needs": self.trainings,
-                "sources": {} if self.asked is None else sources_of(self.asked.own_names),
+                "sources": sources_of(
+                    [*own_parts(self.config), *(self.asked.own_names if self.asked else ())]
+                ),
             }
         )
 
@@ -149,6 +149,11 @@ class Job:
         if self.is_done:
             return
         self.config.run.out.parent.mkdir(parents=True, exist_ok=True)
+        if changed := changed_sources(self.config):
+            raise ValueError(
+                f"the code of {', '.join(changed)} has changed since {self.config.run.out} began; "
+                "put it back, or remove that folder, and the run is trained anew"
+            )
         run = finished_run(self._begun())
         # A study that was moved names the runs that it needs by where they are now.
         now = self.config.flat()
@@ -244,8 +249,11 @@ def run_job(folder: Path) -> int:
     try:
         with locked(folder):
             return _logged(folder)
-    except ValueError:
+    except Held:
         return BUSY
+    except ValueError as mistake:  # Nothing can be written there, not even a log.
+        print(f"{ERROR}{mistake}", file=sys.stderr)
+        return FAILED
 
 
 def _logged(folder: Path) -> int:
@@ -254,6 +262,7 @@ def _logged(folder: Path) -> int:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
         sys.stdout = sys.stderr = log
+        print(BEGINS)
         try:
             Job.read(folder).carry_out()
         except (ValueError, OSError) as mistake:
@@ -277,13 +286,3 @@ def work(folder: Path) -> None:
     if hasattr(os, "setsid"):
         os.setsid()
     sys.exit(run_job(folder))
-
-
-def last_words(folder: Path) -> str:
-    """Return the last error in a job's log, or else its last line."""
-    path = folder / LOG
-    lines = path.read_text(errors="replace").split("\n") if path.is_file() else []
-    said = [line.strip() for line in lines if line.strip()]
-    # A cluster says farewell after the job's own last words.
-    errors = [line.removeprefix(ERROR) for line in said if line.startswith(ERROR)]
-    return (errors or said or [f"it said nothing; see {folder}"])[-1]

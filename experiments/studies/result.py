@@ -20,7 +20,7 @@ from experiments.studies.rows import (
     Contrast,
 )
 from experiments.studies.stage import Stage
-from experiments.tables import Result, Table, plural, signed, with_interval
+from experiments.tables import Result, Table, plural, short_commit, signed, with_interval
 
 VERDICTS = {
     BETTER: "better than",
@@ -93,9 +93,10 @@ class GridResult(Result):
             lines.append(f"No answer yet: {why}.")
         elif self.final.waiting:
             lines.append(f"Not whole yet: {plural(len(self.final.waiting), 'run')} to go.")
-        if stage is None or not stage.rows:
+        if stage is None:
             return (*lines, "No run is done.")
-        lines += self._verdicts(stage, self.measures_of(stage)[0])
+        nothing = "Nothing was measured." if stage.facts else "No run has answered."
+        lines += self._verdicts(stage, self.measures_of(stage)[0]) if stage.rows else [nothing]
         lines += [
             f"{cell} took more than its own operations: it needs {cost}."
             for cell in stage.facts
@@ -133,7 +134,10 @@ class GridResult(Result):
             value = with_interval(row.value.mean, row.value.ci95)
             return [f"{measure}: {row.cell} {value}; nothing to set it against."]
         lines = [f"{measure}, same parts: {self._said(own, stage)}."] if own else []
-        return lines + ([f"{measure}: {self._said(plain, stage)}."] if plain else [])
+        lines += [f"{measure}: {self._said(plain, stage)}."] if plain else []
+        alone = [row.cell for row in rows if not row.contrasts(self.baseline)]
+        apart = ", ".join(name for name in alone if name != self.baseline)
+        return lines + ([f"{measure}: no seed of {self.baseline} beside {apart}."] if apart else [])
 
     def _said(self, contrasts: Sequence[Contrast], stage: Stage) -> str:
         said: dict[tuple[str, str], list[str]] = {}
@@ -198,7 +202,7 @@ class GridResult(Result):
         return tuple(lines)
 
     def tables(self) -> list[Table]:
-        """Return the answer and what it excludes, then the tables of each stage, last first."""
+        """Return the answer, what it excludes, and the tables of each stage, last first."""
         listed = {OTHERS: self.other_measures(), EXCLUDED: self.exclusions()}
         said = [Table(("answer",), in_rows(self.answer()), self.question)]
         said += [Table((title,), in_rows(lines)) for title, lines in listed.items() if lines]
@@ -236,12 +240,13 @@ class GridResult(Result):
             for row in rows
             if any(each.difference.ci95_images is None for each in row.contrasts(self.baseline))
         ]
+        single = all(len(row.seeds) == 1 for row in rows)
         better = "lower is better" if is_error(measure) else "higher is better"
         return Table(
             columns=(
                 "cell",
                 measure,
-                f"minus {self.baseline}, over seeds and images",
+                f"minus {self.baseline}, over {'images' if single else 'seeds and images'}",
                 *(("minus a cell of the same parts",) if own else ()),
                 "over seeds alone",
                 "seeds",
@@ -254,6 +259,8 @@ class GridResult(Result):
     def compute_table(self, stage: Stage) -> Table:
         """Return what the runs of each cell took, mean over seeds."""
         needing = any(self.needs.get(cell) for cell in stage.facts)
+        every = (facts.commit for each in stage.facts.values() for facts in each)
+        asked = dict.fromkeys(f"`{short_commit(commit)}`" for commit in every)
         rows = []
         for cell, each in stage.facts.items():
             first = each[0]
@@ -277,7 +284,7 @@ class GridResult(Result):
             ),
             tuple(rows),
             f"{stage.title}; operations of the training, in 10^12, rollouts included.",
-            (f"{plural(self.threads, 'CPU thread')} a run, commit `{self.commit[:10]}`.",),
+            (f"{plural(self.threads, 'CPU thread')} a run, asked at commit {', '.join(asked)}.",),
         )
 
 

@@ -5,15 +5,18 @@ from __future__ import annotations
 import multiprocessing
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 from experiments.cli import Stopped
-from experiments.studies.job import BUSY, STOPPED, Job, last_words, work
+from experiments.studies.job import BUSY, STOPPED, Job, work
+from experiments.studies.job_log import last_words
 from experiments.training.stopping import StopSignals, name_of
 
 POLL_S = 0.1
+BUSY_POLL_S = 5.0
+"""Between looks at a job that another process is at."""
 PATIENCE_S = 60.0
 """How long a job may take to end its iteration and write a checkpoint, before it is killed."""
 
@@ -64,6 +67,72 @@ def start_here() -> Starter:
     return start
 
 
+@dataclass
+class Queue:
+    """Jobs that are not done yet."""
+
+    todo: list[Job]
+    total: int
+    """With those that were done before."""
+    missing: list[Missing] = field(default_factory=list)
+    again_at: dict[str, float] = field(default_factory=dict)
+    """When a job is looked at again that another process is at, by its name."""
+
+    def __post_init__(self) -> None:
+        self.lacking = {job.name for job in self.todo}
+
+    def ready(self) -> list[Job]:
+        """Return the jobs that may start now: what they need is done."""
+        now = time.monotonic()
+        return [
+            job
+            for job in self.todo
+            if self.lacking.isdisjoint(job.needs.values()) and self.again_at.get(job.name, 0) <= now
+        ]
+
+    def stop(self) -> None:
+        """Start no more."""
+        self.missing += (Missing(job, None) for job in self.todo)
+        self.todo.clear()
+
+    def end(self, job: Job, code: int, *, stopping: bool) -> None:
+        """Note how a job ended, and say so; what another process is at is waited for."""
+        if code == BUSY and not stopping:
+            if job.name not in self.again_at:
+                print(f"{job.name}: waits, another process is at it", flush=True)
+            self.again_at[job.name] = time.monotonic() + BUSY_POLL_S
+            self.todo.append(job)
+            return
+        if code == 0:
+            self.lacking.remove(job.name)
+        else:
+            self.missing.append(missing_of(job, code, stopping=stopping))
+        said = "done" if code == 0 else self.missing[-1].why or "not done"
+        print(f"{job.name}: {said} ({self.done} of {self.total} are done)", flush=True)
+
+    @property
+    def done(self) -> int:
+        """Count the jobs that are done."""
+        return self.total - len(self.lacking)
+
+    def give_up(self) -> None:
+        """Count what needs a run that is not done in the end among the missing, and say so."""
+        while True:
+            why_of = {each.job.name: each.why for each in self.missing}
+            needing = (
+                (job, run) for job in self.todo for run in job.needs.values() if run in why_of
+            )
+            found = next(needing, None)
+            if found is None:
+                return
+            job, run = found
+            why = why_of[run]
+            why = why and f"not run, as it needs {run}, which failed: {why}"
+            self.missing.append(Missing(job, why))
+            self.todo.remove(job)
+            print(f"{job.name}: {why or 'not done'}", flush=True)
+
+
 def run_jobs(
     jobs: Sequence[Job], start: Starter, *, workers: int | None = 1, stop_at: float = float("inf")
 ) -> list[Missing]:
@@ -78,67 +147,41 @@ def run_jobs(
     Raises:
         Stopped: a signal asked for it; running jobs have stopped.
     """
-    todo = [job for job in jobs if not job.is_done]
-    lacking = {job.name for job in todo}
-    total = len(jobs)
-    if len(todo) < total:
-        print(f"{total - len(todo)} of {total} are done already", flush=True)
-    missing: list[Missing] = []
+    queue = Queue([job for job in jobs if not job.is_done], len(jobs))
+    if queue.done:
+        print(f"{queue.done} of {queue.total} are done already", flush=True)
     running: list[tuple[Job, Running]] = []
     kill_at = float("inf")
     with StopSignals() as signals:
         try:
-            while todo or running:
+            while queue.todo or running:
                 if (signals.received or time.monotonic() >= stop_at) and kill_at == float("inf"):
                     kill_at = time.monotonic() + PATIENCE_S
-                    missing += (Missing(job, None) for job in todo)
-                    todo.clear()
+                    queue.stop()
                     for _, each in running:
                         each.terminate()
                 if time.monotonic() >= kill_at:
                     for _, each in running:
                         each.kill()
-                ready = [job for job in todo if lacking.isdisjoint(job.needs.values())]
-                for job in ready[: None if workers is None else workers - len(running)]:
-                    todo.remove(job)
+                for job in queue.ready()[: None if workers is None else workers - len(running)]:
+                    queue.todo.remove(job)
                     job.write()
                     running.append((job, start(job.folder)))
                 time.sleep(POLL_S)
                 codes = [(job, each, each.exitcode) for job, each in running]
                 running = [(job, each) for job, each, code in codes if code is None]
-                ended = [(job, code) for job, _, code in codes if code is not None]
-                for job, code in ended:
-                    if code == 0:
-                        lacking.remove(job.name)
-                    else:
-                        missing.append(missing_of(job, code, stopping=kill_at < float("inf")))
-                    said = "done" if code == 0 else missing[-1].why or "not done"
-                    done = total - len(lacking)
-                    print(f"{job.name}: {said} ({done} of {total} are done)", flush=True)
-                give_up(todo, missing)
+                for job, _, code in codes:
+                    if code is not None:
+                        queue.end(job, code, stopping=kill_at < float("inf"))
+                queue.give_up()
         finally:
             for _, each in running:
                 each.terminate()
     if signals.received:
         by = name_of(signals.received)
-        done = total - len(lacking)
-        raise Stopped(signals.received, f"stopped by {by}, {done} of {total} are done")
-    return missing
-
-
-def give_up(todo: list[Job], missing: list[Missing]) -> None:
-    """Count what needs a run that is not done in the end among the missing, and say so."""
-    while True:
-        why_of = {each.job.name: each.why for each in missing}
-        needing = ((job, run) for job in todo for run in job.needs.values() if run in why_of)
-        found = next(needing, None)
-        if found is None:
-            return
-        job, run = found
-        why = why_of[run]
-        missing.append(Missing(job, why and f"not run, as it needs {run}, which failed: {why}"))
-        todo.remove(job)
-        print(f"{job.name}: {missing[-1].why or 'not done'}", flush=True)
+        done = f"{queue.done} of {queue.total} are done"
+        raise Stopped(signals.received, f"stopped by {by}, {done}")
+    return queue.missing
 
 
 def missing_of(job: Job, code: int, *, stopping: bool) -> Missing:
@@ -152,5 +195,6 @@ def missing_of(job: Job, code: int, *, stopping: bool) -> Missing:
     if stopping or code in (BUSY, STOPPED):
         return Missing(job, None)
     if code < 0:
-        return Missing(job, f"ended by {name_of(-code)}, maybe for want of memory")
+        maybe = ", maybe for want of memory" if name_of(-code) == "SIGKILL" else ""
+        return Missing(job, f"ended by {name_of(-code)}{maybe}")
     return Missing(job, last_words(job.folder))

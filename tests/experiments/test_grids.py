@@ -22,6 +22,7 @@ from experiments.benchmarks.timing import count_flops
 from experiments.evaluation.equal_compute import flops_per_step, flops_to_begin
 from experiments.evaluation.knowing_rows import Difference
 from experiments.runs import Run
+from experiments.studies import runner
 from experiments.studies.answers import (
     Answers,
     Facts,
@@ -29,12 +30,13 @@ from experiments.studies.answers import (
     read_answers,
     read_pictures,
 )
-from experiments.studies.asking import ask_own, ask_probes, digest_of
+from experiments.studies.asking import ask_own, ask_probes, check_values, digest_of
 from experiments.studies.cluster import Submitted
 from experiments.studies.compute import StepCosts, filled, step_costs
 from experiments.studies.deciding import Choice, choose, stage_of
 from experiments.studies.grid import Asked, Cell, Grid, Screening
-from experiments.studies.job import BUSY, STOPPED, Job, answered_by, last_words, run_job, same
+from experiments.studies.job import BUSY, FAILED, STOPPED, Job, answered_by, run_job, same
+from experiments.studies.job_log import BEGINS, last_words
 from experiments.studies.loading import cell_of, load_grid
 from experiments.studies.result import GridResult
 from experiments.studies.rows import CellRow, rows_of
@@ -411,6 +413,55 @@ def test_a_seed_that_becomes_the_first_is_drawn_and_not_asked_anew(
     assert later.is_done
 
 
+def test_a_job_that_another_call_carries_out_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """So that two calls that share a folder both come to the end."""
+    monkeypatch.setattr(runner, "BUSY_POLL_S", 0.2)
+    jobs, codes = jobs_of(tmp_path, "a", "b"), {"a": [BUSY, BUSY, 0], "b": [0]}
+    assert run_jobs(jobs, lambda folder: Ended(codes[folder.name].pop(0)), workers=2) == []
+    assert codes == {"a": [], "b": []}
+    assert capsys.readouterr().out.count("a_0: waits, another process is at it") == 1
+
+
+def test_a_folder_that_cannot_be_written_is_no_busy_one(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    assert run_job(tmp_path / "file" / "job") == FAILED
+
+
+def test_the_reason_of_an_earlier_attempt_is_not_told_again(tmp_path: Path) -> None:
+    (tmp_path / "log.txt").write_text(f"{BEGINS}\nerror: the first\n{BEGINS}\n")
+    assert last_words(tmp_path).startswith("it said nothing")
+    (tmp_path / "log.txt").write_text(f"{BEGINS}\nerror: the first\n{BEGINS}\nerror: another\n")
+    assert last_words(tmp_path) == "another"
+
+
+def test_values_that_are_not_finite_are_no_answer() -> None:
+    check_values({"linear": np.ones(3)}, "a_0")
+    with pytest.raises(ValueError, match="linear of a_0 is not finite in 1 of 3 values"):
+        check_values({"linear": np.array([1.0, np.nan, 1.0])}, "a_0")
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Asked(probes=("svm",)), "did you mean|probes"),
+        (lambda: Asked(areas="random"), "areas takes several, as a tuple; got 'random'"),
+        (lambda: Asked(fixations=(0,)), "fixations count from 1"),
+        (lambda: Asked(pictures=-2), "pictures from 0.*pictures -2"),
+        (lambda: Grid(cells=(Cell("a", "smoke"),), name="a/b"), "names a folder"),
+        (lambda: Grid(cells=(Cell("a", "smoke"),), seeds=3), "seeds takes a tuple of int, got 3"),
+        (lambda: Grid(cells=Cell("a", "smoke")), "cells takes a tuple of Cell"),
+        (lambda: Grid(cells=(Cell("a", "smoke"),), asked=None), "asked takes what Asked"),
+    ],
+)
+def test_a_grid_of_ones_own_is_checked_before_it_is_trained(
+    make: Callable[[], object], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
 def test_time_that_is_up_stops_what_runs_and_starts_nothing_else(tmp_path: Path) -> None:
     first, second = jobs_of(tmp_path, "a", "b")
     running = Ended(None)
@@ -426,7 +477,8 @@ def test_a_job_that_was_killed_says_so_and_one_elsewhere_waits(tmp_path: Path) -
     assert missing.why == "ended by SIGKILL, maybe for want of memory"
     with locked(job.folder):
         assert run_job(job.folder) == BUSY
-    assert run_jobs([job], lambda _: Ended(BUSY)) == [Missing(job, None)]
+    until = time.monotonic() + 0.5
+    assert run_jobs([job], lambda _: Ended(BUSY), stop_at=until) == [Missing(job, None)]
     assert last_words(tmp_path / "nowhere").startswith("it said nothing")
 
 

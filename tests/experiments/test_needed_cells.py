@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import shutil
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -293,12 +294,11 @@ def test_a_failed_run_fails_what_needs_it_and_nothing_else(tmp_path: Path) -> No
             "second_0": f"not run, as it needs paid_0, which failed: {because}",
         }
         assert "paid_0" not in start.names
-    waits = run_jobs(jobs, Starts({"held_out_0": BUSY}))
-    assert [(each.job.name, each.why) for each in waits] == [
-        ("held_out_0", None),
-        ("paid_0", None),
-        ("second_0", None),
-    ]
+    until = time.monotonic() + 0.5
+    waits = run_jobs(jobs, Starts({"held_out_0": BUSY}), stop_at=until)
+    assert {each.job.name: each.why for each in waits} == dict.fromkeys(
+        ("held_out_0", "paid_0", "second_0")
+    )
 
 
 # --- a whole study
