@@ -247,10 +247,11 @@ class PointerActorCriticPolicy(MaskableMultiInputActorCriticPolicy):
         assert isinstance(observation_space, gym.spaces.Dict), "has been checked"
         has_cost = "distance" in observation_space.spaces
         if has_cost != (saccade_cost > 0):
-            one, other = ("environment", "policy") if has_cost else ("policy", "environment")
+            unknown = "the environment has a saccade_cost and the policy has none"
+            needless = "the policy has a saccade_cost and the environment has none"
             raise ValueError(
-                f"the {one} has a saccade_cost and the {other} has none; pass that of the "
-                'environment, C, as policy_kwargs={"saccade_cost": C}, and none where it has none'
+                f"{unknown if has_cost else needless}; pass that of the environment, C, as "
+                'policy_kwargs={"saccade_cost": C}, and none where it has none'
             )
         self.config = PolicyConfig(
             hidden_dim=hidden_dim, doubt=doubt, depth=depth, saccade_cost=saccade_cost
