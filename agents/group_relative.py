@@ -30,6 +30,15 @@ ROUNDING = 1e-5
 """Advantages below this share of the rewards of a scan are no more than rounding."""
 
 
+def scale_of(advantage: Float[Tensor, "B T"], rewards: Float[Tensor, "B T"]) -> Float[Tensor, ""]:
+    """Return the standard deviation of advantages, or what is above their rounding.
+
+    Scans that are worth the same differ by rounding, which must not be scaled up.
+    """
+    least = ROUNDING * rewards.abs().sum(1).mean()
+    return advantage.std().maximum(least).clamp_min(1e-8)
+
+
 def rewards_to_go(rewards: Float[Tensor, "B T"], discount: float) -> Float[Tensor, "B T"]:
     """Discounted sum of this and all later rewards: ``R_t = r_t + discount * R_(t+1)``."""
     returns = torch.empty_like(rewards)
@@ -94,16 +103,14 @@ class PolicyStep:
     @property
     def loss(self) -> Float[Tensor, ""]:
         """Policy-gradient loss of these scans by themselves."""
-        return self.loss_scaled_by(self.advantage.std())
+        return self.loss_scaled_by(scale_of(self.advantage, self.rewards))
 
     def loss_scaled_by(self, scale: Float[Tensor, ""]) -> Float[Tensor, ""]:
         """Policy-gradient loss with advantages over ``scale``.
 
-        It is the standard deviation of all advantages of the batch that these scans are part of.
+        It is that of all scans of the batch that these are part of, see :func:`scale_of`.
         """
-        # Scans that are worth the same differ by rounding, which must not be scaled up.
-        least = ROUNDING * self.rewards.abs().sum(1).mean()
-        advantage = self.advantage / scale.clamp_min(1e-8).maximum(least)
+        advantage = self.advantage / scale
         entropy = self.entropies.mean()
         return -(advantage * self.log_prob).mean() - self.entropy_weight * entropy
 

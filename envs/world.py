@@ -17,7 +17,7 @@ from envs.length import DEFAULT_BUDGET
 from envs.probing import folder_of, shipped_probe, trained_probe
 from envs.recognition import RecognitionProbe
 from envs.rewards import ALL_REWARDS, REWARDS_OF_CLASSES, REWARDS_OF_WORDS, Reward
-from foveate.checkpoint import PRETRAINED, check_device, load_model
+from foveate.checkpoint import PRETRAINED, check_device, checkpoints_in, load_model
 from foveate.choices import check_choice, told
 from foveate.data import ImageSet
 from foveate.data.columns import SPLIT_COLUMN
@@ -212,8 +212,10 @@ def config_of_run(model: str | Path | AnyOrderTransformer) -> TrainedWith:
     """Read what the config of a run folder says; the defaults of anything else."""
     if isinstance(model, AnyOrderTransformer) or str(model) in PRETRAINED:
         return TrainedWith()
-    path = folder_of(model) / "config.json"
-    if not path.is_file():
+    folder = folder_of(model)
+    path = folder / "config.json"
+    is_of_run = expanded(model).is_dir() or checkpoints_in(folder)
+    if not is_of_run or not path.is_file():
         return TrainedWith()
     try:
         said = json.loads(path.read_text())

@@ -115,16 +115,17 @@ def run(main: Callable[[Config], object], config: Config) -> None:
         raise SystemExit(130) from None
 
 
+PEER_GONE = re.compile("closed by peer|reset by peer|remote process exited|Broken pipe")
+"""What gloo and NCCL say of a process that they talked with."""
+
+
 def lost_process(mistake: Exception) -> str | None:
     """Describe what torch raises when another process of torchrun has ended; None: all else."""
-    # torch's own classes are not imported here.
-    kinds = [each.__name__ for each in type(mistake).__mro__]
-    is_of_peers = "DistError" in kinds or "Connection closed by peer" in str(mistake)
-    if int(os.environ.get("WORLD_SIZE", "1")) < 2 or not is_of_peers:
+    if int(os.environ.get("WORLD_SIZE", "1")) < 2 or not PEER_GONE.search(str(mistake)):
         return None
     return (
         "another process of the run has ended, and its own line says why; the last checkpoint, if "
-        "there is one, is intact: go on with --resume"
+        f"there is one, is intact: go on with --resume [{' '.join(str(mistake).split())}]"
     )
 
 

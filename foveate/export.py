@@ -88,7 +88,7 @@ def export_timm(
     }
     if for_transformers:
         del arguments["num_classes"]
-    folder = prepared(Path(folder))
+    folder = _marked(Path(folder))
     _write(folder / WEIGHTS, safetensors.torch.save(_weights(vit), {"format": "pt"}))
     _write_json(folder / CONFIG, written)
     _write(folder / CARD, model_card(folder.name, reads, config, about).encode())
@@ -107,7 +107,7 @@ def export_safetensors(model: AnyOrderTransformer, folder: Path | str) -> None:
     Raises:
         ValueError: the folder cannot be written, or holds files that are no earlier export.
     """
-    folder = prepared(Path(folder))
+    folder = _marked(Path(folder))
     (folder / CARD).unlink(missing_ok=True)  # It would tell of timm.
     save_model(model, folder / WEIGHTS)
     _write_json(folder / CONFIG, {MARK: "foveate", "model_config": asdict(model.config)})
@@ -254,8 +254,16 @@ def prepared(folder: Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as reason:
         raise ValueError(f"cannot write to {folder} ({reason.strerror})") from reason
-    if not names:  # Else an export that is cut off after its weights would lock the folder.
-        _write_json(ours, {MARK: "foveate"})
+    return folder
+
+
+def _marked(folder: Path) -> Path:
+    """Prepare a folder for weights; it is marked as ours before they are there.
+
+    Else an export that is cut off after them would lock its folder.
+    """
+    if not (prepared(folder) / CONFIG).is_file():
+        _write_json(folder / CONFIG, {MARK: "foveate"})
     return folder
 
 

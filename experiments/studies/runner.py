@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from experiments.cli import Stopped
 from experiments.studies.job import BUSY, STOPPED, Job, work
 from experiments.studies.job_log import last_words
+from experiments.training.lock import is_held
 from experiments.training.stopping import StopSignals, name_of
 
 POLL_S = 0.1
@@ -82,13 +83,16 @@ class Queue:
         self.lacking = {job.name for job in self.todo}
 
     def ready(self) -> list[Job]:
-        """Return the jobs that may start now: what they need is done."""
+        """Return the jobs that may start now: what they need is done, and nobody is at them."""
+        free = [job for job in self.todo if self.lacking.isdisjoint(job.needs.values())]
+        return [job for job in free if not self._waits(job)]
+
+    def _waits(self, job: Job) -> bool:
+        """Whether another process is at a job, as far as was looked by now."""
         now = time.monotonic()
-        return [
-            job
-            for job in self.todo
-            if self.lacking.isdisjoint(job.needs.values()) and self.again_at.get(job.name, 0) <= now
-        ]
+        if job.name in self.again_at and self.again_at[job.name] <= now and is_held(job.folder):
+            self.again_at[job.name] = now + BUSY_POLL_S
+        return self.again_at.get(job.name, 0) > now
 
     def stop(self) -> None:
         """Start no more."""

@@ -29,6 +29,15 @@ class Held(ValueError):
     """A folder is being written by another."""
 
 
+def is_held(directory: Path) -> bool:
+    """Whether a process holds the lock of a run folder now."""
+    try:
+        with locked(directory):
+            return False
+    except Held:
+        return True
+
+
 @contextlib.contextmanager
 def locked(directory: Path) -> Iterator[None]:
     """Hold the lock of a run folder, which is made if it is missing.

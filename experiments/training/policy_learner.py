@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from agents.group_relative import PolicyStep, policy_step
+from agents.group_relative import PolicyStep, policy_step, scale_of
 from agents.policies import PointerPolicy
 from envs.recognition import RecognitionProbe
 from envs.rewards import Reward
@@ -113,8 +113,11 @@ class GroupRelativeLearner:
         measured = self._measured(steps, images)
         if updates:
             # The graphs of all micro-batches are alive until the scale is known.
-            advantage = torch.cat([step.advantage for step in steps])
-            scale = self.processes.gather(advantage).std()
+            advantage, rewards = (
+                self.processes.gather(torch.cat([getattr(step, name) for step in steps]))
+                for name in ("advantage", "rewards")
+            )
+            scale = scale_of(advantage, rewards)
             for step in steps:
                 (step.loss_scaled_by(scale) / num_micro_batches).backward()
             clip(self.policy, self.processes, "policy", images)

@@ -20,6 +20,7 @@ ECHO_S = 1.0
 
 
 LAUNCHER_CHECK_S = 1.0
+"""Between looks for torchrun."""
 
 
 def end_with_launcher() -> None:

@@ -31,7 +31,7 @@ from foveate.data.columns import (
 )
 from foveate.data.labels import Classes, Label, find_classes_of_files, read_label
 from foveate.data.rows import content_of, sentences_in
-from foveate.data.samples import PieceSource, Sample, reading, shard_fingerprints
+from foveate.data.samples import PieceSource, SameDamage, Sample, reading, shard_fingerprints
 from foveate.data.splits import choose_rows, place, split_name
 
 
@@ -71,9 +71,13 @@ class ParquetSource(PieceSource):
             with _opened(group.file) as opened:
                 table = _read_group(opened, group.number, columns)
         except ValueError as error:
+            if isinstance(error.__cause__, OSError) and error.__cause__.errno is not None:
+                raise  # The file cannot be reached, which says nothing of what is in it.
             # Each of its rows is one that cannot be read, so that all are counted.
-            for _ in group.rows[row:]:
-                yield ValueError(f"row group {group.number}: {error}")
+            reason = f"row group {group.number}: {error}"
+            yield ValueError(reason)
+            for _ in group.rows[row + 1 :]:
+                yield SameDamage(reason)
             return
         for number in group.rows[row:].tolist():
             where = f"row {number} of row group {group.number} of {group.file}"

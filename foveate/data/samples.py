@@ -119,6 +119,10 @@ def _digest_of_ends(file: Path) -> str:
     return digest.hexdigest()
 
 
+class SameDamage(ValueError):
+    """A sample cannot be read for what was told of the one before it."""
+
+
 @contextlib.contextmanager
 def reading(file: Path) -> Iterator[None]:
     """Name the file in what goes wrong while it is read.

@@ -85,10 +85,11 @@ class ImageStream:
         num_processes: How many processes train together.
         split_column: Parquet column that names each row's split; by default ``split``, if there is
             one. None: rows and files of whatever split are train, and val and test held out.
-        skip_damaged: Leave out images that cannot be read, and what is damaged in tar files, and
-            count it on stderr, instead of stopping there.
+        skip_damaged: Leave out images that cannot be read, damaged row groups, and what is damaged
+            in tar files, and count it on stderr, instead of stopping there.
 
     Attributes:
+        num_skipped: Images left out so far; what cannot be told apart in tar files is none.
         fingerprints: Of the splits that have shards of their own; None for Hugging Face datasets.
 
     Raises:

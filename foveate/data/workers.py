@@ -23,7 +23,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from foveate.data import decoding
 from foveate.data.notes import say_once
-from foveate.data.samples import PieceSource, Sample
+from foveate.data.samples import PieceSource, SameDamage, Sample
 
 PARENT_CHECK_S = 0.2
 """How often a worker looks whether its parent is still there."""
@@ -208,7 +208,8 @@ class Reader:
         """Yield each sample with its pixels, the position after it, and how many were left out."""
         mode = "L" if self.channels == 1 else "RGB"
         height, width = self.image_size
-        skips, in_a_row = _Skips(f"worker {start.lane + 1} of {self.num_lanes}"), 0
+        skips = _Skips(f"worker {start.lane + 1} of {self.num_lanes}")
+        in_a_row = left_out = 0
         for sample, position in self._shuffled(start):
             skips.enter(position["epoch"])
             try:
@@ -216,13 +217,14 @@ class Reader:
                     raise sample
                 pixels = decoding.decode_image(sample.content, sample.where, mode, (width, height))
             except ValueError as error:
-                in_a_row += 1
+                left_out += 1
+                in_a_row += not isinstance(error, SameDamage)
                 if not self.skip_damaged or in_a_row == SKIPPED_IN_A_ROW:
                     raise
                 skips.add(error)
                 continue
-            yield pixels, sample, position, in_a_row
-            in_a_row = 0
+            yield pixels, sample, position, left_out
+            in_a_row = left_out = 0
 
     def _shuffled(self, start: Start) -> Iterator[tuple[Sample | ValueError, Position]]:
         """Yield the samples block by block, each with the position after it."""

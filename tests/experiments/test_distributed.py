@@ -295,5 +295,6 @@ def test_a_process_that_lost_another_says_so_in_one_line(monkeypatch: pytest.Mon
     assert lost_process(lost) is None, "no torchrun"
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert "another process of the run has ended" in (lost_process(lost) or "")
-    assert "go on with --resume" in (lost_process(torch.distributed.DistBackendError("x")) or "")
-    assert lost_process(RuntimeError("other")) is None
+    reset = torch.distributed.DistBackendError("NCCL: Connection reset by peer")
+    assert "go on with --resume [NCCL: Connection reset" in (lost_process(reset) or "")
+    assert lost_process(torch.distributed.DistBackendError("Duplicate GPU detected")) is None

@@ -121,7 +121,10 @@ def test_what_is_left_out_is_counted_also_after_a_resume(tmp_path: Path) -> None
     assert 38 - 25 <= stream.num_skipped + 1
 
 
-def test_a_damaged_row_group_is_left_out_row_by_row(tmp_path: Path) -> None:
+def test_a_damaged_row_group_is_left_out_however_many_rows_it_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("foveate.data.workers.SKIPPED_IN_A_ROW", 5)
     cells = [encoded(numbered(n)) for n in range(40)]
     split = ["train"] * 38 + ["val", "test"]
     file = tmp_path / "a.parquet"
@@ -139,6 +142,9 @@ def test_a_damaged_row_group_is_left_out_row_by_row(tmp_path: Path) -> None:
     found = {int(next(stream).images[0, 0, 0, 0]) for _ in range(28)}
     assert found == {*range(38)} - {*range(10, 20)}
     assert stream.num_skipped == 10
+    file.rename(tmp_path / "gone")
+    with pytest.raises(ValueError, match="No such file"):
+        list(zip(range(40), stream, strict=False))
 
 
 def test_what_is_no_state_or_no_number_is_refused_in_one_line(
