@@ -113,11 +113,9 @@ class GroupRelativeLearner:
         measured = self._measured(steps, images)
         if updates:
             # The graphs of all micro-batches are alive until the scale is known.
-            advantage, rewards = (
-                self.processes.gather(torch.cat([getattr(step, name) for step in steps]))
-                for name in ("advantage", "rewards")
-            )
-            scale = scale_of(advantage, rewards)
+            told = [(step.advantage, step.rewards) for step in steps]
+            gathered = (self.processes.gather(torch.cat(each)) for each in zip(*told, strict=True))
+            scale = scale_of(*gathered)
             for step in steps:
                 (step.loss_scaled_by(scale) / num_micro_batches).backward()
             clip(self.policy, self.processes, "policy", images)

@@ -126,7 +126,7 @@ def test_data_without_classes_are_refused_before_training(
     [
         ({"agent": "maskable-ppo"}, "reward recognition needs --agent group-relative"),
         (
-            {"stream": True, "image_size": 16, "limit": None},
+            {"data": "shards", "stream": True, "image_size": 16, "limit": None},
             "needs all labels; leave out --stream",
         ),
     ],

@@ -25,6 +25,7 @@ from experiments.benchmarks import growth, streaming
 from experiments.benchmarks.timing import count_flops
 from experiments.evaluation import exported
 from experiments.evaluation.read import read
+from experiments.evaluation.scanpaths import Scanned
 from experiments.metrics_file import read_metrics
 from experiments.runs import Run, load_run
 from experiments.training.build import build
@@ -363,11 +364,11 @@ def test_words_are_read_at_the_first_fixations_of_a_whole_scan(
     train(config.replace(out=tmp_path / "run", report=False, threads=1))
     budgets = []
 
-    def watched(agent: object, model: object, images: Tensor, budget: int, **_: object) -> Tensor:
+    def watched(agent: object, model: object, images: Tensor, budget: int, **_: object) -> Scanned:
         budgets.append(budget)
-        return torch.arange(budget).repeat(len(images), 1)
+        return Scanned(torch.arange(budget).repeat(len(images), 1), torch.ones(len(images), 1))
 
-    monkeypatch.setattr("experiments.evaluation.read.scan_with", watched)
+    monkeypatch.setattr("experiments.evaluation.read.scanned_in_chunks", watched)
     result = read(load_run(tmp_path / "run"), limit=6, tracks=3)
     assert budgets == [config.scan.budget]
     assert result.tracks == 3
