@@ -4,10 +4,9 @@ For scan g of an image, ``A_t = R_t(g) - mean over the others of R_t``, where R_
 reward to go. The image's own difficulty, by far the largest source of variance, cancels.
 
 Reference: REINFORCE leave-one-out (Kool et al. 2019, Buy 4 REINFORCE samples, get a baseline for
-free!, Eq. 8); GRPO (Shao et al. 2024, arXiv 2402.03300,
-Eq. 3). Differs: one on-policy step, so neither ratio nor clipping; a baseline at every step;
-advantages scaled by one number per batch, not per group, so that an image on which every order
-does equally well stays without influence.
+free!, Eq. 8); GRPO (Shao et al. 2024, arXiv 2402.03300, Eq. 3). Differs: one on-policy step, so
+neither ratio nor clipping; a baseline at every step; advantages scaled by one number per batch, not
+per group, so that an image on which every order does equally well stays without influence.
 """
 
 from __future__ import annotations

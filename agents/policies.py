@@ -43,6 +43,11 @@ class Agent(Protocol):
         ...
 
 
+def may_draw(agent: Agent) -> bool:
+    """Whether an agent may draw from the generator that it is given: unless it says it does not."""
+    return getattr(agent, "samples", True)
+
+
 @runtime_checkable
 class ScoringAgent(Agent, Protocol):
     """An agent that chooses the fixation of the highest score, and tells the scores."""

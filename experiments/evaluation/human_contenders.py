@@ -14,7 +14,7 @@ from jaxtyping import Float64, Int, Int64, Num
 from torch import Tensor
 
 from agents.baselines import GreedyOracleAgent, SaliencyAgent
-from agents.policies import Agent, PolicyAgent
+from agents.policies import Agent, PolicyAgent, may_draw
 from envs.episode import Episode
 from experiments.evaluation.contenders import Scanners
 from experiments.evaluation.human_means import UNTRAINED
@@ -55,8 +55,8 @@ class Started:
 
     @property
     def samples(self) -> bool:
-        """Whether the agent draws from the generator that it is given."""
-        return getattr(self.agent, "samples", True)
+        """Whether the agent may draw."""
+        return may_draw(self.agent)
 
     def __call__(
         self, episode: Episode, generator: torch.Generator | None = None

@@ -14,7 +14,7 @@ from jaxtyping import Float, Int, Num
 from torch import Tensor
 
 from agents.baselines import SaliencyAgent, UncertaintyAgent
-from agents.policies import Agent, ScoringAgent
+from agents.policies import Agent, ScoringAgent, may_draw
 from envs.episode import Episode
 from envs.opening import as_segments, check_opening
 from experiments.evaluation.options import LEAST_MEMORY
@@ -111,8 +111,7 @@ def scanned_in_chunks(
     each = bytes_per_row(model, budget * (1 if fixations is None else fixations.size))
     opened, errors = [], []
     # What is drawn goes chunk by chunk: their size is always the same, but of who draws nothing.
-    samples = getattr(agent, "samples", True)
-    at_once = min(memory, int(LEAST_MEMORY * 1e9)) if samples else memory
+    at_once = min(memory, int(LEAST_MEMORY * 1e9)) if may_draw(agent) else memory
     for part in split_rows(images, model.num_patches * num_candidates, each, at_once):
         episode = Episode(model, pixels_of(part, device), budget=budget, fixations=fixations)
         curve = [episode.error]
@@ -190,8 +189,8 @@ class OwnAgent:
 
     @property
     def samples(self) -> bool:
-        """Whether it may draw: unless it says that it does not."""
-        return getattr(self.agent, "samples", True)
+        """Whether it may draw."""
+        return may_draw(self.agent)
 
     def __call__(
         self, episode: Episode, generator: torch.Generator | None = None

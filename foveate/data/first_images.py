@@ -7,15 +7,13 @@ from pathlib import Path
 
 import torch
 
-from foveate.choices import told
 from foveate.data.columns import SPLIT_COLUMN
 from foveate.data.decoding import ImageSize
 from foveate.data.hub import HubDataset
-from foveate.data.images import ImageSet
+from foveate.data.images import ImageSet, check_limit
 from foveate.data.labels import find_classes
 from foveate.data.streaming import ImageStream
 from foveate.data.workers import ImageBatch
-from foveate.finite import is_whole
 
 
 def first_images(
@@ -49,8 +47,7 @@ def first_images(
     Raises:
         ValueError: as of :class:`ImageStream`, or a limit below one image.
     """
-    if not (is_whole(limit) and limit >= 1):
-        raise ValueError(f"limit must be at least 1 image, got {told(limit)}")
+    check_limit(limit)
     stream = ImageStream(
         source,
         split,

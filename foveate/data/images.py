@@ -87,8 +87,7 @@ class ImageSet:
         Raises:
             ValueError: limit is no whole number of at least 1.
         """
-        if not is_whole(limit) or limit < 1:
-            raise ValueError(f"limit must be at least 1 image, got {told(limit)}")
+        check_limit(limit)
         return self.take(torch.arange(min(limit, len(self))))
 
     def take(self, index: Int[Tensor, " K"]) -> ImageSet:
@@ -121,6 +120,12 @@ def _tensor(given: object, what: str) -> Tensor:
     if isinstance(given, Tensor):
         return given.detach()
     raise ValueError(f"{what} must be a tensor or an array of numbers, got {type(given).__name__}")
+
+
+def check_limit(limit: object) -> None:
+    """Raise ValueError unless so many images may be asked for: a whole number of at least 1."""
+    if not is_whole(limit) or limit < 1:
+        raise ValueError(f"limit must be at least 1 image, got {told(limit)}")
 
 
 def _pixels(given: object, name: str) -> UInt8[Tensor, "M C H W"]:

@@ -32,7 +32,6 @@ from pathlib import Path
 
 import torch
 
-from foveate.choices import told
 from foveate.data import (
     cache,
     column_types,
@@ -51,9 +50,8 @@ from foveate.data.cache import FileState, file_state
 from foveate.data.columns import SPLIT_COLUMN, check_no_columns
 from foveate.data.decoding import ImageSize, height_and_width
 from foveate.data.hub import HUB
-from foveate.data.images import ImageSet
+from foveate.data.images import ImageSet, check_limit
 from foveate.files import expanded, place_of
-from foveate.finite import is_whole
 
 _READERS = (
     scenes,
@@ -115,8 +113,8 @@ def load_data(
         raise ValueError(f"split must be one of {', '.join(scenes.SPLITS)}, got {split!r}")
     if image_size is not None:
         height_and_width(image_size)
-    if limit is not None and not (is_whole(limit) and limit >= 1):
-        raise ValueError(f"limit must be at least 1 image, got {told(limit)}")
+    if limit is not None:
+        check_limit(limit)
     data, path = str(data), expanded(data)
     if data in COMPOSED or data in TORCHVISION_SETS:
         check_no_columns(data, image_column, split_column, caption_column)
