@@ -1,4 +1,4 @@
-# The two commands of the README, the four checks of CONTRIBUTING, and the tortures. PYTHON picks the interpreter (3.11 or newer) that makes the environment.
+# The two commands of the README, the checks of CONTRIBUTING, and the tortures. PYTHON picks the interpreter (3.11 or newer) that makes the environment.
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
@@ -15,6 +15,7 @@ check: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m slow
 
 torture: $(READY)
 	$(BIN)/python -m tests.torture

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-import jaxtyping
 import pytest
 import torch
+from unchecked import unchecked
 
 from experiments.runs import Run
 from experiments.training.build import build
@@ -26,10 +26,6 @@ def run(tmp_path: Path) -> Run:
 
 @pytest.fixture(autouse=True)
 def unchecked_shapes() -> Iterator[None]:
-    """Whole trainings call parts by the thousand, and take twice as long with their shapes checked.
-
-    Tests of the parts themselves, and fixtures that train once, check them.
-    """
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
+    """Check no shape of whole trainings; tests of the parts themselves check them."""
+    with unchecked():
+        yield

@@ -151,6 +151,7 @@ print(peak() - before)
 again for their errors."""
 
 
+@pytest.mark.slow
 def test_memory_is_bounded_within_an_image_too() -> None:
     command = [sys.executable, "-c", PEAK]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)

@@ -1023,17 +1023,17 @@ def test_a_cluster_without_submitit_is_refused_in_one_line(
         run_study("smoke", out=tmp_path, cluster="slurm")
 
 
+@pytest.mark.slow
 def test_jobs_run_by_way_of_submitit(tmp_path: Path) -> None:
     pytest.importorskip("submitit", reason="needs the extra cluster")
     from experiments.studies.cluster import start_on
 
     (job,) = jobs_of(tmp_path, "a")
-    start = start_on("local", tmp_path / "cluster", job_minutes=5)
-    assert run_jobs([job], start, workers=None) == []
-    assert job.is_done
     bad = replace(job, config=job.config.replace(data="nowhere.parquet", out=tmp_path / "bad_0"))
     bad = replace(bad, folder=tmp_path / "jobs" / "bad")
-    (missing,) = run_jobs([bad], start, workers=None)
+    start = start_on("local", tmp_path / "cluster", job_minutes=5)
+    (missing,) = run_jobs([job, bad], start, workers=None)
+    assert job.is_done
     assert "nowhere.parquet" in (missing.why or "")
     assert json.loads((bad.folder / "job.json").read_text())["cell"] == "a"
 

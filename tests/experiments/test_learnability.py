@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
 import torch
 from torch import Tensor
 
@@ -17,7 +16,6 @@ WARMUP, POLICY = 250, 150
 """Half of the preset's iterations: 17 seconds of one core, shapes checked."""
 
 
-@pytest.mark.slow
 def test_joint_training_learns_to_predict_and_to_look() -> None:
     """Model loss and return improve, and the policy beats random orders on held-out images.
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from unchecked import unchecked
 
 from foveate import leaks
 from foveate.leaks import assert_no_leak
@@ -61,9 +62,11 @@ def test_predictions_depend_on_exactly_the_allowed_patches(
     assert_no_leak(model, RECIPES[name])
     # What has no gradient was looked for in one order; all orders pass through the same masks.
     monkeypatch.setattr(leaks, "different", lambda inputs: ())
-    for order in allowed_orders(name):
-        generator = torch.Generator().manual_seed(2)
-        assert_no_leak(model, images, model_ordering(order, model)(images, generator=generator))
+    with unchecked():
+        for order in allowed_orders(name):
+            generator = torch.Generator().manual_seed(2)
+            rank = model_ordering(order, model)(images, generator=generator)
+            assert_no_leak(model, images, rank)
 
 
 def test_the_leak_check_finds_a_shift_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
