@@ -53,11 +53,12 @@ class Table:
 
     def to_markdown(self) -> str:
         """Return a Markdown table."""
-        lines = [
-            "| " + " | ".join(self.columns) + " |",
-            "|---" * len(self.columns) + "|",
-            *("| " + " | ".join(row) + " |" for row in self.rows),
-        ]
+
+        def line(row: tuple[str, ...]) -> str:
+            # Else a bar in a cell, as of a name, would begin another one.
+            return "| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |"
+
+        lines = [line(self.columns), "|---" * len(self.columns) + "|", *map(line, self.rows)]
         return "\n".join([*self._before(), *lines, *self._after()])
 
     def to_html(self) -> str:

@@ -103,8 +103,7 @@ def written(row: ClientRow) -> str:
 
 def told_of(row: ClientRow) -> str:
     """Write what became of an example."""
-    # A bar would end the cell.
-    return OUTCOMES[row.outcome] + f": {row.error.replace('|', '/')}" * bool(row.error)
+    return OUTCOMES[row.outcome] + f": {row.error}" * bool(row.error)
 
 
 def installed(name: str) -> str | None:

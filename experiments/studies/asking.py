@@ -60,9 +60,10 @@ def answers_of(run: Run, asked: Asked | None, split: Split) -> Answers:
 
 
 def draw_and_keep(run: Run, number: int) -> None:
-    """Keep pictures of so many scans in the run's folder, if it can be scanned."""
-    if number and run.model.config.scannable:
-        keep_pictures(run.directory, pictures_of(run, number))
+    """Keep pictures of so many scans in the run's folder; none of a run that cannot be scanned."""
+    if number:
+        drawn = pictures_of(run, number) if run.model.config.scannable else []
+        keep_pictures(run.directory, drawn)
 
 
 def ask(run: Run, asked: Asked, split: Split) -> Answers:
@@ -78,8 +79,6 @@ def ask(run: Run, asked: Asked, split: Split) -> Answers:
     probe_images = 0
     if asked.probes:
         probe_images = ask_probes(run, asked, split, values, notes)
-    for name in asked.own:
-        values |= ask_own(run, name, split, asked.test_limit)
     if run.model.config.scannable:
         curves = ask_areas(run, asked, split, values)
         ask_fixations(run, asked, values, notes)
@@ -90,6 +89,8 @@ def ask(run: Run, asked: Asked, split: Split) -> Answers:
         )
     elif asked.areas or asked.fixations:
         notes.append("its model cannot be scanned, so that fixations were not asked for")
+    for name in asked.own:
+        ask_own(run, name, split, asked.test_limit, values)
     check_values(values, run.name)
     signs += collapse_of_features(run)
     costs = step_costs(run.config) if asked.compute else None
@@ -206,22 +207,24 @@ CLASSIFIERS: dict[str, Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray
 """Probes by name, of features and labels of the training images: they classify the others."""
 
 
-def ask_own(run: Run, name: str, split: Split, limit: int | None) -> Values:
-    """Ask a question of the user's own.
+def ask_own(run: Run, name: str, split: Split, limit: int | None, values: Values) -> None:
+    """Ask a question of the user's own, and add what it answers.
 
     Raises:
-        ValueError: it raises, or returns no values for images by name.
+        ValueError: it raises, or returns no values for images by names that are new.
     """
     question: Callable[..., object] = lookup("question", name, {})
     with blaming("question", name):
         found = question(run, split, limit)
         if not isinstance(found, Mapping):
             raise ValueError(f"it must return values by measure, got {told(found)}")
-        values = {str(key): np.asarray(each, float) for key, each in found.items()}
-        for key, each in values.items():
-            if each.ndim != 1 or not each.size:
-                raise ValueError(f"{key} must have one value per image, got shape {each.shape}")
-    return values
+        for measure, each in found.items():
+            key, array = str(measure), np.asarray(each, float)
+            if array.ndim != 1 or not array.size:
+                raise ValueError(f"{key} must have one value per image, got shape {array.shape}")
+            if key in values:
+                raise ValueError(f"the measure {key!r} is there already; give it another name")
+            values[key] = array
 
 
 def ask_areas(run: Run, asked: Asked, split: Split, values: Values) -> dict[str, tuple[float, ...]]:

@@ -20,7 +20,7 @@ from pydantic import TypeAdapter
 from experiments.cli import Stopped
 from experiments.evaluation.kept import completed
 from experiments.run_folder import FORMER, FREE_ON_RESUME
-from experiments.studies.answers import Answers, keep_answers, read_answers
+from experiments.studies.answers import PICTURES, Answers, keep_answers, read_answers
 from experiments.studies.asking import answers_of, draw_and_keep
 from experiments.studies.compute import filled
 from experiments.studies.grid import Asked, Split
@@ -106,7 +106,8 @@ class Job:
         if found is None or self.asked is None:
             return found is not None
         drawn: int = read_question(found.question)["asked"]["pictures"]
-        return drawn >= self.asked.pictures
+        are_there = not self.asked.pictures or (self.config.run.out / PICTURES).is_file()
+        return are_there and drawn >= self.asked.pictures
 
     def _answered(self) -> Answers | None:
         """Return its answers, whatever pictures are there; None if they are not there."""

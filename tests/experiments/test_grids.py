@@ -24,8 +24,10 @@ from experiments.evaluation.knowing_rows import Difference
 from experiments.runs import Run
 from experiments.studies import runner
 from experiments.studies.answers import (
+    PICTURES,
     Answers,
     Facts,
+    Values,
     keep_answers,
     read_answers,
     read_pictures,
@@ -404,6 +406,10 @@ def test_a_seed_that_becomes_the_first_is_drawn_and_not_asked_anew(
     assert run_jobs([first], carried_out) == []
     assert first.is_done
     assert len(read_pictures(later.config.run.out)) == 2
+    (later.config.run.out / PICTURES).unlink()
+    assert not first.is_done, "pictures that were deleted"
+    assert run_jobs([first], carried_out) == []
+    assert len(read_pictures(later.config.run.out)) == 2
     found = read_answers(later.config.run.out)
     assert found is not None
     assert {name: list(each) for name, each in found.values.items()} == {
@@ -653,9 +659,13 @@ def bad_question(run: Run, split: str, limit: int | None) -> dict[str, object]:
 
 
 def test_questions_of_ones_own_give_a_value_per_image(run: Run) -> None:
-    assert ask_own(run, f"{__name__}:good_question", "val", 3)["mine"].tolist() == [0.0, 1.0, 2.0]
+    values: Values = {}
+    ask_own(run, f"{__name__}:good_question", "val", 3, values)
+    assert values["mine"].tolist() == [0.0, 1.0, 2.0]
     with pytest.raises(ValueError, match=r"bad_question.*one value per image, got shape \(2, 2\)"):
-        ask_own(run, f"{__name__}:bad_question", "val", 3)
+        ask_own(run, f"{__name__}:bad_question", "val", 3, values)
+    with pytest.raises(ValueError, match=r"good_question.*'mine' is there already; give"):
+        ask_own(run, f"{__name__}:good_question", "val", 3, values)
 
 
 def test_without_a_fixed_layer_the_accuracy_is_the_mean_over_layers(run: Run) -> None:

@@ -301,7 +301,7 @@ def test_every_recipe_trains_from_its_one_command(name: str, tmp_path: Path) -> 
 def test_orders_and_recipes_are_compared_at_equal_compute(
     rows: tuple[str, ...], tmp_path: Path
 ) -> None:
-    options = ["--limit", "300", "--teraflops", "0.002", "--embed-dim", "16", "--depth", "2"]
+    options = ["--limit", "300", "--teraflops", "0.001", "--embed-dim", "16", "--depth", "2"]
     options += ["--probe-train", "200", "--probe-test", "100", "--batch-size", "16"]
     options += ["--budget", "4", *(["--memory", "last"] if rows[0] == "--orders" else []), *rows]
     done = call("orders", "--out", tmp_path, "--seeds", "0", "1", *options)
@@ -320,7 +320,7 @@ def test_orders_and_recipes_are_compared_at_equal_compute(
     for name, row in result["orders"].items():
         assert len(row["linear_ci95"]) == 2
         for run in row["runs"]:
-            spent = 0 if name == "untrained" else 0.002
+            spent = 0 if name == "untrained" else 0.001
             assert run["teraflops"] == pytest.approx(spent, rel=0.25), name
         if rows[0] == "--orders":
             parts = [load_run(tmp_path / f"{name}_{seed}").model.config for seed in (0, 1)]
