@@ -196,7 +196,7 @@ print("all files of the run:", sorted(path.name for path in out.iterdir()))
 # ## Where to go from here
 #
 # * Train longer and larger: `python -m experiments.train demo --data my_images --image-size 32`
-#   takes 6 to 12 minutes and ends with comparison, probe and pictures.
+#   trains for 6 to 13 minutes; comparison, probe and pictures take two to three more.
 # * Images of another size: `--image-size 64 --patch-size 8` gives 64 patches.
 # * Ask what the transformer has learned: `python -m experiments.probe --run RUN`
 #   ([probing](probing.md)).

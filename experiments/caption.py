@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from experiments.cli import main_with_options
-from experiments.evaluation.caption_options import (
+from experiments.evaluation.caption.options import (
     CANDIDATES,
     FIXATIONS,
     ORDERS,
@@ -56,8 +56,8 @@ class CaptionConfig(SeedsOptions):
 
 def main(config: CaptionConfig) -> None:
     """Measure as configured; write, draw and print."""
-    from experiments.evaluation.caption import caption
-    from experiments.evaluation.caption_picture import draw_captions
+    from experiments.evaluation.caption.evaluate import caption
+    from experiments.evaluation.caption.picture import draw_captions
     from experiments.evaluation.report import present
     from experiments.tables import written_whole
 

@@ -49,7 +49,7 @@ class CompareConfig(EvaluationOptions):
 
 def main(config: CompareConfig) -> None:
     """Compare as configured."""
-    from experiments.evaluation.compare import compare
+    from experiments.evaluation.compare.evaluate import compare
     from experiments.evaluation.report import present_comparison
     from experiments.runs import load_run
 

@@ -85,8 +85,8 @@ class HumanConfig:
 
 def main(config: HumanConfig) -> None:
     """Compare as configured."""
-    from experiments.evaluation.human import compare_with_viewers
-    from experiments.evaluation.human_picture import present_human
+    from experiments.evaluation.human.evaluate import compare_with_viewers
+    from experiments.evaluation.human.picture import present_human
     from experiments.run_folder import check_writable
     from experiments.runs import load_run
     from experiments.training.build import set_threads

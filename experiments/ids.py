@@ -53,7 +53,7 @@ class IdsConfig:
 
 def main(config: IdsConfig) -> None:
     """Measure as configured; write, draw and print."""
-    from experiments.evaluation.ids import score_ids
+    from experiments.evaluation.ids.evaluate import score_ids
 
     # Before the work: a folder that cannot be made loses nothing then.
     config.out.parent.mkdir(parents=True, exist_ok=True)

@@ -27,9 +27,9 @@ from pathlib import Path
 import tyro
 
 from experiments.cli import main_with_reader, program
-from experiments.evaluation.knowing_plan import KnowingQuestions, check_joint, usual_fixations
+from experiments.evaluation.knowing.plan import KnowingQuestions, check_joint, usual_fixations
 from experiments.evaluation.options import check_seeds
-from experiments.evaluation.recognition_options import ORDERS, READ_OUTS, ReadOut
+from experiments.evaluation.recognition.options import ORDERS, READ_OUTS, ReadOut
 from experiments.training.command_line import option_name, read_command_line
 from experiments.training.config import TrainConfig
 
@@ -139,7 +139,7 @@ def split_options(arguments: Sequence[str], names: set[str]) -> tuple[list[str],
 
 def main(command: KnowingCommand) -> None:
     """Carry out the study as configured; write, draw and print."""
-    from experiments.evaluation.knowing import present_knowing, study_knowing
+    from experiments.evaluation.knowing.evaluate import present_knowing, study_knowing
 
     study = command.study
     result = study_knowing(

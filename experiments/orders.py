@@ -31,7 +31,7 @@ from typing import Literal
 
 from experiments.cli import main_with_options
 from experiments.evaluation.options import check_seeds
-from experiments.evaluation.orders_plan import POLICY, UNTRAINED
+from experiments.evaluation.orders.plan import POLICY, UNTRAINED
 from experiments.training.config import TrainConfig
 from experiments.training.image_sizes import ImageSizeOption
 from foveate.config import Init, Memory, TargetKind
@@ -167,7 +167,7 @@ class OrdersConfig:
 
 def main(config: OrdersConfig) -> None:
     """Compare as configured; write and print."""
-    from experiments.evaluation.orders import compare_orders
+    from experiments.evaluation.orders.evaluate import compare_orders
 
     path = config.out / ("recipes.json" if config.recipes else "orders.json")
     result = compare_orders(

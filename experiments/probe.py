@@ -19,7 +19,7 @@ from pathlib import Path
 
 from experiments.cli import main_with_options
 from experiments.evaluation.options import EvaluationOptions
-from experiments.evaluation.probe_options import ProbeOptions
+from experiments.evaluation.probe.options import ProbeOptions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,8 +34,8 @@ class ProbeConfig(ProbeOptions, EvaluationOptions):
 
 def main(config: ProbeConfig) -> None:
     """Probe as configured."""
-    from experiments.evaluation.probe import probe
-    from experiments.evaluation.recognition_paths import check_orders
+    from experiments.evaluation.probe.evaluate import probe
+    from experiments.evaluation.recognition.paths import check_orders
     from experiments.evaluation.report import present_probe
 
     # A run can take long to load, as its images are looked at.

@@ -1,6 +1,6 @@
 """Train a fixation policy and an any-order transformer jointly.
 
-    python -m experiments.train demo                     scenes, 6 to 12 minutes on a CPU
+    python -m experiments.train demo                     scenes, 6 to 13 minutes on a CPU
     python -m experiments.train fashion_mnist --data PATH
     python -m experiments.train my_runs:big              a TrainConfig in your own my_runs.py
 

@@ -1,13 +1,14 @@
-"""What is measured of runs. A command's file has its name; ``*_result`` holds what it returns.
+"""What is measured of runs: a package for every command that has several files, named like it.
 
-``options`` are those of all commands that take a run. ``compare`` with ``scanpaths`` (who scans
-what), ``diagnostics``, ``findings``, ``saccade_costs`` and ``compare_result``; ``probe`` with its
-options, views and result, and ``probe_questions`` (what it can be asked); ``draw``. ``report`` does
-these three at the end of a training.
+In each, ``evaluate`` has what the command calls, ``options`` what it is asked, ``result`` what it
+returns, and ``picture`` what it draws. The packages are ``compare``, ``probe``, ``recognition``,
+``knowing``, ``orders``, ``caption``, ``human`` and ``ids``.
 
-``orders`` with ``orders_plan`` (what each row trains), ``equal_compute`` and ``orders_result``;
-``study`` (two learners, by ``experiments.studies``); ``decode`` with ``generation``; ``read``.
+``options`` are those of all commands that take a run. ``scanpaths`` says who scans what, ``draw``
+draws it, and ``report`` compares, probes and draws at the end of a training. ``equal_compute``
+counts operations; ``study`` compares two learners, by ``experiments.studies``; ``decode`` goes with
+``generation``; ``read`` and ``clients`` are commands of one file.
 
-``run_result`` keeps results apart that have other options, ``intervals`` makes all intervals, and
-``pages`` writes records into RESULTS.md, README.md and docs.
+``run_result`` keeps results apart that have other options, ``kept`` keeps answers, ``intervals``
+makes all intervals, and ``pages`` writes records into RESULTS.md, README.md and docs.
 """

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from experiments.benchmarks.timing import count_flops, saved_megabytes
-from experiments.evaluation.orders_plan import UNTRAINED, Plan
+from experiments.evaluation.orders.plan import UNTRAINED, Plan
 from experiments.training.config import TrainConfig
 from experiments.training.distributed import Processes
 from experiments.training.policy_learner import GroupRelativeLearner

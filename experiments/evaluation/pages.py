@@ -6,15 +6,15 @@ from pathlib import Path
 
 from experiments.benchmarks.env import BenchEnvResult
 from experiments.benchmarks.timing import BenchResult
-from experiments.evaluation.caption_result import CaptionResult
+from experiments.evaluation.caption.result import CaptionResult
 from experiments.evaluation.clients import ClientsResult
-from experiments.evaluation.compare_result import Comparison
+from experiments.evaluation.compare.result import Comparison
 from experiments.evaluation.decode import DecodeResult
-from experiments.evaluation.human_result import HumanComparison
-from experiments.evaluation.ids_result import IdsResult
-from experiments.evaluation.knowing_result import KnowingResult
-from experiments.evaluation.orders_result import OrdersResult
-from experiments.evaluation.probe_result import ProbeResult
+from experiments.evaluation.human.result import HumanComparison
+from experiments.evaluation.ids.result import IdsResult
+from experiments.evaluation.knowing.result import KnowingResult
+from experiments.evaluation.orders.result import OrdersResult
+from experiments.evaluation.probe.result import ProbeResult
 from experiments.evaluation.read import ReadResult
 from experiments.evaluation.run_result import training_facts
 from experiments.evaluation.study import StudyResult

@@ -14,7 +14,7 @@ from pydantic import BeforeValidator
 from agents.baselines import GreedyOracleAgent
 from experiments.evaluation.curves import error_curves_of
 from experiments.evaluation.intervals import Interval, seed_interval
-from experiments.evaluation.recognition_paths import scan_of
+from experiments.evaluation.recognition.paths import scan_of
 from experiments.evaluation.scanpaths import scanned_in_chunks
 from experiments.metrics_file import read_metrics
 from experiments.run_folder import git_commit, read_manifest

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from experiments.evaluation.recognition_options import ReadOut, check_read_outs
+from experiments.evaluation.recognition.options import ReadOut, check_read_outs
 from foveate.choices import check_choice, check_name
 
 

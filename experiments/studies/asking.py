@@ -8,15 +8,15 @@ from dataclasses import replace
 
 import numpy as np
 
-from experiments.evaluation.compare import compare
+from experiments.evaluation.compare.evaluate import compare
 from experiments.evaluation.curves import error_curves_of
-from experiments.evaluation.orders import images_seen
-from experiments.evaluation.probe_questions import Questions, unanswerable
-from experiments.evaluation.probe_result import COLUMNS, NEIGHBORS
-from experiments.evaluation.recognition import recognize
-from experiments.evaluation.recognition_paths import PathMakers
-from experiments.evaluation.recognition_probes import balanced_share
-from experiments.evaluation.recognition_result import MAIN_PROBE
+from experiments.evaluation.orders.evaluate import images_seen
+from experiments.evaluation.probe.questions import Questions, unanswerable
+from experiments.evaluation.probe.result import COLUMNS, NEIGHBORS
+from experiments.evaluation.recognition.evaluate import recognize
+from experiments.evaluation.recognition.paths import PathMakers
+from experiments.evaluation.recognition.probes import balanced_share
+from experiments.evaluation.recognition.result import MAIN_PROBE
 from experiments.metrics_file import read_metrics
 from experiments.run_folder import git_commit, read_manifest
 from experiments.runs import Run
@@ -200,10 +200,8 @@ def _knn(train: np.ndarray, labels: np.ndarray, test: np.ndarray) -> np.ndarray:
     return knn_classes(train, labels, test, neighbors=(k,))[k]
 
 
-CLASSIFIERS: dict[str, Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]] = {
-    "linear": _linear,
-    "knn": _knn,
-}
+Classify = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+CLASSIFIERS: dict[str, Classify] = {"linear": _linear, "knn": _knn}
 """Probes by name, of features and labels of the training images: they classify the others."""
 
 

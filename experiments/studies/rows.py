@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from experiments.evaluation.knowing_rows import Difference, Mean
+from experiments.evaluation.knowing.rows import Difference, Mean
 from experiments.studies.answers import Answers, is_error
 
 BySeed = Mapping[int, Answers]

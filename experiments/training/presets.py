@@ -23,7 +23,7 @@ DEMO = TrainConfig().replace(
 
 
 PRESETS: dict[str, tuple[str, TrainConfig]] = {
-    "demo": ("Scenes, periphery: the two-command demo; 6 to 12 minutes on a CPU.", DEMO),
+    "demo": ("Scenes, periphery: the two-command demo; trains 6 to 13 minutes on a CPU.", DEMO),
     "smoke": (
         "A few iterations of everything, for tests.",
         DEMO.replace(
@@ -185,7 +185,7 @@ PRESETS["photos_192"] = (
 
 PRESETS["flickr8k"] = (
     "Captions of photographs (Flickr8k of 96 pixels; --data others), a thumbnail of one patch, 16 "
-    "of 64 patches; about an hour on one core.",
+    "of 64 patches; two hours and more on one core.",
     TrainConfig().replace(
         **{
             **PHOTOGRAPHS,

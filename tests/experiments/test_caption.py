@@ -18,15 +18,15 @@ from PIL import Image
 
 from envs.episode import Episode
 from envs.vector import ImageScanVectorEnv
-from experiments.evaluation.caption import Example, caption
-from experiments.evaluation.caption_likelihood import (
+from experiments.evaluation.caption.evaluate import Example, caption
+from experiments.evaluation.caption.likelihood import (
     bits_per_word,
     nats_of_own,
     nats_of_pairs,
 )
-from experiments.evaluation.caption_picture import draw_captions, lines_of
-from experiments.evaluation.caption_result import CaptionResult, Written
-from experiments.evaluation.caption_retrieval import Scores, estimated, ranks_of_right, scores
+from experiments.evaluation.caption.picture import draw_captions, lines_of
+from experiments.evaluation.caption.result import CaptionResult, Written
+from experiments.evaluation.caption.retrieval import Scores, estimated, ranks_of_right, scores
 from experiments.evaluation.equal_compute import short_trainer
 from experiments.runs import load_run
 from experiments.studies.transfer import imagenette
@@ -116,7 +116,7 @@ def test_captions_cost_what_their_words_cost_in_any_batch(
         expected = -sum(log_probs[at, word] for at, word in enumerate(words[0, 0]) if word >= 0)
         torch.testing.assert_close(own[number], expected.detach())
     for tokens in (1, 10**6):
-        monkeypatch.setattr("experiments.evaluation.caption_likelihood.TOKENS", tokens)
+        monkeypatch.setattr("experiments.evaluation.caption.likelihood.TOKENS", tokens)
         every = nats_of_pairs(writer, images, texts, rank, 5, torch.ones(3, 3).bool())
         torch.testing.assert_close(every[texts.owner, torch.arange(3)], own)
         wanted = torch.tensor([[True, False, True], [False] * 3, [False, True, False]])

@@ -19,15 +19,15 @@ import pytest
 import torch
 
 import experiments.caption as script
-from experiments.evaluation import caption_asking
-from experiments.evaluation.caption import caption
-from experiments.evaluation.caption_asking import Asking
-from experiments.evaluation.caption_likelihood import nats_of_own, nats_of_pairs
-from experiments.evaluation.caption_means import Bits, Retrieval, Retrieved, Told, found
-from experiments.evaluation.caption_result import CaptionResult
+from experiments.evaluation.caption import asking as caption_asking
+from experiments.evaluation.caption.asking import Asking
+from experiments.evaluation.caption.evaluate import caption
+from experiments.evaluation.caption.likelihood import nats_of_own, nats_of_pairs
+from experiments.evaluation.caption.means import Bits, Retrieval, Retrieved, Told, found
+from experiments.evaluation.caption.result import CaptionResult
 from experiments.evaluation.intervals import crossed_interval, mean_interval
 from experiments.evaluation.kept import WRITE_EVERY, Kept, keep_arrays, read_arrays
-from experiments.evaluation.recognition_paths import PathMakers
+from experiments.evaluation.recognition.paths import PathMakers
 from experiments.evaluation.seeds import check_one_kind
 from experiments.runs import Run
 from experiments.training.build import build

@@ -21,18 +21,19 @@ from agents.baselines import GreedyOracleAgent, error_after
 from agents.policies import Agent
 from envs.episode import Episode
 from experiments.compare import CompareConfig
-from experiments.evaluation import contenders, progress, scanpaths
-from experiments.evaluation.compare import compare
-from experiments.evaluation.compare_result import SHOWN, Comparison, OrderErrors
-from experiments.evaluation.contenders import ALWAYS, Scanners, compared, measure
+from experiments.evaluation import progress, scanpaths
+from experiments.evaluation.compare import contenders
+from experiments.evaluation.compare.contenders import ALWAYS, Scanners, compared, measure
+from experiments.evaluation.compare.diagnostics import Diagnostics, mean_saccade, visited_entropy
+from experiments.evaluation.compare.evaluate import compare
+from experiments.evaluation.compare.findings import judge_with_cost, nearly_collapsed
+from experiments.evaluation.compare.result import SHOWN, Comparison, OrderErrors
 from experiments.evaluation.curves import error_curves_of
-from experiments.evaluation.diagnostics import Diagnostics, mean_saccade, visited_entropy
-from experiments.evaluation.findings import judge_with_cost, nearly_collapsed
 from experiments.evaluation.options import LEAST_MEMORY
 from experiments.evaluation.pages import area_of, short_table
-from experiments.evaluation.probe_result import ProbeResult
+from experiments.evaluation.probe.result import ProbeResult
 from experiments.evaluation.progress import unheard
-from experiments.evaluation.recognition_result import Recognized
+from experiments.evaluation.recognition.result import Recognized
 from experiments.evaluation.scanpaths import AGENTS
 from experiments.runs import Run
 from experiments.tables import write_json

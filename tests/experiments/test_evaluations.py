@@ -16,13 +16,13 @@ from scipy import stats
 
 from agents.baselines import UncertaintyAgent
 from experiments import record, runs
-from experiments.evaluation.compare import compare
-from experiments.evaluation.compare_result import Comparison
-from experiments.evaluation.contenders import Scanners
+from experiments.evaluation.compare.contenders import Scanners
+from experiments.evaluation.compare.evaluate import compare
+from experiments.evaluation.compare.result import Comparison
 from experiments.evaluation.draw import draw
 from experiments.evaluation.intervals import gap_interval, half_width, mean_interval
-from experiments.evaluation.probe import probe
-from experiments.evaluation.probe_questions import NoLabels, Questions
+from experiments.evaluation.probe.evaluate import probe
+from experiments.evaluation.probe.questions import NoLabels, Questions
 from experiments.evaluation.report import present
 from experiments.runs import Run, load_run
 from experiments.tables import read_object, set_aside, write_json, written_whole

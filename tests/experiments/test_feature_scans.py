@@ -10,7 +10,7 @@ from torch import Tensor
 
 from envs.episode import Episode
 from envs.vector import ImageScanVectorEnv
-from experiments.evaluation.compare import compare
+from experiments.evaluation.compare.evaluate import compare
 from experiments.evaluation.draw import draw
 from experiments.metrics_file import read_metrics
 from experiments.runs import Run, load_run

@@ -20,7 +20,7 @@ from study_facts import FACTS
 
 from experiments.benchmarks.timing import count_flops
 from experiments.evaluation.equal_compute import flops_per_step, flops_to_begin
-from experiments.evaluation.knowing_rows import Difference
+from experiments.evaluation.knowing.rows import Difference
 from experiments.runs import Run
 from experiments.studies import runner
 from experiments.studies.answers import (

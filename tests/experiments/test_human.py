@@ -19,15 +19,15 @@ import experiments.human as script
 from agents.baselines import GreedyOracleAgent, SaliencyAgent, UncertaintyAgent
 from agents.policies import PolicyAgent
 from envs.episode import Episode
-from experiments.evaluation import human_rows
-from experiments.evaluation.contenders import Scanners
-from experiments.evaluation.human import Measured, compare_with_viewers
-from experiments.evaluation.human_contenders import Contest
-from experiments.evaluation.human_means import HUMAN, RETURNING
-from experiments.evaluation.human_picture import present_human
-from experiments.evaluation.human_reading import on_cells
-from experiments.evaluation.human_result import HumanComparison
-from experiments.evaluation.human_rows import (
+from experiments.evaluation.compare.contenders import Scanners
+from experiments.evaluation.human import rows as human_rows
+from experiments.evaluation.human.contenders import Contest
+from experiments.evaluation.human.evaluate import Measured, compare_with_viewers
+from experiments.evaluation.human.means import HUMAN, RETURNING
+from experiments.evaluation.human.picture import present_human
+from experiments.evaluation.human.reading import on_cells
+from experiments.evaluation.human.result import HumanComparison
+from experiments.evaluation.human.rows import (
     as_long,
     contrast_ranks,
     drawn_pairs,
@@ -36,7 +36,7 @@ from experiments.evaluation.human_rows import (
     sampled_paths,
     viewer_pairs,
 )
-from experiments.evaluation.human_scores import (
+from experiments.evaluation.human.scores import (
     ScoringOracle,
     Viewed,
     cell_grid,

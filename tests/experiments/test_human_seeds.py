@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from experiments.evaluation import human_rows
-from experiments.evaluation.human import compare_with_viewers
-from experiments.evaluation.human_findings import findings
-from experiments.evaluation.human_means import Found, HumanRow, by_image, row_of, rows_of
-from experiments.evaluation.human_result import HumanComparison
+from experiments.evaluation.human import rows as human_rows
+from experiments.evaluation.human.evaluate import compare_with_viewers
+from experiments.evaluation.human.findings import findings
+from experiments.evaluation.human.means import Found, HumanRow, by_image, row_of, rows_of
+from experiments.evaluation.human.result import HumanComparison
 from experiments.evaluation.intervals import crossed_interval, mean_interval
 from experiments.evaluation.seeds import check_one_kind
 from experiments.runs import Run

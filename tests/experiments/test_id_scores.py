@@ -13,8 +13,8 @@ from PIL import Image
 
 from agents.baselines import OrderAgent
 from envs.recognition import RecognitionProbe
-from experiments.evaluation.ids import Played, make, play, score, score_ids
-from experiments.evaluation.ids_result import IdsResult
+from experiments.evaluation.ids.evaluate import Played, make, play, score, score_ids
+from experiments.evaluation.ids.result import IdsResult
 from experiments.ids import IdsConfig, main
 
 

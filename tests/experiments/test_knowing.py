@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 import torch
 
-from experiments.evaluation import knowing_measure
 from experiments.evaluation.intervals import crossed_interval, seed_interval
-from experiments.evaluation.knowing import check_same_model
-from experiments.evaluation.knowing_measure import areas_of, keep, read_kept
-from experiments.evaluation.knowing_plan import Plan, usual_fixations
-from experiments.evaluation.knowing_question import question_of
-from experiments.evaluation.knowing_result import KnowingResult
-from experiments.evaluation.knowing_rows import (
+from experiments.evaluation.knowing import measure as knowing_measure
+from experiments.evaluation.knowing.evaluate import check_same_model
+from experiments.evaluation.knowing.measure import areas_of, keep, read_kept
+from experiments.evaluation.knowing.plan import Plan, usual_fixations
+from experiments.evaluation.knowing.question import question_of
+from experiments.evaluation.knowing.result import KnowingResult
+from experiments.evaluation.knowing.rows import (
     Difference,
     Mean,
     Measured,
@@ -25,9 +25,9 @@ from experiments.evaluation.knowing_rows import (
     known_rows,
     taught_rows,
 )
-from experiments.evaluation.knowing_tuned import FINE_TUNED
-from experiments.evaluation.recognition_asking import REFERENCES
-from experiments.evaluation.recognition_paths import PathMakers, scan_of
+from experiments.evaluation.knowing.tuned import FINE_TUNED
+from experiments.evaluation.recognition.asking import REFERENCES
+from experiments.evaluation.recognition.paths import PathMakers, scan_of
 from experiments.knowing import KnowingConfig, main, read_arguments
 from experiments.runs import Run, load_run
 from experiments.training.config import TrainConfig
@@ -424,7 +424,7 @@ def test_a_study_trains_what_is_missing_and_asks_each_run_once(
     assert digests[0] != digests[1], "an order of one's own that changed"
     with pytest.raises(ValueError, match=r"policy_3 does not hold the model of .*random_3"):
         check_same_model(run, load_run(tmp_path / "random_then_policy_3"))
-    monkeypatch.delattr("experiments.evaluation.knowing_measure.recognize")
+    monkeypatch.delattr("experiments.evaluation.knowing.measure.recognize")
     main(read_arguments(line.split()))
     assert "asking" not in capsys.readouterr().out
     assert KnowingResult.read(tmp_path / "knowing.json") == result
@@ -470,7 +470,7 @@ def test_fine_tuning_stands_beside_frozen_features_and_each_order_is_tuned_once(
     assert {k: row.accuracy.mean for k, row in rows.items()} == pytest.approx(
         {k: each.accuracy for k, each in reached.items()}
     )
-    monkeypatch.delattr("experiments.evaluation.knowing_tuned.tuned_recognizer")
+    monkeypatch.delattr("experiments.evaluation.knowing.tuned.tuned_recognizer")
     main(read_arguments(tuned_line.split()))
     assert KnowingResult.read(tmp_path / "knowing.json") == result
     assert "2 of 2 answers were kept" in capsys.readouterr().out

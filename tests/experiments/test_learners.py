@@ -12,7 +12,7 @@ import torch
 from study_facts import FACTS
 
 from experiments.evaluation.intervals import seed_interval
-from experiments.evaluation.orders import images_seen
+from experiments.evaluation.orders.evaluate import images_seen
 from experiments.evaluation.scanpaths import scanned_in_chunks
 from experiments.evaluation.study import areas_on, study_of
 from experiments.runs import Run

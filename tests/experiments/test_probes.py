@@ -13,8 +13,8 @@ from sklearn.neighbors import KNeighborsClassifier
 from torch import Tensor
 
 from experiments import runs
-from experiments.evaluation import probe as probing
-from experiments.evaluation.probe_result import ProbeResult
+from experiments.evaluation.probe import evaluate as probing
+from experiments.evaluation.probe.result import ProbeResult
 from experiments.probe import ProbeConfig, main
 from experiments.runs import Run
 from experiments.training.build import build

@@ -14,15 +14,15 @@ from torch import Tensor
 
 from experiments import runs
 from experiments.evaluation.draw import scanner
-from experiments.evaluation.probe import probe
-from experiments.evaluation.probe_options import ProbeOptions
-from experiments.evaluation.probe_questions import NoLabels
-from experiments.evaluation.probe_result import ProbeResult
-from experiments.evaluation.probe_views import Probing
-from experiments.evaluation.recognition import Answered, recognize
-from experiments.evaluation.recognition_asking import Asking
-from experiments.evaluation.recognition_paths import PathMakers, Scanpaths, scan_of
-from experiments.evaluation.recognition_probes import balanced_share
+from experiments.evaluation.probe.evaluate import probe
+from experiments.evaluation.probe.options import ProbeOptions
+from experiments.evaluation.probe.questions import NoLabels
+from experiments.evaluation.probe.result import ProbeResult
+from experiments.evaluation.probe.views import Probing
+from experiments.evaluation.recognition.asking import Asking
+from experiments.evaluation.recognition.evaluate import Answered, recognize
+from experiments.evaluation.recognition.paths import PathMakers, Scanpaths, scan_of
+from experiments.evaluation.recognition.probes import balanced_share
 from experiments.probe import ProbeConfig, main
 from experiments.runs import Run
 from experiments.training.build import build
@@ -239,7 +239,7 @@ def test_only_what_is_asked_for_is_probed(
 
 def test_shared_probes_are_trained_once(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
-    fit = "experiments.evaluation.recognition_probes.fit_linear"
+    fit = "experiments.evaluation.recognition.probes.fit_linear"
     monkeypatch.setattr(fit, lambda x, y, c: asked.append(len(x)) or fit_linear(x, y, c))
     known = recognize(
         run,
@@ -371,6 +371,6 @@ def test_what_cannot_be_recognized_is_refused_first(run: Run) -> None:
 def test_a_path_of_another_image_that_there_is_not_is_refused_before_anything_is_probed(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("experiments.evaluation.probe.probe_frozen", None)
+    monkeypatch.setattr("experiments.evaluation.probe.evaluate.probe_frozen", None)
     with pytest.raises(ValueError, match="other_image needs two or more"):
         probe(run, fixations=(1,), train_limit=60, test_limit=1)

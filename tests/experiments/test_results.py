@@ -20,16 +20,16 @@ from envs.toy import cue_set
 from experiments.caption import CaptionConfig
 from experiments.compare import CompareConfig
 from experiments.decode import DecodeConfig
-from experiments.evaluation.caption import caption
-from experiments.evaluation.compare import compare, draw_comparison
-from experiments.evaluation.compare_result import SHOWN, Comparison, OrderErrors
-from experiments.evaluation.contenders import Measured
-from experiments.evaluation.decode import decode
-from experiments.evaluation.diagnostics import (
+from experiments.evaluation.caption.evaluate import caption
+from experiments.evaluation.compare.contenders import Measured
+from experiments.evaluation.compare.diagnostics import (
     Diagnostics,
     chosen_percentiles,
     fixation_entropies,
 )
+from experiments.evaluation.compare.evaluate import compare, draw_comparison
+from experiments.evaluation.compare.result import SHOWN, Comparison, OrderErrors
+from experiments.evaluation.decode import decode
 from experiments.evaluation.draw import draw
 from experiments.evaluation.intervals import (
     gap_interval,
@@ -38,8 +38,8 @@ from experiments.evaluation.intervals import (
     share_interval,
 )
 from experiments.evaluation.options import EvaluationOptions
-from experiments.evaluation.probe import probe
-from experiments.evaluation.probe_result import FineTuned, ProbeResult
+from experiments.evaluation.probe.evaluate import probe
+from experiments.evaluation.probe.result import FineTuned, ProbeResult
 from experiments.evaluation.read import read
 from experiments.evaluation.report import present_comparison
 from experiments.evaluation.run_result import training_facts

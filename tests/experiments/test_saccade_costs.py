@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from experiments.evaluation.saccade_costs import PaidComparison, PaidErrors
+from experiments.evaluation.compare.saccade_costs import PaidComparison, PaidErrors
 
 
 @pytest.mark.parametrize(

@@ -21,19 +21,19 @@ from experiments.benchmarks.seeds import bench_seeds
 from experiments.benchmarks.streaming import bench_data
 from experiments.benchmarks.timing import BenchResult
 from experiments.benchmarks.training import bench_train
-from experiments.evaluation.caption_means import Bits, Retrieval
-from experiments.evaluation.caption_result import CaptionResult, Written
+from experiments.evaluation.caption.means import Bits, Retrieval
+from experiments.evaluation.caption.result import CaptionResult, Written
 from experiments.evaluation.clients import ClientRow, ClientsResult
 from experiments.evaluation.decode import Decoded, DecodeResult, Searched
-from experiments.evaluation.human_means import HumanRow
-from experiments.evaluation.human_result import HumanComparison
-from experiments.evaluation.ids import score_ids
-from experiments.evaluation.ids_result import AGENTS, IdRow, IdScore, IdsResult
-from experiments.evaluation.ids_result import Mean as ImageMean
-from experiments.evaluation.knowing_result import KnowingResult
-from experiments.evaluation.knowing_rows import Difference, Known, Mean
-from experiments.evaluation.orders import compare_orders
-from experiments.evaluation.orders_result import OrderRow, OrderRun, OrdersResult
+from experiments.evaluation.human.means import HumanRow
+from experiments.evaluation.human.result import HumanComparison
+from experiments.evaluation.ids.evaluate import score_ids
+from experiments.evaluation.ids.result import AGENTS, IdRow, IdScore, IdsResult
+from experiments.evaluation.ids.result import Mean as ImageMean
+from experiments.evaluation.knowing.result import KnowingResult
+from experiments.evaluation.knowing.rows import Difference, Known, Mean
+from experiments.evaluation.orders.evaluate import compare_orders
+from experiments.evaluation.orders.result import OrderRow, OrderRun, OrdersResult
 from experiments.evaluation.pages import RECORDS, RESULTS, read_result
 from experiments.evaluation.read import Reading, ReadResult
 from experiments.evaluation.study import StudyResult, StudyRow

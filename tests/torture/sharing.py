@@ -98,7 +98,7 @@ def compare_twice(shared: Path, folder: Path) -> None:
 
 def read_comparison(path: Path) -> None:
     """Read a comparison back."""
-    from experiments.evaluation.compare_result import Comparison
+    from experiments.evaluation.compare.result import Comparison
 
     Comparison.read(path)
 

@@ -1,6 +1,6 @@
 """What processes of trials need, imported once: they are forked from a process that has it."""
 
-import experiments.evaluation.compare
+import experiments.evaluation.compare.evaluate
 import experiments.evaluation.report
 import experiments.runs
 import experiments.train

@@ -1,0 +1,1 @@
+"""Scores of the environments, by their ids. ``evaluate`` has what ``experiments.ids`` calls."""

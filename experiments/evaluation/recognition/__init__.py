@@ -1,0 +1,9 @@
+"""How well one run's model knows an image from what has been seen of it.
+
+``paths`` are the scanpaths, ``probes`` and ``tuning`` the read-outs, ``asking`` trains and asks
+them. ``evaluate`` has :func:`recognize`, which ``experiments.probe --fixations`` calls.
+"""
+
+from foveate.lazy import importing
+
+__getattr__ = importing(__name__, {"recognize": f"{__name__}.evaluate"})
