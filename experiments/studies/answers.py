@@ -87,6 +87,17 @@ class Picture:
     """The same of all predictions, side by side; None = the model predicts no pixels."""
 
 
+def add(measure: str, each: Float[np.ndarray, " I"], values: Values) -> None:
+    """Add the values of a measure.
+
+    Raises:
+        ValueError: another measure has its name.
+    """
+    if measure in values:
+        raise ValueError(f"two questions answer {measure!r}; give one's own another name")
+    values[measure] = each
+
+
 def keep_pictures(folder: Path, pictures: Sequence[Picture]) -> None:
     """Write pictures into a run folder."""
     with written_whole(folder / PICTURES) as partial:
@@ -101,7 +112,12 @@ def read_pictures(folder: Path) -> list[Picture]:
     try:
         return TypeAdapter(list[Picture]).validate_python(read_json(path))
     except ValueError:
-        print(f"note: {path} is damaged, and its scans are left out", file=sys.stderr, flush=True)
+        print(
+            f"note: {path} is damaged, and its scans are left out; remove it, and the same "
+            "command draws them anew",
+            file=sys.stderr,
+            flush=True,
+        )
         return []
 
 

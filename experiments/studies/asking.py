@@ -20,7 +20,7 @@ from experiments.evaluation.recognition.result import MAIN_PROBE
 from experiments.metrics_file import read_metrics
 from experiments.run_folder import git_commit, read_manifest
 from experiments.runs import Run
-from experiments.studies.answers import Answers, Facts, Values, keep_pictures
+from experiments.studies.answers import Answers, Facts, Values, add, keep_pictures
 from experiments.studies.compute import StepCosts, step_costs
 from experiments.studies.grid import Asked, Split
 from experiments.studies.pictures import pictures_of
@@ -60,10 +60,9 @@ def answers_of(run: Run, asked: Asked | None, split: Split) -> Answers:
 
 
 def draw_and_keep(run: Run, number: int) -> None:
-    """Keep pictures of so many scans in the run's folder; none of a run that cannot be scanned."""
-    if number:
-        drawn = pictures_of(run, number) if run.model.config.scannable else []
-        keep_pictures(run.directory, drawn)
+    """Keep pictures of so many scans in the run's folder, if it can be scanned."""
+    if number and run.model.config.scannable:
+        keep_pictures(run.directory, pictures_of(run, number))
 
 
 def ask(run: Run, asked: Asked, split: Split) -> Answers:
@@ -72,16 +71,18 @@ def ask(run: Run, asked: Asked, split: Split) -> Answers:
     Raises:
         ValueError: it cannot be asked so.
     """
-    values: Values = {}
+    values, scanned = Values(), Values()
     notes: list[str] = []
     curves: dict[str, tuple[float, ...]] = {}
     signs: tuple[str, ...] = ()
     probe_images = 0
     if asked.probes:
         probe_images = ask_probes(run, asked, split, values, notes)
+    for name in asked.own:
+        ask_own(run, name, split, asked.test_limit, values)
     if run.model.config.scannable:
-        curves = ask_areas(run, asked, split, values)
-        ask_fixations(run, asked, values, notes)
+        curves = ask_areas(run, asked, split, scanned)
+        ask_fixations(run, asked, scanned, notes)
         signs = (
             signs_of(run, min(MOST_COMPARED, asked.area_limit))
             if asked.signs and run.policy_has_learned
@@ -89,8 +90,8 @@ def ask(run: Run, asked: Asked, split: Split) -> Answers:
         )
     elif asked.areas or asked.fixations:
         notes.append("its model cannot be scanned, so that fixations were not asked for")
-    for name in asked.own:
-        ask_own(run, name, split, asked.test_limit, values)
+    for measure, each in scanned.items():
+        add(measure, each, values)
     check_values(values, run.name)
     signs += collapse_of_features(run)
     costs = step_costs(run.config) if asked.compute else None
@@ -220,9 +221,7 @@ def ask_own(run: Run, name: str, split: Split, limit: int | None, values: Values
             key, array = str(measure), np.asarray(each, float)
             if array.ndim != 1 or not array.size:
                 raise ValueError(f"{key} must have one value per image, got shape {array.shape}")
-            if key in values:
-                raise ValueError(f"the measure {key!r} is there already; give it another name")
-            values[key] = array
+            add(key, array, values)
 
 
 def ask_areas(run: Run, asked: Asked, split: Split, values: Values) -> dict[str, tuple[float, ...]]:

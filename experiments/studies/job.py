@@ -105,9 +105,9 @@ class Job:
         found = self._answered()
         if found is None or self.asked is None:
             return found is not None
+        wanted = self.asked.pictures if self.config.parts.scannable else 0
         drawn: int = read_question(found.question)["asked"]["pictures"]
-        are_there = not self.asked.pictures or (self.config.run.out / PICTURES).is_file()
-        return are_there and drawn >= self.asked.pictures
+        return not wanted or (drawn >= wanted and (self.config.run.out / PICTURES).is_file())
 
     def _answered(self) -> Answers | None:
         """Return its answers, whatever pictures are there; None if they are not there."""

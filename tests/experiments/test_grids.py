@@ -392,6 +392,15 @@ def test_a_failed_job_stops_no_other_and_what_is_done_is_skipped(tmp_path: Path)
     assert not other.is_done
 
 
+def test_a_cell_that_cannot_be_scanned_is_done_without_pictures(tmp_path: Path) -> None:
+    (job,) = jobs_of(tmp_path, "good", recipe="mae", iterations=0, prefix_share=0.0)
+    assert job.asked is not None
+    assert job.asked.pictures > 0
+    assert run_jobs([job], carried_out) == []
+    assert job.is_done
+    assert not (job.config.run.out / PICTURES).exists()
+
+
 def test_a_seed_that_becomes_the_first_is_drawn_and_not_asked_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -664,7 +673,7 @@ def test_questions_of_ones_own_give_a_value_per_image(run: Run) -> None:
     assert values["mine"].tolist() == [0.0, 1.0, 2.0]
     with pytest.raises(ValueError, match=r"bad_question.*one value per image, got shape \(2, 2\)"):
         ask_own(run, f"{__name__}:bad_question", "val", 3, values)
-    with pytest.raises(ValueError, match=r"good_question.*'mine' is there already; give"):
+    with pytest.raises(ValueError, match=r"good_question.*two questions answer 'mine'; give"):
         ask_own(run, f"{__name__}:good_question", "val", 3, values)
 
 

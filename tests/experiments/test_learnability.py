@@ -13,9 +13,10 @@ from experiments.training.presets import PRESETS
 from experiments.training.trainer import Trainer
 
 WARMUP, POLICY = 250, 150
-"""Half of the preset's iterations: 17 seconds of one core, shapes checked."""
+"""Half of the preset's iterations: about 20 seconds of one core."""
 
 
+@pytest.mark.slow
 def test_joint_training_learns_to_predict_and_to_look() -> None:
     """Model loss and return improve, and the policy beats random orders on held-out images.
 
