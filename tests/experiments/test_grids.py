@@ -393,7 +393,7 @@ def test_a_failed_job_stops_no_other_and_what_is_done_is_skipped(tmp_path: Path)
 
 
 def test_a_cell_that_cannot_be_scanned_is_done_without_pictures(tmp_path: Path) -> None:
-    (job,) = jobs_of(tmp_path, "good", recipe="mae", iterations=0, prefix_share=0.0)
+    (job,) = jobs_of(tmp_path, "good", recipe="mae", budget=12, prefix_share=0.0)
     assert job.asked is not None
     assert job.asked.pictures > 0
     assert run_jobs([job], carried_out) == []
