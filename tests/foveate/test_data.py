@@ -9,6 +9,7 @@ import pytest
 import skimage.data
 import torch
 from image_files import NAMES, numbered, numbers, write_parquet
+from torch import Tensor
 
 from foveate.data import ImageSet, augment, load_data, rows, scenes
 from foveate.data import loading as data_module
