@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
-import jaxtyping
 import numpy as np
 import pytest
 import torch
 from gymnasium.wrappers import RescaleAction
+from unchecked import unchecked
 
 from agents.sb3 import ScanVecEnv
 from envs.episode import Episode
@@ -201,13 +201,10 @@ def test_patches_may_be_whole_numbers_of_any_size(kind: torch.dtype) -> None:
     episode.step(torch.tensor([3, 5], dtype=kind))
     assert episode.order[:, 0].tolist() == [3, 5]
     # As whoever has no shapes checked.
-    jaxtyping.config.update("jaxtyping_disable", True)
-    try:
+    with unchecked():
         for wrong in (torch.tensor(3), [3, 5], torch.tensor([3.0, 5.0])):
             with pytest.raises(ValueError, match="as a tensor of integers, got"):
                 episode.step(wrong)  # type: ignore[arg-type]
-    finally:
-        jaxtyping.config.update("jaxtyping_disable", False)
 
 
 def test_methods_that_do_not_answer_by_row_answer_each() -> None:

@@ -308,15 +308,14 @@ def test_orders_and_recipes_are_compared_at_equal_compute(
     assert done.returncode == 0, done.stderr
     result = json.loads((tmp_path / f"{rows[0][2:]}.json").read_text())
     assert tuple(result["orders"]) == rows[1:]
-    if rows[0] == "--orders":
-        one_row = [*options[: -len(rows) + 1], rows[-1]]
-        again = call("orders", "--out", tmp_path, "--seeds", "0", "1", *one_row)
-        assert again.returncode == 0, again.stderr
-        kept = json.loads((tmp_path / "orders.json").read_text())
-        assert kept["orders"] == result["orders"], "a row that is not asked for again stays"
-        other = call("orders", "--out", tmp_path, "--seeds", "0", *one_row)
-        assert other.returncode == 0, other.stderr
-        assert json.loads((tmp_path / "orders_1.json").read_text()) == kept
+    one_row = [*options[: -len(rows) + 1], rows[-1]]
+    again = call("orders", "--out", tmp_path, "--seeds", "0", "1", *one_row)
+    assert again.returncode == 0, again.stderr
+    kept = json.loads((tmp_path / f"{rows[0][2:]}.json").read_text())
+    assert kept["orders"] == result["orders"], "a row that is not asked for again stays"
+    other = call("orders", "--out", tmp_path, "--seeds", "0", *one_row)
+    assert other.returncode == 0, other.stderr
+    assert json.loads((tmp_path / f"{rows[0][2:]}_1.json").read_text()) == kept
     for name, row in result["orders"].items():
         assert len(row["linear_ci95"]) == 2
         for run in row["runs"]:
