@@ -293,6 +293,7 @@ def test_every_recipe_trains_from_its_one_command(name: str, tmp_path: Path) -> 
     assert load_run(out).model.config.target == RECIPES[name].target
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "rows",
     [("--orders", "raster", "policy", "untrained"), ("--recipes", "foveate", "igpt_patch")],
@@ -384,7 +385,7 @@ def test_reading_needs_a_model_that_writes(run_folder: Path) -> None:
     ("what", "ratios", "options"),
     [
         ("train", {}, ["--embed-dim", "16", "--depth", "1", "--batch-size", "8"]),
-        (
+        pytest.param(
             "decode",
             {
                 "one_by_one_over_8_passes": ("one by one, 256 passes", "parallel, 8 passes"),
@@ -394,6 +395,7 @@ def test_reading_needs_a_model_that_writes(run_folder: Path) -> None:
                 ),
             },
             [],
+            marks=pytest.mark.slow,
         ),
         ("rollout", {}, ["--presets", "smoke"]),
     ],
@@ -465,6 +467,7 @@ def test_the_benchmark_writes_its_ratios(tmp_path: Path) -> None:
     assert result["vector_over_dummy_env_steps"]["2"] > 0
 
 
+@pytest.mark.slow
 def test_the_study_compares_both_agents_and_keeps_finished_runs(tmp_path: Path) -> None:
     few = ("--seeds", "0", "1", "--limit", "20", "--iterations", "2")
     command = ("study", "smoke", *few, "--out", tmp_path)

@@ -58,6 +58,7 @@ def test_without_time_nothing_is_trained_and_the_page_says_so(tmp_path: Path) ->
     assert not list(tmp_path.rglob("config.json"))
 
 
+@pytest.mark.slow
 def test_a_grid_is_screened_trained_and_asked_by_one_command(folder: Path) -> None:
     result = GridResult.read(folder / "study_teaching_smoke.json")
     assert result.screened is not None
@@ -80,6 +81,7 @@ def test_a_grid_is_screened_trained_and_asked_by_one_command(folder: Path) -> No
     assert not random.signs
 
 
+@pytest.mark.slow
 def test_what_is_done_is_not_done_again(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
     runs = sorted((folder / "teaching_smoke").rglob("metrics.jsonl"))
     before = [run.read_bytes() for run in runs]
@@ -116,6 +118,7 @@ class Outline(HTMLParser):
         self.open.append("")
 
 
+@pytest.mark.slow
 def test_the_page_is_whole_in_itself(folder: Path) -> None:
     page = (folder / "study_teaching_smoke.html").read_text()
     outline = Outline()
