@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from experiments.studies.grid import Asked, Cell, Grid
 
-BLIND = "demo --data cifar10.parquet --periphery 0 --budget 16 --evaluate-every 600"
-MODEL = f"{BLIND} --warmup-iterations 700 --iterations 1100 --schedule frozen"
+CIFAR10 = "demo --data cifar10.parquet --budget 16 --evaluate-every 600"
+MODEL = "--warmup-iterations 700 --iterations 1100 --schedule frozen"
 """As ``random_SEED`` of experiments.knowing."""
-POLICY = (
-    f"{BLIND} --warmup-iterations 0 --iterations 550 --schedule policy_only --policy-every 1 "
-    "--scan-direction forward"
-)
+POLICY = "--warmup-iterations 0 --iterations 550 --schedule policy_only --policy-every 1"
 """It learns on that model, which stays as it is, by twice the updates that it has there."""
+BLIND = f"{CIFAR10} --periphery 0"
 
 
 def labels() -> Grid:
@@ -25,16 +23,21 @@ def labels() -> Grid:
         ),
         baseline="reconstruction",
         cells=(
-            Cell("model", MODEL, "The model, which learns from random scans.", reference=True),
+            Cell(
+                "model",
+                f"{BLIND} {MODEL}",
+                "The model, which learns from random scans.",
+                reference=True,
+            ),
             Cell(
                 "reconstruction",
-                POLICY,
+                f"{BLIND} {POLICY}",
                 "Paid for the error that falls; no labels.",
                 needs=of_model,
             ),
             Cell(
                 "labels",
-                f"{POLICY} --reward recognition",
+                f"{BLIND} {POLICY} --reward recognition",
                 "Paid for the cross-entropy of a linear probe that falls.",
                 needs=of_model,
             ),

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 
+from experiments.studies.doubt import doubt
 from experiments.studies.grid import Asked, Cell, Grid, Screening
 from experiments.studies.labels import labels
 from experiments.studies.words import words
@@ -272,6 +273,7 @@ GRIDS: Mapping[str, Callable[[], Grid]] = {
     ),
     "teaching_eight": teaching_eight,
     "teaching_smoke": teaching_smoke,
+    "doubt": doubt,
     "labels": labels,
     "words": words,
 }

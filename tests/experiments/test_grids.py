@@ -20,6 +20,7 @@ from study_facts import FACTS
 
 from experiments.benchmarks.timing import count_flops
 from experiments.evaluation.equal_compute import flops_per_step, flops_to_begin
+from experiments.evaluation.knowing.measure import areas_of
 from experiments.evaluation.knowing.rows import Difference
 from experiments.runs import Run
 from experiments.studies import runner
@@ -40,6 +41,7 @@ from experiments.studies.grid import Asked, Cell, Grid, Screening
 from experiments.studies.job import BUSY, FAILED, STOPPED, Job, answered_by, run_job, same
 from experiments.studies.job_log import BEGINS, last_words
 from experiments.studies.loading import cell_of, load_grid
+from experiments.studies.over_doubt import minus_uncertainty
 from experiments.studies.result import GridResult
 from experiments.studies.rows import CellRow, rows_of
 from experiments.studies.runner import Missing, Running, missing_of, run_jobs
@@ -267,6 +269,29 @@ def test_all_cells_of_the_grids_that_ship_can_be_trained(name: str, tmp_path: Pa
         assert not job.config.run.report
         job.write()
         assert Job.read(job.folder) == job
+
+
+def test_a_policy_that_learned_nothing_is_level_with_the_rule_that_it_starts_as(run: Run) -> None:
+    assert run.config.policy is not None
+    assert run.config.policy.doubt > 0
+    (name, apart), *no_cost = minus_uncertainty(run, "test", 6).items()
+    assert name == "area, policy minus uncertainty"
+    assert not no_cost, "saccades cost nothing"
+    np.testing.assert_array_equal(apart, np.zeros(6))
+
+    torch.manual_seed(0)
+    for each in run.policy.parameters():
+        each.data += 0.5 * torch.randn_like(each)
+    priced = replace(run, config=run.config.replace(saccade_cost=0.5))
+    areas, costs = areas_of(priced, ("policy", "uncertainty", "uncertainty_near"), "test", 6)
+    moved = minus_uncertainty(priced, "test", 6)
+    np.testing.assert_allclose(moved[name], areas["policy"] - areas["uncertainty"])
+    paid = {order: areas[order] + cost for order, cost in costs.items()}
+    assert np.abs(moved[name]).max() > 0
+    np.testing.assert_allclose(
+        moved["area and cost, policy minus uncertainty_near"],
+        paid["policy"] - paid["uncertainty_near"],
+    )
 
 
 def test_candidates_of_teaching_differ_in_what_they_try_alone() -> None:

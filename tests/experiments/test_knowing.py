@@ -248,9 +248,9 @@ def test_errors_are_judged_with_what_saccades_cost_too() -> None:
 
 def test_a_saccade_costs_its_distance(run: Run) -> None:
     asked = KnowingConfig(orders=("policy", "random", "raster"), area_limit=4).asked(3)
-    assert areas_of(run, asked)[1] == {}
+    assert areas_of(run, asked.orders, "test", asked.area_limit)[1] == {}
     priced = replace(run, config=run.config.replace(saccade_cost=0.5))
-    _, costs = areas_of(priced, asked)
+    _, costs = areas_of(priced, asked.orders, "test", asked.area_limit)
     # Three patches side by side: two saccades of length 1, over three fixations.
     np.testing.assert_allclose(costs["raster"], 0.5 * 2 / 3)
     near = scan_of(priced, "uncertainty_near")(run.split("test", 4).images)
@@ -372,6 +372,23 @@ def test_orders_without_a_meaning_are_refused_before_training(
     with pytest.raises(ValueError, match=complaint):
         main(read_arguments(line.split()))
     assert not any(tmp_path.iterdir())
+
+
+def test_an_order_of_ones_own_is_tried_before_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "ranking.py").write_text(
+        "import torch\n"
+        "def halved(grid):\n"
+        "    half = grid[0] * grid[1] // 2\n"
+        "    return lambda images, generator=None: torch.arange(half).repeat(len(images), 1)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    out = tmp_path / "runs"
+    line = f"smoke --seeds 0 --out {out} --orders policy random ranking:halved"
+    with pytest.raises(ValueError, match=r"ranking:halved.* must return ranks of shape"):
+        main(read_arguments(line.split()))
+    assert not out.exists()
 
 
 def test_usual_fixations_are_powers_of_two_and_the_budget() -> None:

@@ -14,7 +14,7 @@ from experiments.evaluation.knowing.plan import POLICY, RANDOM, KnowingQuestions
 from experiments.evaluation.knowing.result import KnowingResult
 from experiments.evaluation.knowing.rows import Measured, area_rows, known_rows, taught_rows
 from experiments.evaluation.orders.evaluate import check_answerable
-from experiments.evaluation.recognition.paths import check_orders, check_others
+from experiments.evaluation.recognition.paths import check_orders, check_others, try_own
 from experiments.evaluation.report import present
 from experiments.evaluation.scanpaths import check_near
 from experiments.run_folder import git_commit, of_kind
@@ -51,8 +51,9 @@ def study_knowing(
     check_near(asked.orders, 0.0 if common.policy is None else common.policy.saccade_cost)
     set_threads(common.run.threads)
     check_answerable(common, asked.train_limit, asked.test_limit)
-    if "other_image" in asked.orders:
-        check_others(asked.orders, *(load_split(common, each, 2) for each in ("train", "test")))
+    few = [load_split(common, each, 2) for each in ("train", "test")]
+    check_others(asked.orders, *few)
+    try_own(asked.orders, common, few[0])
     runs: dict[str, list[Measured]] = {POLICY: []}
     if teaching:
         runs[RANDOM] = []

@@ -65,7 +65,7 @@ def ask(run: Run, asked: KnowingQuestions) -> Measured:
     if not known.correct:
         why = "; ".join(dict.fromkeys(known.notes.values()))
         raise ValueError(f"{run.name} cannot be asked what it knows: {why}")
-    areas, costs = areas_of(run, asked)
+    areas, costs = areas_of(run, asked.orders, "test", asked.area_limit)
     return Measured(
         correct={
             (each.order, each.after, titled(each.read_out, each.probe)): right
@@ -80,18 +80,18 @@ def ask(run: Run, asked: KnowingQuestions) -> Measured:
 
 
 def areas_of(
-    run: Run, asked: KnowingQuestions
+    run: Run, orders: tuple[str, ...], split: str, limit: int | None
 ) -> tuple[dict[str, Float[np.ndarray, " R"]], dict[str, Float[np.ndarray, " R"]]]:
-    """Measure each order's area under the error curve on test images, and its saccades' cost.
+    """Measure each order's area under the error curve on images of a split, and its saccades' cost.
 
     There is no cost where saccades cost nothing, or the policy has another reward than the area.
     """
-    makers, test = PathMakers.of(run, asked.orders), run.split("test", asked.area_limit)
+    makers, images = PathMakers.of(run, orders), run.split(split, limit)
     # Scans of training images are not needed here, but for those of two.
     few = run.split("train", 2)
-    policy = makers.policy(few, test)
-    paths = {order: makers.paths(order, few, test, policy).test for order in asked.orders}
-    curves = error_curves_of(run.model, test.images, paths)
+    policy = makers.policy(few, images)
+    paths = {order: makers.paths(order, few, images, policy).test for order in orders}
+    curves = error_curves_of(run.model, images.images, paths)
     areas = {order: curve[:, 1:].mean(1) for order, curve in curves.items()}
     if not run.is_paid_area_and_cost:
         return areas, {}

@@ -22,6 +22,8 @@ from experiments.evaluation.scanpaths import (
     scanned_in_chunks,
 )
 from experiments.runs import Run
+from experiments.training.build import build
+from experiments.training.config import TrainConfig
 from foveate.choices import check_name, lookup
 from foveate.data import ImageSet
 from foveate.orders import ORDERINGS
@@ -102,6 +104,24 @@ def check_orders(names: Iterable[str]) -> None:
     for name in names:
         check_name("order", name, (*OF_THE_POLICY, *AGENTS, NEAR, *ORDERINGS, *SEMANTIC))
         is_agent(name)
+
+
+def try_own(names: Iterable[str], config: TrainConfig, images: ImageSet) -> None:
+    """Scan images with each order and agent of one's own, on a model that has not learned.
+
+    Their mistakes are found so before the hours of a training. What they raise is raised.
+
+    Args:
+        names: orders and agents; those that ship are passed over.
+        config: of the training that is to be asked.
+        images: a few of its images.
+    """
+    if not (own := [name for name in names if ":" in name]):
+        return
+    model, policy = build(config, images.image_shape)
+    run = Run(config.run.out, config, model.eval(), policy.eval(), iteration=0)
+    for name in own:
+        scan_of(run, name)(images.images)
 
 
 def check_others(names: Iterable[str], *splits: ImageSet) -> None:
