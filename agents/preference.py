@@ -10,7 +10,7 @@ from torch import Tensor
 
 from agents.policies import PointerPolicy
 from envs.candidates import Observation
-from foveate.model.asking import Asked, repeats
+from foveate.model.asking import AskedPatches, repeats
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class PolicyPreference:
             )
 
     @torch.no_grad()
-    def __call__(self, asked: Asked) -> Float[Tensor, "B S K"]:
+    def __call__(self, asked: AskedPatches) -> Float[Tensor, "B S K"]:
         """Return a logit for each patch."""
         if asked.content is None or asked.num_steps is None or asked.log_error is None:
             raise ValueError(

@@ -16,7 +16,7 @@ from envs.opening import as_segments, check_numbers, check_opening, noted
 from envs.payment import Payment
 from envs.recognition import RecognitionProbe, labels_of
 from envs.rewards import REVISIT_PENALTY, Reward
-from envs.words import Asked, renewed, several_of
+from envs.words import CaptionQuestion, renewed, several_of
 from foveate.devices import send
 from foveate.errors import unseen_error
 from foveate.model import AnyOrderTransformer
@@ -268,7 +268,7 @@ class Episode:
         said = self.prediction, self.choices.predicted, self.patch_errors
         seen = self.scan.content, self.scan.mean_content
         question = self.images, self.words, self.order, self.num_steps
-        return Knowledge(self.error, *said, *seen, Asked.of(self.scan.model, *question))
+        return Knowledge(self.error, *said, *seen, CaptionQuestion.of(self.scan.model, *question))
 
     def _judge(self, prediction: Prediction) -> None:
         """Keep a prediction of the predicted patches, and its errors."""

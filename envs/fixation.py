@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from envs.recognition import RecognitionProbe
-from envs.words import Asked
+from envs.words import CaptionQuestion
 from foveate.model import AnyOrderTransformer
 from foveate.model.decoder import Prediction
 from foveate.model.encoder import take
@@ -33,7 +33,7 @@ class Knowledge:
     """Encoder state of the patch seen last: the causal summary of all that has been seen."""
     mean_content: Float[Tensor, "B D"]
     """Mean encoder state of periphery and patches seen; without either the start token's."""
-    asked: Asked | None = None
+    asked: CaptionQuestion | None = None
     """How surprising captions of each image are; None = there are no captions."""
 
 

@@ -41,7 +41,7 @@ def _told(words: Int[Tensor, "B K L"]) -> str:
 
 
 @dataclass(frozen=True)
-class Asked:
+class CaptionQuestion:
     """A question about captions of each image, answered when a reward looks, and once."""
 
     model: AnyOrderTransformer
@@ -60,7 +60,7 @@ class Asked:
         words: Int[Tensor, "B K L"] | None,
         order: Int[Tensor, "B T *S"],
         steps: Int[Tensor, "B"],
-    ) -> Asked | None:
+    ) -> CaptionQuestion | None:
         """Ask about captions after the first steps of a scanpath; of no captions nothing."""
         if words is None:
             return None

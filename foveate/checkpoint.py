@@ -53,7 +53,7 @@ _PARTS_OF_A_MODEL: Mapping[str, type] = {"model_config": dict, "model": dict}
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundCheckpoint:
     """The newest checkpoint of a run folder that can be read."""
 
     state: dict[str, Any]
@@ -74,7 +74,7 @@ def checkpoints_in(directory: Path) -> list[Path]:
     return found + [each for each in (directory / OLD_CHECKPOINT,) if each.exists()]
 
 
-def read_newest(directory: Path, parts: Mapping[str, type] = _PARTS_OF_A_MODEL) -> Found:
+def read_newest(directory: Path, parts: Mapping[str, type] = _PARTS_OF_A_MODEL) -> FoundCheckpoint:
     """Read the newest checkpoint of a run folder that is whole, and say which newer ones are not.
 
     Args:
@@ -94,7 +94,7 @@ def read_newest(directory: Path, parts: Mapping[str, type] = _PARTS_OF_A_MODEL) 
         for complaint in complaints.values():
             taken = f"{path.name} of iteration {state.get('iteration')} is taken instead"
             print(f"warning: {complaint}; {taken}", file=sys.stderr)
-        return Found(state, path, tuple(complaints))
+        return FoundCheckpoint(state, path, tuple(complaints))
     if not complaints:
         raise ValueError(
             f"no checkpoint at {directory / CHECKPOINT}; train one with: "

@@ -102,6 +102,16 @@ def test_files_and_functions_are_small(path: Path) -> None:
             assert node.end_lineno - node.lineno < MOST_LINES_OF_A_FUNCTION, node.name
 
 
+def test_a_class_has_a_name_of_its_own() -> None:
+    named: dict[str, list[str]] = {}
+    for path in FILES:
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                named.setdefault(node.name, []).append(str(path.relative_to(ROOT)))
+    assert len(named) > 100
+    assert not {name: paths for name, paths in named.items() if len(paths) > 1}
+
+
 def test_exceptions_are_of_what_exists() -> None:
     for name in (*LONGER_FILES, *LONGER_FUNCTIONS):
         assert (ROOT / name.partition(":")[0]).is_file(), name

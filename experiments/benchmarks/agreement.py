@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 import envs
-from experiments.benchmarks.checking import Check, Compared, Skipped, distance
+from experiments.benchmarks.checking import Check, Compared, NotPossible, distance
 from experiments.benchmarks.timing import DTYPES
 from experiments.training.batches import Ranked
 from experiments.training.build import multiplies_bfloat16
@@ -92,9 +92,9 @@ def compare_recipe(name: str, precision: str, device: str, folder: Path) -> Mapp
         Skipped: an optional package is missing, or this processor is no good at bfloat16.
     """
     if RECIPES[name].captions and importlib.util.find_spec("tokenizers") is None:
-        raise Skipped("needs the package tokenizers")
+        raise NotPossible("needs the package tokenizers")
     if precision == "bf16" and device == "cpu" and not multiplies_bfloat16():
-        raise Skipped("this processor has no arithmetic for bfloat16")
+        raise NotPossible("this processor has no arithmetic for bfloat16")
     here, there = (
         tiny_trainer(name, place, folder, kind)
         for place, kind in (("cpu", "fp32"), (device, precision))

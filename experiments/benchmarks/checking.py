@@ -14,7 +14,7 @@ Row: TypeAlias = tuple[str, str, str, str]
 """One cell for each of COLUMNS."""
 
 
-class Skipped(Exception):
+class NotPossible(Exception):
     """A check or measurement that cannot be made here; its message says why."""
 
 
@@ -56,7 +56,7 @@ def judged(name: str, check: Check) -> list[Row]:
     """Run one check, and return its lines; whatever it raises makes one line that fails."""
     try:
         found = check()
-    except Skipped as reason:
+    except NotPossible as reason:
         return [(name, SKIPPED, str(reason), "")]
     except Exception as reason:
         # Whatever fails, the other checks say what works.

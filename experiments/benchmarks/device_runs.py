@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet
 from PIL import Image
 
-from experiments.benchmarks.checking import Check, Compared, Skipped
+from experiments.benchmarks.checking import Check, Compared, NotPossible
 from experiments.benchmarks.torchrun import losses_under_torchrun
 from experiments.metrics_file import read_metrics
 from experiments.training.build import multiplies_bfloat16
@@ -45,7 +45,7 @@ def run_checks(device: str, folder: Path) -> dict[str, Check]:
     def against(base: str, allowed: float, name: str, stops: Stops, **options: object) -> Check:
         def check() -> Mapping[str, Compared]:
             if options.get("precision") == "bf16" and device == "cpu" and not multiplies_bfloat16():
-                raise Skipped("this processor has no arithmetic for bfloat16")
+                raise NotPossible("this processor has no arithmetic for bfloat16")
             expected, found = loss_on(base), last_loss(folder / name, stops, options)
             return {"last loss": Compared(abs(found / expected - 1), allowed)}
 

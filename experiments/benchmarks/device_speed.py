@@ -14,7 +14,7 @@ from torch._C._autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 import envs
-from experiments.benchmarks.checking import MEASURED, SKIPPED, Row, Skipped, first_line, say
+from experiments.benchmarks.checking import MEASURED, SKIPPED, NotPossible, Row, first_line, say
 from experiments.benchmarks.graphs import seconds_of_scans
 from experiments.benchmarks.rollout import RANDOM_ORDERS, STEPS_EACH, cycle, rollout_plans
 from experiments.benchmarks.timing import DTYPES, alternate, awaited, count_flops
@@ -54,7 +54,7 @@ PROFILED = "foveate, 32 px, patch 4"
 
 
 @dataclass(frozen=True)
-class Measured:
+class MeasuredSpeed:
     """What a measurement found."""
 
     said: str
@@ -69,7 +69,7 @@ class Measurement:
     """Something that takes time to measure."""
 
     name: str
-    measure: Callable[[], Measured]
+    measure: Callable[[], MeasuredSpeed]
     least_s: float
     """About how long it takes; it is skipped where less is left."""
 
@@ -89,7 +89,7 @@ def measured_rows(
             continue
         try:
             found = each.measure()
-        except Skipped as reason:
+        except NotPossible as reason:
             rows.append((each.name, SKIPPED, str(reason), ""))
         except Exception as reason:
             # Whatever breaks, be it memory or a compiler, what was found so far is told.
@@ -132,7 +132,7 @@ def measurements(device: str, folder: Path, repeats: int) -> Iterator[Measuremen
             yield Measurement(written, measure, least_s)
 
 
-def measure_peak(name: str, device: str, peaks: dict[str, float]) -> Measured:
+def measure_peak(name: str, device: str, peaks: dict[str, float]) -> MeasuredSpeed:
     """Measure operations per second of a product of large matrices, the best of several."""
     side = PEAK_SIDE_GPU if device.startswith("cuda") else PEAK_SIDE_CPU
     left, right = torch.randn(2, side, side, device=device).to(DTYPES[name]).unbind()
@@ -143,7 +143,7 @@ def measure_peak(name: str, device: str, peaks: dict[str, float]) -> Measured:
         taken.append(time.perf_counter() - started)
     peaks[name] = 2 * side**3 / min(taken)
     said = f"{peaks[name] / 1e12:.3g} TFLOP/s, the best of {PEAK_REPEATS}"
-    return Measured(said, {f"peak_flops_per_s_{name}": peaks[name]})
+    return MeasuredSpeed(said, {f"peak_flops_per_s_{name}": peaks[name]})
 
 
 def step_config(name: str, device: str, folder: Path, precision: str) -> TrainConfig:
@@ -175,7 +175,7 @@ def step_config(name: str, device: str, folder: Path, precision: str) -> TrainCo
 
 def measure_step(
     name: str, config: TrainConfig, repeats: int, peaks: dict[str, float], compiled: bool
-) -> Measured:
+) -> MeasuredSpeed:
     """Measure a training step: images, operations, share of the peak, and memory."""
     device, precision = config.run.device, config.optimization.precision
     on_gpu = device.startswith("cuda")
@@ -202,10 +202,10 @@ def measure_step(
         said += f", {peak_memory_mb(device):.0f} MB"
     is_vit = name == "ViT-B/16"
     key = "share_of_peak_vit_b_16" + "_compiled" * compiled
-    return Measured(said, {key: share} if is_vit else {}, "at least 40%" if is_vit else "")
+    return MeasuredSpeed(said, {key: share} if is_vit else {}, "at least 40%" if is_vit else "")
 
 
-def measure_joint(device: str, folder: Path, repeats: int) -> Measured:
+def measure_joint(device: str, folder: Path, repeats: int) -> MeasuredSpeed:
     """Measure a joint step over one on random orders, at the cifar10 preset's own settings."""
     base = PRESETS["cifar10"][1].replace(
         data="scenes", limit=256, prefix_share=0.0, device=device, out=folder / "joint"
@@ -218,10 +218,12 @@ def measure_joint(device: str, folder: Path, repeats: int) -> Measured:
     (joint,) = (name for name in seconds if name != RANDOM_ORDERS)
     ratio = seconds[joint] / seconds[RANDOM_ORDERS]
     said = f"{ratio:.2f} times a step on random orders"
-    return Measured(said, {"joint_over_random_step_here": ratio}, "at most 1.3")
+    return MeasuredSpeed(said, {"joint_over_random_step_here": ratio}, "at most 1.3")
 
 
-def measure_environment(rows: int, device: str, repeats: int, speed: dict[str, float]) -> Measured:
+def measure_environment(
+    rows: int, device: str, repeats: int, speed: dict[str, float]
+) -> MeasuredSpeed:
     """Measure steps of the environment that hands out tensors, resets included."""
     env: envs.ImageScanVectorEnv = envs.ImageScanVectorEnv(
         rows, limit=1000, device=device, output="torch"
@@ -238,10 +240,10 @@ def measure_environment(rows: int, device: str, repeats: int, speed: dict[str, f
     speed["steps_per_s"] = rows * env.budget / seconds
     said = f"{speed['steps_per_s']:.0f} steps/s"
     goal = "at least 200000" if rows == max(ROWS) else ""
-    return Measured(said, {f"env_steps_per_s_{rows}_rows": speed["steps_per_s"]}, goal)
+    return MeasuredSpeed(said, {f"env_steps_per_s_{rows}_rows": speed["steps_per_s"]}, goal)
 
 
-def measure_graph(rows: int, device: str, repeats: int) -> Measured:
+def measure_graph(rows: int, device: str, repeats: int) -> MeasuredSpeed:
     """Measure scans of a batch step by step, and as one CUDA graph.
 
     Raises:
@@ -250,10 +252,10 @@ def measure_graph(rows: int, device: str, repeats: int) -> Measured:
     seconds = seconds_of_scans(rows, device, repeats)
     ratio = seconds["steps"] / seconds["graph"]
     said = f"{seconds['graph'] * 1000:.3g} ms, step by step {ratio:.1f} times as long"
-    return Measured(said, {f"steps_over_graph_{rows}_images": ratio})
+    return MeasuredSpeed(said, {f"steps_over_graph_{rows}_images": ratio})
 
 
-def measure_profile(config: TrainConfig) -> Measured:
+def measure_profile(config: TrainConfig) -> MeasuredSpeed:
     """Name the operations, on a GPU the kernels, in which a step spends most time by themselves.
 
     Raises:
@@ -270,9 +272,11 @@ def measure_profile(config: TrainConfig) -> Measured:
     taken = own_times(profiled.key_averages(), on_gpu=on_gpu)
     total = sum(taken.values())
     if not total:
-        raise Skipped(f"the profiler saw no work on {device}")
+        raise NotPossible(f"the profiler saw no work on {device}")
     largest = sorted(taken, key=lambda name: -taken[name])[:ITEMS]
-    return Measured(", ".join(f"{name[:60]} {taken[name] / total:.0%}" for name in largest), {})
+    return MeasuredSpeed(
+        ", ".join(f"{name[:60]} {taken[name] / total:.0%}" for name in largest), {}
+    )
 
 
 def own_times(events: Iterable[Any], *, on_gpu: bool) -> dict[str, float]:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from experiments.benchmarks.agreement import ROUNDING, scanned, scenes, small_model, whole_float32
-from experiments.benchmarks.checking import Compared, Skipped, distance
+from experiments.benchmarks.checking import Compared, NotPossible, distance
 from experiments.benchmarks.timing import alternate, awaited
 from foveate.orders import ordering, rank_to_order
 
@@ -39,7 +39,7 @@ def as_graph(scan_of: ScanOf, images: Tensor, order: Tensor) -> ScanOf:
         Skipped: the images are on no GPU.
     """
     if not images.is_cuda:
-        raise Skipped("CUDA alone has graphs")
+        raise NotPossible("CUDA alone has graphs")
     return cast(ScanOf, torch.cuda.make_graphed_callables(scan_of, (images, order)))
 
 

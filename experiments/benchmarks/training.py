@@ -43,7 +43,7 @@ QUALITY_STEPS = 60
 
 
 @dataclass(frozen=True)
-class Steps:
+class StepTimes:
     """What training steps take, by contender; and what the precisions learn, by precision."""
 
     seconds: dict[str, float]
@@ -149,7 +149,7 @@ def bench_train(
     )
 
 
-def measure_steps(plans: dict[str, TrainConfig], folder: str, repeats: int) -> Steps:
+def measure_steps(plans: dict[str, TrainConfig], folder: str, repeats: int) -> StepTimes:
     """Measure gradients and steps by precision, and steps by torch's Muon, in turns."""
     contenders: dict[str, Callable[[], object]] = {}
     flops: dict[str, int] = {}
@@ -170,7 +170,7 @@ def measure_steps(plans: dict[str, TrainConfig], folder: str, repeats: int) -> S
     for name, plan in plans.items():
         trainer = make_trainer(plan, folder)
         losses[name] = tuple(trainer.step()["loss"] for _ in range(QUALITY_STEPS))
-    return Steps(seconds, flops, first_s, losses)
+    return StepTimes(seconds, flops, first_s, losses)
 
 
 def gradient(trainer: Trainer) -> Callable[[], None]:

@@ -23,7 +23,7 @@ import envs
 from agents.group_relative import policy_step
 from agents.policies import PointerPolicy, PolicyConfig
 from experiments.benchmarks.agreement import small_model, tiny_trainer
-from experiments.benchmarks.checking import Check, Compared, Skipped
+from experiments.benchmarks.checking import Check, Compared, NotPossible
 from experiments.training.build import build_optimizers
 from experiments.training.presets import PRESETS
 from foveate.orders import ordering
@@ -188,7 +188,7 @@ def count_waits(device: str, folder: Path) -> Mapping[str, Compared]:
         Skipped: torch counts on CUDA alone.
     """
     if not device.startswith("cuda"):
-        raise Skipped("torch counts on CUDA alone")
+        raise NotPossible("torch counts on CUDA alone")
     trainer = tiny_trainer("foveate", device, folder)
     trainer.step()
     with sync_debug_mode("warn"), warnings.catch_warnings(record=True) as told:

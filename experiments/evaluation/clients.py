@@ -26,7 +26,7 @@ OUTCOMES = {"works": "works", "not_installed": "not installed", "fails": "**fail
 
 
 @dataclass(frozen=True)
-class Example:
+class ClientExample:
     """An example of a page."""
 
     needs: tuple[str, ...]
@@ -114,7 +114,7 @@ def installed(name: str) -> str | None:
         return None
 
 
-def examples_of(page: Path) -> list[Example]:
+def examples_of(page: Path) -> list[ClientExample]:
     """Read the examples of a page.
 
     Raises:
@@ -131,13 +131,13 @@ def examples_of(page: Path) -> list[Example]:
                 f"an example of {page.name} must begin with '# DISTRIBUTION: what is tried', got "
                 f"{code.partition(chr(10))[0]!r}"
             )
-        examples.append(Example(tuple(said[1].split(", ")), said[2], code))
+        examples.append(ClientExample(tuple(said[1].split(", ")), said[2], code))
     if not examples:
         raise ValueError(f"{page} holds no Python block")
     return examples
 
 
-def try_example(example: Example) -> ClientRow:
+def try_example(example: ClientExample) -> ClientRow:
     """Run an example, unless something that it needs is not installed, and note what it raises."""
     outcome: Literal["works", "not_installed", "fails"] = "works"
     error, started = "", time.perf_counter()
@@ -160,7 +160,7 @@ def try_example(example: Example) -> ClientRow:
     )
 
 
-def try_clients(examples: Sequence[Example]) -> ClientsResult:
+def try_clients(examples: Sequence[ClientExample]) -> ClientsResult:
     """Run examples one after the other, and say of each what became of it."""
     rows = []
     for example in examples:

@@ -27,7 +27,7 @@ from foveate.model.parallel_decoding import DecodingSchedule, frechet_distance, 
 
 
 @dataclass(frozen=True, kw_only=True)
-class Decoded:
+class DecodingScore:
     """What a decoding takes, and how good its images are."""
 
     passes: int
@@ -56,7 +56,7 @@ class DecodeResult(RunResult):
 
     kind: ClassVar[str] = "decode"
 
-    decodings: dict[str, Decoded]
+    decodings: dict[str, DecodingScore]
     searched: Searched = Searched()
     data: str
     train_seconds: float | None
@@ -202,7 +202,7 @@ def sequential(
 
 def measured(
     run: Run, decodings: dict[str, tuple[int, Decoding]], *, num_images: int, seeds: range
-) -> dict[str, Decoded]:
+) -> dict[str, DecodingScore]:
     """Measure what decodings generate, once for every seed, against test images.
 
     Args:
@@ -223,7 +223,7 @@ def measured(
                 torch.cuda.synchronize(images.device)
             seconds.append((time.perf_counter() - started) / num_images)
             distances.append(frechet_distance(pooled(run.model, images), reference))
-        results[name] = Decoded(
+        results[name] = DecodingScore(
             passes=passes,
             seconds_per_image=statistics.median(seconds),
             distance=statistics.mean(distances),

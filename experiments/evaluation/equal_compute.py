@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from experiments.benchmarks.timing import count_flops, saved_megabytes
-from experiments.evaluation.orders.plan import UNTRAINED, Plan
+from experiments.evaluation.orders.plan import UNTRAINED, PlannedRow
 from experiments.training.config import TrainConfig
 from experiments.training.distributed import Processes
 from experiments.training.policy_learner import GroupRelativeLearner
@@ -33,7 +33,7 @@ class CountedRun:
     operations: float
 
 
-def at_equal_compute(plan: Plan, operations: float) -> CountedRun:
+def at_equal_compute(plan: PlannedRow, operations: float) -> CountedRun:
     """Choose a row's iterations to fill so many operations.
 
     They are the same for all seeds: counted with seed 0.

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from experiments.evaluation.knowing.rows import Difference, Mean
+from experiments.evaluation.knowing.rows import Difference, MeanOverSeeds
 from experiments.studies.answers import Answers, is_error
 
 BySeed = Mapping[int, Answers]
@@ -63,7 +63,7 @@ class CellRow:
 
     cell: str
     measure: str
-    value: Mean
+    value: MeanOverSeeds
     minus_baseline: Difference | None
     """Paired over seeds and images; None = it is the baseline's, or that lacks the measure."""
     seeds: tuple[int, ...]
@@ -113,7 +113,7 @@ def rows_of(
                 CellRow(
                     cell=cell,
                     measure=measure,
-                    value=Mean.of_correct(values) if in_unit else Mean.of(values),
+                    value=MeanOverSeeds.of_correct(values) if in_unit else MeanOverSeeds.of(values),
                     minus_baseline=None
                     if cell == against
                     else difference(measure, each, answers.get(against, {})),

@@ -45,7 +45,7 @@ class Rows:
 
 
 @dataclass(frozen=True)
-class Decoded:
+class DecodedSplit:
     """What a split holds."""
 
     pixels: UInt8[np.ndarray, "M C H W"]
@@ -57,7 +57,7 @@ class Decoded:
 
 def decode(
     rows: Rows, split: str, image_size: ImageSize | None, limit: int | None = None
-) -> Decoded:
+) -> DecodedSplit:
     """Decode one split, or its first ``limit`` images; see :func:`foveate.data.load_data`.
 
     Raises:
@@ -75,7 +75,7 @@ def decode(
     captions = None
     if rows.captions is not None:
         captions = tuple(rows.captions[source][number] for number in chosen)
-    return Decoded(pixels, rows.labels[source][chosen], captions, _fingerprints(rows, choose))
+    return DecodedSplit(pixels, rows.labels[source][chosen], captions, _fingerprints(rows, choose))
 
 
 def _mode_and_size(rows: Rows, image_size: ImageSize | None) -> tuple[str, tuple[int, int]]:

@@ -29,8 +29,8 @@ from foveate.data.pieces import open_source
 from foveate.data.workers import (
     Delivery,
     ImageBatch,
+    LaneReader,
     Position,
-    Reader,
     Start,
     Worker,
     check_processes,
@@ -140,7 +140,7 @@ class ImageStream:
             **{name: str(column) for name, column in columns.items()},
             **opened.digests(),
         }
-        self._reader = Reader(
+        self._reader = LaneReader(
             source=opened,
             skip_damaged=skip_damaged,
             image_size=height_and_width(image_size),

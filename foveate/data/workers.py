@@ -77,7 +77,7 @@ class Start:
 class Worker(IterableDataset[Delivery | str]):
     """What each process iterates over: the batches from its own start."""
 
-    def __init__(self, reader: Reader, starts: list[Start]) -> None:
+    def __init__(self, reader: LaneReader, starts: list[Start]) -> None:
         self.reader = reader
         self.starts = starts
         self.parent = os.getpid()
@@ -163,7 +163,7 @@ class _Skips:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reader:
+class LaneReader:
     """From a lane, one worker of one process, and its position to its batches."""
 
     source: PieceSource

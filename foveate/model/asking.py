@@ -2,7 +2,7 @@
 
 By default a few are drawn evenly, and all count alike. An :class:`Emphasis` prefers some of them:
 it weights their losses, or draws them more often. What is preferred is a function of what the model
-says of the patches (:class:`Asked`), be it the model's expected error or a policy's choice.
+says of the patches (:class:`AskedPatches`), be it the model's expected error or a policy's choice.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ PreferenceUse = Literal["weight", "ask"]
 
 
 @dataclass(frozen=True)
-class Asked:
+class AskedPatches:
     """Patches that are asked for together, K after each of S steps; nothing carries gradients.
 
     With ``queries="own"`` they are all patches of an image: S = 1, K = N.
@@ -47,11 +47,11 @@ class Asked:
     """Steps made before; None likewise."""
 
 
-Preference = Callable[[Asked], Tensor]
+Preference = Callable[[AskedPatches], Tensor]
 """A logit for each patch, (B, S, K): those of a step compete."""
 
 
-def harder(asked: Asked) -> Float[Tensor, "B S K"]:
+def harder(asked: AskedPatches) -> Float[Tensor, "B S K"]:
     """Prefer in proportion to the expected error.
 
     Reference: HPM (Wang et al. 2023, arXiv 2304.05919), whose predicted loss says what is masked.
@@ -66,7 +66,7 @@ def harder(asked: Asked) -> Float[Tensor, "B S K"]:
     return asked.log_error
 
 
-def easier(asked: Asked) -> Float[Tensor, "B S K"]:
+def easier(asked: AskedPatches) -> Float[Tensor, "B S K"]:
     """Prefer in proportion to the inverse of the expected error.
 
     Raises:
@@ -109,7 +109,7 @@ class Emphasis:
 
     @torch.no_grad()
     def distribution(
-        self, asked: Asked, counted: Bool[Tensor, "B S K"] | None = None
+        self, asked: AskedPatches, counted: Bool[Tensor, "B S K"] | None = None
     ) -> Float[Tensor, "B S K"]:
         """Return q of each step.
 
@@ -125,7 +125,7 @@ class Emphasis:
         return (1 - self.share) * even + self.share * preferred * counted
 
     def weights(
-        self, asked: Asked, counted: Bool[Tensor, "B S K"] | None = None
+        self, asked: AskedPatches, counted: Bool[Tensor, "B S K"] | None = None
     ) -> Float[Tensor, "B S K"]:
         """Return the weight of each loss, whose mean over those counted in a step is 1."""
         chances = self.distribution(asked, counted)
@@ -134,7 +134,7 @@ class Emphasis:
 
     def draw(
         self,
-        asked: Asked,
+        asked: AskedPatches,
         number: int,
         generator: torch.Generator | None,
         counted: Bool[Tensor, "B S K"] | None = None,
@@ -188,7 +188,7 @@ class AskingPredictor(AnyOrderPredictor):
         layers = self.encode_first(*self.embed(images), order, sorted_rank, length, ties)
         agree = None if ties is None else not ties and all_steps
 
-        def asked_at(places: Tensor) -> tuple[Prediction, Asked]:
+        def asked_at(places: Tensor) -> tuple[Prediction, AskedPatches]:
             positions = order.gather(1, places.flatten(1))
             prediction = self._decode_after(layers, positions, counts, agree)
             return prediction, self._asked(prediction, positions, layers, counts, steps)
@@ -238,11 +238,11 @@ class AskingPredictor(AnyOrderPredictor):
         layers: tuple[Float[Tensor, "B L D"], ...],
         counts: Int[Tensor, "B S"],
         steps: Int[Tensor, "B S"],
-    ) -> Asked:
+    ) -> AskedPatches:
         """Lay out by step what a preference sees."""
         shape = counts.shape[1], positions.shape[1] // counts.shape[1]
         error = prediction.log_error
-        return Asked(
+        return AskedPatches(
             positions=positions.unflatten(1, shape),
             states=prediction.states.detach().unflatten(1, shape),
             log_error=None if error is None else error.detach().unflatten(1, shape),
@@ -263,7 +263,7 @@ class AskingPredictor(AnyOrderPredictor):
             )
         states, error = turn.prediction.states, turn.prediction.log_error
         every = torch.arange(self.num_patches, device=states.device)
-        asked = Asked(
+        asked = AskedPatches(
             positions=every.expand(len(states), 1, -1),
             states=states.detach().unsqueeze(1),
             log_error=None if error is None else error.detach().unsqueeze(1),

@@ -112,7 +112,7 @@ class Writer(NamedTuple):
         return self.mlp(tokens + self.proj(attended))
 
 
-class Reader(NamedTuple):
+class MemoryReader(NamedTuple):
     """A block of the decoder without lateral attention, which reads what was remembered."""
 
     norm: Norm
@@ -123,7 +123,7 @@ class Reader(NamedTuple):
     num_heads: int
 
     @classmethod
-    def of(cls, block: CrossAttentionBlock) -> Reader:
+    def of(cls, block: CrossAttentionBlock) -> MemoryReader:
         """Take the weights of a block."""
         return cls(
             Norm.of(block.norm1),
@@ -189,7 +189,7 @@ class Encoding:
 class Decoding:
     """The decoder over caches, one for each of its blocks."""
 
-    readers: list[Reader]
+    readers: list[MemoryReader]
     norm: Norm
     head: Affine
     error_head: Affine | None
@@ -201,7 +201,7 @@ class Decoding:
     @classmethod
     def of(cls, decoder: Decoder) -> Decoding:
         """Take the weights of a decoder that has blocks and no lateral attention."""
-        readers = [Reader.of(cast(CrossAttentionBlock, block)) for block in decoder.blocks]
+        readers = [MemoryReader.of(cast(CrossAttentionBlock, block)) for block in decoder.blocks]
         error_head = None if decoder.error_head is None else Affine.of(decoder.error_head)
         position = decoder.position.detach()
         return cls(

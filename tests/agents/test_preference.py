@@ -11,7 +11,7 @@ from agents.preference import PolicyPreference
 from envs.candidates import Observation
 from envs.episode import Episode
 from foveate.model import AnyOrderTransformer
-from foveate.model.asking import Asked, Emphasis
+from foveate.model.asking import AskedPatches, Emphasis
 from foveate.orders import ordering
 
 BUDGET = 4
@@ -29,10 +29,10 @@ def policy() -> PointerPolicy:
 def test_the_logits_are_those_of_an_episode_that_opened_the_same_patches(
     model: AnyOrderTransformer, images: Tensor, policy: PointerPolicy
 ) -> None:
-    seen: list[Asked] = []
+    seen: list[AskedPatches] = []
     preference = PolicyPreference(policy, BUDGET)
 
-    def look(asked: Asked) -> Tensor:
+    def look(asked: AskedPatches) -> Tensor:
         seen.append(asked)
         return preference(asked)
 
@@ -63,7 +63,7 @@ def test_a_patch_that_is_asked_twice_is_a_candidate_once(policy: PointerPolicy) 
     def judged(which: list[int]) -> Tensor:
         positions = torch.tensor([[[3, 5, 9]]])[..., which]
         rest = torch.ones(1, 1, 16), torch.ones(1, 1, dtype=torch.long)
-        asked = Asked(positions, states[:, :, which], error[..., which], *rest)
+        asked = AskedPatches(positions, states[:, :, which], error[..., which], *rest)
         return PolicyPreference(policy, BUDGET)(asked).softmax(-1)
 
     torch.testing.assert_close(judged([0, 1, 0, 2])[..., [0, 1, 3]], judged([0, 1, 2]))
@@ -77,7 +77,7 @@ def test_neither_policy_nor_model_learns_from_the_weight(
     kept: list[Tensor] = []
     preference = PolicyPreference(policy, BUDGET)
 
-    def keep(asked: Asked) -> Tensor:
+    def keep(asked: AskedPatches) -> Tensor:
         kept.append(preference(asked))
         return kept[-1]
 
@@ -99,6 +99,6 @@ def test_what_the_policy_cannot_judge_is_refused(policy: PointerPolicy) -> None:
     with pytest.raises(ValueError, match="reads distances"):
         PolicyPreference(PointerPolicy(16, PolicyConfig(saccade_cost=0.1)), BUDGET)
     positions = torch.zeros(1, 1, 3, dtype=torch.long)
-    asked = Asked(positions, torch.zeros(1, 1, 3, 16), torch.zeros(1, 1, 3), None, None)
+    asked = AskedPatches(positions, torch.zeros(1, 1, 3, 16), torch.zeros(1, 1, 3), None, None)
     with pytest.raises(ValueError, match="queries='unseen'"):
         PolicyPreference(policy, BUDGET)(asked)

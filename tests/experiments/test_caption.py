@@ -18,7 +18,7 @@ from PIL import Image
 
 from envs.episode import Episode
 from envs.vector import ImageScanVectorEnv
-from experiments.evaluation.caption.evaluate import Example, caption
+from experiments.evaluation.caption.evaluate import CaptionExample, caption
 from experiments.evaluation.caption.likelihood import (
     bits_per_word,
     nats_of_own,
@@ -320,7 +320,9 @@ def test_what_is_written_moves_no_picture(tmp_path: Path) -> None:
 
     def drawn(text: str) -> np.ndarray:
         written = Written(image=0, captions=(text,), after={0: text}, whole=text)
-        example = Example(torch.rand(3, 8, 8).mul(0).add(0.3), torch.tensor([5]), (4, 4), written)
+        example = CaptionExample(
+            torch.rand(3, 8, 8).mul(0).add(0.3), torch.tensor([5]), (4, 4), written
+        )
         draw_captions([example], tmp_path / "caption.png")
         with Image.open(tmp_path / "caption.png") as picture:
             return np.asarray(picture.convert("L"))

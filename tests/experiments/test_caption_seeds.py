@@ -21,7 +21,7 @@ import torch
 
 import experiments.caption as script
 from experiments.evaluation.caption import asking as caption_asking
-from experiments.evaluation.caption.asking import Asking
+from experiments.evaluation.caption.asking import CaptionAsking
 from experiments.evaluation.caption.evaluate import caption
 from experiments.evaluation.caption.likelihood import nats_of_own, nats_of_pairs
 from experiments.evaluation.caption.means import Bits, Retrieval, Retrieved, Told, found
@@ -242,9 +242,9 @@ def test_another_runs_policy_is_an_order(
     monkeypatch.setattr("experiments.runs.load_run", lambda _: runs[1])
     asked = {**ASKED, "orders": ("my_orders:paid_for_pixels",)}
     result = caption(runs[0], **asked)[0]  # type: ignore[arg-type]
-    images = Asking.of(runs[1], 9).test.images
+    images = CaptionAsking.of(runs[1], 9).test.images
     paths = PathMakers.of(runs[1], ()).scans["policy"](images)
-    alone = Asking.of(runs[0], 9).told({"policy": paths}, (2,), 0, 0, 0).orders["policy"][2]
+    alone = CaptionAsking.of(runs[0], 9).told({"policy": paths}, (2,), 0, 0, 0).orders["policy"][2]
     found = result.orders["my_orders:paid_for_pixels"][2]
     assert found.bits_per_word == pytest.approx(alone.mean())
     assert found.minus_policy not in (None, 0)
@@ -268,7 +268,7 @@ def test_the_command_takes_several_runs(runs: list[Run], monkeypatch: pytest.Mon
 
 def test_every_answer_is_what_the_model_says_of_what_is_visible(runs: list[Run]) -> None:
     """Even where other patches, or none, are visible behind the same ranks."""
-    asking = Asking.of(runs[0], 9)
+    asking = CaptionAsking.of(runs[0], 9)
     model, images, texts = asking.run.model, asking.test.images, asking.texts
     rank = torch.full((len(images), 16), 3)
     rank[:, :3] = torch.arange(3)
@@ -326,15 +326,15 @@ def test_more_images_cost_the_new_ones_alone(
 
 def test_what_is_new_in_a_model_throws_no_answer_away(runs: list[Run]) -> None:
     """At its default; at another value the model is another."""
-    kept, values = Asking.of(runs[0], 9).kept, np.arange(3.0)
+    kept, values = CaptionAsking.of(runs[0], 9).kept, np.arange(3.0)
     subject = json.loads(kept.subject)
     del subject["model"]["words_prefix"]
     keep_arrays(kept.path, json.dumps(subject), a=values, commits=json.dumps({"a": "before"}))
-    again = Asking.of(runs[0], 9).kept
+    again = CaptionAsking.of(runs[0], 9).kept
     np.testing.assert_array_equal(again.answer("a", lambda: values + 1), values)
     subject["model"]["words_prefix"] = "causal"
     keep_arrays(kept.path, json.dumps(subject), a=values, commits=json.dumps({"a": "before"}))
-    again = Asking.of(runs[0], 9).kept
+    again = CaptionAsking.of(runs[0], 9).kept
     np.testing.assert_array_equal(again.answer("a", lambda: values + 1), values + 1)
 
 

@@ -8,8 +8,8 @@ import pytest
 
 from experiments.clients import PAGE
 from experiments.evaluation.clients import (
+    ClientExample,
     ClientsResult,
-    Example,
     examples_of,
     try_clients,
     try_example,
@@ -19,7 +19,7 @@ from experiments.evaluation.pages import read_result
 EXAMPLES = examples_of(PAGE)
 
 
-def name_of(example: Example) -> str:
+def name_of(example: ClientExample) -> str:
     return f"{example.needs[0]}: {example.tried}"
 
 
@@ -27,7 +27,9 @@ def name_of(example: Example) -> str:
 # A client may advise against what it still takes.
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize("example", EXAMPLES, ids=name_of)
-def test_an_example_of_the_page_runs(example: Example, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_example_of_the_page_runs(
+    example: ClientExample, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Among them: PPO of one file learns CueScan below .50, where .40 is the optimum."""
     if example.missing:
         pytest.skip(f"needs {', '.join(example.missing)}: pip install it to run this example")
@@ -75,7 +77,7 @@ def test_an_example_that_does_not_say_what_it_tries_is_refused(tmp_path: Path) -
 
 
 def test_the_first_line_of_an_error_is_kept() -> None:
-    row = try_example(Example(("numpy",), "fails", "raise ValueError('one\\ntwo')"))
+    row = try_example(ClientExample(("numpy",), "fails", "raise ValueError('one\\ntwo')"))
     assert row.error == "ValueError: one"
     assert row.versions["numpy"]
     assert ClientsResult.kind == "clients"

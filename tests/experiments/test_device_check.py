@@ -24,9 +24,9 @@ from experiments.benchmarks.agreement import (
     compare_scans,
     compare_tied,
 )
-from experiments.benchmarks.checking import FAIL, PASS, SKIPPED, Compared, Skipped, judged
+from experiments.benchmarks.checking import FAIL, PASS, SKIPPED, Compared, NotPossible, judged
 from experiments.benchmarks.device import bench_device
-from experiments.benchmarks.device_speed import Measured, Measurement, measured_rows, own_times
+from experiments.benchmarks.device_speed import MeasuredSpeed, Measurement, measured_rows, own_times
 from experiments.benchmarks.graphs import compare_graphs
 from experiments.benchmarks.waiting import (
     RefuseWaiting,
@@ -59,7 +59,7 @@ def test_a_line_passes_within_its_tolerance_alone() -> None:
 
 def test_what_raises_is_a_line_that_fails() -> None:
     def skips() -> dict[str, Compared]:
-        raise Skipped("no card")
+        raise NotPossible("no card")
 
     assert judged("it", lambda: {"": Compared(1 / 0, 1)}) == [
         ("it", FAIL, "ZeroDivisionError: division by zero", "")
@@ -70,18 +70,18 @@ def test_what_raises_is_a_line_that_fails() -> None:
 def test_what_does_not_fit_is_skipped_and_what_breaks_stops_no_other(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    def breaks() -> Measured:
+    def breaks() -> MeasuredSpeed:
         raise RuntimeError("out of memory\nat all")
 
-    def lacks() -> Measured:
-        raise Skipped("no compiler")
+    def lacks() -> MeasuredSpeed:
+        raise NotPossible("no compiler")
 
     def todo() -> Iterator[Measurement]:
-        yield Measurement("long", lambda: Measured("never", {"never": 1.0}), 1000)
+        yield Measurement("long", lambda: MeasuredSpeed("never", {"never": 1.0}), 1000)
         yield Measurement("large", breaks, 0)
-        yield Measurement("odd", lambda: Measured("", {"never": 1 / 0}), 0)
+        yield Measurement("odd", lambda: MeasuredSpeed("", {"never": 1 / 0}), 0)
         yield Measurement("lacking", lacks, 0)
-        yield Measurement("short", lambda: Measured("1 image/s", {"speed": 1.0}, "2"), 0)
+        yield Measurement("short", lambda: MeasuredSpeed("1 image/s", {"speed": 1.0}, "2"), 0)
 
     rows, numbers = measured_rows(todo(), time.monotonic() + 10)
     assert rows[0][:2] == ("long", SKIPPED)
@@ -130,7 +130,7 @@ def test_a_recipe_agrees_with_the_processor(precision: str, tmp_path: Path) -> N
     """In bfloat16 the two differ, by less than is allowed."""
     try:
         found = compare_recipe("saim", precision, "cpu", tmp_path)
-    except Skipped as reason:
+    except NotPossible as reason:
         pytest.skip(str(reason))
     assert set(found) == {"loss", "gradient", "predictions"}
     assert passes(found)
@@ -173,7 +173,7 @@ def test_ties_scans_and_environments_agree(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_a_graph_must_take_new_images(monkeypatch: pytest.MonkeyPatch) -> None:
     if not torch.cuda.is_available():
-        with pytest.raises(Skipped, match="CUDA alone"):
+        with pytest.raises(NotPossible, match="CUDA alone"):
             compare_graphs("cpu")
 
     def stale(scan_of: graphs.ScanOf, *captured: torch.Tensor) -> graphs.ScanOf:

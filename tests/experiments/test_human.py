@@ -22,7 +22,7 @@ from envs.episode import Episode
 from experiments.evaluation.compare.contenders import Scanners
 from experiments.evaluation.human import rows as human_rows
 from experiments.evaluation.human.contenders import Contest
-from experiments.evaluation.human.evaluate import Measured, compare_with_viewers
+from experiments.evaluation.human.evaluate import HumanMeasurement, compare_with_viewers
 from experiments.evaluation.human.means import HUMAN, RETURNING
 from experiments.evaluation.human.picture import present_human
 from experiments.evaluation.human.reading import on_cells
@@ -326,12 +326,14 @@ def test_contrast_is_ranked_within_an_image() -> None:
 
 
 @pytest.fixture
-def measured(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Measured:
+def measured(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> HumanMeasurement:
     monkeypatch.setattr(human_rows, "is_installed", lambda: False)
     return compare_with_viewers(run, looked_at(tmp_path / "viewers.parquet", 24))
 
 
-def test_who_looks_where_viewers_look_gains_bits_over_the_center_bias(measured: Measured) -> None:
+def test_who_looks_where_viewers_look_gains_bits_over_the_center_bias(
+    measured: HumanMeasurement,
+) -> None:
     rows = measured.comparison.orders
     assert set(rows) >= {"policy", "saliency", "other_image", "best_fixed", "raster", *HUMAN[:2]}
     assert "random" not in rows
@@ -356,7 +358,7 @@ def test_who_looks_where_viewers_look_gains_bits_over_the_center_bias(measured: 
 
 
 def test_a_comparison_is_read_back_and_says_what_is_missing(
-    measured: Measured, tmp_path: Path
+    measured: HumanMeasurement, tmp_path: Path
 ) -> None:
     present_human(measured, tmp_path / "human.json")
     assert HumanComparison.read(tmp_path / "human.json").orders == measured.comparison.orders

@@ -13,7 +13,7 @@ import torch
 from experiments.evaluation.human import rows as human_rows
 from experiments.evaluation.human.evaluate import compare_with_viewers
 from experiments.evaluation.human.findings import findings
-from experiments.evaluation.human.means import Found, HumanRow, by_image, row_of, rows_of
+from experiments.evaluation.human.means import ContenderFinding, HumanRow, by_image, row_of, rows_of
 from experiments.evaluation.human.result import HumanComparison
 from experiments.evaluation.intervals import crossed_interval, mean_interval
 from experiments.evaluation.seeds import check_one_kind
@@ -21,10 +21,12 @@ from experiments.runs import Run
 from tests.experiments.test_human import looked_at
 
 
-def found(bits: list[float], minus_center: list[float] | None = None, **whole: object) -> Found:
+def found(
+    bits: list[float], minus_center: list[float] | None = None, **whole: object
+) -> ContenderFinding:
     fields = {"nss": [0.0] * len(bits), "auc_judd": [0.5] * len(bits)}
     fields |= {"bits": bits, "minus_center": minus_center or bits}
-    return Found({name: np.array(each) for name, each in fields.items()}, whole)
+    return ContenderFinding({name: np.array(each) for name, each in fields.items()}, whole)
 
 
 def test_the_mean_of_an_image_counts_what_is_known_of_it() -> None:

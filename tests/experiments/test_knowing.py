@@ -14,13 +14,13 @@ from experiments.evaluation.intervals import crossed_interval, seed_interval
 from experiments.evaluation.knowing import measure as knowing_measure
 from experiments.evaluation.knowing.evaluate import check_same_model
 from experiments.evaluation.knowing.measure import areas_of, keep, read_kept
-from experiments.evaluation.knowing.plan import Plan, usual_fixations
+from experiments.evaluation.knowing.plan import SeedPlan, usual_fixations
 from experiments.evaluation.knowing.question import question_of
 from experiments.evaluation.knowing.result import KnowingResult
 from experiments.evaluation.knowing.rows import (
     Difference,
-    Mean,
-    Measured,
+    MeanOverSeeds,
+    RunKnowledge,
     area_rows,
     known_rows,
     taught_rows,
@@ -77,10 +77,10 @@ def test_the_interval_over_seeds_and_images_covers_the_truth(seed_deviation: flo
 # --- planted leads
 
 
-def planted(lead: float, taught: float = 0.0) -> dict[str, list[Measured]]:
+def planted(lead: float, taught: float = 0.0) -> dict[str, list[RunKnowledge]]:
     """Runs whose policy classifies so many more images right than random, after 4 fixations."""
     generator = np.random.default_rng(0)
-    runs: dict[str, list[Measured]] = {"policy": [], "random": []}
+    runs: dict[str, list[RunKnowledge]] = {"policy": [], "random": []}
     for _ in range(NUM_SEEDS):
         for model, each in runs.items():
             known = 0.4 + taught * (model == "policy")
@@ -94,11 +94,11 @@ def planted(lead: float, taught: float = 0.0) -> dict[str, list[Measured]]:
                 order: generator.normal(mean, 0.1, NUM_IMAGES)
                 for order, mean in (("policy", 0.5 - lead), ("random", 0.5))
             }
-            each.append(Measured(correct, areas))
+            each.append(RunKnowledge(correct, areas))
     return runs
 
 
-def result_of(runs: dict[str, list[Measured]]) -> KnowingResult:
+def result_of(runs: dict[str, list[RunKnowledge]]) -> KnowingResult:
     return KnowingResult(
         known=known_rows(runs),
         taught=taught_rows(runs),
@@ -168,8 +168,8 @@ def test_differences_are_paired_and_their_seeds_are_kept() -> None:
 
 def test_the_interval_of_an_accuracy_stays_one() -> None:
     seeds = np.array([[1.0, 1.0], [1.0, 0.0]])
-    assert Mean.of_correct(seeds).ci95 == (0.0, 1.0)
-    assert Mean.of(seeds).ci95 != (0.0, 1.0), "areas and differences are not cut"
+    assert MeanOverSeeds.of_correct(seeds).ci95 == (0.0, 1.0)
+    assert MeanOverSeeds.of(seeds).ci95 != (0.0, 1.0), "areas and differences are not cut"
 
 
 def test_a_single_seed_is_judged_over_images_alone() -> None:
@@ -264,7 +264,7 @@ def test_a_saccade_costs_its_distance(run: Run) -> None:
 
 def test_the_runs_of_a_seed_differ_in_their_orders_alone() -> None:
     common = PRESETS["demo"][1]
-    plan = Plan.of(common, 2, Path("study"))
+    plan = SeedPlan.of(common, 2, Path("study"))
     assert plan.policy == common.replace(seed=2, report=False, out=Path("study/policy_2"))
     assert plan.teaching is not None
     random = plan.policy.replace(schedule="frozen", out=Path("study/random_2"))
@@ -299,7 +299,7 @@ def test_a_training_without_a_joint_policy_is_refused(
     options: dict[str, object], complaint: str
 ) -> None:
     with pytest.raises(ValueError, match=complaint):
-        Plan.of(TrainConfig().replace(**options), 0, Path("study"))
+        SeedPlan.of(TrainConfig().replace(**options), 0, Path("study"))
 
 
 @pytest.mark.parametrize(
@@ -314,13 +314,13 @@ def test_what_no_model_of_random_scans_can_have_is_asked_of_seeing_alone(
 ) -> None:
     common = PRESETS["demo"][1].replace(**options)
     with pytest.raises(ValueError, match=complaint):
-        Plan.of(common, 0, Path("study"))
-    assert Plan.of(common, 0, Path("study"), teaching=False).teaching is None
+        SeedPlan.of(common, 0, Path("study"))
+    assert SeedPlan.of(common, 0, Path("study"), teaching=False).teaching is None
 
 
 def test_how_the_first_model_learns_from_scans_is_not_the_second_ones() -> None:
     common = PRESETS["demo"][1].replace(scan_direction="reversed", random_share_end=0.2)
-    plan = Plan.of(common, 0, Path("study"))
+    plan = SeedPlan.of(common, 0, Path("study"))
     assert plan.teaching is not None
     assert plan.policy.policy is not None
     assert plan.policy.policy.scan_direction == "reversed"

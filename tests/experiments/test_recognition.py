@@ -19,7 +19,7 @@ from experiments.evaluation.probe.options import ProbeOptions
 from experiments.evaluation.probe.questions import NoLabels
 from experiments.evaluation.probe.result import ProbeResult
 from experiments.evaluation.probe.views import Probing
-from experiments.evaluation.recognition.asking import Asking
+from experiments.evaluation.recognition.asking import RecognitionAsking
 from experiments.evaluation.recognition.evaluate import Answered, recognize
 from experiments.evaluation.recognition.paths import PathMakers, Scanpaths, scan_of
 from experiments.evaluation.recognition.probes import balanced_share
@@ -136,13 +136,13 @@ def test_the_untrained_control_has_weights_of_its_own(
     torch.manual_seed(3)
     fresh = build(run.config, (1, 8, 8))[0].state_dict()
     scanned: list[AnyOrderTransformer] = []
-    both = Asking.both
+    both = RecognitionAsking.both
 
-    def noted(self: Asking, model: AnyOrderTransformer, *rest: Any) -> Any:
+    def noted(self: RecognitionAsking, model: AnyOrderTransformer, *rest: Any) -> Any:
         scanned.append(model)
         return both(self, model, *rest)
 
-    monkeypatch.setattr(Asking, "both", noted)
+    monkeypatch.setattr(RecognitionAsking, "both", noted)
     options: dict[str, Any] = {"orders": ("raster",), "read_outs": ("seen",), "seed": 3}
     recognize(run, after=(1,), train_limit=60, test_limit=20, **options)
     (untrained,) = [model for model in scanned if model is not run.model]

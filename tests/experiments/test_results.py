@@ -21,7 +21,7 @@ from experiments.caption import CaptionConfig
 from experiments.compare import CompareConfig
 from experiments.decode import DecodeConfig
 from experiments.evaluation.caption.evaluate import caption
-from experiments.evaluation.compare.contenders import Measured
+from experiments.evaluation.compare.contenders import ContenderCurves
 from experiments.evaluation.compare.diagnostics import (
     Diagnostics,
     chosen_percentiles,
@@ -404,7 +404,7 @@ def test_the_best_fixed_order_is_the_mean_rank_of_all_scanpaths() -> None:
 
 def test_a_path_of_ones_own_is_better_where_its_area_is_smaller() -> None:
     curves = {"policy": [9.0, 1.0, 2.0], "other_image": [9.0, 2.0, 4.0]}
-    measured = Measured({}, {name: np.array([curve]) for name, curve in curves.items()})
+    measured = ContenderCurves({}, {name: np.array([curve]) for name, curve in curves.items()})
     difference = measured.own_minus_other
     assert difference is not None
     assert difference.tolist() == [-1.5]

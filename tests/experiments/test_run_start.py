@@ -23,7 +23,7 @@ from experiments.training.loop import finished_run, train
 from experiments.training.presets import PRESETS
 from experiments.training.trainer import Trainer
 from experiments.training.weights import start_from
-from foveate.checkpoint import CHECKPOINT, Found, load_model
+from foveate.checkpoint import CHECKPOINT, FoundCheckpoint, load_model
 from foveate.config import ModelConfig
 from foveate.export import export_program
 from foveate.model import AnyOrderTransformer
@@ -45,7 +45,7 @@ def test_untrained_weights_start_as_those_of_the_run_did(
         "iteration": 1,
     }
     monkeypatch.setattr(runs, "read_config", lambda directory: config)
-    monkeypatch.setattr(runs, "read_newest", lambda directory: Found(state, tmp_path, ()))
+    monkeypatch.setattr(runs, "read_newest", lambda directory: FoundCheckpoint(state, tmp_path, ()))
     run = runs.load_run(tmp_path)
     untrained = run.untrained_model((1, 8, 8), seed=0)
     assert untrained.config.init == expected

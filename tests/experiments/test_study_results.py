@@ -24,14 +24,13 @@ from experiments.benchmarks.training import bench_train
 from experiments.evaluation.caption.means import Bits, Retrieval
 from experiments.evaluation.caption.result import CaptionResult, Written
 from experiments.evaluation.clients import ClientRow, ClientsResult
-from experiments.evaluation.decode import Decoded, DecodeResult, Searched
+from experiments.evaluation.decode import DecodeResult, DecodingScore, Searched
 from experiments.evaluation.human.means import HumanRow
 from experiments.evaluation.human.result import HumanComparison
 from experiments.evaluation.ids.evaluate import score_ids
-from experiments.evaluation.ids.result import AGENTS, IdRow, IdScore, IdsResult
-from experiments.evaluation.ids.result import Mean as ImageMean
+from experiments.evaluation.ids.result import AGENTS, IdRow, IdScore, IdsResult, MeanOverImages
 from experiments.evaluation.knowing.result import KnowingResult
-from experiments.evaluation.knowing.rows import Difference, Known, Mean
+from experiments.evaluation.knowing.rows import Difference, KnownRow, MeanOverSeeds
 from experiments.evaluation.orders.evaluate import compare_orders
 from experiments.evaluation.orders.result import OrderRow, OrderRun, OrdersResult
 from experiments.evaluation.pages import RECORDS, RESULTS, read_result
@@ -120,7 +119,7 @@ READ = ReadResult(
 )
 DECODE = DecodeResult(
     decodings={
-        "parallel, 2 passes": Decoded(
+        "parallel, 2 passes": DecodingScore(
             passes=2, seconds_per_image=0.01234, distance=1.5, distance_ci95=(1.25, 1.75)
         )
     },
@@ -185,12 +184,12 @@ TORTURE = TortureResult(
 )
 KNOWING = KnowingResult(
     known=(
-        Known(
+        KnownRow(
             model="policy",
             order="random",
             after=4,
             read_out="seen, linear",
-            accuracy=Mean(mean=0.5, ci95=(0.4, 0.6), per_seed=(0.4, 0.6)),
+            accuracy=MeanOverSeeds(mean=0.5, ci95=(0.4, 0.6), per_seed=(0.4, 0.6)),
             policy_minus=Difference(
                 mean=0.125,
                 ci95=(0.1, 0.15),
@@ -216,8 +215,8 @@ KNOWING = KnowingResult(
     options={"seeds": [0, 1]},
 )
 SCORE = IdScore(
-    episode_return=ImageMean(mean=1.25, ci95=(1.0, 1.5)),
-    auc=ImageMean(mean=0.5, ci95=None),
+    episode_return=MeanOverImages(mean=1.25, ci95=(1.0, 1.5)),
+    auc=MeanOverImages(mean=0.5, ci95=None),
     right=0.75,
 )
 IDS = IdsResult(
@@ -259,7 +258,7 @@ GRID = GridResult(
             CellRow(
                 cell="random",
                 measure="linear, full",
-                value=Mean(mean=0.5, ci95=None, per_seed=(0.5,)),
+                value=MeanOverSeeds(mean=0.5, ci95=None, per_seed=(0.5,)),
                 minus_baseline=None,
                 seeds=(0,),
             ),
@@ -643,7 +642,7 @@ def test_a_stage_has_a_table_of_one_row_a_cell() -> None:
     row = replace(
         stage.rows[0],
         cell="policy",
-        value=Mean(mean=0.25, ci95=None, per_seed=(0.25,)),
+        value=MeanOverSeeds(mean=0.25, ci95=None, per_seed=(0.25,)),
         minus_baseline=Difference(
             mean=-0.25, ci95=(-0.5, 0.0), ci95_seeds=None, ci95_images=None, per_seed=(-0.25,)
         ),

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from foveate.config import ModelConfig
 from foveate.model import AnyOrderTransformer
-from foveate.model.asking import Asked, Emphasis, easier, harder
+from foveate.model.asking import AskedPatches, Emphasis, easier, harder
 from foveate.model.decoder import Prediction
 from foveate.orders import ordering
 
@@ -20,14 +20,14 @@ ODDS = torch.tensor([0.5, 0.2, 0.1, 0.1, 0.1])
 """Of the five patches that are asked after each step."""
 
 
-def by_place(asked: Asked) -> Tensor:
+def by_place(asked: AskedPatches) -> Tensor:
     """Prefer by the place among those asked, whatever they are."""
     return ODDS.log().expand(asked.positions.shape)
 
 
-def asked_of(log_error: Tensor) -> Asked:
+def asked_of(log_error: Tensor) -> AskedPatches:
     shape = log_error.shape
-    return Asked(
+    return AskedPatches(
         positions=torch.arange(shape[2]).expand(shape),
         states=torch.zeros(*shape, 4),
         log_error=log_error,
@@ -163,9 +163,9 @@ def test_what_a_preference_sees_is_of_each_step(
     model: AnyOrderTransformer, images: Tensor, rank: Tensor
 ) -> None:
     """States and expected errors are those of a decoder pass, the content of the newest patch."""
-    seen: list[Asked] = []
+    seen: list[AskedPatches] = []
 
-    def look(asked: Asked) -> Tensor:
+    def look(asked: AskedPatches) -> Tensor:
         seen.append(asked)
         return torch.zeros(asked.positions.shape)
 
@@ -196,7 +196,7 @@ def test_the_preferred_patches_are_asked(
     """Patch 7 above all: it is asked after every step that has not seen it, and only once."""
     positions: list[Tensor] = []
 
-    def seven(asked: Asked) -> Tensor:
+    def seven(asked: AskedPatches) -> Tensor:
         positions.append(asked.positions)
         return 50.0 * (asked.positions == 7)
 

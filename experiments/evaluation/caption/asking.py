@@ -42,7 +42,7 @@ PAIRED_AT_ONCE = 50
 
 
 @dataclass(frozen=True)
-class Asking:
+class CaptionAsking:
     """A run, and those of its test images that have captions."""
 
     run: Run

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from experiments.evaluation.caption.asking import Asking
+from experiments.evaluation.caption.asking import CaptionAsking
 from experiments.evaluation.caption.means import Told, found
 from experiments.evaluation.caption.options import (
     CANDIDATES,
@@ -33,7 +33,7 @@ from foveate.orders import order_to_rank
 
 
 @dataclass(frozen=True)
-class Example:
+class CaptionExample:
     """An image with what was written of it, to be drawn."""
 
     image: Float[Tensor, "C H W"]
@@ -52,7 +52,7 @@ def caption(
     candidates: int = CANDIDATES,
     examples: int = 4,
     seed: int = 0,
-) -> tuple[CaptionResult, list[Example]]:
+) -> tuple[CaptionResult, list[CaptionExample]]:
     """Ask models about the captions of test images; images without captions are left out.
 
     What a model answered is kept in its run folder, and not asked again.
@@ -78,14 +78,14 @@ def caption(
         raise ValueError("run must be one or more runs, got none")
     after = within(runs[0].budget, fixations)
     makers = [PathMakers.of(each, orders) for each in runs]
-    asking = [Asking.of(each, limit) for each in runs]
+    asking = [CaptionAsking.of(each, limit) for each in runs]
     check_same_images(asking)
     sizes = {"limit": limit, "retrieval_limit": retrieval_limit, "candidates": candidates}
     options: dict[str, Any] = {"fixations": list(after), "orders": list(orders), **sizes}
     options |= {"examples": examples, "seed": seed, **several(runs), **changes_of(runs)}
     number = min(retrieval_limit, len(asking[0].test))
     told: list[Told] = []
-    shown: list[Example] = []
+    shown: list[CaptionExample] = []
     for each, made in zip(asking, makers, strict=True):
         paths = paths_of(made, each.test, seed)
         told.append(each.told(paths, after, number, candidates, seed))
@@ -116,7 +116,7 @@ def within(budget: int, fixations: tuple[int, ...]) -> tuple[int, ...]:
     return after
 
 
-def check_same_images(asking: Sequence[Asking]) -> None:
+def check_same_images(asking: Sequence[CaptionAsking]) -> None:
     """Raise ValueError unless runs are asked about the same images and captions."""
     first = asking[0]
     for each in asking[1:]:
@@ -148,7 +148,7 @@ def paths_of(makers: PathMakers, test: ImageSet, seed: int) -> dict[str, Int[Ten
     return paths
 
 
-def facts_of(asking: Sequence[Asking]) -> dict[str, Any]:
+def facts_of(asking: Sequence[CaptionAsking]) -> dict[str, Any]:
     """Fields of a CaptionResult that are the runs', the captions' and the code's."""
     first, runs = asking[0], [each.run for each in asking]
     taken = [read_manifest(run.directory).get("train_seconds") for run in runs]
@@ -170,7 +170,7 @@ def facts_of(asking: Sequence[Asking]) -> dict[str, Any]:
 
 def write(
     run: Run, test: ImageSet, order: Int[Tensor, "M T *S"], after: tuple[int, ...], number: int
-) -> list[Example]:
+) -> list[CaptionExample]:
     """Write the most probable words of the first images after fixations of the policy."""
     model, number = run.model, min(number, len(test))
     if number == 0:
@@ -186,7 +186,7 @@ def write(
         said[steps] = [subwords.decode(row) for row in numbers[:, 0].cpu()]
     captions = captions_in(test)
     return [
-        Example(
+        CaptionExample(
             images[image].cpu(),
             order[image].cpu(),
             model.grid,

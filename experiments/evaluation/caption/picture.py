@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from experiments.evaluation.caption.evaluate import Example
+from experiments.evaluation.caption.evaluate import CaptionExample
 from foveate.drawing.scanpaths import draw_scanpath, show, show_seen
 
 LETTERS = 28
@@ -32,7 +32,7 @@ SCRIPTS = (
 """Fonts of letters that matplotlib's own lacks; those that are installed are asked in turn."""
 
 
-def draw_captions(examples: Sequence[Example], path: Path) -> None:
+def draw_captions(examples: Sequence[CaptionExample], path: Path) -> None:
     """Write a PNG, a row for each image: its scanpath, what is seen and said after k fixations.
 
     Below the scanpath stands a caption of the image's own; last comes the whole image. A letter

@@ -168,7 +168,7 @@ class Scanners:
 
 
 @dataclass(frozen=True)
-class Measured:
+class ContenderCurves:
     """Scanpaths of all who are compared, and their error curves."""
 
     order: dict[str, Int[Tensor, "R T *S"]]
@@ -196,7 +196,7 @@ def measure(
     oracle_limit: int,
     memory: int,
     advance: Advance,
-) -> Measured:
+) -> ContenderCurves:
     """Let all scan the images, and measure their errors.
 
     ``best_fixed`` is the mean rank of the policy on validation images. ``other_image`` gives each
@@ -243,7 +243,7 @@ def measure(
     curve = error_curves_of(judge, images, asked, memory=memory, advance=advance)
     if own:
         curve |= {name: each.errors.cpu().numpy() for name, each in scans.items()}
-    return Measured({**paths, **given}, curve)
+    return ContenderCurves({**paths, **given}, curve)
 
 
 @torch.no_grad()

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from experiments.evaluation.compare.contenders import Measured, Scanners, measure
+from experiments.evaluation.compare.contenders import ContenderCurves, Scanners, measure
 from experiments.evaluation.compare.diagnostics import (
     Diagnostics,
     diagnose,
@@ -136,7 +136,7 @@ def started(
     return Progress("compare", work)
 
 
-def conclusions(run: Run, measured: Measured, diagnostics: Diagnostics) -> dict[str, Any]:
+def conclusions(run: Run, measured: ContenderCurves, diagnostics: Diagnostics) -> dict[str, Any]:
     """Fields of a comparison that follow from the scanpaths and their errors."""
     rows = {
         name: replace(row, path_length=mean_saccade(measured.order[name], run.model.grid))

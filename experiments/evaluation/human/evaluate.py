@@ -12,11 +12,11 @@ from jaxtyping import Int64
 
 from experiments.evaluation.compare.contenders import Scanners
 from experiments.evaluation.human.contenders import Contest
-from experiments.evaluation.human.means import UNTRAINED, Found, rows_of
+from experiments.evaluation.human.means import UNTRAINED, ContenderFinding, rows_of
 from experiments.evaluation.human.reading import read
 from experiments.evaluation.human.result import HumanComparison
 from experiments.evaluation.human.scores import Viewed, cell_grid
-from experiments.evaluation.human.study import Study
+from experiments.evaluation.human.study import FittedViewers
 from experiments.evaluation.options import check_memory
 from experiments.evaluation.progress import Progress
 from experiments.evaluation.seeds import runs_of, several
@@ -36,7 +36,7 @@ LEAST_CELLS = 3
 
 
 @dataclass(frozen=True)
-class Measured:
+class HumanMeasurement:
     """A comparison with what pictures show of it."""
 
     comparison: HumanComparison
@@ -62,7 +62,7 @@ def compare_with_viewers(
     memory: float = 1.0,
     image_column: str | None = None,
     split_column: str | None = SPLIT_COLUMN,
-) -> Measured:
+) -> HumanMeasurement:
     """Compare a run with human viewers of photographs, or these with one another.
 
     Args:
@@ -93,7 +93,7 @@ def compare_with_viewers(
     given: Any = {"first_fixation": first_fixation, "revisits": revisits}
     columns: Any = {"image_column": image_column, "split_column": split_column}
     sides = read(first, data, {"train": train_limit, "test": limit}, cells, given, columns)
-    study = Study.of(*(side for side, _ in sides.values()), seed=first.seed if first else 0)
+    study = FittedViewers.of(*(side for side, _ in sides.values()), seed=first.seed if first else 0)
     asked, scanpaths = asked_of(scanners, study, fit_limit, oracle_limit, int(memory * 1e9))
     left = (f"{split}: {line}" for split, (_, lines) in sides.items() for line in lines)
     comparison = HumanComparison(
@@ -104,7 +104,7 @@ def compare_with_viewers(
         **{**study.facts(), **given, **facts_of(runs)},
         options={**options, **asked_about(runs, data)},
     )
-    return Measured(comparison, study.test, scanpaths)
+    return HumanMeasurement(comparison, study.test, scanpaths)
 
 
 def asked_about(runs: Sequence[Run], data: Path | str) -> dict[str, Any]:
@@ -122,16 +122,16 @@ def check_limits(memory: float, *limits: int) -> None:
 
 def asked_of(
     scanners: Sequence[tuple[Run, Scanners]],
-    study: Study,
+    study: FittedViewers,
     fit_limit: int,
     oracle_limit: int,
     memory: int,
-) -> tuple[dict[str, list[Found]], dict[str, Int64[np.ndarray, "M T"]]]:
+) -> tuple[dict[str, list[ContenderFinding]], dict[str, Int64[np.ndarray, "M T"]]]:
     """Return what is found of the policies and all who are compared with them, by name and run.
 
     And the scanpaths of all in the first run.
     """
-    found: dict[str, list[Found]] = {}
+    found: dict[str, list[ContenderFinding]] = {}
     scanpaths: dict[str, Any] = {}
     contests = [
         (Contest(run, study.train, study.test, fit_limit, memory), each) for run, each in scanners

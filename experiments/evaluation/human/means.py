@@ -96,7 +96,7 @@ class HumanRow:
 
 
 @dataclass(frozen=True)
-class Found:
+class ContenderFinding:
     """What was found of one contender, in one run."""
 
     by_image: Mapping[str, Float64[np.ndarray, " M"]]
@@ -104,14 +104,14 @@ class Found:
     whole: Mapping[str, Any] = field(default_factory=dict)
     """Fields that are of all images at once: numbers, or several of them, or None."""
 
-    def minus(self, other: Found, name: str) -> Float64[np.ndarray, " M"]:
+    def minus(self, other: ContenderFinding, name: str) -> Float64[np.ndarray, " M"]:
         """Return a field less another contender's, paired over images."""
         return self.by_image[name] - other.by_image[name]
 
 
-def joined(*found: Found) -> Found:
+def joined(*found: ContenderFinding) -> ContenderFinding:
     """Return all that was found of one contender; of the same field the last."""
-    return Found(
+    return ContenderFinding(
         {name: each for one in found for name, each in one.by_image.items()},
         {name: each for one in found for name, each in one.whole.items()},
     )
@@ -127,7 +127,7 @@ def by_image(
     return np.where(number > 0, total / np.maximum(number, 1), np.nan)
 
 
-def rows_of(found: Mapping[str, Sequence[Found]]) -> dict[str, HumanRow]:
+def rows_of(found: Mapping[str, Sequence[ContenderFinding]]) -> dict[str, HumanRow]:
     """Return a row for each contender, most bits first.
 
     Args:
@@ -151,7 +151,12 @@ def rows_of(found: Mapping[str, Sequence[Found]]) -> dict[str, HumanRow]:
     return dict(sorted(rows.items(), key=lambda item: -item[1].minus_center))
 
 
-def compared(found: Found, viewers: Found, policy: Sequence[Found] | None, run: int) -> Found:
+def compared(
+    found: ContenderFinding,
+    viewers: ContenderFinding,
+    policy: Sequence[ContenderFinding] | None,
+    run: int,
+) -> ContenderFinding:
     """Add the differences to other viewers, and to the policy of the same run."""
     more = {
         f"{name}_minus_viewers": found.minus(viewers, name)
@@ -163,7 +168,7 @@ def compared(found: Found, viewers: Found, policy: Sequence[Found] | None, run: 
     return replace(found, by_image={**found.by_image, **more})
 
 
-def row_of(found: Sequence[Found]) -> HumanRow:
+def row_of(found: Sequence[ContenderFinding]) -> HumanRow:
     """Return the row of what one contender was found to be, in each run.
 
     Images on which a run has no value are left out of that value in all.

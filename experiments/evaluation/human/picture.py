@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float64, Int64
 from torch import Tensor
 
-from experiments.evaluation.human.evaluate import Measured
+from experiments.evaluation.human.evaluate import HumanMeasurement
 from experiments.evaluation.human.means import VIEWERS
 from experiments.evaluation.human.rows import contrast_ranks
 from experiments.evaluation.report import present
@@ -28,7 +28,7 @@ NUM_IMAGES, NUM_VIEWERS = 6, 2
 """Rows of the pictures, and viewers of each image whose scanpaths are drawn."""
 
 
-def present_human(measured: Measured, path: Path, threads: int | None = None) -> None:
+def present_human(measured: HumanMeasurement, path: Path, threads: int | None = None) -> None:
     """Write the result, pictures of the first test images and of all, and print the tables.
 
     Args:
@@ -72,7 +72,7 @@ def drawn_scanpaths(
 
 
 def draw_densities(
-    measured: Measured,
+    measured: HumanMeasurement,
     shown: dict[str, Int64[np.ndarray, "M T"]],
     drawn: Int64[np.ndarray, " B"],
     path: Path,
@@ -96,7 +96,7 @@ def draw_densities(
 
 
 def preferred(
-    measured: Measured, shown: dict[str, Int64[np.ndarray, "M T"]]
+    measured: HumanMeasurement, shown: dict[str, Int64[np.ndarray, "M T"]]
 ) -> dict[str, dict[str, Float64[np.ndarray, " F"]]]:
     """Return contrast rank and distance from the center of all scored fixations, by whose they are.
 

@@ -11,7 +11,7 @@ from jaxtyping import Float64, Int64, Num
 from scipy import stats
 from torch import Tensor
 
-from experiments.evaluation.human.means import Found, by_image
+from experiments.evaluation.human.means import ContenderFinding, by_image
 from foveate.human.cells import CellPaths, Steps, middles_of
 from foveate.human.densities import uniform
 from foveate.human.metrics import information_gain_bits, next_auc_judd, nss
@@ -71,7 +71,7 @@ def density_found(
     center: Float64[np.ndarray, "F N"],
     steps: Steps,
     num_images: int,
-) -> Found:
+) -> ContenderFinding:
     """Return what a density says of the viewers' fixations."""
     found = {
         "bits": information_gain_bits(density, uniform(steps), steps),
@@ -79,19 +79,23 @@ def density_found(
         "nss": nss(density, steps),
         "auc_judd": next_auc_judd(density, steps),
     }
-    return Found({name: by_image(each, steps.image, num_images) for name, each in found.items()})
+    return ContenderFinding(
+        {name: by_image(each, steps.image, num_images) for name, each in found.items()}
+    )
 
 
-def similarity_found(pairs: Pairs, asked: Viewing) -> Found:
+def similarity_found(pairs: Pairs, asked: Viewing) -> ContenderFinding:
     """Return how similar pairs of scanpaths are."""
     one, viewer = (middles_of(asked.scored(each), asked.grid) for each in (pairs.one, pairs.viewer))
     alike = by_image(scan_match(one, viewer), pairs.image, asked.num_images)
-    return Found({"scan_match": alike}, {"multi_match": multi_matched(one, viewer, asked.size_px)})
+    return ContenderFinding(
+        {"scan_match": alike}, {"multi_match": multi_matched(one, viewer, asked.size_px)}
+    )
 
 
 def habits_found(
     cell: Int64[np.ndarray, "K T"], image: Int64[np.ndarray, " K"], asked: Viewing
-) -> Found:
+) -> ContenderFinding:
     """Return how far and in which directions scanpaths go, how often back, and where they lie.
 
     Saccades begin at what is given; where it lies says nothing of who was told to look there.
@@ -113,7 +117,7 @@ def habits_found(
         "center_distance": (center_distance(place, asked.aspect), on),
     }
     shares = tuple(round(float(each), 4) for each in direction_shares(direction))
-    return Found(
+    return ContenderFinding(
         {name: by_image(*each, asked.num_images) for name, each in found.items()},
         {"directions": shares},
     )

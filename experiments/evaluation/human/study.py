@@ -18,7 +18,7 @@ from experiments.evaluation.human.means import (
     RETURNING,
     UNIFORM,
     VIEWERS,
-    Found,
+    ContenderFinding,
     by_image,
     joined,
 )
@@ -53,7 +53,7 @@ from foveate.human.viewers import Viewers, left_out, of_other_images
 
 
 @dataclass(frozen=True)
-class Study:
+class FittedViewers:
     """Viewers of training and of test images, and all that is fitted to the former."""
 
     train: Viewed
@@ -112,7 +112,7 @@ class Study:
 
     # --- nulls and ceilings
 
-    def nulls_and_ceilings(self) -> dict[str, list[Found]]:
+    def nulls_and_ceilings(self) -> dict[str, list[ContenderFinding]]:
         """Return what is found without a run, once of each."""
         paths, steps, aspect = self.test.paths, self.test.paths.steps, self.asked.aspect
         numbers = torch.arange(len(self.test.images)).unsqueeze(1)
@@ -171,7 +171,7 @@ class Study:
 
     # --- orders and agents
 
-    def found(self, name: str, gaze: Gaze) -> Found:
+    def found(self, name: str, gaze: Gaze) -> ContenderFinding:
         """Return what is found of an order or agent: its density is a softmax of its scores.
 
         That is fitted on training images, to new cells alone; returns are the same for all.
@@ -184,11 +184,11 @@ class Study:
             "with_center": self._added(gaze, *center),
             "with_near": self._added(gaze, *self._near),
         }
-        extra = Found(added, {"factor": factor})
+        extra = ContenderFinding(added, {"factor": factor})
         if name == "policy":
             own = self._returning(Softmax(1.0).density(gaze.test, flat, steps), steps)
             gain = self._by_image(information_gain_bits(own, uniform(steps), steps), steps)
-            extra = joined(extra, Found({}, {"as_trained": float(np.nanmean(gain))}))
+            extra = joined(extra, ContenderFinding({}, {"as_trained": float(np.nanmean(gain))}))
         return joined(self._found(density, own_pairs(gaze.path, self.test.paths)), extra)
 
     def _times(
@@ -210,7 +210,7 @@ class Study:
         baseline = self._returning(normalized(bias, ~steps.viewed), steps)
         return self._by_image(information_gain_bits(density, baseline, steps), steps)
 
-    def _found(self, density: Float64[np.ndarray, "F N"], pairs: Pairs | None) -> Found:
+    def _found(self, density: Float64[np.ndarray, "F N"], pairs: Pairs | None) -> ContenderFinding:
         """Return what is found of a density and of scanpaths, if there are any."""
         steps, asked = self.test.paths.steps.take(slice(len(density))), self.asked
         found = density_found(density, self._baseline(steps), steps, asked.num_images)

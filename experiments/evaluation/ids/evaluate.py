@@ -24,7 +24,7 @@ from envs.recognition import RecognitionProbe
 from envs.rewards import name_of
 from envs.vector import ImageScanVectorEnv
 from experiments.evaluation.ids.picture import Pictures, Shown
-from experiments.evaluation.ids.result import AGENTS, IdRow, IdScore, IdsResult, Mean
+from experiments.evaluation.ids.result import AGENTS, IdRow, IdScore, IdsResult, MeanOverImages
 from experiments.evaluation.intervals import crossed_interval, mean_interval
 from experiments.evaluation.options import check_seeds
 from experiments.run_folder import git_commit
@@ -193,12 +193,12 @@ def score(played: Sequence[Played]) -> IdScore:
     )
 
 
-def mean_of(values: Float[np.ndarray, "S B"]) -> Mean:
+def mean_of(values: Float[np.ndarray, "S B"]) -> MeanOverImages:
     """Return a mean with its interval, over images, and over seeds if there are several."""
     if len(values) > 1:
-        return Mean(mean=float(values.mean()), ci95=crossed_interval(values))
+        return MeanOverImages(mean=float(values.mean()), ci95=crossed_interval(values))
     mean, interval = mean_interval(values[0])
-    return Mean(mean=mean, ci95=interval)
+    return MeanOverImages(mean=mean, ci95=interval)
 
 
 def play(

@@ -19,7 +19,7 @@ AGENTS = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Mean:
+class MeanOverImages:
     """A mean over test images."""
 
     mean: float
@@ -30,9 +30,9 @@ class Mean:
 class IdScore:
     """What one agent reached on one id."""
 
-    episode_return: Mean
+    episode_return: MeanOverImages
     """Sum of the rewards of an episode."""
-    auc: Mean
+    auc: MeanOverImages
     """Area under the error curve."""
     right: float | None
     """Share of images whose class the last guess names; None = there are no guesses."""

@@ -10,9 +10,9 @@ import torch
 
 from experiments.evaluation.knowing.measure import measured
 from experiments.evaluation.knowing.picture import draw_knowing
-from experiments.evaluation.knowing.plan import POLICY, RANDOM, KnowingQuestions, Plan
+from experiments.evaluation.knowing.plan import POLICY, RANDOM, KnowingQuestions, SeedPlan
 from experiments.evaluation.knowing.result import KnowingResult
-from experiments.evaluation.knowing.rows import Measured, area_rows, known_rows, taught_rows
+from experiments.evaluation.knowing.rows import RunKnowledge, area_rows, known_rows, taught_rows
 from experiments.evaluation.orders.evaluate import check_answerable
 from experiments.evaluation.recognition.paths import check_orders, check_others, try_own
 from experiments.evaluation.report import present
@@ -54,11 +54,11 @@ def study_knowing(
     few = [load_split(common, each, 2) for each in ("train", "test")]
     check_others(asked.orders, *few)
     try_own(asked.orders, common, few[0])
-    runs: dict[str, list[Measured]] = {POLICY: []}
+    runs: dict[str, list[RunKnowledge]] = {POLICY: []}
     if teaching:
         runs[RANDOM] = []
     for seed in seeds:
-        plan = Plan.of(common, seed, out, teaching=teaching)
+        plan = SeedPlan.of(common, seed, out, teaching=teaching)
         run = finished_run(plan.policy)
         runs[POLICY].append(measured(run, asked))
         if plan.teaching is None:
@@ -81,7 +81,7 @@ def check_same_model(random: Run, crossed: Run) -> None:
 
 
 def result_of(
-    runs: dict[str, list[Measured]], run: Run, asked: KnowingQuestions, seeds: Sequence[int]
+    runs: dict[str, list[RunKnowledge]], run: Run, asked: KnowingQuestions, seeds: Sequence[int]
 ) -> KnowingResult:
     """Return the result of all seeds' runs, ``run`` being one of them."""
     first = runs[POLICY][0]

@@ -14,7 +14,7 @@ from experiments.evaluation.curves import error_curves_of
 from experiments.evaluation.kept import defaults_of, keep_arrays, read_arrays
 from experiments.evaluation.knowing.plan import KnowingQuestions
 from experiments.evaluation.knowing.question import question_of
-from experiments.evaluation.knowing.rows import Measured
+from experiments.evaluation.knowing.rows import RunKnowledge
 from experiments.evaluation.knowing.tuned import fine_tuned
 from experiments.evaluation.recognition.evaluate import recognize
 from experiments.evaluation.recognition.paths import PathMakers
@@ -26,7 +26,7 @@ ABOUT = ("train_images", "notes", "commit")
 """What is kept beside the arrays."""
 
 
-def measured(run: Run, asked: KnowingQuestions) -> Measured:
+def measured(run: Run, asked: KnowingQuestions) -> RunKnowledge:
     """Return what a run knows; what was kept of the same question is read instead of measured."""
     path = run.directory / "knowing.npz"
     question = question_of(run, asked)
@@ -46,7 +46,7 @@ def measured(run: Run, asked: KnowingQuestions) -> Measured:
     return kept
 
 
-def ask(run: Run, asked: KnowingQuestions) -> Measured:
+def ask(run: Run, asked: KnowingQuestions) -> RunKnowledge:
     """Probe what a run knows, and measure the errors of its scans.
 
     Raises:
@@ -66,7 +66,7 @@ def ask(run: Run, asked: KnowingQuestions) -> Measured:
         why = "; ".join(dict.fromkeys(known.notes.values()))
         raise ValueError(f"{run.name} cannot be asked what it knows: {why}")
     areas, costs = areas_of(run, asked.orders, "test", asked.area_limit)
-    return Measured(
+    return RunKnowledge(
         correct={
             (each.order, each.after, titled(each.read_out, each.probe)): right
             for each, right in known.correct.items()
@@ -98,7 +98,7 @@ def areas_of(
     return areas, costs_of(paths, run.model.grid, run.saccade_cost)
 
 
-def keep(path: Path, question: str, found: Measured) -> None:
+def keep(path: Path, question: str, found: RunKnowledge) -> None:
     """Write what a run knows as arrays, a row each, beside the question and the rows' names."""
     names = {
         "correct": list(found.correct),
@@ -117,7 +117,7 @@ def keep(path: Path, question: str, found: Measured) -> None:
     )
 
 
-def read_kept(path: Path, question: str) -> Measured | None:
+def read_kept(path: Path, question: str) -> RunKnowledge | None:
     """Read what was kept; None = nothing, of another question, or damaged."""
     usual = defaults_of(KnowingQuestions)
     if "others" in (asked := json.loads(question)):
@@ -138,4 +138,4 @@ def read_kept(path: Path, question: str) -> Measured | None:
         paid = dict(zip(names["paid"], arrays["paid"], strict=True)) if "paid" in arrays else {}
     except (ValueError, KeyError):
         return None
-    return Measured(correct, areas, paid, **about)
+    return RunKnowledge(correct, areas, paid, **about)

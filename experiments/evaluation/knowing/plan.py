@@ -18,7 +18,7 @@ RANDOM = "random"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class SeedPlan:
     """The configs of one seed."""
 
     policy: TrainConfig
@@ -27,7 +27,7 @@ class Plan:
     """None = seeing alone is asked about."""
 
     @classmethod
-    def of(cls, common: TrainConfig, seed: int, out: Path, *, teaching: bool = True) -> Plan:
+    def of(cls, common: TrainConfig, seed: int, out: Path, *, teaching: bool = True) -> SeedPlan:
         """Derive the runs of a seed, in folders ``policy_SEED`` and so on.
 
         Args:

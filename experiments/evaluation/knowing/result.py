@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from experiments.evaluation.knowing.plan import POLICY, RANDOM
-from experiments.evaluation.knowing.rows import Area, Difference, Known, Taught
+from experiments.evaluation.knowing.rows import Area, Difference, KnownRow, Taught
 from experiments.evaluation.recognition.asking import REFERENCES
 from experiments.evaluation.run_result import RunResult, scans
 from experiments.tables import Table, plural, short_commit, signed, with_interval
@@ -19,7 +19,7 @@ class KnowingResult(RunResult):
 
     kind: ClassVar[str] = "knowing"
 
-    known: tuple[Known, ...]
+    known: tuple[KnownRow, ...]
     taught: tuple[Taught, ...]
     """Empty in a study of seeing alone."""
     areas: tuple[Area, ...]
@@ -64,7 +64,7 @@ class KnowingResult(RunResult):
         """Numbers of fixations after which was asked."""
         return tuple(sorted({row.after for row in self.known if row.order not in REFERENCES}))
 
-    def references(self, model: str, read_out: str) -> dict[str, Known]:
+    def references(self, model: str, read_out: str) -> dict[str, KnownRow]:
         """Return what a model knows of all patches, and of the periphery alone if it has one."""
         return {
             row.order: row
@@ -72,9 +72,9 @@ class KnowingResult(RunResult):
             if (row.model, row.read_out) == (model, read_out) and row.order in REFERENCES
         }
 
-    def rows(self, model: str, read_out: str) -> dict[str, dict[int, Known]]:
+    def rows(self, model: str, read_out: str) -> dict[str, dict[int, KnownRow]]:
         """Return what a model knows, by order and fixations; best order first, after the last."""
-        rows: dict[str, dict[int, Known]] = {}
+        rows: dict[str, dict[int, KnownRow]] = {}
         for row in self.known:
             asked = (row.model, row.read_out) == (model, read_out)
             if asked and row.order not in REFERENCES:
@@ -262,12 +262,12 @@ class KnowingResult(RunResult):
         )
 
 
-def accuracy(row: Known) -> str:
+def accuracy(row: KnownRow) -> str:
     """Write an accuracy with its interval over seeds."""
     return with_interval(row.accuracy.mean, row.accuracy.ci95)
 
 
-def lead_of(reference: Known | None) -> str:
+def lead_of(reference: KnownRow | None) -> str:
     """Write the policy's lead over a reference; fine-tuning has none."""
     return "" if reference is None else str(reference.policy_minus)
 

@@ -26,7 +26,7 @@ Condition = tuple[str, int, str]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Mean:
+class MeanOverSeeds:
     """A mean over test images and seeds."""
 
     mean: float
@@ -63,7 +63,7 @@ class Difference:
     @classmethod
     def of(cls, values: Float[np.ndarray, "S I"]) -> Self:
         """Return the difference whose values these are, of S seeds (rows) on the same I images."""
-        over_seeds = Mean.of(values)
+        over_seeds = MeanOverSeeds.of(values)
         return cls(
             mean=over_seeds.mean,
             ci95=crossed_interval(values),
@@ -88,7 +88,7 @@ class Difference:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Known:
+class KnownRow:
     """Share of test images that a probe of a model classifies after some fixations."""
 
     model: str
@@ -99,7 +99,7 @@ class Known:
     """Fixations."""
     read_out: str
     """Features, and their probe."""
-    accuracy: Mean
+    accuracy: MeanOverSeeds
     policy_minus: Difference | None
     """The policy's accuracy on the same model minus this one; None = it is the policy's. Of
     REFERENCES it is that after the last fixation."""
@@ -125,7 +125,7 @@ class Area:
 
     model: str
     order: str
-    auc: Mean
+    auc: MeanOverSeeds
     policy_minus: Difference | None
     """The policy's area on the same model minus this one; None = it is the policy's."""
 
@@ -134,7 +134,7 @@ class Area:
 
 
 @dataclass(frozen=True)
-class Measured:
+class RunKnowledge:
     """What was measured of one run, on each test image."""
 
     correct: Mapping[Condition, Float[np.ndarray, " I"]]
@@ -153,7 +153,7 @@ class Measured:
     """Of the code that fine-tuned, if any did."""
 
 
-def known_rows(runs: Mapping[str, Sequence[Measured]]) -> tuple[Known, ...]:
+def known_rows(runs: Mapping[str, Sequence[RunKnowledge]]) -> tuple[KnownRow, ...]:
     """Return what each model knows, from its runs by seed.
 
     References are compared with the policy's accuracy after its last fixation.
@@ -165,19 +165,19 @@ def known_rows(runs: Mapping[str, Sequence[Measured]]) -> tuple[Known, ...]:
         for (order, after, read_out), values in correct.items():
             counterpart = last if order in REFERENCES else after
             rows.append(
-                Known(
+                KnownRow(
                     model=model,
                     order=order,
                     after=after,
                     read_out=read_out,
-                    accuracy=Mean.of_correct(values),
+                    accuracy=MeanOverSeeds.of_correct(values),
                     policy_minus=lead(correct[POLICY, counterpart, read_out], values, order),
                 )
             )
     return tuple(rows)
 
 
-def taught_rows(runs: Mapping[str, Sequence[Measured]]) -> tuple[Taught, ...]:
+def taught_rows(runs: Mapping[str, Sequence[RunKnowledge]]) -> tuple[Taught, ...]:
     """Return what learning from the policy's orders added, where both models were asked."""
     taught, plain = (by_seed([run.correct for run in runs[model]]) for model in (POLICY, RANDOM))
     return tuple(
@@ -195,8 +195,8 @@ def taught_rows(runs: Mapping[str, Sequence[Measured]]) -> tuple[Taught, ...]:
 
 
 def area_rows(
-    runs: Mapping[str, Sequence[Measured]],
-    which: Callable[[Measured], Mapping[str, Float[np.ndarray, " R"]]] = lambda run: run.areas,
+    runs: Mapping[str, Sequence[RunKnowledge]],
+    which: Callable[[RunKnowledge], Mapping[str, Float[np.ndarray, " R"]]] = lambda run: run.areas,
 ) -> tuple[Area, ...]:
     """Return the areas under the error curve of each model's orders, or other errors of a run."""
     rows = []
@@ -206,7 +206,7 @@ def area_rows(
             Area(
                 model=model,
                 order=order,
-                auc=Mean.of(values),
+                auc=MeanOverSeeds.of(values),
                 policy_minus=lead(areas[POLICY], values, order),
             )
             for order, values in areas.items()

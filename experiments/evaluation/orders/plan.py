@@ -13,7 +13,7 @@ UNTRAINED = "untrained"
 
 
 @dataclass(frozen=True)
-class Plan:
+class PlannedRow:
     """A row before its iterations are chosen."""
 
     name: str
@@ -22,7 +22,7 @@ class Plan:
     """Whether a policy learns: after half of the operations, jointly with the model."""
 
 
-def plan_row(common: TrainConfig, name: str, *, of_recipes: bool, budget: int) -> Plan:
+def plan_row(common: TrainConfig, name: str, *, of_recipes: bool, budget: int) -> PlannedRow:
     """Plan a row.
 
     Args:
@@ -45,4 +45,4 @@ def plan_row(common: TrainConfig, name: str, *, of_recipes: bool, budget: int) -
         config = config.replace(budget=budget)
     if name == UNTRAINED:
         config = config.replace(model_lr=0.0)
-    return Plan(name, config, learned)
+    return PlannedRow(name, config, learned)

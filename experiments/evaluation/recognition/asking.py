@@ -50,7 +50,7 @@ class Answered(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asking:
+class RecognitionAsking:
     """What is probed, and what was answered so far."""
 
     run: Run

@@ -11,7 +11,12 @@ from jaxtyping import Bool, Int
 
 from experiments.evaluation.intervals import mean_interval
 from experiments.evaluation.probe.questions import Questions
-from experiments.evaluation.recognition.asking import CONTROLS, REFERENCES, Answered, Asking
+from experiments.evaluation.recognition.asking import (
+    CONTROLS,
+    REFERENCES,
+    Answered,
+    RecognitionAsking,
+)
 from experiments.evaluation.recognition.options import (
     ORDERS,
     READ_OUTS,
@@ -21,7 +26,7 @@ from experiments.evaluation.recognition.options import (
     check_read_outs,
 )
 from experiments.evaluation.recognition.paths import PathMakers
-from experiments.evaluation.recognition.result import ByFixations, Known, Recognized
+from experiments.evaluation.recognition.result import ByFixations, ProbeAccuracies, Recognized
 from experiments.runs import Run
 from foveate.probes import score
 from foveate.probes.partial import check_layer
@@ -92,7 +97,7 @@ def recognize(
     questions = Questions.of(train, test, [], seed)
     if not torch.isin(questions.test.labels, questions.train.labels).any():
         return nothing_of(questions, {"fixations": questions.notes["classes"]})
-    asking = Asking(
+    asking = RecognitionAsking(
         run=run,
         train=questions.train,
         test=questions.test,
@@ -143,7 +148,7 @@ def recognizable(
     return PathMakers.of(run, orders)
 
 
-def recognition_of(asking: Asking, notes: dict[str, str]) -> Recognition:
+def recognition_of(asking: RecognitionAsking, notes: dict[str, str]) -> Recognition:
     """Turn answers into accuracies, with intervals and differences from the policy."""
     rows: dict[tuple[str, float], ByFixations] = {}
     asked = dict.fromkeys((each.order, each.label_share, each.after) for each in asking.correct)
@@ -191,5 +196,5 @@ def recognized(
     first = next((found for name, found in read_outs.items() if name != "attentive"), {})
     attentive = read_outs.get("attentive", {})
     beside = {name: attentive[name] for name in ("attentive", "attentive_ci95") if attentive}
-    each = {name: Known(**found) for name, found in read_outs.items()}
+    each = {name: ProbeAccuracies(**found) for name, found in read_outs.items()}
     return Recognized(**({**first, **beside} if first else attentive), read_outs=each)

@@ -13,7 +13,7 @@ MAIN_PROBE = {"attentive": "attentive"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Known:
+class ProbeAccuracies:
     """Accuracies of the probes of one read-out on the test images; None = not probed."""
 
     linear: float | None = None
@@ -37,13 +37,13 @@ class Known:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recognized(Known):
+class Recognized(ProbeAccuracies):
     """What is recognized after some fixations: of the first vector, and of every read-out.
 
     ``attentive`` stands beside the first vector, whose read-out it is not.
     """
 
-    read_outs: dict[str, Known] = field(default_factory=dict)
+    read_outs: dict[str, ProbeAccuracies] = field(default_factory=dict)
 
 
 ByFixations = dict[int, Recognized]
@@ -108,7 +108,7 @@ def fixation_tables(
         for probe in shown_probes(name, fixations, probes)
     ]
     # By the probe that read them, which may be none of the orders'.
-    plain: dict[str, dict[str, dict[int, Known]]] = {}
+    plain: dict[str, dict[str, dict[int, ProbeAccuracies]]] = {}
     for name, row in controls.items():
         for read_out in read_outs_of({name: row}):
             cells = {k: cell.read_outs[read_out] for k, cell in row.items()}
@@ -175,7 +175,7 @@ def table_of(
     return Table(heads, tuple(rows), caption=caption)
 
 
-def difference_of(known: Known) -> str:
+def difference_of(known: ProbeAccuracies) -> str:
     """Write the difference from the policy with its interval, or a dash."""
     if known.minus_policy is None:
         return "-"
