@@ -43,7 +43,7 @@ class CompareConfig(EvaluationOptions):
 
     def __post_init__(self) -> None:
         if min(self.limit, self.oracle_limit) < 2:
-            raise ValueError("limit and oracle_limit must be at least 2 images; 3 have an interval")
+            raise ValueError("limit and oracle_limit must be at least 2 images, for an interval")
         check_memory(self.memory)
 
 

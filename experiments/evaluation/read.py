@@ -30,7 +30,7 @@ SHOWN_TRACKS = 4
 class Reading:
     """How much was right at some points of the images, with 95% intervals over images.
 
-    None = of less than three.
+    None = of a single one.
     """
 
     sentences: float

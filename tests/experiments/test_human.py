@@ -17,7 +17,7 @@ from torch import Tensor
 
 import experiments.human as script
 from agents.baselines import GreedyOracleAgent, SaliencyAgent, UncertaintyAgent
-from agents.policies import PolicyAgent
+from agents.policies import Agent, PolicyAgent
 from envs.episode import Episode
 from experiments.evaluation.compare.contenders import Scanners
 from experiments.evaluation.human import rows as human_rows
@@ -40,7 +40,6 @@ from experiments.evaluation.human.scores import (
     ScoringOracle,
     Viewed,
     cell_grid,
-    forced_scores,
     forced_scores_of,
     image_scores,
     order_scores,
@@ -56,6 +55,11 @@ CELLS = 16
 """Of the run's 4 x 4 grid on 8 x 8 pixels."""
 SEEN = [[1, 6, 11], [5, 5, 2, 7], [9, 3]]
 """Scanpaths on two images: of two viewers, and of one."""
+
+
+def forced_scores(agent: Agent, run: Run, asked: Viewed) -> np.ndarray:
+    (found,) = forced_scores_of((agent,), run, asked)
+    return found
 
 
 def cells(given: list[list[int]], images: list[int], **options: object) -> CellPaths:

@@ -457,11 +457,25 @@ def test_intervals_of_known_samples() -> None:
     share, interval = gap_interval(random, policy, oracle)
     assert (share, *interval) == pytest.approx((0.25, 0.25, 0.25))
     two = np.array([0.2, 0.4])
-    assert mean_interval(two) == (pytest.approx(0.3), None)
-    assert gap_interval(two + 1, two, two) == (pytest.approx(1.0), None)
+    assert mean_interval(two) == (pytest.approx(0.3), seed_interval(two.tolist()))
+    assert gap_interval(two + 1, two, two) == (pytest.approx(1.0), pytest.approx((1.0, 1.0)))
     assert share_interval([0.0, 0.9]) == (0.0, 1.0)
     # Student's t of two: 12.706 standard errors to either side.
     assert seed_interval([1.0, 3.0]) == pytest.approx((2 - 12.706, 2 + 12.706), abs=1e-3)
+
+
+@pytest.mark.parametrize("number", [3, 5, 19])
+def test_intervals_of_few_images_cover_the_truth(number: int) -> None:
+    """A bootstrap of so few would cover 76, 83 and 93 of 100."""
+    draws, others = np.random.default_rng(0).normal(size=(2, 600, number))
+    means = [mean_interval(each)[1] for each in draws]
+    gaps, oracle = 1 + 0.1 * draws, np.zeros(number)
+    left = 0.5 * gaps + 0.1 * others  # Half of the gap is closed.
+    shares = [gap_interval(*each, oracle)[1] for each in zip(gaps, left, strict=True)]
+    for truth, found in ((0.0, means), (0.5, shares)):
+        assert None not in found
+        covered = np.mean([low <= truth <= high for low, high in filter(None, found)])
+        assert covered == pytest.approx(0.95, abs=0.025)
 
 
 def test_entropy_is_of_what_a_fixation_shows() -> None:

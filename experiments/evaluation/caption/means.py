@@ -25,7 +25,7 @@ class Bits:
     """How surprising captions are, mean over images and runs.
 
     Of an image it is the sum over its captions, over the number of their words. 95% intervals of
-    one run are over images, None = of less than three; of several over seeds and images at once.
+    one run are over images, None = of a single one; of several over seeds and images at once.
     """
 
     bits_per_word: float

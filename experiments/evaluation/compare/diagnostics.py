@@ -40,7 +40,7 @@ class Diagnostics:
     chosen_percentile: float
     """Where the chosen fixation stands among the selectable ones by true one-step reward.
 
-    1 = best, 0.5 = random.
+    1 = best, 0.5 = random, and where there was never a choice.
     """
 
 
@@ -92,7 +92,10 @@ def chosen_percentiles(
     memory: int = MEMORY,
     advance: Advance = unheard,
 ) -> Float[Tensor, " M"]:
-    """Percentile of every fixation of the scanpaths by true one-step reward."""
+    """Percentile of every fixation of the scanpaths by true one-step reward.
+
+    Without those that had no alternative, which say nothing.
+    """
     percentiles = []
     each, budget = model.num_patches**2, order.shape[1]
     room = bytes_per_row(model, order[0].numel())
@@ -109,10 +112,10 @@ def chosen_percentiles(
             is_made = patches & episode.unseen.unsqueeze(1) == (rank == step).unsqueeze(1)
             number = is_made.all(2).to(torch.uint8).argmax(1, keepdim=True)
             chosen, selectable = after.gather(1, number), episode.selectable
-            others = (selectable.sum(1) - 1).clamp_min(1)
+            others = selectable.sum(1) - 1
             worse = ((after > chosen) & selectable).sum(1)
             equal = ((after == chosen) & selectable).sum(1) - 1
-            percentiles.append((worse + 0.5 * equal) / others)
+            percentiles.append(((worse + 0.5 * equal) / others)[others > 0])
             episode.step(agent(episode))
         advance(len(part) * model.num_patches * (1 + budget * len(episode.fixations)))
     return torch.cat(percentiles)
@@ -153,5 +156,5 @@ def diagnose(
         images=len(order),
         own_minus_other=mean,
         own_minus_other_ci95=interval,
-        chosen_percentile=float(percentiles.mean()),
+        chosen_percentile=float(percentiles.mean()) if len(percentiles) else 0.5,
     )

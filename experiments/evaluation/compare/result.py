@@ -41,8 +41,8 @@ UNJUDGED = {
     "gap_closed": "the gap closed, as no oracle scanned or none beats random order",
     "chosen_percentile": "the percentile of the chosen patch",
     "own_share": "what another image's path loses, as there is none or no lead over random order",
-    "not_better_than": "whether the policy is better than its controls, as less than three images "
-    "have no interval",
+    "not_better_than": "whether the policy is better than its controls, as a single image "
+    "has no interval",
     "behind_rules": "whether a rule that learns nothing is better, as none scanned",
 }
 """Why a finding can be missing."""
@@ -52,7 +52,7 @@ UNJUDGED = {
 class OrderErrors:
     """Errors of one order over the test images.
 
-    All intervals are bootstraps over images; None = of less than three.
+    All intervals are over images: bootstraps, Student's t of less than 20; None = of one.
     """
 
     auc: float

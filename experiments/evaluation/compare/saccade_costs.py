@@ -16,7 +16,7 @@ class PaidErrors:
     """Area plus cost of one order: ``area + saccade_cost * length of its path / fixations``.
 
     It is what the reward ``auc`` takes for each fixation, without discount. All intervals are
-    bootstraps over images; None = of less than three.
+    over images: bootstraps, Student's t of less than 20; None = of one.
     """
 
     area_and_cost: float

@@ -9,6 +9,7 @@ from experiments.evaluation.intervals import Interval
 from experiments.tables import signed
 
 CLOSER = "closer than"
+NOT_JUDGED = "not judged against"
 
 
 def findings(rows: Mapping[str, HumanRow], baseline: str) -> tuple[str, ...]:
@@ -21,7 +22,8 @@ def findings(rows: Mapping[str, HumanRow], baseline: str) -> tuple[str, ...]:
     policy, name = rows.get("policy"), baseline.replace("_", " ")
     if policy is None:
         return ()
-    others = [each for each in rows if each not in (*HUMAN, *LEARNED)]
+    others = [each for each in rows if each not in (*HUMAN, *LEARNED) and ":" not in each]
+    own = [each for each in rows if ":" in each]
     near = [each for each in (NEARNESS,) if each in rows]
     blind = [each for each in LEARNED if each in rows and each != "policy"]
     lines = [
@@ -40,6 +42,7 @@ def findings(rows: Mapping[str, HumanRow], baseline: str) -> tuple[str, ...]:
         *_habits(policy, rows[VIEWERS]),
         *_closer(rows, blind, "what is made of it without the image"),
         *_closer(rows, others, "every order that does not learn"),
+        *_closer(rows, own, "those of your own"),
     )
 
 
@@ -48,17 +51,18 @@ def _closer(rows: Mapping[str, HumanRow], names: Iterable[str], whom: str) -> tu
     groups: dict[str, list[str]] = {}
     for name in names:
         groups.setdefault(_than(rows[name].minus_policy_ci95), []).append(name)
-    if not groups:
-        return ()
-    verdict = "closer" if list(groups) == [CLOSER] else "NOT closer"
+    judged = groups.keys() - {NOT_JUDGED}
     listed = "; ".join(f"{word} {', '.join(each)}" for word, each in sorted(groups.items()))
+    if not judged:
+        return (f"A single image does not say whether it is closer than {whom}.",) if groups else ()
+    verdict = "closer" if judged == {CLOSER} else "NOT closer"
     return (f"It is {verdict} to viewers than {whom}: {listed}.",)
 
 
 def _than(minus_policy: Interval | None) -> str:
     """Say on which side of another the policy lies, which is where the other's bits are fewer."""
     if minus_policy is None:
-        return "not judged against"
+        return NOT_JUDGED
     if minus_policy[1] < 0:
         return CLOSER
     return "farther than" if minus_policy[0] > 0 else "level with"

@@ -29,7 +29,7 @@ class HumanRow:
     """What one contender says of human fixations.
 
     Means are over fixations within an image, then over images, and then over runs. Intervals of one
-    run, and of what knows no run, are bootstraps over images; None = of less than three. Those of
+    run, and of what knows no run, are over images; None = of a single one. Those of
     several runs are over seeds and images at once.
     """
 

@@ -22,6 +22,7 @@ from experiments.evaluation.scanpaths import (
     MEMORY,
     ordered_in_chunks,
     pixels_of,
+    rows_memory,
     split_rows,
 )
 from experiments.runs import Run
@@ -71,20 +72,6 @@ def cell_grid(run: Run) -> Grid:
     return rows // side, cols // side
 
 
-def forced_scores(
-    agent: Agent,
-    run: Run,
-    viewed: Viewed,
-    *,
-    tried: int = 1,
-    memory: int = MEMORY,
-    advance: Advance = unheard,
-) -> Float64[np.ndarray, "F N"]:
-    """Return what :func:`forced_scores_of` does, of a single agent."""
-    (found,) = forced_scores_of((agent,), run, viewed, tried=tried, memory=memory, advance=advance)
-    return found
-
-
 def forced_scores_of(
     agents: Sequence[Agent],
     run: Run,
@@ -114,7 +101,8 @@ def forced_scores_of(
     found = torch.zeros(len(agents), *cells.shape, paths.num_cells)
     each = bytes_per_row(model, budget * fixations.size)
     by_length = lengths.argsort(stable=True)
-    for rows in split_rows(by_length, model.num_patches * tried, each, memory):
+    at_once = rows_memory(agents, memory)
+    for rows in split_rows(by_length, model.num_patches * tried, each, at_once):
         images = viewed.images[torch.from_numpy(paths.image)[rows]]
         device = model.decoder.position.device
         episode = Episode(model, pixels_of(images, device), budget=budget, fixations=fixations)
@@ -136,7 +124,7 @@ def forced_scores_of(
 def image_scores(
     agent: ScoringAgent, run: Run, viewed: Viewed, memory: int = MEMORY
 ) -> Float64[np.ndarray, "F N"]:
-    """Return what :func:`forced_scores` does, of an agent whose scores the history never changes.
+    """Return what :func:`forced_scores_of` does, of one agent whose scores no history changes.
 
     Each image is scored once, and not once for each fixation of each viewer.
     """
