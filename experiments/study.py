@@ -4,7 +4,7 @@
     python -m experiments.study teaching --workers 4    which order teaches best, many hours
     python -m experiments.study my_grid.py --minutes 8  one of your own, 8 minutes of it
 
-GRID is the name of a grid that ships (cue, demo, labels, smoke, teaching, teaching_eight,
+GRID is the name of a grid that ships (cue, demo, doubt, labels, smoke, teaching, teaching_eight,
 teaching_imagenette, teaching_smoke, words), a Python file whose function ``grid`` yields cells by
 name, FILE.py:NAME, or MODULE:NAME. Every seed of a cell is a job of its own: what is done is
 skipped, what was cut off goes on, what fails is reported and stops nothing but what needs it. Two

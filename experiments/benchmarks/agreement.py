@@ -89,7 +89,7 @@ def compare_recipe(name: str, precision: str, device: str, folder: Path) -> Mapp
     """Compare loss, gradient and predictions on the device with the CPU's in float32.
 
     Raises:
-        Skipped: an optional package is missing, or this processor is no good at bfloat16.
+        NotPossible: an optional package is missing, or this processor is no good at bfloat16.
     """
     if RECIPES[name].captions and importlib.util.find_spec("tokenizers") is None:
         raise NotPossible("needs the package tokenizers")

@@ -247,7 +247,7 @@ def measure_graph(rows: int, device: str, repeats: int) -> MeasuredSpeed:
     """Measure scans of a batch step by step, and as one CUDA graph.
 
     Raises:
-        Skipped: the device is no GPU.
+        NotPossible: the device is no GPU.
     """
     seconds = seconds_of_scans(rows, device, repeats)
     ratio = seconds["steps"] / seconds["graph"]
@@ -259,7 +259,7 @@ def measure_profile(config: TrainConfig) -> MeasuredSpeed:
     """Name the operations, on a GPU the kernels, in which a step spends most time by themselves.
 
     Raises:
-        Skipped: the profiler sees nothing of the device, as where it has no permission.
+        NotPossible: the profiler sees nothing of the device, as where it has no permission.
     """
     device = config.run.device
     trainer = Trainer(config, Processes.started(device))

@@ -36,7 +36,7 @@ def as_graph(scan_of: ScanOf, images: Tensor, order: Tensor) -> ScanOf:
     What a call returns is overwritten by the next one.
 
     Raises:
-        Skipped: the images are on no GPU.
+        NotPossible: the images are on no GPU.
     """
     if not images.is_cuda:
         raise NotPossible("CUDA alone has graphs")
@@ -54,7 +54,7 @@ def compare_graphs(device: str) -> Mapping[str, Compared]:
     """Compare what a graph predicts with single steps, of other images than it was captured with.
 
     Raises:
-        Skipped: the device is no GPU.
+        NotPossible: the device is no GPU.
     """
     scan_of = static_scan(device)
     images, order = scanned_images(8, device)
@@ -69,7 +69,7 @@ def seconds_of_scans(rows: int, device: str, repeats: int) -> dict[str, float]:
     """Measure a scan of so many images step by step, and as a graph, seconds.
 
     Raises:
-        Skipped: the device is no GPU.
+        NotPossible: the device is no GPU.
     """
     scan_of = static_scan(device)
     given = scanned_images(rows, device)

@@ -185,7 +185,7 @@ def count_waits(device: str, folder: Path) -> Mapping[str, Compared]:
     """Count how often an iteration on random orders makes the host wait: for loss and gradient.
 
     Raises:
-        Skipped: torch counts on CUDA alone.
+        NotPossible: torch counts on CUDA alone.
     """
     if not device.startswith("cuda"):
         raise NotPossible("torch counts on CUDA alone")

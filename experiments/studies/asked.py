@@ -85,6 +85,10 @@ class Asked:
         orders = self.orders if self.fixations else ()
         return tuple(name for name in (*self.own, *self.areas, *orders) if ":" in name)
 
+    def of_images(self, limit: int) -> Asked:
+        """Ask about so many images at most."""
+        return replace(self, test_limit=limit, area_limit=min(self.area_limit, limit))
+
     @property
     def most_images(self) -> int | None:
         """The images that are asked about; None = all."""

@@ -242,11 +242,14 @@ def ask_areas(run: Run, asked: Asked, split: Split, values: Values) -> dict[str,
 def ask_fixations(run: Run, asked: Asked, values: Values, notes: list[str]) -> None:
     """Ask what is known of test images after each number of fixations."""
     orders = tuple(name for name in asked.orders if name != "policy" or run.policy_has_learned)
-    if not asked.fixations or not orders:
+    after = tuple(number for number in asked.fixations if number <= run.budget)
+    if len(after) < len(asked.fixations):
+        notes.append(f"it makes {run.budget} fixations, and was not asked about more")
+    if not after or not orders:
         return
     known = recognize(
         run,
-        after=asked.fixations,
+        after=after,
         orders=orders,
         read_outs=asked.read_outs,
         layer=asked.layer,
@@ -267,8 +270,7 @@ def ask_fixations(run: Run, asked: Asked, values: Values, notes: list[str]) -> N
 def signs_of(run: Run, limit: int) -> tuple[str, ...]:
     """Set a policy against its controls on test images; return what that says, in sentences."""
     least = max(2, limit)  # Differences of images need two.
-    compared = compare(run, orders=("random",), limit=least, oracle_limit=least)
-    return compared.tables()[0].notes
+    return compare(run, orders=("random",), limit=least, oracle_limit=least).tables()[0].notes
 
 
 def collapse_of_features(run: Run) -> tuple[str, ...]:

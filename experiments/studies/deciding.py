@@ -47,9 +47,10 @@ def stage_of(
         if found is not None:
             answers[job.cell][job.config.run.seed] = found
     answers = {cell: each for cell, each in answers.items() if each}
+    scans = {job.cell: (job.config.scan.budget, job.config.scan.fixation_size) for job in jobs}
     return Stage(
         title=title,
-        rows=rows_of(answers, against, own),
+        rows=rows_of(answers, against, own, scans),
         facts={
             cell: tuple(each[seed].facts for seed in sorted(each)) for cell, each in answers.items()
         },
@@ -94,6 +95,8 @@ def choose(grid: Grid, rule: Screening, stage: Stage) -> Choice:
             dropped[cell.name] = f"{cell.against}, which it is set against, failed in screening"
         elif row is None and not cell.reference:
             dropped[cell.name] = f"it has no {rule.by}"
+        elif not contrasts and row is not None and cell.name != grid.against:
+            dropped[cell.name] = f"its {rule.by} cannot be compared with that of its baseline"
         elif contrasts and contrasts[0].better < -rule.within:
             dropped[cell.name] = f"{said(contrasts[0])}, more than {rule.within:g} worse"
         elif contrasts:

@@ -196,7 +196,11 @@ class Grid:
         Raises:
             ValueError: there are no such cells, or there is no screening.
         """
-        grid = self if teraflops is None else replace(self, teraflops=teraflops)
+        grid = self
+        if teraflops is not None:
+            if (rule := grid.screening) is not None and rule.teraflops is None:
+                rule = replace(rule, teraflops=grid.teraflops)
+            grid = replace(grid, teraflops=teraflops, screening=rule)
         if cells is not None:
             grid = grid._of(cells)
         if screening_teraflops is not None:
@@ -217,9 +221,9 @@ class Grid:
             )
             grid = replace(grid, cells=longer)
         if limit is not None:
-            rule, asked = grid.screening, replace(grid.asked, test_limit=limit)
+            rule, asked = grid.screening, grid.asked.of_images(limit)
             if rule is not None and rule.asked is not None:
-                rule = replace(rule, asked=replace(rule.asked, test_limit=limit))
+                rule = replace(rule, asked=rule.asked.of_images(limit))
             grid = replace(grid, asked=asked, screening=rule)
         return grid
 

@@ -18,6 +18,7 @@ from experiments.studies.rows import (
     TOO_FEW,
     WORSE,
     Contrast,
+    notes_on,
 )
 from experiments.studies.stage import Stage
 from experiments.tables import Result, Table, plural, short_commit, signed, with_interval
@@ -234,12 +235,6 @@ class GridResult(Result):
             same_parts = "" if mine is None else f"{mine} ({row.own_baseline})"
             extra = (same_parts,) if own else ()
             lines.append((name, value, less, *extra, seeds_alone, str(len(row.seeds))))
-        # One number a run, or runs that were asked about other images.
-        alone = [
-            row.cell
-            for row in rows
-            if any(each.difference.ci95_images is None for each in row.contrasts(self.baseline))
-        ]
         single = all(len(row.seeds) == 1 for row in rows)
         better = "lower is better" if is_error(measure) else "higher is better"
         return Table(
@@ -253,7 +248,7 @@ class GridResult(Result):
             ),
             rows=tuple(lines),
             caption=f"{stage.title}; {measure}, {better}; 95% intervals.",
-            notes=(f"Of means alone, over seeds: {', '.join(alone)}.",) if alone else (),
+            notes=notes_on(rows, self.baseline),
         )
 
     def compute_table(self, stage: Stage) -> Table:

@@ -12,6 +12,8 @@ from experiments.evaluation.knowing.rows import Difference, MeanOverSeeds
 from experiments.studies.answers import Answers, is_error
 
 BySeed = Mapping[int, Answers]
+Scan = tuple[int, int]
+"""Fixations of a scan, and the side of the square that each opens."""
 NO_INTERVAL = "no interval"
 """What is said of a difference of one number each, which one run cannot tell from chance."""
 TOO_FEW = "too few seeds to say"
@@ -88,7 +90,10 @@ class CellRow:
 
 
 def rows_of(
-    answers: Mapping[str, BySeed], against: str, own: Mapping[str, str] | None = None
+    answers: Mapping[str, BySeed],
+    against: str,
+    own: Mapping[str, str] | None = None,
+    scans: Mapping[str, Scan] | None = None,
 ) -> tuple[CellRow, ...]:
     """Return a row for every measure and cell, each set against baselines of the same seeds.
 
@@ -96,7 +101,17 @@ def rows_of(
         answers: by cell and seed.
         against: name of the baseline.
         own: a further baseline of some cells.
+        scans: of the cells. Areas of different ones are not compared, as four patches that are
+            opened at once leave a smaller area than the same four, one after the other.
     """
+
+    def minus(cell: str, baseline: str | None, measure: str) -> Difference | None:
+        if baseline is None or baseline == cell:
+            return None
+        if measure.startswith("area") and scans and scans.get(cell) != scans.get(baseline):
+            return None
+        return difference(measure, answers[cell], answers.get(baseline, {}))
+
     measures = dict.fromkeys(
         name for each in answers.values() for run in each.values() for name in run.values
     )
@@ -114,17 +129,33 @@ def rows_of(
                     cell=cell,
                     measure=measure,
                     value=MeanOverSeeds.of_correct(values) if in_unit else MeanOverSeeds.of(values),
-                    minus_baseline=None
-                    if cell == against
-                    else difference(measure, each, answers.get(against, {})),
+                    minus_baseline=minus(cell, against, measure),
                     seeds=seeds,
                     own_baseline=mine,
-                    minus_own_baseline=None
-                    if mine is None
-                    else difference(measure, each, answers.get(mine, {})),
+                    minus_own_baseline=minus(cell, mine, measure),
                 )
             )
     return tuple(rows)
+
+
+def notes_on(rows: Sequence[CellRow], baseline: str) -> tuple[str, ...]:
+    """Say of the rows of a measure which differences are of means alone, and which there are not.
+
+    Args:
+        rows: of all cells.
+        baseline: of the grid.
+    """
+    # One number a run, or runs that were asked about other images.
+    alone = [
+        row.cell
+        for row in rows
+        if any(each.difference.ci95_images is None for each in row.contrasts(baseline))
+    ]
+    lacking = [row.cell for row in rows if row.cell != baseline and row.minus_baseline is None]
+    told = {"Of means alone, over seeds": alone}
+    if any(row.cell == baseline for row in rows):
+        told[f"Not compared with {baseline}"] = lacking
+    return tuple(f"{what}: {', '.join(cells)}." for what, cells in told.items() if cells)
 
 
 def difference(measure: str, cell: BySeed, baseline: BySeed) -> Difference | None:

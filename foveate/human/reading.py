@@ -22,7 +22,7 @@ from foveate.data.decoding import Encoded, Header, decode_image, read_header
 from foveate.data.parquet import read_whole, unreadable
 from foveate.data.pictures import MODES
 from foveate.data.rows import content_of
-from foveate.data.splits import choose_rows, place, split_name
+from foveate.data.splits import choose_rows, place, split_name, splits_in_names
 from foveate.files import expanded
 
 if TYPE_CHECKING:
@@ -113,7 +113,8 @@ def read_scanpaths(
     """
     file = expanded(file)
     table, columns = _read_table(file, image_column, split_column)
-    chosen = _rows_of(table, columns, split, file)
+    named = splits_in_names([file], file.parent)[0] if split_column else "train"
+    chosen = _rows_of(table, columns, split, named, file)
     trials: list[Trial] = []
     pixels: list[np.ndarray] = []
     outside = single = without = 0
@@ -174,10 +175,12 @@ def _read_table(
     return read_whole(file, wanted), columns
 
 
-def _rows_of(table: pyarrow.Table, columns: Columns, split: str, file: Path) -> Sequence[int]:
-    """Return the rows of a split."""
+def _rows_of(
+    table: pyarrow.Table, columns: Columns, split: str, named: str, file: Path
+) -> Sequence[int]:
+    """Return the rows of a split; without a column of splits all are what the file's name says."""
     stated = columns.split is not None
-    splits = table[columns.split].to_pylist() if stated else ["train"] * len(table)
+    splits = table[columns.split].to_pylist() if stated else [named] * len(table)
     stored: dict[str, list[int]] = {}
     for row, name in enumerate(splits):
         stored.setdefault(split_name(str(name)), []).append(row)

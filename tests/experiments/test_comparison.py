@@ -44,6 +44,7 @@ from foveate.model import AnyOrderTransformer
 from foveate.model.scanning import Scan
 from foveate.orders import ORDERINGS, order_to_rank
 from foveate.orders.semantic import SEMANTIC
+from foveate.probes.seen import encode_after
 
 ROOT = Path(__file__).parents[2]
 
@@ -180,6 +181,20 @@ def test_whatever_draws_draws_the_same_whatever_the_memory(
             for memory in (10**4, 10**9)
         ]
         assert torch.equal(*orders), agent
+
+
+def test_a_scan_that_revisits_is_read_as_one_that_opens_nothing_there(run: Run) -> None:
+    images = torch.rand(2, 1, 8, 8)
+
+    class Stays:
+        def __call__(self, episode: Episode, generator: torch.Generator | None = None) -> Tensor:
+            return torch.full((len(episode.order),), 5)
+
+    order = scanpaths.scanned_in_chunks(Stays(), run.model, images, 3).order
+    assert order.squeeze(2).tolist() == [[5, -1, -1]] * 2
+    _, by_rank, seen = encode_after(run.model, images, order, (1, 3))
+    assert by_rank[:, 0].tolist() == [5, 5]
+    assert seen.tolist() == [[1, 1]] * 2
 
 
 def test_scores_of_a_policy_that_are_not_finite_are_refused(run: Run) -> None:

@@ -33,7 +33,7 @@ from experiments.studies.answers import (
     read_answers,
     read_pictures,
 )
-from experiments.studies.asking import ask_own, ask_probes, check_values, digest_of
+from experiments.studies.asking import ask_fixations, ask_own, ask_probes, check_values, digest_of
 from experiments.studies.cluster import Submitted
 from experiments.studies.compute import StepCosts, filled, step_costs
 from experiments.studies.deciding import Choice, choose, stage_of
@@ -43,7 +43,7 @@ from experiments.studies.job_log import BEGINS, last_words
 from experiments.studies.loading import cell_of, load_grid
 from experiments.studies.over_doubt import minus_uncertainty
 from experiments.studies.result import GridResult
-from experiments.studies.rows import CellRow, rows_of
+from experiments.studies.rows import CellRow, notes_on, rows_of
 from experiments.studies.runner import Missing, Running, missing_of, run_jobs
 from experiments.studies.shipped import GRIDS
 from experiments.studies.stage import Stage
@@ -203,7 +203,7 @@ def test_a_command_line_changes_all_cells_alike() -> None:
     own = replace(grid, screening=Screening(seeds=(0, 1), asked=Asked(test_limit=None)))
     own_rule = own.changed(limit=11).screening
     assert own_rule is not None
-    assert own_rule.asked == Asked(test_limit=11)
+    assert own_rule.asked == Asked(test_limit=11, area_limit=11)
     assert changed.teraflops == 2.5
     assert changed.screening.teraflops is None
     with pytest.raises(ValueError, match="teraflops must be above 0"):
@@ -780,6 +780,48 @@ def test_means_alone_are_paired_where_images_differ() -> None:
     assert row.minus_baseline.per_seed == pytest.approx((0.5, 2 / 3))
     assert row.minus_baseline.ci95 is None
     assert row.minus_baseline.ci95_seeds is not None
+
+
+def test_areas_of_scans_that_differ_are_not_compared() -> None:
+    seeds = (0, 1)
+    runs = {
+        name: {seed: answers(area_policy=[0.1, 0.2], linear_full=[1, 0]) for seed in seeds}
+        for name in ("base", "same", "squares")
+    }
+    scans = {"base": (16, 1), "same": (16, 1), "squares": (4, 2)}
+    rows = rows_of(runs, "base", scans=scans)
+    apart = {(row.cell, row.measure) for row in rows if row.minus_baseline is None}
+    assert apart == {
+        ("base", "area, policy"),
+        ("base", "linear, full"),
+        ("squares", "area, policy"),
+    }
+    stage = staged(rows)
+    assert "Not compared with base: squares." in notes_on(stage.of("area, policy"), "base")
+    assert not notes_on(stage.of("linear, full"), "base")
+    grid = Grid(cells=tuple(Cell(name, "smoke") for name in runs))
+    choice = choose(grid, Screening(by="area, policy"), stage)
+    assert choice.kept == ("base", "same")
+    assert "cannot be compared" in choice.dropped["squares"]
+
+
+def test_longer_runs_leave_the_screening_as_it_is_and_fewer_images_are_fewer_everywhere() -> None:
+    cells = (Cell("a", "smoke"),)
+    grid = Grid(cells=cells, screening=Screening(), teraflops=2.0)
+    longer = grid.changed(teraflops=30.0)
+    assert longer.screening is not None
+    assert (longer.teraflops, longer.screening.teraflops) == (30.0, 2.0)
+    few = load_grid("doubt").changed(limit=50).asked
+    assert (few.test_limit, few.area_limit, few.most_images) == (50, 50, 50)
+
+
+def test_a_run_is_not_asked_about_more_fixations_than_it_makes(run: Run) -> None:
+    notes: list[str] = []
+    asked = Asked(fixations=(1, 3, 8), orders=("random",), train_limit=60, test_limit=20)
+    values = Values()
+    ask_fixations(run, asked, values, notes)
+    assert list(values) == ["known after 1 of random", "known after 3 of random"]
+    assert "it makes 3 fixations, and was not asked about more" in notes
 
 
 def test_as_many_other_images_are_not_paired() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -19,6 +20,7 @@ import experiments.human as script
 from agents.baselines import GreedyOracleAgent, SaliencyAgent, UncertaintyAgent
 from agents.policies import Agent, PolicyAgent
 from envs.episode import Episode
+from experiments.evaluation import scanpaths
 from experiments.evaluation.compare.contenders import Scanners
 from experiments.evaluation.human import rows as human_rows
 from experiments.evaluation.human.contenders import Contest
@@ -187,6 +189,16 @@ def test_agents_that_look_at_the_same_episodes_score_as_each_alone(run: Run) -> 
     run = replace(run, config=run.config.replace(budget=4))
     for agent, found in zip(agents, forced_scores_of(agents, run, viewed()), strict=True):
         np.testing.assert_array_equal(found, forced_scores(agent, run, viewed()))
+
+
+def test_what_an_oracle_draws_does_not_depend_on_the_memory(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scanpaths, "LEAST_MEMORY", 1e-5)
+    agents = (GreedyOracleAgent(2),)
+    asked = Viewed(viewed().images, cells(SEEN * 20, [0, 0, 1] * 20))
+    found = [forced_scores_of(agents, run, asked, memory=memory)[0] for memory in (10**4, 10**9)]
+    np.testing.assert_array_equal(*found)
 
 
 def test_scores_that_are_not_finite_are_refused(run: Run) -> None:
@@ -466,6 +478,13 @@ def test_a_run_is_asked_of_its_own_test_images(run: Run, tmp_path: Path) -> None
     for learned in (own, replace(own, config=own.config.replace(data=str(tmp_path)))):
         with pytest.raises(ValueError, match="learned from this file by --split-column None"):
             compare_with_viewers(learned, viewers)
+    learned = replace(run, config=run.config.replace(data=str(tmp_path / "parts")))
+    (tmp_path / "parts").mkdir()
+    for split in ("test", "train"):
+        part = tmp_path / "parts" / f"viewers_{split}.parquet"
+        pyarrow.parquet.write_table(pyarrow.parquet.read_table(viewers).drop_columns("split"), part)
+    with pytest.raises(ValueError, match=r"viewers_train.parquet is one of the splits of"):
+        compare_with_viewers(learned, part)
     wandering = replace(run, config=run.config.replace(wander=1.5))
     with pytest.raises(ValueError, match="take a run without --wander"):
         compare_with_viewers(wandering, viewers)

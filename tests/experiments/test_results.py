@@ -382,6 +382,9 @@ def test_the_oracle_chooses_at_the_first_percentile(run: Run) -> None:
         order = scanned_in_chunks(agent, run.model, images, 2, fixations=fixations).order
         best = chosen_percentiles(run.model, images, order, fixations)
         assert torch.equal(best, torch.ones(12))
+    # All four squares: the last one has no alternative, and does not count.
+    order = scanned_in_chunks(agent, run.model, images, 4, fixations=fixations).order
+    assert torch.equal(chosen_percentiles(run.model, images, order, fixations), torch.ones(18))
 
 
 def test_the_worst_fixation_is_at_percentile_zero_and_random_ones_are_in_the_middle(

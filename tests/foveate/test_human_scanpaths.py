@@ -92,6 +92,14 @@ def test_a_file_without_splits_holds_test_images_out_of_train(tmp_path: Path) ->
     assert sum(map(len, numbers)) == 12
 
 
+def test_a_file_is_the_split_that_its_name_says(tmp_path: Path) -> None:
+    rows: Rows = [[(1, 1, 1), (1, 2, 2)]] * 4
+    write_fixations(tmp_path / "eyes_test.parquet", rows)
+    assert len(read_scanpaths(tmp_path / "eyes_test.parquet", "test").images) == 4
+    with pytest.raises(ValueError, match="train"):
+        read_scanpaths(tmp_path / "eyes_test.parquet", "train")
+
+
 def test_splits_and_images_may_stand_in_other_columns(tmp_path: Path) -> None:
     file, rows = tmp_path / "f.parquet", [[(1, 1, 1), (1, 2, 2)]] * 12
     write_fixations(file, rows, split=["test"] * 12, fold=["train"] * 11 + ["test"])

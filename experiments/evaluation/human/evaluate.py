@@ -164,6 +164,8 @@ def scanners_of(
         raise ValueError(
             f"{UNTRAINED} stands beside every policy that learned and cannot be left out"
         )
+    if "random" in (*orders, *without):
+        raise ValueError("random is the row uniform, which is always there; leave it out of both")
     # Names of one's own come on top of those that are compared unasked.
     named = orders if any(":" not in name for name in orders) else (*USUAL, *orders)
     found = []

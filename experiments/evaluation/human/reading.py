@@ -12,6 +12,7 @@ import torch
 
 from experiments.evaluation.human.scores import Viewed
 from experiments.runs import Run
+from foveate.data.splits import splits_in_names
 from foveate.files import expanded
 from foveate.human.cells import cell_paths
 from foveate.human.reading import HumanScanpaths, read_scanpaths
@@ -32,6 +33,25 @@ def check_same_splits(run: Run | None, data: Path | str, split_column: str | Non
         raise ValueError(
             f"{run.directory} learned from this file by --split-column {options.split_column}, so "
             "that its test images are others; give the same option here"
+        )
+    if learned.is_dir() and asked.is_relative_to(learned) and asked.is_file():
+        check_not_one_of_the_splits(learned, asked, split_column)
+
+
+def check_not_one_of_the_splits(folder: Path, file: Path, split_column: str | None) -> None:
+    """Raise ValueError if the files of a folder are its splits, and the file has none of its own.
+
+    What is held out of that file alone, the run has learned from.
+    """
+    import pyarrow.parquet
+
+    if split_column is None or split_column in pyarrow.parquet.read_schema(file).names:
+        return
+    if set(splits_in_names(sorted(folder.rglob("*.parquet")), folder)) != {"train"}:
+        raise ValueError(
+            f"{file} is one of the splits of {folder}, which the run learned from, so that what is "
+            f"held out of this file alone is no test image of it; write all files into one, with "
+            f"a column {split_column}, and train on that"
         )
 
 

@@ -77,7 +77,8 @@ def recognize(
         after: numbers of fixations, in 1..budget.
         orders: names of orders and agents, or ``MODULE:NAME`` of one's own.
         read_outs: what the probes see; the first vector is the headline.
-        probes: of the read-outs that are vectors; the first is that of the differences.
+        probes: of the read-outs that are vectors; differences are of the linear one,
+            where it is among them.
         layer: encoder layer of the content, from 1; None = the mean of all, layer-normalized.
         probe: probes trained for each order and number, or once on random subsets.
         label_shares: shares of the training labels; 1 is always measured.
