@@ -56,5 +56,10 @@ def directions_added(features: Float[Tensor, "B D"], group: int) -> Float[Tensor
 
 
 def directions(features: Float[Tensor, "*B M D"]) -> Float[Tensor, "*B"]:
-    """Return the number of directions that M features take, as ``foveate.probes.rank_me`` does."""
+    """Return the number of directions that M features take, as ``foveate.probes.rank_me`` does.
+
+    NaN = a feature is not finite, of which there are no singular values.
+    """
+    if not features.isfinite().all():
+        return features.new_full(features.shape[:-2], torch.nan)
     return smooth_rank(torch.linalg.svdvals(features))

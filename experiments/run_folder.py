@@ -278,7 +278,9 @@ def check_folder(config: TrainConfig) -> None:
     if changed:
         listed = ", ".join(f"{name} was {before.get(name)}, is {now.get(name)}" for name in changed)
         may = [name for name in changed if name in get_args(Changeable)]
-        advice = f"; --change-on-resume {' '.join(may)} allows it" if may == changed else ""
+        same = " ".join(f"--{name.replace('_', '-')} {before.get(name)}" for name in may)
+        allowed = f"; repeat {same}, or --change-on-resume {' '.join(may)} allows it"
+        advice = allowed if may == changed else ""
         raise ValueError(f"cannot resume {out} with another config: {listed}{advice}")
 
 

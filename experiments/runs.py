@@ -246,7 +246,7 @@ def load_run(
     Raises:
         ValueError: no such run, or a checkpoint that does not fit its config.
     """
-    directory = Path(directory)
+    directory = expanded(directory)
     if not directory.is_dir():
         raise ValueError(
             f"no run folder at {directory}; train one with: "

@@ -238,7 +238,7 @@ def load_model(source: str | Path, device: str | torch.device = "cpu") -> AnyOrd
         model.load_state_dict(state["model"])
         model = model.to(device).eval()
         # A timm model leaves no state: whoever scans its features attaches it.
-        if model.config.scannable and state.get("teacher"):
+        if isinstance(model.target, Features) and state.get("teacher"):
             teacher = AverageTeacher(model)
             teacher.load_state_dict(state["teacher"])
             attach_teacher(model, teacher)

@@ -246,9 +246,9 @@ def prepared(folder: Path) -> Path:
     """
     ours = folder / CONFIG
     names = {each.name for each in folder.iterdir()} if folder.is_dir() else set()
-    if names - {PROGRAM, ONNX} and not (
-        ours.is_file() and MARK in ours.read_text("utf-8", "replace")
-    ):
+    # One that was killed left its part behind.
+    graphs = {f"{name}{end}" for name in (PROGRAM, ONNX) for end in ("", ".partial")}
+    if names - graphs and not (ours.is_file() and MARK in ours.read_text("utf-8", "replace")):
         raise ValueError(f"{folder} holds files that are no export of foveate; choose another")
     try:
         folder.mkdir(parents=True, exist_ok=True)

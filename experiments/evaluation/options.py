@@ -26,10 +26,10 @@ def check_seed(seed: int) -> None:
 
 def check_seeds(seeds: Sequence[int]) -> None:
     """Raise ValueError unless trainings have one or more seeds, different, which torch takes."""
-    if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0 or max(seeds) >= 2**64:
+    if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0 or max(seeds) >= 2**32:
         listed = " ".join(map(str, seeds)) or "none"
         raise ValueError(
-            f"seeds takes one or more different numbers, at least 0 and below 2**64, got {listed}"
+            f"seeds takes one or more different numbers, at least 0 and below 2**32, got {listed}"
         )
 
 

@@ -274,7 +274,7 @@ def build_optimizers(
         hidden_optimizer = Muon(hidden, lr=rate, weight_decay=decay)
     else:
         hidden_optimizer = torch.optim.AdamW(hidden, lr=rate, betas=betas, weight_decay=decay)
-    # Decay would only pull positions and the start token toward zero.
+    # As in MAE and BEiT there is no decay of positions and tokens; here of no embedding or head.
     return [
         hidden_optimizer,
         torch.optim.AdamW(others, lr=rate, betas=betas, weight_decay=0.0),

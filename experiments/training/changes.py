@@ -39,7 +39,8 @@ def say_changed_sources(config: TrainConfig) -> None:
 def record_changes(config: TrainConfig, iteration: int) -> None:
     """Write what ``--change-on-resume`` changes into the manifest, then into config.json.
 
-    From there on the run has the new values: another continuation need not name them again.
+    From there on the run has the new values. A continuation that gives them, as ``--model-lr``,
+    need not allow the change again.
 
     Args:
         config: of the continuation.

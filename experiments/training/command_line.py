@@ -74,6 +74,11 @@ def check_given(config: TrainConfig, options: list[str]) -> None:
     idle = {}
     if config.parts.queries == "own":
         idle["num_targets"] = f"recipe {config.model.recipe}, which asks for every patch once"
+    if config.policy is not None and config.policy.schedule == "frozen":
+        names = ("policy_lr", "policy_depth", "doubt", "entropy_weight", "discount")
+        idle |= dict.fromkeys(names, "schedule frozen, whose policy never learns")
+    if config.policy is not None and config.policy.schedule == "policy_only":
+        idle["random_share"] = "schedule policy_only, whose model learns from no scans"
     if config.data.data == "cue":
         idle |= dict.fromkeys(("image_size", "split_column"), "cue, whose images are computed")
     for name, what in idle.items():

@@ -237,7 +237,7 @@ def check_shardable(config: TrainConfig, processes: Processes) -> None:
         )
     policy = config.policy
     runs_parts = (*REWARDS_OF_CLASSES, *REWARDS_OF_WORDS)
-    if policy is not None and config.iterations and policy.reward in runs_parts:
+    if policy is not None and policy.reward in runs_parts:
         raise ValueError(
             f"--shard cannot pay --reward {policy.reward}, which runs parts of the model within a "
             "scan; choose another reward, or --iterations 0"

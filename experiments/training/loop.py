@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-from typing import Any
 
 import torch
 
 from experiments.cli import Stopped
-from experiments.metrics_file import seconds_so_far, trim_metrics
+from experiments.metrics_file import seconds_so_far
 from experiments.run_folder import (
-    as_recorded,
     check_data,
     check_folder,
     git_commit,
@@ -18,31 +16,26 @@ from experiments.run_folder import (
     note_checkpoint,
     read_config,
     read_manifest,
-    write_config,
-    write_manifest,
 )
 from experiments.runs import Run, load_run
 from experiments.training.build import check_precision, check_stream, set_threads
 from experiments.training.changes import (
-    changed_sources,
-    own_parts,
-    record_changes,
-    record_move,
     say_changed_sources,
 )
 from experiments.training.config import TrainConfig
 from experiments.training.distributed import Processes, share_batches
 from experiments.training.locating import located
 from experiments.training.lock import locked
-from experiments.training.log import RunLog, peak_memory_mb
+from experiments.training.log import RunLog
+from experiments.training.mixing import check_shares
 from experiments.training.policy_learner import most_entropy
 from experiments.training.reference import check_paid
+from experiments.training.run_record import end_of, open_folder, record_run
 from experiments.training.stopping import StopSignals, name_of
 from experiments.training.trainer import Trainer
 from experiments.training.validation import Validation, validation_of
 from experiments.training.wandb_run import check_wandb
 from foveate.checkpoint import check_device, checkpoints_in, read_newest, save_checkpoint
-from foveate.choices import sources_of
 
 PARTS: dict[str, type] = {
     "iteration": int,
@@ -129,12 +122,16 @@ def run_loop(config: TrainConfig, processes: Processes) -> Trainer:
     ):
         record = open_folder(config, trainer, commit, changed) if processes.is_first else None
         stopped_by = take_steps(trainer, validation, log, signals)
-        if record is not None:
+        in_doubt = stopped_by > 0 and trainer.skips.doubt
+        if record is not None and not in_doubt:
             record_run(trainer, record, log.seconds)
+        # One that came while the end was written: nothing is to follow.
+        stopped_by = stopped_by or processes.largest(signals.received)
     if stopped_by:
         processes.largest(0)  # Torchrun ends all when one leaves: the first writes before.
         at = f"iteration {trainer.iteration} of {config.total_iterations}"
-        line = f"stopped by {name_of(stopped_by)} after {at}, with a checkpoint in {config.run.out}"
+        kept = trainer.skips.last_good if in_doubt else f"with a checkpoint in {config.run.out}"
+        line = f"stopped by {name_of(stopped_by)} after {at}, {kept}"
         raise Stopped(stopped_by, line if processes.is_first else "")
     return trainer
 
@@ -154,10 +151,11 @@ def take_steps(
             validated = validation.measure(trainer)
         log.advance(at, measured, validated, is_last=is_last)
         due = due or at % config.run.save_every == 0
-        if is_last or (due and not trainer.skips.doubt):
+        if stopped_by and trainer.skips.doubt:
+            break  # The checkpoint before is good, and this one may not be.
+        if is_last or (due and trainer.skips.is_clear):
             due = False
-            # Who asks for the end gets a checkpoint, if its numbers are finite.
-            state = trainer.state(despite_skips=stopped_by > 0)
+            state = trainer.state()
             if processes.is_first:
                 save_checkpoint(config.run.out, state, config.run.keep_checkpoints)
                 note_checkpoint(config.run.out)
@@ -168,9 +166,11 @@ def check_before_writing(trainer: Trainer) -> None:
     """Warn of a slow precision.
 
     Raises:
-        ValueError: a report would have no images to look at, or a new run's policy no reward.
+        ValueError: a report would have no images to look at, a new run's policy no reward, or its
+            model no random orders though it is to have some.
     """
     config = trainer.config
+    check_shares(config)
     if config.policy is not None and not goes_on(config):
         check_paid(config, config.policy)
     if trainer.processes.is_first:
@@ -226,75 +226,3 @@ def check_alike(trainer: Trainer) -> None:
             f"the processes found checkpoints of iterations {sorted(found)} in "
             f"{trainer.config.run.out}; see to it that all can read it, then resume again"
         )
-
-
-def open_folder(
-    config: TrainConfig, trainer: Trainer, commit: str, changed: list[str]
-) -> dict[str, Any] | None:
-    """Write config and manifest, or trim a continued run's metrics to its checkpoint.
-
-    Returns what the manifest says so far; None for a finished run, which keeps its own.
-    """
-    out, at = config.run.out, trainer.iteration
-    if config.run.resume:
-        most_apart = max(config.run.log_every, read_config(out).run.log_every)
-        trim_metrics(out / "metrics.jsonl", at, most_apart)
-        if at < config.total_iterations:  # Else nothing is trained with what was changed.
-            record_changes(config, at)
-        changed = [*record_move(config), *changed]
-    else:
-        write_config(config)
-    # What was trained before the first checkpoint is gone, and the commit with it.
-    before = read_manifest(out) if at > 0 else {}
-    trains = at < end_of(config)
-    if before.get("iterations") == at and not trains:
-        return None
-    commits = before.get("commits", [])
-    if trains or not commits:
-        commits = [*commits, commit]
-    record = {
-        "commit": commits[-1],
-        "commits": commits,
-        "parameters": {
-            "model": sum(p.numel() for p in trainer.model.parameters()),
-            "policy": sum(p.numel() for p in trainer.policy.parameters()),
-        },
-        "data": config.data.data,
-        "splits": as_recorded(trainer.images.fingerprints),
-        "data_changes": [
-            *before.get("data_changes", []),
-            *(f"after iteration {at}: {each}" for each in changed),
-        ],
-        "changes": before.get("changes", []),
-        "sources": sources_of(own_parts(config)),
-        "source_changes": [
-            *before.get("source_changes", []),
-            *(f"after iteration {at}: {each}" for each in changed_sources(config) if before),
-        ],
-        "train_images": None if config.data.stream else len(trainer.images.held),
-        "world_size": trainer.processes.count,
-        "saved": at > 0,
-    }
-    # A run may be killed at any time; the rest is known at the end.
-    write_manifest(out, iterations=at, **record)
-    return record
-
-
-def end_of(config: TrainConfig) -> int:
-    """Return the iteration after which this part of the run ends."""
-    return min(config.total_iterations, config.run.stop_after or config.total_iterations)
-
-
-def record_run(trainer: Trainer, record: dict[str, Any], seconds: float) -> None:
-    """Complete the manifest by what the end of a run knows."""
-    config = trainer.config
-    write_manifest(
-        config.run.out,
-        **{
-            **record,
-            "saved": True,
-            "iterations": trainer.iteration,
-            "train_seconds": round(seconds, 3),
-            "peak_memory_mb": peak_memory_mb(config.run.device),
-        },
-    )

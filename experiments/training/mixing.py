@@ -68,6 +68,22 @@ class Mixer:
         return Ranked(images, index, rank, ties=not is_single, last_rank=last_rank)
 
 
+def check_shares(config: TrainConfig) -> None:
+    """Raise ValueError if a share of random orders comes to none, as micro-batches are too small.
+
+    They are counted in each micro-batch, of which every process has one.
+    """
+    if config.policy is None:
+        return
+    for share in (config.policy.random_share, config.policy.last_random_share):
+        if share > 0 and config.num_scanned(share) == config.num_learned:
+            raise ValueError(
+                f"random_share {share:g} comes to no random order, as each of the "
+                f"{config.optimization.micro_batches or 1} micro-batches holds "
+                f"{config.num_learned} scans; give a larger share, or 0, or a larger batch_size"
+            )
+
+
 def random_share(config: TrainConfig, options: PolicyTraining) -> LinearRamp:
     """Return the share of random orders in each iteration with the policy."""
     return LinearRamp(

@@ -129,8 +129,7 @@ class GroupRelativeLearner:
             set_rate([self.optimizer], self.rate(at))
             take_step(self.policy, [self.optimizer])
         if self.probe_learner is not None:
-            with parameters_together(self.model):
-                measured["recognized"] = self.probe_learner.learn(scans)
+            measured["recognized"] = self.probe_learner.learn(scans)
         return measured
 
     def _scan(

@@ -12,6 +12,7 @@ from typing import Literal, get_args
 from experiments.training.checks import check_at_least, default_of
 from experiments.training.image_sizes import ImageSizeOption, read_image_size
 from foveate.choices import check_choice
+from foveate.files import expanded
 
 Changeable = Literal["model_lr", "policy_lr", "weight_decay", "entropy_weight"]
 """Options that a run can change when it goes on: they shape no weights and no randomness."""
@@ -73,8 +74,9 @@ class RunOptions:
         if self.wandb == "disabled" and (self.wandb_project or self.wandb_entity):
             raise ValueError("wandb_project and wandb_entity need --wandb online or offline")
         check_at_least(self, 0, "seed")
-        if self.seed >= 2**64:
-            raise ValueError(f"seed must be below 2**64, got {self.seed}")
+        if self.seed >= 2**32:  # NumPy's and scikit-learn's end there.
+            raise ValueError(f"seed must be below 2**32, got {self.seed}")
+        object.__setattr__(self, "out", expanded(self.out))
         counts = ("stop_after", "threads", "log_every", "save_every", "evaluate_every")
         check_at_least(self, 1, *counts, "keep_checkpoints")
 

@@ -38,7 +38,12 @@ class Skips:
 
         A single step that is skipped says little of them.
         """
-        return self.in_a_row > 1 and self.last is not None and self.last.cause != "reward"
+        return self.in_a_row > 1 and not self.is_clear
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether the last step was taken, or skipped for the sake of a reward alone."""
+        return self.last is None or self.last.cause == "reward"
 
     def count(self, at: int, reason: NotFinite) -> None:
         """Skip an iteration; the first time say so on standard error.
@@ -78,17 +83,21 @@ class Skips:
         images = chain(*self.processes.gather_objects(reason.images))
         return f"{reason.what} {on_images(images)}"
 
+    @property
+    def last_good(self) -> str:
+        """Name the last checkpoint, which is good, as none is written in doubt."""
+        out = self.config.run.out
+        if self.saved_at is None:
+            return f"there is no checkpoint yet, so that --resume starts {out} anew"
+        return f"the last good checkpoint is {out / CHECKPOINT} of iteration {self.saved_at}"
+
     def way_back(self, cause: str) -> str:
         """Name the last good checkpoint and the options that go on from it.
 
         Args:
             cause: ``model`` or ``policy``, whose rate is too high, or ``reward``.
         """
-        file = self.config.run.out / CHECKPOINT
-        if self.saved_at is None:
-            last = f"there is no checkpoint yet, so that --resume starts {self.config.run.out} anew"
-        else:
-            last = f"the last good checkpoint is {file} of iteration {self.saved_at}"
+        last = self.last_good
         if cause == "reward":
             return f"{last}: mend the reward, then repeat the command with --resume"
         rate = self.config.flat()[f"{cause}_lr"]

@@ -129,6 +129,9 @@ class Trainer:
             if not isinstance(reason, NotFinite):
                 raise
             self.measured["skipped_steps"] = self.measured.get("skipped_steps", 0) + 1
+            if reason.cause != "model":
+                # Steps from kept scans would succeed between, and hide that no scan does.
+                self.scans = []
             self.skips.count(self.iteration, reason)
         if skipped := self.images.num_skipped:
             self.measured["skipped_images"] = skipped
@@ -199,18 +202,14 @@ class Trainer:
 
     # --- checkpoints
 
-    def state(self, *, despite_skips: bool = False) -> dict[str, Any]:
+    def state(self) -> dict[str, Any]:
         """Everything that the next iteration depends on, whether it is sharded or not.
-
-        Args:
-            despite_skips: give it although the last steps were skipped.
 
         Raises:
             ValueError: a number in it is not finite, or the last steps were skipped for the sake of
                 model or policy.
         """
-        if not despite_skips:
-            self.skips.check_saving(self.iteration)
+        self.skips.check_saving(self.iteration)
         options, processes = self.config.policy, self.processes
         kept = self.scans if options is not None and options.policy_every > 1 else []
         state = {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -23,8 +25,10 @@ def effective_rank(features: Float[Tensor, "B N F"]) -> float:
     every place, as what follows from the place alone tells nothing of an image.
 
     Reference: RankMe (Garrido et al. 2023, arXiv 2210.02885), Sec. 3. Differs: the subtracted mean,
-    and patches instead of images.
+    and patches instead of images. NaN = a feature is not finite.
     """
+    if not features.isfinite().all():
+        return math.nan
     centered = (features - features.mean(0)).flatten(0, 1)
     values = torch.linalg.svdvals(centered.double())
     # What rounding leaves of features that do not differ is no direction.

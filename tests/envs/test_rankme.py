@@ -34,6 +34,12 @@ def test_it_counts_directions_as_the_probe_does() -> None:
     assert directions(torch.zeros(3, 2)).item() == pytest.approx(1, abs=1e-4)
 
 
+def test_features_that_are_not_finite_pay_no_number() -> None:
+    features = torch.randn(4, 8)
+    features[0] = torch.nan
+    assert directions(features).isnan().all()
+
+
 def test_a_new_direction_adds_one_and_a_known_one_nothing() -> None:
     assert added(X, Y) == pytest.approx([1, 1], abs=1e-4)
     assert added(X, X) == pytest.approx([0, 0], abs=1e-4)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from experiments.training.config import TrainConfig
 from experiments.training.distributed import Processes
-from experiments.training.mixing import Mixer
+from experiments.training.mixing import Mixer, check_shares
 from experiments.training.presets import PRESETS
 from experiments.training.trainer import Trainer
 from foveate.orders.segments import Fixations
@@ -175,3 +175,17 @@ def test_a_direction_of_scans_that_nobody_learns_from_is_refused() -> None:
         TINY.replace(scan_direction="reversed", random_share=1.0)
     with pytest.raises(ValueError, match=r"random_share_end must lie in 0..1, got 2"):
         TINY.replace(random_share_end=2.0)
+
+
+def test_a_share_that_comes_to_no_random_order_is_refused() -> None:
+    """Sixteen micro-batches of one image have four scans each, of which a tenth is none."""
+    options = {"batch_size": 16, "group": 4, "random_share": 0.1}
+    many = TrainConfig().replace(micro_batches=16, **options)
+    with pytest.raises(ValueError, match=r"random_share 0.1 comes to no random order, as each of"):
+        check_shares(many)
+    for fine in (
+        many.replace(random_share=0.0),
+        many.replace(micro_batches=1),
+        many.replace(iterations=0),
+    ):
+        check_shares(fine)

@@ -211,3 +211,20 @@ def test_a_run_that_was_killed_before_its_last_manifest_is_completed(tmp_path: P
     finished_run(config)
     assert read_manifest(tmp_path)["train_seconds"] > 0
     assert read_manifest(tmp_path)["iterations"] == 8
+
+
+def test_a_model_that_cannot_be_scanned_starts_with_its_own_teacher(tmp_path: Path) -> None:
+    sizes = {"embed_dim": 16, "depth": 1, "num_heads": 2, "warmup_batch_size": 4, "limit": 32}
+    config = TrainConfig().replace(
+        recipe="digpt", teacher="average", iterations=0, warmup_iterations=3, **sizes
+    )
+    first = train(config.replace(out=tmp_path / "first"))
+    then = Trainer(
+        config.replace(start_from=str(tmp_path / "first"), out=tmp_path / "then"),
+        Processes.started("cpu"),
+    )
+    teachers = [each.model_learner.teacher for each in (first, then)]
+    kept, taken = (each.state_dict() for each in teachers if each is not None)
+    assert kept.keys() == taken.keys()
+    torch.testing.assert_close(taken, kept, rtol=0, atol=0)
+    assert [int(value) for name, value in taken.items() if name.endswith("n_averaged")] == [3]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from envs.rewards import REWARDS
+from experiments.cli import Stopped
 from experiments.metrics_file import read_metrics
 from experiments.run_folder import read_config, read_manifest
 from experiments.training.distributed import Processes
@@ -229,9 +231,46 @@ def test_a_model_whose_last_steps_were_skipped_is_not_saved(
         return
     with pytest.raises(ValueError, match=r"iteration 4 and .* skipped: the loss is nan on image"):
         trainer.state()
-    assert not_finite(trainer.state(despite_skips=True)) is None, "who stops a run gets it"
     trainer.step()
     trainer.state()
+
+
+@pytest.mark.parametrize("agent", AGENTS)
+def test_scans_that_fail_are_not_hidden_by_steps_from_those_before(agent: str) -> None:
+    """Between scans the model learns from the last ones, which goes well."""
+    trainer = trainer_of(agent=agent, policy_every=4)
+    for _ in range(3):
+        trainer.step()
+    hook = nan_reward(trainer)
+    try:
+        with pytest.raises(ValueError, match=rf"last of {MOST_IN_A_ROW} skipped in a row"):
+            [trainer.step() for _ in range(20)]
+    finally:
+        hook.remove()
+
+
+def test_a_signal_in_doubt_keeps_the_checkpoint_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = TINY.replace(out=tmp_path / "run", save_every=2, iterations=9)
+    take_step = Trainer.step
+
+    def step(self: Trainer) -> dict[str, float]:
+        hook = nan_loss(self) if self.iteration >= 4 else None
+        try:
+            return take_step(self)
+        finally:
+            if hook is not None:
+                hook.remove()
+            if self.iteration == 7:
+                signal.raise_signal(signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "step", step)
+        with pytest.raises(Stopped, match=r"after iteration 7 of 10, the last good .* iteration 4"):
+            train(config)
+    assert read_checkpoint(config.run.out / CHECKPOINT)["iteration"] == 4
+    assert train(config.replace(resume=True)).iteration == 10
 
 
 @pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])

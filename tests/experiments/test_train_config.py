@@ -139,6 +139,14 @@ def test_image_sizes_survive_the_command_line_and_the_disk(
         (("smoke", "--data", "cue", "--image-size", "64"), "image_size has no effect on cue"),
         (("smoke", "--data=cue", "--split-column=fold"), "split_column has no effect on cue"),
         (("saim", "--num-targets", "9"), "num_targets has no effect on recipe saim"),
+        (
+            ("smoke", "--schedule", "frozen", "--policy-lr", "0.1"),
+            "policy_lr has no effect on schedule frozen, whose policy never learns",
+        ),
+        (
+            ("smoke", "--schedule=policy_only", "--policy-every=1", "--random-share=0.3"),
+            "random_share has no effect on schedule policy_only",
+        ),
     ],
 )
 def test_what_nothing_reads_is_refused_where_it_is_given(
@@ -147,6 +155,11 @@ def test_what_nothing_reads_is_refused_where_it_is_given(
     with pytest.raises(ValueError, match=message):
         read(*words)
     assert read("igpt", "--data", "cue").data.image_size == 16
+
+
+def test_a_folder_may_lie_at_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    assert str(read("smoke", "--out=~/runs/a").run.out) == "/home/me/runs/a"
 
 
 def test_an_image_column_is_of_no_use_to_data_without_columns() -> None:

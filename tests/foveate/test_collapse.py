@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 
 from foveate.model.collapse import effective_rank, feature_std
@@ -20,3 +22,7 @@ def test_the_rank_is_the_number_of_equally_strong_directions() -> None:
     assert abs(feature_std(features) - 3 / 15) < 1e-6
     one = features[..., :1].expand(-1, -1, 5)
     assert abs(effective_rank(one) - 1) < 1e-6
+
+
+def test_features_that_are_not_finite_have_no_rank() -> None:
+    assert math.isnan(effective_rank(torch.full((2, 3, 4), torch.nan)))

@@ -23,6 +23,7 @@ from foveate.export import (
     export_safetensors,
     export_timm,
     feature_error,
+    prepared,
     to_program,
 )
 from foveate.model import AnyOrderTransformer, to_timm
@@ -175,6 +176,11 @@ def test_a_whole_model_may_lie_beside_a_graph_of_its_encoder(tmp_path: Path) -> 
     export_safetensors(made(), tmp_path)
     (tmp_path / "encoder.pt2").touch()
     assert load_model(tmp_path).config == made().config
+
+
+def test_what_a_killed_export_left_is_written_over(tmp_path: Path) -> None:
+    (tmp_path / "encoder.pt2.partial").touch()
+    assert prepared(tmp_path) == tmp_path
 
 
 def test_files_of_others_stay(tmp_path: Path) -> None:
