@@ -184,12 +184,14 @@ class GreedyOracleAgent:
     ) -> Int[Tensor, "B *S"]:
         """Return the patch, or segment, that the best candidate opens."""
         selectable = episode.selectable
-        noise = send(torch.rand(selectable.shape, generator=generator), selectable.device)
-        noise = noise.masked_fill(~selectable, -1.0)
-        # Those that may be chosen have the larger noise, so that no other need be tried.
         most = max(1, int(selectable.sum(1).max()))
-        number = most if self.num_candidates is None else min(self.num_candidates, most)
-        candidates = noise.topk(number, 1).indices
+        # Those that may be chosen come first, so that no other need be tried.
+        if self.num_candidates is None:
+            candidates = selectable.byte().argsort(stable=True, dim=1, descending=True)[:, :most]
+        else:
+            noise = send(torch.rand(selectable.shape, generator=generator), selectable.device)
+            noise = noise.masked_fill(~selectable, -1.0)
+            candidates = noise.topk(min(self.num_candidates, most), 1).indices
         best = error_after(episode, candidates).argmin(1, keepdim=True)
         return episode.opens(candidates.gather(1, best).squeeze(1))
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any, cast
 
+import gymnasium as gym
 import numpy as np
 import torch
 from jaxtyping import Int
@@ -36,7 +37,8 @@ class AfterRollout(BaseCallback):
         begins_anew: False = who calls resets the environment before the next rollout.
 
     Raises:
-        ValueError: when learning starts, ``n_steps`` is not the budget, or episodes end before it.
+        ValueError: when learning starts, ``n_steps`` is not the budget, episodes end before it, or
+            actions are no numbers of fixations.
     """
 
     def __init__(self, learn: Learn, *, begins_anew: bool = True) -> None:
@@ -46,6 +48,8 @@ class AfterRollout(BaseCallback):
         self.index = np.empty(0, np.int64)
 
     def _on_training_start(self) -> None:
+        if not isinstance(self.training_env.action_space, gym.spaces.Discrete):
+            raise ValueError("AfterRollout needs numbers of fixations; leave out action='gaze'")
         (budget, *_), (most, *_) = map(self.training_env.get_attr, ("budget", "max_episode_steps"))
         num_steps = cast(MaskablePPO, self.model).n_steps
         if num_steps != budget or most is not None:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from foveate.choices import told
 from foveate.devices import send
+from foveate.orders.paths import Grid
 
 Numbers = TypeVar("Numbers", NDArray[Any], Tensor)
 ROUNDING = 1e-6
@@ -26,10 +27,14 @@ class Actions:
         num_fixations: what there is to choose from.
         points: middle of every fixation, x and y in [-1, 1]: a gaze point is then the action, which
             is moved to the nearest selectable one. None = the number of a fixation is.
+        grid: rows and columns of patches, by which near is measured.
     """
 
-    def __init__(self, num_fixations: int, points: Float[Tensor, "A 2"] | None) -> None:
+    def __init__(
+        self, num_fixations: int, points: Float[Tensor, "A 2"] | None, grid: Grid = (1, 1)
+    ) -> None:
         self.points = points
+        self.columns_rows = torch.tensor(grid[::-1])
         self.space: gym.spaces.Discrete | gym.spaces.Box = (
             gym.spaces.Discrete(num_fixations)
             if points is None
@@ -48,7 +53,8 @@ class Actions:
             # A copy: whoever acts may fill the same tensor again.
             return given.to(torch.long, copy=True)
         self.points = send(self.points, selectable.device)
-        offset = given.float().unsqueeze(1) - self.points
+        self.columns_rows = send(self.columns_rows, selectable.device)
+        offset = (given.float().unsqueeze(1) - self.points) * self.columns_rows
         return offset.square().sum(-1).masked_fill(~selectable, torch.inf).argmin(1)
 
 

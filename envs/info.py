@@ -12,6 +12,7 @@ from torch import Tensor
 from envs.episode import Episode
 from envs.starts import Starts
 from foveate.config import ModelConfig
+from foveate.devices import send
 from foveate.orders.saccades import centers_of
 
 
@@ -60,6 +61,6 @@ def middles_px(segments: Int[Tensor, "B S"], config: ModelConfig) -> Float[Tenso
         config: of the model, which says where patches lie.
     """
     height, width = config.image_size
-    center = segments.new_tensor([height, width]).float() / 2
+    center = send(torch.tensor([height, width]), segments.device) / 2
     row_col = (centers_of(segments, config.grid) + 0.5) * config.patch_size
     return torch.where(row_col.isnan(), center, row_col).flip(-1)

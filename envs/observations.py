@@ -77,8 +77,9 @@ class LatentObserver:
         seen = episode.observe(ways="distance" in self.space.spaces)
         told = {
             "query_states": seen.query_states,
-            "content_state": seen.content_state,
-            "log_error": seen.log_error,
+            # Copies, as later steps look at these again, whoever writes into what he was told.
+            "content_state": seen.content_state.clone(),
+            "log_error": seen.log_error.clone(),
             "selectable": seen.selectable.to(torch.int8),
             "remaining": seen.remaining.unsqueeze(1),
             "distance": seen.distance,

@@ -80,4 +80,6 @@ def ended_info(
             if ended[row]:
                 last[row] = seen
     known = {"_final_obs": ended.copy(), "_final_info": ended}
+    # What is known of rows that go on is no end of theirs.
+    info = {name: ended.copy() if name[0] == "_" else told for name, told in info.items()}
     return {"final_obs": last, "final_info": info, **known}

@@ -96,16 +96,17 @@ class Starts:
     next: int | None
     """Images that were begun with in turn; None = they are drawn."""
 
-    def seed(self, seeds: Sequence[int | None] | None) -> None:
-        """Give rows streams of their own, by their seeds, or one to all (None).
+    def seed(self, seeds: Sequence[int | None] | None, rows: NDArray[np.bool_]) -> None:
+        """Give rows streams of their own, by their seeds, or the one of all (None).
 
-        A row whose seed is None goes on with what it has.
+        A row that is False, or whose seed is None, goes on with what it has.
 
         Raises:
             ValueError: not one seed for every row, or no seed.
         """
         if seeds is None:
-            self.streams = [None] * len(self.index)
+            for row in rows.nonzero()[0]:
+                self.streams[row] = None
             return
         fit = all(each is None or (is_whole(each) and each >= 0) for each in seeds)
         if len(seeds) != len(self.index) or not fit:
@@ -113,8 +114,8 @@ class Starts:
                 f"seed takes an integer of at least 0, or {len(self.index)} of them, one per row "
                 f"(None = go on as before); got {told(seeds)}"
             )
-        for row, each in enumerate(seeds):
-            if each is not None:
+        for row in map(int, rows.nonzero()[0]):
+            if (each := seeds[row]) is not None:
                 self.streams[row] = np_random(int(each))[0]
 
     def begin(
@@ -131,7 +132,7 @@ class Starts:
         Raises:
             ValueError: ``chosen`` names no images.
         """
-        wanted = self._chosen(chosen, rows)
+        wanted = self.wanted(chosen, rows)
         number = len(self.index)
         if self.next is None:
             # For all rows, so that what some rows do leaves the others' images as they were.
@@ -149,8 +150,12 @@ class Starts:
             self.index[row] = wanted[row] if is_chosen else found[row]
             self.lap[row] = 0 if is_chosen else lap[row]
 
-    def _chosen(self, given: object, rows: NDArray[np.bool_]) -> NDArray[np.object_]:
-        """Return the chosen image of every row; None = not chosen."""
+    def wanted(self, given: object, rows: NDArray[np.bool_]) -> NDArray[np.object_]:
+        """Return the chosen image of every row; None = not chosen.
+
+        Raises:
+            ValueError: ``given`` names no images.
+        """
         listed = np.asarray(given, dtype=object)
         chosen = np.full(len(rows), None, dtype=object)
         fits = listed.shape in ((), (len(rows),), (int(rows.sum()),))

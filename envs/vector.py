@@ -162,8 +162,9 @@ class ImageScanVectorEnv(TellsItsLength, VectorEnv[Observations, Any, NDArray[An
 
     def _make_rows(self, obs: str, action: str) -> None:
         self.observer = ALL_OBSERVERS[obs](self.model, len(self.fixations), self.saccade_cost)
-        points = points_of(self.fixations.patches, self.model.grid)
-        self.actions = Actions(len(self.fixations), points if action == "gaze" else None)
+        grid = self.model.grid
+        points = points_of(self.fixations.patches, grid) if action == "gaze" else None
+        self.actions = Actions(len(self.fixations), points, grid)
         self.single_observation_space = self.observer.space
         self.single_action_space = self.actions.space
         self.observation_space = batch_space(self.observer.space, self.num_envs)
@@ -192,11 +193,14 @@ class ImageScanVectorEnv(TellsItsLength, VectorEnv[Observations, Any, NDArray[An
     ) -> tuple[Observations, dict[str, Any]]:
         """Start scans, all or those of reset_mask; raise ValueError for a wrong seed or option."""
         asked = ResetOptions.of(options, self.num_envs)
+        self.starts.wanted(asked.chosen, asked.rows)  # Else a refused reset would have seeded.
+        if self.episode is None and not asked.rows.all():
+            raise ValueError("the first reset() starts all rows; leave out reset_mask")
         if isinstance(seed, Sequence | np.ndarray) and not isinstance(seed, str):
-            self.starts.seed(list(seed))
+            self.starts.seed(list(seed), asked.rows)
         elif seed is not None:
             super().reset(seed=checked_seed(seed))
-            self.starts.seed(None)
+            self.starts.seed(None, asked.rows)
         if asked.in_turn is not None:
             self.starts.next = 0 if asked.in_turn else None
         self._begin(asked.rows, asked.chosen)
@@ -273,8 +277,6 @@ class ImageScanVectorEnv(TellsItsLength, VectorEnv[Observations, Any, NDArray[An
 
     def _begin(self, rows: NDArray[np.bool_], chosen: object = None) -> None:
         """Start new episodes in the rows that are True, with the images chosen or found."""
-        if self.episode is None and not rows.all():
-            raise ValueError("the first reset() starts all rows; leave out reset_mask")
         self.starts.begin(rows, self.np_random, chosen)
         index, again = torch.from_numpy(self.index[rows]), torch.from_numpy(rows)
         if self.episode is None or rows.all():
@@ -286,8 +288,7 @@ class ImageScanVectorEnv(TellsItsLength, VectorEnv[Observations, Any, NDArray[An
             self.episode.restart(again, *self.world.batch(index), self.world.words(index))
             again = send(again, self.error_before.device)
             self.error_before = self.error_before.masked_fill(again, 1.0)
-        self.num_steps = np.where(rows, 0, self.num_steps)
-        self.has_ended = self.has_ended & ~rows
+        self.num_steps, self.has_ended = np.where(rows, 0, self.num_steps), self.has_ended & ~rows
 
     def _handed_out(self, values: Given) -> Given:
         return handed_out(values, self.output, self._under_way().images.device)

@@ -60,23 +60,38 @@ class Probe:
                 (gradient,) = torch.autograd.grad(
                     mixed[:, i].sum(), inputs, retain_graph=True, materialize_grads=True
                 )
+                if not gradient.isfinite().all():
+                    raise ValueError(
+                        "the gradient of a prediction is not finite, as of a square root or a "
+                        "spread of 0; give images without flat patches"
+                    )
                 rows.append(self._largest_of_patches(gradient.abs()))
             found.append(torch.stack(rows, dim=1))
         return [each / each.max().clamp_min(torch.finfo(each.dtype).tiny) for each in found]
 
     @torch.no_grad()
     def _by_replacement(self) -> list[Float[Tensor, "B P N"]]:
-        """By how far a prediction moves when the values of a patch are others."""
+        """By how far a prediction moves when the values of a patch are others.
+
+        Raises:
+            ValueError: predictions are not finite, whatever a patch is replaced by.
+        """
         before = self.predict(self.inputs)
         columns: list[list[Tensor]] = [[] for _ in before]
         for j in range(self._num_patches):
             moved = [torch.zeros(each.shape[:2], device=each.device) for each in before]
+            judged = False
             for other in self.others:
                 after = self.predict(torch.where(self.owner == j, other, self.inputs))
+                if _lost(before, after):
+                    continue
+                judged = True
                 moved = [
-                    torch.maximum(far, _distance(one, two))
+                    torch.maximum(far, distance(one, two))
                     for far, one, two in zip(moved, before, after, strict=True)
                 ]
+            if not judged:
+                raise not_finite_where(f"patch {j} is replaced")
             for column, far in zip(columns, moved, strict=True):
                 column.append(far)
         return [torch.stack(column, dim=2) for column in columns]
@@ -99,7 +114,7 @@ class Probe:
 
         Raises:
             AssertionError: a prediction depends on another image.
-            ValueError: predictions hold NaN, or two calls differ.
+            ValueError: predictions hold NaN, are not finite for another image, or two calls differ.
         """
         before, again = self.predict(self.inputs), self.predict(self.inputs)
         if any(bool(each.isnan().any()) for each in before):
@@ -115,8 +130,11 @@ class Probe:
         for image, other in enumerate(different(self.inputs)[0]):
             replaced = self.inputs.clone()
             replaced[image] = other
-            for one, two in zip(before, self.predict(replaced), strict=True):
-                moved = _distance(one, two) > ROUNDING
+            after = self.predict(replaced)
+            if _lost(before, after):
+                raise not_finite_where("an image is turned to its negative")
+            for one, two in zip(before, after, strict=True):
+                moved = distance(one, two) > ROUNDING
                 moved[image] = False
                 if bool(moved.any()):
                     number, i = (int(index) for index in moved.nonzero()[0])
@@ -125,10 +143,37 @@ class Probe:
                     )
 
 
-def _distance(one: Tensor, two: Tensor) -> Float[Tensor, "B P"]:
-    """Largest difference of each prediction, over the largest value of all."""
+def _lost(before: list[Tensor], after: list[Tensor]) -> bool:
+    """Whether a finite prediction is none any more, which says nothing of what it depends on.
+
+    Attention gives what is not finite to all that it reads, be its weight zero.
+    """
+    return any(
+        bool((one.isfinite() & ~two.isfinite()).any())
+        for one, two in zip(before, after, strict=True)
+    )
+
+
+def not_finite_where(what: str) -> ValueError:
+    """Return what is raised where nothing can be judged.
+
+    Args:
+        what: in which case predictions are not finite.
+    """
+    return ValueError(
+        f"predictions are not finite where {what}; add an epsilon where a spread divides"
+    )
+
+
+def distance(one: Float[Tensor, "B P *V"], two: Float[Tensor, "B P *V"]) -> Float[Tensor, "B P"]:
+    """Largest difference of each prediction, over the largest finite value of all.
+
+    Values that are the same infinity do not differ, such as logits that are ruled out.
+    """
     one, two = one.flatten(2).float(), two.flatten(2).float()
-    return (one - two).abs().amax(-1) / one.abs().max().clamp_min(1e-12)
+    apart = (one - two).abs().masked_fill(one == two, 0)
+    largest = one.abs().masked_fill(~one.isfinite(), 0).max()
+    return apart.amax(-1) / largest.clamp_min(1e-12)
 
 
 def owner_of_pixels(
@@ -158,6 +203,12 @@ def frozen_periphery(
 
 
 def different(inputs: Float[Tensor, "B *S"]) -> tuple[Tensor, ...]:
-    """Return inputs turned around, all low, and all high: what hides from one shows in another."""
+    """Return inputs turned around, all low, and all high: what hides from one shows in another.
+
+    Raises:
+        ValueError: all values are the same, so that none is another.
+    """
     low, high = inputs.aminmax()
+    if bool(low == high):
+        raise ValueError("all values of the images are the same; give images that differ")
     return low + high - inputs, low.expand_as(inputs), high.expand_as(inputs)

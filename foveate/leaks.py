@@ -149,6 +149,8 @@ def assert_no_leak(
     if isinstance(images, Recipe):
         if not isinstance(model, AnyOrderTransformer):
             raise ValueError("a recipe goes with a model of ours; give images and a rank")
+        if rank is not None:
+            raise ValueError("a recipe draws its own rank; give it alone, or images and a rank")
         images, rank = _drawn(model, images)
     if rank is None:
         raise ValueError("images need a rank: assert_no_leak(model, images, rank)")
@@ -165,7 +167,9 @@ def assert_no_leak(
         checks = [("prediction", before, torch.ones_like(rank, dtype=torch.bool))]
     probe.check_images()
     complete = isinstance(model, AnyOrderTransformer) if complete is None else complete
-    for (what, allowed, counted), strength in zip(checks, probe.strengths(), strict=False):
+    strengths = probe.strengths()
+    _check_not_blind(strengths[0], before)
+    for (what, allowed, counted), strength in zip(checks, strengths, strict=False):
         wrong = (strength > ROUNDING) & ~allowed
         if complete:
             wrong |= (strength == 0) & allowed
@@ -175,7 +179,50 @@ def assert_no_leak(
             verb = "misses: does not depend" if allowed[number, i, j] else "leaks: depends"
             first, second = (f"patch {k} (rank {int(rank[number, k])})" for k in (i, j))
             raise AssertionError(f"image {number}: the {what} of {first} {verb} on {second}")
-    _check_words(model, images, rank, complete)
+    if isinstance(model, AnyOrderTransformer):
+        _check_asked(model, images, rank)
+        _check_words(model, images, rank, complete)
+
+
+def _check_not_blind(strength: Float[Tensor, "B N N"], allowed: Bool[Tensor, "B N N"]) -> None:
+    """Raise ValueError if nothing depends on anything, so that no leak could show."""
+    if bool(allowed.any()) and not bool(strength.any()):
+        raise ValueError(
+            "predictions depend on nothing at all, as of an output layer that starts at zero; give "
+            "it random weights, so that a leak can show"
+        )
+
+
+def _check_asked(model: AnyOrderTransformer, images: Tensor, rank: Tensor) -> None:
+    """Assert the same of what is asked in training after each step, of a few unseen patches.
+
+    By gradient alone, as ``predict_in_turn`` reads the same embedding.
+    """
+    if model.config.queries != "unseen":
+        return
+    num_ranks = int(rank.max()) + 1
+    steps = torch.arange(num_ranks, device=rank.device).repeat_interleave(model.config.num_targets)
+    visible = rank.unsqueeze(1) < steps.view(1, -1, 1)
+
+    def asked(seen: Tensor) -> tuple[Tensor, Tensor]:
+        generator = torch.Generator().manual_seed(0)
+        with frozen_periphery(model, images):
+            prediction, positions, _ = model.predict_unseen(
+                seen, rank, None, None, None, generator, None
+            )
+        return prediction.values, positions
+
+    with torch.no_grad():
+        positions = asked(images)[1]
+    probe = Probe(lambda seen: [asked(seen)[0]], images, owner_of_pixels(images, model.grid), ())
+    wrong = (probe.strengths()[0] > ROUNDING) & ~visible
+    # Of an image that has no more steps the last one is asked again.
+    if bool(wrong.any()):
+        number, query, j = (int(index) for index in wrong.nonzero()[0])
+        raise AssertionError(
+            f"image {number}: what is asked of patch {int(positions[number, query])} after "
+            f"{int(steps[query])} steps leaks: depends on patch {j} (rank {int(rank[number, j])})"
+        )
 
 
 def _drawn(model: AnyOrderTransformer, row: Recipe) -> tuple[Tensor, Tensor]:
@@ -187,11 +234,9 @@ def _drawn(model: AnyOrderTransformer, row: Recipe) -> tuple[Tensor, Tensor]:
     return images, order(images, generator=generator)
 
 
-def _check_words(
-    model: AnyOrderTransformer | Predict, images: Tensor, rank: Tensor, complete: bool
-) -> None:
+def _check_words(model: AnyOrderTransformer, images: Tensor, rank: Tensor, complete: bool) -> None:
     """Check a few random words of each image, all different, of a model of ours that writes."""
-    if not (isinstance(model, AnyOrderTransformer) and model.config.vocabulary):
+    if not model.config.vocabulary:
         return
     generator, config = torch.Generator().manual_seed(0), model.config
     drawn = torch.rand(len(rank), len(config.vocabulary), generator=generator).argsort(1)

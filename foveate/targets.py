@@ -131,7 +131,7 @@ class Colors(Target):
         super().__init__(config)
         palette = torch.full((config.num_colors, config.in_chans), torch.nan)
         self.register_buffer("palette", palette)
-        self._looked_at: tuple[int, int] | None = None
+        self._looked_at: tuple[int, int | None] | None = None
 
     @property
     def dim(self) -> int:
@@ -163,8 +163,10 @@ class Colors(Target):
 
     def _check_palette(self) -> None:
         """Look for NaN, once per palette: a look waits for the device."""
-        written = self.palette.data_ptr(), self.palette._version
-        if written == self._looked_at:
+        # What is made in inference mode counts no versions.
+        version = None if self.palette.is_inference() else self.palette._version
+        written = self.palette.data_ptr(), version
+        if version is not None and written == self._looked_at:
             return
         if bool(self.palette.isnan().any()):
             raise ValueError(

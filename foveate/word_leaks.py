@@ -13,7 +13,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from foveate.dependence import ROUNDING, Probe, frozen_periphery, owner_of_pixels
+from foveate.dependence import (
+    ROUNDING,
+    Probe,
+    different,
+    distance,
+    frozen_periphery,
+    owner_of_pixels,
+)
 from foveate.model import AnyOrderTransformer
 from foveate.model.tracks import NOTHING
 from foveate.orders import check_rank
@@ -53,6 +60,7 @@ def assert_no_word_leak(
     check_rank(rank, rank.shape[1])
     if int(words.min()) == int(words.max()):
         raise ValueError("words must hold two or more different numbers, so that one can change")
+    others = different(images)[:1]
     ask = _asked(write) if isinstance(write, AnyOrderTransformer) else write
     for step in range(NOTHING, int(rank.max()) + 2):
         place, steps = f"after {step} steps", torch.full_like(rank[:, 0], step)
@@ -65,7 +73,7 @@ def assert_no_word_leak(
 
         with still:
             predict = partial(_predictions, logits, words)
-            probe = Probe(predict, images, owner_of_pixels(images, grid), (1 - images,))
+            probe = Probe(predict, images, owner_of_pixels(images, grid), others)
             probe.check_images(f"{place}: word")
             _check_patches(probe, rank, step, place, complete)
             _check_words(partial(logits, images), words, place, complete)
@@ -113,9 +121,8 @@ def _check_words(
     for changed in range(words.shape[1]):
         others = words.clone()
         others[:, changed] = torch.where(words[:, changed] == high, low, high)
-        moved = (write(others) - before).abs().amax(-1) / before.abs().max()
-        for word, distance in enumerate(moved.unbind(1)):
-            depends, may = bool((distance > ROUNDING).any()), changed < word
+        for word, far in enumerate(distance(before, write(others)).unbind(1)):
+            depends, may = bool((far > ROUNDING).any()), changed < word
             if depends > may or (complete and depends < may):
                 verb = "leaks: depends" if depends else "misses: does not depend"
                 raise AssertionError(f"{place}: word {word} {verb} on word {changed}")

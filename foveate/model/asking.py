@@ -156,7 +156,7 @@ class Emphasis:
 class AskingPredictor(AnyOrderPredictor):
     """Predictions of a few unseen patches after every step, evenly drawn or as emphasized."""
 
-    def _predict_unseen(
+    def predict_unseen(
         self,
         images: Float[Tensor, "B C H W"],
         rank: Int[Tensor, "B N"],
@@ -166,7 +166,13 @@ class AskingPredictor(AnyOrderPredictor):
         generator: torch.Generator | None,
         emphasis: Emphasis | None,
     ) -> tuple[Prediction, Int[Tensor, "B Q"], Float[Tensor, "B Q"] | None]:
-        """Predict unseen patches after each step; say which, and the weights of their losses."""
+        """Predict unseen patches after each step; say which, and the weights of their losses.
+
+        Raises:
+            ValueError: ``num_steps`` is below 1.
+        """
+        if num_steps is not None and num_steps < 1:
+            raise ValueError(f"num_steps must be at least 1, got {num_steps}")
         order = rank_to_order(rank)
         sorted_rank = rank.gather(1, order)
         last = sorted_rank[:, -1:]

@@ -16,6 +16,7 @@ from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 from torch.nn.attention.flex_attention import BlockMask
 
+from foveate.choices import check_choice
 from foveate.config import ModelConfig
 from foveate.model.attention import (
     SelfAttention,
@@ -270,8 +271,9 @@ class PatchEncoder(nn.Module):
             rank: the order of the stream, without ties; raster when None.
 
         Raises:
-            ValueError: patches tie.
+            ValueError: patches tie, or there is no such attention.
         """
+        check_choice("attention", attention, ("full", "causal"))
         always, patches = self.embed(images)
         if rank is None:
             order = torch.arange(self.num_patches, device=images.device).expand(len(images), -1)

@@ -139,7 +139,7 @@ def decode_in_parallel(
         if step + 1 == schedule.num_passes:
             break
         noisy = confidence + schedule.choice_temperature[step] * gumbel(confidence, generator)
-        # Something is decoded in every pass, and something is left for the next one.
+        # Something is left for the next pass: of a single hidden patch the last pass decides.
         left = (to_decode * schedule.hidden[step]).floor()
         left = torch.minimum(left, hidden.sum(1) - 1).clamp_min(1)
         place = noisy.masked_fill(~hidden, torch.inf).argsort(1).argsort(1)

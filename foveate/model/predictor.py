@@ -97,7 +97,7 @@ class AnyOrderPredictor(PatchEncoder):
                 one patch per step; a masked stream and a joint decoder know only ranks 0 (visible)
                 and 1 (hidden); or they predict nothing of it.
         """
-        self._check_rank(rank, ties)
+        self._check_rank(images, rank, ties)
         if ties is None:
             self._check_turns(rank)
         always, patches = self.embed(images)
@@ -133,10 +133,15 @@ class AnyOrderPredictor(PatchEncoder):
             None if seen is None else seen.take(place),
         )
 
-    def _check_rank(self, rank: Int[Tensor, "B N"], ties: bool | None) -> None:
-        """Refuse what is no rank; a caller who states the ties vouches for the values."""
+    def _check_rank(self, images: Tensor, rank: Tensor, ties: bool | None) -> None:
+        """Refuse what is no rank of the images; who states the ties vouches for the values."""
         if ties is None or rank.shape[1:] != (self.num_patches,):
             check_rank(rank, self.num_patches)
+        if len(rank) != len(images):
+            raise ValueError(
+                f"rank must have a row for each of {len(images)} images, got {len(rank)}; "
+                "repeat one for all: rank.expand(len(images), -1)"
+            )
 
     def _check_turns(self, rank: Int[Tensor, "B N"]) -> None:
         """Refuse ranks of which the parts predict nothing, or that they do not know."""

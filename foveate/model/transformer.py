@@ -20,7 +20,7 @@ from foveate.errors import unseen_error
 from foveate.model.asking import AskingPredictor, Emphasis
 from foveate.model.decoder import Prediction
 from foveate.model.encoder import take
-from foveate.orders import check_rank, order_to_rank, rank_to_order
+from foveate.orders import order_to_rank, rank_to_order
 from foveate.targets import Features
 
 
@@ -132,8 +132,8 @@ class AnyOrderTransformer(AskingPredictor):
                 # The last group is never encoded, hence not visible to anything.
                 loss = loss + self.loss(turn.seen, targets, rank < rank.amax(1, keepdim=True))
             return loss
-        self._check_rank(rank, ties)
-        prediction, positions, weights = self._predict_unseen(
+        self._check_rank(images, rank, ties)
+        prediction, positions, weights = self.predict_unseen(
             images, rank, ties, last_rank, num_steps, generator, emphasis
         )
         targets = take(self.targets(images, features), positions)
@@ -224,7 +224,7 @@ class AnyOrderTransformer(AskingPredictor):
             rank < t.
         """
         self.check_scannable()
-        check_rank(rank, self.num_patches)
+        self._check_rank(images, rank, None)
         order = rank_to_order(rank)
         sorted_rank = rank.gather(1, order)
         steps = torch.arange(num_steps + 1, device=rank.device).repeat(len(rank), 1)
@@ -280,7 +280,8 @@ class AnyOrderTransformer(AskingPredictor):
             ValueError: pixels do not lie in [0, 1].
         """
         check_pixels(images)
-        rank, num_steps = order_to_rank(order, self.num_patches), order.shape[1]
+        segments = order if order.ndim == 3 else order.unsqueeze(-1)
+        rank, num_steps = order_to_rank(segments, self.num_patches), order.shape[1]
         predicted = self.picture(self.predict_scan(images, rank, num_steps))
         seen = self._seen(rank, num_steps).unsqueeze(-1)
         canvas = torch.where(seen, self.patchify(images).unsqueeze(1), predicted.clamp(0, 1))

@@ -264,6 +264,45 @@ def test_a_gaze_lands_on_the_nearest_unvisited_patch(
     assert env.episode.order[0].tolist() == [11, 10, 7]
 
 
+def test_gaze_goes_to_the_patch_that_is_nearest_in_patches() -> None:
+    """On 2 x 8 patches the one below is nearer than the one after the next."""
+    torch.manual_seed(0)
+    sizes = {"patch_size": 4, "embed_dim": 16, "depth": 1, "num_heads": 2, "decoder_depth": 1}
+    wide = AnyOrderTransformer(ModelConfig(image_size=(8, 32), in_chans=1, **sizes)).eval()
+    pixels = torch.randint(256, (4, 1, 8, 32), dtype=torch.uint8)
+    images = ImageSet(pixels, torch.zeros(4).long(), name="wide")
+    env = envs.ImageScanVectorEnv(1, model=wide, data=images, budget=3, action="gaze")
+    env.reset(seed=0)
+    assert env.episode is not None
+    for _ in range(3):
+        gaze = env.actions.fixations(np.array([[-0.875, -0.5]]), env.episode.selectable)
+        env.episode.step(env.episode.opens(gaze))
+    assert env.episode.order[0].tolist() == [0, 1, 8]
+
+
+def test_a_masked_reset_seeds_the_rows_that_it_resets(
+    model: AnyOrderTransformer, data: ImageSet
+) -> None:
+    env = envs.ImageScanVectorEnv(2, model=model, data=data, budget=2)
+    env.reset(seed=[3, 4])
+    kept = env.starts.streams[1]
+    for seed in (7, [8, 9]):
+        env.reset(seed=seed, options={"reset_mask": np.array([True, False])})
+        assert env.starts.streams[1] is kept
+    assert env.starts.streams[0] is not None
+
+
+def test_a_reset_that_is_refused_changes_nothing(
+    model: AnyOrderTransformer, data: ImageSet
+) -> None:
+    env, same = (envs.ImageScanVectorEnv(2, model=model, data=data, budget=2) for _ in range(2))
+    for each in (env, same):
+        each.reset(seed=0)
+    with pytest.raises(ValueError, match="takes one image number"):
+        env.reset(seed=5, options={"in_turn": True, "index": 999})
+    assert env.reset()[1]["index"].tolist() == same.reset()[1]["index"].tolist()
+
+
 @pytest.mark.parametrize("seed", [0, 1])
 def test_the_seed_fixes_the_images(seed: int, model: AnyOrderTransformer, data: ImageSet) -> None:
     env = envs.ImageScanVectorEnv(5, model=model, data=data, budget=2)

@@ -109,10 +109,12 @@ def test_what_is_told_may_be_written_into() -> None:
     for each in (env, same):
         each.reset(seed=0)
     for patch in (5, 6, 2):
-        told = env.step(np.array([patch, 9]))
+        told = env.step(np.array([patch, 9]))  # The other row revisits.
         expected = same.step(np.array([patch, 9]))
         assert np.array_equal(told[1], expected[1])
         assert np.array_equal(told[4]["scanpath"], expected[4]["scanpath"])
+        for name, values in expected[0].items():
+            np.testing.assert_array_equal(told[0][name], values, err_msg=name)
         for name, values in told[4].items():
             if not name.startswith("_") and values.flags.writeable:
                 values[:] = 0

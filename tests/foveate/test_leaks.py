@@ -131,12 +131,73 @@ def test_patches_serve_as_well_as_images_and_any_order_as_raster() -> None:
 
 
 def test_what_sees_less_passes_unless_all_is_asked_for(images: Tensor) -> None:
-    def nothing(images: Tensor, rank: Tensor) -> Tensor:
-        return torch.zeros(2, 16, 4)
+    def last(images: Tensor, rank: Tensor) -> Tensor:
+        return F.pad(patchify(images, 2)[:, :-1], (0, 0, 1, 0))
 
-    assert_no_leak(nothing, images, RASTER)
-    with pytest.raises(AssertionError, match=r"patch 1 \(rank 1\) misses: does not depend on"):
-        assert_no_leak(nothing, images, RASTER, complete=True)
+    assert_no_leak(last, images, RASTER)
+    with pytest.raises(AssertionError, match=r"patch 2 \(rank 2\) misses: does not depend on"):
+        assert_no_leak(last, images, RASTER, complete=True)
+
+
+def by_their_spread(images: Tensor, rank: Tensor) -> Tensor:
+    """Sees its own patch, divided by a spread that is 0 of a flat one."""
+    patches = patchify(images, 2)
+    return patches / patches.std(-1, keepdim=True)
+
+
+def with_a_value_ruled_out(images: Tensor, rank: Tensor) -> Tensor:
+    """Sees its own patch; one logit is minus infinity."""
+    return torch.cat([patchify(images, 2), torch.full((2, 16, 1), -torch.inf)], dim=-1)
+
+
+@pytest.mark.parametrize("predict", [by_their_spread, with_a_value_ruled_out])
+def test_what_is_not_finite_hides_no_leak(
+    predict: Callable[[Tensor, Tensor], Tensor], images: Tensor
+) -> None:
+    with pytest.raises(AssertionError, match=r"patch 0 \(rank 0\) leaks: depends on patch 0"):
+        assert_no_leak(predict, images, RASTER)
+
+
+def test_a_correct_model_whose_flat_patches_are_not_finite_passes(images: Tensor) -> None:
+    """Attention hands what is not finite to all, so that such a replacement says nothing."""
+
+    def raster(images: Tensor, rank: Tensor) -> Tensor:
+        patches = patchify(images, 2)
+        shifted = F.pad(patches / patches.std(-1, keepdim=True), (0, 0, 1, 0))[:, :-1]
+        return torch.ones(16, 16).tril() @ shifted
+
+    assert_no_leak(raster, images, RASTER, complete=True)
+
+
+def test_what_could_show_no_leak_is_refused(images: Tensor) -> None:
+    def rooted(images: Tensor, rank: Tensor) -> Tensor:
+        return patchify(images, 2).square().sum(-1, keepdim=True).sqrt()
+
+    black = images.clone()
+    black[:, :, :2, :2] = 0
+    with pytest.raises(ValueError, match="the gradient of a prediction is not finite"):
+        assert_no_leak(rooted, black, RASTER)
+    with pytest.raises(ValueError, match="predictions depend on nothing at all"):
+        assert_no_leak(lambda images, rank: 0 * patchify(images, 2), images, RASTER)
+    with pytest.raises(ValueError, match="all values of the images are the same"):
+        assert_no_leak(Raster(), torch.zeros(2, 1, 8, 8), RASTER)
+
+
+class AskedTooMuch(AnyOrderTransformer):
+    """Shows each query of the training one patch more than has been seen."""
+
+    def _decode_after(self, layers: Any, positions: Tensor, counts: Tensor, agree: Any) -> Any:
+        return super()._decode_after(layers, positions, (counts + 1).clamp_max(15), agree)
+
+
+def test_a_leak_in_what_training_asks_alone_is_found() -> None:
+    config = RECIPES["foveate"].model_config(
+        image_size=(8, 8), in_chans=1, patch_size=2, embed_dim=16, depth=1, num_heads=2
+    )
+    torch.manual_seed(0)
+    assert_no_leak(AnyOrderTransformer(config).eval(), RECIPES["foveate"])
+    with pytest.raises(AssertionError, match=r"what is asked of patch \d+ after \d+ steps leaks"):
+        assert_no_leak(AskedTooMuch(config).eval(), RECIPES["foveate"])
 
 
 @pytest.mark.parametrize(
@@ -162,8 +223,15 @@ def test_images_that_the_rank_does_not_fit_are_told(images: Tensor) -> None:
         inspect.unwrap(assert_no_leak)(Raster(), (images * 255).to(torch.uint8), RASTER)
     with pytest.raises(ValueError, match="model of ours"):
         assert_no_leak(Raster(), RECIPES["saim"])
+    with pytest.raises(ValueError, match="a recipe draws its own rank"):
+        assert_no_leak(writer(), RECIPES["caption"], RASTER)
     wide = torch.rand(2, 1, 4, 8)
-    assert_no_leak(lambda images, rank: torch.zeros(2, 4, 1), wide, RASTER[:, :4], grid=(1, 4))
+
+    def last(images: Tensor, rank: Tensor) -> Tensor:
+        means = images.unflatten(3, (4, 2)).mean((1, 2, 4))
+        return F.pad(means[:, :-1], (1, 0)).unsqueeze(-1)
+
+    assert_no_leak(last, wide, RASTER[:, :4], grid=(1, 4))
 
 
 def writer(**parts: object) -> AnyOrderTransformer:
@@ -226,4 +294,14 @@ def test_a_word_that_sees_itself_is_found() -> None:
 
     images, rank, words = torch.rand(2, 1, 4, 6), torch.arange(6).repeat(2, 1), torch.eye(2).long()
     with pytest.raises(AssertionError, match="after -1 steps: word 0 leaks: depends on word 0"):
+        assert_no_word_leak(write, images, rank, words, grid=(2, 3), complete=False)
+
+
+def test_a_word_that_is_ruled_out_hides_no_leak() -> None:
+    def write(images: Tensor, rank: Tensor, steps: Tensor, words: Tensor) -> Tensor:
+        seen = words.unsqueeze(-1) + images.sum((1, 2, 3)).view(-1, 1, 1)
+        return torch.cat([seen, torch.full_like(seen, -torch.inf)], dim=-1)
+
+    images, rank, words = torch.rand(2, 1, 4, 6), torch.arange(6).repeat(2, 1), torch.eye(2).long()
+    with pytest.raises(AssertionError, match="after -1 steps: word 0 leaks: depends on patch 0"):
         assert_no_word_leak(write, images, rank, words, grid=(2, 3), complete=False)
