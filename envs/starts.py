@@ -105,8 +105,9 @@ class Starts:
             ValueError: not one seed for every row, or no seed.
         """
         if seeds is None:
-            for row in rows.nonzero()[0]:
-                self.streams[row] = None
+            self.streams = [
+                None if begins else kept for begins, kept in zip(rows, self.streams, strict=True)
+            ]
             return
         fit = all(each is None or (is_whole(each) and each >= 0) for each in seeds)
         if len(seeds) != len(self.index) or not fit:

@@ -215,6 +215,9 @@ def _splits_of(parents: list[tuple[str, ...]]) -> dict[str, str]:
     A folder "train" that holds images itself, beside other classes, is a class of vehicles; two
     different ones, such as train and test, are none. Where each folder's name has a split in it,
     and not all the same, as train2017 and val2017 have, they are splits as well.
+
+    Raises:
+        ValueError: different splits lie within the outermost folders, and these are none.
     """
     outermost = {parts[0] for parts in parents if parts}
     named = {name: split_in_name(name) for name in outermost}
@@ -226,6 +229,12 @@ def _splits_of(parents: list[tuple[str, ...]]) -> dict[str, str]:
     all_exact = all(parts and parts[0] in exact for parts in parents)
     if nested or all_exact or len({*exact.values()}) > 1:
         return exact
+    within = {parts[1] for parts in parents if len(parts) > 1 and _is_split(parts[1])}
+    if len(set(map(split_name, within))) > 1:
+        raise ValueError(
+            f"folders called {listed(within)} lie within others, {listed(outermost)}; expected "
+            "split/class/image, so that they are outside"
+        )
     if len({*several.values()}) > 1:
         say_once(f"read as classes, since not all are called like splits: {listed(outermost)}")
     return {}

@@ -37,13 +37,20 @@ def say_once(line: str, about: str = "") -> None:
 
 @contextlib.contextmanager
 def collected() -> Iterator[list[str]]:
-    """Give the lines of a block in a list, instead of printing them."""
+    """Give the lines of a block in a list, instead of printing them.
+
+    Those of a block that fails are said: they may tell why.
+    """
     lines: list[str] = []
     _collecting.append(lines)
     try:
         yield lines
-    finally:
+    except BaseException:
         _collecting.pop()
+        for line in lines:
+            say_once(line)
+        raise
+    _collecting.pop()
 
 
 @contextlib.contextmanager

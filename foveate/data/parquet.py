@@ -24,7 +24,7 @@ from foveate.data.columns import (
 from foveate.data.decoding import Encoded
 from foveate.data.labels import Label, find_classes_of_files, read_json, read_label
 from foveate.data.rows import Rows, sentences_in
-from foveate.data.splits import split_name, splits_in_names
+from foveate.data.splits import check_has_rows, split_name, splits_in_names
 
 if TYPE_CHECKING:
     import pyarrow
@@ -61,6 +61,7 @@ def table_rows(
     for file, default in zip(files, in_names, strict=True):
         table, columns = _read_table(file, image_column, split_column, caption_column)
         found.append(columns)
+        check_has_rows(file, default, len(table))
         occur: set[Label] = set()
         of_file[file] = occur, own_class_names(file, table.schema, columns.label)
         nothing = [None] * len(table)

@@ -5,6 +5,7 @@ Each piece can be read on its own, from any row on. ``foveate.data.streaming`` d
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,7 +25,7 @@ from foveate.data.row_groups import open_parquet
 from foveate.data.samples import PieceSource
 from foveate.data.splits import splits_in_names
 from foveate.data.tars import open_tar
-from foveate.files import place_of
+from foveate.files import expanded, place_of
 
 _FILE_KINDS = (".parquet", ".tar")
 _COMPRESSED_TAR = re.compile(r"\.(tar\.(gz|bz2|xz|zst|lz4?)|t(gz|bz2?|xz|zst))$", re.IGNORECASE)
@@ -78,9 +79,13 @@ def open_source(
 
 def _find_files(paths: Sequence[str | Path], name: str) -> list[tuple[Path, str]]:
     """Return the files, all of one kind, each with the split that its name says."""
-    found: set[tuple[Path, str]] = set()
+    # As they are read, and as they are named, which a link may differ in.
+    found: dict[Path, Path] = {}
     compressed: list[Path] = []
-    for path in map(place_of, paths):
+    roots = []
+    for given in paths:
+        path, named = place_of(given), Path(os.path.abspath(expanded(given)))
+        roots.append(named if path.is_dir() else named.parent)
         if path.is_dir():
             files = files_under(path)
             compressed += [file.path for file in files if _COMPRESSED_TAR.search(file.path.name)]
@@ -89,20 +94,20 @@ def _find_files(paths: Sequence[str | Path], name: str) -> list[tuple[Path, str]
             say_repeated(path, shards)
             own = [file.path for file in shards]
             say_partitions(path, own)
-            found |= {*zip(own, splits_in_names(own, path), strict=True)}
+            found |= {file: named / file.relative_to(path) for file in own}
         elif not path.exists():
             raise ValueError(
                 f"no data {path}; give parquet or tar files that exist, or their folder"
             )
         elif path.suffix.lower() in _FILE_KINDS:
-            found.add((path, splits_in_names([path], path.parent)[0]))
+            found[path] = named
         elif _COMPRESSED_TAR.search(path.name):
             compressed.append(path)
         else:
             raise ValueError(f"{path} is neither a parquet nor a tar file; give one of these")
     if compressed:
         raise ValueError(f"{compressed[0]} is compressed; unpack it to a plain .tar")
-    kinds = {file.suffix.lower() for file, _ in found}
+    kinds = {file.suffix.lower() for file in found}
     if not kinds:
         raise ValueError(
             f"no parquet or tar files in {name}; an image folder is read as a whole, without "
@@ -110,8 +115,9 @@ def _find_files(paths: Sequence[str | Path], name: str) -> list[tuple[Path, str]
         )
     if len(kinds) > 1:
         raise ValueError(f"{name} has both parquet and tar files; list the files of one kind")
-    check_shards(file for file, _ in found)
-    return sorted(found)
+    check_shards(found)
+    splits = splits_in_names([*found.values()], Path(os.path.commonpath(roots)))
+    return sorted(zip(found, splits, strict=True))
 
 
 def _without_tables_of_tars(folder: Path, shards: list[File]) -> list[File]:

@@ -86,7 +86,8 @@ def find_rows(
     found = files_under(path)
     tables = [file for file in found if file.path.suffix.lower() == ".parquet"]
     images = [file for file in found if _is_image(file)]
-    if not tables and not images:
+    # A picture beside what datasets has saved, which it says there, is no set of images.
+    if not tables and (not images or any(file.path.name in SAVED_NOTES for file in found)):
         arrow = [file.path for file in found if file.path.suffix == ".arrow"]
         saved = set(saved_files(arrow))
         tables = [file for file in found if file.path in saved]

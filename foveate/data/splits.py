@@ -30,15 +30,18 @@ _SPLIT_ALIASES = {
     "testing": "test",
 }
 _SPLIT_IN_NAME = re.compile(
-    r"(?<![a-z])(train|training|val|valid|validation|dev|test|testing)(?![a-z])"
+    r"(?:(?<![A-Za-z])|(?<=[a-z])(?=[A-Z]))"
+    r"(?i:(train|training|val|valid|validation|dev|test|testing)(?:set|s)?)"
+    r"(?:[A-Z](?![A-Za-z])|(?![A-Za-z]))"
 )
-_SHARD = re.compile(r"(.+)-\d{5}-of-\d{5}")
-"""How datasets calls the files of a split."""
+"""A word of its own, also in myTrain; as it is called alone, in trainset, and in trainA."""
+_SHARD = re.compile(r"(.+?)-\d{5,}-of-\d{5,}(?:-[0-9a-f]+)?")
+"""How datasets calls the files of a split, some with a hash, and webdataset."""
 
 
 def split_in_name(name: str) -> str | None:
     """Return the split that a name says last, such as that of ``test2017``; None: it says none."""
-    named = _SPLIT_IN_NAME.findall(name.lower())
+    named = _SPLIT_IN_NAME.findall(name)
     return split_name(named[-1]) if named else None
 
 
@@ -58,6 +61,17 @@ def splits_in_names(files: Sequence[Path], folder: Path) -> list[str]:
             what = "1 file that names" if len(unnamed) == 1 else f"{len(unnamed)} files that name"
             say_once(f"read as train of {folder}: {what} no split, such as {unnamed[0].name}")
     return [own or "train" for own in named]
+
+
+def check_has_rows(file: Path, named: str, number: int) -> None:
+    """Raise ValueError if a file that is called like a split other than train has no rows.
+
+    Else that split would be held out of train instead.
+    """
+    if named != "train" and not number:
+        raise ValueError(
+            f"{file} is called like a split, {named}, and has no rows; give it some, or remove it"
+        )
 
 
 def split_name(name: str) -> str:

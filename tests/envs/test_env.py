@@ -270,7 +270,7 @@ def test_gaze_goes_to_the_patch_that_is_nearest_in_patches() -> None:
     sizes = {"patch_size": 4, "embed_dim": 16, "depth": 1, "num_heads": 2, "decoder_depth": 1}
     wide = AnyOrderTransformer(ModelConfig(image_size=(8, 32), in_chans=1, **sizes)).eval()
     pixels = torch.randint(256, (4, 1, 8, 32), dtype=torch.uint8)
-    images = ImageSet(pixels, torch.zeros(4).long(), name="wide")
+    images = ImageSet(pixels, torch.zeros(4).long(), (), "wide")
     env = envs.ImageScanVectorEnv(1, model=wide, data=images, budget=3, action="gaze")
     env.reset(seed=0)
     assert env.episode is not None

@@ -14,7 +14,14 @@ from image_files import encoded, numbered, numbers, write_parquet
 
 from foveate.data import load_data, scenes
 from foveate.data.first_images import first_images
-from foveate.data.splits import Fingerprint, changes, fingerprint, place
+from foveate.data.splits import (
+    Fingerprint,
+    changes,
+    fingerprint,
+    place,
+    split_in_name,
+    splits_in_names,
+)
 from foveate.data.streaming import ImageStream
 
 
@@ -255,3 +262,91 @@ def test_a_stream_knows_what_its_shards_are(tmp_path: Path) -> None:
     assert changes(before, stream().fingerprints or {})
     with pytest.raises(ValueError, match="files of the stream have changed since the state"):
         stream().load_state_dict(state)
+
+
+# --- what files and folders are called
+
+
+@pytest.mark.parametrize(
+    ("name", "split"),
+    [
+        ("train", "train"),
+        ("TRAINING", "train"),
+        ("test2017", "test"),
+        ("trainset", "train"),
+        ("testset", "test"),
+        ("tests", "test"),
+        ("trainA", "train"),
+        ("ImagesTrain", "train"),
+        ("myTest-1", "test"),
+        ("validation", "val"),
+        ("latest", None),
+        ("trainer", None),
+        ("TRAINER", None),
+        ("contest", None),
+    ],
+)
+def test_a_name_says_its_split(name: str, split: str | None) -> None:
+    assert split_in_name(name) == split
+
+
+def test_a_shard_of_another_split_may_have_a_hash(tmp_path: Path) -> None:
+    names = ("train-00000-of-00001-b42a77.parquet", "extra-000000-of-000012-0f3e.parquet")
+    files = [tmp_path / name for name in names]
+    assert splits_in_names(files, tmp_path) == ["train", "extra"]
+
+
+def write_sides(folder: Path) -> list[Path]:
+    """Ten images in train, ten others in test, in folders of their names."""
+    files = []
+    for split, first in (("train", 0), ("test", 10)):
+        files.append(folder / split / "0.parquet")
+        files[-1].parent.mkdir()
+        write_parquet(files[-1], [*map(numbered, range(first, first + 10))])
+    return files
+
+
+def streamed(source: list[Path]) -> set[int]:
+    stream = ImageStream(source, "test", image_size=6, batch_size=10)
+    return set(next(stream).images[:, 0, 0, 0].tolist())
+
+
+def test_a_list_of_files_is_split_as_their_folders_say(tmp_path: Path) -> None:
+    files = write_sides(tmp_path)
+    links = [tmp_path / "train.parquet", tmp_path / "test.parquet"]
+    for link, file in zip(links, files, strict=True):
+        link.symlink_to(file.rename(file.parent.parent / f"raw_{file.parent.name}.bin.parquet"))
+    for given in (links, [*reversed(links)]):
+        assert streamed(given) == {*range(10, 20)}
+
+
+def test_a_list_of_folders_is_split_as_they_are_called(tmp_path: Path) -> None:
+    folders = [file.parent for file in write_sides(tmp_path)]
+    assert streamed(folders) == {*range(10, 20)}
+
+
+def test_a_split_without_rows_is_not_held_out_of_train(tmp_path: Path) -> None:
+    write_parquet(tmp_path / "train.parquet", [*map(numbered, range(20))])
+    write_parquet(tmp_path / "test.parquet", [])
+    with pytest.raises(ValueError, match=r"test.parquet is called like a split, test, and has no"):
+        load_data(str(tmp_path), "test")
+    with pytest.raises(ValueError, match="has no rows"):
+        ImageStream(tmp_path, "train", image_size=8, batch_size=10)
+
+
+def test_splits_within_classes_are_refused(tmp_path: Path) -> None:
+    for name in ("horse", "zebra"):
+        for split in ("train", "test"):
+            (tmp_path / name / split).mkdir(parents=True)
+            numbered(1).save(tmp_path / name / split / "1.png")
+    with pytest.raises(ValueError, match="expected split/class/image, so that they are outside"):
+        load_data(str(tmp_path), "train")
+
+
+def test_what_was_skipped_is_said_where_nothing_is_left(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "photo.heic").write_bytes(b"heic")
+    with pytest.raises(ValueError, match="no images in"):
+        load_data(str(tmp_path), "train")
+    assert "1 file that is no image (.heic 1)" in capsys.readouterr().err
