@@ -154,6 +154,21 @@ def assert_no_leak(
         images, rank = _drawn(model, images)
     if rank is None:
         raise ValueError("images need a rank: assert_no_leak(model, images, rank)")
+    complete = isinstance(model, AnyOrderTransformer) if complete is None else complete
+    _check_turns(model, images, rank, grid, complete)
+    if isinstance(model, AnyOrderTransformer):
+        _check_asked(model, images, rank)
+        _check_words(model, images, rank, complete)
+
+
+def _check_turns(
+    model: AnyOrderTransformer | Predict,
+    images: Tensor,
+    rank: Tensor,
+    grid: tuple[int, int] | None,
+    complete: bool,
+) -> None:
+    """Check what is predicted of every patch at its turn."""
     before = rank.unsqueeze(1) < rank.unsqueeze(2)
     if isinstance(model, AnyOrderTransformer):
         with torch.no_grad():
@@ -166,7 +181,6 @@ def assert_no_leak(
         probe = _probe_of(model, images, rank, grid)
         checks = [("prediction", before, torch.ones_like(rank, dtype=torch.bool))]
     probe.check_images()
-    complete = isinstance(model, AnyOrderTransformer) if complete is None else complete
     strengths = probe.strengths()
     _check_not_blind(strengths[0], before)
     for (what, allowed, counted), strength in zip(checks, strengths, strict=False):
@@ -179,9 +193,6 @@ def assert_no_leak(
             verb = "misses: does not depend" if allowed[number, i, j] else "leaks: depends"
             first, second = (f"patch {k} (rank {int(rank[number, k])})" for k in (i, j))
             raise AssertionError(f"image {number}: the {what} of {first} {verb} on {second}")
-    if isinstance(model, AnyOrderTransformer):
-        _check_asked(model, images, rank)
-        _check_words(model, images, rank, complete)
 
 
 def _check_not_blind(strength: Float[Tensor, "B N N"], allowed: Bool[Tensor, "B N N"]) -> None:

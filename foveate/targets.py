@@ -165,15 +165,14 @@ class Colors(Target):
         """Look for NaN, once per palette: a look waits for the device."""
         # What is made in inference mode counts no versions.
         version = None if self.palette.is_inference() else self.palette._version
-        written = self.palette.data_ptr(), version
-        if version is not None and written == self._looked_at:
+        if version is not None and (self.palette.data_ptr(), version) == self._looked_at:
             return
         if bool(self.palette.isnan().any()):
             raise ValueError(
                 "the model has no palette yet; fit one with foveate.targets.fit_palette "
                 "and copy it to model.palette"
             )
-        self._looked_at = written
+        self._looked_at = self.palette.data_ptr(), version
 
 
 class FeatureSource(Protocol):

@@ -64,9 +64,8 @@ def table_rows(
         check_has_rows(file, default, len(table))
         occur: set[Label] = set()
         of_file[file] = occur, own_class_names(file, table.schema, columns.label)
-        nothing = [None] * len(table)
-        numbers = table[columns.label].to_pylist() if columns.label else nothing
-        written = table[columns.captions].to_pylist() if columns.captions else nothing
+        numbers = table[columns.label].to_pylist() if columns.label else [None] * len(table)
+        written = table[columns.captions].to_pylist() if columns.captions else [None] * len(table)
         splits = table[columns.split].to_pylist() if columns.split else [default] * len(table)
         rows = zip(table[columns.image], numbers, written, splits, strict=True)
         for row, (image, number, sentences, split) in enumerate(rows):

@@ -281,9 +281,7 @@ class PatchEncoder(nn.Module):
             check_rank(rank, self.num_patches)
             order = rank_to_order(rank)
             if bool((rank.gather(1, order).diff(dim=1) == 0).any()):
-                raise ValueError(
-                    "rank must not hold ties: these features are of one patch per step"
-                )
+                raise ValueError("rank must not hold ties: features are of one patch per step")
         tokens = self.tell(torch.cat([always, take(patches, order)], dim=1), order)
         layers = self.run_blocks(tokens, None, is_causal=attention == "causal")
         first = torch.arange(self.num_always, device=order.device).expand(len(order), -1)
