@@ -149,7 +149,7 @@ def _lost(before: list[Tensor], after: list[Tensor]) -> bool:
     Attention gives what is not finite to all that it reads, be its weight zero.
     """
     return any(
-        bool((one.isfinite() & ~two.isfinite()).any())
+        bool((one.isfinite() & ~two.isfinite() | ~one.isnan() & two.isnan()).any())
         for one, two in zip(before, after, strict=True)
     )
 

@@ -138,7 +138,9 @@ class GridResult(Result):
         lines += [f"{measure}: {self._said(plain, stage)}."] if plain else []
         alone = [row.cell for row in rows if not row.contrasts(self.baseline)]
         apart = ", ".join(name for name in alone if name != self.baseline)
-        return lines + ([f"{measure}: not compared with {self.baseline}: {apart}."] if apart else [])
+        return lines + (
+            [f"{measure}: not compared with {self.baseline}: {apart}."] if apart else []
+        )
 
     def _said(self, contrasts: Sequence[Contrast], stage: Stage) -> str:
         said: dict[tuple[str, str], list[str]] = {}

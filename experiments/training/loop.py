@@ -122,7 +122,7 @@ def run_loop(config: TrainConfig, processes: Processes) -> Trainer:
     ):
         record = open_folder(config, trainer, commit, changed) if processes.is_first else None
         stopped_by = take_steps(trainer, validation, log, signals)
-        in_doubt = stopped_by > 0 and trainer.skips.doubt
+        in_doubt = stopped_by > 0 and not trainer.skips.is_clear
         if record is not None and not in_doubt:
             record_run(trainer, record, log.seconds)
         # One that came while the end was written: nothing is to follow.
@@ -151,7 +151,7 @@ def take_steps(
             validated = validation.measure(trainer)
         log.advance(at, measured, validated, is_last=is_last)
         due = due or at % config.run.save_every == 0
-        if stopped_by and trainer.skips.doubt:
+        if stopped_by and not trainer.skips.is_clear:
             break  # The checkpoint before is good, and this one may not be.
         if is_last or (due and trainer.skips.is_clear):
             due = False
@@ -170,8 +170,8 @@ def check_before_writing(trainer: Trainer) -> None:
             model no random orders though it is to have some.
     """
     config = trainer.config
-    check_shares(config)
     if config.policy is not None and not goes_on(config):
+        check_shares(config, config.policy)
         check_paid(config, config.policy)
     if trainer.processes.is_first:
         check_precision(config)

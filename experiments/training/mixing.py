@@ -68,17 +68,16 @@ class Mixer:
         return Ranked(images, index, rank, ties=not is_single, last_rank=last_rank)
 
 
-def check_shares(config: TrainConfig) -> None:
+def check_shares(config: TrainConfig, options: PolicyTraining) -> None:
     """Raise ValueError if a share of random orders comes to none, as micro-batches are too small.
 
     They are counted in each micro-batch, of which every process has one.
     """
-    if config.policy is None:
-        return
-    for share in (config.policy.random_share, config.policy.last_random_share):
-        if share > 0 and config.num_scanned(share) == config.num_learned:
+    shares = {"random_share": options.random_share, "random_share_end": options.random_share_end}
+    for name, share in shares.items():
+        if share is not None and share > 0 and config.num_scanned(share) == config.num_learned:
             raise ValueError(
-                f"random_share {share:g} comes to no random order, as each of the "
+                f"{name} {share:g} comes to no random order, as each of the "
                 f"{config.optimization.micro_batches or 1} micro-batches holds "
                 f"{config.num_learned} scans; give a larger share, or 0, or a larger batch_size"
             )

@@ -24,7 +24,7 @@ from foveate.data.columns import (
 from foveate.data.decoding import Encoded
 from foveate.data.labels import Label, find_classes_of_files, read_json, read_label
 from foveate.data.rows import Rows, sentences_in
-from foveate.data.splits import check_has_rows, split_name, splits_in_names
+from foveate.data.splits import check_none_is_empty, split_name, splits_in_names
 
 if TYPE_CHECKING:
     import pyarrow
@@ -61,7 +61,6 @@ def table_rows(
     for file, default in zip(files, in_names, strict=True):
         table, columns = _read_table(file, image_column, split_column, caption_column)
         found.append(columns)
-        check_has_rows(file, default, len(table))
         occur: set[Label] = set()
         of_file[file] = occur, own_class_names(file, table.schema, columns.label)
         numbers = table[columns.label].to_pylist() if columns.label else [None] * len(table)
@@ -77,6 +76,7 @@ def table_rows(
             occur.add(label)
             stored.setdefault(own, []).append((file, label))
             captions.setdefault(own, []).append(sentences_in(sentences))
+    check_none_is_empty(files, in_names, [each.split is not None for each in found], encoded)
     say_unread(files[0] if len(files) == 1 else folder, (n for each in found for n in each.unread))
     classes = find_classes_of_files(of_file)
     arrays = {

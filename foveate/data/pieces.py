@@ -23,7 +23,7 @@ from foveate.data.folders import (
 from foveate.data.hub import HUB, HubDataset, hub_source, load_hub
 from foveate.data.row_groups import open_parquet
 from foveate.data.samples import PieceSource
-from foveate.data.splits import splits_in_names
+from foveate.data.splits import split_in_name, splits_in_names
 from foveate.data.tars import open_tar
 from foveate.files import expanded, place_of
 
@@ -80,12 +80,15 @@ def open_source(
 def _find_files(paths: Sequence[str | Path], name: str) -> list[tuple[Path, str]]:
     """Return the files, all of one kind, each with the split that its name says."""
     # As they are read, and as they are named, which a link may differ in.
-    found: dict[Path, Path] = {}
+    found: dict[Path, str] = {}
     compressed: list[Path] = []
-    roots = []
-    for given in paths:
-        path, named = place_of(given), Path(os.path.abspath(expanded(given)))
-        roots.append(named if path.is_dir() else named.parent)
+    listed = [(place_of(given), Path(os.path.abspath(expanded(given)))) for given in paths]
+    folders = [named if path.is_dir() else named.parent for path, named in listed]
+    # The folders of a list count if they are called like different splits; those above never do.
+    called = {split_in_name(folder.name) for folder in folders}
+    count = len(called) > 1 and None not in called
+    for (path, named), folder in zip(listed, folders, strict=True):
+        prefix = f"{folder.name}/" if count else ""
         if path.is_dir():
             files = files_under(path)
             compressed += [file.path for file in files if _COMPRESSED_TAR.search(file.path.name)]
@@ -94,13 +97,13 @@ def _find_files(paths: Sequence[str | Path], name: str) -> list[tuple[Path, str]
             say_repeated(path, shards)
             own = [file.path for file in shards]
             say_partitions(path, own)
-            found |= {file: named / file.relative_to(path) for file in own}
+            found |= {file: f"{prefix}{file.relative_to(path)}" for file in own}
         elif not path.exists():
             raise ValueError(
                 f"no data {path}; give parquet or tar files that exist, or their folder"
             )
         elif path.suffix.lower() in _FILE_KINDS:
-            found[path] = named
+            found[path] = f"{prefix}{named.name}"
         elif _COMPRESSED_TAR.search(path.name):
             compressed.append(path)
         else:
@@ -116,7 +119,8 @@ def _find_files(paths: Sequence[str | Path], name: str) -> list[tuple[Path, str]
     if len(kinds) > 1:
         raise ValueError(f"{name} has both parquet and tar files; list the files of one kind")
     check_shards(found)
-    splits = splits_in_names([*found.values()], Path(os.path.commonpath(roots)))
+    common = Path(os.path.commonpath(folders))
+    splits = splits_in_names([common / each for each in found.values()], common)
     return sorted(zip(found, splits, strict=True))
 
 

@@ -32,7 +32,7 @@ from foveate.data.columns import (
 from foveate.data.labels import Classes, Label, find_classes_of_files, read_label
 from foveate.data.rows import content_of, sentences_in
 from foveate.data.samples import PieceSource, SameDamage, Sample, reading, shard_fingerprints
-from foveate.data.splits import check_has_rows, choose_rows, place, split_name
+from foveate.data.splits import check_none_is_empty, choose_rows, place, split_name
 
 
 @dataclass(frozen=True)
@@ -108,9 +108,7 @@ def open_parquet(
     for file, named in files:
         columns = found[file]
         stored_as = named if split_column else "train"
-        stored_splits = [*_stored_splits(file, columns.split, stored_as)]
-        check_has_rows(file, stored_as, sum(map(len, stored_splits)))
-        for number, stored in enumerate(stored_splits):
+        for number, stored in enumerate(_stored_splits(file, columns.split, stored_as)):
             rows_of: dict[str, list[int]] = {}
             for row, own in enumerate(stored):
                 rows_of.setdefault(own, []).append(row)
@@ -120,6 +118,9 @@ def open_parquet(
                 told = columns.image, columns.label, columns.captions
                 groups.append((own, first, _RowGroup(file, number, *told, rows)))
                 num_rows[own] = first + len(rows)
+
+    stated = [not split_column or found[file].split is not None for file, _ in files]
+    check_none_is_empty(found, [named for _, named in files], stated, num_rows)
 
     def places_of(stored: str) -> Float64[np.ndarray, " M"]:
         return _places([group for own, _, group in groups if own == stored])

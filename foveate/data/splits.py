@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 import unicodedata
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,7 +31,7 @@ _SPLIT_ALIASES = {
 }
 _SPLIT_IN_NAME = re.compile(
     r"(?:(?<![A-Za-z])|(?<=[a-z])(?=[A-Z]))"
-    r"(?i:(train|training|val|valid|validation|dev|test|testing)(?:set|s)?)"
+    r"(?i:(train|training|val|valid|validation|dev|test|testing)(?:set)?)"
     r"(?:[A-Z](?![A-Za-z])|(?![A-Za-z]))"
 )
 """A word of its own, also in myTrain; as it is called alone, in trainset, and in trainA."""
@@ -63,15 +63,24 @@ def splits_in_names(files: Sequence[Path], folder: Path) -> list[str]:
     return [own or "train" for own in named]
 
 
-def check_has_rows(file: Path, named: str, number: int) -> None:
-    """Raise ValueError if a file that is called like a split other than train has no rows.
+def check_none_is_empty(
+    files: Iterable[Path], named: Iterable[str], stated: Iterable[bool], stored: Container[str]
+) -> None:
+    """Raise ValueError if files are called like val or test, and none of them has a row.
 
     Else that split would be held out of train instead.
+
+    Args:
+        files: of a set.
+        named: the split that each is called like.
+        stated: whether a column says the splits of its rows instead.
+        stored: splits that have rows.
     """
-    if named != "train" and not number:
-        raise ValueError(
-            f"{file} is called like a split, {named}, and has no rows; give it some, or remove it"
-        )
+    for file, own, by_column in zip(files, named, stated, strict=True):
+        if own in HELD_OUT and own not in stored and not by_column:
+            raise ValueError(
+                f"{file} is called like a split, {own}, and has no rows; give it some, or remove it"
+            )
 
 
 def split_name(name: str) -> str:

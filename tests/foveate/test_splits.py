@@ -14,6 +14,7 @@ from image_files import encoded, numbered, numbers, write_parquet
 
 from foveate.data import load_data, scenes
 from foveate.data.first_images import first_images
+from foveate.data.pieces import _find_files
 from foveate.data.splits import (
     Fingerprint,
     changes,
@@ -275,7 +276,7 @@ def test_a_stream_knows_what_its_shards_are(tmp_path: Path) -> None:
         ("test2017", "test"),
         ("trainset", "train"),
         ("testset", "test"),
-        ("tests", "test"),
+        ("tests", None),
         ("trainA", "train"),
         ("ImagesTrain", "train"),
         ("myTest-1", "test"),
@@ -323,6 +324,22 @@ def test_a_list_of_files_is_split_as_their_folders_say(tmp_path: Path) -> None:
 def test_a_list_of_folders_is_split_as_they_are_called(tmp_path: Path) -> None:
     folders = [file.parent for file in write_sides(tmp_path)]
     assert streamed(folders) == {*range(10, 20)}
+
+
+def test_what_a_list_lies_below_names_no_split(tmp_path: Path) -> None:
+    files = []
+    for number, below in enumerate(("dev/one", "cars")):
+        files.append(tmp_path / below / f"{number}.parquet")
+        files[-1].parent.mkdir(parents=True)
+        write_parquet(files[-1], [*map(numbered, range(20 * number, 20 * number + 20))])
+    alone = {split for _, split in _find_files(files, "list")}
+    assert alone == {"train"}
+
+
+def test_an_empty_shard_of_a_split_that_has_rows_is_read(tmp_path: Path) -> None:
+    write_sides(tmp_path)
+    write_parquet(tmp_path / "test" / "1.parquet", [])
+    assert len(load_data(str(tmp_path), "test")) == 10
 
 
 def test_a_split_without_rows_is_not_held_out_of_train(tmp_path: Path) -> None:
