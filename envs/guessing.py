@@ -29,6 +29,7 @@ from envs.checks import check_classes
 from envs.image_scan import ImageScanEnv
 from envs.output import Observations, to_numpy
 from envs.rewards import Reward
+from envs.starts import Wanted
 from envs.vector import ImageScanVectorEnv
 from foveate.choices import told
 from foveate.data import ImageSet
@@ -242,8 +243,8 @@ class GuessScanVectorEnv(ImageScanVectorEnv):
             raise
         return observation, reward + (before.loss - after.loss), terminated, truncated, info
 
-    def _begin(self, rows: NDArray[np.bool_], chosen: object = None) -> None:
-        super()._begin(rows, chosen)
+    def _begin(self, rows: NDArray[np.bool_], wanted: Wanted | None = None) -> None:
+        super()._begin(rows, wanted)
         self.guesses = self.guesses.forgotten(rows)
 
     def _info(self) -> dict[str, Any]:

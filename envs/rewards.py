@@ -159,9 +159,8 @@ def reward_with_options(reward: str | Reward, options: Mapping[str, object] | No
         raise ValueError(f"reward_options must be a dict of keyword arguments, got {told(options)}")
     if not options:
         return reward
-    is_name = isinstance(reward, str)
-    of_reference = is_name and reward in REWARDS_OF_REFERENCE and set(options) == {"reference"}
-    if isinstance(reward, str) and ":" not in reward and not of_reference:
+    is_ours = isinstance(reward, str) and ":" not in reward
+    if is_ours and (reward not in REWARDS_OF_REFERENCE or set(options) != {"reference"}):
         raise ValueError(
             f"reward {reward!r} takes no reward_options; they go to a reward of your own, a "
             "function or MODULE:NAME"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 from gymnasium.utils.seeding import np_random
@@ -12,6 +13,9 @@ from torch import Tensor
 
 from foveate.choices import check_choice, told
 from foveate.finite import is_whole
+
+Wanted: TypeAlias = NDArray[np.object_]
+"""The chosen image of every row; None = not chosen."""
 
 
 @dataclass(frozen=True)
@@ -120,21 +124,18 @@ class Starts:
                 self.streams[row] = np_random(int(each))[0]
 
     def begin(
-        self, rows: NDArray[np.bool_], shared: np.random.Generator, chosen: object = None
+        self, rows: NDArray[np.bool_], shared: np.random.Generator, wanted: Wanted | None = None
     ) -> None:
         """Find the images of the rows that are True.
 
         Args:
             rows: which rows begin.
             shared: random numbers of the rows without a stream of their own.
-            chosen: an image number for all rows, or one for each, of all or of those that begin;
-                None in place of a number = not chosen.
-
-        Raises:
-            ValueError: ``chosen`` names no images.
+            wanted: the image of every row, as of :meth:`wanted`; None = none is chosen.
         """
-        wanted = self.wanted(chosen, rows)
         number = len(self.index)
+        if wanted is None:
+            wanted = np.full(number, None, dtype=object)
         if self.next is None:
             # For all rows, so that what some rows do leaves the others' images as they were.
             found, lap = shared.integers(self.num_images, size=number), np.zeros(number, np.int64)
@@ -151,8 +152,13 @@ class Starts:
             self.index[row] = wanted[row] if is_chosen else found[row]
             self.lap[row] = 0 if is_chosen else lap[row]
 
-    def wanted(self, given: object, rows: NDArray[np.bool_]) -> NDArray[np.object_]:
+    def wanted(self, given: object, rows: NDArray[np.bool_]) -> Wanted:
         """Return the chosen image of every row; None = not chosen.
+
+        Args:
+            given: an image number for all rows, or one for each, of all or of those that begin;
+                None in place of a number = not chosen.
+            rows: which rows begin.
 
         Raises:
             ValueError: ``given`` names no images.

@@ -26,7 +26,7 @@ from envs.options import with_known_options
 from envs.output import PAID_IN, Given, Observations, Told, ended_info, handed_out
 from envs.rendering import draw_episode
 from envs.rewards import REVISIT_PENALTY, Reward, reward_with_options
-from envs.starts import ResetOptions, Starts, checked_seed
+from envs.starts import ResetOptions, Starts, Wanted, checked_seed
 from envs.world import World
 from foveate.data.decoding import ImageSize
 from foveate.devices import send
@@ -193,7 +193,7 @@ class ImageScanVectorEnv(TellsItsLength, VectorEnv[Observations, Any, NDArray[An
     ) -> tuple[Observations, dict[str, Any]]:
         """Start scans, all or those of reset_mask; raise ValueError for a wrong seed or option."""
         asked = ResetOptions.of(options, self.num_envs)
-        self.starts.wanted(asked.chosen, asked.rows)  # Else a refused reset would have seeded.
+        wanted = self.starts.wanted(asked.chosen, asked.rows)  # Before a seed takes effect.
         if self.episode is None and not asked.rows.all():
             raise ValueError("the first reset() starts all rows; leave out reset_mask")
         if isinstance(seed, Sequence | np.ndarray) and not isinstance(seed, str):
@@ -203,7 +203,7 @@ class ImageScanVectorEnv(TellsItsLength, VectorEnv[Observations, Any, NDArray[An
             self.starts.seed(None, asked.rows)
         if asked.in_turn is not None:
             self.starts.next = 0 if asked.in_turn else None
-        self._begin(asked.rows, asked.chosen)
+        self._begin(asked.rows, wanted)
         return cast("tuple[Observations, dict[str, Any]]", self._handed_out(self._seen_and_info()))
 
     @in_own_mode
@@ -275,9 +275,9 @@ class ImageScanVectorEnv(TellsItsLength, VectorEnv[Observations, Any, NDArray[An
             raise ValueError("call reset() first")
         return self.episode
 
-    def _begin(self, rows: NDArray[np.bool_], chosen: object = None) -> None:
-        """Start new episodes in the rows that are True, with the images chosen or found."""
-        self.starts.begin(rows, self.np_random, chosen)
+    def _begin(self, rows: NDArray[np.bool_], wanted: Wanted | None = None) -> None:
+        """Start new episodes in the rows that are True, with the images wanted or found."""
+        self.starts.begin(rows, self.np_random, wanted)
         index, again = torch.from_numpy(self.index[rows]), torch.from_numpy(rows)
         if self.episode is None or rows.all():
             prices = {"revisit_penalty": self.revisit_penalty, "saccade_cost": self.saccade_cost}

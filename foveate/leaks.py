@@ -213,6 +213,7 @@ def _check_asked(model: AnyOrderTransformer, images: Tensor, rank: Tensor) -> No
         return
     num_ranks = int(rank.max()) + 1
     steps = torch.arange(num_ranks, device=rank.device).repeat_interleave(model.config.num_targets)
+    # Of an image that has no more steps the last one is asked again, which sees no more.
     visible = rank.unsqueeze(1) < steps.view(1, -1, 1)
 
     def asked(seen: Tensor) -> tuple[Tensor, Tensor]:
@@ -227,7 +228,6 @@ def _check_asked(model: AnyOrderTransformer, images: Tensor, rank: Tensor) -> No
         positions = asked(images)[1]
     probe = Probe(lambda seen: [asked(seen)[0]], images, owner_of_pixels(images, model.grid), ())
     wrong = (probe.strengths()[0] > ROUNDING) & ~visible
-    # Of an image that has no more steps the last one is asked again.
     if bool(wrong.any()):
         number, query, j = (int(index) for index in wrong.nonzero()[0])
         raise AssertionError(

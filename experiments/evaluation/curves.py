@@ -16,6 +16,7 @@ from foveate.errors import unseen_error
 from foveate.model import AnyOrderTransformer
 from foveate.model.scanning import Scan, bytes_per_row
 from foveate.orders import check_order
+from foveate.orders.ranks import as_segments
 from foveate.orders.segments import patches_in
 
 
@@ -66,7 +67,7 @@ def predictions_of(model: AnyOrderTransformer, num_orders: int, budget: int) -> 
 
 def stacked(orders: list[Int[Tensor, "R T *S"]]) -> Int[Tensor, "R O T S"]:
     """Lay scanpaths out as segments of one size, padded with -1."""
-    segments = [order.unsqueeze(2) if order.ndim == 2 else order for order in orders]
+    segments = [as_segments(order) for order in orders]
     size = max(each.shape[2] for each in segments)
     return torch.stack(
         [F.pad(each, (0, size - each.shape[2]), value=-1) for each in segments], dim=1

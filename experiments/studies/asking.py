@@ -9,12 +9,11 @@ from dataclasses import replace
 import numpy as np
 
 from experiments.evaluation.compare.evaluate import compare
-from experiments.evaluation.curves import error_curves_of
 from experiments.evaluation.orders.evaluate import images_seen
 from experiments.evaluation.probe.questions import Questions, unanswerable
 from experiments.evaluation.probe.result import COLUMNS, NEIGHBORS
 from experiments.evaluation.recognition.evaluate import recognize
-from experiments.evaluation.recognition.paths import PathMakers
+from experiments.evaluation.recognition.paths import curves_of
 from experiments.evaluation.recognition.probes import balanced_share
 from experiments.evaluation.recognition.result import MAIN_PROBE
 from experiments.metrics_file import read_metrics
@@ -229,11 +228,7 @@ def ask_areas(run: Run, asked: Asked, split: Split, values: Values) -> dict[str,
     orders = tuple(name for name in asked.areas if name != "policy" or run.policy_has_learned)
     if not orders:
         return {}
-    images: ImageSet = run.split(split, asked.area_limit)
-    makers, few = PathMakers.of(run, orders), run.split("train", 2)
-    policy = makers.policy(few, images)
-    paths = {name: makers.paths(name, few, images, policy).test for name in orders}
-    curves = error_curves_of(run.model, images.images, paths)
+    _, curves = curves_of(run, orders, run.split(split, asked.area_limit))
     for name, curve in curves.items():
         values[f"area, {name}"] = curve[:, 1:].mean(1)
     return {name: tuple(map(float, curve.mean(0).round(5))) for name, curve in curves.items()}

@@ -26,9 +26,9 @@ def open_folder(
 
     Returns what the manifest says so far; None for a finished run, which keeps its own.
     """
-    out, at = config.run.out, trainer.iteration
+    out, at, apart = config.run.out, trainer.iteration, most_apart(config)
     if config.run.resume:
-        trim_metrics(out / "metrics.jsonl", at, most_apart(config))
+        trim_metrics(out / "metrics.jsonl", at, apart)
         if at < config.total_iterations:  # Else nothing is trained with what was changed.
             record_changes(config, at)
         changed = [*record_move(config), *changed]
@@ -63,7 +63,7 @@ def open_folder(
         ],
         "train_images": None if config.data.stream else len(trainer.images.held),
         "world_size": trainer.processes.count,
-        "log_every": most_apart(config),
+        "log_every": apart,
         "saved": at > 0,
     }
     # A run may be killed at any time; the rest is known at the end.

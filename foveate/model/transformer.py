@@ -21,6 +21,7 @@ from foveate.model.asking import AskingPredictor, Emphasis
 from foveate.model.decoder import Prediction
 from foveate.model.encoder import take
 from foveate.orders import order_to_rank, rank_to_order
+from foveate.orders.ranks import as_segments
 from foveate.targets import Features
 
 
@@ -255,8 +256,7 @@ class AnyOrderTransformer(AskingPredictor):
             ValueError: pixels do not lie in [0, 1].
         """
         check_pixels(images)
-        segments = order if order.ndim == 3 else order.unsqueeze(-1)
-        rank, num_steps = order_to_rank(segments, self.num_patches), order.shape[1]
+        rank, num_steps = order_to_rank(as_segments(order), self.num_patches), order.shape[1]
         predicted = self.predict_scan(images, rank, num_steps)
         targets, unseen = self.targets(images).unsqueeze(1), ~self._seen(rank, num_steps)
         remaining = unseen_error(self.target, predicted, targets, unseen).sum(-1)
@@ -280,8 +280,7 @@ class AnyOrderTransformer(AskingPredictor):
             ValueError: pixels do not lie in [0, 1].
         """
         check_pixels(images)
-        segments = order if order.ndim == 3 else order.unsqueeze(-1)
-        rank, num_steps = order_to_rank(segments, self.num_patches), order.shape[1]
+        rank, num_steps = order_to_rank(as_segments(order), self.num_patches), order.shape[1]
         predicted = self.picture(self.predict_scan(images, rank, num_steps))
         seen = self._seen(rank, num_steps).unsqueeze(-1)
         canvas = torch.where(seen, self.patchify(images).unsqueeze(1), predicted.clamp(0, 1))

@@ -48,6 +48,11 @@ def first_repeat(patches: Int[Tensor, "B K"]) -> tuple[int, int] | None:
     return row, int(ascending[row, place])
 
 
+def as_segments(order: Int[Tensor, "B T *K"]) -> Int[Tensor, "B T K"]:
+    """Return a scanpath of patches as one of segments, whose padding -1 shows nothing new."""
+    return order if order.ndim == 3 else order.unsqueeze(-1)
+
+
 def check_order(order: Int[Tensor, "B T *S"], num_patches: int) -> None:
     """Raise ValueError unless every row of order holds distinct patches 0..N-1.
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from foveate.finite import check_price
 from foveate.orders.paths import Grid
+from foveate.orders.ranks import as_segments
 
 
 def check_saccade_cost(cost: object) -> float:
@@ -51,6 +52,6 @@ def path_length(order: Int[Tensor, "B T *S"], grid: Grid) -> Float[Tensor, "B"]:
         order: the patch of each step, (B, T), or its segment, (B, T, S), padded with -1.
         grid: rows and columns of patches.
     """
-    centers = centers_of(order.unsqueeze(-1) if order.ndim == 2 else order, grid)
+    centers = centers_of(as_segments(order), grid)
     lengths: Tensor = distances(centers[:, :-1], centers[:, 1:]).sum(1)
     return lengths

@@ -21,6 +21,7 @@ from foveate.choices import check_choice
 from foveate.data import ImageSet
 from foveate.model import AnyOrderTransformer
 from foveate.model.encoder import take
+from foveate.orders.ranks import as_segments
 from foveate.orders.saccades import centers_of
 from foveate.orders.segments import patches_in
 from foveate.probes.features import frozen, half
@@ -218,7 +219,7 @@ def seen_after(
     order: Int[Tensor, "B T *S"], after: Sequence[int], num_patches: int
 ) -> Bool[Tensor, "B K N"]:
     """Which patches have been seen after each number of fixations (True = seen)."""
-    segments = order if order.ndim == 3 else order.unsqueeze(2)
+    segments = as_segments(order)
     opened = patches_in(segments, num_patches).cumsum(1) > 0
     before = F.pad(opened, (0, 0, 1, 0))
     return before[:, list(after)]
@@ -235,7 +236,7 @@ def path_features(
     """
     num_patches = grid[0] * grid[1]
     seen = seen_after(order, after, num_patches).float()
-    segments = order if order.ndim == 3 else order.unsqueeze(2)
+    segments = as_segments(order)
     middle = centers_of(segments, grid).nan_to_num(0.0)
     return [
         torch.cat([seen[:, entry], middle[:, :number].flatten(1)], dim=1)

@@ -18,6 +18,7 @@ from foveate.model import AnyOrderTransformer
 from foveate.model.scanning import bytes_per_row
 from foveate.orders import order_to_rank
 from foveate.orders.paths import Grid
+from foveate.orders.ranks import as_segments
 from foveate.orders.saccades import centers_of
 from foveate.orders.segments import Fixations, patches_in
 
@@ -77,7 +78,7 @@ def mean_saccade(order: Int[Tensor, "B T *S"], grid: Grid) -> float | None:
 
     None = there is a single fixation. A fixation that opened nothing counts for nothing.
     """
-    segments = order.unsqueeze(2) if order.ndim == 2 else order
+    segments = as_segments(order)
     length = centers_of(segments, grid).diff(dim=1).norm(dim=-1).nanmean()
     return round(float(length), 4) if order.shape[1] > 1 else None
 

@@ -12,6 +12,7 @@ import torch
 
 from experiments.evaluation.human.scores import Viewed
 from experiments.runs import Run
+from foveate.data.folders import files_under
 from foveate.data.splits import splits_in_names
 from foveate.files import expanded
 from foveate.human.cells import cell_paths
@@ -47,7 +48,8 @@ def check_not_one_of_the_splits(folder: Path, file: Path, split_column: str | No
 
     if split_column is None or split_column in pyarrow.parquet.read_schema(file).names:
         return
-    if set(splits_in_names(sorted(folder.rglob("*.parquet")), folder)) != {"train"}:
+    tables = [each.path for each in files_under(folder) if each.path.suffix.lower() == ".parquet"]
+    if set(splits_in_names(tables, folder)) != {"train"}:
         raise ValueError(
             f"{file} is one of the splits of {folder}, which the run learned from, so that what is "
             f"held out of this file alone is no test image of it; write all files into one, with "

@@ -10,14 +10,13 @@ import numpy as np
 from jaxtyping import Float
 
 from experiments.evaluation.compare.findings import costs_of
-from experiments.evaluation.curves import error_curves_of
 from experiments.evaluation.kept import defaults_of, keep_arrays, read_arrays
 from experiments.evaluation.knowing.plan import KnowingQuestions
 from experiments.evaluation.knowing.question import question_of
 from experiments.evaluation.knowing.rows import RunKnowledge
 from experiments.evaluation.knowing.tuned import fine_tuned
 from experiments.evaluation.recognition.evaluate import recognize
-from experiments.evaluation.recognition.paths import PathMakers
+from experiments.evaluation.recognition.paths import curves_of
 from experiments.evaluation.recognition.result import titled
 from experiments.run_folder import git_commit
 from experiments.runs import Run
@@ -86,12 +85,7 @@ def areas_of(
 
     There is no cost where saccades cost nothing, or the policy has another reward than the area.
     """
-    makers, images = PathMakers.of(run, orders), run.split(split, limit)
-    # Scans of training images are not needed here, but for those of two.
-    few = run.split("train", 2)
-    policy = makers.policy(few, images)
-    paths = {order: makers.paths(order, few, images, policy).test for order in orders}
-    curves = error_curves_of(run.model, images.images, paths)
+    paths, curves = curves_of(run, orders, run.split(split, limit))
     areas = {order: curve[:, 1:].mean(1) for order, curve in curves.items()}
     if not run.is_paid_area_and_cost:
         return areas, {}

@@ -6,10 +6,12 @@ import inspect
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
-from jaxtyping import Int, UInt8
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
+from experiments.evaluation.curves import error_curves_of
 from experiments.evaluation.scanpaths import (
     AGENTS,
     MOST_OF_VALIDATION,
@@ -97,6 +99,17 @@ class PathMakers:
 
     def _scan(self, name: str, train: ImageSet, test: ImageSet) -> Scanpaths:
         return Scanpaths(*(self.scans[name](each.images) for each in (train, test)))
+
+
+def curves_of(
+    run: Run, orders: tuple[str, ...], images: ImageSet
+) -> tuple[dict[str, Int[Tensor, "M T *S"]], dict[str, Float[np.ndarray, "M U"]]]:
+    """Scan images by each order; return the scanpaths and their error curves, by order."""
+    # Scans of training images are not needed here, but for those of two.
+    makers, few = PathMakers.of(run, orders), run.split("train", 2)
+    policy = makers.policy(few, images)
+    paths = {name: makers.paths(name, few, images, policy).test for name in orders}
+    return paths, error_curves_of(run.model, images.images, paths)
 
 
 def check_orders(names: Iterable[str]) -> None:
