@@ -29,7 +29,12 @@ import tyro
 from experiments.cli import main_with_reader, program
 from experiments.evaluation.knowing.plan import KnowingQuestions, check_joint, usual_fixations
 from experiments.evaluation.options import check_seeds
-from experiments.evaluation.recognition.options import ORDERS, READ_OUTS, ReadOut
+from experiments.evaluation.recognition.options import (
+    ORDERS,
+    READ_OUTS,
+    FixationsProbe,
+    ReadOut,
+)
 from experiments.training.command_line import option_name, read_command_line
 from experiments.training.config import TrainConfig
 
@@ -61,6 +66,8 @@ class KnowingConfig:
     ``policy`` and ``random`` alone."""
     read_outs: tuple[ReadOut, ...] = READ_OUTS
     """Features of what has been seen, as of experiments.probe."""
+    fixations_probe: FixationsProbe = "per_order"
+    """Probes trained for each order and number of fixations, or once on random fixations."""
     train_limit: int = 5000
     """Training images of the probes."""
     test_limit: int | None = 5000
@@ -84,6 +91,7 @@ class KnowingConfig:
             orders=self.orders,
             after=tuple(sorted(self.fixations or usual_fixations(budget))),
             read_outs=self.read_outs,
+            fixations_probe=self.fixations_probe,
             train_limit=self.train_limit,
             test_limit=self.test_limit,
             area_limit=self.area_limit,

@@ -27,6 +27,7 @@ from experiments.evaluation.knowing.rows import (
 )
 from experiments.evaluation.knowing.tuned import FINE_TUNED
 from experiments.evaluation.recognition.asking import REFERENCES
+from experiments.evaluation.recognition.evaluate import recognize
 from experiments.evaluation.recognition.paths import PathMakers, scan_of
 from experiments.knowing import KnowingConfig, main, read_arguments
 from experiments.runs import Run, load_run
@@ -453,6 +454,34 @@ def test_a_study_trains_what_is_missing_and_asks_each_run_once(
     with pytest.raises(NameError, match="recognize"):
         main(read_arguments(f"{line} --test-limit 40 {alone[0]}".split()))
     assert "answers another question and is replaced" in capsys.readouterr().out
+
+
+def test_one_probe_of_random_fixations_can_judge_all_orders(tmp_path: Path) -> None:
+    line = (
+        "smoke --embed-dim 16 --depth 1 --warmup-iterations 1 --iterations 2 --evaluate-every None "
+        f"--seeds 3 --no-teaching --out {tmp_path} --fixations 1 4 --read-outs seen "
+        "--train-limit 100 --test-limit 50 --area-limit 20 --orders policy random "
+        "--fixations-probe shared"
+    )
+    main(read_arguments(line.split()))
+    result = KnowingResult.read(tmp_path / "knowing.json")
+    assert "probes of 100 training and 50 test images, trained once on random fixations" in (
+        result.summary().caption
+    )
+    found = recognize(
+        load_run(tmp_path / "policy_3"),
+        orders=("policy", "random"),
+        after=(1, 4),
+        read_outs=("seen",),
+        probe="shared",
+        controls=False,
+        train_limit=100,
+        test_limit=50,
+    )
+    for probe in ("linear", "knn"):
+        for order, row in result.rows("policy", f"seen, {probe}").items():
+            for k, each in row.items():
+                assert each.accuracy.mean == getattr(found.fixations[order][k], probe)
 
 
 def test_fine_tuning_stands_beside_frozen_features_and_each_order_is_tuned_once(

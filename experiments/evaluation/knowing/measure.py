@@ -57,6 +57,7 @@ def ask(run: Run, asked: KnowingQuestions) -> RunKnowledge:
         orders=asked.orders,
         after=asked.after,
         read_outs=asked.read_outs,
+        probe=asked.fixations_probe,
         controls=False,
         train_limit=asked.train_limit,
         test_limit=asked.test_limit,

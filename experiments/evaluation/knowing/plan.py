@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from experiments.evaluation.recognition.options import ReadOut
+from experiments.evaluation.recognition.options import FixationsProbe, ReadOut
 from experiments.training.config import TrainConfig
 
 POLICY = "policy"
@@ -93,6 +93,8 @@ class KnowingQuestions:
     """Test images of the probes; None = all."""
     area_limit: int
     """Test images of the areas under the error curve."""
+    fixations_probe: FixationsProbe = "per_order"
+    """Probes trained for each order and number of fixations, or once on random fixations."""
     finetune_epochs: int = 0
     """Passes over the training images by which a copy of the model is fine-tuned; 0 = none is."""
 

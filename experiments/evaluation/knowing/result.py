@@ -156,12 +156,14 @@ class KnowingResult(RunResult):
         warmup, iterations = self.iterations
         sight = f"periphery {self.periphery}" if self.periphery else "blind"
         epochs = self.options.get("finetune_epochs", 0)
+        shared = self.options.get("fixations_probe") == "shared"
+        once = ", trained once on random fixations" if shared else ""
         tuned = f", {plural(epochs, 'epoch')} of fine-tuning" if epochs else ""
         return (
             f"{self.data}, {sight}, "
             f"{scans(self.budget, self.num_patches, self.fixation_patches)}, "
             f"{warmup} + {iterations} iterations, seeds {', '.join(map(str, self.seeds))}; probes "
-            f"of {self.train_images} training and {self.test_images} test images{tuned}, "
+            f"of {self.train_images} training and {self.test_images} test images{once}{tuned}, "
             f"{plural(self.threads, 'CPU thread')}, commit `{short_commit(self.commit)}`. "
             "Model trained jointly with its policy. Differences are of the policy minus the order, "
             f"with 95% intervals {self.intervals}."
