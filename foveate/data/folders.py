@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -116,6 +117,21 @@ def say_partitions(folder: Path, tables: Iterable[Path]) -> None:
         say_once(
             f"not read of {folder}: {', '.join(keys)} in the names of folders, such as "
             f"{min(part for part in parts if '=' in part)}; write it into the tables as a column"
+        )
+
+
+def say_configurations(folder: Path) -> None:
+    """Say that a repository of the Hugging Face hub holds several sets, as its card says."""
+    card = folder / "README.md"
+    head = card.read_text("utf-8", "replace").split("---") if card.is_file() else []
+    # A card starts with its YAML between two lines of dashes.
+    if len(head) < 3 or head[0].strip():
+        return
+    names = sorted({*re.findall(r"^\W*config_name: *(\S+)", head[1], re.MULTILINE)})
+    if len(names) > 1:
+        say_once(
+            f"read as one set of {folder}: its configurations {listed(names)}; give the folder of "
+            "one of them"
         )
 
 

@@ -19,12 +19,14 @@ from foveate.data.folders import (
     check_shards,
     files_under,
     folder_reader,
+    say_configurations,
     say_partitions,
     say_repeated,
     say_skipped,
 )
 from foveate.data.parquet import SAVED_NOTES, saved_files, table_rows
 from foveate.data.rows import Rows
+from foveate.data.splits import say_missing_shards
 
 
 def torchvision_rows(name: str, root: Path) -> Rows:
@@ -100,6 +102,8 @@ def find_rows(
         say_skipped(path, [file for file in others if file.path.name not in SAVED_NOTES], "table")
         check_shards(files)
         say_partitions(path, files)
+        say_missing_shards(path, files)
+        say_configurations(path)
 
         def read() -> Rows:
             rows = table_rows(path, files, *columns)

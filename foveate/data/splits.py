@@ -11,6 +11,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +36,7 @@ _SPLIT_IN_NAME = re.compile(
     r"(?:[A-Z](?![A-Za-z])|(?![A-Za-z]))"
 )
 """A word of its own, also in myTrain; as it is called alone, in trainset, and in trainA."""
-_SHARD = re.compile(r"(.+?)-\d{5,}-of-\d{5,}(?:-[0-9a-f]+)?")
+_SHARD = re.compile(r"(.+?)-(\d{5,})-of-(\d{5,})(?:-[0-9a-f]+)?")
 """How datasets calls the files of a split, some with a hash, and webdataset."""
 
 
@@ -61,6 +62,26 @@ def splits_in_names(files: Sequence[Path], folder: Path) -> list[str]:
             what = "1 file that names" if len(unnamed) == 1 else f"{len(unnamed)} files that name"
             say_once(f"read as train of {folder}: {what} no split, such as {unnamed[0].name}")
     return [own or "train" for own in named]
+
+
+def say_missing_shards(folder: Path, files: Iterable[Path]) -> None:
+    """Say which of the files of a split are not there, as their names count them."""
+    found: dict[tuple[Path, str, str], set[int]] = {}
+    for file in files:
+        if shard := _SHARD.fullmatch(file.stem):
+            name, number, total = shard.groups()
+            found.setdefault((file.with_name(name), total, file.suffix), set()).add(int(number))
+    for (path, total, ending), numbers in found.items():
+        missing = int(total) - len(numbers)
+        if missing <= 0:
+            continue
+        counted_from = 1 if int(total) in numbers else 0
+        first = next(number for number in count(counted_from) if number not in numbers)
+        lacking = f"{path.name}-{first:0{len(total)}}-of-{total}{ending}"
+        say_once(
+            f"not there in {folder}: {missing} of the {int(total)} files of "
+            f"{path.relative_to(folder)}, such as {lacking}"
+        )
 
 
 def check_none_is_empty(

@@ -148,6 +148,60 @@ def test_shards_of_no_split_are_train(tmp_path: Path, capsys: pytest.CaptureFixt
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("there", "complaint"),
+    [
+        ((0, 3), "2 of the 4 files of mine, such as mine-00001-of-00004.parquet"),
+        ((1, 2, 4), "1 of the 4 files of mine, such as mine-00003-of-00004.parquet"),
+        ((0, 1, 2, 3), None),
+        ((1, 2, 3, 4), None),
+    ],
+)
+def test_shards_that_are_not_there_are_counted(
+    tmp_path: Path,
+    there: tuple[int, ...],
+    complaint: str | None,
+    stream: bool,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for place in there:
+        shard = [numbered(n) for n in range(20 * place, 20 * place + 20)]
+        write_parquet(tmp_path / f"mine-{place:05}-of-00004.parquet", shard)
+    if stream:
+        streamed(tmp_path, "train", 20)
+    else:
+        load_data(str(tmp_path))
+    said = capsys.readouterr().err
+    assert said == (f"not there in {tmp_path}: {complaint}\n" if complaint else "")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_several_configurations_of_a_repository_are_named(
+    tmp_path: Path, stream: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for place, name in enumerate(("plain", "large")):
+        (tmp_path / name).mkdir()
+        shard = [numbered(n) for n in range(20 * place, 20 * place + 20)]
+        write_parquet(tmp_path / name / "train-00000-of-00001.parquet", shard)
+    card = tmp_path / "README.md"
+    card.write_text(
+        "---\nconfigs:\n- config_name: plain\n  data_files: x\n- config_name: large\n---\nText.\n"
+    )
+
+    def said() -> str:
+        if stream:
+            streamed(tmp_path, "train", 30)
+        else:
+            load_data(str(tmp_path))
+        return capsys.readouterr().err
+
+    assert "read as one set of" in (first := said())
+    assert "its configurations ['large', 'plain']; give the folder of one" in first
+    card.write_text("---\nconfigs:\n- config_name: plain\n---\nconfig_name: no part of it\n")
+    assert "read as one set of" not in said()
+
+
 def test_a_column_that_holds_no_classes_gives_way_to_one_that_does(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
