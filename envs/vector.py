@@ -196,8 +196,8 @@ class ImageScanVectorEnv(TellsItsLength, VectorEnv[Observations, Any, NDArray[An
         wanted = self.starts.wanted(asked.chosen, asked.rows)  # Before a seed takes effect.
         if self.episode is None and not asked.rows.all():
             raise ValueError("the first reset() starts all rows; leave out reset_mask")
-        if isinstance(seed, Sequence | np.ndarray) and not isinstance(seed, str):
-            self.starts.seed(list(seed), asked.rows)
+        if np.ndim(cast("Any", seed)) > 0:  # Words have no dimensions.
+            self.starts.seed(list(cast("Sequence[int | None]", seed)), asked.rows)
         elif seed is not None:
             super().reset(seed=checked_seed(seed))
             self.starts.seed(None, asked.rows)

@@ -89,7 +89,9 @@ class KnowingConfig:
         """
         asked = KnowingQuestions(
             orders=self.orders,
-            after=tuple(sorted(self.fixations or usual_fixations(budget))),
+            after=tuple(
+                sorted(usual_fixations(budget) if self.fixations is None else self.fixations)
+            ),
             read_outs=self.read_outs,
             fixations_probe=self.fixations_probe,
             train_limit=self.train_limit,

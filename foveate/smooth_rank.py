@@ -16,10 +16,10 @@ def smooth_rank(values: Float[Tensor, "*B D"]) -> Float[Tensor, "*B"]:
     Reference: RankMe (Garrido et al. 2023, arXiv 2210.02885), Eqs. 2 and 3.
 
     Args:
-        values: those below 0 count as 0.
+        values: those below 0 count as 0; NaN gives NaN.
     """
     positive = values.clamp_min(0)
     total = positive.sum(-1)
     shares = positive / total.unsqueeze(-1) + ADDED
     found = torch.special.entr(shares).sum(-1).exp()
-    return found.where(total > 0, 1.0)
+    return found.where(total != 0, 1.0)

@@ -29,7 +29,7 @@ def open_folder(
     out, at, apart = config.run.out, trainer.iteration, most_apart(config)
     if config.run.resume:
         trim_metrics(out / "metrics.jsonl", at, apart)
-        if at < config.total_iterations:  # Else nothing is trained with what was changed.
+        if at < end_of(config):  # Else nothing is trained with what was changed.
             record_changes(config, at)
         changed = [*record_move(config), *changed]
     else:

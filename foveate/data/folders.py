@@ -120,14 +120,16 @@ def say_partitions(folder: Path, tables: Iterable[Path]) -> None:
         )
 
 
-def say_configurations(folder: Path) -> None:
-    """Say that a repository of the Hugging Face hub holds several sets, as its card says."""
+def say_configurations(folder: Path, files: Iterable[Path]) -> None:
+    """Say that files of a repository of the Hugging Face hub are several sets, as its card says."""
     card = folder / "README.md"
     head = card.read_text("utf-8", "replace").split("---") if card.is_file() else []
     # A card starts with its YAML between two lines of dashes.
     if len(head) < 3 or head[0].strip():
         return
-    names = sorted({*re.findall(r"^\W*config_name: *(\S+)", head[1], re.MULTILINE)})
+    listed_there = {*re.findall(r"^\W*config_name: *(\S+)", head[1], re.MULTILINE)}
+    # Datasets keeps each configuration in a folder of its name.
+    names = listed_there & {part for file in files for part in file.relative_to(folder).parts[:-1]}
     if len(names) > 1:
         say_once(
             f"read as one set of {folder}: its configurations {listed(names)}; give the folder of "

@@ -99,7 +99,7 @@ def _find_files(paths: Sequence[str | Path], name: str) -> list[tuple[Path, str]
             own = [file.path for file in shards]
             say_partitions(path, own)
             say_missing_shards(path, own)
-            say_configurations(path)
+            say_configurations(path, own)
             found |= {file: f"{prefix}{file.relative_to(path)}" for file in own}
         elif not path.exists():
             raise ValueError(

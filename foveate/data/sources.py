@@ -103,7 +103,7 @@ def find_rows(
         check_shards(files)
         say_partitions(path, files)
         say_missing_shards(path, files)
-        say_configurations(path)
+        say_configurations(path, files)
 
         def read() -> Rows:
             rows = table_rows(path, files, *columns)
@@ -114,6 +114,7 @@ def find_rows(
         return read, files
     say_skipped(path, [file for file in found if not _is_image(file)], "image")
     check_no_columns(f"the image folder {path}", *columns)
+    say_configurations(path, files)
     if not images:
         raise ValueError(
             f"no images in {path}; expected class/image, split/class/image, images alone, or "

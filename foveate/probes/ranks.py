@@ -5,6 +5,8 @@ Published to go along with linear probes where there are no labels; here beside 
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from jaxtyping import Float
@@ -26,7 +28,10 @@ def rank_me(features: Float[np.ndarray, "M D"]) -> float:
     ``exp(entropy)`` of ``s / sum(s) + 1e-7``, s the singular values of the features as they are.
 
     Reference: RankMe (Garrido et al. 2023, arXiv 2210.02885), Eqs. 2 and 3.
+    NaN = a feature is not finite.
     """
+    if not np.isfinite(features).all():
+        return math.nan
     values = np.linalg.svd(features.astype(np.float64), compute_uv=False)
     return float(smooth_rank(torch.from_numpy(values)))
 

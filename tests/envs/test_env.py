@@ -407,6 +407,24 @@ def test_a_wrong_seed_is_named(seed: object) -> None:
         checked_seed(seed)
 
 
+def test_bytes_are_no_list_of_seeds(model: AnyOrderTransformer, data: ImageSet) -> None:
+    env = envs.ImageScanVectorEnv(2, model=model, data=data, budget=2)
+    with pytest.raises(ValueError, match="seed must be an integer of at least 0, or None, got"):
+        env.reset(seed=b"ab")
+
+
+def test_a_reset_that_is_refused_takes_no_seed(model: AnyOrderTransformer, data: ImageSet) -> None:
+    def drawn(refused: bool) -> list[int]:
+        env = envs.ImageScanEnv(model=model, data=data, budget=2)
+        env.reset(seed=1)
+        if refused:
+            with pytest.raises(ValueError, match="one image number"):
+                env.reset(seed=7, options={"index": 9999})
+        return [int(env.reset()[1]["index"]) for _ in range(5)]
+
+    assert drawn(refused=True) == drawn(refused=False)
+
+
 def test_options_that_are_no_mapping_are_named() -> None:
     with pytest.raises(ValueError, match=r"options must be a mapping, .* got \[1\]"):
         ResetOptions.of([1], 2)

@@ -353,6 +353,8 @@ def test_options_of_the_study_stand_among_those_of_the_training() -> None:
         ("--orders policy random policy", "orders takes one or more different values"),
         ("--fixations 1 5", r"fixations must lie in 1\.\.4, the budget of the scans, got 1 5"),
         ("--area-limit 1", "must be at least 2 images"),
+        ("--test-limit 0", "must be at least 2 images"),
+        ("--fixations", "after takes one or more different values"),
     ],
 )
 def test_questions_without_an_answer_are_refused(line: str, complaint: str) -> None:

@@ -200,6 +200,8 @@ def test_several_configurations_of_a_repository_are_named(
     assert "its configurations ['large', 'plain']; give the folder of one" in first
     card.write_text("---\nconfigs:\n- config_name: plain\n---\nconfig_name: no part of it\n")
     assert "read as one set of" not in said()
+    card.write_text("---\nconfigs:\n- config_name: plain\n- config_name: not_there\n---\n")
+    assert "read as one set of" not in said()
 
 
 def test_a_column_that_holds_no_classes_gives_way_to_one_that_does(

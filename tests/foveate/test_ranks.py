@@ -10,6 +10,7 @@ from foveate.config import ModelConfig
 from foveate.data import ImageSet
 from foveate.model import AnyOrderTransformer
 from foveate.probes import lidar, rank_me, views_of
+from foveate.smooth_rank import smooth_rank
 
 
 def test_rank_me_is_the_number_of_equally_strong_directions() -> None:
@@ -18,6 +19,8 @@ def test_rank_me_is_the_number_of_equally_strong_directions() -> None:
     assert rank_me(np.diag([3.0, 1.0])) == pytest.approx(4 / 3**0.75, abs=1e-4)
     assert rank_me(np.ones((6, 4))) == pytest.approx(1, abs=1e-4)
     assert rank_me(np.zeros((6, 4))) == 1
+    assert np.isnan(rank_me(np.full((6, 4), np.nan)))
+    assert smooth_rank(torch.tensor([1.0, torch.nan])).isnan(), "not the 1 of no direction"
 
 
 def planted(noise: tuple[float, float], images: float = 1.0) -> np.ndarray:

@@ -224,6 +224,15 @@ def test_a_shard_that_is_cut_anywhere_is_an_error(shard: Path) -> None:
             assert epoch(shard, skip_damaged=True)[: cut // 2048] == list(range(cut // 2048))
 
 
+@pytest.mark.parametrize("content", [b"", b"x" * 300])
+def test_a_file_that_is_no_archive_at_all_is_skipped(
+    shard: Path, content: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shard.with_name("b.tar").write_bytes(content)
+    assert epoch(shard.parent, skip_damaged=True) == list(range(40))
+    assert f"skipped in {shard.with_name('b.tar')}" in capsys.readouterr().err
+
+
 def test_a_hole_or_a_bad_header_is_an_error_or_a_counted_skip(
     shard: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

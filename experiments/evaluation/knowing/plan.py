@@ -111,7 +111,8 @@ class KnowingQuestions:
                 f"fixations must lie in 1..{budget}, the budget of the scans, got "
                 f"{' '.join(map(str, self.after))}"
             )
-        if min(self.train_limit, self.area_limit, self.test_limit or 2) < 2:
+        tested = 2 if self.test_limit is None else self.test_limit
+        if min(self.train_limit, self.area_limit, tested) < 2:
             raise ValueError("train_limit, test_limit and area_limit must be at least 2 images")
         if self.finetune_epochs < 0:
             raise ValueError(f"finetune_epochs must be at least 0, got {self.finetune_epochs}")
