@@ -17,7 +17,7 @@ from envs.images import Data
 from envs.length import TellsItsLength
 from envs.options import with_known_options
 from envs.rewards import REVISIT_PENALTY, Reward
-from envs.starts import ResetOptions, checked_seed
+from envs.starts import checked_seed
 from envs.vector import ImageScanVectorEnv
 from foveate.data.decoding import ImageSize
 from foveate.model import AnyOrderTransformer
@@ -84,8 +84,7 @@ class ImageScanEnv(TellsItsLength, gym.Env[Any, Any]):
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
         """Start a scan; ``options`` choose the image, see the batched environment."""
-        asked = ResetOptions.of(options, 1)
-        self.batch.starts.wanted(asked.chosen, asked.rows)  # Before a seed takes effect.
+        self.batch.starts.asked(options)  # Refused, if at all, before a seed takes effect.
         super().reset(seed=checked_seed(seed))
         # One source of randomness: this environment's, lent to the batch.
         self.batch.np_random = self.np_random

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from foveate.smooth_rank import smooth_rank
+from foveate.smooth_rank import singular_values, smooth_rank
 
 
 def rankme(fixation: Any) -> Float[Tensor, "B"]:
@@ -58,8 +58,6 @@ def directions_added(features: Float[Tensor, "B D"], group: int) -> Float[Tensor
 def directions(features: Float[Tensor, "*B M D"]) -> Float[Tensor, "*B"]:
     """Return the number of directions that M features take, as ``foveate.probes.rank_me`` does.
 
-    NaN = a feature is not finite, of which there are no singular values.
+    NaN = a feature is not finite.
     """
-    if not features.isfinite().all():
-        return features.new_full(features.shape[:-2], torch.nan)
-    return smooth_rank(torch.linalg.svdvals(features))
+    return smooth_rank(singular_values(features))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias, TypeGuard
 
 import numpy as np
 from gymnasium.utils.seeding import np_random
@@ -61,6 +61,13 @@ def on_cpu(given: object) -> object:
     return given.cpu() if isinstance(given, Tensor) else given
 
 
+def are_seeds(seed: object) -> TypeGuard[Sequence[int | None] | NDArray[Any]]:
+    """Whether seeds of rows are given, one each: a list or an array, but no words."""
+    if isinstance(seed, np.ndarray):
+        return seed.ndim > 0
+    return isinstance(seed, Sequence) and not isinstance(seed, str | bytes)
+
+
 def checked_seed(seed: object) -> int | None:
     """Return the seed of all rows: an integer of at least 0, or None.
 
@@ -99,6 +106,15 @@ class Starts:
     """Random numbers of each row; None = those of all."""
     next: int | None
     """Images that were begun with in turn; None = they are drawn."""
+
+    def asked(self, options: object) -> tuple[ResetOptions, Wanted]:
+        """Read the options of a reset, and the chosen image of every row; nothing changes yet.
+
+        Raises:
+            ValueError: as by :meth:`ResetOptions.of` and :meth:`wanted`.
+        """
+        read = ResetOptions.of(options, len(self.index))
+        return read, self.wanted(read.chosen, read.rows)
 
     def seed(self, seeds: Sequence[int | None] | None, rows: NDArray[np.bool_]) -> None:
         """Give rows streams of their own, by their seeds, or the one of all (None).

@@ -26,7 +26,7 @@ from envs.options import with_known_options
 from envs.output import PAID_IN, Given, Observations, Told, ended_info, handed_out
 from envs.rendering import draw_episode
 from envs.rewards import REVISIT_PENALTY, Reward, reward_with_options
-from envs.starts import ResetOptions, Starts, Wanted, checked_seed
+from envs.starts import Starts, Wanted, are_seeds, checked_seed
 from envs.world import World
 from foveate.data.decoding import ImageSize
 from foveate.devices import send
@@ -192,12 +192,11 @@ class ImageScanVectorEnv(TellsItsLength, VectorEnv[Observations, Any, NDArray[An
         options: dict[str, Any] | None = None,
     ) -> tuple[Observations, dict[str, Any]]:
         """Start scans, all or those of reset_mask; raise ValueError for a wrong seed or option."""
-        asked = ResetOptions.of(options, self.num_envs)
-        wanted = self.starts.wanted(asked.chosen, asked.rows)  # Before a seed takes effect.
+        asked, wanted = self.starts.asked(options)  # Before a seed takes effect.
         if self.episode is None and not asked.rows.all():
             raise ValueError("the first reset() starts all rows; leave out reset_mask")
-        if np.ndim(cast("Any", seed)) > 0:  # Words have no dimensions.
-            self.starts.seed(list(cast("Sequence[int | None]", seed)), asked.rows)
+        if are_seeds(seed):
+            self.starts.seed(list(seed), asked.rows)
         elif seed is not None:
             super().reset(seed=checked_seed(seed))
             self.starts.seed(None, asked.rows)

@@ -10,6 +10,17 @@ ADDED = 1e-7
 """Added to every share, as in the papers of RankMe and LiDAR."""
 
 
+def singular_values(features: Float[Tensor, "*B M D"]) -> Float[Tensor, "*B R"]:
+    """Return the singular values, R = min(M, D); all are NaN if any feature is not finite.
+
+    There are none of such features, and LAPACK raises.
+    """
+    if not features.isfinite().all():
+        *batch, rows, width = features.shape
+        return features.new_full((*batch, min(rows, width)), torch.nan)
+    return torch.linalg.svdvals(features)
+
+
 def smooth_rank(values: Float[Tensor, "*B D"]) -> Float[Tensor, "*B"]:
     """Return ``exp(entropy)`` of the shares of singular values or eigenvalues; 1 if all are 0.
 

@@ -15,7 +15,7 @@ import numpy as np
 from foveate.data import scenes
 from foveate.data.notes import listed, say_once
 from foveate.data.rows import Rows
-from foveate.data.splits import split_in_name, split_name
+from foveate.data.splits import say_missing_shards, split_in_name, split_name
 
 
 class File(NamedTuple):
@@ -118,6 +118,13 @@ def say_partitions(folder: Path, tables: Iterable[Path]) -> None:
             f"not read of {folder}: {', '.join(keys)} in the names of folders, such as "
             f"{min(part for part in parts if '=' in part)}; write it into the tables as a column"
         )
+
+
+def say_layout(folder: Path, shards: Sequence[Path]) -> None:
+    """Say what the names of files that hold many images each tell, and nobody reads."""
+    say_partitions(folder, shards)
+    say_missing_shards(folder, shards)
+    say_configurations(folder, shards)
 
 
 def say_configurations(folder: Path, files: Iterable[Path]) -> None:

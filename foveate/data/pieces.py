@@ -16,15 +16,14 @@ from foveate.data.folders import (
     File,
     check_shards,
     files_under,
-    say_configurations,
-    say_partitions,
+    say_layout,
     say_repeated,
     say_skipped,
 )
 from foveate.data.hub import HUB, HubDataset, hub_source, load_hub
 from foveate.data.row_groups import open_parquet
 from foveate.data.samples import PieceSource
-from foveate.data.splits import say_missing_shards, split_in_name, splits_in_names
+from foveate.data.splits import split_in_name, splits_in_names
 from foveate.data.tars import open_tar
 from foveate.files import expanded, place_of
 
@@ -97,9 +96,7 @@ def _find_files(paths: Sequence[str | Path], name: str) -> list[tuple[Path, str]
             shards = _without_tables_of_tars(path, shards)
             say_repeated(path, shards)
             own = [file.path for file in shards]
-            say_partitions(path, own)
-            say_missing_shards(path, own)
-            say_configurations(path, own)
+            say_layout(path, own)
             found |= {file: f"{prefix}{file.relative_to(path)}" for file in own}
         elif not path.exists():
             raise ValueError(

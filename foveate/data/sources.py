@@ -20,13 +20,12 @@ from foveate.data.folders import (
     files_under,
     folder_reader,
     say_configurations,
-    say_partitions,
+    say_layout,
     say_repeated,
     say_skipped,
 )
 from foveate.data.parquet import SAVED_NOTES, saved_files, table_rows
 from foveate.data.rows import Rows
-from foveate.data.splits import say_missing_shards
 
 
 def torchvision_rows(name: str, root: Path) -> Rows:
@@ -101,9 +100,7 @@ def find_rows(
         others = [file for file in found if file.path not in used and not _is_image(file)]
         say_skipped(path, [file for file in others if file.path.name not in SAVED_NOTES], "table")
         check_shards(files)
-        say_partitions(path, files)
-        say_missing_shards(path, files)
-        say_configurations(path, files)
+        say_layout(path, files)
 
         def read() -> Rows:
             rows = table_rows(path, files, *columns)

@@ -82,12 +82,15 @@ class TarSource(PieceSource):
         """
         file, count = self.files[piece], 0
         damage, captions = _Damage(file, self.skip_damaged), TarCaptions(self.caption_key)
-        if (size := file.stat().st_size) < tarfile.BLOCKSIZE:
-            damage.between(0, size, "it is cut off, shorter than a header,")
-            damage.say()
-            return
-        # Not "r|", which would have to read what is skipped.
-        with reading(file), tarfile.open(file, "r:", ignore_zeros=True) as opened:
+        with reading(file):
+            try:
+                # Not "r|", which would have to read what is skipped.
+                opened = tarfile.open(file, "r:", ignore_zeros=True)
+            except tarfile.TarError as error:
+                damage.between(0, file.stat().st_size, " ".join(str(error).split()))
+                damage.say()
+                return
+        with reading(file), opened:
             for stem, group in itertools.groupby(_parts(opened, damage), lambda part: part.stem):
                 if not belongs(stem, self.split, self.held_out):
                     continue

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from foveate.smooth_rank import singular_values
 
 
 def feature_std(features: Float[Tensor, "B N F"]) -> float:
@@ -27,10 +27,8 @@ def effective_rank(features: Float[Tensor, "B N F"]) -> float:
     Reference: RankMe (Garrido et al. 2023, arXiv 2210.02885), Sec. 3. Differs: the subtracted mean,
     and patches instead of images. NaN = a feature is not finite.
     """
-    if not features.isfinite().all():
-        return math.nan
     centered = (features - features.mean(0)).flatten(0, 1)
-    values = torch.linalg.svdvals(centered.double())
+    values = singular_values(centered.double())
     # What rounding leaves of features that do not differ is no direction.
     values = values * (values > 1e-6 * features.double().norm())
     share = values / values.sum().clamp_min(1e-12)

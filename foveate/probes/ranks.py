@@ -5,8 +5,6 @@ Published to go along with linear probes where there are no labels; here beside 
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import torch
 from jaxtyping import Float
@@ -16,7 +14,7 @@ from torch import Tensor
 from foveate.data import ImageSet
 from foveate.model import AnyOrderTransformer
 from foveate.probes.features import Attention, frozen
-from foveate.smooth_rank import smooth_rank
+from foveate.smooth_rank import singular_values, smooth_rank
 
 WITHIN_ADDED = 1e-4
 """Added to the variance within images along every direction (LiDAR's delta)."""
@@ -30,10 +28,7 @@ def rank_me(features: Float[np.ndarray, "M D"]) -> float:
     Reference: RankMe (Garrido et al. 2023, arXiv 2210.02885), Eqs. 2 and 3.
     NaN = a feature is not finite.
     """
-    if not np.isfinite(features).all():
-        return math.nan
-    values = np.linalg.svd(features.astype(np.float64), compute_uv=False)
-    return float(smooth_rank(torch.from_numpy(values)))
+    return float(smooth_rank(singular_values(torch.from_numpy(features.astype(np.float64)))))
 
 
 def lidar(features: Float[np.ndarray, "M V D"]) -> float:

@@ -458,14 +458,17 @@ def test_a_study_trains_what_is_missing_and_asks_each_run_once(
     assert "answers another question and is replaced" in capsys.readouterr().out
 
 
-def test_one_probe_of_random_fixations_can_judge_all_orders(tmp_path: Path) -> None:
-    line = (
+def seeing_alone(out: Path) -> str:
+    """Return the command line of a small study without teaching."""
+    return (
         "smoke --embed-dim 16 --depth 1 --warmup-iterations 1 --iterations 2 --evaluate-every None "
-        f"--seeds 3 --no-teaching --out {tmp_path} --fixations 1 4 --read-outs seen "
-        "--train-limit 100 --test-limit 50 --area-limit 20 --orders policy random "
-        "--fixations-probe shared"
+        f"--seeds 3 --no-teaching --out {out} --fixations 1 4 --read-outs seen "
+        "--train-limit 100 --test-limit 50 --area-limit 20 --orders policy random"
     )
-    main(read_arguments(line.split()))
+
+
+def test_one_probe_of_random_fixations_can_judge_all_orders(tmp_path: Path) -> None:
+    main(read_arguments(f"{seeing_alone(tmp_path)} --fixations-probe shared".split()))
     result = KnowingResult.read(tmp_path / "knowing.json")
     assert "probes of 100 training and 50 test images, trained once on random fixations" in (
         result.summary().caption
@@ -489,11 +492,7 @@ def test_one_probe_of_random_fixations_can_judge_all_orders(tmp_path: Path) -> N
 def test_fine_tuning_stands_beside_frozen_features_and_each_order_is_tuned_once(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    line = (
-        "smoke --embed-dim 16 --depth 1 --warmup-iterations 1 --iterations 2 --evaluate-every None "
-        f"--seeds 3 --no-teaching --out {tmp_path} --fixations 1 4 --read-outs seen "
-        "--train-limit 100 --test-limit 50 --area-limit 20 --orders policy random"
-    )
+    line = seeing_alone(tmp_path)
     main(read_arguments(line.split()))
     frozen = KnowingResult.read(tmp_path / "knowing.json")
     assert "asking" in capsys.readouterr().out
