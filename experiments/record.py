@@ -104,7 +104,7 @@ def check_files(run: Path) -> None:
 
 def check_recordable(run: Path) -> None:
     """Raise ValueError unless a run is finished and its results can be shown."""
-    from experiments.evaluation.pages import run_tables
+    from experiments.pages import run_tables
     from experiments.tables import read_object
 
     check_files(run)
@@ -158,8 +158,8 @@ def keep_result(path: Path, records: Path, slug: str) -> tuple[Path, str]:
     Raises:
         ValueError: the study is not whole.
     """
-    from experiments.evaluation.pages import read_result
     from experiments.evaluation.run_result import RunResult
+    from experiments.pages import read_result
     from experiments.studies.result import GridResult
 
     result = read_result(path)
@@ -226,7 +226,7 @@ def write_story(config: RecordConfig, folder: Path, tables: str) -> None:
 
 def main(config: RecordConfig) -> None:
     """Keep a run or a result, if one is given, and regenerate the pages."""
-    from experiments.evaluation.pages import RECORDS, ROOT, render, run_tables
+    from experiments.pages import RECORDS, ROOT, render, run_tables
 
     if config.run is not None:
         assert config.slug is not None

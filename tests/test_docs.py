@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from unchecked import unchecked
 
-from experiments.evaluation.pages import RECORDS
+from experiments.pages import RECORDS
 from experiments.probe import ProbeConfig
 from experiments.probe import main as probe
 from experiments.train import main as train

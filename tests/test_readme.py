@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.evaluation.pages import RECORDS, render
+from experiments.pages import RECORDS, render
 from experiments.training.presets import PRESETS
 
 ROOT = Path(__file__).parent.parent

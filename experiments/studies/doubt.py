@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from experiments.studies.grid import Asked, Cell, Grid
-from experiments.studies.labels import CIFAR10, MODEL, POLICY
+from experiments.studies.labels import CIFAR10, LONGER, MODEL, POLICY
 
 
 def doubt() -> Grid:
@@ -31,7 +31,7 @@ def doubt() -> Grid:
             learns("from_nothing", "--doubt 0", "It starts uniform, and is not told the rule."),
             learns("attending", "--policy-depth 2", "Its candidates attend to one another."),
             learns("far_sighted", "--discount 0.95", "Later errors count more."),
-            learns("longer", "--iterations 1650", "It learns from three times as many scans."),
+            learns("longer", LONGER, "It learns from three times as many scans."),
             learns("near", "--saccade-cost 0.01", "Long saccades cost something."),
             learns("segments", "--fixation-size 2 --budget 4", "It opens 4 squares of 2 x 2."),
         ),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from fractions import Fraction
 from typing import Literal
 
 from experiments.evaluation.options import check_seeds
@@ -120,7 +121,25 @@ class Grid:
         for each in (self.teraflops, small):
             if each is not None and not 0 < each < float("inf"):
                 raise ValueError(f"teraflops must be above 0 and finite, got {each}")
+        if self.teraflops is not None or small is not None:
+            self._check_lengths()
         self._check_relations()
+
+    def _check_lengths(self) -> None:
+        """Raise ValueError if cells would be the same training by as many operations."""
+        found: dict[str, tuple[str, int]] = {}
+        for cell in self.cells:
+            config = cell.config()
+            options = config.flat()
+            lengths = options.pop("iterations", 0), options.pop("warmup_iterations")
+            ratio = Fraction(lengths[1], config.total_iterations or 1)
+            training = repr((sorted(options.items()), sorted(cell.needs.items()), ratio))
+            name, total = found.setdefault(training, (cell.name, config.total_iterations))
+            if total != config.total_iterations:
+                raise ValueError(
+                    f"cells {name} and {cell.name} differ in their iterations alone, and teraflops "
+                    "makes these equal; leave out teraflops, or one of the cells"
+                )
 
     def _check_relations(self) -> None:
         """Raise ValueError if a cell is set against, or needs, what cannot be."""
@@ -186,7 +205,7 @@ class Grid:
 
         Args:
             seeds: of every cell; screening takes the first of them, as many as it had.
-            iterations: with a policy, of cells that have one.
+            iterations: with a policy, of the cell that has the most; of others in proportion.
             limit: images that are asked about, in screening as well.
             teraflops: operations of every run in the grid's own setting.
             screening_teraflops: operations of every run in screening.
@@ -196,13 +215,11 @@ class Grid:
         Raises:
             ValueError: there are no such cells, or there is no screening.
         """
-        grid = self
+        grid = self if cells is None else self._of(cells)
         if teraflops is not None:
             if (rule := grid.screening) is not None and rule.teraflops is None:
                 rule = replace(rule, teraflops=grid.teraflops)
             grid = replace(grid, teraflops=teraflops, screening=rule)
-        if cells is not None:
-            grid = grid._of(cells)
         if screening_teraflops is not None:
             if grid.screening is None:
                 raise ValueError("screening_teraflops has no effect without a screening")
@@ -214,18 +231,26 @@ class Grid:
             all_seeds = tuple(replace(cell, seeds=None) for cell in grid.cells)
             grid = replace(grid, seeds=seeds, screening=rule, cells=all_seeds)
         if iterations is not None:
-            own = {"iterations": iterations}
-            longer = tuple(
-                replace(cell, training=config.replace(**own)) if config.policy else cell
-                for cell, config in ((cell, cell.config()) for cell in grid.cells)
-            )
-            grid = replace(grid, cells=longer)
+            grid = replace(grid, cells=grid._scaled(iterations))
         if limit is not None:
             rule, asked = grid.screening, grid.asked.of_images(limit)
             if rule is not None and rule.asked is not None:
                 rule = replace(rule, asked=rule.asked.of_images(limit))
             grid = replace(grid, asked=asked, screening=rule)
         return grid
+
+    def _scaled(self, iterations: int) -> tuple[Cell, ...]:
+        """Return the cells, the longest with so many iterations with a policy."""
+        configs = {cell.name: cell.config() for cell in self.cells}
+        own = {name: config.iterations for name, config in configs.items() if config.policy}
+        factor = iterations / max(own.values(), default=1)
+        scaled = {name: max(1, round(number * factor)) for name, number in own.items()}
+        return tuple(
+            replace(cell, training=configs[cell.name].replace(iterations=scaled[cell.name]))
+            if cell.name in scaled
+            else cell
+            for cell in self.cells
+        )
 
     def _of(self, names: Sequence[str]) -> Grid:
         """Return the grid of some cells, and what goes with them, which nothing screens."""

@@ -19,6 +19,7 @@ from pydantic import TypeAdapter
 
 from experiments.cli import Stopped
 from experiments.evaluation.kept import completed
+from experiments.finished_run import finished_run
 from experiments.run_folder import FORMER, FREE_ON_RESUME
 from experiments.studies.answers import PICTURES, Answers, keep_answers, read_answers
 from experiments.studies.asking import answers_of, draw_and_keep
@@ -31,7 +32,6 @@ from experiments.training.changes import changed_sources, own_parts
 from experiments.training.config import TrainConfig
 from experiments.training.locating import located
 from experiments.training.lock import Held, locked
-from experiments.training.loop import finished_run
 from experiments.training.typed import typed
 from foveate.choices import sources_of
 

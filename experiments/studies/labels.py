@@ -9,12 +9,19 @@ MODEL = "--warmup-iterations 700 --iterations 1100 --schedule frozen"
 """As ``random_SEED`` of experiments.knowing."""
 POLICY = "--warmup-iterations 0 --iterations 550 --schedule policy_only --policy-every 1"
 """It learns on that model, which stays as it is, by twice the updates that it has there."""
+LONGER = "--iterations 1650"
+"""Three times as many."""
 BLIND = f"{CIFAR10} --periphery 0"
+PAID = "--reward recognition"
 
 
 def labels() -> Grid:
     """Return one model on which a policy learns without labels, and another with them."""
-    of_model = {"start_from": "model"}
+
+    def learns(name: str, options: str, what: str, against: str | None = None) -> Cell:
+        training = f"{BLIND} {POLICY} {options}".rstrip()
+        return Cell(name, training, what, against=against, needs={"start_from": "model"})
+
     return Grid(
         name="labels",
         question=(
@@ -29,17 +36,14 @@ def labels() -> Grid:
                 "The model, which learns from random scans.",
                 reference=True,
             ),
-            Cell(
-                "reconstruction",
-                f"{BLIND} {POLICY}",
-                "Paid for the error that falls; no labels.",
-                needs=of_model,
-            ),
-            Cell(
-                "labels",
-                f"{BLIND} {POLICY} --reward recognition",
-                "Paid for the cross-entropy of a linear probe that falls.",
-                needs=of_model,
+            learns("reconstruction", "", "Paid for the error that falls; no labels."),
+            learns("labels", PAID, "Paid for the cross-entropy of a linear probe that falls."),
+            learns("reconstruction_longer", LONGER, "It learns from three times as many scans."),
+            learns(
+                "labels_longer",
+                f"{PAID} {LONGER}",
+                "Paid for the cross-entropy, it learns from three times as many scans.",
+                against="reconstruction_longer",
             ),
         ),
         asked=Asked(

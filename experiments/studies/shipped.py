@@ -26,12 +26,12 @@ def learners(preset: str) -> Grid:
         least_seeds=2,
         asked=Asked(
             probes=(),
-            own=("experiments.evaluation.study:areas_on",),
+            own=("experiments.studies.learners:areas_on",),
             test_limit=400,
             signs=False,
             compute=False,
         ),
-        summary="experiments.evaluation.study:study_of",
+        summary="experiments.studies.learners:study_of",
     )
 
 

@@ -127,7 +127,8 @@ def run_study(
     Args:
         grid: name of one that ships, ``FILE.py``, ``FILE.py:NAME`` or ``MODULE:NAME``.
         seeds: of every cell; None = the grid's.
-        iterations: with a policy, of cells that have one; None = theirs.
+        iterations: with a policy, of the cell that has the most, of others in proportion; None =
+            theirs.
         limit: images that are asked about; None = the grid's.
         teraflops: operations of every run, 10^12, but for screening; None = the grid's.
         screening_teraflops: operations of every run in screening, 10^12; None = the grid's.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -15,7 +14,7 @@ import numpy as np
 from foveate.data import scenes
 from foveate.data.notes import listed, say_once
 from foveate.data.rows import Rows
-from foveate.data.splits import say_missing_shards, split_in_name, split_name
+from foveate.data.splits import split_in_name, split_name
 
 
 class File(NamedTuple):
@@ -109,41 +108,6 @@ def say_repeated(folder: Path, read: Iterable[File]) -> None:
         )
 
 
-def say_partitions(folder: Path, tables: Iterable[Path]) -> None:
-    """Say what nobody reads of the names of folders, as of ``label=cat/0.parquet``."""
-    parts = {part for table in tables for part in table.relative_to(folder).parts[:-1]}
-    keys = sorted({part.split("=")[0] for part in parts if "=" in part})
-    if keys:
-        say_once(
-            f"not read of {folder}: {', '.join(keys)} in the names of folders, such as "
-            f"{min(part for part in parts if '=' in part)}; write it into the tables as a column"
-        )
-
-
-def say_layout(folder: Path, shards: Sequence[Path]) -> None:
-    """Say what the names of files that hold many images each tell, and nobody reads."""
-    say_partitions(folder, shards)
-    say_missing_shards(folder, shards)
-    say_configurations(folder, shards)
-
-
-def say_configurations(folder: Path, files: Iterable[Path]) -> None:
-    """Say that files of a repository of the Hugging Face hub are several sets, as its card says."""
-    card = folder / "README.md"
-    head = card.read_text("utf-8", "replace").split("---") if card.is_file() else []
-    # A card starts with its YAML between two lines of dashes.
-    if len(head) < 3 or head[0].strip():
-        return
-    listed_there = {*re.findall(r"^\W*config_name: *(\S+)", head[1], re.MULTILINE)}
-    # Datasets keeps each configuration in a folder of its name.
-    names = listed_there & {part for file in files for part in file.relative_to(folder).parts[:-1]}
-    if len(names) > 1:
-        say_once(
-            f"read as one set of {folder}: its configurations {listed(names)}; give the folder of "
-            "one of them"
-        )
-
-
 def folder_reader(folder: Path, files: list[Path]) -> Callable[[], Rows]:
     """Return what sorts images by the folders they lie in: the split's, if any, and the class's.
 
@@ -152,17 +116,28 @@ def folder_reader(folder: Path, files: list[Path]) -> Callable[[], Rows]:
 
     Raises:
         ValueError: A folder that is called like a split holds no images, so that others would be
-            held out; or, when they are sorted, some images lie in class folders and others beside
-            these.
+            held out; or, when they are sorted, some images lie in folders of splits or classes and
+            others beside these.
     """
     parents = [file.parts[len(folder.parts) : -1] for file in files]
     wrappers = _wrappers(parents, _is_split)
-    base, parents = folder.joinpath(*wrappers), [parts[len(wrappers) :] for parts in parents]
-    filled = {parts[0] for parts in parents if parts}
-    for path in sorted(base.iterdir()):
-        if path.is_dir() and _is_split(path.name) and path.name not in filled:
+    base, below = folder.joinpath(*wrappers), [parts[len(wrappers) :] for parts in parents]
+    for depth in range(len(wrappers) + 1):
+        filled = {parts[depth] for parts in parents if len(parts) > depth}
+        _check_splits_are_filled(folder.joinpath(*wrappers[:depth]), filled)
+    return lambda: _folder_rows(folder, base, below, files)
+
+
+def _check_splits_are_filled(folder: Path, filled: set[str]) -> None:
+    """Raise ValueError if one of the folders in ``folder`` would be a split, had it images."""
+    of_filled = set(map(split_in_name, filled))
+    for path in sorted(folder.iterdir()):
+        if not path.is_dir() or path.name in filled or path.name.startswith("."):
+            continue
+        # As _splits_of tells splits from classes.
+        is_split = None not in of_filled and split_in_name(path.name) not in {None, *of_filled}
+        if is_split or _is_split(path.name):
             raise ValueError(f"{path} holds no images; put the split's there, or remove the folder")
-    return lambda: _folder_rows(folder, base, parents, files)
 
 
 def _folder_rows(
@@ -207,12 +182,18 @@ def _by_split(
     """Return the images of each split, with the folders below it that each lies in."""
     split_of = _splits_of(parents)
     if split_of:
-        left_out = Counter(parts[0] for parts in parents if parts and parts[0] not in split_of)
+        for parts, file in zip(parents, files, strict=True):
+            if not parts:
+                raise ValueError(
+                    f"{base} has images beside the folders of splits, such as {file.name}; move "
+                    f"them into one of {listed(split_of)}, or out of {folder}"
+                )
+        left_out = Counter(parts[0] for parts in parents if parts[0] not in split_of)
         for name, number in left_out.items():
             say_once(f"left out of {folder}: {number} images in {base / name}, which is no split")
     of_split: dict[str, list[tuple[tuple[str, ...], Path]]] = {}
     for parts, file in zip(parents, files, strict=True):
-        if not (split_of and parts):
+        if not split_of:
             of_split.setdefault("train", []).append((parts, file))
         elif own := split_of.get(parts[0]):
             of_split.setdefault(own, []).append((parts[1:], file))
@@ -242,7 +223,8 @@ def _splits_of(parents: list[tuple[str, ...]]) -> dict[str, str]:
     and not all the same, as train2017 and val2017 have, they are splits as well.
 
     Raises:
-        ValueError: different splits lie within the outermost folders, and these are none.
+        ValueError: different splits lie within one of the outermost folders, or within several
+            that are none.
     """
     outermost = {parts[0] for parts in parents if parts}
     named = {name: split_in_name(name) for name in outermost}
@@ -250,19 +232,27 @@ def _splits_of(parents: list[tuple[str, ...]]) -> dict[str, str]:
     if all(parents) and several == named and len({*several.values()}) > 1:
         return several
     exact = {name: split_name(name) for name in outermost if _is_split(name)}
+    for name in exact:
+        _check_holds_no_splits([parts for parts in parents if parts and parts[0] == name])
     nested = any(len(parts) > 1 and parts[0] in exact for parts in parents)
     all_exact = all(parts and parts[0] in exact for parts in parents)
     if nested or all_exact or len({*exact.values()}) > 1:
         return exact
+    _check_holds_no_splits(parents)
+    if len({*several.values()}) > 1:
+        say_once(f"read as classes, since not all are called like splits: {listed(outermost)}")
+    return {}
+
+
+def _check_holds_no_splits(parents: list[tuple[str, ...]]) -> None:
+    """Raise ValueError if folders of different splits lie within the outermost folders."""
     within = {parts[1] for parts in parents if len(parts) > 1 and _is_split(parts[1])}
     if len(set(map(split_name, within))) > 1:
+        outermost = {parts[0] for parts in parents if parts}
         raise ValueError(
             f"folders called {listed(within)} lie within others, {listed(outermost)}; expected "
             "split/class/image, so that they are outside"
         )
-    if len({*several.values()}) > 1:
-        say_once(f"read as classes, since not all are called like splits: {listed(outermost)}")
-    return {}
 
 
 def _wrappers(

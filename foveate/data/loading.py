@@ -127,7 +127,7 @@ def load_data(
             loaded = _load_rows(stored, split, image_size, limit)
     elif path.exists():
         columns_of = image_column, split_column, caption_column
-        loaded = _load_files(place_of(path), split, image_size, columns_of)
+        loaded = _load_files(place_of(path), path.name, split, image_size, columns_of)
     else:
         raise _no_such_data(data)
     return loaded if limit is None else loaded.subset(limit)
@@ -165,14 +165,18 @@ def _load_scenes(data: str, split: str, image_size: ImageSize | None) -> ImageSe
 
 def _load_files(
     path: Path,
+    called: str,
     split: str,
     image_size: ImageSize | None,
     columns_of: tuple[str | None, str | None, str | None],
 ) -> ImageSet:
-    """Load files; ``columns_of`` are the columns of images, splits and captions."""
+    """Load files; ``columns_of`` are the columns of images, splits and captions.
+
+    A link that is ``called`` otherwise than the file it leads to names its split.
+    """
     with notes.once(str(path)):
-        read, files = sources.find_rows(path, *columns_of)
-        key = [image_size, *columns_of, *map(file_state, files)]
+        read, files = sources.find_rows(path, *columns_of, called=called)
+        key = [image_size, called, *columns_of, *map(file_state, files)]
 
         def build() -> tuple[ImageSet, list[FileState]]:
             stored = read()

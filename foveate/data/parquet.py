@@ -41,11 +41,14 @@ def table_rows(
     image_column: str | None = None,
     split_column: str | None = SPLIT_COLUMN,
     caption_column: str | None = None,
+    *,
+    called: str | None = None,
 ) -> Rows:
     """Read the images, labels, captions and splits of all files.
 
-    A split column wins over a split in the file's name. Without ``split_column`` neither counts,
-    and all is train. A set has captions where a file has some.
+    A split column wins over a split in the file's name. A single file may be ``called`` otherwise
+    than it is named, as a link to it is. Without ``split_column`` neither counts, and all is train.
+    A set has captions where a file has some.
 
     Raises:
         ValueError: A file that cannot be read, or columns or cells that are none of those above.
@@ -57,7 +60,8 @@ def table_rows(
     captions: dict[str, list[tuple[str, ...]]] = {}
     of_file: dict[Path, tuple[set[Label], tuple[str, ...]]] = {}
     found: list[Columns] = []
-    in_names = splits_in_names(files, folder) if split_column else ["train"] * len(files)
+    named = files if called is None else [folder / called]
+    in_names = splits_in_names(named, folder) if split_column else ["train"] * len(files)
     for file, default in zip(files, in_names, strict=True):
         table, columns = _read_table(file, image_column, split_column, caption_column)
         found.append(columns)
@@ -72,9 +76,8 @@ def table_rows(
             encoded.setdefault(own, []).append(image_in(cell, file.parent, place))
             names.setdefault(own, []).append(name_in(cell))
             where.setdefault(own, []).append(place)
-            label = read_label(number, place)
+            stored.setdefault(own, []).append((file, label := read_label(number, place)))
             occur.add(label)
-            stored.setdefault(own, []).append((file, label))
             captions.setdefault(own, []).append(sentences_in(sentences))
     check_none_is_empty(files, in_names, [each.split is not None for each in found], encoded)
     say_unread(files[0] if len(files) == 1 else folder, (n for each in found for n in each.unread))
@@ -91,10 +94,13 @@ def table_rows(
         names=names,
         where=where,
         captions=captions if any(each.captions for each in found) else None,
-        columns=tuple(
-            dict.fromkeys(name for each in found for name in (*each.names, *each.unread))
-        ),
+        columns=_all_names(found),
     )
+
+
+def _all_names(found: list[Columns]) -> tuple[str, ...]:
+    """Return the names of all columns, those of the first file first."""
+    return tuple(dict.fromkeys(name for each in found for name in (*each.names, *each.unread)))
 
 
 def saved_files(files: list[Path]) -> list[Path]:

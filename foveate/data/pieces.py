@@ -16,11 +16,11 @@ from foveate.data.folders import (
     File,
     check_shards,
     files_under,
-    say_layout,
     say_repeated,
     say_skipped,
 )
 from foveate.data.hub import HUB, HubDataset, hub_source, load_hub
+from foveate.data.layouts import say_layout
 from foveate.data.row_groups import open_parquet
 from foveate.data.samples import PieceSource
 from foveate.data.splits import split_in_name, splits_in_names

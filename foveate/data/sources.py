@@ -19,11 +19,10 @@ from foveate.data.folders import (
     check_shards,
     files_under,
     folder_reader,
-    say_configurations,
-    say_layout,
     say_repeated,
     say_skipped,
 )
+from foveate.data.layouts import say_configurations, say_layout
 from foveate.data.parquet import SAVED_NOTES, saved_files, table_rows
 from foveate.data.rows import Rows
 
@@ -68,8 +67,12 @@ def find_rows(
     image_column: str | None = None,
     split_column: str | None = SPLIT_COLUMN,
     caption_column: str | None = None,
+    *,
+    called: str | None = None,
 ) -> tuple[Callable[[], Rows], list[Path]]:
     """Return how to read the rows under ``path`` and the files they come from.
+
+    A parquet file may be ``called`` otherwise than it is named, as a link to it is.
 
     Nothing is read yet: whether the files changed decides whether they need to be. Files that are
     skipped are counted in a notice.
@@ -83,7 +86,7 @@ def find_rows(
     if path.is_file():
         if path.suffix.lower() != ".parquet":
             raise ValueError(f"{path} is neither a parquet file nor a folder; give one of these")
-        return lambda: table_rows(path.parent, [path], *columns), [path]
+        return lambda: table_rows(path.parent, [path], *columns, called=called), [path]
     found = files_under(path)
     tables = [file for file in found if file.path.suffix.lower() == ".parquet"]
     images = [file for file in found if _is_image(file)]

@@ -7,11 +7,11 @@ that are streamed.
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import unicodedata
 from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +36,7 @@ _SPLIT_IN_NAME = re.compile(
     r"(?:[A-Z](?![A-Za-z])|(?![A-Za-z]))"
 )
 """A word of its own, also in myTrain; as it is called alone, in trainset, and in trainA."""
-_SHARD = re.compile(r"(.+?)-(\d{5,})-of-(\d{5,})(?:-[0-9a-f]+)?")
+SHARD = re.compile(r"(.+?)-(\d{5,})-of-(\d{5,})(?:-[0-9a-f]+)?")
 """How datasets calls the files of a split, some with a hash, and webdataset."""
 
 
@@ -49,13 +49,17 @@ def split_in_name(name: str) -> str | None:
 def splits_in_names(files: Sequence[Path], folder: Path) -> list[str]:
     """Return the split of each file, as its path below ``folder`` says.
 
-    Beside files whose names say train, val or test, shards such as ``extra-00000-of-00004`` are a
-    split of their own. All other files are train, and counted in a notice if others name a split.
+    A folder that is called as a split alone, such as ``train``, counts before other names in the
+    path, unless all files lie in it; else the split that the path names last counts. Beside files
+    whose names say train, val or test, shards such as ``extra-00000-of-00004`` are a split of their
+    own. All other files are train, and counted in a notice if others name a split.
     """
-    named = [split_in_name(str(file.relative_to(folder))) for file in files]
+    below = [file.relative_to(folder) for file in files]
+    shared = 0 if len(files) < 2 else len(Path(os.path.commonpath([*below])).parts)
+    named = [_split_of_path(path, shared) for path in below]
     if any(named):
         for number, file in enumerate(files):
-            if named[number] is None and (shard := _SHARD.fullmatch(file.stem)):
+            if named[number] is None and (shard := SHARD.fullmatch(file.stem)):
                 named[number] = shard[1].lower()
         unnamed = [file for file, own in zip(files, named, strict=True) if own is None]
         if unnamed:
@@ -64,24 +68,10 @@ def splits_in_names(files: Sequence[Path], folder: Path) -> list[str]:
     return [own or "train" for own in named]
 
 
-def say_missing_shards(folder: Path, files: Iterable[Path]) -> None:
-    """Say which of the files of a split are not there, as their names count them."""
-    found: dict[tuple[Path, str, str], set[int]] = {}
-    for file in files:
-        if shard := _SHARD.fullmatch(file.stem):
-            name, number, total = shard.groups()
-            found.setdefault((file.with_name(name), total, file.suffix), set()).add(int(number))
-    for (path, total, ending), numbers in found.items():
-        missing = int(total) - len(numbers)
-        if missing <= 0:
-            continue
-        counted_from = 1 if int(total) in numbers else 0
-        first = next(number for number in count(counted_from) if number not in numbers)
-        lacking = f"{path.name}-{first:0{len(total)}}-of-{total}{ending}"
-        say_once(
-            f"not there in {folder}: {missing} of the {int(total)} files of "
-            f"{path.relative_to(folder)}, such as {lacking}"
-        )
+def _split_of_path(path: Path, shared: int) -> str | None:
+    """Return the split that a path says, of which so many first parts are those of all files."""
+    alone = [own for part in path.parts[shared:-1] if (own := split_name(part)) in scenes.SPLITS]
+    return alone[-1] if alone else split_in_name(str(path))
 
 
 def check_none_is_empty(

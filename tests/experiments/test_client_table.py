@@ -14,7 +14,7 @@ from experiments.evaluation.clients import (
     try_clients,
     try_example,
 )
-from experiments.evaluation.pages import read_result
+from experiments.pages import read_result
 
 EXAMPLES = examples_of(PAGE)
 

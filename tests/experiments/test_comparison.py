@@ -30,11 +30,11 @@ from experiments.evaluation.compare.findings import judge_with_cost, nearly_coll
 from experiments.evaluation.compare.result import SHOWN, Comparison, OrderErrors
 from experiments.evaluation.curves import error_curves_of
 from experiments.evaluation.options import LEAST_MEMORY
-from experiments.evaluation.pages import area_of, short_table
 from experiments.evaluation.probe.result import ProbeResult
 from experiments.evaluation.progress import unheard
 from experiments.evaluation.recognition.result import Recognized
 from experiments.evaluation.scanpaths import AGENTS
+from experiments.pages import area_of, short_table
 from experiments.runs import Run
 from experiments.tables import write_json
 from experiments.training.log import RunLog

@@ -215,6 +215,23 @@ def test_a_command_line_changes_all_cells_alike() -> None:
         replace(grid, screening=None).changed(screening_teraflops=0.5)
 
 
+def test_cells_that_differ_in_length_keep_their_proportions() -> None:
+    grid = load_grid("doubt")
+    shorter = {cell.name: cell.config() for cell in grid.changed(iterations=330).cells}
+    assert {name: shorter[name].iterations for name in ("model", "policy", "longer")} == {
+        "model": 220,
+        "policy": 110,
+        "longer": 330,
+    }
+    tiny = grid.changed(iterations=1).cells
+    assert {cell.config().iterations for cell in tiny} == {1}
+    with pytest.raises(
+        ValueError, match="cells policy and longer differ in their iterations alone"
+    ):
+        grid.changed(teraflops=2.0)
+    grid.changed(teraflops=2.0, cells=("policy", "near"))
+
+
 def test_some_cells_are_trained_without_a_screening_and_with_what_they_are_set_against() -> None:
     grid = load_grid("teaching")
     few = grid.changed(cells=("latent_policy_squares", "reducible_held_out"), seeds=(0, 1, 2, 3, 9))

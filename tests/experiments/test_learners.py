@@ -14,9 +14,9 @@ from study_facts import FACTS
 from experiments.evaluation.intervals import seed_interval
 from experiments.evaluation.orders.evaluate import images_seen
 from experiments.evaluation.scanpaths import scanned_in_chunks
-from experiments.evaluation.study import areas_on, study_of
 from experiments.runs import Run
 from experiments.studies.answers import Answers, keep_answers
+from experiments.studies.learners import areas_on, study_of
 from experiments.studies.shipped import learners
 from experiments.tables import write_json
 from experiments.training.config import TrainConfig

@@ -13,13 +13,14 @@ import torch
 from timm.models import save_for_hf
 
 from experiments import runs
+from experiments.finished_run import finished_run
 from experiments.run_folder import check_folder, read_manifest, write_config
 from experiments.tables import write_json
 from experiments.training.build import build
 from experiments.training.command_line import read_command_line
 from experiments.training.config import TrainConfig
 from experiments.training.distributed import Processes
-from experiments.training.loop import finished_run, train
+from experiments.training.loop import train
 from experiments.training.presets import PRESETS
 from experiments.training.trainer import Trainer
 from experiments.training.weights import start_from

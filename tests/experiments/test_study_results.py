@@ -33,14 +33,14 @@ from experiments.evaluation.knowing.result import KnowingResult
 from experiments.evaluation.knowing.rows import Difference, KnownRow, MeanOverSeeds
 from experiments.evaluation.orders.evaluate import compare_orders
 from experiments.evaluation.orders.result import OrderRow, OrderRun, OrdersResult
-from experiments.evaluation.pages import RECORDS, RESULTS, read_result
 from experiments.evaluation.read import Reading, ReadResult
-from experiments.evaluation.study import StudyResult, StudyRow
 from experiments.evaluation.torture_result import TortureResult, TortureRow
 from experiments.ids import IdsConfig
 from experiments.orders import OrdersConfig
+from experiments.pages import RECORDS, RESULTS, read_result
 from experiments.record import RecordConfig, keep_result, keep_run, write_story
 from experiments.studies.answers import Facts, Picture
+from experiments.studies.learners import StudyResult, StudyRow
 from experiments.studies.result import GridResult
 from experiments.studies.rows import CellRow
 from experiments.studies.stage import Stage

@@ -17,12 +17,13 @@ import torch
 from PIL import Image
 
 from agents.baselines import scan_with
+from experiments.finished_run import finished_run
 from experiments.metrics_file import read_metrics
 from experiments.run_folder import MANIFEST, read_config, read_manifest, write_config
 from experiments.runs import load_run
 from experiments.training.config import TrainConfig
 from experiments.training.distributed import Processes
-from experiments.training.loop import finished_run, train
+from experiments.training.loop import train
 from experiments.training.model_learner import model_rate
 from experiments.training.policy_learner import entropy_bonus, policy_rate
 from experiments.training.presets import PRESETS

@@ -89,7 +89,7 @@ def test_images_without_any_class_folder_have_no_labels(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("folders", "flat"),
-    [("train", "test"), ("train", "train"), ("train", "val"), ("train", "."), (".", ".")],
+    [("train", "test"), ("train", "train"), ("train", "val"), (".", ".")],
 )
 def test_images_beside_class_folders_are_refused(tmp_path: Path, folders: str, flat: str) -> None:
     """A test split is never carved from train where there is a folder called test."""
@@ -99,6 +99,43 @@ def test_images_beside_class_folders_are_refused(tmp_path: Path, folders: str, f
     place = tmp_path / flat
     with pytest.raises(ValueError, match=f"{place} has images without class folders, such as 020"):
         load_data(str(tmp_path), "test")
+
+
+@pytest.mark.parametrize("folders", [("train/a", "train/b"), ("train", "test")])
+def test_images_beside_splits_are_refused(tmp_path: Path, folders: tuple[str, ...]) -> None:
+    for place, folder in enumerate(folders):
+        fill(tmp_path / folder, 10 * place)
+    fill(tmp_path, 20)
+    with pytest.raises(ValueError, match="has images beside the folders of splits, such as 020"):
+        load_data(str(tmp_path), "test")
+
+
+@pytest.mark.parametrize(
+    ("folders", "empty"),
+    [
+        (("train2017/a", "train2017/b"), "val2017"),
+        (("train2017",), "val2017"),
+        (("sets/train2017/a", "sets/train2017/b"), "sets/val2017"),
+        (("train/a", "train/b"), "validation"),
+    ],
+)
+def test_an_empty_split_is_refused_however_splits_are_called(
+    tmp_path: Path, folders: tuple[str, ...], empty: str
+) -> None:
+    """It would be held out of train."""
+    for place, folder in enumerate(folders):
+        fill(tmp_path / folder, 10 * place)
+    load_data(str(tmp_path), "val")
+    (tmp_path / empty).mkdir()
+    with pytest.raises(ValueError, match=f"{empty} holds no images; put the split's there"):
+        load_data(str(tmp_path), "val")
+
+
+def test_an_empty_folder_beside_classes_is_none(tmp_path: Path) -> None:
+    fill(tmp_path / "bullet_train", 0)
+    fill(tmp_path / "zebra", 10)
+    (tmp_path / "test_tube").mkdir()
+    assert load_data(str(tmp_path)).class_names == ("bullet_train", "zebra")
 
 
 def test_an_empty_split_and_folders_beside_splits_are_named(

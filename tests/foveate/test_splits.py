@@ -297,6 +297,36 @@ def test_a_shard_of_another_split_may_have_a_hash(tmp_path: Path) -> None:
     assert splits_in_names(files, tmp_path) == ["train", "extra"]
 
 
+@pytest.mark.parametrize(
+    ("names", "splits"),
+    [
+        (("train/v1-dev/0", "test/v1-dev/0"), ["train", "test"]),
+        (("v1-dev/train-0", "v1-dev/test-0"), ["train", "test"]),
+        (("train/train/0", "train/test/0"), ["train", "test"]),
+        (("en/train/my-val", "fr/test/0"), ["train", "test"]),
+        (("train/cats-val",), ["train"]),
+    ],
+)
+def test_a_folder_called_as_a_split_says_more_than_a_name_with_one_in_it(
+    tmp_path: Path, names: tuple[str, ...], splits: list[str]
+) -> None:
+    assert splits_in_names([tmp_path / f"{name}.parquet" for name in names], tmp_path) == splits
+
+
+def test_a_link_names_the_split_in_memory_as_in_a_stream(tmp_path: Path) -> None:
+    stored = tmp_path / "raw.parquet"
+    write_parquet(stored, [*map(numbered, range(20))])
+    for split in ("train", "test"):
+        link = tmp_path / f"{split}.parquet"
+        link.symlink_to(stored)
+        loaded = load_data(str(link), split)
+        stream = ImageStream(link, split, image_size=6, batch_size=20)
+        # Of a link called test no image is train; of one called train some are held out.
+        streamed = next(stream).images[:, 0, 0, 0].unique()
+        assert len(loaded) == len(streamed) == (20 if split == "test" else len(loaded))
+        assert loaded.images[:, 0, 0, 0].unique().tolist() == streamed.tolist()
+
+
 def write_sides(folder: Path) -> list[Path]:
     """Ten images in train, ten others in test, in folders of their names."""
     files = []

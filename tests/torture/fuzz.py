@@ -152,7 +152,7 @@ def check(shared: Path, name: str, arguments: tuple[str, ...], folder: Path) -> 
 
 def keep_records_elsewhere(folder: Path) -> None:
     """Let ``record`` write into a folder of the trial instead of the repository."""
-    from experiments.evaluation import pages
+    from experiments import pages
 
     for page in ("README.md", "docs"):
         source = ROOT / page

@@ -17,12 +17,12 @@ from experiments.evaluation.orders.evaluate import check_answerable
 from experiments.evaluation.recognition.paths import check_orders, check_others, try_own
 from experiments.evaluation.report import present
 from experiments.evaluation.scanpaths import check_near
+from experiments.finished_run import finished_run
 from experiments.run_folder import git_commit, of_kind
 from experiments.runs import Run
 from experiments.tables import written_whole
 from experiments.training.build import load_split, set_threads
 from experiments.training.config import TrainConfig
-from experiments.training.loop import finished_run
 
 
 def study_knowing(

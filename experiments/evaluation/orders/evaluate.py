@@ -14,12 +14,12 @@ from experiments.evaluation.equal_compute import CountedRun, at_equal_compute, s
 from experiments.evaluation.orders.plan import plan_row
 from experiments.evaluation.orders.result import OrderRow, OrderRun, OrdersResult
 from experiments.evaluation.probe.questions import Questions
+from experiments.finished_run import finished_run
 from experiments.run_folder import git_commit, of_kind, read_manifest
 from experiments.runs import Run
 from experiments.tables import json_text, read_json, write_json
 from experiments.training.build import load_split, set_threads
 from experiments.training.config import TrainConfig
-from experiments.training.loop import finished_run
 from experiments.training.trainer import who_learns
 from foveate.data import ImageSet
 from foveate.probes import Attention, extract_features, knn_probe, linear_probe

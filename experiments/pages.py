@@ -17,14 +17,14 @@ from experiments.evaluation.orders.result import OrdersResult
 from experiments.evaluation.probe.result import ProbeResult
 from experiments.evaluation.read import ReadResult
 from experiments.evaluation.run_result import training_facts
-from experiments.evaluation.study import StudyResult
 from experiments.evaluation.torture_result import TortureResult
+from experiments.studies.learners import StudyResult
 from experiments.studies.page import page_of
 from experiments.studies.result import GridResult
 from experiments.studies.summary import summary_of
 from experiments.tables import Result, Table, plural, read_json, read_object
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 RECORDS = ROOT / "experiments" / "records"
 RESULTS: dict[str, type[Result]] = {
     each.kind: each
