@@ -82,14 +82,13 @@ def table_rows(
     check_none_is_empty(files, in_names, [each.split is not None for each in found], encoded)
     say_unread(files[0] if len(files) == 1 else folder, (n for each in found for n in each.unread))
     classes = find_classes_of_files(of_file)
-    arrays = {
-        own: np.array([classes[file].number(label, "a row") for file, label in labels], np.int64)
-        for own, labels in stored.items()
-    }
     return Rows(
         name=files[0].stem if len(files) == 1 else folder.name,
         encoded=encoded,
-        labels=arrays,
+        labels={
+            own: np.array([classes[file].number(each, "a row") for file, each in labels], np.int64)
+            for own, labels in stored.items()
+        },
         class_names=classes[files[0]].names,
         names=names,
         where=where,
