@@ -196,6 +196,21 @@ class GreedyOracleAgent:
         return episode.opens(candidates.gather(1, best).squeeze(1))
 
 
+def scan_to_end(
+    agent: Agent, episode: Episode, generator: torch.Generator | None = None
+) -> Float[Tensor, "B U"]:
+    """Let an agent make all fixations of an episode, U - 1, of which none is made yet.
+
+    Returns:
+        The normalized error of each image before the first fixation and after each.
+    """
+    errors = [episode.error]
+    for _ in range(episode.budget):
+        episode.step(agent(episode, generator))
+        errors.append(episode.error)
+    return torch.stack(errors, dim=1)
+
+
 def scan_with(
     agent: Agent,
     model: AnyOrderTransformer,
@@ -218,8 +233,7 @@ def scan_with(
         The patch of each step; of an agent that opens several at once its segments, padded with -1.
     """
     episode = Episode(model, images, budget=budget, fixations=fixations)
-    for _ in range(budget):
-        episode.step(agent(episode, generator))
+    scan_to_end(agent, episode, generator)
     return episode.order
 
 

@@ -10,12 +10,12 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from foveate.model import AnyOrderTransformer
 from foveate.model.encoder import take
-from foveate.orders import rank_to_order
+from foveate.orders import order_to_rank, rank_to_order
 
 ALIKE = (
     *("image_size", "in_chans", "patch_size"),
@@ -59,7 +59,7 @@ def error_of_opened(fixation: Any, reference: Any) -> Float[Tensor, "B"]:
     """
     check_reference(reference, fixation.model)
     num_patches = reference.num_patches
-    rank = first_steps(fixation.opened, num_patches)
+    rank = order_to_rank(fixation.opened, num_patches, check=False)
     num_new = fixation.is_new.sum(1)
     counts = (rank < fixation.opened.shape[1]).sum(1) - num_new
     order = rank_to_order(rank)
@@ -70,17 +70,6 @@ def error_of_opened(fixation: Any, reference: Any) -> Float[Tensor, "B"]:
     values = reference.decode(layers, place, counts.unsqueeze(1).expand_as(place)).values
     errors = reference.target.loss(values, take(fixation.targets, place)) * fixation.is_new
     return errors.sum(1) / fixation.initial_error
-
-
-def first_steps(opened: Int[Tensor, "B T S"], num_patches: int) -> Int[Tensor, "B N"]:
-    """Return the step at which each patch was opened first; T = not yet."""
-    num_steps = opened.shape[1]
-    step = torch.arange(num_steps, device=opened.device).repeat_interleave(opened.shape[2])
-    patches = opened.flatten(1)
-    # One more place takes the padding.
-    rank = opened.new_full((len(opened), num_patches + 1), num_steps)
-    place = patches.masked_fill(patches < 0, num_patches)
-    return rank.scatter_reduce(1, place, step.expand_as(place), "amin")[:, :num_patches]
 
 
 def check_reference(reference: object, model: AnyOrderTransformer) -> None:

@@ -32,7 +32,8 @@ class ScanpathConfig(EvaluationOptions):
     index: tuple[int, ...] | None = None
     """Images to draw; None = the first six test images, or the first 24 of ``--image``."""
     order: str = "policy"
-    """policy, or the name of any order, as experiments.train takes it."""
+    """policy, or the name of any order, as experiments.train takes it, or of an agent: uncertainty,
+    saliency, or one of your own."""
     heatmap_limit: int = 1000
     """Images behind the heat maps."""
     out: Path | None = None

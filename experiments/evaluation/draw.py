@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -11,8 +11,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from experiments.evaluation.recognition.paths import scan_of
 from experiments.evaluation.run_result import RunResult
-from experiments.evaluation.scanpaths import ordered_in_chunks, scan_ordering, scanned_in_chunks
 from experiments.run_folder import check_writable, git_commit
 from experiments.runs import Run, not_finite, say_without_policy
 from experiments.tables import written_whole
@@ -54,7 +54,7 @@ def draw(
         run: its policy scans, and its model reconstructs.
         index: test images of the sheet and the animation; None = the first six, or all of fewer. Of
             one's own pictures the first 24.
-        order: policy, or the name of any order.
+        order: policy, or the name of any order or agent.
         heatmap_limit: test images of the heat maps, the first ones.
         image: files, or folders of them, that take the place of the test images; the run's data
             are not looked at, and drawings get the ending ``_own``.
@@ -66,7 +66,9 @@ def draw(
     """
     folder = run.directory if out is None else made(out)
     run.model.check_scannable()
-    scan = scanner(run, order)
+    scan = scan_of(run, order)
+    if order == "policy":
+        say_without_policy([run])
     most = MOST_PICTURES if image else MOST_DRAWN
     shown, names = shown_images(run, image, max(heatmap_limit, *(index or most)) + 1)
     index = index or most[: len(shown)]
@@ -78,8 +80,7 @@ def draw(
     picked, path = images[:chosen], paths[:chosen]
     labels = None if names is None else [names[each] for each in index]
     # What predicts features alone has no pixels to show.
-    draws = run.model.config.predicts_pixels
-    canvas = run.model.reconstructions(picked, path) if draws else None
+    canvas = run.model.reconstructions(picked, path) if run.model.config.predicts_pixels else None
     error = errors_of(run, picked, path)
     files = files_in(folder, order, is_own=bool(image))
     dataset = shown.name if image else run.dataset(shown)
@@ -126,24 +127,6 @@ def files_in(folder: Path, order: str, *, is_own: bool) -> list[Path]:
     suffix += "" if order == "policy" else f"_{order.replace(':', '_')}"
     kinds = ("scanpaths", "png"), ("scanpaths", "gif"), ("fixations", "png")
     return [folder / f"{name}{suffix}.{kind}" for name, kind in kinds]
-
-
-def scanner(run: Run, order: str) -> Callable[[Float[Tensor, "B C H W"]], Int[Tensor, "B T *K"]]:
-    """Return what scans images: the run's policy, or an order by its name.
-
-    Printed is where no policy has learned.
-
-    Raises:
-        ValueError: unknown order.
-    """
-    model, budget, fixations = run.model, run.budget, run.fixations
-    if order == "policy":
-        say_without_policy([run])
-        return lambda images: (
-            scanned_in_chunks(run.agent, model, images, budget, fixations=fixations).order
-        )
-    chosen, generator = scan_ordering(order, model), torch.Generator().manual_seed(run.seed)
-    return lambda images: ordered_in_chunks(chosen, model, images, budget, generator, fixations)
 
 
 def shown_images(

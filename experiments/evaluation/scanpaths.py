@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int, Num
 from torch import Tensor
 
-from agents.baselines import SaliencyAgent, UncertaintyAgent
+from agents.baselines import SaliencyAgent, UncertaintyAgent, scan_to_end
 from agents.policies import Agent, ScoringAgent, may_draw
 from envs.episode import Episode
 from envs.opening import as_segments, check_opening
@@ -121,12 +121,8 @@ def scanned_in_chunks(
     at_once = rows_memory((agent,), memory)
     for part in split_rows(images, model.num_patches * num_candidates, each, at_once):
         episode = Episode(model, pixels_of(part, device), budget=budget, fixations=fixations)
-        curve = [episode.error]
-        for _ in range(budget):
-            episode.step(agent(episode, generator))
-            curve.append(episode.error)
+        errors.append(scan_to_end(agent, episode, generator))
         opened.append(episode.opened)
-        errors.append(torch.stack(curve, dim=1))
         advance(len(part) * model.num_patches * (1 + budget * num_candidates))
     size = max(each.shape[2] for each in opened)
     order = torch.cat([F.pad(each, (0, size - each.shape[2]), value=-1) for each in opened])

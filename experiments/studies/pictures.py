@@ -14,7 +14,8 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from experiments.evaluation.draw import names_of, scanner
+from experiments.evaluation.draw import names_of
+from experiments.evaluation.recognition.paths import scan_of
 from experiments.runs import Run
 from experiments.studies.answers import Picture
 
@@ -29,7 +30,7 @@ def pictures_of(run: Run, number: int) -> list[Picture]:
     test = run.split("test", number)
     images = test.batch(torch.arange(len(test)), device=torch.device(run.device))
     order = "policy" if run.policy_has_learned else "random"
-    path = scanner(run, order)(images)
+    path = scan_of(run, order)(images)
     errors = run.model.error_curve(images, path).tolist()
     draws = run.model.config.predicts_pixels
     canvas = run.model.reconstructions(images, path).cpu() if draws else [None] * len(images)

@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from agents.baselines import OrderAgent, UncertaintyAgent
+from agents.baselines import OrderAgent, UncertaintyAgent, scan_to_end
 from agents.policies import Agent, PolicyAgent
 from envs.episode import Episode
 from experiments.training.build import check_stream, load_split, policy_has_learned
@@ -151,8 +151,4 @@ def error_area(
     """Mean over images and fixations 1..T of the normalized error that an agent leaves."""
     generator = torch.Generator().manual_seed(SEED)
     episode = Episode(model, images, budget=budget, fixations=fixations)
-    errors = []
-    for _ in range(budget):
-        episode.step(agent(episode, generator))
-        errors.append(episode.error)
-    return float(torch.stack(errors).mean())
+    return float(scan_to_end(agent, episode, generator)[:, 1:].mean())

@@ -94,6 +94,8 @@ def order_to_rank(
 ) -> Int[Tensor, "B N"]:
     """Step of every patch; patches that a scanpath of T fixations leaves out tie at rank T.
 
+    Of a patch that is looked at again, as scanpaths of an episode may, the first step counts.
+
     Args:
         order: the patch of each step, (B, T), or its segment, (B, T, S), padded with -1.
         num_patches: patches of an image, N.
@@ -101,7 +103,7 @@ def order_to_rank(
             episode made.
 
     Raises:
-        ValueError: a patch is outside 0..N-1, or is visited twice.
+        ValueError: a patch is outside 0..N-1, or, as far as is checked, is visited twice.
     """
     if check:
         check_order(order, num_patches)
@@ -114,7 +116,7 @@ def order_to_rank(
     # One more place takes the padding.
     rank = order.new_full((len(order), num_patches + 1), num_steps)
     place = patches.masked_fill(patches < 0, num_patches)
-    return rank.scatter(1, place, step.expand_as(place))[:, :num_patches]
+    return rank.scatter_reduce(1, place, step.expand_as(place), "amin")[:, :num_patches]
 
 
 def tie_prefix(rank: Int[Tensor, "B N"], size: int) -> Int[Tensor, "B N"]:

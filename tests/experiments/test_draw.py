@@ -55,6 +55,16 @@ def test_drawings_of_another_run_in_the_same_folder_are_kept(run: Run, tmp_path:
     assert (tmp_path / "out" / "scanpaths_own_1.png").is_file()
 
 
+@pytest.mark.parametrize("order", ["uncertainty", "raster"])
+def test_rules_and_orders_are_drawn_as_the_policy_is(
+    run: Run, tmp_path: Path, order: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Image.new("L", (8, 8)).save(tmp_path / "a.png")
+    files = draw(run, image=[tmp_path / "a.png"], out=tmp_path / "out", order=order)
+    assert files[0].name == f"scanpaths_own_{order}.png"
+    assert not capsys.readouterr().err
+
+
 def test_predictions_that_are_not_finite_are_not_drawn(run: Run, tmp_path: Path) -> None:
     Image.new("L", (8, 8)).save(tmp_path / "a.png")
     run.model.decoder.head.weight.data.fill_(torch.nan)

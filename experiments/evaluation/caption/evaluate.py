@@ -22,7 +22,7 @@ from experiments.evaluation.caption.options import (
 from experiments.evaluation.caption.result import CaptionResult, Written
 from experiments.evaluation.caption.retrieval import chances
 from experiments.evaluation.recognition.paths import PathMakers
-from experiments.evaluation.scanpaths import of_another_image, pixels_of
+from experiments.evaluation.scanpaths import pixels_of
 from experiments.evaluation.seeds import runs_of, several
 from experiments.run_folder import git_commit, read_manifest
 from experiments.runs import Run
@@ -138,14 +138,8 @@ def changes_of(runs: Sequence[Run]) -> dict[str, list[str]]:
 def paths_of(makers: PathMakers, test: ImageSet, seed: int) -> dict[str, Int[Tensor, "M T *S"]]:
     """Return the policy's scanpaths, and all that are asked for."""
     paths = {name: scan(test.images) for name, scan in makers.scans.items()}
-    made = {
-        "other_image": lambda: of_another_image(paths["policy"], seed),
-        "best_fixed": lambda: makers.best_fixed().expand(len(test), *paths["policy"].shape[1:]),
-    }
-    for name in makers.asked:
-        if name in made:
-            paths[name] = made[name]()
-    return paths
+    made = [name for name in makers.asked if name not in paths]
+    return paths | {name: makers.made_of(paths["policy"], name, seed) for name in made}
 
 
 def facts_of(asking: Sequence[CaptionAsking]) -> dict[str, Any]:

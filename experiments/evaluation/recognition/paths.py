@@ -5,10 +5,11 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Int, Num
 from torch import Tensor
 
 from experiments.evaluation.curves import error_curves_of
@@ -31,7 +32,7 @@ from foveate.data import ImageSet
 from foveate.orders import ORDERINGS
 from foveate.orders.semantic import SEMANTIC
 
-Scan = Callable[[UInt8[Tensor, "M C H W"]], Int[Tensor, "M T *S"]]
+Scan = Callable[[Num[Tensor, "M C H W"]], Int[Tensor, "M T *S"]]
 OF_THE_POLICY = ("policy", "other_image", "best_fixed")
 """Made of the policy's scanpaths."""
 
@@ -84,13 +85,18 @@ class PathMakers:
             return policy
         if name == "other_image":
             check_others((name,), train, test)
+        if name in OF_THE_POLICY:
             both = (policy.train, policy.test)
-            return Scanpaths(*(of_another_image(each, self.run.seed) for each in both))
-        if name == "best_fixed":
-            fixed = self.best_fixed()
-            return Scanpaths(*(fixed.expand(len(each), *fixed.shape[1:]) for each in (train, test)))
+            return Scanpaths(*(self.made_of(each, name, self.run.seed) for each in both))
         return self._scan(name, train, test)
 
+    def made_of(self, policy: Int[Tensor, "M T *S"], name: str, seed: int) -> Int[Tensor, "M T *Z"]:
+        """Return ``other_image`` or ``best_fixed``, by the policy's scanpaths of some images."""
+        if name == "other_image":
+            return of_another_image(policy, seed)
+        return self.best_fixed.expand(len(policy), *self.best_fixed.shape[1:])
+
+    @cached_property
     def best_fixed(self) -> Int[Tensor, "1 T *S"]:
         """Return the first fixations by the policy's mean rank on validation images."""
         run = self.run
@@ -146,7 +152,11 @@ def check_others(names: Iterable[str], *splits: ImageSet) -> None:
 
 
 def scan_of(run: Run, name: str) -> Scan:
-    """Return what scans images: the policy, an agent or an order."""
+    """Return what scans images: the policy, an agent or an order.
+
+    Raises:
+        ValueError: there is no such agent or order.
+    """
     model, budget, fixations = run.model, run.budget, run.fixations
     if name == "policy" or is_agent(name):
         agent = run.agent if name == "policy" else make_agent(name, run.saccade_cost)
