@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Int, UInt8
 from torch import Tensor
 
+from foveate.choices import check_choice
 from foveate.data import ImageSet
 from foveate.data.scenes import SPLITS
 
@@ -45,8 +46,7 @@ def cue_set(split: str) -> ImageSet:
     Raises:
         ValueError: split is not train, val or test.
     """
-    if split not in SPLITS:
-        raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
+    check_choice("split", split, SPLITS)
     generator = torch.Generator().manual_seed(SPLITS.index(split))
     images, place = cue_images(4096 if split == "train" else 500, generator)
     return ImageSet(images, place, tuple(f"place {number}" for number in range(4)), "cue")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from unittest import mock
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from foveate.model import AnyOrderTransformer
@@ -212,3 +212,31 @@ def different(inputs: Float[Tensor, "B *S"]) -> tuple[Tensor, ...]:
     if bool(low == high):
         raise ValueError("all values of the images are the same; give images that differ")
     return low + high - inputs, low.expand_as(inputs), high.expand_as(inputs)
+
+
+def first_wrong(
+    strength: Float[Tensor, "B Q N"],
+    allowed: Bool[Tensor, "B Q N"],
+    counted: Bool[Tensor, "B Q"] | None = None,
+    *,
+    complete: bool = False,
+) -> tuple[int, int, int, str] | None:
+    """Return the first dependence that should not be, or is missing, and the verb that says which.
+
+    Args:
+        strength: of the dependence of each of Q predictions on each patch.
+        allowed: which may be.
+        counted: which predictions count; None = all.
+        complete: whether one that is missing is wrong too.
+    """
+    wrong = (strength > ROUNDING) & ~allowed
+    if complete:
+        wrong |= (strength == 0) & allowed
+    if counted is not None:
+        wrong &= counted.unsqueeze(-1)
+    if not bool(wrong.any()):
+        return None
+    image, query, patch = (int(index) for index in wrong.nonzero()[0])
+    missing = bool(allowed[image, query, patch])
+    verb = "misses: does not depend" if missing else "leaks: depends"
+    return image, query, patch, verb

@@ -14,9 +14,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from foveate.dependence import (
-    ROUNDING,
     Probe,
     different,
+    first_wrong,
     frozen_periphery,
     owner_of_pixels,
 )
@@ -184,13 +184,8 @@ def _check_turns(
     strengths = probe.strengths()
     _check_not_blind(strengths[0], before)
     for (what, allowed, counted), strength in zip(checks, strengths, strict=False):
-        wrong = (strength > ROUNDING) & ~allowed
-        if complete:
-            wrong |= (strength == 0) & allowed
-        wrong &= counted.unsqueeze(-1)
-        if bool(wrong.any()):
-            number, i, j = (int(index) for index in wrong.nonzero()[0])
-            verb = "misses: does not depend" if allowed[number, i, j] else "leaks: depends"
+        if found := first_wrong(strength, allowed, counted, complete=complete):
+            number, i, j, verb = found
             first, second = (f"patch {k} (rank {int(rank[number, k])})" for k in (i, j))
             raise AssertionError(f"image {number}: the {what} of {first} {verb} on {second}")
 
@@ -227,12 +222,11 @@ def _check_asked(model: AnyOrderTransformer, images: Tensor, rank: Tensor) -> No
     with torch.no_grad():
         positions = asked(images)[1]
     probe = Probe(lambda seen: [asked(seen)[0]], images, owner_of_pixels(images, model.grid), ())
-    wrong = (probe.strengths()[0] > ROUNDING) & ~visible
-    if bool(wrong.any()):
-        number, query, j = (int(index) for index in wrong.nonzero()[0])
+    if found := first_wrong(probe.strengths()[0], visible):
+        number, query, j, verb = found
         raise AssertionError(
             f"image {number}: what is asked of patch {int(positions[number, query])} after "
-            f"{int(steps[query])} steps leaks: depends on patch {j} (rank {int(rank[number, j])})"
+            f"{int(steps[query])} steps {verb} on patch {j} (rank {int(rank[number, j])})"
         )
 
 

@@ -18,6 +18,7 @@ from foveate.dependence import (
     Probe,
     different,
     distance,
+    first_wrong,
     frozen_periphery,
     owner_of_pixels,
 )
@@ -100,12 +101,8 @@ def _check_patches(
     """Assert that words depend on the patches of lower rank, and on no other."""
     (strength,) = probe.strengths()
     visible = (rank < step).unsqueeze(1).expand_as(strength)
-    wrong = (strength > ROUNDING) & ~visible
-    if complete:
-        wrong |= (strength == 0) & visible
-    if bool(wrong.any()):
-        image, word, patch = (int(index) for index in wrong.nonzero()[0])
-        verb = "misses: does not depend" if visible[image, word, patch] else "leaks: depends"
+    if found := first_wrong(strength, visible, complete=complete):
+        image, word, patch, verb = found
         raise AssertionError(
             f"image {image}, {place}: word {word} {verb} on patch {patch} "
             f"(rank {int(rank[image, patch])})"

@@ -19,7 +19,7 @@ from experiments.tables import plural, signed
 from foveate.data import ImageSet
 from foveate.export import PatchTokens, export_timm, feature_error, gray_image
 from foveate.model import AnyOrderTransformer, to_timm
-from foveate.probes import check_features, choose_regularization, fit_linear
+from foveate.probes import check_features, linear_classes
 from foveate.probes.features import extract_features
 
 MEASURED = 256
@@ -143,9 +143,7 @@ def is_right(
         ValueError: a feature is not finite.
     """
     check_features(seen, unseen)
-    strength, _ = choose_regularization(seen, labels, seed=0)
-    right: Bool[np.ndarray, " K"] = fit_linear(seen, labels, strength).predict(unseen) == answers
-    return right
+    return linear_classes(seen, labels, unseen, seed=0) == answers
 
 
 def pooled(model: AnyOrderTransformer, images: ImageSet) -> Float[np.ndarray, "M D"]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
@@ -27,11 +28,10 @@ from foveate.choices import blaming, lookup, told
 from foveate.data import ImageSet
 from foveate.probes import (
     Attention,
-    choose_regularization,
     extract_features,
-    fit_linear,
     knn_classes,
     lidar,
+    linear_classes,
     rank_me,
     views_of,
 )
@@ -190,18 +190,13 @@ def ask_lidar(
     values[f"LiDAR, {attention}"] = np.array([np.mean([lidar(views[each]) for each in layers])])
 
 
-def _linear(train: np.ndarray, labels: np.ndarray, test: np.ndarray) -> np.ndarray:
-    strength, _ = choose_regularization(train, labels, seed=SEED)
-    return fit_linear(train, labels, strength).predict(test)
-
-
 def _knn(train: np.ndarray, labels: np.ndarray, test: np.ndarray) -> np.ndarray:
     k = NEIGHBORS["knn"]
     return knn_classes(train, labels, test, neighbors=(k,))[k]
 
 
 Classify = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
-CLASSIFIERS: dict[str, Classify] = {"linear": _linear, "knn": _knn}
+CLASSIFIERS: dict[str, Classify] = {"linear": partial(linear_classes, seed=SEED), "knn": _knn}
 """Probes by name, of features and labels of the training images: they classify the others."""
 
 

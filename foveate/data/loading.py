@@ -32,6 +32,7 @@ from pathlib import Path
 
 import torch
 
+from foveate.choices import check_choice
 from foveate.data import (
     cache,
     column_types,
@@ -109,8 +110,7 @@ def load_data(
             large or of another size than the rest, several columns that may hold images, a label of
             another kind, or an option out of range or without effect.
     """
-    if split not in scenes.SPLITS:
-        raise ValueError(f"split must be one of {', '.join(scenes.SPLITS)}, got {split!r}")
+    check_choice("split", split, scenes.SPLITS)
     if image_size is not None:
         height_and_width(image_size)
     if limit is not None:

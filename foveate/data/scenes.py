@@ -16,6 +16,8 @@ import torch
 from jaxtyping import Int64, UInt8
 from torch import Tensor
 
+from foveate.choices import check_choice
+
 SPLITS = ("train", "val", "test")
 NUM_SCENES = {"train": 12_000, "val": 2_000, "test": 2_000}
 """Default number of scenes per split."""
@@ -94,8 +96,7 @@ def compose_scenes(
     Raises:
         ValueError: An unknown split, no scenes to compose, or a size that does not fit.
     """
-    if split not in SPLITS:
-        raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
+    check_choice("split", split, SPLITS)
     if num_scenes < 1:
         raise ValueError(f"num_scenes must be at least 1, got {num_scenes}")
     if not 1 <= object_px <= size_px:

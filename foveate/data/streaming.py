@@ -20,7 +20,7 @@ from typing import NotRequired, TypedDict
 import torch
 from torch.utils.data import DataLoader
 
-from foveate.choices import told
+from foveate.choices import check_choice, told
 from foveate.data import scenes
 from foveate.data.columns import SPLIT_COLUMN
 from foveate.data.decoding import ImageSize, height_and_width
@@ -116,8 +116,7 @@ class ImageStream:
         caption_column: str | None = None,
         skip_damaged: bool = False,
     ) -> None:
-        if split not in scenes.SPLITS:
-            raise ValueError(f"split must be one of {', '.join(scenes.SPLITS)}, got {split!r}")
+        check_choice("split", split, scenes.SPLITS)
         check_processes(num_workers, process, num_processes)
         columns = {"image_column": image_column, "split_column": split_column}
         columns["caption_column"] = caption_column

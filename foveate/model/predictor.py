@@ -6,6 +6,7 @@ has been revealed and predicts the rest.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -230,3 +231,33 @@ class AnyOrderPredictor(PatchEncoder):
         """
         counts = torch.searchsorted(sorted_rank, sorted_rank[:, :length].contiguous(), right=True)
         return self.encode_tokens(always, patches, order, counts.clamp(max=length), ties)
+
+    def encode_after(
+        self, images: Float[Tensor, "B C H W"], rank: Int[Tensor, "B N"], after: Sequence[int]
+    ) -> tuple[tuple[Float[Tensor, "B S D"], ...], Int[Tensor, "B N"], Int[Tensor, "B K"]]:
+        """Encode the always-visible tokens and what a scan sees, in one causal pass.
+
+        Args:
+            images: pixels in [0, 1].
+            rank: decoding step of every patch, from 0.
+            after: numbers of steps.
+
+        Returns:
+            The tokens after every block; the patches by rank; and how many of these are visible
+            after each number of steps.
+        """
+        order = rank_to_order(rank)
+        sorted_rank = rank.gather(1, order)
+        counts = torch.searchsorted(
+            sorted_rank, torch.tensor([*after], device=rank.device).repeat(len(rank), 1)
+        )
+        layers = self.encode_first(*self.embed(images), order, sorted_rank, int(counts.max()))
+        return layers, order, counts
+
+    def decode_everywhere(
+        self, layers: tuple[Float[Tensor, "B S D"], ...], counts: Int[Tensor, "B K"]
+    ) -> Prediction:
+        """Predict all N patches from each of K prefixes of the encoded patches, (B, K N, ...)."""
+        places = torch.arange(self.num_patches, device=counts.device).repeat(counts.shape[1])
+        visible = counts.repeat_interleave(self.num_patches, dim=1)
+        return self.decode(layers, places.expand(len(counts), -1), visible)

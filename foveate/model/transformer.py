@@ -20,7 +20,7 @@ from foveate.errors import unseen_error
 from foveate.model.asking import AskingPredictor, Emphasis
 from foveate.model.decoder import Prediction
 from foveate.model.encoder import take
-from foveate.orders import order_to_rank, rank_to_order
+from foveate.orders import order_to_rank
 from foveate.orders.ranks import as_segments
 from foveate.targets import Features
 
@@ -226,17 +226,8 @@ class AnyOrderTransformer(AskingPredictor):
         """
         self.check_scannable()
         self._check_rank(images, rank, None)
-        order = rank_to_order(rank)
-        sorted_rank = rank.gather(1, order)
-        steps = torch.arange(num_steps + 1, device=rank.device).repeat(len(rank), 1)
-        counts = torch.searchsorted(sorted_rank, steps)
-        layers = self.encode_first(*self.embed(images), order, sorted_rank, int(counts.max()))
-        positions = torch.arange(self.num_patches, device=rank.device).repeat(num_steps + 1)
-        values = self.decode(
-            layers,
-            positions.expand(len(rank), -1),
-            counts.repeat_interleave(self.num_patches, dim=1),
-        ).values
+        layers, _, counts = self.encode_after(images, rank, range(num_steps + 1))
+        values = self.decode_everywhere(layers, counts).values
         return values.unflatten(1, (num_steps + 1, self.num_patches))
 
     @torch.no_grad()

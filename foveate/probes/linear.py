@@ -1,6 +1,7 @@
 """Probes that need no gradients: logistic regression and weighted k-NN.
 
-scikit-learn is imported where it is used: it takes seconds, and trainings import this module.
+scikit-learn and SciPy's statistics are imported where they are used: they take seconds, and
+trainings import this module.
 """
 
 from __future__ import annotations
@@ -56,14 +57,10 @@ def wilson_interval(num_correct: int, num_images: int) -> tuple[float, float]:
 
     Reference: Wilson 1927, Probable inference, the law of succession, and statistical inference.
     """
-    z, share = 1.959964, num_correct / num_images
-    middle = (share + z**2 / (2 * num_images)) / (1 + z**2 / num_images)
-    half = (
-        z
-        / (1 + z**2 / num_images)
-        * (share * (1 - share) / num_images + z**2 / (4 * num_images**2)) ** 0.5
-    )
-    return max(0.0, middle - half), min(1.0, middle + half)
+    from scipy.stats import binomtest
+
+    interval = binomtest(num_correct, num_images).proportion_ci(method="wilson")
+    return float(interval.low), float(interval.high)
 
 
 def score(
@@ -205,6 +202,23 @@ def choose_regularization(
     scores = [float(each.score(train_x[held], train_y[held])) for each in fitted]
     best = int(np.argmax(scores))
     return REGULARIZATION[best], scores[best]
+
+
+def linear_classes(
+    train_x: Float[np.ndarray, "M D"],
+    train_y: Int[np.ndarray, " M"],
+    test_x: Float[np.ndarray, "K D"],
+    *,
+    seed: int,
+) -> Int[np.ndarray, " K"]:
+    """Classify by the probe of :func:`linear_probe`.
+
+    Raises:
+        ValueError: no tenth can be held out, see :func:`hold_out`.
+    """
+    strength, _ = choose_regularization(train_x, train_y, seed=seed)
+    classes: Int[np.ndarray, " K"] = fit_linear(train_x, train_y, strength).predict(test_x)
+    return classes
 
 
 def knn_probe(

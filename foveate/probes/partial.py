@@ -167,12 +167,7 @@ def pooled_queries(
     """Average the final decoder states over all positions, and over each quarter of the grid."""
     if model.config.decoder_depth == 0:
         raise ValueError("a model without a decoder has no query states; read seen or last")
-    each = torch.arange(model.num_patches, device=counts.device).repeat(counts.shape[1])
-    states = model.decode(
-        layers,
-        each.expand(len(counts), -1),
-        counts.repeat_interleave(model.num_patches, dim=1),
-    ).states.unflatten(1, (-1, model.num_patches))
+    states = model.decode_everywhere(layers, counts).states.unflatten(1, (-1, model.num_patches))
     on_grid = states.transpose(2, 3).flatten(0, 1).unflatten(2, model.grid)
     quarters = F.adaptive_avg_pool2d(on_grid, 2).flatten(1).unflatten(0, counts.shape)
     return {"queries": states.mean(2), "queries_2x2": quarters}

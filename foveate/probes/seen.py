@@ -11,7 +11,7 @@ from torch import Tensor
 
 from foveate.model import AnyOrderTransformer
 from foveate.model.encoder import take
-from foveate.orders import order_to_rank, rank_to_order
+from foveate.orders import order_to_rank
 
 
 def encode_after(
@@ -38,12 +38,7 @@ def encode_after(
     if model.config.stream != "causal":
         raise ValueError("features after k fixations need a causal stream; this one is masked")
     rank = order_to_rank(order, model.num_patches)
-    by_rank = rank_to_order(rank)
-    sorted_rank = rank.gather(1, by_rank)
-    steps = torch.tensor(after, device=rank.device).repeat(len(rank), 1)
-    counts = torch.searchsorted(sorted_rank, steps)
-    layers = model.encode_first(*model.embed(images), by_rank, sorted_rank, int(counts.max()))
-    return layers, by_rank, counts
+    return model.encode_after(images, rank, after)
 
 
 def mean_of_seen(

@@ -25,7 +25,7 @@ from envs.rewards import name_of
 from envs.vector import ImageScanVectorEnv
 from experiments.evaluation.ids.picture import Pictures, Shown
 from experiments.evaluation.ids.result import AGENTS, IdRow, IdScore, IdsResult, MeanOverImages
-from experiments.evaluation.intervals import crossed_interval, mean_interval
+from experiments.evaluation.intervals import seeds_and_images
 from experiments.evaluation.options import check_seeds
 from experiments.run_folder import git_commit
 from experiments.training.build import set_threads
@@ -195,9 +195,7 @@ def score(played: Sequence[Played]) -> IdScore:
 
 def mean_of(values: Float[np.ndarray, "S B"]) -> MeanOverImages:
     """Return a mean with its interval, over images, and over seeds if there are several."""
-    if len(values) > 1:
-        return MeanOverImages(mean=float(values.mean()), ci95=crossed_interval(values))
-    mean, interval = mean_interval(values[0])
+    mean, interval = seeds_and_images(values)
     return MeanOverImages(mean=mean, ci95=interval)
 
 
