@@ -85,21 +85,6 @@ class PolicyStep:
         return torch.stack([self.errors.mean().double(), paid.double(), entropy.double()])
 
     @property
-    def auc(self) -> float:
-        """Mean normalized error over fixations 1..T."""
-        return float(self.means[0])
-
-    @property
-    def episode_return(self) -> float:
-        """Mean undiscounted reward per scan."""
-        return float(self.means[1])
-
-    @property
-    def entropy(self) -> float:
-        """Mean entropy of the action distribution, nats."""
-        return float(self.means[2])
-
-    @property
     def loss(self) -> Float[Tensor, ""]:
         """Policy-gradient loss of these scans by themselves."""
         return self.loss_scaled_by(scale_of(self.advantage, self.rewards))

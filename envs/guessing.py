@@ -22,6 +22,7 @@ import torch
 from gymnasium.vector.utils import batch_space
 from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
+from scipy.special import log_softmax
 from torch import Tensor
 
 from envs.actions import checked_actions, zeroed
@@ -73,11 +74,9 @@ class Guesses:
         rows: Bool[np.ndarray, "B"],
     ) -> Guesses:
         """Return the state after a new guess in the rows that are True."""
-        wide = logits.astype(np.float64)
-        wide = wide - wide.max(1, keepdims=True)
-        of_label = np.take_along_axis(wide, labels.clip(0)[:, None], 1)[:, 0]
-        loss = np.log(np.exp(wide).sum(1)) - of_label
-        named = np.where(rows, wide.argmax(1), self.named)
+        log_share = log_softmax(logits.astype(np.float64), axis=1)
+        loss = -np.take_along_axis(log_share, labels.clip(0)[:, None], 1)[:, 0]
+        named = np.where(rows, logits.argmax(1), self.named)
         return replace(self, named=named, loss=np.where(rows & (labels >= 0), loss, self.loss))
 
     def facts(self, labels: Int[np.ndarray, "B"]) -> dict[str, NDArray[Any]]:

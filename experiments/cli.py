@@ -10,7 +10,7 @@ import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn, TypeVar
+from typing import Any, NoReturn, TextIO, TypeVar
 
 import tyro
 
@@ -145,10 +145,44 @@ def lacking_memory(mistake: Exception) -> str | None:
     )
 
 
+class LastingStream(io.TextIOBase):
+    """A stream that may go away, on a full disk or with its reader: what it lacks then is lost.
+
+    No hours of training end for want of a line of progress.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        """Be as the stream in all else."""
+        return getattr(self.stream, name)
+
+    def write(self, text: str) -> int:
+        """Write what can be written."""
+        with contextlib.suppress(OSError):
+            self.stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush what can be written."""
+        with contextlib.suppress(OSError):
+            self.stream.flush()
+
+    def isatty(self) -> bool:
+        """Whether a person may look on."""
+        return self.stream.isatty()
+
+
 def print_anything() -> None:
-    """Let no character stop a line: a terminal that lacks it gets its number instead."""
+    """Let no character stop a line, and no lost standard error a run.
+
+    A terminal that lacks a character gets its number instead.
+    """
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
+    if not isinstance(sys.stderr, LastingStream):
+        sys.stderr = LastingStream(sys.stderr)
 
 
 def main_with_reader(main: Callable[[Config], object], read: Callable[[list[str]], Config]) -> None:

@@ -26,6 +26,8 @@ from foveate.data.splits import Fingerprint, changes
 from foveate.files import replacing
 
 MANIFEST = "manifest.json"
+LISTS = ("commits", "data_changes", "changes", "source_changes")
+"""What a manifest has lists of."""
 FORMER = {"micro_batches": 1, "doubt": 0.0}
 """What a training did before it had these options, where that is not their default by now."""
 
@@ -74,7 +76,10 @@ def read_manifest(directory: Path) -> dict[str, Any]:
         ValueError: it is damaged.
     """
     path = directory / MANIFEST
-    return read_object(path) if path.exists() else {}
+    found = read_object(path) if path.exists() else {}
+    if wrong := [name for name in LISTS if not isinstance(found.get(name, []), list)]:
+        raise ValueError(f"{path} is damaged: {wrong[0]} is no list; remove what it says of it")
+    return found
 
 
 def write_own(path: Path, content: object) -> None:

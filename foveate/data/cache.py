@@ -28,6 +28,7 @@ import torch
 from foveate.data.images import ImageSet
 from foveate.data.notes import collected, say_once
 from foveate.data.splits import Fingerprint
+from foveate.files import expanded
 
 DEFAULT_LIMIT_BYTES = 4 * 2**30
 _OURS = re.compile(r"[0-9a-f]{32}\.npz")
@@ -49,8 +50,17 @@ class Entry:
 
 
 def cache_folder() -> Path:
-    """Return the folder of the decoded sets."""
-    return Path(os.environ.get("FOVEATE_CACHE") or "~/.cache/foveate").expanduser()
+    """Return the folder of the decoded sets; of a user without a home a temporary one.
+
+    Raises:
+        ValueError: ``FOVEATE_CACHE`` lies in a home that there is not.
+    """
+    if given := os.environ.get("FOVEATE_CACHE"):
+        return expanded(given)
+    try:
+        return expanded("~/.cache/foveate")
+    except ValueError:
+        return Path(tempfile.gettempdir()) / "foveate"
 
 
 def limit_bytes() -> int:

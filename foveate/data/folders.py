@@ -23,15 +23,15 @@ class File(NamedTuple):
     path: Path
     real: str
     """Where it lies, with no links on the way."""
-    gone: bool = False
-    """Whether it is a link to nothing."""
+    gone: str = ""
+    """Why nothing can be read there: it is a broken link, or no regular file; empty = it can."""
 
 
 def files_under(folder: Path) -> list[File]:
     """Return the files in ``folder`` and below, sorted by path, without hidden ones.
 
-    Links are followed, but not back into a folder that they lie in. Links to nothing are among the
-    files.
+    Links are followed, but not back into a folder that they lie in. Links to nothing, pipes and
+    devices are among the files.
 
     Raises:
         ValueError: A folder cannot be read.
@@ -52,10 +52,20 @@ def _walk(folder: Path, above: tuple[str, ...]) -> Iterator[File]:
             real = os.path.realpath(path)
             if real not in above:
                 yield from _walk(path, (*above, real))
-        elif entry.is_symlink():
-            yield File(path, os.path.realpath(path), not path.exists())
-        elif entry.is_file():
-            yield File(path, os.path.join(above[-1], entry.name))
+        else:
+            yield _file(path, entry, above[-1])
+
+
+def _file(path: Path, entry: os.DirEntry[str], folder: str) -> File:
+    """Return an entry of a folder, which ``folder`` names without links."""
+    if entry.is_symlink():
+        real, is_file = os.path.realpath(path), path.is_file()
+    else:
+        real, is_file = os.path.join(folder, entry.name), entry.is_file()
+    if is_file:
+        return File(path, real)
+    # To open a pipe would wait for who writes into it.
+    return File(path, real, "pipes and devices" if path.exists() else "broken links")
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -69,11 +79,12 @@ def check_shards(files: Iterable[Path]) -> None:
     """Check that files which hold many images each are there: these are missed less than images.
 
     Raises:
-        ValueError: One is a link to nothing.
+        ValueError: One is a link to nothing, or no regular file.
     """
     for file in files:
-        if not file.exists():
-            raise ValueError(f"{file} is a link to nothing; mend or remove it")
+        if not file.is_file():
+            what = "no regular file" if file.exists() else "a link to nothing"
+            raise ValueError(f"{file} is {what}; mend or remove it")
 
 
 def say_skipped(folder: Path, skipped: Sequence[File], what: str) -> None:
@@ -84,10 +95,10 @@ def say_skipped(folder: Path, skipped: Sequence[File], what: str) -> None:
         skipped: The files.
         what: What they are not, one of it.
     """
-    broken = sum(file.gone for file in skipped)
-    endings = Counter(file.path.suffix.lower() or "no ending" for file in skipped if not file.gone)
-    told = [f"{ending} {number}" for ending, number in endings.most_common()]
-    told += [f"broken links {broken}"] if broken else []
+    whole = [file for file in skipped if not file.gone]
+    endings = Counter(file.path.suffix.lower() or "no ending" for file in whole)
+    gone = Counter(file.gone for file in skipped if file.gone)
+    told = [f"{what} {number}" for what, number in (*endings.most_common(), *gone.most_common())]
     if skipped:
         noun = f"file that is no {what}" if len(skipped) == 1 else f"files that are no {what}s"
         say_once(f"skipped in {folder}: {len(skipped)} {noun} ({', '.join(told)})")

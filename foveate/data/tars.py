@@ -1,10 +1,4 @@
-"""Streamed tar files of webdataset's form: every file is a piece.
-
-An archive is damaged where a header does not follow at once on the member before, or where it does
-not end in two blocks of zeros and at most a record of them more. Python's tarfile takes all of that
-for the end of the archive, so each member's place is checked here. More zeros than that may be all
-that a failed copy left of samples.
-"""
+"""Streamed tar files of webdataset's form: every file is a piece."""
 
 from __future__ import annotations
 
@@ -12,43 +6,18 @@ import itertools
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from functools import partial
+from pathlib import Path
 from typing import ClassVar
 
+from foveate.data.archives import ADVICE, Damage, Links, Part, check_ends, content_of, parts_of
 from foveate.data.decoding import IMAGE_SUFFIXES
-from foveate.data.notes import say_once
 from foveate.data.samples import PieceSource, Sample, own_split, reading, shard_fingerprints
 from foveate.data.splits import HELD_OUT, belongs
 from foveate.data.tar_texts import TarCaptions, label_in
 
 _TAR_IMAGES = frozenset(suffix[1:] for suffix in IMAGE_SUFFIXES)
 _TAR_TEXTS = frozenset({"cls", "json", "txt"})
-_END = 2 * tarfile.BLOCKSIZE
-"""Zeros at the end of an archive; a writer may add more, to fill a record."""
-_LARGE_RECORDS = tuple(tarfile.BLOCKSIZE << power for power in range(5, 17))
-"""Records that ``tar -b`` writes instead of the usual 10 KiB, bytes; files are multiples of one."""
-_ZEROS = "a hole of zeros"
-_COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")
-"""How gzip, bzip2, xz and zstandard begin."""
-_ADVICE = "write it again, or add --skip-damaged"
-
-
-@dataclass(frozen=True)
-class _Part:
-    """A file in an archive, read when it is needed."""
-
-    name: PurePosixPath
-    member: tarfile.TarInfo
-
-    @property
-    def stem(self) -> str:
-        """Folder and name up to the first dot."""
-        return str(self.name.with_name(self.name.name.partition(".")[0]))
-
-    @property
-    def suffix(self) -> str:
-        """What follows the first dot."""
-        return self.name.name.partition(".")[2].lower()
 
 
 @dataclass(frozen=True)
@@ -81,7 +50,7 @@ class TarSource(PieceSource):
             ValueError: The archive or a sample is damaged; with skip_damaged these are counted.
         """
         file, count = self.files[piece], 0
-        damage, captions = _Damage(file, self.skip_damaged), TarCaptions(self.caption_key)
+        damage, captions = Damage(file, self.skip_damaged), TarCaptions(self.caption_key)
         with reading(file):
             try:
                 # Not "r|", which would have to read what is skipped.
@@ -90,14 +59,15 @@ class TarSource(PieceSource):
                 damage.between(0, file.stat().st_size, " ".join(str(error).split()))
                 damage.say()
                 return
-        with reading(file), opened:
-            for stem, group in itertools.groupby(_parts(opened, damage), lambda part: part.stem):
+        with reading(file), opened, Links(file) as links:
+            for stem, group in itertools.groupby(parts_of(opened, damage), lambda part: part.stem):
                 if not belongs(stem, self.split, self.held_out):
                     continue
                 try:
                     # What was delivered is not read again, unless it may have been skipped.
                     if count >= row or self.skip_damaged:
-                        sample = _sample(opened, f"sample {stem} of {file}", list(group), captions)
+                        where = f"sample {stem} of {file}"
+                        sample = _sample(opened, links, where, list(group), captions)
                 except ValueError as error:
                     damage.in_sample(error)
                     continue
@@ -134,7 +104,7 @@ def open_tar(
     """
     shards: dict[str, dict[Path, int]] = {}
     for file, named in files:
-        _check_ends(file, skip_damaged)
+        check_ends(file, skip_damaged)
         shards.setdefault("train" if holds_out else named, {})[file] = 0
     held_out = list(HELD_OUT) if holds_out else []
     kept = list(shards["train" if holds_out else own_split(list(shards), split, name)])
@@ -144,122 +114,8 @@ def open_tar(
     return TarSource(names, shard_fingerprints(shards), kept, split, *options)
 
 
-@dataclass
-class _Damage:
-    """What is wrong with an archive: an error, or counted where it is skipped."""
-
-    file: Path
-    skip: bool
-    num_samples: int = 0
-    num_bytes: int = 0
-    first: str = ""
-    """The first reason why nothing could be read between samples."""
-    first_sample: str = ""
-    """The first reason why a sample is not whole."""
-
-    def between(self, offset: int, next_offset: int, what: str) -> None:
-        """Note that nothing can be read between two offsets."""
-        what = f"{what} at byte {offset}"
-        if not self.skip:
-            hint = " (tar -A leaves zeros, too)" if what.startswith(_ZEROS) else ""
-            raise ValueError(f"cannot read {self.file} as tar: {what}; {_ADVICE}{hint}")
-        self.num_bytes += max(0, next_offset - offset)
-        self.first = self.first or f"; {what}"
-
-    def in_sample(self, error: ValueError) -> None:
-        """Note that a sample is not whole."""
-        if not self.skip:
-            raise error
-        self.num_samples += 1
-        self.first_sample = self.first_sample or f" (the first: {error})"
-
-    def say(self) -> None:
-        """Say what was skipped, if anything."""
-        if self.num_samples or self.first:
-            say_once(
-                f"skipped in {self.file}: {self.num_samples} samples that are not whole"
-                f"{self.first_sample}, and {self.num_bytes} bytes between samples{self.first}"
-            )
-
-
-def _check_ends(file: Path, skip_damaged: bool) -> None:
-    """Look at both ends of an archive, which shows most damage before anything is read."""
-    size = file.stat().st_size
-    with reading(file), file.open("rb") as opened:
-        start = opened.read(8)
-        opened.seek(max(0, size - _END))
-        end = opened.read()
-    if start.startswith(_COMPRESSED):
-        raise ValueError(f"{file} is compressed; unpack it to a plain .tar")
-    if len(end) < _END or any(end):
-        _Damage(file, skip_damaged).between(size, size, "it is cut off, without an archive's end,")
-
-
-def _parts(opened: tarfile.TarFile, damage: _Damage) -> Iterator[_Part]:
-    """Yield the files in an archive, except hidden ones; see to it that none is lost."""
-    end, size = 0, damage.file.stat().st_size
-    while True:
-        try:
-            member = opened.next()
-        except tarfile.TarError as error:
-            return damage.between(end, size, " ".join(str(error).split()))
-        next_offset = size if member is None else member.offset
-        end = _after_global_headers(damage.file, end, next_offset)
-        problem = _problem(damage.file, end, next_offset, at_end=member is None)
-        if problem:
-            damage.between(end, next_offset, problem)
-        if member is None:
-            return None
-        end = opened.offset
-        part = _Part(PurePosixPath(member.name), member)
-        # A link stands for a file that the archive holds already.
-        if (member.isfile() or member.islnk() or member.issym()) and part.name.name[:1] != ".":
-            yield part
-
-
-def _after_global_headers(file: Path, offset: int, next_offset: int) -> int:
-    """Return where the headers end that are about all members; tarfile reads them unseen."""
-    with file.open("rb") as opened:
-        while offset < next_offset:
-            opened.seek(offset)
-            try:
-                header = tarfile.TarInfo.frombuf(
-                    opened.read(tarfile.BLOCKSIZE), tarfile.ENCODING, "surrogateescape"
-                )
-            except tarfile.HeaderError:
-                break
-            end = offset + tarfile.BLOCKSIZE * (1 + -(-header.size // tarfile.BLOCKSIZE))
-            if header.type != tarfile.XGLTYPE or end > next_offset:
-                break
-            offset = end
-    return offset
-
-
-def _problem(file: Path, offset: int, next_offset: int, *, at_end: bool) -> str | None:
-    """Return what is wrong between a member and the next or, at the end, the end of the file."""
-    length = next_offset - offset
-    if not at_end and length == 0:
-        return None
-    with file.open("rb") as opened:
-        opened.seek(offset)
-        first = opened.read(tarfile.BLOCKSIZE)
-        if any(first):
-            return "a bad header"
-        blocks = iter(lambda: opened.read(min(2**20, next_offset - opened.tell())), b"")
-        if any(any(block) for block in blocks) or not at_end or length >= _longest_end(next_offset):
-            return _ZEROS
-    return "it is cut off, without an archive's end," if length < _END else None
-
-
-def _longest_end(size: int) -> int:
-    """Return how many bytes of zeros are too many at the end of an archive."""
-    fitting = (record for record in _LARGE_RECORDS if size % record == 0)
-    # The last block of a record did not suffice, hence another record.
-    return _END + max(tarfile.RECORDSIZE, *fitting, 0)
-
-
 def _sample(
-    opened: tarfile.TarFile, where: str, parts: list[_Part], captions: TarCaptions
+    opened: tarfile.TarFile, links: Links, where: str, parts: list[Part], captions: TarCaptions
 ) -> Sample:
     """Read the parts of a sample that are its image, its class or its captions."""
     found: dict[str, bytes] = {}
@@ -268,12 +124,14 @@ def _sample(
             continue
         if part.suffix in found:
             raise ValueError(f"{where} has two files .{part.suffix}; names must differ")
+        is_link = part.member.islnk() or part.member.issym()
         try:
-            content = opened.extractfile(part.member)
-            found[part.suffix] = content.read() if content else b""
-        except (tarfile.TarError, KeyError) as error:
+            read = links.read if is_link else partial(content_of, opened)
+            found[part.suffix] = read(part.member)
+        except (tarfile.TarError, KeyError, RecursionError) as error:
+            what = "a link to no file of the archive" if is_link else "cut off"
             raise ValueError(
-                f"{where}: its file {part.name} at byte {part.member.offset} is cut off; {_ADVICE}"
+                f"{where}: its file {part.name} at byte {part.member.offset} is {what}; {ADVICE}"
             ) from error
     images = sorted(_TAR_IMAGES & found.keys())
     if len(images) != 1:

@@ -2,6 +2,7 @@
 
 from foveate.drawing.panels import densities, side_by_side
 from foveate.drawing.scanpaths import (
+    as_written,
     border_lines,
     draw_scanpath,
     numbered_steps,
@@ -18,6 +19,7 @@ from foveate.patches import UNSEEN_GRAY
 
 __all__ = [
     "UNSEEN_GRAY",
+    "as_written",
     "border_lines",
     "densities",
     "draw_scanpath",

@@ -79,6 +79,11 @@ def numbered_steps(budget: int) -> set[int]:
     return {*range(1, FIRST_NUMBERS + 1), *range(every, budget + 1, every), budget}
 
 
+def as_written(text: str) -> str:
+    """Return a text of anyone's for matplotlib, to which two dollars are a formula."""
+    return text.replace("$", r"\$")
+
+
 def draw_scanpath(
     axis: Axes,
     image: Float[Tensor, "C H W"],

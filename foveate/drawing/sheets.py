@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
-from foveate.drawing.scanpaths import Grid, draw_scanpath, show, show_seen
+from foveate.drawing.scanpaths import Grid, as_written, draw_scanpath, show, show_seen
 
 DPI = 72
 """Of the pages, on which a point is thus a pixel."""
@@ -80,7 +80,7 @@ class Page:
         return self.figure.text(
             x / self.width,
             1 - y / self.height,
-            text if len(text) <= signs else f"{text[: signs - 1]}…",
+            as_written(text if len(text) <= signs else f"{text[: signs - 1]}…"),
             fontsize=size_px,
             rotation=90 if upward else 0,
             ha="center",

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from foveate.choices import blaming
 from foveate.config import ModelConfig
-from foveate.errors import unseen_error
+from foveate.errors import expected_error_loss, unseen_error
 from foveate.model.asking import AskingPredictor, Emphasis
 from foveate.model.decoder import Prediction
 from foveate.model.encoder import take
@@ -180,9 +180,9 @@ class AnyOrderTransformer(AskingPredictor):
     ) -> Float[Tensor, ""]:
         """Mean loss of the predictions, and, if it is expected, the likelihood of its uncertainty.
 
-        ``mean(v e) + w * mean(e.detach() * exp(-s) + s)``: the second term is smallest at
-        s = log E[e], the expected error itself (an exponential likelihood), and leaves the
-        gradient of the values alone. The weights v do not enter it, so that the expected error is
+        ``mean(v e) + w * mean(e.detach() * exp(-s) + s)``: the second term, of
+        :func:`~foveate.errors.expected_error_loss`, leaves the gradient of the values alone. The
+        weights v do not enter it, so that the expected error is
         that of the patch, whatever it counts.
 
         Args:
@@ -204,9 +204,8 @@ class AnyOrderTransformer(AskingPredictor):
         total = (error * (weight if weights is None else weight * weights)).sum()
         if prediction.log_error is None:
             return total
-        log_error = prediction.log_error.clamp(min=-8.0)
-        calibration = ((error.detach() * (-log_error).exp() + log_error) * weight).sum()
-        return total + self.config.error_loss_weight * calibration
+        calibration = expected_error_loss(error.detach(), prediction.log_error)
+        return total + self.config.error_loss_weight * (calibration * weight).sum()
 
     # --- evaluation
 

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from foveate.data import ImageSet
 from foveate.model import AnyOrderTransformer
 from foveate.model.untaught import copy_untaught
+from foveate.orders.segments import Fixations
 from foveate.orders.semantic import model_ordering
 from foveate.probes.features import Attention
 from foveate.probes.heads import HeadAccuracy, descend, predict
@@ -49,6 +50,8 @@ class FineTuneConfig:
     """Order of that loss, by name as of :func:`foveate.orders.semantic.model_ordering`."""
     order_options: Mapping[str, int | float] = field(default_factory=dict)
     """Options of that order."""
+    generative_fixation_size: int = 1
+    """Side of the squares of patches that a step of that order opens."""
     generative_budget: int | None = None
     """Steps of that order, the patches behind them tie, as in training on scans; None = all."""
 
@@ -151,12 +154,13 @@ def fine_tune(
     # Apart from that of the batches, which are the same with and without the generative loss.
     generator = torch.Generator().manual_seed(seed)
     order = model_ordering(config.generative_order, classifier.model, **config.order_options)
+    fixations = Fixations.squares(model.grid, config.generative_fixation_size)
 
     def loss(index: Tensor) -> Tensor:
         batch = images.batch(index, device=device)
         total = F.cross_entropy(classifier(batch), images.labels[index].to(device))
         if config.generative_weight > 0:
-            rank = order(batch, generator=generator)
+            rank = fixations.merged(order(batch, generator=generator))
             if config.generative_budget is not None:
                 rank = rank.clamp(max=config.generative_budget)
             total = total + config.generative_weight * classifier.model(

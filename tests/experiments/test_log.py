@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
+import os
+import sys
 from pathlib import Path
 
 import pytest
 
-from experiments.cli import one_line
+from experiments.cli import LastingStream, one_line, print_anything
 from experiments.training.command_line import read_command_line
 from experiments.training.log import RunLog
 from experiments.training.presets import PRESETS
@@ -39,6 +42,29 @@ def test_metrics_are_json_whatever_was_measured_and_a_line_each_without_a_termin
         f"{tmp_path.name}: iteration 2/8, loss 0.250, skipped_steps 1, validation_loss nan",
         f"{tmp_path.name}: iteration 4/8, loss 0.250, skipped_steps 1",
     ]
+
+
+@pytest.mark.parametrize("end", ["full", "gone"])
+def test_lines_that_cannot_be_written_stop_no_run(
+    end: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk of logs fills up, or the reader of a pipe leaves."""
+    if end == "full":
+        file = Path("/dev/full").open("w")
+    else:
+        reader, writer = os.pipe()
+        os.close(reader)
+        file = os.fdopen(writer, "w")
+    monkeypatch.setattr(sys, "stderr", file)
+    print_anything()
+    print_anything()
+    for _ in range(3):
+        print("a line", file=sys.stderr, flush=True)
+    assert isinstance(sys.stderr, LastingStream)
+    assert sys.stderr.stream is file
+    assert not sys.stderr.isatty()
+    with contextlib.suppress(OSError):
+        file.close()
 
 
 @pytest.mark.parametrize(

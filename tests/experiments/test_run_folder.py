@@ -99,6 +99,14 @@ def test_damaged_configs_and_manifests_are_one_line(content: str, tmp_path: Path
         (tmp_path / name).unlink()
 
 
+@pytest.mark.parametrize("name", ["commits", "data_changes", "changes", "source_changes"])
+@pytest.mark.parametrize("value", [None, 3, {}])
+def test_a_manifest_of_other_kinds_is_damaged(name: str, value: object, tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text(json.dumps({name: value}))
+    with pytest.raises(ValueError, match=rf"manifest.json is damaged: {name} is no list"):
+        read_manifest(tmp_path)
+
+
 @pytest.mark.parametrize("change", [{"model_lr": math.nan}, {"colour": 1}, {"budget": None}])
 def test_configs_of_wrong_values_do_not_fit(change: dict[str, Any], tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(change))

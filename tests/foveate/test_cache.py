@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 import pyarrow as pa
@@ -182,3 +183,14 @@ def test_what_was_left_out_is_said_of_a_cached_set_too(
         load_data(str(tmp_path / "set.parquet"))
         load_data(str(tmp_path / "set.parquet"))
         assert capsys.readouterr().err.count("left out of set: 2 rows of split 'extra'") == 1
+
+
+def test_a_user_without_a_home_has_a_temporary_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    def homeless(path: Path) -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "expanduser", homeless)
+    with pytest.raises(ValueError, match="there is no such home; give the path without ~"):
+        cache.cache_folder()
+    monkeypatch.delenv("FOVEATE_CACHE")
+    assert cache.cache_folder() == Path(tempfile.gettempdir()) / "foveate"

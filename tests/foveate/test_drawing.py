@@ -15,6 +15,7 @@ from PIL import Image
 
 from foveate.drawing import (
     UNSEEN_GRAY,
+    as_written,
     draw_scanpath,
     error_curves,
     fixation_heatmaps,
@@ -160,3 +161,14 @@ def test_error_curves_show_the_policy_in_black_controls_in_color_and_all_else_in
         drawn_without = shares[left_out]
         for other in range(3):
             assert (drawn_without[other] < 0.5 * whole[other]) == (other == place), left_out
+
+
+def test_dollars_are_signs_and_no_formula(tmp_path: Path) -> None:
+    images, order = torch.rand(2, 1, 8, 12), torch.tensor([[0, 1], [2, 3]])
+    error = torch.ones(2, 3)
+    pages = [tmp_path / name for name in ("plain.png", "broken.png")]
+    for page, label in zip(pages, ("a b", r"$\frac{$"), strict=True):
+        labels = [label, label]
+        scanpath_sheet(images, order, None, GRID, page, errors=error, labels=labels)
+        assert page.stat().st_size
+    assert as_written("a$b$c") == r"a\$b\$c"

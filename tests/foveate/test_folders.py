@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import unicodedata
 from collections.abc import Callable
 from pathlib import Path
@@ -249,3 +250,20 @@ def test_hidden_files_and_folders_do_not_count(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "x.tar").write_text("")
     assert [file.path for file in files_under(tmp_path)] == [tmp_path / "a" / "x.tar"]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes with names are POSIX's")
+def test_pipes_are_counted_and_not_waited_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fill(tmp_path / "set" / "a", 0)
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "set" / "a" / "zz.png").symlink_to(tmp_path / "pipe.png")
+    (tmp_path / "set" / "a" / "zzz.png").symlink_to(tmp_path / "nowhere.png")
+    os.mkfifo(tmp_path / "set" / "a" / "y.png")
+    assert set.union(*load_all(tmp_path / "set").values()) == set(range(10))
+    said = "3 files that are no images (pipes and devices 2, broken links 1)"
+    assert said in capsys.readouterr().err
+    os.mkfifo(tmp_path / "set" / "train.parquet")
+    with pytest.raises(ValueError, match=r"train.parquet is no regular file; mend or remove it"):
+        load_data(str(tmp_path / "set"))

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from foveate.data import ImageSet
 from foveate.model import AnyOrderTransformer
+from foveate.orders.segments import Fixations
 from foveate.probes import knn_probe, linear_probe
 from foveate.probes.attentive import (
     AttentiveHead,
@@ -185,10 +186,16 @@ def test_the_generative_loss_is_of_scans_as_long_as_in_training(
         return forward(self, images, rank, **options)
 
     monkeypatch.setattr(type(model), "forward", seen)
-    for budget in (3, None):
-        config = FineTuneConfig(epochs=1, generative_weight=1.0, generative_budget=budget)
+    for budget, side in ((3, 1), (None, 1), (None, 2)):
+        config = FineTuneConfig(
+            epochs=1,
+            generative_weight=1.0,
+            generative_budget=budget,
+            generative_fixation_size=side,
+        )
         fine_tune(model, stripes, config, learning_rate=1e-3, seed=0)
-        assert {*longest} == {model.num_patches - 1 if budget is None else 3}
+        every = len(Fixations.squares(model.grid, side)) - 1
+        assert {*longest} == {every if budget is None else budget}
         longest.clear()
 
 

@@ -40,6 +40,71 @@ def shard(tmp_path: Path) -> Path:
     return tmp_path / "a.tar"
 
 
+# What no reader can make sense of.
+
+
+def add(shard: Path, member: tarfile.TarInfo, content: bytes = b"") -> None:
+    """Put a member of one's own in the middle of the shard."""
+    with tarfile.open(shard) as old:
+        members = [(each, old.extractfile(each)) for each in old]
+        kept = [(each, file.read()) for each, file in members if file is not None]
+    with tarfile.open(shard, "w", format=tarfile.PAX_FORMAT) as new:
+        for place, (each, data) in enumerate(kept):
+            if place == 20:
+                new.addfile(member, io.BytesIO(content))
+            new.addfile(each, io.BytesIO(data))
+
+
+@pytest.mark.parametrize(
+    "headers", [{"GNU.sparse.map": "a,b"}, {"GNU.sparse.major": "1", "GNU.sparse.minor": "0"}]
+)
+def test_a_header_of_numbers_that_are_none_is_damage_between_samples(
+    shard: Path, headers: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    member = tarfile.TarInfo("010b.png")
+    member.pax_headers = headers
+    add(shard, member)
+    with pytest.raises(ValueError, match=r"cannot read .*a.tar as tar: .* at byte \d{5}"):
+        epoch(shard)
+    assert epoch(shard, skip_damaged=True) == [*range(10)]
+    assert "0 samples that are not whole, and " in capsys.readouterr().err
+
+
+def test_a_size_below_0_ends_an_archive(shard: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It would lead back to what was read before."""
+    with tarfile.open(shard) as opened:
+        place = opened.getmembers()[20].offset
+    content = bytearray(shard.read_bytes())
+    header = tarfile.TarInfo.frombuf(bytes(content[place : place + 512]), "utf-8", "strict")
+    header.size = -1024
+    content[place : place + 512] = header.tobuf(tarfile.GNU_FORMAT)
+    shard.write_bytes(content)
+    assert epoch(shard, skip_damaged=True) == [*range(10)]
+    assert "a header with a size below 0 at byte" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE])
+@pytest.mark.parametrize("target", ["x.png", "nowhere.png"])
+def test_a_link_to_no_file_of_the_archive_is_a_sample_that_is_not_whole(
+    shard: Path, kind: bytes, target: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    member = tarfile.TarInfo("x.png")
+    member.type, member.linkname = kind, target
+    add(shard, member)
+    with pytest.raises(ValueError, match=r"sample x of .*x.png at byte \d+ is a link to no file"):
+        epoch(shard)
+    assert epoch(shard, skip_damaged=True) == [*range(40)]
+    assert "1 samples that are not whole" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["./", ""])
+def test_a_member_without_a_name_is_no_sample(shard: Path, name: str) -> None:
+    member = tarfile.TarInfo(name)
+    member.type = tarfile.REGTYPE
+    add(shard, member)
+    assert epoch(shard) == [*range(40)]
+
+
 # What is read.
 
 

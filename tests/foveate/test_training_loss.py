@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 
 import pytest
@@ -11,6 +12,7 @@ from torch import Tensor
 from unchecked import unchecked
 
 from foveate.config import ModelConfig
+from foveate.errors import expected_error_loss
 from foveate.model import AnyOrderTransformer
 from foveate.model.decoder import Prediction
 from foveate.orders import ordering, rank_to_order
@@ -116,6 +118,18 @@ def prediction_of(values: list[float], log_error: list[float]) -> Prediction:
     pixels = torch.tensor(values).view(1, -1, 1).repeat(1, 1, 8).requires_grad_()
     told = torch.tensor([log_error]).requires_grad_()
     return Prediction(pixels, told, pixels)
+
+
+def test_a_prediction_that_is_far_too_sure_is_put_right() -> None:
+    """Of patches with errors of .5, .5 and 0; the first is expected to be e^-7, the others less."""
+    error = torch.tensor([[0.5, 0.5, 0.0]])
+    told = torch.tensor([[-7.0, -20.0, -20.0]], requires_grad=True)
+    loss = expected_error_loss(error, told)
+    (gradient,) = torch.autograd.grad(loss.sum(), told)
+    torch.testing.assert_close(
+        gradient, torch.tensor([[1 - 0.5 * math.e**7, 1 - 0.5 * math.e**8, 0]])
+    )
+    torch.testing.assert_close(loss[:, 1:], torch.tensor([[0.5 * math.e**8 - 8, 1 - 8.0]]))
 
 
 def test_the_uncertainty_weighs_a_twentieth_of_the_pixels(model: AnyOrderTransformer) -> None:

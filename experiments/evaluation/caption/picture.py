@@ -14,7 +14,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from experiments.evaluation.caption.evaluate import CaptionExample
-from foveate.drawing.scanpaths import draw_scanpath, show, show_seen
+from foveate.drawing.scanpaths import as_written, draw_scanpath, show, show_seen
 
 LETTERS = 28
 """Of a line beside a picture; a wide one, as of Chinese, counts twice."""
@@ -60,14 +60,14 @@ def draw_captions(examples: Sequence[CaptionExample], path: Path) -> None:
 
 
 def _say(panel: Axes, title: str, text: str) -> None:
-    """Write below a panel; a caption is text of anyone's, in which a dollar is no formula."""
+    """Write below a panel."""
     panel.set_title(title, fontsize=7)
     # The picture stands above, and leaves its room below to the words.
     panel.set_anchor("N")
     said = panel.text(
         0.5,
         -0.04,
-        "\n".join(lines_of(text)).replace("$", r"\$"),
+        as_written("\n".join(lines_of(text))),
         transform=panel.transAxes,
         ha="center",
         va="top",

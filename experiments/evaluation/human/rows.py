@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 import torch.nn.functional as F
@@ -180,14 +180,10 @@ def viewer_pairs(paths: CellPaths) -> Pairs:
     pairs = [
         (first, second)
         for image in np.unique(paths.image)
-        for first, second in _two_of(np.flatnonzero(paths.image == image).tolist())
+        for first, second in combinations(np.flatnonzero(paths.image == image).tolist(), 2)
     ]
     one, other = np.array(pairs, np.int64).reshape(-1, 2).T
     return Pairs(paths.cell[one], paths.cell[other], paths.image[one])
-
-
-def _two_of(rows: list[int]) -> Iterable[tuple[int, int]]:
-    return ((one, other) for place, one in enumerate(rows) for other in rows[place + 1 :])
 
 
 def other_image_pairs(paths: CellPaths, other: Int64[np.ndarray, " M"]) -> Pairs:

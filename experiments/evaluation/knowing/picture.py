@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from experiments.evaluation.knowing.plan import POLICY
 from experiments.evaluation.knowing.result import KnowingResult
+from foveate.drawing import as_written
 
 MOST_COLUMNS = 3
 
@@ -33,7 +34,8 @@ def draw_knowing(result: KnowingResult, path: Path) -> None:
         empty.set_visible(False)
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside right upper", fontsize=7, frameon=False)
-    figure.suptitle(f"{result.data}: images known after k fixations", fontsize=9)
+    title = f"{as_written(result.data)}: images known after k fixations"
+    figure.suptitle(title, fontsize=9)
     figure.savefig(path)
 
 

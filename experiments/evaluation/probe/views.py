@@ -168,14 +168,16 @@ class Probing:
 
 
 def tuning(options: ProbeOptions, run: Run, attention: Attention) -> FineTuneConfig:
-    """Return how to fine-tune."""
-    parts = run.parts
+    """Return how to fine-tune; the generative loss is that which the model learned from."""
+    parts, config = run.parts, run.config
+    is_unseen = parts.queries == "unseen"
     return FineTuneConfig(
         epochs=options.finetune_epochs,
         learning_rates=options.finetune_lr,
         generative_weight=options.generative_weight,
         generative_order=options.generative_order or parts.order,
         order_options=parts.order_options if options.generative_order is None else {},
-        generative_budget=run.budget if parts.queries == "unseen" else None,
+        generative_fixation_size=config.scan.fixation_size if parts.takes_budget else 1,
+        generative_budget=run.budget if is_unseen else config.teaching.encode_first,
         attention=attention,
     )

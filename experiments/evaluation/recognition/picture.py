@@ -21,6 +21,7 @@ from experiments.evaluation.recognition.result import (
     shown_probes,
     titled,
 )
+from foveate.drawing import as_written
 
 REFERENCES = {"all_patches": "--", "periphery_alone": ":"}
 """What does not depend on an order, and how its line is drawn."""
@@ -47,7 +48,7 @@ def draw_fixations(result: ProbeResult, path: Path) -> None:
         bbox_to_anchor=(1, 1),
         loc="upper left",
     )
-    figure.suptitle(f"{result.dataset}: recognized after k fixations", fontsize=9)
+    figure.suptitle(f"{as_written(result.dataset)}: recognized after k fixations", fontsize=9)
     figure.savefig(path)
 
 
