@@ -17,9 +17,9 @@ from foveate.model.asking import AskedPatches, repeats
 class PolicyPreference:
     """The logits that a policy gives to the patches that are asked for, as its only candidates.
 
-    It judges the K patches of a step as if there were no others, in the state that an episode which
-    had opened the same patches would be in. So the softmax over them is in general not in
-    proportion to its probabilities among all unseen patches. A patch that is asked twice is a
+    It judges the K patches of a step as if there were no others, in the state that an episode would
+    be in which had opened the same patches one by one. So the softmax over them is in general not
+    in proportion to its probabilities among all unseen patches. A patch that is asked twice is a
     candidate once. The policy gets no gradient.
 
     Raises:
@@ -40,7 +40,7 @@ class PolicyPreference:
     @torch.no_grad()
     def __call__(self, asked: AskedPatches) -> Float[Tensor, "B S K"]:
         """Return a logit for each patch."""
-        if asked.content is None or asked.num_steps is None or asked.log_error is None:
+        if asked.content is None or asked.num_seen is None or asked.log_error is None:
             raise ValueError(
                 "a policy prefers among patches that are asked for after a step, by a model that "
                 "it can scan: queries='unseen'"
@@ -52,7 +52,7 @@ class PolicyPreference:
                     content_state=asked.content.flatten(0, 1).float(),
                     log_error=asked.log_error.flatten(0, 1).float(),
                     selectable=~repeats(asked.positions).flatten(0, 1),
-                    remaining=1 - asked.num_steps.flatten() / self.budget,
+                    remaining=(1 - asked.num_seen.flatten() / self.budget).clamp_min(0),
                 )
             )
-        return logits.unflatten(0, asked.num_steps.shape)
+        return logits.unflatten(0, asked.num_seen.shape)

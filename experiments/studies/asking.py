@@ -10,7 +10,6 @@ from functools import partial
 import numpy as np
 
 from experiments.evaluation.compare.evaluate import compare
-from experiments.evaluation.orders.evaluate import images_seen
 from experiments.evaluation.probe.questions import Questions, unanswerable
 from experiments.evaluation.probe.result import COLUMNS, NEIGHBORS
 from experiments.evaluation.recognition.evaluate import recognize
@@ -24,6 +23,7 @@ from experiments.studies.answers import Answers, Facts, Values, add, keep_pictur
 from experiments.studies.compute import StepCosts, step_costs
 from experiments.studies.grid import Asked, Split
 from experiments.studies.pictures import pictures_of
+from experiments.training.who_learns import images_learned
 from foveate.choices import blaming, lookup, told
 from foveate.data import ImageSet
 from foveate.probes import (
@@ -123,7 +123,7 @@ def facts_of(run: Run, costs: StepCosts | None) -> Facts:
         parameters=sum(each.numel() for each in run.model.parameters()),
         num_patches=run.model.num_patches,
         iterations=(run.config.optimization.warmup_iterations, run.config.iterations),
-        images=images_seen(run.config),
+        images=images_learned(run.config),
         train_seconds=read_manifest(run.directory).get("train_seconds", 0.0),
         teraflops=None if costs is None else costs.until(run.config, run.iteration) / 1e12,
         probe_images=0,

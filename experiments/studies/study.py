@@ -71,6 +71,11 @@ class Carrying:
         jobs = []
         for cell in cells:
             config = self._config(cell, {} if rule is None else rule.options)
+            if rule and not cell.reference and config.data.learn_split == "val":
+                raise ValueError(
+                    f"cell {cell.name!r} learns from val, by which the screening would choose it; "
+                    "leave out --learn-split, or the screening"
+                )
             for place, seed in enumerate(grid.seeds_of(cell) if rule is None else rule.seeds):
                 name = f"{cell.name}_{seed}"
                 needs = {option: f"{needed}_{seed}" for option, needed in cell.needs.items()}

@@ -25,6 +25,11 @@ from foveate.config import Init
 
 WITHOUT_POLICY = "It trains the model alone; --iterations 1000 adds a policy, with its options."
 
+OF_WORDS = ("num_captions", "word_dropout", "parallel_share")
+OF_A_LEARNING_POLICY = ("policy_lr", "policy_depth", "doubt", "entropy_weight", "discount")
+OF_A_LEARNING_MODEL = ("prefer", "prefix_share", "model_lr", "weight_decay")
+"""Options that nothing reads where there are no words, or where one of both never learns."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class WithPolicy(TrainConfig):
@@ -74,11 +79,17 @@ def check_given(config: TrainConfig, options: list[str]) -> None:
     idle = {}
     if config.parts.queries == "own":
         idle["num_targets"] = f"recipe {config.model.recipe}, which asks for every patch once"
+    if config.parts.image_weight == 0:
+        idle["num_targets"] = "image_weight 0, with which no patches are asked for"
+    if config.parts.captions and config.parts.word_weight == 0:
+        idle |= dict.fromkeys(OF_WORDS, "word_weight 0, with which no words are learned")
     if config.policy is not None and config.policy.schedule == "frozen":
-        names = ("policy_lr", "policy_depth", "doubt", "entropy_weight", "discount")
-        idle |= dict.fromkeys(names, "schedule frozen, whose policy never learns")
+        idle |= dict.fromkeys(OF_A_LEARNING_POLICY, "schedule frozen, whose policy never learns")
     if config.policy is not None and config.policy.schedule == "policy_only":
         idle["random_share"] = "schedule policy_only, whose model learns from no scans"
+        if config.optimization.warmup_iterations == 0:
+            none_learns = "schedule policy_only without a warm-up, in which no model learns"
+            idle |= dict.fromkeys(OF_A_LEARNING_MODEL, none_learns)
     if config.data.data == "cue":
         idle |= dict.fromkeys(("image_size", "split_column"), "cue, whose images are computed")
     for name, what in idle.items():

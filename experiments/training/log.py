@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from experiments.training.config import TrainConfig
 from experiments.training.wandb_run import open_run
+from experiments.training.who_learns import images_learned
 
 
 class RunLog:
@@ -110,12 +111,8 @@ class RunLog:
 
     def _images_per_s(self, at: int) -> float:
         """Images that the model learned from since the last line, per second."""
-        config = self.config
-        warming = at <= config.optimization.warmup_iterations
-        learned = config.num_learned * (config.optimization.micro_batches or 1)
-        images = config.optimization.warmup_batch_size if warming else learned
         now = time.perf_counter()
-        speed = images * (at - self.logged_at) / (now - self.logged)
+        speed = images_learned(self.config, self.logged_at, at) / (now - self.logged)
         self.logged, self.logged_at = now, at
         return speed
 

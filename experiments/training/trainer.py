@@ -33,6 +33,7 @@ from experiments.training.recognition import make_probe
 from experiments.training.reference import reference_of, reward_of
 from experiments.training.skips import Skips
 from experiments.training.weights import load_weights, start_from
+from experiments.training.who_learns import who_learns
 from foveate.config import ModelConfig
 from foveate.finite import NotFinite, not_finite
 from foveate.model import AnyOrderTransformer
@@ -277,11 +278,3 @@ class Trainer:
                 f"the checkpoint in {self.config.run.out} is of another run: it has another "
                 f"{', '.join(wrong)}"
             )
-
-
-def who_learns(options: PolicyTraining, since_warmup: int) -> tuple[bool, bool]:
-    """Say whether model and policy learn in an iteration that scans."""
-    if options.schedule == "alternating":
-        policy_learns = since_warmup // options.alternate_every % 2 == 0
-        return not policy_learns, policy_learns
-    return options.schedule in ("joint", "frozen"), options.schedule in ("joint", "policy_only")

@@ -43,8 +43,8 @@ class AskedPatches:
     content: Float[Tensor, "B S D"] | None
     """Encoder state of the patch seen last; before the first, of the last always-visible token.
     None with ``queries="own"``, whose patches are asked after a step each."""
-    num_steps: Int[Tensor, "B S"] | None
-    """Steps made before; None likewise."""
+    num_seen: Int[Tensor, "B S"] | None
+    """Patches seen before; None likewise."""
 
 
 Preference = Callable[[AskedPatches], Tensor]
@@ -197,7 +197,7 @@ class AskingPredictor(AnyOrderPredictor):
         def asked_at(places: Tensor) -> tuple[Prediction, AskedPatches]:
             positions = order.gather(1, places.flatten(1))
             prediction = self._decode_after(layers, positions, counts, agree)
-            return prediction, self._asked(prediction, positions, layers, counts, steps)
+            return prediction, self._asked(prediction, positions, layers, counts)
 
         if emphasis is not None and asks:
             with torch.no_grad():
@@ -243,7 +243,6 @@ class AskingPredictor(AnyOrderPredictor):
         positions: Int[Tensor, "B Q"],
         layers: tuple[Float[Tensor, "B L D"], ...],
         counts: Int[Tensor, "B S"],
-        steps: Int[Tensor, "B S"],
     ) -> AskedPatches:
         """Lay out by step what a preference sees."""
         shape = counts.shape[1], positions.shape[1] // counts.shape[1]
@@ -253,7 +252,7 @@ class AskingPredictor(AnyOrderPredictor):
             states=prediction.states.detach().unflatten(1, shape),
             log_error=None if error is None else error.detach().unflatten(1, shape),
             content=take(layers[-1].detach(), self.num_always - 1 + counts),
-            num_steps=steps,
+            num_seen=counts,
         )
 
     def _weights_in_turn(self, turn: InTurn, emphasis: Emphasis) -> Float[Tensor, "B N"]:
@@ -274,7 +273,7 @@ class AskingPredictor(AnyOrderPredictor):
             states=states.detach().unsqueeze(1),
             log_error=None if error is None else error.detach().unsqueeze(1),
             content=None,
-            num_steps=None,
+            num_seen=None,
         )
         return emphasis.weights(asked, turn.predicted.unsqueeze(1)).squeeze(1)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from unittest import mock
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -12,7 +14,7 @@ from envs.candidates import Observation
 from envs.episode import Episode
 from foveate.model import AnyOrderTransformer
 from foveate.model.asking import AskedPatches, Emphasis
-from foveate.orders import ordering
+from foveate.orders import ordering, tie_prefix
 
 BUDGET = 4
 
@@ -54,6 +56,24 @@ def test_the_logits_are_those_of_an_episode_that_opened_the_same_patches(
         assert among.selectable.all()
         torch.testing.assert_close(logits[:, step], policy(among), atol=1e-4, rtol=1e-4)
         episode.step(rank.argsort(1)[:, step])
+
+
+def test_patches_that_are_seen_at_once_count_one_by_one(
+    model: AnyOrderTransformer, images: Tensor, policy: PointerPolicy
+) -> None:
+    """After a tied prefix the policy is told of as little room as an episode would have left."""
+    seen: list[float] = []
+
+    def look(asked: AskedPatches) -> Tensor:
+        with mock.patch.object(policy, "forward", wraps=policy.forward) as forward:
+            logits = PolicyPreference(policy, BUDGET)(asked)
+        seen.extend(forward.call_args.args[0].remaining.unique().tolist())
+        return logits
+
+    for size in (3, 6):
+        rank = ordering("random", model.grid)(images, generator=torch.Generator().manual_seed(0))
+        model(images, tie_prefix(rank, size), emphasis=Emphasis(look, share=1.0))
+    assert seen == [0, 0.25, 1, 0, 1]
 
 
 def test_a_patch_that_is_asked_twice_is_a_candidate_once(policy: PointerPolicy) -> None:

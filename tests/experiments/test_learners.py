@@ -12,7 +12,6 @@ import torch
 from study_facts import FACTS
 
 from experiments.evaluation.intervals import seed_interval
-from experiments.evaluation.orders.evaluate import images_seen
 from experiments.evaluation.scanpaths import scanned_in_chunks
 from experiments.runs import Run
 from experiments.studies.answers import Answers, keep_answers
@@ -20,6 +19,7 @@ from experiments.studies.learners import areas_on, study_of
 from experiments.studies.shipped import learners
 from experiments.tables import write_json
 from experiments.training.config import TrainConfig
+from experiments.training.who_learns import images_learned
 
 
 def test_areas_are_of_the_fixations_that_the_run_learned(run: Run) -> None:
@@ -58,10 +58,10 @@ def test_images_count_that_the_model_learned_from() -> None:
         warmup_iterations=3, warmup_batch_size=8, iterations=4, batch_size=2, group=2
     )
     whole = 3 * 8 + 4 * plan.num_learned
-    assert images_seen(plan) == whole
+    assert images_learned(plan) == whole
     micro = plan.replace(micro_batches=2)
-    assert images_seen(micro) == whole
-    assert images_seen(plan.replace(schedule="policy_only")) == 3 * 8
+    assert images_learned(micro) == whole
+    assert images_learned(plan.replace(schedule="policy_only")) == 3 * 8
     turns = plan.replace(schedule="alternating", alternate_every=1)
-    assert images_seen(turns) == 3 * 8 + 2 * plan.num_learned
-    assert images_seen(plan.replace(iterations=0)) == 3 * 8
+    assert images_learned(turns) == 3 * 8 + 2 * plan.num_learned
+    assert images_learned(plan.replace(iterations=0)) == 3 * 8

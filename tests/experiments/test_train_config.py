@@ -139,6 +139,15 @@ def test_image_sizes_survive_the_command_line_and_the_disk(
         (("smoke", "--data", "cue", "--image-size", "64"), "image_size has no effect on cue"),
         (("smoke", "--data=cue", "--split-column=fold"), "split_column has no effect on cue"),
         (("saim", "--num-targets", "9"), "num_targets has no effect on recipe saim"),
+        (("flickr8k", "--image-weight", "0", "--num-targets", "9"), "num_targets has no effect"),
+        (("flickr8k", "--word-weight", "0", "--word-dropout", "0.3"), "word_dropout has no effect"),
+        (
+            (
+                *("smoke", "--schedule=policy_only", "--policy-every=1"),
+                *("--warmup-iterations=0", "--model-lr=0.1"),
+            ),
+            "model_lr has no effect on schedule policy_only without a warm-up",
+        ),
         (
             ("smoke", "--schedule", "frozen", "--policy-lr", "0.1"),
             "policy_lr has no effect on schedule frozen, whose policy never learns",

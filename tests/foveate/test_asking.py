@@ -32,7 +32,7 @@ def asked_of(log_error: Tensor) -> AskedPatches:
         states=torch.zeros(*shape, 4),
         log_error=log_error,
         content=None,
-        num_steps=None,
+        num_seen=None,
     )
 
 
@@ -172,10 +172,10 @@ def test_what_a_preference_sees_is_of_each_step(
     model(images, rank.clamp(max=4), emphasis=Emphasis(look, share=1.0))
     (asked,) = seen
     assert asked.content is not None
-    assert asked.num_steps is not None
+    assert asked.num_seen is not None
     assert asked.log_error is not None
     assert not any(each.requires_grad for each in (asked.states, asked.log_error, asked.content))
-    assert torch.equal(asked.num_steps, torch.arange(5).expand(5, -1))
+    assert torch.equal(asked.num_seen, torch.arange(5).expand(5, -1))
     order = rank.argsort(1)
     for step in range(5):
         visible = order[:, :step]

@@ -37,7 +37,7 @@ class Diagnostics:
     """Area of the policy's path minus that of another image's; below 0 = it uses the image; None =
     there is no other image."""
     own_minus_other_ci95: Interval | None
-    """Bootstrap over images."""
+    """Over images: a bootstrap, Student's t of less than 20."""
     chosen_percentile: float
     """Where the chosen fixation stands among the selectable ones by true one-step reward.
 

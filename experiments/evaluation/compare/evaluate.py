@@ -144,7 +144,7 @@ def conclusions(run: Run, measured: ContenderCurves, diagnostics: Diagnostics) -
     }
     gap, gap_ci95 = gap_closed(measured.area, "oracle")
     gap_16, gap_16_ci95 = gap_closed(measured.area, "oracle_16")
-    best_gap = gap_16 if gap is None else gap
+    best_gap = gap if "oracle" in measured.area else gap_16
     ruled = any(name in rows for name in RULES)
     behind = tuple(name for name in RULES if name in rows and is_behind(rows[name]))
     level = tuple(name for name in not_beaten(rows, RULES) if name not in behind)

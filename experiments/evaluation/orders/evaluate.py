@@ -20,7 +20,7 @@ from experiments.runs import Run
 from experiments.tables import json_text, read_json, write_json
 from experiments.training.build import load_split, set_threads
 from experiments.training.config import TrainConfig
-from experiments.training.trainer import who_learns
+from experiments.training.who_learns import images_learned
 from foveate.data import ImageSet
 from foveate.probes import Attention, extract_features, knn_probe, linear_probe
 from foveate.tensors import digest
@@ -126,7 +126,7 @@ def measured(counted: CountedRun, probe_train: int, probe_test: int) -> OrderRun
         if stored.asked_images == asked_images:
             return stored
     full, causal = (probe_best_layer(run, each, train, test) for each in ("full", "causal"))
-    manifest, num_images = read_manifest(run.directory), images_seen(run.config)
+    manifest, num_images = read_manifest(run.directory), images_learned(run.config)
     result = OrderRun(
         linear=full.linear,
         knn=full.knn,
@@ -173,15 +173,3 @@ def probe_best_layer(run: Run, attention: Attention, train: ImageSet, test: Imag
         knn=knn_probe(seen[best], known, unseen[best], wanted).accuracy,
         linear_per_layer=tuple(lines[layer].accuracy for layer in sorted(lines)),
     )
-
-
-def images_seen(config: TrainConfig) -> int:
-    """Return the images that the model learned from, each as often as it was seen."""
-    options = config.optimization
-    if options.model_lr == 0:
-        return 0
-    warmup = options.warmup_batch_size * options.warmup_iterations
-    if config.policy is None:
-        return warmup
-    learning = sum(who_learns(config.policy, at)[0] for at in range(config.iterations))
-    return warmup + learning * config.num_learned * (options.micro_batches or 1)

@@ -28,7 +28,7 @@ class ProbeAccuracies:
     """Accuracy minus the policy's after as many fixations: linear, or k-NN where that alone was
     measured; attentive, where that is the read-out."""
     minus_policy_ci95: Interval | None = None
-    """Paired bootstrap over test images."""
+    """Paired over test images: a bootstrap, Student's t of less than 20."""
 
     def shown(self, probe: str) -> str:
         """Write the accuracy of one probe with its interval, or a dash."""
