@@ -242,6 +242,7 @@ def ask_fixations(run: Run, asked: Asked, values: Values, notes: list[str]) -> N
         after=after,
         orders=orders,
         read_outs=asked.read_outs,
+        probes=("linear",),
         layer=asked.layer,
         controls=False,
         train_limit=asked.train_limit,

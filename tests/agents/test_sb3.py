@@ -130,7 +130,9 @@ def test_autoreset_must_be_in_the_same_step(
         (PPO, "ImageScan", "CnnPolicy", "canvas"),
         (PPO, "ImageScan", "MultiInputPolicy", "retina"),
         (DQN, "CueScan", "MultiInputPolicy", "latent"),
-        (SAC, "ImageScanContinuous", "MultiInputPolicy", "latent"),
+        pytest.param(
+            *(SAC, "ImageScanContinuous", "MultiInputPolicy", "latent"), marks=pytest.mark.slow
+        ),
     ],
 )
 def test_plain_algorithms_run_unmodified(algorithm, name: str, policy: str, obs: str) -> None:
@@ -348,6 +350,7 @@ def test_other_observations_are_refused(
         MaskablePPO(PointerActorCriticPolicy, env, n_steps=2, batch_size=2)
 
 
+@pytest.mark.slow
 def test_maskable_ppo_learns_to_read_the_cue() -> None:
     """The optimum is .40; the cue and then always the same place .70.
 

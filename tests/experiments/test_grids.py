@@ -663,6 +663,7 @@ def joint_flops(tmp_path: Path, **options: object) -> float:
     return flops_per_step(tiny(out=tmp_path, **{**small, **options}), joint=True)
 
 
+@pytest.mark.slow
 def test_operations_are_counted_over_whole_periods(tmp_path: Path) -> None:
     both = [joint_flops(tmp_path, schedule=name) for name in ("policy_only", "frozen")]
     turns = joint_flops(tmp_path, schedule="alternating", alternate_every=4)
@@ -673,6 +674,7 @@ def test_operations_are_counted_over_whole_periods(tmp_path: Path) -> None:
     assert rare != pytest.approx((first + 3 * (2 * second - first)) / 4, rel=0.05)
 
 
+@pytest.mark.slow
 def test_a_warm_up_is_counted_of_a_run_whose_policy_says_what_counts(tmp_path: Path) -> None:
     config = tiny(out=tmp_path, iterations=4, batch_size=2, group=2)
     plain = flops_per_step(config, joint=False)

@@ -400,6 +400,7 @@ def test_usual_fixations_are_powers_of_two_and_the_budget() -> None:
     assert usual_fixations(1) == (1,)
 
 
+@pytest.mark.slow
 def test_a_study_trains_what_is_missing_and_asks_each_run_once(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -489,6 +490,7 @@ def test_one_probe_of_random_fixations_can_judge_all_orders(tmp_path: Path) -> N
                 assert each.accuracy.mean == getattr(found.fixations[order][k], probe)
 
 
+@pytest.mark.slow
 def test_fine_tuning_stands_beside_frozen_features_and_each_order_is_tuned_once(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -239,6 +239,7 @@ def test_a_run_goes_on_after_it_was_moved_with_the_run_that_it_needs(tmp_path: P
     assert train(again.replace(reward_reference=f"{there}/held_out")).iteration == 4
 
 
+@pytest.mark.slow
 def test_a_study_that_was_moved_asks_a_run_with_what_it_needs(tmp_path: Path) -> None:
     """Its operations are counted by the config of the run, which names the former place."""
     grid = replace(GRID, cells=(HELD_OUT, PAID), baseline="paid", seeds=(1,), screening=None)
@@ -252,6 +253,7 @@ def test_a_study_that_was_moved_asks_a_run_with_what_it_needs(tmp_path: Path) ->
     assert paid.is_done
 
 
+@pytest.mark.slow
 def test_a_run_does_not_go_on_with_what_it_needs_trained_anew(tmp_path: Path) -> None:
     grid = replace(GRID, cells=(HELD_OUT, PAID), baseline="paid", seeds=(1,), screening=None)
     for job in carrying(tmp_path, Starts()).jobs(grid, "final", grid.cells):
@@ -304,6 +306,7 @@ def test_a_failed_run_fails_what_needs_it_and_nothing_else(tmp_path: Path) -> No
 # --- a whole study
 
 
+@pytest.mark.slow
 def test_a_study_trains_what_is_needed_first_and_says_what_it_cost(tmp_path: Path) -> None:
     start = Starts()
     # Operations of paid are counted with its reference; those of a reference always are.

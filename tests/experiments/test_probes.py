@@ -261,6 +261,7 @@ def test_concatenated_layers_are_the_last_ones_or_those_named() -> None:
             probing.layers_to_concat(wrong, 4)
 
 
+@pytest.mark.slow
 def test_all_that_can_be_probed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -439,6 +439,7 @@ def test_growth_is_measured_and_drawn(tmp_path: Path, monkeypatch: pytest.Monkey
         assert np.asarray(drawn.convert("L")).std() > 10
 
 
+@pytest.mark.slow
 def test_streaming_is_measured_beside_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

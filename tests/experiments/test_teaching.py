@@ -169,6 +169,7 @@ def test_the_reference_follows_a_step_of_the_model_though_the_policys_fails(
     assert all(map(torch.equal, ours, theirs))
 
 
+@pytest.mark.slow
 def test_a_policy_that_is_paid_for_learning_needs_a_model_that_learns(tmp_path: Path) -> None:
     config = SMALL.replace(reward="progress", schedule="policy_only", warmup_iterations=0)
     with pytest.raises(ValueError, match="pays nothing where the model never learns"):

@@ -71,6 +71,7 @@ def test_the_anchor_changes_what_is_read(pair: tuple[AnyOrderTransformer, TrackR
     assert not torch.allclose(here, there, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_tracks_learn_to_name_what_is_at_their_anchor(
     pair: tuple[AnyOrderTransformer, TrackReader],
 ) -> None:
