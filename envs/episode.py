@@ -12,7 +12,7 @@ from torch import Tensor
 
 from envs.candidates import Candidates, Observation, expected_log_error
 from envs.fixation import Fixation, Knowledge
-from envs.opening import as_segments, check_numbers, check_opening, noted
+from envs.opening import check_numbers, check_opening, checked_segments, noted
 from envs.payment import Payment
 from envs.recognition import RecognitionProbe, labels_of
 from envs.rewards import REVISIT_PENALTY, Reward
@@ -194,7 +194,7 @@ class Episode:
             ValueError: the budget of a row is spent; a patch is outside 0..N-1, or twice in a
                 row; or, where candidates are drawn, it is not of a candidate.
         """
-        patches = as_segments(patches)
+        patches = checked_segments(patches)
         if not (all_new or self.scan.static):
             among = None if self.num_candidates is None else self.choices.predicted
             check_opening(patches, self.unseen.shape[1], self.done, self.budget, among)

@@ -38,7 +38,7 @@ def check_not_spent(num_steps: NDArray[np.int64], budget: int) -> None:
         raise_spent(int(spent.argmax()), budget)
 
 
-def as_segments(patches: Int[Tensor, "B *K"]) -> Int[Tensor, "B K"]:
+def checked_segments(patches: Int[Tensor, "B *K"]) -> Int[Tensor, "B K"]:
     """Return patches as int64, (B, K); raise ValueError unless they are whole numbers of rows."""
     if not isinstance(patches, Tensor) or not patches.ndim or patches.dtype not in WHOLE:
         raise ValueError(

@@ -16,7 +16,7 @@ from torch import Tensor
 from agents.baselines import SaliencyAgent, UncertaintyAgent, scan_to_end
 from agents.policies import Agent, ScoringAgent, may_draw
 from envs.episode import Episode
-from envs.opening import as_segments, check_opening
+from envs.opening import check_opening, checked_segments
 from experiments.evaluation.options import LEAST_MEMORY
 from experiments.evaluation.progress import Advance, unheard
 from foveate.choices import blaming, lookup, told
@@ -136,7 +136,8 @@ def first_fixations(
 ) -> Int[Tensor, "B T *S"]:
     """Return the first fixations of an order.
 
-    A fixation is made at the earliest rank among its patches; ties by its number.
+    A fixation is made at the earliest rank among its patches; ties by its number. So of unequal
+    ones a random order tends to make the larger earlier.
     """
     fixations = fixations.to(rank.device)
     return fixations.scanpath(fixations.earliest(rank).argsort(dim=1, stable=True)[:, :budget])
@@ -221,7 +222,7 @@ class OwnAgent:
             )
         with blaming("agent", self.name):
             check_opening(
-                as_segments(patches), episode.unseen.shape[1], episode.done, episode.budget
+                checked_segments(patches), episode.unseen.shape[1], episode.done, episode.budget
             )
         return patches
 

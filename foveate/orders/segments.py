@@ -133,7 +133,8 @@ class Fixations:
     def merged(self, rank: Int[Tensor, "B N"]) -> Int[Tensor, "B N"]:
         """Open whole fixations: each at the step at which the order comes to its first patch.
 
-        Every patch must be in one fixation. A random order becomes a random order of fixations.
+        Every patch must be in one fixation. A random order becomes a random order of fixations, in
+        which of unequal ones the larger tend to come earlier.
         """
         if self.is_single:
             return rank

@@ -23,6 +23,8 @@ def check_caption_options(
     for name, number in numbers.items():
         if number < 0:
             raise ValueError(f"{name} must be 0 or more images, got {number}")
+    if retrieval_limit == 0 and candidates != CANDIDATES:
+        raise ValueError("candidates has no effect with retrieval_limit 0; leave it out")
     if 0 < candidates < 10 or candidates < 0:
         raise ValueError(
             f"candidates must be 0, which asks about every pair, or at least 10, got {candidates}"
