@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -134,6 +134,18 @@ def say_unread(where: Path | str, columns: Iterable[str]) -> None:
     if names:
         what = "column" if len(names) == 1 else "columns"
         say_once(f"not read of {where}: {what} {', '.join(names)}")
+
+
+def say_columns(name: Path | str, found: Mapping[Path, Columns]) -> None:
+    """Say which columns of the files of a set are not read, and which files lack labels."""
+    where = next(iter(found)) if len(found) == 1 else name
+    say_unread(where, (column for each in found.values() for column in each.unread))
+    without = [file for file, each in found.items() if each.label is None]
+    if 0 < len(without) < len(found):
+        say_once(
+            f"without labels in {name}: {len(without)} of {len(found)} files, such as "
+            f"{without[0].name}, have no column of labels, as others have"
+        )
 
 
 def image_in(cell: object, folder: Path, where: str) -> Encoded:

@@ -19,7 +19,7 @@ from foveate.data.columns import (
     image_in,
     name_in,
     own_class_names,
-    say_unread,
+    say_columns,
 )
 from foveate.data.decoding import Encoded
 from foveate.data.labels import Label, find_classes_of_files, read_json, read_label
@@ -80,7 +80,7 @@ def table_rows(
             occur.add(label)
             captions.setdefault(own, []).append(sentences_in(sentences))
     check_none_is_empty(files, in_names, [each.split is not None for each in found], encoded)
-    say_unread(files[0] if len(files) == 1 else folder, (n for each in found for n in each.unread))
+    say_columns(folder, dict(zip(files, found, strict=True)))
     classes = find_classes_of_files(of_file)
     return Rows(
         name=files[0].stem if len(files) == 1 else folder.name,

@@ -27,7 +27,7 @@ from foveate.data.columns import (
     image_in,
     name_in,
     own_class_names,
-    say_unread,
+    say_columns,
 )
 from foveate.data.labels import Classes, Label, find_classes_of_files, read_label
 from foveate.data.rows import content_of, sentences_in
@@ -177,9 +177,7 @@ def _classes(found: dict[Path, Columns], name: str) -> dict[Path, Classes]:
     Columns that a stream does not read are named in a notice.
     """
     of_file: dict[Path, tuple[set[Label], tuple[str, ...]]] = {}
-    unread: list[str] = []
     for file, columns in found.items():
-        unread += columns.unread
         with _opened(file) as opened:
             stored: set[Label] = set()
             of_file[file] = stored, own_class_names(file, opened.schema_arrow, columns.label)
@@ -188,8 +186,7 @@ def _classes(found: dict[Path, Columns], name: str) -> dict[Path, Classes]:
                 table.validate(full=True)
                 for value in table[columns.label].unique().to_pylist():
                     stored.add(read_label(value, str(file)))
-    first = next(iter(found))
-    say_unread(first if len(found) == 1 else name, unread)
+    say_columns(name, found)
     return find_classes_of_files(of_file)
 
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from image_files import encoded, numbered, numbers
+from image_files import encoded, numbered, numbers, write_parquet
 from PIL import Image
 
 from foveate.data import load_data, scenes
@@ -323,3 +323,18 @@ def test_names_hold_however_many_there_are(tmp_path: Path, monkeypatch: pytest.M
     loaded = load_data(str(tmp_path))
     assert loaded.class_names == ("cat", "dog", "hen")
     assert set(loaded.labels.tolist()) == {0, 2}
+
+
+def test_tables_without_the_labels_of_others_are_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in range(3):
+        labels = {"label": [0, 1] * 10} if number else {}
+        images = [numbered(20 * number + n) for n in range(20)]
+        write_parquet(tmp_path / f"{number}.parquet", images, **labels)
+    unlabeled = sum(int((load_data(str(tmp_path), own).labels < 0).sum()) for own in scenes.SPLITS)
+    assert unlabeled == 20
+    said = f"without labels in {tmp_path}: 1 of 3 files, such as 0.parquet, have no column of"
+    assert capsys.readouterr().err.count(said) == 1
+    next(ImageStream(tmp_path, "train", image_size=6, batch_size=4))
+    assert said not in capsys.readouterr().err  # Once is enough.
