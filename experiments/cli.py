@@ -10,7 +10,7 @@ import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn, TextIO, TypeVar
+from typing import Any, NoReturn, TextIO, TypeVar, cast
 
 import tyro
 
@@ -145,7 +145,7 @@ def lacking_memory(mistake: Exception) -> str | None:
     )
 
 
-class LastingStream(io.TextIOBase):
+class LastingStream:
     """A stream that may go away, on a full disk or with its reader: what it lacks then is lost.
 
     No hours of training end for want of a line of progress.
@@ -169,10 +169,6 @@ class LastingStream(io.TextIOBase):
         with contextlib.suppress(OSError):
             self.stream.flush()
 
-    def isatty(self) -> bool:
-        """Whether a person may look on."""
-        return self.stream.isatty()
-
 
 def print_anything() -> None:
     """Let no character stop a line, and no lost standard error a run.
@@ -182,7 +178,9 @@ def print_anything() -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
     if not isinstance(sys.stderr, LastingStream):
-        sys.stderr = LastingStream(sys.stderr)
+        # There is none if it was closed beforehand, as daemons do.
+        stream = sys.stderr or Path(os.devnull).open("w")
+        sys.stderr = cast(TextIO, LastingStream(stream))
 
 
 def main_with_reader(main: Callable[[Config], object], read: Callable[[list[str]], Config]) -> None:

@@ -213,7 +213,7 @@ class Grid:
                 need.
 
         Raises:
-            ValueError: there are no such cells, or there is no screening.
+            ValueError: there are no such cells or no screening, or fewer than 1 iterations.
         """
         grid = self if cells is None else self._of(cells)
         if teraflops is not None:
@@ -231,6 +231,8 @@ class Grid:
             all_seeds = tuple(replace(cell, seeds=None) for cell in grid.cells)
             grid = replace(grid, seeds=seeds, screening=rule, cells=all_seeds)
         if iterations is not None:
+            if iterations < 1:
+                raise ValueError(f"iterations must be at least 1, got {iterations}")
             grid = replace(grid, cells=grid._scaled(iterations))
         if limit is not None:
             rule, asked = grid.screening, grid.asked.of_images(limit)

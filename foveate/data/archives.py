@@ -9,6 +9,9 @@ that a failed copy left of samples.
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
+import posixpath
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -101,11 +104,9 @@ def parts_of(opened: tarfile.TarFile, damage: Damage) -> Iterator[Part]:
     end, size = 0, damage.file.stat().st_size
     while True:
         try:
-            member = opened.next()
-        except (tarfile.TarError, ValueError) as error:  # The latter of a number that is none.
-            return damage.between(end, size, " ".join(str(error).split()))
-        if member is not None and opened.offset <= member.offset:  # Else it is read for ever.
-            return damage.between(member.offset, size, "a header with a size below 0")
+            member = next_member(opened)
+        except tarfile.TarError as error:
+            return damage.between(min(end, size), size, " ".join(str(error).split()))
         next_offset = size if member is None else member.offset
         end = _after_global_headers(damage.file, end, next_offset)
         problem = _problem(damage.file, end, next_offset, at_end=member is None)
@@ -119,6 +120,26 @@ def parts_of(opened: tarfile.TarFile, damage: Damage) -> Iterator[Part]:
         is_file = member.isfile() or member.islnk() or member.issym()
         if is_file and part.name.name[:1] not in ("", "."):
             yield part
+
+
+def next_member(opened: tarfile.TarFile) -> tarfile.TarInfo | None:
+    """Return the next member of an archive; None at its end.
+
+    Raises:
+        tarfile.TarError: its header cannot be read, lies where no file reaches, or leads back to
+            what was read before.
+    """
+    try:
+        member = opened.next()
+    except (ValueError, OverflowError) as error:  # A number that is none, or none of a file.
+        raise tarfile.ReadError(str(error)) from error
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        raise tarfile.ReadError("unexpected end of data") from error
+    if member is not None and opened.offset <= member.offset:
+        raise tarfile.ReadError("a header with a size below 0")
+    return member
 
 
 def _after_global_headers(file: Path, offset: int, next_offset: int) -> int:
@@ -163,7 +184,16 @@ def _longest_end(size: int) -> int:
 
 
 def content_of(opened: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
-    """Read a member."""
+    """Read a member.
+
+    Raises:
+        tarfile.TarError: it ends behind the archive.
+    """
+    # Else room is made for whatever size the header says.
+    if not member.issparse() and member.offset_data + member.size > os.path.getsize(
+        str(opened.name)
+    ):
+        raise tarfile.ReadError("unexpected end of data")
     file = opened.extractfile(member)
     return file.read() if file else b""
 
@@ -171,27 +201,44 @@ def content_of(opened: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
 class Links(contextlib.AbstractContextManager["Links"]):
     """Reads what links in an archive stand for.
 
-    To find it tarfile reads all headers, after which it would not go on where it was: hence the
-    archive is opened once more, if there is a link.
+    tarfile would read all headers for it, and not go on where it was; nor would it end at damage.
+    Hence the archive is opened once more, if there is a link, and links are followed here.
     """
 
     def __init__(self, file: Path) -> None:
         self.file = file
         self.opened: tarfile.TarFile | None = None
-        self.members: dict[int, tarfile.TarInfo] = {}
+        self.named: dict[str, list[tarfile.TarInfo]] = {}
+        """Members by their names, in the archive's order."""
 
     def read(self, link: tarfile.TarInfo) -> bytes:
         """Read what a link stands for.
 
         Raises:
-            KeyError: it is no file of the archive.
-            RecursionError: it is the link itself.
-            tarfile.TarError: it cannot be read.
+            KeyError: it is no file of the archive, or leads back to itself.
+            tarfile.TarError: the file cannot be read.
         """
         if self.opened is None:
             self.opened = tarfile.open(self.file, "r:", ignore_zeros=True)
-            self.members = {member.offset: member for member in self.opened}
-        return content_of(self.opened, self.members[link.offset])
+            with contextlib.suppress(tarfile.TarError):
+                while member := next_member(self.opened):
+                    self.named.setdefault(posixpath.normpath(member.name), []).append(member)
+        member, seen = link, {link.offset}
+        while member.islnk() or member.issym():
+            if member.islnk():
+                # Of several members of a name a hard link stands for the last before it.
+                named = self.named.get(posixpath.normpath(member.linkname), [])
+                named = [each for each in named if each.offset < member.offset]
+            else:
+                beside = posixpath.join(posixpath.dirname(member.name), member.linkname)
+                named = self.named.get(posixpath.normpath(beside), [])
+            if not named or named[-1].offset in seen:
+                raise KeyError(link.linkname)
+            member = named[-1]
+            seen.add(member.offset)
+        if not member.isfile():
+            raise KeyError(link.linkname)
+        return content_of(self.opened, member)
 
     def __exit__(self, *raised: object) -> None:
         if self.opened is not None:

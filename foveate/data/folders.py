@@ -134,14 +134,17 @@ def folder_reader(folder: Path, files: list[Path]) -> Callable[[], Rows]:
     wrappers = _wrappers(parents, _is_split)
     base, below = folder.joinpath(*wrappers), [parts[len(wrappers) :] for parts in parents]
     for depth in range(len(wrappers) + 1):
-        filled = {parts[depth] for parts in parents if len(parts) > depth}
+        filled = {parts[depth] if len(parts) > depth else None for parts in parents}
         _check_splits_are_filled(folder.joinpath(*wrappers[:depth]), filled)
     return lambda: _folder_rows(folder, base, below, files)
 
 
-def _check_splits_are_filled(folder: Path, filled: set[str]) -> None:
-    """Raise ValueError if one of the folders in ``folder`` would be a split, had it images."""
-    of_filled = set(map(split_in_name, filled))
+def _check_splits_are_filled(folder: Path, filled: set[str | None]) -> None:
+    """Raise ValueError if one of the folders in ``folder`` would be a split, had it images.
+
+    Those that are ``filled`` have some; None is among them where images lie in none.
+    """
+    of_filled = {name and split_in_name(name) for name in filled}
     for path in sorted(folder.iterdir()):
         if not path.is_dir() or path.name in filled or path.name.startswith("."):
             continue

@@ -7,7 +7,6 @@ that are streamed.
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import unicodedata
 from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
@@ -36,6 +35,8 @@ _SPLIT_IN_NAME = re.compile(
     r"(?:[A-Z](?![A-Za-z])|(?![A-Za-z]))"
 )
 """A word of its own, also in myTrain; as it is called alone, in trainset, and in trainA."""
+_SPLIT_FIRST = re.compile(r"(?i)(train|training|val|valid|validation|dev|test|testing)[\W\d_]")
+"""A file that is called as a split, be it with a number or an ending."""
 SHARD = re.compile(r"(.+?)-(\d{5,})-of-(\d{5,})(?:-[0-9a-f]+)?")
 """How datasets calls the files of a split, some with a hash, and webdataset."""
 
@@ -49,14 +50,13 @@ def split_in_name(name: str) -> str | None:
 def splits_in_names(files: Sequence[Path], folder: Path) -> list[str]:
     """Return the split of each file, as its path below ``folder`` says.
 
-    A folder that is called as a split alone, such as ``train``, counts before other names in the
-    path, unless all files lie in it; else the split that the path names last counts. Beside files
-    whose names say train, val or test, shards such as ``extra-00000-of-00004`` are a split of their
-    own. All other files are train, and counted in a notice if others name a split.
+    What counts is the split that the path names last. A folder that is called as a split alone and
+    a file whose name begins with one, such as ``train`` and ``val-0``, count before other names
+    with a split in them. Beside files whose names say train, val or test, shards such as
+    ``extra-00000-of-00004`` are a split of their own. All other files are train, and counted in a
+    notice if others name a split.
     """
-    below = [file.relative_to(folder) for file in files]
-    shared = 0 if len(files) < 2 else len(Path(os.path.commonpath([*below])).parts)
-    named = [_split_of_path(path, shared) for path in below]
+    named = [_split_of_path(file.relative_to(folder)) for file in files]
     if any(named):
         for number, file in enumerate(files):
             if named[number] is None and (shard := SHARD.fullmatch(file.stem)):
@@ -68,9 +68,11 @@ def splits_in_names(files: Sequence[Path], folder: Path) -> list[str]:
     return [own or "train" for own in named]
 
 
-def _split_of_path(path: Path, shared: int) -> str | None:
-    """Return the split that a path says, of which so many first parts are those of all files."""
-    alone = [own for part in path.parts[shared:-1] if (own := split_name(part)) in scenes.SPLITS]
+def _split_of_path(path: Path) -> str | None:
+    """Return the split that a path says; None: it says none."""
+    first = _SPLIT_FIRST.match(path.name)
+    called = (*path.parts[:-1], *(first.groups() if first else ()))
+    alone = [own for own in map(split_name, called) if own in scenes.SPLITS]
     return alone[-1] if alone else split_in_name(str(path))
 
 

@@ -55,7 +55,7 @@ class TarSource(PieceSource):
             try:
                 # Not "r|", which would have to read what is skipped.
                 opened = tarfile.open(file, "r:", ignore_zeros=True)
-            except tarfile.TarError as error:
+            except (tarfile.TarError, ValueError, OverflowError) as error:
                 damage.between(0, file.stat().st_size, " ".join(str(error).split()))
                 damage.say()
                 return
@@ -128,7 +128,7 @@ def _sample(
         try:
             read = links.read if is_link else partial(content_of, opened)
             found[part.suffix] = read(part.member)
-        except (tarfile.TarError, KeyError, RecursionError) as error:
+        except (tarfile.TarError, KeyError, OverflowError) as error:
             what = "a link to no file of the archive" if is_link else "cut off"
             raise ValueError(
                 f"{where}: its file {part.name} at byte {part.member.offset} is {what}; {ADVICE}"

@@ -223,6 +223,8 @@ def test_cells_that_differ_in_length_keep_their_proportions() -> None:
         "policy": 110,
         "longer": 330,
     }
+    with pytest.raises(ValueError, match="iterations must be at least 1, got 0"):
+        grid.changed(iterations=0)
     tiny = grid.changed(iterations=1).cells
     assert {cell.config().iterations for cell in tiny} == {1}
     with pytest.raises(

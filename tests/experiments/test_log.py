@@ -44,6 +44,15 @@ def test_metrics_are_json_whatever_was_measured_and_a_line_each_without_a_termin
     ]
 
 
+def test_a_standard_error_that_was_closed_beforehand_stops_no_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sys, "stderr", None)
+    print_anything()
+    print("a line", file=sys.stderr, flush=True)
+    sys.stderr.close()
+
+
 @pytest.mark.parametrize("end", ["full", "gone"])
 def test_lines_that_cannot_be_written_stop_no_run(
     end: str, monkeypatch: pytest.MonkeyPatch
@@ -63,6 +72,7 @@ def test_lines_that_cannot_be_written_stop_no_run(
     assert isinstance(sys.stderr, LastingStream)
     assert sys.stderr.stream is file
     assert not sys.stderr.isatty()
+    assert (sys.stderr.encoding, sys.stderr.fileno()) == (file.encoding, file.fileno())
     with contextlib.suppress(OSError):
         file.close()
 

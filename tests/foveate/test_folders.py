@@ -132,6 +132,12 @@ def test_an_empty_split_is_refused_however_splits_are_called(
         load_data(str(tmp_path), "val")
 
 
+def test_an_empty_folder_beside_images_alone_is_no_split(tmp_path: Path) -> None:
+    fill(tmp_path, 0, 20)
+    (tmp_path / "dev-notes").mkdir()
+    assert set.union(*load_all(tmp_path).values()) == set(range(20))
+
+
 def test_an_empty_folder_beside_classes_is_none(tmp_path: Path) -> None:
     fill(tmp_path / "bullet_train", 0)
     fill(tmp_path / "zebra", 10)

@@ -305,6 +305,9 @@ def test_a_shard_of_another_split_may_have_a_hash(tmp_path: Path) -> None:
         (("train/train/0", "train/test/0"), ["train", "test"]),
         (("en/train/my-val", "fr/test/0"), ["train", "test"]),
         (("train/cats-val",), ["train"]),
+        (("train/train", "train/val", "extra/test"), ["train", "val", "test"]),
+        (("train/val-0", "test/test_0", "train/1"), ["val", "test", "train"]),
+        (("dev/train", "dev/test2017", "other"), ["train", "test", "train"]),
     ],
 )
 def test_a_folder_called_as_a_split_says_more_than_a_name_with_one_in_it(

@@ -97,6 +97,57 @@ def test_a_link_to_no_file_of_the_archive_is_a_sample_that_is_not_whole(
     assert "1 samples that are not whole" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE])
+def test_a_link_is_followed_and_what_comes_behind_it_is_read(shard: Path, kind: bytes) -> None:
+    member = tarfile.TarInfo("x.png")
+    member.type, member.linkname = kind, "007.png"
+    add(shard, member)
+    assert sorted(epoch(shard)) == sorted([*range(40), 7])
+    content = bytearray(shard.read_bytes())
+    with tarfile.open(shard) as opened:
+        place = next(each.offset for each in opened if each.name == "030.png")
+    header = tarfile.TarInfo.frombuf(bytes(content[place : place + 512]), "utf-8", "strict")
+    for size in (-1024, 2**60):
+        header.size = size
+        content[place : place + 512] = header.tobuf(tarfile.GNU_FORMAT)
+        shard.write_bytes(content)
+        assert sorted(epoch(shard, skip_damaged=True)) == sorted([*range(30), 7])
+
+
+def test_a_link_to_a_folder_is_none_to_a_file(shard: Path) -> None:
+    with tarfile.open(shard, "a") as opened:
+        folder, link = tarfile.TarInfo("photos"), tarfile.TarInfo("x.png")
+        folder.type, link.type, link.linkname = tarfile.DIRTYPE, tarfile.SYMTYPE, "photos"
+        opened.addfile(folder)
+        opened.addfile(link)
+    with pytest.raises(ValueError, match="is a link to no file of the archive"):
+        epoch(shard)
+
+
+@pytest.mark.parametrize("size", ["1" + 30 * "0", "x"])
+def test_sizes_that_no_file_has_are_damage(shard: Path, size: str) -> None:
+    member = tarfile.TarInfo("x.png")
+    member.pax_headers = {"size": size}
+    add(shard, member)
+    with pytest.raises(ValueError, match=r"a.tar"):
+        epoch(shard)
+    assert epoch(shard, skip_damaged=True)[:10] == [*range(10)]
+
+
+def test_a_first_header_that_cannot_be_read_is_damage(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with tarfile.open(tmp_path / "a.tar", "w", format=tarfile.PAX_FORMAT) as opened:
+        member = tarfile.TarInfo("0.png")
+        member.pax_headers = {"GNU.sparse.map": "a,b"}
+        opened.addfile(member, io.BytesIO())
+    write_tar(tmp_path / "b.tar", [("1.png", encoded(numbered(1)))])
+    with pytest.raises(ValueError, match=r"cannot read .*a.tar as tar: .* at byte 0"):
+        epoch(tmp_path)
+    assert epoch(tmp_path, skip_damaged=True) == [1]
+    assert "skipped in" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("name", ["./", ""])
 def test_a_member_without_a_name_is_no_sample(shard: Path, name: str) -> None:
     member = tarfile.TarInfo(name)

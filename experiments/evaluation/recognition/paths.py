@@ -29,7 +29,7 @@ from experiments.training.build import build
 from experiments.training.config import TrainConfig
 from foveate.choices import check_name, lookup
 from foveate.data import ImageSet
-from foveate.orders import ORDERINGS
+from foveate.orders import ORDERINGS, SUBSETS
 from foveate.orders.semantic import SEMANTIC
 
 Scan = Callable[[Num[Tensor, "M C H W"]], Int[Tensor, "M T *S"]]
@@ -158,6 +158,8 @@ def scan_of(run: Run, name: str) -> Scan:
         ValueError: there is no such agent or order.
     """
     model, budget, fixations = run.model, run.budget, run.fixations
+    if name not in SUBSETS:  # Of which it is said what they are.
+        check_name("order", name, ("policy", *AGENTS, NEAR, *ORDERINGS, *SEMANTIC))
     if name == "policy" or is_agent(name):
         agent = run.agent if name == "policy" else make_agent(name, run.saccade_cost)
         return lambda images: (
