@@ -189,10 +189,9 @@ def content_of(opened: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
     Raises:
         tarfile.TarError: it ends behind the archive.
     """
+    size, end = os.path.getsize(str(opened.name)), member.offset_data + member.size
     # Else room is made for whatever size the header says.
-    if not member.issparse() and member.offset_data + member.size > os.path.getsize(
-        str(opened.name)
-    ):
+    if end > size and not member.issparse():
         raise tarfile.ReadError("unexpected end of data")
     file = opened.extractfile(member)
     return file.read() if file else b""
