@@ -29,13 +29,14 @@ _SPLIT_ALIASES = {
     "dev": "val",
     "testing": "test",
 }
+_WORDS = "|".join((*scenes.SPLITS, *_SPLIT_ALIASES))
 _SPLIT_IN_NAME = re.compile(
     r"(?:(?<![A-Za-z])|(?<=[a-z])(?=[A-Z]))"
-    r"(?i:(train|training|val|valid|validation|dev|test|testing)(?:set)?)"
+    rf"(?i:({_WORDS})(?:set)?)"
     r"(?:[A-Z](?![A-Za-z])|(?![A-Za-z]))"
 )
 """A word of its own, also in myTrain; as it is called alone, in trainset, and in trainA."""
-_SPLIT_FIRST = re.compile(r"(?i)(train|training|val|valid|validation|dev|test|testing)[\W\d_]")
+_SPLIT_FIRST = re.compile(rf"(?i)({_WORDS})[\W\d_]")
 """A file that is called as a split, be it with a number or an ending."""
 SHARD = re.compile(r"(.+?)-(\d{5,})-of-(\d{5,})(?:-[0-9a-f]+)?")
 """How datasets calls the files of a split, some with a hash, and webdataset."""

@@ -35,6 +35,8 @@ from foveate.orders.semantic import SEMANTIC
 Scan = Callable[[Num[Tensor, "M C H W"]], Int[Tensor, "M T *S"]]
 OF_THE_POLICY = ("policy", "other_image", "best_fixed")
 """Made of the policy's scanpaths."""
+BY_THEMSELVES = (*AGENTS, NEAR, *ORDERINGS, *SEMANTIC)
+"""Agents and orders that need none of them."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +123,7 @@ def curves_of(
 def check_orders(names: Iterable[str]) -> None:
     """Raise ValueError unless there are all these orders and agents; one's own are imported."""
     for name in names:
-        check_name("order", name, (*OF_THE_POLICY, *AGENTS, NEAR, *ORDERINGS, *SEMANTIC))
+        check_name("order", name, (*OF_THE_POLICY, *BY_THEMSELVES))
         is_agent(name)
 
 
@@ -159,7 +161,7 @@ def scan_of(run: Run, name: str) -> Scan:
     """
     model, budget, fixations = run.model, run.budget, run.fixations
     if name not in SUBSETS:  # Of which it is said what they are.
-        check_name("order", name, ("policy", *AGENTS, NEAR, *ORDERINGS, *SEMANTIC))
+        check_name("order", name, ("policy", *BY_THEMSELVES))
     if name == "policy" or is_agent(name):
         agent = run.agent if name == "policy" else make_agent(name, run.saccade_cost)
         return lambda images: (
