@@ -110,34 +110,35 @@ RECIPES: dict[str, Recipe] = {
     "igpt": Recipe(
         reference="iGPT (Chen et al. 2020, openai/image-gpt). One palette entry per pixel: take "
         "patch_size 1, or larger patches that predict all their pixels at once. Differs: timm's "
-        "pre-norm blocks (LayerNorm, GELU, biases), k-means by mini-batches, a token carries its "
-        "own position and its target's, each from a table of its own (iGPT's its target's alone), "
-        "two LayerNorms in a row before the output head, which does not start at zero, weights "
-        "start with deviation 0.02, weight decay. The preset shrinks images to 16 x 16 (the paper: "
-        "32 x 32 and more).",
+        "pre-norm blocks (LayerNorm, GELU, biases), k-means by mini-batches of the run's own "
+        "images (iGPT: one palette for all data), a token carries its own position and its "
+        "target's, each from a table of its own (iGPT's its target's alone), two LayerNorms in a "
+        "row before the output head, which does not start at zero, weights start with deviation "
+        "0.02 (iGPT's positions with 0.01), weight decay. The preset shrinks images to 16 x 16 "
+        "(the paper: 32 x 32 and more).",
         order="raster",
         decoder_depth=0,
         target="colors",
     ),
     "igpt_patch": Recipe(
         reference="iGPT on patches, after the patch-raster baseline of SAIM, whose architecture "
-        "was not found: a single stream and normalized pixels are our choice. RandSAC's is its own "
-        "encoder and decoder in raster order.",
+        "was not found: a single stream and normalized pixels are our choice. RandSAC's is its "
+        "own encoder and decoder in raster order.",
         order="raster",
         decoder_depth=0,
     ),
     "igpt_bert": Recipe(
         reference="iGPT's BERT objective, Sec. 2.1: 15% hidden. Differs as igpt does; the loss is "
-        "averaged over the hidden patches of the batch, not per image; a learned mask token starts "
-        "at zero; there is a start token.",
+        "averaged over the hidden patches of the batch, not per image; a learned mask token "
+        "starts at zero; there is a start token.",
         order="bernoulli_subset",
         stream="masked",
         decoder_depth=0,
         target="colors",
     ),
     "randsac": Recipe(
-        reference="RandSAC (Hua et al. 2023, arXiv 2203.12054), square segments, 16 to 4 on an 8 x "
-        "8 grid. No code is public. Differs: learned query positions that start as sine-cosine; "
+        reference="RandSAC (Hua et al. 2023, arXiv 2203.12054), square segments, 16 to 4 on an 8 "
+        "x 8 grid. No code is public. Differs: learned query positions that start as sine-cosine; "
         "queries of the first segment stay in the decoder, where they hold positions alone. Not "
         "found, hence ours: 2 decoder blocks, skip weights that start as the mean of all layers, "
         "of which the last has passed the encoder's final LayerNorm. The paper's ablation of "
@@ -149,26 +150,27 @@ RECIPES: dict[str, Recipe] = {
     ),
     "saim": Recipe(
         reference="SAIM (Qi et al. 2023, arXiv 2212.01610, qiy20/SAIM): a query stream beside "
-        "every encoder layer. Differs: queries start at learned positions, the head is linear, one "
-        "matrix projects to queries, keys and values (SAIM has three, whose Xavier start is larger "
-        "by 1.4), and one in the query stream to keys and values (SAIM: two, larger by 1.2). SAIM "
-        "has one final LayerNorm, trained on the query stream, and probes the encoder through it; "
-        "here the encoder's own is trained, as what the last query block reads.",
+        "every encoder layer. Differs: queries start at learned positions, the head is linear, "
+        "one matrix projects to queries, keys and values (SAIM has three, whose Xavier start is "
+        "larger by 1.4), and one in the query stream to keys and values (SAIM: two, larger by "
+        "1.2). SAIM has one final LayerNorm, trained on the query stream, and probes the encoder "
+        "through it; here the encoder's own is trained, as what the last query block reads.",
         decoder_depth=None,
         memory="layers",
         target="blurred",
         init="xavier",
     ),
     "semaim": Recipe(
-        reference="SemAIM (Song et al. 2024, arXiv 2312.10457, skyoux/SemAIM), its default order. "
-        "As SAIM, but SemAIM's encoder has one matrix of queries, keys and values too; similarity "
-        "to the mean over patches, as its attention_type gap (not cls or self), by the weights "
-        "that are trained (not their average over time). Features as targets are standardized over "
-        "the batch. The order sees features through the encoder's own final LayerNorm, SemAIM's "
-        "through that of its query stream. Of rings around a patch, the last row and column lie in "
-        "the innermost window that reaches them (SemAIM's table leaves them out of all), and may "
-        "be the random center. Its order costs one more encoder pass, a third of a training step's "
-        "encoder work.",
+        reference="SemAIM (Song et al. 2024, arXiv 2312.10457, skyoux/SemAIM), the order of its "
+        "published commands (attention_center; the code's own default is stochastic). As SAIM, "
+        "but SemAIM's encoder has one matrix of queries, keys and values too; similarity to the "
+        "mean over patches, as its attention_type gap (not cls or self), by the weights that are "
+        "trained (not their average over time). Features as targets are standardized over the "
+        "batch. The order sees features through the encoder's own final LayerNorm, SemAIM's "
+        "through that of its query stream. Of rings around a patch, the last row and column lie "
+        "in the innermost window that reaches them (SemAIM's table leaves them out of all), and "
+        "may be the random center. Its order costs one more encoder pass, a third of a training "
+        "step's encoder work.",
         order="outward_from_most_similar",
         decoder_depth=None,
         memory="layers",
@@ -179,13 +181,15 @@ RECIPES: dict[str, Recipe] = {
         reference="D-iGPT (Ren et al. 2024, arXiv 2312.02147, OliverRensu/D-iGPT): next and seen "
         "clusters. A distillation: compare it with its teacher, not with pixel recipes. Differs: "
         "the decoder is as wide as the encoder, the start token comes first and predicts nothing, "
-        "queries are positions alone, those of the first cluster stay in the decoder, the "
+        "queries are positions alone, those of the first cluster stay in the decoder, the start "
+        "token is visible to all (D-iGPT's class token to itself and the third cluster), the "
         "teacher's map is resized instead of the prediction, each tap has a LayerNorm of its own "
         "(D-iGPT's four share one), no LayerNorm follows the projection of a tap, the last layer "
         "is tapped and probed through the encoder's final LayerNorm (D-iGPT's encoder has none "
-        "until it is fine-tuned), and the teacher is any timm model or the encoder itself, its "
-        "weights averaged over time or as they are, whose features are standardized over the "
-        "batch. Taps are four from depth 6 on.",
+        "until it is fine-tuned), and the teacher is any timm model, before its head (D-iGPT's: "
+        "CLIP's tokens after its projection), or the encoder itself, its weights averaged over "
+        "time or as they are, whose features are standardized over the batch. Taps are four from "
+        "depth 6 on.",
         order="random_quadrants",
         memory="taps",
         lateral="segment",
@@ -197,11 +201,12 @@ RECIPES: dict[str, Recipe] = {
     "autonat": Recipe(
         reference="AutoNAT (Ni et al. 2024, LeapLabTHU/ImprovedNAT): Beta(12, 3) hidden, label "
         "smoothing 0.1. Differs: palette entries instead of VQGAN codes, a plain ViT without long "
-        "skips, no class condition (hence no guidance), logits not tied to embeddings, no average "
-        "of weights, weight decay 0.05 and Adam's betas (0.9, 0.95) here, no LayerNorm and dropout "
+        "skips, no class condition (hence no guidance), logits not tied to embeddings, a mask "
+        "token that starts at zero, no average of weights, weight decay 0.05 of hidden matrices "
+        "(AutoNAT's of all weights) and Adam's betas (0.9, 0.95) here, no LayerNorm and dropout "
         "on embeddings, biases in attention, a linear head; the distribution of what is hidden is "
-        "the published one, and not searched again; choice temperatures fall from MaskGIT's 4.5 (1 "
-        "- 1 / T) in T passes, not from 1. Decoding: foveate.model.parallel_decoding.",
+        "the published one, and not searched again; choice temperatures fall from MaskGIT's 4.5 "
+        "(1 - 1 / T) in T passes, not from 1. Decoding: foveate.model.parallel_decoding.",
         order="beta_subset",
         stream="masked",
         decoder_depth=0,

@@ -274,7 +274,8 @@ def build_optimizers(
         hidden_optimizer = Muon(hidden, lr=rate, weight_decay=decay)
     else:
         hidden_optimizer = torch.optim.AdamW(hidden, lr=rate, betas=betas, weight_decay=decay)
-    # As in MAE and BEiT there is no decay of positions and tokens; here of no embedding or head.
+    # BEiT's skip list spares positions and tokens, MAE's fine-tuning too (its pre-training decays
+    # tokens, as SAIM, SemAIM and D-iGPT do); here every embedding and head is spared.
     return [
         hidden_optimizer,
         torch.optim.AdamW(others, lr=rate, betas=betas, weight_decay=0.0),

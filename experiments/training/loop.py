@@ -182,6 +182,9 @@ def load_checkpoint(config: TrainConfig, trainer: Trainer) -> list[str]:
         if trainer.processes.is_first:
             say_changed_sources(config)
         note = f"goes on after iteration {trainer.iteration} of {config.total_iterations}"
+        if trainer.iteration >= (end := end_of(config)):
+            at = "" if end == config.total_iterations else f", --stop-after is {end}"
+            note += f"{at}: nothing is left to train"
     if trainer.processes.is_first:
         print(f"{out} {note}", flush=True)
     return changed

@@ -258,9 +258,10 @@ def search_schedule(
     ``distance`` should use the same noise at every call, or the differences are of the noise.
 
     Reference: AutoNAT's train.py: steps of 0.01 (shares) and 0.1 (temperatures), momentum 0.5.
-    Differs: the gradient is scaled, since distances have no common unit: an update moves a number
-    by ``learning_rate`` such steps on average. AutoNAT starts its choice temperatures at 1, and
-    not, as MaskGIT and the default here, at 4.5.
+    Differs: noise is the same at every call (AutoNAT draws it anew), and the gradient is scaled,
+    since distances have no common unit: an update moves a number by ``learning_rate`` such
+    steps on average. AutoNAT starts its choice temperatures at 1, and not, as MaskGIT and the
+    default here, at 4.5.
     """
     values = start.to_array()
     num_shares = len(start.hidden)

@@ -66,7 +66,8 @@ class AverageTeacher:
     of the batch, they are those of reference images, by the weights of that time.
 
     Reference: data2vec (Baevski et al. 2022, arXiv 2202.03555), Sec. 3.3: normalized targets of an
-    averaged teacher. SemAIM (Song et al. 2024, arXiv 2312.10457) offers both, and decay 0.
+    averaged teacher. SemAIM (Song et al. 2024, arXiv 2312.10457) averages as well, by a decay that
+    rises from 0.999 to 0.9999, or takes the weights as they are; it does not standardize.
 
     Args:
         student: whose weights are averaged; it is copied.

@@ -6,20 +6,20 @@ and no other track. Two uses:
 * Tracks anchored at patches read the whole image and, in every layer, the state of their patch. At
   a policy's fixations they read out what the policy looked at.
 * Captions have no anchor. They read the patches that an order has shown after some steps, also
-  none, so that one model can be asked after any number. The prefix is bidirectional or causal
-  (``words_prefix``). The patches of AIMv2 (Fini et al. 2024, arXiv 2411.14402, Sec. 3) come in
-  raster order alone, a random number of them bidirectional and the rest causal.
+  none. The prefix is bidirectional or causal (``words_prefix``). AIMv2's patches (Fini et al. 2024,
+  arXiv 2411.14402, Sec. 3) come in raster order, a random part bidirectional and the rest causal.
 
 Reference: GiT (Wang et al. 2024, arXiv 2403.09394), Haiyang-W/GiT. Differs: tracks start at patches
 instead of points between them, so that the local feature needs no interpolation; the words are
-learned, not BERT's, and those of a name are not merged; one task, so that nothing is matched or
-prompted; background is a word like any other, and points with objects are not drawn first; the
-start of a track is embedded once, by the position of its first word (GiT's by its point's position
-in the image, which is added again in every layer), while the local feature, the patch's state in
-that layer, is added again before every block, and its token, not one of the task, writes the first
-word; a LayerNorm before the product with the word embeddings, none on the embeddings themselves;
-all words can be written at every place; tracks read the image in every layer; full instead of
-windowed attention. GiT's captions (one track, no local feature, beam search) are not here.
+learned, not BERT's, have no dropout, and those of a name are not merged; one task, so that nothing
+is matched or prompted; background is a word like any other, and points with objects are not drawn
+first; the start of a track is embedded once, by the position of its first word (GiT's by its task
+and by its point's position in the image, both added again in every layer), while the local feature,
+the patch's state in that layer, is added again before every block, and its token, not one of the
+task, writes the first word; a LayerNorm before the product with the word embeddings, none on the
+embeddings themselves; all words can be written at every place; tracks read the image in every
+layer; full attention without relative positions instead of windows; random first weights (GiT's are
+SAM's). GiT's captions (one track, no local feature, beam search) are not here.
 """
 
 from __future__ import annotations

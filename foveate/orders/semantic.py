@@ -114,9 +114,9 @@ SEMANTIC: dict[str, Key] = {
     "rings_around_random": lambda m, x, g: rings(m.grid, _anywhere(m, x, g)),
     "rings_around_center": lambda m, x, g: rings(m.grid, _middle(m, x)),
 }
-"""Sort keys by name: SemAIM's attention_center (its default), attention, attention_guided,
-stochastic_center and center2out. Its raster (a snake) and zigzag (a raster) are ``snake`` and
-``raster`` in ``foveate.orders``."""
+"""Sort keys by name: SemAIM's attention_center (of its published commands), attention,
+attention_guided, stochastic_center and center2out. Its raster (a snake) and zigzag (a raster) are
+``snake`` and ``raster`` in ``foveate.orders``."""
 
 
 @dataclass(frozen=True)

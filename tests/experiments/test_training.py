@@ -75,6 +75,23 @@ def test_resumed_equals_uninterrupted(change: dict[str, Any], stop: int, tmp_pat
     assert metrics(tmp_path / "whole") == metrics(tmp_path / "half")
 
 
+def test_a_run_says_when_nothing_is_left_to_train(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = SMOKE.replace(iterations=0, warmup_iterations=3, out=tmp_path / "run")
+    train(config.replace(stop_after=2))
+    last = weights(config.run.out)
+    capsys.readouterr()
+    train(config.replace(resume=True, stop_after=1))
+    said = "goes on after iteration 2 of 3, --stop-after is 1: nothing is left to train"
+    assert said in capsys.readouterr().out
+    assert all(torch.equal(last[name], each) for name, each in weights(config.run.out).items())
+    train(config.replace(resume=True))
+    assert "nothing is left" not in capsys.readouterr().out
+    train(config.replace(resume=True))
+    assert "goes on after iteration 3 of 3: nothing is left to train" in capsys.readouterr().out
+
+
 def test_what_draws_from_torchs_own_generator_resumes_as_well(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
