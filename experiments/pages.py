@@ -22,7 +22,7 @@ from experiments.studies.learners import StudyResult
 from experiments.studies.page import page_of
 from experiments.studies.result import GridResult
 from experiments.studies.summary import summary_of
-from experiments.tables import Result, Table, plural, read_json, read_object
+from experiments.tables import Result, Table, marked, plural, read_json, read_object
 
 ROOT = Path(__file__).parents[1]
 RECORDS = ROOT / "experiments" / "records"
@@ -133,7 +133,7 @@ def short_table(folder: Path) -> Table:
     rows = []
     for name, gloss in GLOSSES.items():
         if name in orders:
-            label = f"**{name}**" if name == "policy" else name
+            label = marked(name)
             row = (label, gloss, f"{area_of(result, name):.3f}")
             rows.append((*row, known.get(name, "-")) if known else row)
     return Table(columns, tuple(rows), notes=(note,))

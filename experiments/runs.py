@@ -104,6 +104,12 @@ class Run:
         return Path(self.config.data.data).name
 
     @property
+    def train_seconds(self) -> float | None:
+        """How long it was trained; None = its manifest does not say."""
+        seconds: float | None = read_manifest(self.directory).get("train_seconds")
+        return seconds
+
+    @property
     def seed(self) -> int:
         """Seed of the training."""
         return self.config.run.seed

@@ -229,6 +229,11 @@ def plural(number: int, noun: str) -> str:
     return f"{number} {noun}{'s' * (number != 1)}"
 
 
+def marked(name: str, which: str = "policy") -> str:
+    """Set a name in bold if it is the one that the others are compared with."""
+    return f"**{name}**" if name == which else name
+
+
 def with_interval(mean: float, interval: tuple[float, float] | None, digits: int = 3) -> str:
     """Write a mean and its 95% interval; ``[-]`` where there are too few values for one."""
     if interval is None:

@@ -16,7 +16,6 @@ from torch import Tensor, nn
 
 from foveate.choices import blaming, lookup
 from foveate.config import ModelConfig
-from foveate.palette import fit_palette as fit_palette  # A public name of this module.
 from foveate.palette import nearest_color
 from foveate.patches import PixelScale, patchify
 
@@ -169,7 +168,7 @@ class Colors(Target):
             return
         if bool(self.palette.isnan().any()):
             raise ValueError(
-                "the model has no palette yet; fit one with foveate.targets.fit_palette "
+                "the model has no palette yet; fit one with foveate.palette.fit_palette "
                 "and copy it to model.palette"
             )
         self._looked_at = self.palette.data_ptr(), version

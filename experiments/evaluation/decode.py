@@ -19,7 +19,7 @@ from experiments.evaluation.generation import (
 )
 from experiments.evaluation.intervals import Interval, seed_interval
 from experiments.evaluation.run_result import RunResult, minutes
-from experiments.run_folder import git_commit, read_manifest
+from experiments.run_folder import git_commit
 from experiments.runs import Run
 from experiments.tables import Table, plural, short_commit, with_interval
 from foveate.model import AnyOrderTransformer
@@ -142,7 +142,7 @@ def decode(
     return DecodeResult(
         decodings=measured(run, decodings, num_images=num_images, seeds=seeds),
         searched=searched,
-        against_train_seconds=None if against is None else train_seconds(against),
+        against_train_seconds=None if against is None else against.train_seconds,
         num_images=num_images,
         repeats=repeats,
         threads=torch.get_num_threads(),
@@ -166,17 +166,11 @@ def facts_of(run: Run) -> dict[str, Any]:
     """Fields of a result that are the run's and the code's."""
     return {
         "data": run.data,
-        "train_seconds": train_seconds(run),
+        "train_seconds": run.train_seconds,
         "num_patches": run.model.num_patches,
         "commit": git_commit(),
         "iteration": run.iteration,
     }
-
-
-def train_seconds(run: Run) -> float | None:
-    """Return how long a run was trained; None = its manifest does not say."""
-    seconds: float | None = read_manifest(run.directory).get("train_seconds")
-    return seconds
 
 
 def in_parallel(

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from experiments.runs import Run
 
+OF_THE_POLICY = ("policy", "other_image", "best_fixed")
+"""The policy and what is made of its scanpaths; all other orders and agents do not learn."""
 LEAST_MEMORY = 0.064
 """GB that the fixations which an oracle tries at once may take, whatever the bound."""
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from experiments.evaluation.intervals import Interval, mean_interval
 from experiments.evaluation.run_result import RunResult, minutes
 from experiments.evaluation.scanpaths import scanned_in_chunks
-from experiments.run_folder import git_commit, read_manifest
+from experiments.run_folder import git_commit
 from experiments.runs import Run, say_without_policy
 from experiments.tables import Table, short_commit, with_interval
 from experiments.training.build import captions_of
@@ -143,7 +143,7 @@ def read(run: Run, *, limit: int = 500, tracks: int = 8, seed: int = 0) -> ReadR
         },
         tracks=tracks,
         test_images=len(test),
-        train_seconds=read_manifest(run.directory).get("train_seconds"),
+        train_seconds=run.train_seconds,
         data=run.dataset(test),
         seed=run.seed,
         commit=git_commit(),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -17,7 +16,7 @@ from experiments.evaluation.recognition.paths import curves_of
 from experiments.evaluation.recognition.probes import balanced_share
 from experiments.evaluation.recognition.result import MAIN_PROBE
 from experiments.metrics_file import read_metrics
-from experiments.run_folder import git_commit, read_manifest
+from experiments.run_folder import git_commit
 from experiments.runs import Run
 from experiments.studies.answers import Answers, Facts, Values, add, keep_pictures
 from experiments.studies.compute import StepCosts, step_costs
@@ -35,8 +34,8 @@ from foveate.probes import (
     rank_me,
     views_of,
 )
-from foveate.probes.linear import check_features
 from foveate.probes.partial import check_layer
+from foveate.tensors import digest
 
 SEED = 0
 """Of what the probes draw: the same for all runs."""
@@ -94,6 +93,7 @@ def ask(run: Run, asked: Asked, split: Split) -> Answers:
     check_values(values, run.name)
     signs += collapse_of_features(run)
     costs = step_costs(run.config) if asked.compute else None
+    images = run.split(split, asked.most_images)
     facts = replace(
         facts_of(run, costs),
         probe_images=probe_images,
@@ -101,7 +101,8 @@ def ask(run: Run, asked: Asked, split: Split) -> Answers:
         error_curves=curves,
         signs=signs,
         notes=tuple(dict.fromkeys(notes)),
-        asked_images=digest_of(run.split(split, asked.most_images)),
+        # Values of other images, or in another order, are not paired.
+        asked_images=digest((images.images, images.labels))[:16],
     )
     return Answers(values, facts)
 
@@ -124,18 +125,10 @@ def facts_of(run: Run, costs: StepCosts | None) -> Facts:
         num_patches=run.model.num_patches,
         iterations=(run.config.optimization.warmup_iterations, run.config.iterations),
         images=images_learned(run.config),
-        train_seconds=read_manifest(run.directory).get("train_seconds", 0.0),
+        train_seconds=run.train_seconds or 0.0,
         teraflops=None if costs is None else costs.until(run.config, run.iteration) / 1e12,
         probe_images=0,
     )
-
-
-def digest_of(images: ImageSet) -> str:
-    """Return a digest of images and labels, in their order: values of others are not paired."""
-    digest = hashlib.sha256(repr(tuple(images.images.shape)).encode())
-    for each in (images.images, images.labels):
-        digest.update(each.cpu().contiguous().numpy().data)
-    return digest.hexdigest()[:16]
 
 
 def ask_probes(run: Run, asked: Asked, split: Split, values: Values, notes: list[str]) -> int:
@@ -151,8 +144,6 @@ def ask_probes(run: Run, asked: Asked, split: Split, values: Values, notes: list
     for attention in asked.attention:
         seen = extract_features(run.model, train, attention=attention)
         unseen = extract_features(run.model, test, attention=attention)
-        for layer in layers:
-            check_features(seen[layer], unseen[layer])
         for share in asked.label_shares:
             chosen = balanced_share(train.labels, share, SEED)
             for probe in asked.probes:

@@ -21,7 +21,7 @@ from experiments.studies.rows import (
     notes_on,
 )
 from experiments.studies.stage import Stage
-from experiments.tables import Result, Table, plural, short_commit, signed, with_interval
+from experiments.tables import Result, Table, marked, plural, short_commit, signed, with_interval
 
 VERDICTS = {
     BETTER: "better than",
@@ -230,7 +230,7 @@ class GridResult(Result):
         lines = []
         for row in rows:
             each, mine = row.minus_baseline, row.minus_own_baseline
-            name = f"**{row.cell}**" if row.cell == self.baseline else row.cell
+            name = marked(row.cell, self.baseline)
             seeds_alone = "" if each is None else signed(each.mean, each.ci95_seeds, 3)
             value = with_interval(row.value.mean, row.value.ci95)
             less = "" if each is None else str(each)

@@ -7,7 +7,7 @@ from statistics import fmean
 from experiments.studies.result import GridResult, said_teraflops
 from experiments.studies.rows import CellRow
 from experiments.studies.stage import Stage
-from experiments.tables import Table
+from experiments.tables import Table, marked
 
 BESIDE = ("linear, full", "k-NN, full")
 """Measures that the table shows beside the one that decides, of those that were measured."""
@@ -33,7 +33,7 @@ def summary_of(result: GridResult, stage: Stage) -> Table:
             for text in value_and_difference(rows.get((cell, name)), result.baseline)
         ]
         minutes = fmean(each.train_seconds for each in facts) / 60
-        label = f"**{cell}**" if cell == result.baseline else cell
+        label = marked(cell, result.baseline)
         cost = (said_teraflops(facts), str(facts[0].images), f"{minutes:.1f}")
         lines.append((label, result.ideas[cell], *values, *cost))
     headings = [heading for name in shown for heading in (name, f"{name}: minus its baseline")]

@@ -26,7 +26,7 @@ from foveate.optim import CosineDecay, set_rate
 from foveate.orders import check_rank, may_tie, rank_to_order, ranked, tie_prefix
 from foveate.orders.segments import Fixations
 from foveate.orders.semantic import model_ordering
-from foveate.targets import fit_palette
+from foveate.palette import fit_palette
 
 NUM_TRACKS = 8
 """Tracks of words per image, at most."""

@@ -195,8 +195,9 @@ def choose_regularization(
     """Choose C on a held-out tenth; its accuracy there comes second.
 
     Raises:
-        ValueError: no tenth can be held out, see :func:`hold_out`.
+        ValueError: no tenth can be held out, see :func:`hold_out`, or a feature is not finite.
     """
+    check_features(train_x, train_x[:0])
     fit, held = hold_out(train_y, seed)
     fitted = (fit_linear(train_x[fit], train_y[fit], c) for c in REGULARIZATION)
     scores = [float(each.score(train_x[held], train_y[held])) for each in fitted]
@@ -214,8 +215,9 @@ def linear_classes(
     """Classify by the probe of :func:`linear_probe`.
 
     Raises:
-        ValueError: no tenth can be held out, see :func:`hold_out`.
+        ValueError: no tenth can be held out, see :func:`hold_out`, or a feature is not finite.
     """
+    check_features(train_x, test_x)
     strength, _ = choose_regularization(train_x, train_y, seed=seed)
     classes: Int[np.ndarray, " K"] = fit_linear(train_x, train_y, strength).predict(test_x)
     return classes

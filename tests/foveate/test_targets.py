@@ -16,8 +16,9 @@ from foveate.config import MEMORY_NAMES, TARGET_NAMES
 from foveate.leaks import assert_no_leak
 from foveate.model import AnyOrderTransformer
 from foveate.model.memory import MEMORIES
+from foveate.palette import fit_palette
 from foveate.recipes import RECIPES
-from foveate.targets import TARGETS, fit_palette
+from foveate.targets import TARGETS
 
 OWN_PARTS = '''
 import torch

@@ -24,7 +24,7 @@ from experiments.evaluation.caption.retrieval import chances
 from experiments.evaluation.recognition.paths import PathMakers
 from experiments.evaluation.scanpaths import pixels_of
 from experiments.evaluation.seeds import runs_of, several
-from experiments.run_folder import git_commit, read_manifest
+from experiments.run_folder import git_commit
 from experiments.runs import Run
 from foveate.data import ImageSet
 from foveate.data.subwords import normalized
@@ -145,7 +145,7 @@ def paths_of(makers: PathMakers, test: ImageSet, seed: int) -> dict[str, Int[Ten
 def facts_of(asking: Sequence[CaptionAsking]) -> dict[str, Any]:
     """Fields of a CaptionResult that are the runs', the captions' and the code's."""
     first, runs = asking[0], [each.run for each in asking]
-    taken = [read_manifest(run.directory).get("train_seconds") for run in runs]
+    taken = [run.train_seconds for run in runs]
     seconds = [each for each in taken if each is not None]
     return {
         "captions": len(first.texts.tokens),

@@ -8,7 +8,7 @@ from typing import ClassVar
 from experiments.evaluation.caption.means import RECALLS, Bits, Retrieval
 from experiments.evaluation.intervals import Interval
 from experiments.evaluation.run_result import RunResult, minutes
-from experiments.tables import Table, short_commit, signed, with_interval
+from experiments.tables import Table, marked, short_commit, signed, with_interval
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +92,7 @@ class CaptionResult(RunResult):
         after = list(self.orders["policy"])
         rows = tuple(
             (
-                f"**{name}**" if name == "policy" else name,
+                marked(name),
                 *(self._cell(row[k]) for k in after),
             )
             for name, row in self.orders.items()

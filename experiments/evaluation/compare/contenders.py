@@ -15,6 +15,7 @@ from agents.policies import Agent
 from envs.episode import Episode
 from experiments.evaluation.compare.result import SHOWN
 from experiments.evaluation.curves import error_curves_of, predictions_of
+from experiments.evaluation.options import OF_THE_POLICY
 from experiments.evaluation.progress import Advance
 from experiments.evaluation.scanpaths import (
     AGENTS,
@@ -115,12 +116,11 @@ class Scanners:
         names = compared(orders, without, model.num_patches)
         near = [NEAR] if saccade_cost > 0 and NEAR in names else []
         rules = [name for name in names if name in AGENTS]
-        made_of_the_policy = ("policy", "best_fixed", "other_image")
         return cls(
             {
                 name: scan_ordering(name, model)
                 for name in names
-                if name not in (*made_of_the_policy, *AGENTS, NEAR, *ORACLES)
+                if name not in (*OF_THE_POLICY, *AGENTS, NEAR, *ORACLES)
             },
             {name: make_agent(name, saccade_cost) for name in (*near, *rules, *agents)},
             {name: ORACLES[name] for name in names if name in ORACLES},

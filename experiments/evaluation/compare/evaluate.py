@@ -20,7 +20,7 @@ from experiments.evaluation.compare.diagnostics import (
 from experiments.evaluation.compare.findings import (
     IMAGE_INDEPENDENT,
     RULES,
-    is_behind,
+    beside_rules,
     judge_with_cost,
     nearly_collapsed,
     not_beaten,
@@ -146,8 +146,7 @@ def conclusions(run: Run, measured: ContenderCurves, diagnostics: Diagnostics) -
     gap_16, gap_16_ci95 = gap_closed(measured.area, "oracle_16")
     best_gap = gap if "oracle" in measured.area else gap_16
     ruled = any(name in rows for name in RULES)
-    behind = tuple(name for name in RULES if name in rows and is_behind(rows[name]))
-    level = tuple(name for name in not_beaten(rows, RULES) if name not in behind)
+    behind, level = beside_rules(rows)
     rank, grid = order_to_rank(measured.order["policy"], run.model.num_patches), run.model.grid
     cost = (measured.area, measured.order, grid, run.saccade_cost)
     found: dict[str, Any] = {

@@ -45,6 +45,14 @@ def is_behind(row: OrderErrors | PaidErrors) -> bool:
     return row.minus_policy_ci95 is not None and row.minus_policy_ci95[1] < 0
 
 
+def beside_rules(
+    rows: Mapping[str, OrderErrors | PaidErrors],
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the rules that the policy is surely behind, and those that it is level with."""
+    behind = tuple(name for name in RULES if name in rows and is_behind(rows[name]))
+    return behind, tuple(name for name in not_beaten(rows, RULES) if name not in behind)
+
+
 def own_share(rows: Mapping[str, OrderErrors]) -> float | None:
     """Share of the policy's lead over random that it loses on the path of another image.
 
@@ -138,10 +146,10 @@ def judge_with_cost(
             minus_policy=less,
             minus_policy_ci95=less_ci95,
         )
-    behind = tuple(name for name in RULES if name in rows and is_behind(rows[name]))
+    behind, level = beside_rules(rows)
     return PaidComparison(
         orders=dict(sorted(rows.items(), key=lambda item: item[1].minus_policy)),
         not_better_than=not_beaten(rows, IMAGE_INDEPENDENT),
         behind_rules=behind,
-        level_with_rules=tuple(name for name in not_beaten(rows, RULES) if name not in behind),
+        level_with_rules=level,
     )

@@ -9,7 +9,7 @@ from experiments.evaluation.compare.diagnostics import Diagnostics
 from experiments.evaluation.compare.saccade_costs import PaidComparison
 from experiments.evaluation.intervals import Interval
 from experiments.evaluation.run_result import RunResult, scans
-from experiments.tables import Table, plural, short_commit, signed
+from experiments.tables import Table, marked, plural, short_commit, signed
 
 SHOWN = (
     "oracle",
@@ -184,7 +184,7 @@ class Comparison(RunResult):
     def _row(self, name: str) -> tuple[str, ...]:
         row = self.orders[name]
         return (
-            f"**{name}**" if name == "policy" else name,
+            marked(name),
             f"{row.auc:.4f}",
             f"{row.final_error:.4f}",
             "" if name == "random" else signed(row.minus_random, row.minus_random_ci95),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from experiments.evaluation.intervals import Interval
-from experiments.tables import Table, signed
+from experiments.tables import Table, marked, signed
 
 LEAST_SHARE = 0.01
 """Share of the policy's area plus cost below which a difference is next to nothing."""
@@ -52,9 +52,7 @@ class PaidComparison:
 
     def table(self, saccade_cost: float) -> Table:
         """Return all orders, best first."""
-        rows = tuple(
-            (f"**{name}**" if name == "policy" else name, *self.cells(name)) for name in self.orders
-        )
+        rows = tuple((marked(name), *self.cells(name)) for name in self.orders)
         return Table(
             ("order", "area + cost", "minus policy, 95% interval"),
             rows,

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from experiments.evaluation.human.means import HUMAN, LEARNED, NEARNESS, VIEWERS, HumanRow
+from experiments.evaluation.human.means import HUMAN, NEARNESS, VIEWERS, HumanRow
 from experiments.evaluation.intervals import Interval
+from experiments.evaluation.options import OF_THE_POLICY
 from experiments.tables import signed
 
 CLOSER = "closer than"
@@ -22,10 +23,10 @@ def findings(rows: Mapping[str, HumanRow], baseline: str) -> tuple[str, ...]:
     policy, name = rows.get("policy"), baseline.replace("_", " ")
     if policy is None:
         return ()
-    others = [each for each in rows if each not in (*HUMAN, *LEARNED) and ":" not in each]
+    others = [each for each in rows if each not in (*HUMAN, *OF_THE_POLICY) and ":" not in each]
     own = [each for each in rows if ":" in each]
     near = [each for each in (NEARNESS,) if each in rows]
-    blind = [each for each in LEARNED if each in rows and each != "policy"]
+    blind = [each for each in OF_THE_POLICY if each in rows and each != "policy"]
     lines = [
         f"The policy is {_above(policy.minus_center_ci95)} the {name}: "
         f"{signed(policy.minus_center, policy.minus_center_ci95, 3)} bits per fixation."

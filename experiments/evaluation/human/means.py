@@ -18,8 +18,6 @@ NEARNESS = "center_bias_near"
 HUMAN = (VIEWERS, OTHER_VIEWERS, RETURNING, NEARNESS, CENTER, UNIFORM)
 """Nulls and ceilings, which need no run."""
 UNTRAINED = "policy_untrained"
-LEARNED = ("policy", "other_image", "best_fixed")
-"""The policy and what is made of it; all other orders and agents do not learn."""
 HABITS = ("contrast", "center_distance")
 """Fields of a row that say what it prefers, and are set beside those of viewers."""
 

@@ -9,7 +9,7 @@ from experiments.evaluation.human.findings import findings
 from experiments.evaluation.human.means import HUMAN, NEARNESS, RETURNING, VIEWERS, HumanRow
 from experiments.evaluation.intervals import Interval
 from experiments.evaluation.run_result import RunResult
-from experiments.tables import Table, plural, signed, with_interval
+from experiments.tables import Table, marked, plural, signed, with_interval
 from foveate.human.multi_match import DIMENSIONS, NOT_INSTALLED
 
 
@@ -103,7 +103,7 @@ class HumanComparison(RunResult):
         rows = []
         for name, row in self.orders.items():
             cells: tuple[str, ...] = (
-                _bold(name),
+                marked(name),
                 with_interval(row.bits, row.bits_ci95),
                 signed(row.minus_center, row.minus_center_ci95, 3),
                 "-" if row.gap_covered is None else f"{row.gap_covered:.0%}",
@@ -152,7 +152,7 @@ class HumanComparison(RunResult):
         shown = [(name, row) for name, row in self.orders.items() if row.scan_match is not None]
         rows = tuple(
             (
-                _bold(name),
+                marked(name),
                 with_interval(row.scan_match or 0.0, row.scan_match_ci95),
                 self._multi_match(row),
                 *(
@@ -181,7 +181,7 @@ class HumanComparison(RunResult):
     def _seeds(self) -> Table:
         """Return bits over the center bias, of each run alone."""
         rows = (
-            (_bold(name), *(f"{each:+.3f}" for each in row.per_seed["minus_center"]))
+            (marked(name), *(f"{each:+.3f}" for each in row.per_seed["minus_center"]))
             for name, row in self.orders.items()
             if name not in HUMAN
         )
@@ -192,10 +192,6 @@ class HumanComparison(RunResult):
         if row.multi_match is None:
             return "-" if self.multi_match_installed else "not installed"
         return " ".join(f"{row.multi_match[each]:.3f}" for each in DIMENSIONS)
-
-
-def _bold(name: str) -> str:
-    return f"**{name}**" if name == "policy" else name
 
 
 def _or_dash(mean: float | None, interval: Interval | None) -> str:

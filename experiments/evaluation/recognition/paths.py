@@ -13,6 +13,7 @@ from jaxtyping import Float, Int, Num
 from torch import Tensor
 
 from experiments.evaluation.curves import error_curves_of
+from experiments.evaluation.options import OF_THE_POLICY
 from experiments.evaluation.scanpaths import (
     AGENTS,
     MOST_OF_VALIDATION,
@@ -33,8 +34,6 @@ from foveate.orders import ORDERINGS, SUBSETS
 from foveate.orders.semantic import SEMANTIC
 
 Scan = Callable[[Num[Tensor, "M C H W"]], Int[Tensor, "M T *S"]]
-OF_THE_POLICY = ("policy", "other_image", "best_fixed")
-"""Made of the policy's scanpaths."""
 BY_THEMSELVES = (*AGENTS, NEAR, *ORDERINGS, *SEMANTIC)
 """Agents and orders that need none of them."""
 
