@@ -1,8 +1,8 @@
 """Images and the fixations of their viewers, from a parquet file.
 
-A row is an image with parallel lists, one entry for each fixation: ``fix_subject``, ``fix_x``,
-``fix_y`` in pixels of the stored image, and ``fix_duration_ms`` where it is known. The fixations of
-a viewer stand in the order of time. Column ``split``, where there is one, says train, val or test.
+A row is an image with parallel lists, one entry for each fixation: ``fix_subject``, and ``fix_x``
+and ``fix_y`` in pixels of the stored image. The fixations of a viewer stand in the order of time;
+how long they lasted is not read. Column ``split``, where there is one, says train, val or test.
 """
 
 from __future__ import annotations
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 
 NEEDED = ("fix_subject", "fix_x", "fix_y")
 """Columns of lists that must be there."""
-DURATION = "fix_duration_ms"
-"""Column of lists that may be there."""
 
 
 @dataclass(frozen=True)
@@ -43,8 +41,6 @@ class Trial:
     viewer: str
     place: Float64[np.ndarray, "T 2"]
     """Row and column of each fixation as shares of the image's height and width, in [0, 1)."""
-    duration_ms: Float64[np.ndarray, " T"] | None
-    """Duration of each fixation; None where the file does not say."""
 
 
 @dataclass(frozen=True)
@@ -170,8 +166,7 @@ def _read_table(
             f"each fixation, {', '.join(NEEDED)} (its columns: {schema.names})"
         )
     columns = find_columns(file, schema, image_column, split_column)
-    own = (columns.image, *NEEDED, DURATION, columns.split)
-    wanted = [name for name in own if name is not None and name in schema.names]
+    wanted = [name for name in (columns.image, *NEEDED, columns.split) if name is not None]
     return read_whole(file, wanted), columns
 
 
@@ -212,7 +207,7 @@ def _trials(
     image: int,
 ) -> _Found:
     """Split a row's fixations by viewer; those outside are left out."""
-    lists = {name: _list(cells[name], where, name) for name in (*NEEDED, DURATION) if name in cells}
+    lists = {name: _list(cells[name], where, name) for name in NEEDED}
     lengths = {name: len(each) for name, each in lists.items()}
     if len(set(lengths.values())) > 1:
         said = ", ".join(f"{name} {length}" for name, length in lengths.items())
@@ -225,15 +220,13 @@ def _trials(
     at_px = np.stack([_numbers(lists[name], where, name) for name in ("fix_y", "fix_x")], axis=1)
     places = in_crop(at_px / size, size, np.array(image_shape[1:], np.float64))
     inside = is_inside(places)
-    durations = _numbers(lists[DURATION], where, DURATION) if DURATION in lists else None
     found, single = [], 0
     for viewer, rows in _by_viewer(viewers):
         kept = rows[inside[rows]]
         if len(kept) < 2:
             single += 1
             continue
-        lasting = None if durations is None else durations[kept]
-        found.append(Trial(image, viewer, places[kept], lasting))
+        found.append(Trial(image, viewer, places[kept]))
     return _Found(found, int((~inside).sum()), single)
 
 

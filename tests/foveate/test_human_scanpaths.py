@@ -33,23 +33,20 @@ def human(*trials: list[tuple[float, float]]) -> HumanScanpaths:
     """Scanpaths of one image each, by row and column."""
     import torch
 
-    found = tuple(Trial(n, "a", np.array(each), None) for n, each in enumerate(trials))
+    found = tuple(Trial(n, "a", np.array(each)) for n, each in enumerate(trials))
     images = torch.zeros(len(trials), 1, 4, 4, dtype=torch.uint8)
     return HumanScanpaths(images, found, Skipped(), "these")
 
 
 def test_fixations_are_read_by_viewer_in_their_order(tmp_path: Path) -> None:
     rows: Rows = [[("b", 4, 3), ("a", 0, 0), ("b", 7.9, 5.9), ("a", 2, 1.5)]]
-    durations = [[10.0, 20.0, 30.0, 40.0]]
-    write_fixations(tmp_path / "f.parquet", rows, split=["test"], fix_duration_ms=durations)
+    write_fixations(tmp_path / "f.parquet", rows, split=["test"])
     found = read_scanpaths(tmp_path / "f.parquet", "test")
     assert found.images.shape == (1, 3, 6, 8)
     assert [trial.viewer for trial in found.trials] == ["b", "a"]
     b, a = found.trials
     np.testing.assert_allclose(b.place, [[0.5, 0.5], [5.9 / 6, 7.9 / 8]])
     np.testing.assert_allclose(a.place, [[0, 0], [0.25, 0.25]])
-    assert b.duration_ms is not None
-    assert b.duration_ms.tolist() == [10, 30]
     assert not found.skipped.lines()
 
 
@@ -122,8 +119,9 @@ def test_files_that_hold_no_fixations_are_refused_in_one_line(tmp_path: Path) ->
     write_parquet(file, [Image.new("RGB", (8, 6))], fix_x=[[1.0]])
     with pytest.raises(ValueError, match="no fixation columns fix_subject, fix_y"):
         read_scanpaths(file, "test")
-    write_fixations(file, [[(1, 1, 1), (1, 2, 2)]], split=["test"], fix_duration_ms=[[5.0]])
-    with pytest.raises(ValueError, match=r"different lengths .*fix_x 2.*fix_duration_ms 1"):
+    uneven = {"fix_subject": [["a", "a"]], "fix_x": [[1.0, 1.0]], "fix_y": [[1.0]]}
+    write_parquet(file, [Image.new("RGB", (8, 6))], split=["test"], **uneven)
+    with pytest.raises(ValueError, match=r"different lengths .*fix_x 2.*fix_y 1"):
         read_scanpaths(file, "test")
     write_fixations(file, [[(1, 1, 1)]], split=["test"])
     with pytest.raises(ValueError, match="of two or more fixations; left out: 1 scanpaths of less"):
