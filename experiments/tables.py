@@ -86,7 +86,7 @@ class Result:
     """What a script measured. Subclasses are frozen dataclasses that name their ``kind``."""
 
     kind: ClassVar[str]
-    """Name under which :func:`read_result` finds the class; written to the file."""
+    """Name under which ``experiments.pages.read_result`` finds the class; written to the file."""
 
     def tables(self) -> list[Table]:
         """Return what a reader sees of the result."""

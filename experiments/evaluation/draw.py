@@ -31,9 +31,9 @@ class Drawings(RunResult):
     commit: str
 
 
-MOST_DRAWN = (0, 1, 2, 3, 4, 5)
+DRAWN = (0, 1, 2, 3, 4, 5)
 """Test images that are drawn, unless others are asked for."""
-MOST_PICTURES = tuple(range(24))
+DRAWN_OF_ONES_OWN = tuple(range(24))
 """The same of pictures of one's own."""
 
 
@@ -69,9 +69,9 @@ def draw(
     scan = scan_of(run, order)
     if order == "policy":
         say_without_policy([run])
-    most = MOST_PICTURES if image else MOST_DRAWN
-    shown, names = shown_images(run, image, max(heatmap_limit, *(index or most)) + 1)
-    index = index or most[: len(shown)]
+    usual = DRAWN_OF_ONES_OWN if image else DRAWN
+    shown, names = shown_images(run, image, max(heatmap_limit, *(index or usual)) + 1)
+    index = index or usual[: len(shown)]
     check_index(index, len(shown), "there are pictures" if image else "the test split holds")
     every = torch.arange(min(heatmap_limit, len(shown)))
     images = shown.batch(torch.cat([torch.tensor(index), every]), device=torch.device(run.device))

@@ -129,7 +129,7 @@ class Kept:
         """Return the answer to a question: what was kept, or else what is measured now.
 
         Args:
-            question: what it depends on beside the subject, as a :func:`digest` or a name.
+            question: what it depends on beside the subject, as a digest or a name.
             measure: answers it.
         """
         if question in self._arrays:

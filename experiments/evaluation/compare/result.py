@@ -164,7 +164,7 @@ class Comparison(RunResult):
         """Return the table of a record: the orders of SHOWN.
 
         Args:
-            training: how the run was trained, as :func:`training_facts` writes it.
+            training: how the run was trained, as ``run_result.training_facts`` writes it.
         """
         caption = (
             f"{self._scans()}, {'periphery' if self.periphery else 'blind'}, seed {self.seed}, "
