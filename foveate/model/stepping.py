@@ -1,7 +1,8 @@
 """The model as plain functions of its weights, for steps of scans: same weights, same results.
 
 A step of one scan is a hundred operations on a few numbers. The calls of modules around them took
-longer than the arithmetic; here their weights are looked up once per scan.
+longer than the arithmetic; here their weights are looked up once per scan. What weights do not say
+(adapters, hooks, other activations) is refused.
 """
 
 from __future__ import annotations
@@ -12,13 +13,28 @@ from typing import NamedTuple, cast
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
+from timm.layers import LayerNorm
 from timm.layers.mlp import Mlp
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
-from foveate.model.attention import CrossAttentionBlock, attend
+from foveate.model.attention import CrossAttentionBlock, SelfAttention, attend
 from foveate.model.cache import CachePlace, KeyValueCache, self_attention
 from foveate.model.decoder import Decoder, Prediction
+
+
+def check_plain(module: nn.Module, *kinds: type[nn.Module]) -> None:
+    """Raise ValueError unless a module does what one of these kinds does, and nothing beside."""
+    does = getattr(module.forward, "__func__", None)
+    # FSDP2 gathers weights by hooks of its own, on modules that it gives this method.
+    hooked = module._forward_hooks or module._forward_pre_hooks
+    if does not in [kind.forward for kind in kinds] or (hooked and not hasattr(module, "unshard")):
+        name = f"{type(module).__module__}.{type(module).__name__}"
+        what = f"hooks of {name} do not run" if hooked else f"{name} is not known"
+        raise ValueError(
+            f"{what} where a model scans, which reads the weights of plain layers alone; remove "
+            "hooks, merge adapters into the weights, or use model.error_curve"
+        )
 
 
 class Norm(NamedTuple):
@@ -30,7 +46,8 @@ class Norm(NamedTuple):
 
     @classmethod
     def of(cls, module: nn.Module) -> Norm:
-        """Take the weights of a module."""
+        """Take the weights of a module; as others here, raises as :func:`check_plain` does."""
+        check_plain(module, nn.LayerNorm, LayerNorm)
         norm = cast(nn.LayerNorm, module)
         return cls(norm.weight, norm.bias, norm.eps)
 
@@ -49,6 +66,7 @@ class Affine(NamedTuple):
     @classmethod
     def of(cls, module: nn.Module) -> Affine:
         """Take the weights of a module."""
+        check_plain(module, nn.Linear)
         linear = cast(nn.Linear, module)
         return cls(linear.weight, linear.bias)
 
@@ -67,7 +85,9 @@ class ResidualMlp(NamedTuple):
     @classmethod
     def of(cls, norm: nn.Module, mlp: nn.Module) -> ResidualMlp:
         """Take the weights of timm's MLP, and of the norm before it."""
+        check_plain(mlp, Mlp)
         inner = cast(Mlp, mlp)
+        check_plain(inner.act, nn.GELU)
         return cls(Norm.of(norm), Affine.of(inner.fc1), Affine.of(inner.fc2))
 
     def __call__(self, tokens: Tensor) -> Tensor:
@@ -88,6 +108,8 @@ class Writer(NamedTuple):
     def of(cls, block: Block) -> Writer:
         """Take the weights of a timm block."""
         attn = self_attention(block)
+        check_plain(block, Block)
+        check_plain(attn, SelfAttention)
         mlp = ResidualMlp.of(block.norm2, block.mlp)
         return cls(
             Norm.of(block.norm1), Affine.of(attn.qkv), Affine.of(attn.proj), mlp, attn.num_heads
@@ -125,6 +147,7 @@ class MemoryReader(NamedTuple):
     @classmethod
     def of(cls, block: CrossAttentionBlock) -> MemoryReader:
         """Take the weights of a block."""
+        check_plain(block, CrossAttentionBlock)
         return cls(
             Norm.of(block.norm1),
             Affine.of(block.query),
