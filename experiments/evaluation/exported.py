@@ -17,6 +17,7 @@ from experiments.evaluation.probe.questions import Questions, nothing_answers
 from experiments.runs import Run
 from experiments.tables import plural, signed
 from foveate.data import ImageSet
+from foveate.devices import device_of
 from foveate.export import PatchTokens, export_timm, feature_error, gray_image
 from foveate.model import AnyOrderTransformer, to_timm
 from foveate.probes import check_features, linear_classes
@@ -154,7 +155,7 @@ def pooled(model: AnyOrderTransformer, images: ImageSet) -> Float[np.ndarray, "M
 @torch.no_grad()
 def pooled_tokens(tokens: PatchTokens, images: ImageSet) -> Float[np.ndarray, "M D"]:
     """Return the mean of patch tokens."""
-    device = tokens.model.target.pixel_scale.mean.device
+    device = device_of(tokens)
     index = torch.arange(len(images)).split(500)
     parts = [tokens(images.batch(part, device=device)).mean(1).cpu() for part in index]
     found: Float[np.ndarray, "M D"] = torch.cat(parts).numpy()

@@ -8,6 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from foveate.data import ImageSet
+from foveate.devices import device_of
 from foveate.model import AnyOrderTransformer
 from foveate.probes.features import Attention, States, frozen, half, patch_features
 from foveate.probes.heads import HeadAccuracy, HeadProbe, Read
@@ -37,7 +38,7 @@ def frozen_tokens(
 
     They are extracted now if :func:`token_bytes` is at most ``max_bytes``, else whenever read.
     """
-    device = next(model.parameters()).device
+    device = device_of(model)
 
     def compute(index: Tensor) -> Tensor:
         with frozen(model):

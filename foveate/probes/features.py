@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from foveate.data import ImageSet
+from foveate.devices import device_of
 from foveate.model import AnyOrderTransformer
 
 Attention = Literal["full", "causal"]
@@ -100,7 +101,7 @@ def extract_features(
             "pooling cls needs full attention and content states: with causal attention the "
             "start token sees only itself, and queries have none"
         )
-    device = next(model.parameters()).device
+    device = device_of(model)
     parts = []
     with frozen(model):
         for index in torch.arange(len(image_set)).split(batch_size):

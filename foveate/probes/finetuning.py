@@ -18,6 +18,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from foveate.data import ImageSet
+from foveate.devices import device_of
 from foveate.model import AnyOrderTransformer
 from foveate.model.untaught import copy_untaught
 from foveate.orders.segments import Fixations
@@ -145,7 +146,7 @@ def fine_tune(
     (Chen et al. 2020), Sec. 2.3: L_GEN + L_CLF. Differs: no augmentation, mixing, smoothing or
     drop path; the two losses take one encoder pass each, of different attention.
     """
-    device = next(model.parameters()).device
+    device = device_of(model)
     classifier = seeded(
         lambda: Classifier(copy_untaught(model), int(images.labels.max()) + 1, config.attention),
         seed,
@@ -238,7 +239,7 @@ def fine_tune_probe(
             cannot take the generative order.
     """
     fit, held = (torch.from_numpy(part) for part in hold_out(train.labels.numpy(), seed))
-    device = next(model.parameters()).device
+    device = device_of(model)
     fit_images = train.take(fit)
 
     def held_accuracy(tuned: Classifier) -> float:

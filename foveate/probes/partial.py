@@ -19,6 +19,7 @@ from torch import Tensor
 
 from foveate.choices import check_choice
 from foveate.data import ImageSet
+from foveate.devices import device_of
 from foveate.model import AnyOrderTransformer
 from foveate.model.encoder import take
 from foveate.orders.ranks import as_segments
@@ -184,7 +185,7 @@ def partial_features(
     layer: int | None = None,
 ) -> PartialFeatures:
     """Do as :func:`features_after` does, for many images; the features lie on the CPU."""
-    device = next(model.parameters()).device
+    device = device_of(model)
     rows = max(1, QUERIES_AT_ONCE // (len(after) * model.num_patches))
     parts = []
     with frozen(model):

@@ -12,6 +12,7 @@ from scipy.linalg import eigh
 from torch import Tensor
 
 from foveate.data import ImageSet
+from foveate.devices import device_of
 from foveate.model import AnyOrderTransformer
 from foveate.probes.features import Attention, frozen
 from foveate.smooth_rank import singular_values, smooth_rank
@@ -78,7 +79,7 @@ def views_of(
     """
     if model.config.stream != "causal":
         raise ValueError("views of some patches need a causal stream; this one is masked")
-    device = next(model.parameters()).device
+    device = device_of(model)
     generator = torch.Generator().manual_seed(seed)
     length = max(1, model.num_patches // 2)
     parts = []

@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from foveate.data import ImageSet
+from foveate.devices import device_of
 from foveate.model import AnyOrderTransformer
 from foveate.model.untaught import copy_untaught
 from foveate.probes.features import frozen
@@ -146,7 +147,7 @@ def train_recognizer(
     seed: int,
 ) -> Recognizer:
     """Train a copy of the model on labeled images and the scanpaths on them."""
-    device = next(model.parameters()).device
+    device = device_of(model)
     num_classes = int(images.labels.max()) + 1
     recognizer = seeded(lambda: Recognizer(copy_untaught(model), num_classes, after), seed)
     recognizer.to(device).train()
@@ -163,7 +164,7 @@ def named_classes(
     recognizer: Recognizer, images: ImageSet, order: Int[Tensor, "M T *S"], batch_size: int = 500
 ) -> Int[Tensor, "M U"]:
     """Return the class that each image is taken for after each number of fixations, on the CPU."""
-    device = next(recognizer.parameters()).device
+    device = device_of(recognizer)
     with frozen(recognizer):
         parts = [
             recognizer(images.batch(index, device=device), order[index].to(device)).argmax(2).cpu()
