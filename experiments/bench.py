@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -90,11 +90,10 @@ class BenchConfig:
             check_choice("preset", preset, PRESETS)
             if not PRESETS[preset][1].iterations:
                 raise ValueError(f"preset {preset} trains no policy; choose demo or cifar10")
-        for option in fields(self):
-            users = USED_BY.get(option.name, (self.what,))
-            if self.what not in users and getattr(self, option.name) != option.default:
+        for name, users in USED_BY.items():
+            if self.what not in users and getattr(self, name) != getattr(type(self), name):
                 raise ValueError(
-                    f"{option.name} has no effect on the benchmark {self.what!r}; leave it out"
+                    f"{name} has no effect on the benchmark {self.what!r}; leave it out"
                 )
         if not 0 <= self.minutes < math.inf:
             raise ValueError(f"minutes must be at least 0, got {self.minutes:g}")

@@ -17,7 +17,7 @@ writes them from what is there.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -76,8 +76,8 @@ class StudyConfig:
                 raise ValueError(f"{name} must be at least 1, got {value}")
         if self.minutes is not None and not 0 <= self.minutes < float("inf"):
             raise ValueError(f"minutes must be at least 0 and finite, got {self.minutes}")
-        default = next(each.default for each in fields(self) if each.name == "job_minutes")
-        if self.cluster is None and (self.partition is not None or self.job_minutes != default):
+        usual = type(self).job_minutes
+        if self.cluster is None and (self.partition is not None or self.job_minutes != usual):
             raise ValueError("partition and job_minutes need --cluster slurm")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import fields
 
 
 def check_at_least(group: object, least: int, *names: str) -> None:
@@ -22,8 +21,3 @@ def check_share(group: object, *names: str) -> None:
         value = getattr(group, name)
         if value is not None and not 0 <= value <= 1:
             raise ValueError(f"{name} must lie in 0..1, got {value}")
-
-
-def default_of(group: type, name: str) -> object:
-    """Return the default of an option that has one."""
-    return next(each.default for each in fields(group) if each.name == name)
