@@ -14,7 +14,6 @@ Contenders take turns, medians are reported. Writes JSON where ``--out`` says.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +24,7 @@ import tyro
 from experiments.cli import main_with_options
 from experiments.training.presets import PRESETS
 from foveate.choices import check_choice
+from foveate.sizes import check_at_least
 
 Benchmark = Literal["train", "rollout", "env", "decode", "scale", "data", "device", "seeds"]
 USED_BY = {
@@ -95,10 +95,7 @@ class BenchConfig:
                 raise ValueError(
                     f"{name} has no effect on the benchmark {self.what!r}; leave it out"
                 )
-        if not 0 <= self.minutes < math.inf:
-            raise ValueError(f"minutes must be at least 0, got {self.minutes:g}")
-        if self.profile < 0:
-            raise ValueError(f"profile must be at least 0, got {self.profile}")
+        check_at_least(self, 0, "minutes", "profile")
         if self.path.is_dir():
             raise ValueError(f"out must be a file, {self.path} is a folder")
         if self.what == "data" and self.data is None:

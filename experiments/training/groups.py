@@ -10,9 +10,9 @@ import math
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from experiments.training.checks import check_at_least, check_share
 from foveate.config import Init, Memory, PixelUnits, TargetKind, WordsPrefix
 from foveate.recipes import Recipe, recipe
+from foveate.sizes import check_at_least, check_share
 
 
 @dataclass(frozen=True, kw_only=True)

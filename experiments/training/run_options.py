@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-from experiments.training.checks import check_at_least
 from experiments.training.image_sizes import ImageSizeOption, read_image_size
 from foveate.choices import check_choice
 from foveate.files import expanded
+from foveate.sizes import check_at_least
 
 Changeable = Literal["model_lr", "policy_lr", "weight_decay", "entropy_weight"]
 """Options that a run can change when it goes on: they shape no weights and no randomness."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from experiments.training.checks import check_at_least, check_share
+from foveate.sizes import check_at_least, check_share
 
 
 @dataclass(frozen=True, kw_only=True)

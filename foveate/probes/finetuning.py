@@ -27,6 +27,7 @@ from foveate.probes.features import Attention
 from foveate.probes.heads import HeadAccuracy, descend, predict
 from foveate.probes.linear import hold_out, score
 from foveate.sampling import seeded
+from foveate.sizes import check_at_least
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,16 +58,12 @@ class FineTuneConfig:
     """Steps of that order, the patches behind them tie, as in training on scans; None = all."""
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        check_at_least(self, 1, "epochs", "batch_size")
         if not self.learning_rates or not all(0 < rate < math.inf for rate in self.learning_rates):
             raise ValueError(f"learning_rates must be above 0, got {self.learning_rates}")
         if not 0 < self.layer_decay <= 1:
             raise ValueError(f"layer_decay must lie in (0, 1], got {self.layer_decay}")
-        for name in ("weight_decay", "generative_weight"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
+        check_at_least(self, 0, "weight_decay", "generative_weight")
 
 
 class Headed(nn.Module):
