@@ -18,6 +18,8 @@ from foveate.model import AnyOrderTransformer
 Attention = Literal["full", "causal"]
 States = Literal["content", "query"]
 """Which states are read: the encoder's of patches (content), or the decoder's of queries."""
+IMAGES_AT_ONCE = 500
+"""Images that a frozen model or probe reads at once."""
 
 
 @contextmanager
@@ -87,7 +89,6 @@ def extract_features(
     attention: Attention = "full",
     states: States = "content",
     pooling: Literal["mean", "cls"] = "mean",
-    batch_size: int = 500,
 ) -> dict[int, Float[np.ndarray, "M D"]]:
     """Features of every layer (keys 0..depth-1; 0 alone for queries), all patches visible.
 
@@ -104,8 +105,7 @@ def extract_features(
     device = device_of(model)
     parts = []
     with frozen(model):
-        for index in torch.arange(len(image_set)).split(batch_size):
-            images = image_set.batch(index, device=device)
+        for images in image_set.batches(IMAGES_AT_ONCE, device):
             if pooling == "cls":
                 pooled = start_features(model, images)
             else:

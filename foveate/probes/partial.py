@@ -189,14 +189,11 @@ def partial_features(
     rows = max(1, QUERIES_AT_ONCE // (len(after) * model.num_patches))
     parts = []
     with frozen(model):
-        for index in torch.arange(len(image_set)).split(rows):
-            images = image_set.batch(index, device=device)
-            paths = order[index.to(order.device)].to(device)
-            parts.append(
-                features_after(
-                    model, images, paths, after, pooled=pooled, tokens=tokens, layer=layer
-                )
+        for images, paths in zip(image_set.batches(rows, device), order.split(rows), strict=True):
+            found = features_after(
+                model, images, paths.to(device), after, pooled=pooled, tokens=tokens, layer=layer
             )
+            parts.append(found)
     vectors = {name: torch.cat([part.pooled[name].cpu() for part in parts]) for name in pooled}
     longest = max(int(part.num_tokens.max()) for part in parts)
     kept = [
