@@ -1,6 +1,7 @@
 """The house: imports flow downward and in no circle, files and functions are small, help is light.
 
-Every import counts: those inside functions and under TYPE_CHECKING too.
+Classes have names of their own, and asserts say what holds. Every import counts: those inside
+functions and under TYPE_CHECKING too.
 """
 
 from __future__ import annotations
@@ -113,6 +114,16 @@ def test_a_class_has_a_name_of_its_own() -> None:
                 named.setdefault(node.name, []).append(str(path.relative_to(ROOT)))
     assert len(named) > 100
     assert not {name: paths for name, paths in named.items() if len(paths) > 1}
+
+
+def test_an_assert_says_what_holds() -> None:
+    silent = [
+        f"{path.relative_to(ROOT)}:{node.lineno}"
+        for path in FILES
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Assert) and node.msg is None
+    ]
+    assert not silent
 
 
 @pytest.mark.parametrize("script", SCRIPTS)

@@ -53,7 +53,7 @@ def load_stored(config: TrainConfig, split: str, limit: int | None = None) -> Im
     """
     options = config.data
     if options.stream:
-        assert options.image_size is not None
+        assert options.image_size is not None, "DataConfig requires it of streams"
         return first_images(
             options.data,
             split,

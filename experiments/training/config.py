@@ -271,13 +271,13 @@ class TrainConfig:
 
     def num_scanned(self, random_share: float) -> int:
         """Images among them that are in the order of the policy's scans, of a share of the rest."""
-        assert self.policy is not None
+        assert self.policy is not None, "only policies scan"
         least = self.policy.least_random_share
         return 0 if least == 1 else round(self._num_scans * (1 - random_share) / (1 - least))
 
     @property
     def _num_scans(self) -> int:
-        assert self.policy is not None
+        assert self.policy is not None, "only policies scan"
         return self.per_micro_batch(self.policy.batch_size) * self.policy.group
 
 

@@ -104,7 +104,7 @@ def score_ids(
 def make(name: str, num_envs: int, **options: Any) -> ImageScanVectorEnv:
     """Make a batch of an id as any client does."""
     env = gym.make_vec(f"foveate.ids:foveate/{name}-v0", num_envs=num_envs, **options).unwrapped
-    assert isinstance(env, ImageScanVectorEnv)
+    assert isinstance(env, ImageScanVectorEnv), "the ids make batches of ours"
     return env
 
 
@@ -140,7 +140,7 @@ def learners(env: ImageScanVectorEnv, steps: int, seed: int) -> dict[str, Agent]
     )
     ppo.learn(steps)
     pointer = ppo.policy.mlp_extractor.pointer
-    assert isinstance(pointer, PointerPolicy)
+    assert isinstance(pointer, PointerPolicy), "PointerActorCriticPolicy has one"
     return {"maskable_ppo": PolicyAgent(pointer), "native": PolicyAgent(native)}
 
 

@@ -59,7 +59,7 @@ class TeachingRuns:
     @classmethod
     def of(cls, of_seed: TrainConfig, out: Path) -> TeachingRuns:
         """Derive both runs from the joint training of a seed."""
-        assert of_seed.policy is not None
+        assert of_seed.policy is not None, "check_joint refuses trainings without a policy"
         seed = of_seed.run.seed
         random_out = out / f"random_{seed}"
         return cls(
