@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from agents.policies import PointerPolicy, PolicyConfig, check_same_cost
 from agents.sb3 import PointerActorCriticPolicy, ScanVecEnv
 from envs.vector import ImageScanVectorEnv
+from foveate.devices import device_of
 from foveate.finite import NotFinite
 from foveate.orders.segments import Fixations
 
@@ -104,7 +105,7 @@ class JointPPO:
             gae_lambda=0.95,
             policy_kwargs=asdict(policy),
             seed=seed,
-            device=next(env.model.parameters()).device,
+            device=device_of(env.model),
         )
         # Else every rollout makes a new logger, and a folder of its own in the temporary ones.
         self.ppo.set_logger(Logger(folder=None, output_formats=[]))

@@ -237,10 +237,10 @@ class PointerActorCriticPolicy(MaskableMultiInputActorCriticPolicy):
         observation_space: gym.spaces.Space[Any],
         action_space: gym.spaces.Discrete,
         lr_schedule: Callable[[float], float],
-        hidden_dim: int = 64,
-        doubt: float = 2.0,
-        depth: int = 0,
-        saccade_cost: float = 0.0,
+        hidden_dim: int = PolicyConfig.hidden_dim,
+        doubt: float = PolicyConfig.doubt,
+        depth: int = PolicyConfig.depth,
+        saccade_cost: float = PolicyConfig.saccade_cost,
         **kwargs: Any,
     ) -> None:
         check_latent(observation_space)

@@ -24,6 +24,7 @@ from envs.rewards import (
 from foveate.choices import check_choice, told
 from foveate.data import ImageSet
 from foveate.data.texts import ImageTexts, writes_captions
+from foveate.devices import device_of
 from foveate.finite import check_finite, is_whole
 from foveate.model import AnyOrderTransformer
 from foveate.orders.segments import Fixations
@@ -68,7 +69,7 @@ def check_world(
             f"the model reads images of shape {wanted}, the data holds {images.image_shape}; "
             "choose another data, image_size or model"
         )
-    device = next(model.parameters()).device
+    device = device_of(model)
     few = torch.arange(2) % len(images)
     words = None if texts is None else texts.of_images(few).to(device)
     given = images.batch(few, device), images.labels[few], probe, words, few, fixations

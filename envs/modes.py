@@ -10,6 +10,8 @@ from typing import Any, TypeVar
 
 import torch
 
+from foveate.devices import device_of
+
 Method = TypeVar("Method", bound=Callable[..., Any])
 
 
@@ -22,7 +24,7 @@ def in_own_mode(method: Method) -> Method:
 
     @functools.wraps(method)
     def run(self: Any, *args: Any, **options: Any) -> Any:
-        records, where = torch.is_grad_enabled(), self.model.decoder.position.device.type
+        records, where = torch.is_grad_enabled(), device_of(self.model).type
         knows_autocast = torch.amp.is_autocast_available(where)
         precise = torch.autocast(where, enabled=False) if knows_autocast else nullcontext()
         with torch.inference_mode(False), torch.set_grad_enabled(records), precise:

@@ -29,6 +29,7 @@ from foveate.checkpoint import (
     read_newest,
 )
 from foveate.data import ImageSet
+from foveate.devices import device_of
 from foveate.files import expanded
 from foveate.ids import WORLDS
 from foveate.model import AnyOrderTransformer
@@ -88,7 +89,7 @@ def fitted_probe(
         budget: fixations per scan.
     """
     index = (images.labels >= 0).nonzero().squeeze(1)[:FITTED_TO]
-    device = next(model.parameters()).device
+    device = device_of(model)
     features = known_in_scans(model, images.batch(index, device=device), fixations, budget)
     labels = images.labels[index].to(device).unsqueeze(1).expand(features.shape[:2]).contiguous()
     probe = RecognitionProbe(features.shape[-1], int(images.labels.max()) + 1).to(device)

@@ -24,7 +24,7 @@ from foveate.data.columns import SPLIT_COLUMN
 from foveate.data.decoding import ImageSize
 from foveate.data.texts import ImageTexts, texts_for
 from foveate.data.wander import wandered
-from foveate.devices import send
+from foveate.devices import device_of, send
 from foveate.files import expanded
 from foveate.finite import is_whole
 from foveate.model import AnyOrderTransformer
@@ -112,7 +112,7 @@ class World:
         """
         if reward in ALL_REWARDS and reward not in REWARDS_OF_CLASSES:
             return self
-        where = str(_device_of(self.model))
+        where = str(device_of(self.model))
         probe = trained_probe(model, where)
         can_fit = str(model) in PRETRAINED and isinstance(data, str | Path)
         has_probe = can_fit or probe is not None
@@ -127,18 +127,18 @@ class World:
 
     def beside_model(self) -> World:
         """Return the world with its images where the model lies."""
-        return replace(self, images=self.images.to(_device_of(self.model)))
+        return replace(self, images=self.images.to(device_of(self.model)))
 
     def batch(self, index: Int[Tensor, "B"]) -> tuple[Float[Tensor, "B C H W"], Int[Tensor, "B"]]:
         """Return images by number, where the model lies, and their labels."""
-        images = self.images.batch(index, device=_device_of(self.model))
+        images = self.images.batch(index, device=device_of(self.model))
         return images, self.images.labels[send(index, self.images.labels.device)]
 
     def words(self, index: Int[Tensor, "B"]) -> Int[Tensor, "B K L"] | None:
         """Return all captions of images by number, if the reward is for them."""
         if self.texts is None:
             return None
-        return self.texts.of_images(index).to(_device_of(self.model))
+        return self.texts.of_images(index).to(device_of(self.model))
 
     def episode(
         self,
@@ -251,13 +251,9 @@ def model_on(
         )
     if device is not None:
         check_device(device)
-        here, wanted = _device_of(model), torch.device(device)
+        here, wanted = device_of(model), torch.device(device)
         if here.type != wanted.type or wanted.index not in (None, here.index):
             raise ValueError(
                 f"the model lies on {here}, not on {device}; give model.to({str(device)!r})"
             )
     return model
-
-
-def _device_of(model: AnyOrderTransformer) -> torch.device:
-    return next(model.parameters()).device

@@ -14,9 +14,8 @@ Contenders take turns, medians are reported. Writes JSON where ``--out`` says.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -25,6 +24,7 @@ import tyro
 from experiments.cli import main_with_options
 from experiments.training.presets import PRESETS
 from foveate.choices import check_choice
+from foveate.sizes import check_at_least
 
 Benchmark = Literal["train", "rollout", "env", "decode", "scale", "data", "device", "seeds"]
 USED_BY = {
@@ -90,16 +90,12 @@ class BenchConfig:
             check_choice("preset", preset, PRESETS)
             if not PRESETS[preset][1].iterations:
                 raise ValueError(f"preset {preset} trains no policy; choose demo or cifar10")
-        for option in fields(self):
-            users = USED_BY.get(option.name, (self.what,))
-            if self.what not in users and getattr(self, option.name) != option.default:
+        for name, users in USED_BY.items():
+            if self.what not in users and getattr(self, name) != getattr(type(self), name):
                 raise ValueError(
-                    f"{option.name} has no effect on the benchmark {self.what!r}; leave it out"
+                    f"{name} has no effect on the benchmark {self.what!r}; leave it out"
                 )
-        if not 0 <= self.minutes < math.inf:
-            raise ValueError(f"minutes must be at least 0, got {self.minutes:g}")
-        if self.profile < 0:
-            raise ValueError(f"profile must be at least 0, got {self.profile}")
+        check_at_least(self, 0, "minutes", "profile")
         if self.path.is_dir():
             raise ValueError(f"out must be a file, {self.path} is a folder")
         if self.what == "data" and self.data is None:

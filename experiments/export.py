@@ -23,6 +23,7 @@ from typing import Literal
 from experiments.cli import main_with_options
 from experiments.evaluation.options import EvaluationOptions
 from experiments.training.image_sizes import ImageSizeOption
+from foveate.sizes import check_at_least
 
 FOR_TIMM = ("timm", "hf")
 """Exports that timm loads; only these have other image sizes, and no periphery."""
@@ -47,8 +48,7 @@ class ExportConfig(EvaluationOptions):
     that sees the same, and say what each image's own periphery adds (timm, hf); a minute."""
 
     def __post_init__(self) -> None:
-        if self.periphery_images < 0:
-            raise ValueError(f"periphery_images must be at least 0, got {self.periphery_images}")
+        check_at_least(self, 0, "periphery_images")
         for name in ("image_size", "periphery_images", "probe"):
             if self.to not in FOR_TIMM and getattr(self, name) != getattr(type(self), name):
                 raise ValueError(f"{name} has no effect with --to {self.to}; leave it out")

@@ -18,7 +18,7 @@ the folder of the first run.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 from experiments.cli import main_with_options
@@ -77,10 +77,9 @@ class HumanConfig:
 
     def __post_init__(self) -> None:
         check_memory(self.memory)
-        for each in fields(HumanConfig):
-            idle = each.name in ("fit_limit", "oracle_limit", "memory") and not self.run
-            if idle and getattr(self, each.name) != each.default:
-                raise ValueError(f"{each.name} has no effect without --run; leave it out")
+        for name in ("fit_limit", "oracle_limit", "memory"):
+            if not self.run and getattr(self, name) != getattr(type(self), name):
+                raise ValueError(f"{name} has no effect without --run; leave it out")
 
 
 def main(config: HumanConfig) -> None:

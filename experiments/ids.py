@@ -19,6 +19,7 @@ from pathlib import Path
 
 from experiments.cli import main_with_options
 from experiments.evaluation.options import check_seeds
+from foveate.sizes import check_at_least
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,9 +40,7 @@ class IdsConfig:
     """CPU threads; None = torch's choice."""
 
     def __post_init__(self) -> None:
-        for name in ("limit", "steps"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        check_at_least(self, 1, "limit", "steps")
         check_seeds(self.seeds)
         if self.out.suffix != ".json":
             raise ValueError(f"out must be a file that ends in .json, got {self.out}")

@@ -36,6 +36,7 @@ from experiments.training.config import TrainConfig
 from experiments.training.image_sizes import ImageSizeOption
 from foveate.config import Init, Memory, TargetKind
 from foveate.recipes import recipe
+from foveate.sizes import check_at_least
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,8 +127,7 @@ class OrdersConfig:
         check_seeds(self.seeds)
         if not 0 < self.teraflops < math.inf:
             raise ValueError(f"teraflops must be above 0 and finite, got {self.teraflops}")
-        if min(self.probe_train, self.probe_test, self.batch_size) < 1:
-            raise ValueError("probe_train, probe_test and batch_size must be at least 1")
+        check_at_least(self, 1, "probe_train", "probe_test", "batch_size")
 
     @property
     def common(self) -> TrainConfig:

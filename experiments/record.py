@@ -229,12 +229,12 @@ def main(config: RecordConfig) -> None:
     from experiments.pages import RECORDS, ROOT, render, run_tables
 
     if config.run is not None:
-        assert config.slug is not None
+        assert config.slug is not None, "RecordConfig requires it"
         check_recordable(config.run)
         folder = keep_run(config.run, RECORDS, config.slug)
         write_story(config, folder, run_tables(folder))
     if config.result is not None:
-        assert config.slug is not None
+        assert config.slug is not None, "RecordConfig requires it"
         folder, tables = keep_result(config.result, RECORDS, config.slug)
         write_story(config, folder, tables)
     for path, text in render().items():

@@ -20,6 +20,7 @@ import tyro
 
 from experiments.cli import main_with_options
 from experiments.evaluation.options import EvaluationOptions
+from foveate.sizes import check_at_least
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,8 +45,7 @@ class ScanpathConfig(EvaluationOptions):
             raise ValueError("index takes one or more test image numbers from 0")
         if self.image and (self.data is not None or self.data_changed_ok):
             raise ValueError("data and data_changed_ok have no effect with --image; leave them out")
-        if self.heatmap_limit < 1:
-            raise ValueError(f"heatmap_limit must be at least 1, got {self.heatmap_limit}")
+        check_at_least(self, 1, "heatmap_limit")
 
 
 def main(config: ScanpathConfig) -> None:

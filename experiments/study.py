@@ -17,7 +17,7 @@ writes them from what is there.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -25,6 +25,7 @@ import tyro
 
 from experiments.cli import main_with_options
 from experiments.evaluation.options import check_seeds
+from foveate.sizes import check_at_least
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,13 +72,10 @@ class StudyConfig:
     def __post_init__(self) -> None:
         if self.seeds is not None:
             check_seeds(self.seeds)
-        for name in ("iterations", "limit", "threads", "workers", "job_minutes"):
-            if (value := getattr(self, name)) is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
-        if self.minutes is not None and not 0 <= self.minutes < float("inf"):
-            raise ValueError(f"minutes must be at least 0 and finite, got {self.minutes}")
-        default = next(each.default for each in fields(self) if each.name == "job_minutes")
-        if self.cluster is None and (self.partition is not None or self.job_minutes != default):
+        check_at_least(self, 1, "iterations", "limit", "threads", "workers", "job_minutes")
+        check_at_least(self, 0, "minutes")
+        usual = type(self).job_minutes
+        if self.cluster is None and (self.partition is not None or self.job_minutes != usual):
             raise ValueError("partition and job_minutes need --cluster slurm")
 
 

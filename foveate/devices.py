@@ -1,10 +1,18 @@
-"""From the processor to a device, without waiting: what is drawn and counted here is used there."""
+"""Where weights lie, and from the processor to there, without waiting.
+
+What is drawn and counted here is used there.
+"""
 
 from __future__ import annotations
 
 import torch
 from jaxtyping import Shaped
-from torch import Tensor
+from torch import Tensor, nn
+
+
+def device_of(module: nn.Module) -> torch.device:
+    """Return where a module's weights lie."""
+    return next(module.parameters()).device
 
 
 def send(values: Shaped[Tensor, "..."], device: torch.device | str) -> Shaped[Tensor, "..."]:

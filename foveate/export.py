@@ -196,7 +196,7 @@ def export_onnx(model: AnyOrderTransformer, folder: Path | str) -> None:
         dynamo=True,
         verbose=False,
     )
-    assert program is not None
+    assert program is not None, "an export by dynamo is a program"
     with replacing(path) as file:
         program.save(file.name)
 

@@ -117,7 +117,7 @@ class Muon(torch.optim.Muon):
     def _momentum(self, matrix: Tensor, group: dict[str, Any]) -> Tensor:
         """Average the gradient into the momentum and return Nesterov's look ahead."""
         gradient = matrix.grad
-        assert gradient is not None
+        assert gradient is not None, "matrices without a gradient are left out"
         state = self.state[matrix]
         if "momentum_buffer" not in state:
             state["momentum_buffer"] = torch.zeros_like(gradient)

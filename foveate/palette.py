@@ -8,9 +8,12 @@ from jaxtyping import Float, Int, UInt8
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
+FITTED_PIXELS = 200_000
+"""Pixels that a palette is fitted to, at most."""
+
 
 def fit_palette(
-    images: UInt8[Tensor, "M C H W"], num_colors: int, *, seed: int, max_pixels: int = 200_000
+    images: UInt8[Tensor, "M C H W"], num_colors: int, *, seed: int
 ) -> Float[Tensor, "K C"]:
     """Cluster pixel values into at most ``num_colors`` colors, in [0, 1].
 
@@ -22,9 +25,9 @@ def fit_palette(
     from sklearn.cluster import MiniBatchKMeans  # Two seconds, which other targets need not wait.
 
     pixels = images.permute(0, 2, 3, 1).flatten(0, 2)
-    if len(pixels) > max_pixels:
+    if len(pixels) > FITTED_PIXELS:
         generator = torch.Generator().manual_seed(seed)
-        pixels = pixels[torch.randint(len(pixels), (max_pixels,), generator=generator)]
+        pixels = pixels[torch.randint(len(pixels), (FITTED_PIXELS,), generator=generator)]
     different = pixels.unique(dim=0)
     if len(different) <= num_colors:
         centers = different.float() / 255

@@ -23,6 +23,9 @@ from foveate.data import ImageSet
 from foveate.model import AnyOrderTransformer
 from foveate.orders import ordering, rank_to_order
 
+PROFILED_EPISODES = 20
+"""Episodes that a profile is of."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class BenchEnvResult(Result):
@@ -208,13 +211,13 @@ def single_episode(
 
 
 def profiled(
-    episode: Callable[[], None], num_steps: int, number: int, episodes: int = 20
+    episode: Callable[[], None], num_steps: int, number: int
 ) -> tuple[tuple[str, float, int], ...]:
     """Return the functions that take most time by themselves, with share and calls per step."""
     if not number:
         return ()
     profile = cProfile.Profile()
-    for _ in range(episodes):
+    for _ in range(PROFILED_EPISODES):
         profile.runcall(episode)
     entries = sorted(profile.getstats(), key=lambda each: -each.inlinetime)
     total = sum(each.inlinetime for each in entries)
@@ -224,7 +227,7 @@ def profiled(
             if isinstance(each.code, str)
             else f"{Path(each.code.co_filename).stem}: {each.code.co_qualname}",
             each.inlinetime / total,
-            round(each.callcount / (episodes * num_steps)),
+            round(each.callcount / (PROFILED_EPISODES * num_steps)),
         )
         for each in entries[:number]
     )

@@ -17,10 +17,11 @@ from experiments.evaluation.probe.questions import Questions, nothing_answers
 from experiments.runs import Run
 from experiments.tables import plural, signed
 from foveate.data import ImageSet
+from foveate.devices import device_of
 from foveate.export import PatchTokens, export_timm, feature_error, gray_image
 from foveate.model import AnyOrderTransformer, to_timm
 from foveate.probes import linear_classes
-from foveate.probes.features import extract_features
+from foveate.probes.features import IMAGES_AT_ONCE, extract_features
 
 MEASURED = 256
 """Test images on which it is measured how features change without the image's own periphery."""
@@ -153,9 +154,8 @@ def pooled(model: AnyOrderTransformer, images: ImageSet) -> Float[np.ndarray, "M
 @torch.no_grad()
 def pooled_tokens(tokens: PatchTokens, images: ImageSet) -> Float[np.ndarray, "M D"]:
     """Return the mean of patch tokens."""
-    device = tokens.model.target.pixel_scale.mean.device
-    index = torch.arange(len(images)).split(500)
-    parts = [tokens(images.batch(part, device=device)).mean(1).cpu() for part in index]
+    device = device_of(tokens)
+    parts = [tokens(part).mean(1).cpu() for part in images.batches(IMAGES_AT_ONCE, device)]
     found: Float[np.ndarray, "M D"] = torch.cat(parts).numpy()
     return found
 
@@ -166,7 +166,6 @@ def features_by_timm(folder: Path, images: ImageSet) -> Float[np.ndarray, "M D"]
     vit = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
     read_as = resolve_model_data_config(vit)
     mean, deviation = (torch.tensor(read_as[key]).view(-1, 1, 1) for key in ("mean", "std"))
-    index = torch.arange(len(images))
-    parts = [vit((images.batch(part) - mean) / deviation) for part in index.split(500)]
+    parts = [vit((part - mean) / deviation) for part in images.batches(IMAGES_AT_ONCE)]
     pooled: Float[np.ndarray, "M D"] = torch.cat(parts).numpy()
     return pooled

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from foveate.data import ImageSet
+from foveate.devices import device_of
 from foveate.model import AnyOrderTransformer
 from foveate.model.parallel_decoding import DecodingSchedule, decode_in_order, decode_in_parallel
 from foveate.orders import ordering, rank_to_order
@@ -44,7 +45,7 @@ def generate(
 ) -> Float[Tensor, "B C H W"]:
     """Generate images from nothing."""
     shape = (model.config.in_chans, *model.config.image_size)
-    device = next(model.parameters()).device
+    device = device_of(model)
     parts = torch.zeros(num_images, *shape, device=device).split(64)
     return torch.cat([decoding(part, generator) for part in parts])
 
@@ -61,5 +62,5 @@ def pooled(
 
 def features(model: AnyOrderTransformer, images: ImageSet) -> Float[np.ndarray, "M D"]:
     """Return mean features of a set."""
-    device = next(model.parameters()).device
+    device = device_of(model)
     return pooled(model, images.batch(torch.arange(len(images)), device=device))

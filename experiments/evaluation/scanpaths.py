@@ -20,6 +20,7 @@ from envs.opening import check_opening, checked_segments
 from experiments.evaluation.options import LEAST_MEMORY
 from experiments.evaluation.progress import Advance, unheard
 from foveate.choices import blaming, lookup, told
+from foveate.devices import device_of
 from foveate.model import AnyOrderTransformer
 from foveate.model.scanning import bytes_per_row
 from foveate.orders import SUBSETS, Ordering, order_to_rank
@@ -115,7 +116,7 @@ def scanned_in_chunks(
         advance: told of the predictions as they are done.
     """
     generator = torch.Generator().manual_seed(0)
-    device = model.decoder.position.device
+    device = device_of(model)
     each = bytes_per_row(model, budget * (1 if fixations is None else fixations.size))
     opened, errors = [], []
     at_once = rows_memory((agent,), memory)
@@ -269,7 +270,7 @@ def ordered_in_chunks(
     Orders that are drawn depend on how the images are split. That follows from the model alone,
     within the least memory that may be asked for, so that they are the same in any other.
     """
-    device = model.decoder.position.device
+    device = device_of(model)
     each = bytes_per_row(model, model.num_patches)
     ranks = [
         order(pixels_of(part, device), generator=generator)

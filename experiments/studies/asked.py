@@ -7,6 +7,7 @@ from typing import Literal
 
 from experiments.evaluation.recognition.options import ReadOut, check_read_outs
 from foveate.choices import check_choice, check_name
+from foveate.sizes import check_at_least
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,9 +72,7 @@ class Asked:
         for share in self.label_shares:
             if not 0 < share <= 1:
                 raise ValueError(f"label_shares must lie above 0 and up to 1, got {share:g}")
-        for name in ("train_limit", "test_limit", "area_limit"):
-            if (limit := getattr(self, name)) is not None and limit < 1:
-                raise ValueError(f"{name} must be at least 1, got {limit}")
+        check_at_least(self, 1, "train_limit", "test_limit", "area_limit")
         if self.layer is not None and self.layer < 1:
             raise ValueError(f"layer counts from 1, got {self.layer}")
         if not (self.probes or self.areas or self.fixations or self.own):

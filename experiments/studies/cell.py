@@ -89,7 +89,7 @@ class Cell:
 
     def _read(self) -> TrainConfig:
         given = self.training
-        assert not isinstance(given, TrainConfig)
+        assert not isinstance(given, TrainConfig), "a config is not read from words"
         try:
             words = shlex.split(given) if isinstance(given, str) else given
             given_names = tuple(map(option_name, words))

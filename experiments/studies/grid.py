@@ -16,6 +16,7 @@ from experiments.studies.asked import Asked as Asked  # With Cell, public names 
 from experiments.studies.cell import Cell as Cell
 from experiments.studies.cell import check_left_to_the_study
 from foveate.choices import blaming, check_choice, told
+from foveate.sizes import check_at_least
 
 Split = Literal["val", "test"]
 
@@ -46,10 +47,8 @@ class Screening:
     def __post_init__(self) -> None:
         check_seeds(self.seeds)
         check_left_to_the_study(self.options)
-        if not self.within >= 0:
-            raise ValueError(f"within must be at least 0, got {self.within}")
-        if self.most is not None and self.most < 1:
-            raise ValueError(f"most must be at least 1, got {self.most}")
+        check_at_least(self, 0, "within")
+        check_at_least(self, 1, "most")
 
     @property
     def rule(self) -> str:
@@ -115,8 +114,7 @@ class Grid:
                     f"grid {self.name} takes {self.least_seeds} or more seeds, to have intervals; "
                     f"got {' '.join(map(str, seeds))}"
                 )
-        if self.verdict_seeds < 2:
-            raise ValueError(f"verdict_seeds must be at least 2, got {self.verdict_seeds}")
+        check_at_least(self, 2, "verdict_seeds")
         small = None if self.screening is None else self.screening.teraflops
         for each in (self.teraflops, small):
             if each is not None and not 0 < each < float("inf"):

@@ -58,8 +58,8 @@ def of_file(path: Path, attribute: str) -> object:
     known = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = f"{known}{os.pathsep}{beside}" if known else beside
     spec = importlib.util.spec_from_file_location(f"_grid_{path.stem}", path)
-    assert spec is not None
-    assert spec.loader is not None
+    assert spec is not None, "a file ending in .py has a spec"
+    assert spec.loader is not None, "a file ending in .py has a loader"
     module: ModuleType = importlib.util.module_from_spec(spec)
     # Dataclasses of the file look their module up.
     sys.modules[spec.name] = module

@@ -18,6 +18,7 @@ from experiments.evaluation.draw import names_of
 from experiments.evaluation.recognition.paths import scan_of
 from experiments.runs import Run
 from experiments.studies.answers import Picture
+from foveate.orders.ranks import as_segments
 
 
 def pictures_of(run: Run, number: int) -> list[Picture]:
@@ -34,7 +35,7 @@ def pictures_of(run: Run, number: int) -> list[Picture]:
     errors = run.model.error_curve(images, path).tolist()
     draws = run.model.config.predicts_pixels
     canvas = run.model.reconstructions(images, path).cpu() if draws else [None] * len(images)
-    segments = path if path.ndim == 3 else path.unsqueeze(2)
+    segments = as_segments(path)
     names = names_of(test) or [""] * len(images)
     return [
         Picture(

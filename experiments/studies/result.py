@@ -168,7 +168,7 @@ class GridResult(Result):
         lines = []
         for stage in (self.final, self.screened):
             for measure in () if stage is None else self.measures_of(stage):
-                assert stage is not None
+                assert stage is not None, "measures are of a stage"
                 rows = stage.of(measure)
                 found = [each for row in rows for each in row.contrasts(self.baseline)[-1:]]
                 prefix = "In screening, " if stage is self.screened else ""

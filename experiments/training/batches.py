@@ -160,7 +160,7 @@ class TrainingImages:
 
 def make_stream(config: TrainConfig, processes: Processes) -> ImageStream:
     """Open the training split as this process's share of a stream."""
-    assert config.data.image_size is not None
+    assert config.data.image_size is not None, "DataConfig requires it of streams"
     return ImageStream(
         config.data.data,
         config.data.learn_split,

@@ -53,7 +53,7 @@ def load_stored(config: TrainConfig, split: str, limit: int | None = None) -> Im
     """
     options = config.data
     if options.stream:
-        assert options.image_size is not None
+        assert options.image_size is not None, "DataConfig requires it of streams"
         return first_images(
             options.data,
             split,
@@ -135,7 +135,7 @@ def set_threads(threads: int | None) -> None:
     torch.set_num_threads(threads)
 
 
-def multiplies_bfloat16(side: int = 256) -> bool:
+def multiplies_bfloat16() -> bool:
     """Measure whether this processor is less than four times slower in bfloat16 than in float32.
 
     Without instructions for it torch is hundreds of times slower, with them faster; that there are
@@ -143,7 +143,7 @@ def multiplies_bfloat16(side: int = 256) -> bool:
     """
 
     def fastest(dtype: torch.dtype) -> float:
-        matrix, taken = torch.ones(side, side, dtype=dtype), []
+        matrix, taken = torch.ones(256, 256, dtype=dtype), []
         for _ in range(6):
             started = time.perf_counter()
             matrix @ matrix

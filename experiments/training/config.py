@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from experiments.training.checks import default_of
 from experiments.training.groups import ModelOptions, Optimization, PolicyTraining, ScanOptions
 from experiments.training.run_options import DataConfig, RunOptions
 from experiments.training.teaching import Teaching
@@ -115,7 +114,7 @@ class TrainConfig:
         if self.optimization.prefix_share > 0 and parts.ranks != "any":
             raise ValueError(f"recipe {recipe} takes no tied prefixes; add --prefix-share 0")
         for name in ("budget", "fixation_size"):
-            usual = default_of(ScanOptions, name)
+            usual = getattr(ScanOptions, name)
             idle = self.policy is None and not parts.takes_budget
             if idle and getattr(self.scan, name) != usual:
                 raise ValueError(
@@ -126,7 +125,7 @@ class TrainConfig:
     def _check_teaching(self) -> None:
         teaching, parts = self.teaching, self.parts
         for name in ("num_captions", "word_dropout", "parallel_share"):
-            if getattr(teaching, name) != default_of(Teaching, name) and not parts.captions:
+            if getattr(teaching, name) != getattr(Teaching, name) and not parts.captions:
                 raise ValueError(f"{name} needs a recipe with captions, such as caption")
         in_turn = parts.queries == "own"
         if teaching.encode_first is not None and (not in_turn or parts.ranks != "any"):
@@ -272,13 +271,13 @@ class TrainConfig:
 
     def num_scanned(self, random_share: float) -> int:
         """Images among them that are in the order of the policy's scans, of a share of the rest."""
-        assert self.policy is not None
+        assert self.policy is not None, "only policies scan"
         least = self.policy.least_random_share
         return 0 if least == 1 else round(self._num_scans * (1 - random_share) / (1 - least))
 
     @property
     def _num_scans(self) -> int:
-        assert self.policy is not None
+        assert self.policy is not None, "only policies scan"
         return self.per_micro_batch(self.policy.batch_size) * self.policy.group
 
 

@@ -10,9 +10,9 @@ import math
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from experiments.training.checks import check_at_least, check_share, default_of
 from foveate.config import Init, Memory, PixelUnits, TargetKind, WordsPrefix
 from foveate.recipes import Recipe, recipe
+from foveate.sizes import check_at_least, check_share
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +93,7 @@ class ModelOptions:
         idle = [
             name
             for name in ("words_prefix", "num_subwords", "max_subwords")
-            if getattr(self, name) != default_of(ModelOptions, name) and not parts.captions
+            if getattr(self, name) != getattr(type(self), name) and not parts.captions
         ]
         if idle:
             raise ValueError(f"{idle[0]} needs a recipe with captions, such as caption")
@@ -244,13 +244,12 @@ class PolicyTraining:
             raise ValueError("reward_reference needs --reward reducible or progress")
         for name in ("scan_direction", "random_share_end"):
             given = getattr(self, name)
-            if self.schedule == "policy_only" and given != default_of(PolicyTraining, name):
+            if self.schedule == "policy_only" and given != getattr(type(self), name):
                 raise ValueError(
                     f"{name} has no effect with --schedule policy_only, whose model learns from no "
                     "scan; leave it out"
                 )
-        usual = default_of(PolicyTraining, "alternate_every")
-        if self.schedule != "alternating" and self.alternate_every != usual:
+        if self.schedule != "alternating" and self.alternate_every != type(self).alternate_every:
             raise ValueError("alternate_every needs --schedule alternating")
 
     @property

@@ -15,7 +15,7 @@ from experiments.training.batches import Ranked, TrainingImages
 from experiments.training.build import build_optimizers
 from experiments.training.config import TrainConfig
 from experiments.training.distributed import Processes, load_optimizer, whole
-from experiments.training.updates import clip_and_step
+from experiments.training.updates import LEAST_RATE, clip_and_step
 from foveate.devices import send
 from foveate.finite import NotFinite
 from foveate.model import AnyOrderTransformer
@@ -35,8 +35,6 @@ ALONE_SHARE, WHOLE_SHARE = 0.1, 0.4
 they are learned after a number of steps, all equally often."""
 PALETTE_IMAGES = 5000
 """Training images whose colors a palette is fitted to."""
-LEAST_RATE = 0.05
-"""Share of the peak rate that is left at the end: the policy's orders change until then."""
 
 
 class ModelLearner:

@@ -24,14 +24,12 @@ from experiments.training.config import TrainConfig
 from experiments.training.distributed import Processes, parameters_together
 from experiments.training.groups import PolicyTraining
 from experiments.training.recognition import ProbeLearner
-from experiments.training.updates import clip, take_step
+from experiments.training.updates import LEAST_RATE, clip, take_step
 from foveate.finite import NotFinite
 from foveate.model import AnyOrderTransformer
 from foveate.optim import CosineDecay, set_rate
 from foveate.orders.segments import Fixations
 
-LEAST_RATE = 0.05
-"""Share of the peak learning rate that is left at the end."""
 LEAST_BONUS = 0.1
 """Share of the entropy bonus that is left at the end."""
 RAMP = 10

@@ -52,7 +52,7 @@ class RewardReference:
             ValueError: the model that stays is another one.
         """
         if self.average is not None:
-            assert state is not None
+            assert state is not None, "an average is kept with the run"
             self.average.load_state_dict(state)
         elif state is not None and state != self.state():
             raise ValueError(

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-from experiments.training.checks import check_at_least, default_of
 from experiments.training.image_sizes import ImageSizeOption, read_image_size
 from foveate.choices import check_choice
 from foveate.files import expanded
+from foveate.sizes import check_at_least
 
 Changeable = Literal["model_lr", "policy_lr", "weight_decay", "entropy_weight"]
 """Options that a run can change when it goes on: they shape no weights and no randomness."""
@@ -146,7 +146,7 @@ class DataConfig:
         for name in ("image_column", "caption_column"):
             if self.data in SYNTHETIC and getattr(self, name) is not None:
                 raise ValueError(f"{name} has no effect on {self.data}, which has no columns")
-        if self.data in SYNTHETIC and self.data_root != default_of(DataConfig, "data_root"):
+        if self.data in SYNTHETIC and self.data_root != type(self).data_root:
             raise ValueError(f"data_root has no effect on {self.data}, which needs no files")
         if self.stream and self.data in SYNTHETIC:
             raise ValueError(

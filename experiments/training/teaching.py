@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from experiments.training.checks import check_at_least, check_share, default_of
+from foveate.sizes import check_at_least, check_share
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,9 +52,9 @@ class Teaching:
         check_at_least(self, 1, "num_captions")
         check_at_least(self, 1, "ask_among", "encode_first")
         for name in ("prefer_by", "prefer_share", "prefer_share_start"):
-            if self.prefer == "none" and getattr(self, name) != default_of(Teaching, name):
+            if self.prefer == "none" and getattr(self, name) != getattr(type(self), name):
                 raise ValueError(f"{name} needs --prefer policy, harder or easier")
-        if self.prefer_by != "ask" and self.ask_among != default_of(Teaching, "ask_among"):
+        if self.prefer_by != "ask" and self.ask_among != type(self).ask_among:
             raise ValueError("ask_among needs --prefer-by ask")
 
     @property

@@ -162,7 +162,7 @@ class Trainer:
     def _iterate_with_policy(
         self, at: int, options: PolicyTraining, generators: list[torch.Generator]
     ) -> dict[str, float]:
-        assert self.policy_learner is not None
+        assert self.policy_learner is not None, "iterations with a policy have a learner of it"
         since_warmup = at - self.config.optimization.warmup_iterations
         if since_warmup % options.policy_every and self.scans:
             return {"loss": self._learn_from_scans(at, options, generators)}

@@ -13,6 +13,12 @@ from torch.distributed.tensor import DTensor
 from experiments.training.distributed import Processes
 from foveate.finite import NotFinite
 
+LEAST_RATE = 0.05
+"""Share of the peak learning rate that is left at the end, of policy and model.
+
+The policy's orders change until then.
+"""
+
 
 def clip_and_step(
     module: nn.Module,

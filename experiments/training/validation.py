@@ -52,7 +52,7 @@ class Validation:
 
     def __init__(self, trainer: Trainer) -> None:
         config = trainer.config
-        assert config.run.evaluate_every is not None
+        assert config.run.evaluate_every is not None, "only runs that evaluate have a validation"
         self.every = config.run.evaluate_every
         with trainer.processes.one_before_the_others():
             held_out = load_split(config, "val", NUM_IMAGES)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -80,6 +80,13 @@ class ImageSet:
         """Return the chosen images in [0, 1], on ``device`` (None: where the set lies)."""
         chosen = self.images[send(index, self.images.device)]
         return send(chosen, device or self.images.device).float() / 255
+
+    def batches(
+        self, at_once: int, device: torch.device | str | None = None
+    ) -> Iterator[Float[Tensor, "B C H W"]]:
+        """Yield all images in turn, so many at once, as :meth:`batch` returns them."""
+        for index in torch.arange(len(self)).split(at_once):
+            yield self.batch(index, device)
 
     def subset(self, limit: int) -> ImageSet:
         """Return the first ``limit`` images, or all if there are fewer.

@@ -11,8 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
-from foveate.drawing.scanpaths import Grid, draw_scanpath, show
+from foveate.drawing.scanpaths import draw_scanpath, show
 from foveate.drawing.sheets import GAP_PX, Page, panel_size
+from foveate.orders.paths import Grid
 
 PANEL_PX, PANEL_PATCH_PX = 352, 12
 """The longer side of a panel, and the side of a patch, at least."""

@@ -14,10 +14,10 @@ from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 from torch import Tensor
 
+from foveate.orders.paths import Grid
 from foveate.orders.segments import borders
 from foveate.patches import UNSEEN_GRAY
 
-Grid = tuple[int, int]
 Color = tuple[float, float, float, float]
 Lines = list[tuple[tuple[int, int], tuple[int, int]]]
 _STEPS = mpl.colormaps["plasma"]

@@ -15,7 +15,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
-from foveate.drawing.scanpaths import Grid, as_written, draw_scanpath, show, show_seen
+from foveate.drawing.scanpaths import as_written, draw_scanpath, show, show_seen
+from foveate.orders.paths import Grid
 
 DPI = 72
 """Of the pages, on which a point is thus a pixel."""

@@ -8,15 +8,16 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
-import torch
 from jaxtyping import Float, Int
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from torch import Tensor
 
-from foveate.drawing.scanpaths import Grid
 from foveate.drawing.sheets import shown_steps
+from foveate.orders.paths import Grid
+from foveate.orders.ranks import as_segments
+from foveate.orders.segments import patches_in
 
 MOST_HEAT_MAPS = 20
 """Steps that have one."""
@@ -41,11 +42,8 @@ NUM_BINS = 10
 
 def fixation_shares(order: Int[Tensor, "B T *K"], grid: Grid) -> Float[Tensor, "T rows cols"]:
     """Share of images that open each patch at each step; a step sums to the patches it opens."""
-    segments = order.cpu().flatten(2) if order.ndim == 3 else order.cpu().unsqueeze(2)
-    # One more patch takes the padding.
-    place = segments.masked_fill(segments < 0, grid[0] * grid[1])
-    hits = torch.nn.functional.one_hot(place, grid[0] * grid[1] + 1)[..., :-1].sum(2).float()
-    return hits.mean(0).unflatten(1, grid)
+    opened = patches_in(as_segments(order.cpu()), grid[0] * grid[1])
+    return opened.float().mean(0).unflatten(1, grid)
 
 
 def fixation_heatmaps(order: Int[Tensor, "B T *K"], grid: Grid, path: Path) -> None:

@@ -23,6 +23,7 @@ from foveate.model.encoder import take
 from foveate.model.predictor import AnyOrderPredictor, InTurn
 from foveate.orders import rank_to_order
 from foveate.sampling import gumbel
+from foveate.sizes import check_at_least, check_share
 
 PreferenceUse = Literal["weight", "ask"]
 
@@ -102,10 +103,8 @@ class Emphasis:
 
     def __post_init__(self) -> None:
         check_choice("by", self.by, get_args(PreferenceUse))
-        if not 0 <= self.share <= 1:
-            raise ValueError(f"share must lie in 0..1, got {self.share}")
-        if self.among < 1:
-            raise ValueError(f"among must be at least 1 patch, got {self.among}")
+        check_share(self, "share")
+        check_at_least(self, 1, "among")
 
     @torch.no_grad()
     def distribution(

@@ -95,8 +95,8 @@ class PatchEncoder(nn.Module):
     def start_and_position(self) -> tuple[nn.Parameter, nn.Parameter]:
         """Return the encoder's start token and positions."""
         start, position = self.encoder.cls_token, self.encoder.pos_embed
-        assert start is not None
-        assert position is not None
+        assert start is not None, "the encoder is made with a start token"
+        assert position is not None, "the encoder is made with positions"
         return start, position
 
     def encoder_blocks(self) -> list[Block]:

@@ -26,6 +26,6 @@ def start_as_xavier(*modules: nn.Module) -> None:
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
         if isinstance(module, VisionTransformer):
-            assert module.cls_token is not None
+            assert module.cls_token is not None, "encoders are made with a start token"
             nn.init.normal_(module.cls_token, std=0.02)
             nn.init.xavier_uniform_(module.patch_embed.proj.weight.flatten(1))

@@ -25,6 +25,9 @@ from foveate.model.transformer import AnyOrderTransformer
 from foveate.palette import nearest_color
 from foveate.sampling import gumbel, sample
 
+MOMENTUM = 0.5
+"""Share of an update of a searched schedule that goes on in the next one."""
+
 
 @dataclass(frozen=True)
 class DecodingSchedule:
@@ -250,8 +253,6 @@ def search_schedule(
     distance: Callable[[DecodingSchedule], float],
     *,
     num_updates: int,
-    learning_rate: float = 1.0,
-    momentum: float = 0.5,
 ) -> tuple[DecodingSchedule, list[float]]:
     """Descend a distance by finite differences; the best schedule met, and the path's distances.
 
@@ -259,8 +260,8 @@ def search_schedule(
 
     Reference: AutoNAT's train.py: steps of 0.01 (shares) and 0.1 (temperatures), momentum 0.5.
     Differs: noise is the same at every call (AutoNAT draws it anew), and the gradient is scaled,
-    since distances have no common unit: an update moves a number by ``learning_rate`` such
-    steps on average. AutoNAT starts its choice temperatures at 1, and not, as MaskGIT and the
+    since distances have no common unit: without momentum an update moves a number by one such step
+    on average. AutoNAT starts its choice temperatures at 1, and not, as MaskGIT and the
     default here, at 4.5.
     """
     values = start.to_array()
@@ -281,8 +282,8 @@ def search_schedule(
     for _ in range(num_updates):
         gradient = approx_fprime(scaled, measure, 1.0)
         gradient /= max(float(np.linalg.norm(gradient)), 1e-12)
-        velocity = momentum * velocity + gradient
-        moved = scaled - learning_rate * np.sqrt(len(values)) * velocity
+        velocity = MOMENTUM * velocity + gradient
+        moved = scaled - np.sqrt(len(values)) * velocity
         scaled = allowed(moved * scale) / scale
         distances.append(measure(scaled))
         if distances[-1] == min(distances):

@@ -17,6 +17,7 @@ from timm.data.config import resolve_model_data_config
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from foveate.devices import device_of
 from foveate.model.encoder import PatchEncoder
 from foveate.model.untaught import copy_untaught
 from foveate.targets import Features, FeatureSource
@@ -153,7 +154,7 @@ class AverageTeacher:
         weights = {name: value for name, value in state.items() if name != MOMENTS}
         self.average.load_state_dict(weights)
         moments = state.get(MOMENTS)
-        device = next(self.average.parameters()).device
+        device = device_of(self.average)
         self._moments = None if moments is None else moments.to(device)
 
 

@@ -10,6 +10,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 from foveate.config import ModelConfig
+from foveate.devices import device_of
 from foveate.model.encoder import PatchEncoder
 
 ARCHITECTURE = "vit_tiny_patch16_224"
@@ -99,7 +100,7 @@ def to_timm(
     vit.load_state_dict(weights)
     if config.stream == "causal" and config.decoder_depth == 0:
         # The token before each patch predicts it; the last one predicts nothing.
-        assert vit.pos_embed is not None
+        assert vit.pos_embed is not None, "timm makes positions by default"
         vit.pos_embed[0, config.periphery**2 : -1] += model.next_position.cpu()
     object.__setattr__(vit, "pretrained_cfg", pretrained_cfg(model))
-    return vit.to(model.target.pixel_scale.mean.device).train(model.training)
+    return vit.to(device_of(model)).train(model.training)

@@ -8,8 +8,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from foveate.data import ImageSet
+from foveate.devices import device_of
 from foveate.model import AnyOrderTransformer
-from foveate.probes.features import Attention, States, frozen, half, patch_features
+from foveate.probes.features import IMAGES_AT_ONCE, Attention, States, frozen, half, patch_features
 from foveate.probes.heads import HeadAccuracy, HeadProbe, Read
 
 ATTENTIVE_RATES = (1e-3, 3e-3, 1e-2, 3e-2)
@@ -31,13 +32,12 @@ def frozen_tokens(
     attention: Attention = "full",
     states: States = "content",
     max_bytes: int = MAX_TOKEN_BYTES,
-    batch_size: int = 500,
 ) -> Read:
     """Return what reads the patch tokens (B, N, D) of one layer, in float16.
 
     They are extracted now if :func:`token_bytes` is at most ``max_bytes``, else whenever read.
     """
-    device = next(model.parameters()).device
+    device = device_of(model)
 
     def compute(index: Tensor) -> Tensor:
         with frozen(model):
@@ -47,7 +47,7 @@ def frozen_tokens(
 
     if token_bytes(model, len(image_set)) > max_bytes:
         return compute
-    parts = [compute(index).cpu() for index in torch.arange(len(image_set)).split(batch_size)]
+    parts = [compute(index).cpu() for index in torch.arange(len(image_set)).split(IMAGES_AT_ONCE)]
     return torch.cat(parts).__getitem__
 
 
@@ -100,7 +100,6 @@ def attentive_probe(
     seed: int,
     device: str = "cpu",
     epochs: int = 30,
-    batch_size: int = 256,
 ) -> HeadAccuracy:
     """:class:`AttentiveHead` on frozen tokens, trained by AdamW with weight decay 0.05.
 
@@ -121,7 +120,6 @@ def attentive_probe(
         seed=seed,
         device=device,
         epochs=epochs,
-        batch_size=batch_size,
     )
     return probe.measure(train_x, train_y, test_x, test_y)
 
@@ -134,7 +132,6 @@ def attentive(
     seed: int,
     device: str = "cpu",
     epochs: int = 30,
-    batch_size: int = 256,
 ) -> HeadProbe:
     """Return :class:`AttentiveHead` and how :func:`attentive_probe` trains it."""
     return HeadProbe(
@@ -144,5 +141,4 @@ def attentive(
         seed=seed,
         device=device,
         epochs=epochs,
-        batch_size=batch_size,
     )

@@ -12,11 +12,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from foveate.data import ImageSet
+from foveate.devices import device_of
 from foveate.model import AnyOrderTransformer
 
 Attention = Literal["full", "causal"]
 States = Literal["content", "query"]
 """Which states are read: the encoder's of patches (content), or the decoder's of queries."""
+IMAGES_AT_ONCE = 500
+"""Images that a frozen model or probe reads at once."""
 
 
 @contextmanager
@@ -86,7 +89,6 @@ def extract_features(
     attention: Attention = "full",
     states: States = "content",
     pooling: Literal["mean", "cls"] = "mean",
-    batch_size: int = 500,
 ) -> dict[int, Float[np.ndarray, "M D"]]:
     """Features of every layer (keys 0..depth-1; 0 alone for queries), all patches visible.
 
@@ -100,11 +102,10 @@ def extract_features(
             "pooling cls needs full attention and content states: with causal attention the "
             "start token sees only itself, and queries have none"
         )
-    device = next(model.parameters()).device
+    device = device_of(model)
     parts = []
     with frozen(model):
-        for index in torch.arange(len(image_set)).split(batch_size):
-            images = image_set.batch(index, device=device)
+        for images in image_set.batches(IMAGES_AT_ONCE, device):
             if pooling == "cls":
                 pooled = start_features(model, images)
             else:

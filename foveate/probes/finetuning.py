@@ -18,6 +18,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from foveate.data import ImageSet
+from foveate.devices import device_of
 from foveate.model import AnyOrderTransformer
 from foveate.model.untaught import copy_untaught
 from foveate.orders.segments import Fixations
@@ -26,6 +27,7 @@ from foveate.probes.features import Attention
 from foveate.probes.heads import HeadAccuracy, descend, predict
 from foveate.probes.linear import hold_out, score
 from foveate.sampling import seeded
+from foveate.sizes import check_at_least
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,16 +58,12 @@ class FineTuneConfig:
     """Steps of that order, the patches behind them tie, as in training on scans; None = all."""
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        check_at_least(self, 1, "epochs", "batch_size")
         if not self.learning_rates or not all(0 < rate < math.inf for rate in self.learning_rates):
             raise ValueError(f"learning_rates must be above 0, got {self.learning_rates}")
         if not 0 < self.layer_decay <= 1:
             raise ValueError(f"layer_decay must lie in (0, 1], got {self.layer_decay}")
-        for name in ("weight_decay", "generative_weight"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
+        check_at_least(self, 0, "weight_decay", "generative_weight")
 
 
 class Headed(nn.Module):
@@ -145,7 +143,7 @@ def fine_tune(
     (Chen et al. 2020), Sec. 2.3: L_GEN + L_CLF. Differs: no augmentation, mixing, smoothing or
     drop path; the two losses take one encoder pass each, of different attention.
     """
-    device = next(model.parameters()).device
+    device = device_of(model)
     classifier = seeded(
         lambda: Classifier(copy_untaught(model), int(images.labels.max()) + 1, config.attention),
         seed,
@@ -238,7 +236,7 @@ def fine_tune_probe(
             cannot take the generative order.
     """
     fit, held = (torch.from_numpy(part) for part in hold_out(train.labels.numpy(), seed))
-    device = next(model.parameters()).device
+    device = device_of(model)
     fit_images = train.take(fit)
 
     def held_accuracy(tuned: Classifier) -> float:

@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from foveate.optim import CosineDecay
-from foveate.probes.features import frozen
+from foveate.probes.features import IMAGES_AT_ONCE, frozen
 from foveate.probes.linear import ChosenAccuracy, hold_out, score
 from foveate.sampling import seeded
 
@@ -26,6 +26,8 @@ Read = Callable[[Tensor], Tensor]
 
 SGD_RATES = (0.03, 0.1, 0.3, 1.0, 3.0)
 """Peak learning rates that the SGD probe chooses from."""
+BATCH_SIZE = 256
+"""Images per step of a probe."""
 
 
 @dataclass(frozen=True)
@@ -68,12 +70,10 @@ def descend(
             learning_rates.step()
 
 
-def predict(
-    classifier: nn.Module, read: Read, index: Int[Tensor, " M"], batch_size: int = 500
-) -> Int[np.ndarray, " M"]:
+def predict(classifier: nn.Module, read: Read, index: Int[Tensor, " M"]) -> Int[np.ndarray, " M"]:
     """Classify the images at the given indices."""
     with frozen(classifier):
-        parts = [classifier(read(batch)).argmax(1).cpu() for batch in index.split(batch_size)]
+        parts = [classifier(read(batch)).argmax(1).cpu() for batch in index.split(IMAGES_AT_ONCE)]
     return torch.cat(parts).numpy()
 
 
@@ -89,7 +89,6 @@ class HeadProbe:
     seed: int
     device: str
     epochs: int
-    batch_size: int
 
     def fit(
         self, read: Read, labels: Int[np.ndarray, " M"], rate: float, index: Int[Tensor, " F"]
@@ -104,7 +103,7 @@ class HeadProbe:
             ),
             index,
             epochs=self.epochs,
-            batch_size=self.batch_size,
+            batch_size=BATCH_SIZE,
             generator=torch.Generator().manual_seed(self.seed),
         )
         return head
@@ -157,7 +156,6 @@ def sgd_probe(
     seed: int,
     device: str = "cpu",
     epochs: int = 90,
-    batch_size: int = 256,
 ) -> HeadAccuracy:
     """Batch normalization without learned scale, then a linear layer, trained by SGD.
 
@@ -182,7 +180,6 @@ def sgd_probe(
         seed=seed,
         device=device,
         epochs=epochs,
-        batch_size=batch_size,
     )
     seen, unseen = (torch.from_numpy(x).__getitem__ for x in (train_x, test_x))
     return probe.measure(seen, train_y, unseen, test_y)

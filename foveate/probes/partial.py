@@ -19,6 +19,7 @@ from torch import Tensor
 
 from foveate.choices import check_choice
 from foveate.data import ImageSet
+from foveate.devices import device_of
 from foveate.model import AnyOrderTransformer
 from foveate.model.encoder import take
 from foveate.orders.ranks import as_segments
@@ -184,18 +185,15 @@ def partial_features(
     layer: int | None = None,
 ) -> PartialFeatures:
     """Do as :func:`features_after` does, for many images; the features lie on the CPU."""
-    device = next(model.parameters()).device
+    device = device_of(model)
     rows = max(1, QUERIES_AT_ONCE // (len(after) * model.num_patches))
     parts = []
     with frozen(model):
-        for index in torch.arange(len(image_set)).split(rows):
-            images = image_set.batch(index, device=device)
-            paths = order[index.to(order.device)].to(device)
-            parts.append(
-                features_after(
-                    model, images, paths, after, pooled=pooled, tokens=tokens, layer=layer
-                )
+        for images, paths in zip(image_set.batches(rows, device), order.split(rows), strict=True):
+            found = features_after(
+                model, images, paths.to(device), after, pooled=pooled, tokens=tokens, layer=layer
             )
+            parts.append(found)
     vectors = {name: torch.cat([part.pooled[name].cpu() for part in parts]) for name in pooled}
     longest = max(int(part.num_tokens.max()) for part in parts)
     kept = [

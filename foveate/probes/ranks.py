@@ -12,8 +12,9 @@ from scipy.linalg import eigh
 from torch import Tensor
 
 from foveate.data import ImageSet
+from foveate.devices import device_of
 from foveate.model import AnyOrderTransformer
-from foveate.probes.features import Attention, frozen
+from foveate.probes.features import IMAGES_AT_ONCE, Attention, frozen
 from foveate.smooth_rank import singular_values, smooth_rank
 
 WITHIN_ADDED = 1e-4
@@ -66,7 +67,6 @@ def views_of(
     num_views: int,
     attention: Attention = "full",
     seed: int = 0,
-    batch_size: int = 500,
 ) -> dict[int, Float[np.ndarray, "M V D"]]:
     """Features of every layer (keys 0..depth-1) of random halves of each image's patches.
 
@@ -78,13 +78,12 @@ def views_of(
     """
     if model.config.stream != "causal":
         raise ValueError("views of some patches need a causal stream; this one is masked")
-    device = next(model.parameters()).device
+    device = device_of(model)
     generator = torch.Generator().manual_seed(seed)
     length = max(1, model.num_patches // 2)
     parts = []
     with frozen(model):
-        for index in torch.arange(len(image_set)).split(batch_size):
-            images = image_set.batch(index, device=device)
+        for images in image_set.batches(IMAGES_AT_ONCE, device):
             views = [view(model, images, length, attention, generator) for _ in range(num_views)]
             parts.append([torch.stack(each, dim=1).cpu() for each in zip(*views, strict=True)])
     return {layer: torch.cat(rows).numpy() for layer, rows in enumerate(zip(*parts, strict=True))}

@@ -11,9 +11,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from foveate.data import ImageSet
+from foveate.devices import device_of
 from foveate.model import AnyOrderTransformer
 from foveate.model.untaught import copy_untaught
-from foveate.probes.features import frozen
+from foveate.probes.features import IMAGES_AT_ONCE, frozen
 from foveate.probes.finetuning import FineTuneConfig, Headed, best_rate, tune
 from foveate.probes.heads import HeadAccuracy
 from foveate.probes.linear import hold_out, score
@@ -146,7 +147,7 @@ def train_recognizer(
     seed: int,
 ) -> Recognizer:
     """Train a copy of the model on labeled images and the scanpaths on them."""
-    device = next(model.parameters()).device
+    device = device_of(model)
     num_classes = int(images.labels.max()) + 1
     recognizer = seeded(lambda: Recognizer(copy_untaught(model), num_classes, after), seed)
     recognizer.to(device).train()
@@ -160,13 +161,13 @@ def train_recognizer(
 
 
 def named_classes(
-    recognizer: Recognizer, images: ImageSet, order: Int[Tensor, "M T *S"], batch_size: int = 500
+    recognizer: Recognizer, images: ImageSet, order: Int[Tensor, "M T *S"]
 ) -> Int[Tensor, "M U"]:
     """Return the class that each image is taken for after each number of fixations, on the CPU."""
-    device = next(recognizer.parameters()).device
+    device = device_of(recognizer)
     with frozen(recognizer):
-        parts = [
-            recognizer(images.batch(index, device=device), order[index].to(device)).argmax(2).cpu()
-            for index in torch.arange(len(images)).split(batch_size)
-        ]
+        batches = zip(
+            images.batches(IMAGES_AT_ONCE, device), order.split(IMAGES_AT_ONCE), strict=True
+        )
+        parts = [recognizer(seen, paths.to(device)).argmax(2).cpu() for seen, paths in batches]
     return torch.cat(parts)

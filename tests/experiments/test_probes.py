@@ -134,13 +134,14 @@ def test_wilson_interval_by_hand() -> None:
 
 
 @pytest.mark.parametrize("attention", ["full", "causal"])
-def test_features_are_means_over_patches(attention: str) -> None:
+def test_features_are_means_over_patches(attention: str, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     config = ModelConfig(image_size=(8, 8), patch_size=4, embed_dim=16, depth=3, num_heads=2)
     model = AnyOrderTransformer(config).train()
     pixels = torch.randint(0, 256, (7, 1, 8, 8), dtype=torch.uint8)
     data = ImageSet(pixels, torch.zeros(7, dtype=torch.long), ("a",), "toy")
-    features = extract_features(model, data, attention=attention, batch_size=3)  # type: ignore[arg-type]
+    monkeypatch.setattr("foveate.probes.features.IMAGES_AT_ONCE", 3)
+    features = extract_features(model, data, attention=attention)  # type: ignore[arg-type]
     assert model.training
     expected = model.eval().features(pixels.float() / 255, attention)[1].mean(1)  # type: ignore[arg-type]
     np.testing.assert_allclose(features[1], expected.detach().numpy(), atol=1e-5)
@@ -180,10 +181,13 @@ def test_queries_read_a_memory_of_the_attention_asked_for(
     assert not torch.allclose(query_features(model, images, "full"), expected, atol=1e-3)
 
 
-def test_the_query_stream_has_one_layer(model: AnyOrderTransformer, images: Tensor) -> None:
+def test_the_query_stream_has_one_layer(
+    model: AnyOrderTransformer, images: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pixels = (images * 255).to(torch.uint8)
     data = ImageSet(pixels, torch.zeros(5, dtype=torch.long), ("a",), "toy")
-    features = extract_features(model, data, states="query", batch_size=3)
+    monkeypatch.setattr("foveate.probes.features.IMAGES_AT_ONCE", 3)
+    features = extract_features(model, data, states="query")
     expected = query_features(model, pixels.float() / 255).mean(1)
     assert sorted(features) == [0]
     np.testing.assert_allclose(features[0], expected.detach().numpy(), atol=1e-5)

@@ -369,7 +369,10 @@ def test_segments_are_compared_as_patches_are(run: Run) -> None:
     assert result.orders["raster"].curve == pytest.approx(curve.tolist(), abs=1e-5)
     signs = result.diagnostics
     assert max(signs.fixation_entropy_nats) <= math.log(4)
-    assert 0 <= signs.chosen_percentile <= 1
+    order = scanned_in_chunks(run.agent, run.model, images, 2, fixations=by_squares.fixations).order
+    few = result.percentile_images
+    judged = chosen_percentiles(run.model, images[:few], order[:few], by_squares.fixations)
+    assert signs.chosen_percentile == pytest.approx(float(judged.mean()))
     minus_random = result.orders["oracle"].minus_random
     assert minus_random is not None
     assert minus_random < 0

@@ -32,6 +32,13 @@ def test_images_in_the_unit_range_and_bytes_are_the_same_set(given: object) -> N
     assert torch.allclose(made.batch(LABELS), FLOATS, atol=0.5 / 255)
 
 
+def test_batches_are_all_images_in_turn() -> None:
+    made = ImageSet(BYTES.repeat(4, 1, 1, 1)[:7], torch.arange(7), (), "set")
+    batches = list(made.batches(3))
+    assert [len(each) for each in batches] == [3, 3, 1]
+    assert torch.equal(torch.cat(batches), made.batch(torch.arange(7)))
+
+
 @pytest.mark.parametrize(
     ("given", "says"),
     [

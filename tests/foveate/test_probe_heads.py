@@ -51,7 +51,7 @@ def attend(
 ) -> float:
     read = train_x.__getitem__, test_x.__getitem__
     return attentive_probe(
-        read[0], train_y, read[1], test_y, num_heads=2, seed=0, epochs=epochs, batch_size=64
+        read[0], train_y, read[1], test_y, num_heads=2, seed=0, epochs=epochs
     ).accuracy
 
 
@@ -67,8 +67,9 @@ def stripes() -> ImageSet:
 
 
 def test_attention_finds_the_token_that_carries_the_class(
-    needle: tuple[Tensor, np.ndarray, Tensor, np.ndarray],
+    needle: tuple[Tensor, np.ndarray, Tensor, np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("foveate.probes.heads.BATCH_SIZE", 64)  # More steps in as many epochs.
     train_x, train_y, test_x, test_y = needle
     assert attend(*needle) > 0.95
     pooled = linear_probe(train_x.mean(1).numpy(), train_y, test_x.mean(1).numpy(), test_y, seed=0)
@@ -92,10 +93,11 @@ def test_the_attentive_head_is_multi_head_attention_with_one_query() -> None:
 
 
 def test_tokens_are_the_same_kept_and_recomputed(
-    model: AnyOrderTransformer, stripes: ImageSet
+    model: AnyOrderTransformer, stripes: ImageSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("foveate.probes.attentive.IMAGES_AT_ONCE", 30)
     index = torch.tensor([71, 3, 3])
-    kept = frozen_tokens(model, stripes, 0, batch_size=30)(index)
+    kept = frozen_tokens(model, stripes, 0)(index)
     again = frozen_tokens(model, stripes, 0, max_bytes=0)(index)
     assert kept.dtype == again.dtype == torch.float16
     torch.testing.assert_close(kept, again, atol=2e-3, rtol=2e-3)

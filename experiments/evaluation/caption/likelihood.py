@@ -11,6 +11,7 @@ from torch import Tensor
 
 from experiments.evaluation.scanpaths import pixels_of
 from foveate.data.texts import ImageTexts
+from foveate.devices import device_of
 from foveate.model import AnyOrderTransformer
 
 TOKENS = 2**13
@@ -88,7 +89,7 @@ def _summed(
     rank: Int[Tensor, "B N"],
     steps: int,
 ) -> Float[Tensor, "B K"]:
-    device = model.decoder.position.device
+    device = device_of(model)
     rank, words = rank.to(device), words.to(device)
     visible = torch.full_like(rank[:, 0], steps)
     pixels = pixels_of(images, device)

@@ -26,6 +26,7 @@ from experiments.evaluation.scanpaths import (
     split_rows,
 )
 from experiments.runs import Run
+from foveate.devices import device_of
 from foveate.human.cells import CellPaths, Steps
 from foveate.model.scanning import bytes_per_row
 from foveate.orders import Ordering
@@ -104,7 +105,7 @@ def forced_scores_of(
     at_once = rows_memory(agents, memory)
     for rows in split_rows(by_length, model.num_patches * tried, each, at_once):
         images = viewed.images[torch.from_numpy(paths.image)[rows]]
-        device = model.decoder.position.device
+        device = device_of(model)
         episode = Episode(model, pixels_of(images, device), budget=budget, fixations=fixations)
         longest = int(lengths[rows].max())
         for number in range(longest):
@@ -132,7 +133,7 @@ def image_scores(
     each = bytes_per_row(model, budget * run.fixations.size)
     found = []
     for part in split_rows(viewed.images, model.num_patches, each, memory):
-        images = pixels_of(part, model.decoder.position.device)
+        images = pixels_of(part, device_of(model))
         found.append(agent.scores(Episode(model, images, budget=budget, fixations=run.fixations)))
     steps = viewed.paths.steps
     return _of_new_cells(torch.cat(found).cpu().numpy()[steps.image], steps, run)

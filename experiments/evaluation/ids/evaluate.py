@@ -29,16 +29,16 @@ from experiments.evaluation.intervals import seeds_and_images
 from experiments.evaluation.options import check_seeds
 from experiments.run_folder import git_commit
 from experiments.training.build import set_threads
+from experiments.training.groups import PolicyTraining
 from foveate.choices import check_choice
 from foveate.ids import TASKS, WORLDS
 from foveate.orders import ordering, rank_to_order
 from foveate.sampling import seeded
 
 ROWS = 64
-"""Scans at once in training: of the native learner GROUP of each image."""
-GROUP = 4
-DISCOUNT, LEARNING_RATE, ENTROPY_WEIGHT = 0.7, 2e-3, 0.03
-"""Of both learners, as the defaults of experiments.train."""
+"""Scans at once in training: of the native learner a group of each image."""
+USUAL = PolicyTraining()
+"""Group, discount, learning rate and entropy bonus of both learners are those of a training."""
 NAMES = tuple(world + task for world in WORLDS for task in TASKS)
 """Environments that have a test split."""
 
@@ -104,7 +104,7 @@ def score_ids(
 def make(name: str, num_envs: int, **options: Any) -> ImageScanVectorEnv:
     """Make a batch of an id as any client does."""
     env = gym.make_vec(f"foveate.ids:foveate/{name}-v0", num_envs=num_envs, **options).unwrapped
-    assert isinstance(env, ImageScanVectorEnv)
+    assert isinstance(env, ImageScanVectorEnv), "the ids make batches of ours"
     return env
 
 
@@ -132,15 +132,15 @@ def learners(env: ImageScanVectorEnv, steps: int, seed: int) -> dict[str, Agent]
         n_steps=env.budget,
         batch_size=4 * ROWS,
         n_epochs=4,
-        gamma=DISCOUNT,
-        ent_coef=ENTROPY_WEIGHT,
-        learning_rate=LEARNING_RATE,
+        gamma=USUAL.discount,
+        ent_coef=USUAL.entropy_weight,
+        learning_rate=USUAL.policy_lr,
         seed=seed,
         device="cpu",
     )
     ppo.learn(steps)
     pointer = ppo.policy.mlp_extractor.pointer
-    assert isinstance(pointer, PointerPolicy)
+    assert isinstance(pointer, PointerPolicy), "PointerActorCriticPolicy has one"
     return {"maskable_ppo": PolicyAgent(pointer), "native": PolicyAgent(native)}
 
 
@@ -148,9 +148,9 @@ def learn_natively(env: ImageScanVectorEnv, iterations: int, seed: int) -> Point
     """Train a policy by the group-relative gradient on the world of an environment."""
     generator = torch.Generator().manual_seed(seed)
     policy = seeded(lambda: PointerPolicy(env.model.config.embed_dim, PolicyConfig()), seed)
-    optimizer = torch.optim.Adam(policy.parameters(), lr=LEARNING_RATE)
+    optimizer = torch.optim.Adam(policy.parameters(), lr=USUAL.policy_lr)
     for _ in range(iterations):
-        index = torch.randint(len(env.images), (ROWS // GROUP,), generator=generator)
+        index = torch.randint(len(env.images), (ROWS // USUAL.group,), generator=generator)
         images, labels = env.world.batch(index)
         step = policy_step(
             env.model,
@@ -158,9 +158,9 @@ def learn_natively(env: ImageScanVectorEnv, iterations: int, seed: int) -> Point
             images,
             budget=env.budget,
             reward=name_of(env.reward),
-            group=GROUP,
-            discount=DISCOUNT,
-            entropy_weight=ENTROPY_WEIGHT,
+            group=USUAL.group,
+            discount=USUAL.discount,
+            entropy_weight=USUAL.entropy_weight,
             fixations=env.fixations,
             generator=generator,
             labels=labels,

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from experiments.evaluation.recognition.options import FixationsProbe, ReadOut
 from experiments.training.config import TrainConfig
+from foveate.sizes import check_at_least
 
 POLICY = "policy"
 RANDOM = "random"
@@ -58,7 +59,7 @@ class TeachingRuns:
     @classmethod
     def of(cls, of_seed: TrainConfig, out: Path) -> TeachingRuns:
         """Derive both runs from the joint training of a seed."""
-        assert of_seed.policy is not None
+        assert of_seed.policy is not None, "check_joint refuses trainings without a policy"
         seed = of_seed.run.seed
         random_out = out / f"random_{seed}"
         return cls(
@@ -114,8 +115,7 @@ class KnowingQuestions:
         tested = 2 if self.test_limit is None else self.test_limit
         if min(self.train_limit, self.area_limit, tested) < 2:
             raise ValueError("train_limit, test_limit and area_limit must be at least 2 images")
-        if self.finetune_epochs < 0:
-            raise ValueError(f"finetune_epochs must be at least 0, got {self.finetune_epochs}")
+        check_at_least(self, 0, "finetune_epochs")
 
 
 def check_joint(common: TrainConfig, *, teaching: bool) -> None:

@@ -14,6 +14,9 @@ from experiments.tables import plural
 from foveate.data import ImageSet
 from foveate.probes import hold_out
 
+MOST_NAMED = 5
+"""Classes that a note names before it leaves off."""
+
 
 class NoLabels(ValueError):
     """The images say too little of classes, so that nothing can be probed."""
@@ -95,12 +98,12 @@ def left_out(kept: Bool[Tensor, " M"], split: str) -> str:
     return f"{int((~kept).sum())} of {len(kept)} {split} images"
 
 
-def names_of(images: ImageSet, chosen: Bool[Tensor, " M"], most: int = 5) -> str:
+def names_of(images: ImageSet, chosen: Bool[Tensor, " M"]) -> str:
     """Name the classes of the chosen images, the first ones."""
     classes = images.labels[chosen].unique().tolist()
     known = images.class_names
     names = [known[label] if label < len(known) else str(label) for label in classes]
-    return ", ".join([*names[:most], *(["..."] if len(names) > most else [])])
+    return ", ".join([*names[:MOST_NAMED], *(["..."] if len(names) > MOST_NAMED else [])])
 
 
 def unanswerable(probe: str, train: ImageSet, seed: int) -> str | None:

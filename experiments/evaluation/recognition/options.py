@@ -64,8 +64,6 @@ class FixationsOptions:
         for share in self.label_shares:
             if not 0 < share <= 1:
                 raise ValueError(f"label_shares must lie above 0 and up to 1, got {share}")
-        for each in fields(FixationsOptions):
-            if not self.fixations and getattr(self, each.name) != each.default:
-                raise ValueError(
-                    f"{each.name} has no effect without fixations; add --fixations 1 2 4"
-                )
+        for name in (each.name for each in fields(FixationsOptions)):
+            if not self.fixations and getattr(self, name) != getattr(type(self), name):
+                raise ValueError(f"{name} has no effect without fixations; add --fixations 1 2 4")
