@@ -38,8 +38,8 @@ class AfterRollout(BaseCallback):
         begins_anew: False = who calls resets the environment before the next rollout.
 
     Raises:
-        ValueError: when learning starts, ``n_steps`` is not the budget, episodes end before it, or
-            actions are no numbers of fixations.
+        ValueError: when learning starts, the environment is no batch, ``n_steps`` is not the
+            budget, episodes end before it, or actions are no numbers of fixations.
     """
 
     def __init__(self, learn: Learn, *, begins_anew: bool = True) -> None:
@@ -49,6 +49,8 @@ class AfterRollout(BaseCallback):
         self.index = np.empty(0, np.int64)
 
     def _on_training_start(self) -> None:
+        if not isinstance(self.training_env.unwrapped, ScanVecEnv):
+            raise ValueError("AfterRollout needs a batch: ScanVecEnv(gym.make_vec(...))")
         if not isinstance(self.training_env.action_space, gym.spaces.Discrete):
             raise ValueError("AfterRollout needs numbers of fixations; leave out action='gaze'")
         (budget, *_), (most, *_) = map(self.training_env.get_attr, ("budget", "max_episode_steps"))

@@ -23,9 +23,9 @@ from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices
 from torch import Tensor, nn
 
+from agents.latents import as_observation, check_latent
 from agents.policies import PointerPolicy, PolicyConfig
 from agents.rows import infos_of, merged_options
-from envs.candidates import Observation
 from envs.vector import ImageScanVectorEnv
 from foveate.choices import told
 
@@ -189,37 +189,6 @@ class PointerActorCritic(nn.Module):
         return hidden
 
 
-LATENT_PARTS = ("query_states", "content_state", "log_error", "selectable", "remaining")
-
-
-def check_latent(parts: object) -> None:
-    """Raise ValueError unless these are the parts of a latent observation, or of its space."""
-    given = list(parts) if isinstance(parts, Mapping | gym.spaces.Dict) else []
-    if missing := [name for name in LATENT_PARTS if name not in given]:
-        raise ValueError(
-            f"PointerActorCriticPolicy reads obs='latent', a dict of {', '.join(LATENT_PARTS)}; "
-            f"{', '.join(missing)} missing; use MultiInputPolicy or CnnPolicy for the others"
-        )
-
-
-def as_observation(features: dict[str, Tensor]) -> Observation:
-    """Turn a batch of latent observations into what the native policy reads.
-
-    Raises:
-        ValueError: parts of the latent observation are missing.
-    """
-    check_latent(features)
-    return Observation(
-        query_states=features["query_states"],
-        content_state=features["content_state"],
-        log_error=features["log_error"],
-        selectable=features["selectable"].bool(),
-        remaining=features["remaining"].squeeze(-1),
-        distance=features.get("distance"),
-        expected_gain=features.get("expected_gain"),
-    )
-
-
 class PointerActorCriticPolicy(MaskableMultiInputActorCriticPolicy):
     """MaskablePPO's policy with one logit per fixation; for ``obs="latent"``.
 
@@ -228,8 +197,8 @@ class PointerActorCriticPolicy(MaskableMultiInputActorCriticPolicy):
     Options of stable-baselines3 that shape other networks, such as ``net_arch``, have no effect.
 
     Raises:
-        ValueError: the observations are not latent, or either the environment or the policy has a
-            cost of saccades and the other has none.
+        ValueError: the observations are not latent, the algorithm has no action masks, or either
+            the environment or the policy has a cost of saccades and the other has none.
     """
 
     def __init__(
@@ -243,6 +212,11 @@ class PointerActorCriticPolicy(MaskableMultiInputActorCriticPolicy):
         saccade_cost: float = PolicyConfig.saccade_cost,
         **kwargs: Any,
     ) -> None:
+        if "use_sde" in kwargs:  # What all algorithms of stable-baselines3 give, and sb3-contrib's
+            # MaskablePPO does not.
+            raise ValueError(
+                "PointerActorCriticPolicy needs action masks; train it with sb3_contrib.MaskablePPO"
+            )
         check_latent(observation_space)
         assert isinstance(observation_space, gym.spaces.Dict), "has been checked"
         has_cost = "distance" in observation_space.spaces

@@ -16,8 +16,8 @@ from foveate.devices import send
 from foveate.orders.paths import Grid
 
 Numbers = TypeVar("Numbers", NDArray[Any], Tensor)
-ROUNDING = 1e-6
-"""How far a gaze point may lie outside: what rescales it rounds in float32."""
+ROUNDING = 1e-4
+"""How far a number may lie outside its bounds, as a share of them: rescaling rounds."""
 
 
 class Actions:
@@ -84,7 +84,7 @@ def checked_actions(
         kinds, one = "iu", "a fixation"
         wanted, limits = "fixations as integers", f"{low:.0f}..{high:.0f}"
     else:
-        low, high, slack = float(space.low.min()), float(space.high.max()), ROUNDING
+        low, high, slack = float(space.low.min()), float(space.high.max()), ROUNDING  # Of 1.
         kinds, one = "iuf", "a gaze point"
         wanted, limits = "gaze points (x, y)", f"[{low:g}, {high:g}]"
     expected = f"the action must be an array of shape {shape} with {wanted} in {limits}"

@@ -61,6 +61,11 @@ def check_world(
 
     The reward is tried on a fixation of the first two images; None = each opens one patch.
     """
+    dtype = next(model.parameters()).dtype
+    if dtype not in (torch.float32, torch.float64):
+        raise ValueError(
+            f"an environment takes a model in float32 or float64, got {dtype}; use model.float()"
+        )
     if probe is not None:
         check_classes(images, name_of(reward), most=probe.num_classes)
     wanted = (model.config.in_chans, *model.config.image_size)

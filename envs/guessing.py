@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from scipy.special import log_softmax
 from torch import Tensor
 
-from envs.actions import checked_actions, zeroed
+from envs.actions import ROUNDING, checked_actions, zeroed
 from envs.checks import check_classes
 from envs.image_scan import ImageScanEnv
 from envs.output import Observations, to_numpy
@@ -152,7 +152,7 @@ class GuessingActions:
                 f"of each of the {self.num_classes} classes; got {told(actions)}"
             )
         logits = checked_numbers("the prediction", logits, (*rows, self.num_classes), ignored)
-        if self.flat and np.abs(logits).max() > MOST:
+        if self.flat and np.abs(logits).max() > MOST * (1 + ROUNDING):
             raise ValueError(
                 f"a logit of a flat action must lie in [-{MOST:g}, {MOST:g}], got "
                 f"{logits.flat[np.abs(logits).argmax()]}"

@@ -43,11 +43,11 @@ class Probe:
             found = [torch.maximum(*pair) for pair in zip(found, moved, strict=True)]
         return found
 
+    @torch.enable_grad()
     def _by_gradient(self) -> list[Float[Tensor, "B P N"]]:
         """By the gradient of a random mixture of what is predicted of a patch."""
         inputs = self.inputs.detach().requires_grad_()
-        with torch.enable_grad():
-            predictions = [each.flatten(2) for each in self.predict(inputs)]
+        predictions = [each.flatten(2) for each in self.predict(inputs)]
         found = []
         for values in predictions:
             if not values.requires_grad:

@@ -160,7 +160,7 @@ def to_program(model: AnyOrderTransformer) -> torch.export.ExportedProgram:
         )
     # A graph keeps the device on which it was traced.
     traced = PatchTokens(copy_untaught(model).cpu()).eval()
-    two = torch.zeros(2, config.in_chans, *config.image_size)
+    two = traced.model.periphery_position.new_zeros(2, config.in_chans, *config.image_size)
     batch = torch.export.Dim("batch", min=1)
     return torch.export.export(traced, (two,), dynamic_shapes={"images": {0: batch}})
 

@@ -10,8 +10,8 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 from foveate.config import ModelConfig
-from foveate.devices import device_of
 from foveate.model.encoder import PatchEncoder
+from foveate.sampling import seeded
 
 ARCHITECTURE = "vit_tiny_patch16_224"
 """A plain vision transformer by a name that timm knows; all its sizes are arguments."""
@@ -90,7 +90,7 @@ def to_timm(
             "the patches, which no timm model does; use model.features(images), train with "
             "--periphery 0, or give images whose mean periphery stands for it (periphery_of)"
         )
-    vit = VisionTransformer(**timm_arguments(config))
+    vit = seeded(lambda: VisionTransformer(**timm_arguments(config)), 0)
     weights = model.encoder.state_dict()
     if config.periphery and periphery_of is not None:
         seen = model.embed(periphery_of)[0][:, 1:].mean(0)
@@ -103,4 +103,4 @@ def to_timm(
         assert vit.pos_embed is not None, "timm makes positions by default"
         vit.pos_embed[0, config.periphery**2 : -1] += model.next_position.cpu()
     object.__setattr__(vit, "pretrained_cfg", pretrained_cfg(model))
-    return vit.to(device_of(model)).train(model.training)
+    return vit.to(model.periphery_position).train(model.training)  # Its device and precision.

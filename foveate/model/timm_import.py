@@ -8,6 +8,7 @@ from typing import Any
 
 import timm
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from timm.data.config import resolve_model_data_config
 from timm.models import load_state_dict
@@ -50,6 +51,11 @@ def read_timm(source: Path) -> TimmWeights:
         raise ValueError(f"{source} holds no weights that timm loads ({line})") from reason
     if not isinstance(vit, VisionTransformer):
         raise ValueError(f"{source} holds a {type(vit).__name__} of timm, no VisionTransformer")
+    values = torch.linspace(-3, 3, 13)
+    activation = vit.blocks[0].mlp.act  # type: ignore[union-attr]
+    if not torch.allclose(activation(values), F.gelu(values), atol=1e-4):  # type: ignore[operator]
+        name = type(activation).__name__
+        raise ValueError(f"{source} has MLPs with {name}; foveate's have exact GELU")
     read_as = resolve_model_data_config(vit)
     mean, deviation = (
         _per_channel(torch.tensor(read_as[key]), vit.in_chans) for key in ("mean", "std")

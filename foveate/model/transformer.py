@@ -240,7 +240,7 @@ class AnyOrderTransformer(AskingPredictor):
 
         The target's loss summed over the unseen patches; of raw pixels the squared error of the
         canvas that shows true pixels where the scan has been and the prediction elsewhere. Entry 0
-        is 1.
+        is 1, or 0 of an image without any error.
 
         Raises:
             ValueError: pixels do not lie in [0, 1].

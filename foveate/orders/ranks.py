@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, Int, Num, Shaped
 from torch import Tensor
 
+from foveate.choices import told
 from foveate.devices import send
 
 
@@ -27,6 +28,8 @@ class Ordering(Protocol):
 
 def check_rank(rank: Shaped[Tensor, "..."], num_patches: int) -> None:
     """Raise ValueError unless rank holds a step from 0 on for each of N patches."""
+    if not isinstance(rank, Tensor):
+        raise ValueError(f"rank must be a tensor of int64, got {told(rank)}")
     if rank.ndim != 2 or rank.shape[1] != num_patches:
         raise ValueError(f"rank must have shape (B, {num_patches}), got {tuple(rank.shape)}")
     if rank.dtype != torch.int64:

@@ -20,8 +20,9 @@ from torch import Tensor
 import envs
 from agents.baselines import scan_with
 from agents.joint_ppo import AfterRollout, JointPPO, minibatch_size
+from agents.latents import as_observation
 from agents.policies import PolicyAgent, PolicyConfig
-from agents.sb3 import PointerActorCriticPolicy, ScanVecEnv, as_observation
+from agents.sb3 import PointerActorCriticPolicy, ScanVecEnv
 from envs.toy import CUE
 from foveate.data import ImageSet
 from foveate.model import AnyOrderTransformer
@@ -299,6 +300,10 @@ def test_a_rollout_that_is_not_one_episode_is_refused(
         )
         with pytest.raises(ValueError, match=f"one whole episode: give n_steps=3.*got {most}"):
             learner.learn(12, callback=AfterRollout(lambda index, order: None))
+    single = envs.ImageScanEnv(model=model, data=data, budget=3, obs="latent")
+    learner = MaskablePPO(PointerActorCriticPolicy, single, n_steps=3, batch_size=3)
+    with pytest.raises(ValueError, match="AfterRollout needs a batch"):
+        learner.learn(3, callback=AfterRollout(lambda index, order: None))
 
 
 def test_an_episode_that_is_cut_off_is_bootstrapped_and_returns_begin_anew(
@@ -348,6 +353,8 @@ def test_other_observations_are_refused(
     env = ScanVecEnv(envs.ImageScanVectorEnv(1, model=model, data=data, budget=2, obs=obs))
     with pytest.raises(ValueError, match="obs='latent'"):
         MaskablePPO(PointerActorCriticPolicy, env, n_steps=2, batch_size=2)
+    with pytest.raises(ValueError, match="needs action masks"):
+        PPO(PointerActorCriticPolicy, env, n_steps=2, batch_size=2)
 
 
 @pytest.mark.slow
@@ -469,3 +476,7 @@ def test_maskable_ppo_logs_the_mean_reward_of_episodes(
 def test_what_is_no_latent_observation_is_told_what_is_missing() -> None:
     with pytest.raises(ValueError, match=r"a dict of query_states, .* query_states, .* missing"):
         as_observation({"remaining": torch.ones(1, 1)})
+    parts = ("query_states", "content_state", "log_error", "remaining")
+    rescaled = dict.fromkeys(parts, torch.ones(1, 1)) | {"selectable": torch.tensor([[0.0, -3.4]])}
+    with pytest.raises(ValueError, match="selectable must hold 0 and 1 alone"):
+        as_observation(rescaled)

@@ -243,6 +243,16 @@ def test_info_tells_what_a_log_wants(model: AnyOrderTransformer, data: ImageSet)
     assert alone["label"].shape == alone["error"].shape == ()
 
 
+def test_a_model_in_half_precision_is_refused(model: AnyOrderTransformer, data: ImageSet) -> None:
+    with pytest.raises(
+        ValueError, match=r"float32 or float64, got torch.bfloat16; use model.float"
+    ):
+        envs.ImageScanEnv(model=model.bfloat16(), data=data, budget=2)
+    env = envs.ImageScanEnv(model=model.double(), data=data, budget=2)
+    env.reset(seed=0)
+    assert np.isfinite(env.step(0)[1])
+
+
 def test_images_in_turn_come_once_each(model: AnyOrderTransformer, data: ImageSet) -> None:
     """Nine images in four rows: the third round holds one that is left and three again."""
     env = batch(model, data, rows=4, budget=1)

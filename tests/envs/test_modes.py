@@ -169,8 +169,12 @@ def test_a_gaze_may_be_rounded_at_its_bounds() -> None:
     env.reset(seed=0)
     env.step(env.action_space.low)
     env.step(env.action_space.high)
-    with pytest.raises(ValueError, match=r"a gaze point must lie in \[-1, 1\], got 1\.0001"):
-        env.unwrapped.step(np.array([0.0, 1.0001], np.float32))
+    with pytest.raises(ValueError, match=r"a gaze point must lie in \[-1, 1\], got 1\.0002"):
+        env.unwrapped.step(np.array([0.0, 1.0002], np.float32))
+    flat = gym.make("foveate.ids:foveate/CueGuess-v0", action="gaze", flat=True)
+    flat = RescaleAction(flat, np.float32(50), np.float32(51))
+    flat.reset(seed=0)
+    flat.step(flat.action_space.low)
 
 
 def test_a_fixation_counts_if_its_reward_raises() -> None:

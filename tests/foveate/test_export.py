@@ -278,6 +278,24 @@ def test_pixel_units_of_others_are_rescaled(tmp_path: Path) -> None:
     )
 
 
+def test_an_encoder_of_another_activation_is_refused(tmp_path: Path) -> None:
+    sizes = {"img_size": 32, "patch_size": 8, "embed_dim": 16, "depth": 1, "num_heads": 2}
+    other = {**sizes, "act_layer": "relu"}
+    vit = timm.create_model("vit_tiny_patch16_224", **other)
+    timm.models.save_for_hf(vit, tmp_path, model_args=other)
+    with pytest.raises(ValueError, match="MLPs with ReLU; foveate's have exact GELU"):
+        read_timm(tmp_path)
+
+
+def test_a_graph_has_the_precision_of_its_model() -> None:
+    model, images = (
+        made().double(),
+        torch.rand(3, made().config.in_chans, *made().config.image_size).double(),
+    )
+    found = to_program(model).module()(images)
+    torch.testing.assert_close(found, model.features(images)[-1])
+
+
 def test_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     export_timm(made(), tmp_path / "encoder")
     found = read_timm(tmp_path / "encoder")

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from foveate.model import AnyOrderTransformer
 from foveate.model.scanning import Scan
@@ -27,6 +31,32 @@ def test_cached_equals_parallel(kind: str, model: AnyOrderTransformer, images: T
         present = tied.gather(1, segment)
         scan.reveal(segment, None if bool(present.all()) else present)
     torch.testing.assert_close(scan.predict().values, parallel[:, -1], atol=1e-5, rtol=1e-5)
+
+
+def pass_through(module: nn.Module, given: object, output: Tensor) -> Tensor:
+    return output
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda m: m.encoder.blocks[0].register_forward_hook(pass_through), "hooks of .*Block do"),
+        (lambda m: m.decoder.blocks[0].query.register_forward_hook(pass_through), "hooks of"),
+        (lambda m: setattr(m.encoder.blocks[0].mlp, "act", nn.ReLU()), "ReLU is not known"),
+        (lambda m: setattr(m.decoder, "head", nn.Sequential(m.decoder.head)), "Sequential is not"),
+    ],
+)
+def test_what_weights_do_not_say_is_refused_where_a_model_scans(
+    change: Callable[[Any], object], said: str, model: AnyOrderTransformer, images: Tensor
+) -> None:
+    changed = copy.deepcopy(model)
+    change(changed)
+    with pytest.raises(ValueError, match=said):
+        Scan.start(changed, images, budget=2)
+    nn.utils.parametrizations.weight_norm(model.decoder.blocks[0].query)
+    scanned = Scan.start(model, images, budget=2)
+    whole = model.predict_scan(images, torch.arange(model.num_patches).repeat(len(images), 1), 1)
+    torch.testing.assert_close(scanned.predict().values, whole[:, 0], atol=1e-5, rtol=1e-5)
 
 
 def test_a_scan_summarizes_the_patch_seen_last(model: AnyOrderTransformer, images: Tensor) -> None:

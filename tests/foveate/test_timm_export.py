@@ -34,6 +34,19 @@ def test_timm_gives_the_features_of_a_recipe_or_is_refused(name: str) -> None:
     assert read_as["input_size"] == (3, 6, 8)
 
 
+def test_timm_gets_the_precision_and_draws_nothing() -> None:
+    model = AnyOrderTransformer(ModelConfig(embed_dim=16, depth=1, num_heads=2)).double().eval()
+    torch.manual_seed(0)
+    expected = torch.rand(1)
+    torch.manual_seed(0)
+    vit, images = to_timm(model), torch.rand(2, 1, 32, 32).double()
+    torch.manual_seed(0)
+    to_timm(model)
+    assert torch.equal(torch.rand(1), expected)
+    found = vit.forward_features(model.normalize(images))[:, 1:]
+    torch.testing.assert_close(found, model.features(images)[-1])
+
+
 def test_a_periphery_is_not_lost_on_the_way_to_timm() -> None:
     with pytest.raises(ValueError, match="periphery of 2x2 tokens"):
         to_timm(AnyOrderTransformer(ModelConfig(periphery=2, embed_dim=16, depth=1)))
