@@ -19,6 +19,7 @@ from foveate.choices import lookup
 from foveate.orders import ORDERINGS, SUBSETS, ordering
 from foveate.orders.paths import Grid
 from foveate.orders.ranks import Ordering, ranked
+from foveate.orders.saccades import centers_of, distances
 
 
 @runtime_checkable
@@ -50,10 +51,9 @@ def similarity(model: FeatureModel, images: Float[Tensor, "B C H W"]) -> Float[T
     return F.cosine_similarity(tokens, tokens.mean(1, keepdim=True), dim=-1)
 
 
-def _axes(grid: Grid, device: torch.device) -> list[Int[Tensor, " N"]]:
-    """Row and column of every patch."""
-    each = torch.meshgrid(*(torch.arange(side, device=device) for side in grid), indexing="ij")
-    return [axis.flatten() for axis in each]
+def _places(grid: Grid, device: torch.device) -> Float[Tensor, "N 2"]:
+    """Return row and column of every patch."""
+    return centers_of(torch.arange(grid[0] * grid[1], device=device).unsqueeze(1), grid)
 
 
 def rings(grid: Grid, center: Int[Tensor, "2 B"]) -> Int[Tensor, "B N"]:
@@ -69,22 +69,19 @@ def rings(grid: Grid, center: Int[Tensor, "2 B"]) -> Int[Tensor, "B N"]:
     draws no random center in the last row or column.
     """
     outside = torch.zeros(center.shape[1], grid[0] * grid[1], dtype=torch.long).to(center.device)
+    axes = _places(grid, center.device).unbind(1)
     for width in range(2, max(grid), 4):
         inside = torch.ones_like(outside, dtype=torch.bool)
-        for place, middle, side in zip(_axes(grid, center.device), center, grid, strict=True):
+        for place, middle, side in zip(axes, center, grid, strict=True):
             first = (middle - width // 2).clamp(0, max(side - width, 0)).unsqueeze(1)
             inside &= (place >= first) & (place < first + width)
         outside += ~inside
     return outside
 
 
-def distances(grid: Grid, center: Int[Tensor, "2 B"]) -> Float[Tensor, "B N"]:
+def center_distances(grid: Grid, center: Int[Tensor, "2 B"]) -> Float[Tensor, "B N"]:
     """Euclidean distance of each patch from a center, in patches."""
-    offsets = [
-        (place - middle.unsqueeze(1)).float()
-        for place, middle in zip(_axes(grid, center.device), center, strict=True)
-    ]
-    return torch.hypot(*offsets)
+    return distances(center.T.unsqueeze(1).float(), _places(grid, center.device).unsqueeze(0))
 
 
 Key = Callable[[FeatureModel, Tensor, torch.Generator | None], Tensor]
@@ -108,7 +105,7 @@ def _anywhere(
 
 
 SEMANTIC: dict[str, Key] = {
-    "outward_from_most_similar": lambda m, x, g: distances(m.grid, _most_similar(m, x)),
+    "outward_from_most_similar": lambda m, x, g: center_distances(m.grid, _most_similar(m, x)),
     "most_similar_first": lambda m, x, g: -similarity(m, x),
     "rings_around_most_similar": lambda m, x, g: rings(m.grid, _most_similar(m, x)),
     "rings_around_random": lambda m, x, g: rings(m.grid, _anywhere(m, x, g)),

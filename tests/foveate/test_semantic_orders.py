@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from foveate.config import ModelConfig
 from foveate.model import AnyOrderTransformer
-from foveate.orders.semantic import distances, model_ordering, rings
+from foveate.orders.semantic import center_distances, model_ordering, rings
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def test_rings_start_at_their_center_and_grow_by_the_laws_of_windows(
 
 
 def test_distances_by_hand() -> None:
-    away = distances((2, 3), torch.tensor([[0], [2]]))[0]
+    away = center_distances((2, 3), torch.tensor([[0], [2]]))[0]
     torch.testing.assert_close(away, torch.tensor([2.0, 1.0, 0.0, 5**0.5, 2**0.5, 1.0]))
 
 
@@ -71,7 +71,7 @@ def test_semaims_default_order_grows_outward_from_the_patch_most_like_the_mean()
             assert (rank.gather(1, most.unsqueeze(1)) == 0).all(), name
         center = torch.stack([most // 6, most % 6])
         key = {
-            "outward_from_most_similar": distances((4, 6), center),
+            "outward_from_most_similar": center_distances((4, 6), center),
             "most_similar_first": -cosine,
             "rings_around_most_similar": rings((4, 6), center).float(),
         }[name]
