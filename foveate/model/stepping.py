@@ -2,11 +2,12 @@
 
 A step of one scan is a hundred operations on a few numbers. The calls of modules around them took
 longer than the arithmetic; here their weights are looked up once per scan. What weights do not say
-(adapters, hooks, other activations) is refused.
+(adapters, other activations) is refused, and hooks are warned of.
 """
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import NamedTuple, cast
 
@@ -24,16 +25,19 @@ from foveate.model.decoder import Decoder, Prediction
 
 
 def check_plain(module: nn.Module, *kinds: type[nn.Module]) -> None:
-    """Raise ValueError unless a module does what one of these kinds does, and nothing beside."""
-    does = getattr(module.forward, "__func__", None)
-    # FSDP2 gathers weights by hooks of its own, on modules that it gives this method.
-    hooked = module._forward_hooks or module._forward_pre_hooks
-    if does not in [kind.forward for kind in kinds] or (hooked and not hasattr(module, "unshard")):
-        name = f"{type(module).__module__}.{type(module).__name__}"
-        what = f"hooks of {name} do not run" if hooked else f"{name} is not known"
+    """Raise ValueError unless a module does what one of these kinds does; warn of its hooks."""
+    name = f"{type(module).__module__}.{type(module).__name__}"
+    if getattr(module.forward, "__func__", None) not in [kind.forward for kind in kinds]:
         raise ValueError(
-            f"{what} where a model scans, which reads the weights of plain layers alone; remove "
-            "hooks, merge adapters into the weights, or use model.error_curve"
+            f"{name} is not known where a model scans, which reads the weights of plain layers "
+            "alone; merge adapters into the weights, or use model.error_curve"
+        )
+    # FSDP2 gathers weights by hooks of its own, on modules that it gives this method.
+    if (module._forward_hooks or module._forward_pre_hooks) and not hasattr(module, "unshard"):
+        warnings.warn(
+            f"hooks of {name} do not run where a model scans, which reads the weights alone; what "
+            "they change is seen by model.error_curve",
+            stacklevel=2,
         )
 
 

@@ -244,9 +244,7 @@ def test_info_tells_what_a_log_wants(model: AnyOrderTransformer, data: ImageSet)
 
 
 def test_a_model_in_half_precision_is_refused(model: AnyOrderTransformer, data: ImageSet) -> None:
-    with pytest.raises(
-        ValueError, match=r"float32 or float64, got torch.bfloat16"
-    ):
+    with pytest.raises(ValueError, match=r"float32 or float64, got torch.bfloat16"):
         envs.ImageScanEnv(model=model.bfloat16(), data=data, budget=2)
     env = envs.ImageScanEnv(model=model.double(), data=data, budget=2)
     env.reset(seed=0)

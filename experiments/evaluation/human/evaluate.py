@@ -72,8 +72,7 @@ def compare_with_viewers(
         without: orders and agents that are left out.
         agents: agents of the user's own, ``MODULE:NAME`` of what makes them.
         grid: cells without a run, ``ROWSxCOLS``; None = GRID. A run has its own.
-        first_fixation: whether first fixations are scored; see
-            :func:`~foveate.human.cells.cell_paths`.
+        first_fixation: whether first fixations are scored; as ``cell_paths`` says.
         revisits: whether fixations of viewed cells are kept.
         limit: test images.
         train_limit: training images that densities are fitted on.
