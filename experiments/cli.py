@@ -8,9 +8,9 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NoReturn, TextIO, TypeVar, cast
+from typing import Any, NoReturn, TextIO, TypeVar
 
 import tyro
 
@@ -160,27 +160,38 @@ class LastingStream:
 
     def write(self, text: str) -> int:
         """Write what can be written."""
-        with contextlib.suppress(OSError):
+        with self._lasting():
             self.stream.write(text)
         return len(text)
 
     def flush(self) -> None:
         """Flush what can be written."""
-        with contextlib.suppress(OSError):
+        with self._lasting():
             self.stream.flush()
+
+    @contextlib.contextmanager
+    def _lasting(self) -> Iterator[None]:
+        try:
+            yield
+        except BrokenPipeError:
+            # Python would write what is left to the reader that is gone, and complain at the end.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self.stream.fileno())
+        except OSError:
+            pass
 
 
 def print_anything() -> None:
-    """Let no character stop a line, and no lost standard error a run.
+    """Let no character stop a line, and no lost standard output or error a run.
 
     A terminal that lacks a character gets its number instead.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
-    if not isinstance(sys.stderr, LastingStream):
-        # There is none if it was closed beforehand, as daemons do.
-        stream = sys.stderr or Path(os.devnull).open("w")
-        sys.stderr = cast(TextIO, LastingStream(stream))
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if not isinstance(stream, LastingStream):
+            # There is none if it was closed beforehand, as daemons do.
+            setattr(sys, name, LastingStream(stream or Path(os.devnull).open("w")))
 
 
 def main_with_reader(main: Callable[[Config], object], read: Callable[[list[str]], Config]) -> None:

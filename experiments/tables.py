@@ -141,11 +141,20 @@ def written_whole(path: Path) -> Iterator[Path]:
     """Give a file to write to, of the same suffix; it takes the place of ``path`` in one step.
 
     An interrupted write leaves what was there. Of two processes that write at once, one is last.
+
+    Raises:
+        ValueError: it cannot be written, say on a full disk.
     """
     partial = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     try:
         yield partial
         os.replace(partial, path)
+    except OSError as reason:
+        why = reason.strerror or str(reason)
+        raise ValueError(
+            f"cannot write {path} ({why}); what was there before is kept; make room or choose "
+            "another folder"
+        ) from reason
     finally:
         partial.unlink(missing_ok=True)
 

@@ -69,12 +69,20 @@ class Processes:
             device: of several processes on ``cuda`` each takes its own GPU.
 
         Raises:
-            ValueError: several processes on one device that they cannot share.
+            ValueError: several processes on one device that they cannot share, or variables that
+                name no process.
         """
+        usual = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}
+        said = {name: os.environ.get(name, each) for name, each in usual.items()}
         index, local_index, count = (
-            int(os.environ.get(name, default))
-            for name, default in (("RANK", "0"), ("LOCAL_RANK", "0"), ("WORLD_SIZE", "1"))
+            int(each) if each.isdecimal() else -1 for each in said.values()
         )
+        if not (0 <= index < count and local_index >= 0):
+            told = ", ".join(f"{name} {each!r}" for name, each in said.items())
+            raise ValueError(
+                f"the environment says {told}, which is no process of as many; unset them, or "
+                "start with torchrun"
+            )
         if count > 1 and device not in ("cpu", "cuda"):
             raise ValueError(
                 f"{count} processes need --device cpu or cuda (a GPU for each), got {device!r}"

@@ -140,8 +140,8 @@ class DataConfig:
                 raise ValueError("color_jitter needs --augment, or --color-jitter 0")
             if not 0 <= self.color_jitter < 1:
                 raise ValueError(f"color_jitter must lie in [0, 1), got {self.color_jitter:g}")
-        if self.wander is not None and not self.wander > 1:
-            raise ValueError(f"wander must be above 1, such as 1.5, got {self.wander:g}")
+        if self.wander is not None and not 1 < self.wander <= 10:
+            raise ValueError(f"wander must lie in (1, 10], such as 1.5, got {self.wander:g}")
         object.__setattr__(self, "image_size", read_image_size(self.image_size))
         for name in ("image_column", "caption_column"):
             if self.data in SYNTHETIC and getattr(self, name) is not None:

@@ -187,6 +187,8 @@ def test_a_sharded_model_trains_as_a_whole_one(together: Together) -> None:
     [
         ({"WORLD_SIZE": "2"}, {"agent": "maskable-ppo"}, "single process"),
         ({"WORLD_SIZE": "2"}, {"micro_batches": 1}, "2 processes cannot share 1 micro-batches"),
+        ({"RANK": "1"}, {}, "RANK '1', LOCAL_RANK '0', WORLD_SIZE '1', which is no process"),
+        ({"WORLD_SIZE": "abc"}, {}, "WORLD_SIZE 'abc', which is no process of as many; unset"),
         ({"WORLD_SIZE": "3"}, {}, "must divide batch_size 4, got 3"),
         ({"WORLD_SIZE": "2"}, {"device": "cuda:1"}, "need --device cpu or cuda"),
         ({}, SHARD, "needs several processes"),

@@ -407,6 +407,14 @@ def test_who_was_viewed_by_one_alone_lowers_no_ceiling(tmp_path: Path) -> None:
     assert found.orders["viewers"].minus_center > 0.7 * most
     assert "test: 6 images with a single viewer, not in viewers" in found.left_out
     assert not any("single viewer" in line for line in whole.left_out)
+    lone = tmp_path / "lone.parquet"
+    for name in ("fix_subject", "fix_x", "fix_y"):
+        at = table.column_names.index(name)
+        firsts = pa.array([each[:3] for each in table[name].to_pylist()])
+        table = table.set_column(at, name, firsts)
+    pq.write_table(table, lone)
+    with pytest.raises(ValueError, match="no test image has two viewers"):
+        compare_with_viewers(None, lone, grid="4x4")
     one = compare_with_viewers(None, both, grid="4x4", limit=1).comparison
     assert "other_image_viewers" not in one.orders
 

@@ -53,9 +53,10 @@ def test_a_standard_error_that_was_closed_beforehand_stops_no_run(
     sys.stderr.close()
 
 
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
 @pytest.mark.parametrize("end", ["full", "gone"])
 def test_lines_that_cannot_be_written_stop_no_run(
-    end: str, monkeypatch: pytest.MonkeyPatch
+    end: str, stream: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A disk of logs fills up, or the reader of a pipe leaves."""
     if end == "full":
@@ -64,15 +65,16 @@ def test_lines_that_cannot_be_written_stop_no_run(
         reader, writer = os.pipe()
         os.close(reader)
         file = os.fdopen(writer, "w")
-    monkeypatch.setattr(sys, "stderr", file)
+    monkeypatch.setattr(sys, stream, file)
     print_anything()
     print_anything()
+    lasting = getattr(sys, stream)
     for _ in range(3):
-        print("a line", file=sys.stderr, flush=True)
-    assert isinstance(sys.stderr, LastingStream)
-    assert sys.stderr.stream is file
-    assert not sys.stderr.isatty()
-    assert (sys.stderr.encoding, sys.stderr.fileno()) == (file.encoding, file.fileno())
+        print("a line", file=lasting, flush=True)
+    assert isinstance(lasting, LastingStream)
+    assert lasting.stream is file
+    assert not lasting.isatty()
+    assert (lasting.encoding, lasting.fileno()) == (file.encoding, file.fileno())
     with contextlib.suppress(OSError):
         file.close()
 

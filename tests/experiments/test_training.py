@@ -378,6 +378,7 @@ def test_a_checkpoint_of_another_shape_is_named(tmp_path: Path) -> None:
         {"wander": 1.5, "agent": "maskable-ppo"},
         {"wander": 1.5, "recipe": "git"},
         {"wander": 1.0},
+        {"wander": 150.0},
         {"crop_scale": 0.5},
         {"augment": True, "crop_scale": 0.0},
         {"color_jitter": 0.4},

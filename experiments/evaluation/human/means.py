@@ -130,9 +130,17 @@ def rows_of(found: Mapping[str, Sequence[ContenderFinding]]) -> dict[str, HumanR
 
     Args:
         found: of every contender, by run; nulls and ceilings know no run and are found once.
+
+    Raises:
+        ValueError: no image has two viewers.
     """
     viewers, policy = found[VIEWERS][0], found.get("policy")
     of_viewers = viewers.by_image["minus_center"]
+    if np.isnan(of_viewers).all():
+        raise ValueError(
+            "no test image has two viewers, so that nothing says how well one predicts another; "
+            "give images of two viewers or more"
+        )
     rows = {}
     for name, each in found.items():
         beside = None if name in HUMAN else policy

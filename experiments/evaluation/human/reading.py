@@ -21,7 +21,7 @@ from foveate.orders.paths import Grid
 
 
 def check_same_splits(run: Run | None, data: Path | str, split_column: str | None) -> None:
-    """Raise ValueError if the run sees other images, or learned from others of this very file."""
+    """Raise ValueError if the run sees other images, or this very file was split otherwise."""
     if run is None:
         return
     options = run.config.data
@@ -37,6 +37,8 @@ def check_same_splits(run: Run | None, data: Path | str, split_column: str | Non
         )
     if learned.is_dir() and asked.is_relative_to(learned) and asked.is_file():
         check_not_one_of_the_splits(learned, asked, split_column)
+    if asked.is_relative_to(learned):
+        run.split("test", 1)  # It compares the data with those of the training.
 
 
 def check_not_one_of_the_splits(folder: Path, file: Path, split_column: str | None) -> None:
