@@ -212,7 +212,9 @@ class PointerActorCriticPolicy(MaskableMultiInputActorCriticPolicy):
         saccade_cost: float = PolicyConfig.saccade_cost,
         **kwargs: Any,
     ) -> None:
-        if "use_sde" in kwargs:  # What all algorithms of stable-baselines3 give, and sb3-contrib's
+        if (
+            "use_sde" in kwargs
+        ):  # What on-policy algorithms of stable-baselines3 give, and sb3-contrib's
             # MaskablePPO does not.
             raise ValueError(
                 "PointerActorCriticPolicy needs action masks; train it with sb3_contrib.MaskablePPO"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from pathlib import Path
 
 import torch
 
@@ -31,7 +32,10 @@ from experiments.training.trainer import Trainer
 from experiments.training.validation import Validation, validation_of
 from experiments.training.wandb_run import check_wandb
 from foveate.checkpoint import check_device, checkpoints_in, read_newest, save_checkpoint
+from foveate.data.folders import files_under
 
+SHARDS = (".parquet", ".arrow", ".tar", ".gz", ".tgz")
+"""Where there are such files, no picture beside them is read."""
 PARTS: dict[str, type] = {
     "iteration": int,
     "image_shape": tuple,
@@ -135,8 +139,8 @@ def check_before_writing(trainer: Trainer) -> None:
     """Warn of a slow precision.
 
     Raises:
-        ValueError: a report would have no images to look at, a new run's policy no reward, or its
-            model no random orders though it is to have some.
+        ValueError: the run would lie among its images, a report would have no images to look at, a
+            new run's policy no reward, or its model no random orders though it is to have some.
     """
     config = trainer.config
     if config.policy is not None and not goes_on(config):
@@ -145,9 +149,22 @@ def check_before_writing(trainer: Trainer) -> None:
     if trainer.processes.is_first:
         check_precision(config)
         check_wandb(config)
+    check_out(config)
     if config.run.report and config.data.stream:
         for split in ("val", "test") if trainer.model.config.scannable else ("test",):
             check_stream(config, split)
+
+
+def check_out(config: TrainConfig) -> None:
+    """Raise ValueError if the run would lie among the images of a folder, and its pictures too."""
+    images, out = Path(config.data.data).expanduser(), Path(config.run.out)
+    if not (images.is_dir() and out.resolve().is_relative_to(images.resolve())):
+        return
+    if not any(each.path.suffix in SHARDS for each in files_under(images)):
+        raise ValueError(
+            f"the run folder {out} lies within the images of {images}, among which its pictures "
+            "would be read; give --out another folder"
+        )
 
 
 def load_checkpoint(config: TrainConfig, trainer: Trainer) -> list[str]:

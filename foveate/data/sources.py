@@ -31,7 +31,7 @@ def torchvision_rows(name: str, root: Path) -> Rows:
     """Read a torchvision set from ``root``, downloading it if it is missing.
 
     Raises:
-        ValueError: The set is not in ``root`` and cannot be downloaded.
+        ValueError: The set is not in ``root`` and cannot be downloaded, or its files are damaged.
     """
     from torchvision import datasets
 
@@ -50,9 +50,14 @@ def torchvision_rows(name: str, root: Path) -> Rows:
                 f"torchvision.datasets.{name}({str(root)!r}, download=True) where there is a "
                 "network, or give its root, a parquet file or an image folder"
             ) from error
+        # What torchvision raises of damaged files is anything.
+        except Exception as error:
+            raise _damaged(name, root, " ".join(str(error).split()) or repr(error)) from error
         pixels = np.asarray(source.data)
         encoded[split] = list(pixels.transpose(0, 2, 3, 1) if name == "STL10" else pixels)
         labels[split] = np.asarray(source.labels if name == "STL10" else source.targets, np.int64)
+        if len(labels[split]) != len(pixels):
+            raise _damaged(name, root, f"{len(pixels)} images, {len(labels[split])} labels")
         class_names = tuple(source.classes)
     names: dict[str, list[str | None]] = {own: [None] * len(encoded[own]) for own in encoded}
     where = {
@@ -60,6 +65,13 @@ def torchvision_rows(name: str, root: Path) -> Rows:
         for own in encoded
     }
     return Rows(name, encoded, labels, class_names, names, where)
+
+
+def _damaged(name: str, root: Path, reason: str) -> ValueError:
+    return ValueError(
+        f"the files of {name} in {root} are damaged ({reason}); remove them, and they are fetched "
+        "again"
+    )
 
 
 def find_rows(

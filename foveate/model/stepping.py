@@ -26,6 +26,7 @@ from foveate.model.decoder import Decoder, Prediction
 
 def check_plain(module: nn.Module, *kinds: type[nn.Module]) -> None:
     """Raise ValueError unless a module does what one of these kinds does; warn of its hooks."""
+    module = getattr(module, "_orig_mod", module)  # What torch.compile wraps.
     name = f"{type(module).__module__}.{type(module).__name__}"
     if getattr(module.forward, "__func__", None) not in [kind.forward for kind in kinds]:
         raise ValueError(
@@ -92,6 +93,7 @@ class ResidualMlp(NamedTuple):
         check_plain(mlp, Mlp)
         inner = cast(Mlp, mlp)
         check_plain(inner.act, nn.GELU)
+        check_plain(inner.norm, nn.Identity)
         return cls(Norm.of(norm), Affine.of(inner.fc1), Affine.of(inner.fc2))
 
     def __call__(self, tokens: Tensor) -> Tensor:
@@ -113,6 +115,8 @@ class Writer(NamedTuple):
         """Take the weights of a timm block."""
         attn = self_attention(block)
         check_plain(block, Block)
+        for scale in (block.ls1, block.ls2):
+            check_plain(scale, nn.Identity)
         check_plain(attn, SelfAttention)
         mlp = ResidualMlp.of(block.norm2, block.mlp)
         return cls(
@@ -228,6 +232,7 @@ class Decoding:
     @classmethod
     def of(cls, decoder: Decoder) -> Decoding:
         """Take the weights of a decoder that has blocks and no lateral attention."""
+        check_plain(decoder, Decoder)
         readers = [MemoryReader.of(cast(CrossAttentionBlock, block)) for block in decoder.blocks]
         error_head = None if decoder.error_head is None else Affine.of(decoder.error_head)
         position = decoder.position.detach()

@@ -91,6 +91,7 @@ def to_timm(
             "--periphery 0, or give images whose mean periphery stands for it (periphery_of)"
         )
     vit = seeded(lambda: VisionTransformer(**timm_arguments(config)), 0)
+    vit.to(model.periphery_position)  # Its device and precision.
     weights = model.encoder.state_dict()
     if config.periphery and periphery_of is not None:
         seen = model.embed(periphery_of)[0][:, 1:].mean(0)
@@ -101,6 +102,6 @@ def to_timm(
     if config.stream == "causal" and config.decoder_depth == 0:
         # The token before each patch predicts it; the last one predicts nothing.
         assert vit.pos_embed is not None, "timm makes positions by default"
-        vit.pos_embed[0, config.periphery**2 : -1] += model.next_position.cpu()
+        vit.pos_embed[0, config.periphery**2 : -1] += model.next_position
     object.__setattr__(vit, "pretrained_cfg", pretrained_cfg(model))
-    return vit.to(model.periphery_position).train(model.training)  # Its device and precision.
+    return vit.train(model.training)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import timm
 import torch
+from PIL import Image
 from timm.models import save_for_hf
 
 from experiments import runs
@@ -97,6 +98,20 @@ def test_a_model_of_other_sizes_is_no_start() -> None:
         Trainer(config, Processes.started("cpu"))
     with pytest.raises(ValueError, match="no checkpoint"):
         Trainer(config.replace(start_from="nowhere"), Processes.started("cpu"))
+
+
+def test_a_run_does_not_lie_among_its_images(tmp_path: Path) -> None:
+    for number in range(24):
+        folder = tmp_path / "images" / "ab"[number % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (16, 16), number).save(folder / f"{number}.png")
+    data = {"data": str(tmp_path / "images"), "warmup_iterations": 1, "iterations": 0}
+    config = PRESETS["smoke"][1].replace(**data, limit=None, patch_size=4, report=False)
+    within = config.replace(out=tmp_path / "images" / "runs" / "mine")
+    with pytest.raises(ValueError, match=r"lies within the images of .*give --out another folder"):
+        train(within)
+    assert not within.run.out.exists()
+    train(config.replace(out=tmp_path / "mine"))
 
 
 def test_a_training_starts_from_what_timm_saves_for_the_hub(

@@ -48,6 +48,7 @@ def test_hooks_which_do_not_run_where_a_model_scans_are_warned_of(
     ("change", "said"),
     [
         (lambda m: setattr(m.encoder.blocks[0].mlp, "act", nn.ReLU()), "ReLU is not known"),
+        (lambda m: setattr(m.encoder.blocks[0], "ls1", nn.Tanh()), "Tanh is not known"),
         (lambda m: setattr(m.decoder, "head", nn.Sequential(m.decoder.head)), "Sequential is not"),
     ],
 )

@@ -232,6 +232,24 @@ def test_missing_torchvision_set_that_cannot_be_downloaded_says_how_to_get_it(
         load_data("FashionMNIST", root=tmp_path)
 
 
+def test_torchvision_files_that_are_damaged_are_told(tmp_path: Path) -> None:
+    folder = tmp_path / "FashionMNIST" / "raw"
+    folder.mkdir(parents=True)
+    for part, count in (("train", 20), ("t10k", 20)):
+        images = bytes([0, 0, 8, 3, *(20).to_bytes(4, "big"), *(28).to_bytes(4, "big") * 2])
+        (folder / f"{part}-images-idx3-ubyte").write_bytes(images + bytes(20 * 784))
+        labels = bytes([0, 0, 8, 1, *count.to_bytes(4, "big"), *range(10), *range(10)])
+        (folder / f"{part}-labels-idx1-ubyte").write_bytes(labels)
+    assert len(load_data("FashionMNIST", "test", root=tmp_path)) == 20
+    few = folder / "train-labels-idx1-ubyte"
+    few.write_bytes(bytes([0, 0, 8, 1, 0, 0, 0, 10, *range(10)]))
+    with pytest.raises(ValueError, match=r"damaged \(20 images, 10 labels\); remove them"):
+        load_data("FashionMNIST", "test", root=tmp_path)
+    few.write_bytes(b"")
+    with pytest.raises(ValueError, match=r"files of FashionMNIST in .* are damaged"):
+        load_data("FashionMNIST", "test", root=tmp_path)
+
+
 # Errors.
 
 
