@@ -212,10 +212,7 @@ class PointerActorCriticPolicy(MaskableMultiInputActorCriticPolicy):
         saccade_cost: float = PolicyConfig.saccade_cost,
         **kwargs: Any,
     ) -> None:
-        if (
-            "use_sde" in kwargs
-        ):  # What on-policy algorithms of stable-baselines3 give, and sb3-contrib's
-            # MaskablePPO does not.
+        if "use_sde" in kwargs:  # On-policy algorithms without masks give it, MaskablePPO does not.
             raise ValueError(
                 "PointerActorCriticPolicy needs action masks; train it with sb3_contrib.MaskablePPO"
             )
