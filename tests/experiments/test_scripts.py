@@ -394,7 +394,7 @@ def test_reading_needs_a_model_that_writes(run_folder: Path) -> None:
                     "scan, 12 fixations, cached",
                 ),
             },
-            [],
+            ["--repeats", "5"],  # The median: one of them may be disturbed.
             marks=pytest.mark.slow,
         ),
         ("rollout", {}, ["--presets", "smoke"]),
