@@ -19,6 +19,8 @@ from typing import Any, ClassVar, Self
 
 from pydantic import TypeAdapter, ValidationError
 
+from foveate.files import unwritable
+
 
 @dataclass(frozen=True)
 class Table:
@@ -150,11 +152,7 @@ def written_whole(path: Path) -> Iterator[Path]:
         yield partial
         os.replace(partial, path)
     except OSError as reason:
-        why = reason.strerror or str(reason)
-        raise ValueError(
-            f"cannot write {path} ({why}); what was there before is kept; make room or choose "
-            "another folder"
-        ) from reason
+        raise unwritable(path, reason) from reason
     finally:
         partial.unlink(missing_ok=True)
 

@@ -33,6 +33,14 @@ def place_of(path: str | Path) -> Path:
     return real if same else Path(os.path.abspath(given))
 
 
+def unwritable(path: Path, reason: OSError) -> ValueError:
+    """Return what is raised where a file cannot take the place of what was there."""
+    return ValueError(
+        f"cannot write {path} ({reason.strerror or reason}); what was there before is kept; make "
+        "room or choose another folder"
+    )
+
+
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
     """Open a file that takes the place of ``path`` once it is written and on the disk.
@@ -55,10 +63,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
             partial.unlink(missing_ok=True)
         if not isinstance(reason, OSError):
             raise
-        raise ValueError(
-            f"cannot write {path} ({reason.strerror}); what was there before is kept; make room "
-            "or choose another folder"
-        ) from reason
+        raise unwritable(path, reason) from reason
 
 
 def sync_folder(folder: Path) -> None:

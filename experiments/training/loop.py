@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from pathlib import Path
 
 import torch
 
@@ -33,6 +32,7 @@ from experiments.training.validation import Validation, validation_of
 from experiments.training.wandb_run import check_wandb
 from foveate.checkpoint import check_device, checkpoints_in, read_newest, save_checkpoint
 from foveate.data.folders import files_under
+from foveate.files import expanded
 
 SHARDS = (".parquet", ".arrow", ".tar", ".gz", ".tgz")
 """Where there are such files, no picture beside them is read."""
@@ -157,7 +157,7 @@ def check_before_writing(trainer: Trainer) -> None:
 
 def check_out(config: TrainConfig) -> None:
     """Raise ValueError if the run would lie among the images of a folder, and its pictures too."""
-    images, out = Path(config.data.data).expanduser(), Path(config.run.out)
+    images, out = expanded(config.data.data), config.run.out
     if not (images.is_dir() and out.resolve().is_relative_to(images.resolve())):
         return
     if not any(each.path.suffix in SHARDS for each in files_under(images)):
