@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -13,19 +12,17 @@ from torch import Tensor
 from envs.checks import check_classes, check_world, rewards_of
 from envs.episode import Episode
 from envs.images import Data, Size, check_effects, hashable, load
-from envs.length import DEFAULT_BUDGET
-from envs.probing import folder_of, shipped_probe, trained_probe
+from envs.probing import shipped_probe, trained_probe
 from envs.recognition import RecognitionProbe
 from envs.rewards import ALL_REWARDS, REWARDS_OF_CLASSES, REWARDS_OF_WORDS, Reward
-from foveate.checkpoint import PRETRAINED, check_device, checkpoints_in, load_model
+from envs.trained import config_of_run
+from foveate.checkpoint import PRETRAINED, check_device, load_model
 from foveate.choices import check_choice, told
 from foveate.data import ImageSet
-from foveate.data.columns import SPLIT_COLUMN
 from foveate.data.decoding import ImageSize
 from foveate.data.texts import ImageTexts, texts_for
 from foveate.data.wander import wandered
 from foveate.devices import device_of, send
-from foveate.files import expanded
 from foveate.finite import is_whole
 from foveate.model import AnyOrderTransformer
 from foveate.orders.segments import Fixations
@@ -78,6 +75,7 @@ class World:
         columns = trained.columns_of(data)
         root = Path(trained.data_root)
         images = load(data, split, image_size, limit, root=root, caption_column=column, **columns)
+        trained.warn_of_changes(data, images)
         if trained.wander is not None and images.image_shape[1:] != loaded.config.image_size:
             images = wandered(images, trained.wander, loaded.config.patch_size)
         size = trained.fixation_size if fixation_size is None else fixation_size
@@ -164,70 +162,6 @@ class World:
             words=self.words(index),
             static=static,
         )
-
-
-@dataclass(frozen=True)
-class TrainedWith:
-    """What a run says of its scans; without a run what an environment does by itself."""
-
-    budget: int = DEFAULT_BUDGET
-    fixation_size: int = 1
-    image_size: ImageSize | None = None
-    caption_column: str | None = None
-    data: str | None = None
-    data_root: str = "data"
-    stream: bool = False
-    image_column: str | None = None
-    split_column: str | None = SPLIT_COLUMN
-    wander: float | None = None
-    """Images lie on a gray canvas so many times as high and wide; None = they fill what is seen."""
-
-    def images(self) -> str:
-        """Name the images that the run learned from; without a run, scenes.
-
-        Raises:
-            ValueError: they were a stream, which no environment reads.
-        """
-        if self.stream:
-            raise ValueError(
-                f"the run learned from a stream of {self.data}, which no environment reads; give "
-                "data, such as one of its files"
-            )
-        return self.data or "scenes"
-
-    def columns_of(self, data: object) -> dict[str, str | None]:
-        """Return the columns that hold images and splits of these data, if the run had the same.
-
-        Its splits are then those of the training, whatever their column.
-        """
-        if self.data is None or not isinstance(data, str | Path):
-            return {}
-        learned, given = (expanded(each).resolve() for each in (self.data, data))
-        if given != learned:
-            return {}
-        return {"image_column": self.image_column, "split_column": self.split_column}
-
-
-def config_of_run(model: str | Path | AnyOrderTransformer) -> TrainedWith:
-    """Read what the config of a run folder says; the defaults of anything else."""
-    if isinstance(model, AnyOrderTransformer) or str(model) in PRETRAINED:
-        return TrainedWith()
-    folder = folder_of(model)
-    path = folder / "config.json"
-    is_of_run = expanded(model).is_dir() or checkpoints_in(folder)
-    if not is_of_run or not path.is_file():
-        return TrainedWith()
-    try:
-        said = json.loads(path.read_text())
-        known = {
-            field.name: said[field.name] for field in fields(TrainedWith) if field.name in said
-        }
-    except (OSError, TypeError, ValueError) as reason:
-        raise ValueError(f"{path} is no readable config of a run ({reason})") from reason
-    sides = known.get("image_size")
-    return TrainedWith(
-        **{**known, "image_size": tuple(sides) if isinstance(sides, list) else sides}
-    )
 
 
 def model_on(

@@ -5,11 +5,9 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, get_args
 
@@ -22,7 +20,6 @@ from experiments.training.locating import is_place, located
 from experiments.training.run_options import SYNTHETIC, TAKING_RUNS, Changeable
 from experiments.training.typed import typed
 from foveate.checkpoint import checkpoints_in
-from foveate.data.splits import Fingerprint, changes
 from foveate.files import replacing
 
 MANIFEST = "manifest.json"
@@ -115,51 +112,6 @@ def check_writable(directory: Path) -> None:
         raise ValueError(
             f"cannot write to {directory} ({reason.strerror}); make it writable, or copy the run"
         ) from reason
-
-
-def check_data(
-    directory: Path, now: Mapping[str, Fingerprint] | None, *, changed_ok: bool
-) -> list[str]:
-    """Compare a run's data with those it was trained on, and return what changed, in words.
-
-    Of older runs and of computed data nothing is known that could be compared.
-
-    Args:
-        directory: the run folder.
-        now: fingerprint of each split of today's data.
-        changed_ok: warn instead of raising.
-
-    Raises:
-        ValueError: the data changed, or the manifest is damaged.
-    """
-    manifest = read_manifest(directory)
-    if now is not None and not manifest:
-        unknown = "which images it was trained on is unknown, since its manifest.json is gone"
-        print(f"warning: {directory}: {unknown}", file=sys.stderr)
-        return [unknown]
-    recorded = manifest.get("splits")
-    if recorded is None or now is None:
-        return []
-    try:
-        before = {name: Fingerprint(**each) for name, each in recorded.items()}
-    except (AttributeError, TypeError) as reason:
-        raise ValueError(f"splits in {directory / MANIFEST} are damaged ({reason})") from reason
-    changed = changes(before, now)
-    if changed and not changed_ok:
-        raise ValueError(
-            f"the data of {directory} changed: {'; '.join(changed)}; bring the former data back, "
-            "or add --data-changed-ok"
-        )
-    if changed:
-        print(f"warning: the data of {directory} changed: {'; '.join(changed)}", file=sys.stderr)
-    return changed
-
-
-def as_recorded(fingerprints: Mapping[str, Fingerprint] | None) -> dict[str, Any] | None:
-    """Return the fingerprints of splits as a manifest holds them."""
-    if fingerprints is None:
-        return None
-    return {name: asdict(each) for name, each in fingerprints.items()}
 
 
 def read_config(directory: Path) -> TrainConfig:

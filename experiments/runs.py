@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from agents.policies import PointerPolicy, PolicyAgent
-from experiments.run_folder import check_data, read_config, read_manifest
+from experiments.run_data import check_data
+from experiments.run_folder import read_config, read_manifest
 from experiments.training.build import (
     build,
     build_teacher,

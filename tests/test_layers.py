@@ -22,6 +22,7 @@ NO_COMMANDS = (
     "finished_run",
     "metrics_file",
     "pages",
+    "run_data",
     "run_folder",
     "runs",
     "tables",

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+from experiments.run_data import learned_from
 from experiments.studies.answers import Answers, read_answers
 from experiments.studies.grid import Grid, Screening
 from experiments.studies.job import Job
 from experiments.studies.rows import Contrast, rows_of
 from experiments.studies.runner import Missing
 from experiments.studies.stage import Stage
+from experiments.training.config import TrainConfig
+from foveate.data.splits import Fingerprint, changes
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,11 @@ def stage_of(
         missing: those that are not done.
         against: name of the baseline.
         own: a further baseline of some cells.
+
+    Raises:
+        ValueError: runs learned from different images of one name.
     """
+    check_same_images([job.config for job in jobs])
     absent = {each.job.config.run.out for each in missing}
     answers: dict[str, dict[int, Answers]] = {job.cell: {} for job in jobs}
     for job in jobs:
@@ -57,6 +65,27 @@ def stage_of(
         failed={each.job.name: each.why for each in missing if each.why is not None},
         waiting=tuple(each.job.name for each in missing if each.why is None),
     )
+
+
+def check_same_images(configs: Sequence[TrainConfig]) -> None:
+    """Raise ValueError if the images changed between the trainings of a stage.
+
+    Cells may name different data. Of what is not known, as of a run that has not begun, nothing
+    is said.
+    """
+    first: dict[tuple[object, ...], tuple[Path, dict[str, Fingerprint]]] = {}
+    for config in configs:
+        data, splits = config.data, learned_from(config.run.out)
+        if splits is None:
+            continue
+        named = (data.data, data.image_column, data.split_column, data.caption_column, data.stream)
+        former, known = first.setdefault(named, (config.run.out, splits))
+        if changed := changes(known, splits):
+            raise ValueError(
+                f"{config.run.out} learned from other images than {former}, though both name "
+                f"{data.data}: {'; '.join(changed)}; remove the runs of the images that are gone, "
+                "and the same command trains them anew"
+            )
 
 
 def choose(grid: Grid, rule: Screening, stage: Stage) -> Choice:

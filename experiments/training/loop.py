@@ -8,8 +8,8 @@ import torch
 
 from experiments.cli import Stopped
 from experiments.metrics_file import seconds_so_far
+from experiments.run_data import check_data
 from experiments.run_folder import (
-    check_data,
     check_folder,
     git_commit,
     goes_on,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from experiments.metrics_file import trim_metrics
+from experiments.run_data import as_recorded
 from experiments.run_folder import (
-    as_recorded,
     read_config,
     read_manifest,
     write_config,

@@ -231,6 +231,18 @@ def fingerprint(images: int, parts: Iterable[tuple[str, int]]) -> Fingerprint:
     return Fingerprint(images, sum(size for _, size in ordered), digest.hexdigest())
 
 
+def fingerprints_from(recorded: object) -> dict[str, Fingerprint]:
+    """Return the fingerprints of splits that were written as JSON.
+
+    Raises:
+        ValueError: they are damaged.
+    """
+    try:
+        return {name: Fingerprint(**each) for name, each in recorded.items()}  # type: ignore[attr-defined]
+    except (AttributeError, TypeError) as reason:
+        raise ValueError(str(reason)) from reason
+
+
 def changes(before: Mapping[str, Fingerprint], now: Mapping[str, Fingerprint]) -> list[str]:
     """Return in words what differs, one phrase for each split; nothing where all are equal."""
     found = []

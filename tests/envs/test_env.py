@@ -6,7 +6,7 @@ import itertools
 import json
 import pickle
 import warnings
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium.utils.env_checker import check_env
+from image_files import numbered, write_parquet
 from stable_baselines3.common.env_checker import check_env as check_env_for_sb3
 from torch import Tensor
 
@@ -22,10 +23,10 @@ import envs
 from envs.observations import OBSERVERS
 from envs.rewards import REVISIT_PENALTY
 from envs.starts import ResetOptions, checked_seed
-from envs.world import config_of_run
+from envs.trained import config_of_run
 from foveate.checkpoint import CHECKPOINT, save_model
 from foveate.config import ModelConfig
-from foveate.data import ImageSet
+from foveate.data import ImageSet, load_data
 from foveate.model import AnyOrderTransformer
 
 IDS = [f"foveate/{name}-v0" for name in ("ImageScan", "ImageScanContinuous", "CueScan")]
@@ -506,3 +507,32 @@ def test_an_environment_of_a_run_scans_the_images_that_it_learned_from(
     (tmp_path / "config.json").write_text(json.dumps({"data": "shards", "stream": True}))
     with pytest.raises(ValueError, match="a stream of shards, which no environment reads"):
         envs.ImageScanEnv(model=tmp_path)
+
+
+def test_an_environment_of_a_run_warns_of_images_that_changed_since(
+    tmp_path: Path, model: AnyOrderTransformer
+) -> None:
+    """Images of another name are another set, and nothing is said of them."""
+    for name in ("own", "other"):
+        write_parquet(tmp_path / f"{name}.parquet", [numbered(n, size=(8, 8)) for n in range(40)])
+    own, other = (str(tmp_path / f"{name}.parquet") for name in ("own", "other"))
+    run = tmp_path / "run"
+    run.mkdir()
+    rebuilt = AnyOrderTransformer(replace(model.config, image_size=(8, 8), in_chans=1))
+    save_model(rebuilt, run / CHECKPOINT)
+    said = {"data": own, "budget": 3, "image_size": 8}
+    (run / "config.json").write_text(json.dumps(said))
+    prints = load_data(own, image_size=8).fingerprints
+    assert prints is not None
+    splits = {name: asdict(each) for name, each in prints.items()}
+    (run / "manifest.json").write_text(json.dumps({"splits": splits}))
+    envs.ImageScanEnv(model=run)
+    write_parquet(Path(own), [numbered(n, size=(8, 8)) for n in range(1, 40)])
+    with pytest.warns(UserWarning, match="own.parquet changed since the model learned from it"):
+        envs.ImageScanEnv(model=run)
+    envs.ImageScanEnv(model=run, data=other)
+    (run / "config.json").write_text(json.dumps({**said, "stream": True}))
+    envs.ImageScanEnv(model=run, data=own)
+    (run / "manifest.json").write_text(json.dumps({"splits": [1]}))
+    with pytest.raises(ValueError, match=r"manifest\.json is no readable manifest of a run"):
+        envs.ImageScanEnv(model=run, data=own)

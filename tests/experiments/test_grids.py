@@ -22,6 +22,7 @@ from experiments.benchmarks.timing import count_flops
 from experiments.evaluation.equal_compute import flops_per_step, flops_to_begin
 from experiments.evaluation.knowing.measure import areas_of
 from experiments.evaluation.knowing.rows import Difference
+from experiments.run_folder import write_manifest
 from experiments.runs import Run
 from experiments.studies import runner
 from experiments.studies.answers import (
@@ -1117,6 +1118,21 @@ def test_a_stage_gathers_what_is_there(tmp_path: Path) -> None:
     assert [row.cell for row in stage.rows] == ["base"]
     assert stage.failed == {"lost_0": "no memory"}
     assert stage.waiting == ("late_0",)
+
+
+def test_runs_of_images_that_changed_in_between_are_not_set_against_each_other(
+    tmp_path: Path,
+) -> None:
+    """Images of another name may differ, and of a run that has not begun nothing is known."""
+    jobs = jobs_of(tmp_path, "base", "good", "late")
+    for job, names in zip(jobs, ("aa", "bb"), strict=False):
+        job.config.run.out.mkdir()
+        splits = {"train": {"images": 9, "bytes": 900, "names": names}}
+        write_manifest(job.config.run.out, splits=splits)
+    with pytest.raises(ValueError, match=r"good_0 learned from other images than .*base_0"):
+        stage_of("title", jobs, [], "base")
+    elsewhere = replace(jobs[1], config=jobs[1].config.replace(data="CIFAR10"))
+    assert stage_of("title", [jobs[0], elsewhere, jobs[2]], [], "base").rows == ()
 
 
 def test_every_key_of_a_grid_is_in_the_glossary() -> None:

@@ -15,8 +15,8 @@ from image_files import numbered
 
 from experiments import run_folder
 from experiments.metrics_file import read_metrics, trim_metrics
+from experiments.run_data import check_data
 from experiments.run_folder import (
-    check_data,
     check_folder,
     check_writable,
     git_commit,
