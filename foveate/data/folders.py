@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from foveate.data import scenes
+from foveate.data.layouts import say_inner_classes
 from foveate.data.notes import listed, say_once
 from foveate.data.rows import Rows
 from foveate.data.splits import split_in_name, split_name
@@ -169,6 +170,7 @@ def _folder_rows(
             f"others with; move them into class folders, or out of {folder}"
         )
     class_names = tuple(sorted({below[0] for below, _ in every if below}))
+    say_inner_classes(folder, [below for below, _ in every])
     label_of = {name: label for label, name in enumerate(class_names)}
     labels = {
         own: np.array([label_of[below[0]] if below else -1 for below, _ in found], np.int64)

@@ -18,6 +18,26 @@ def say_layout(folder: Path, shards: Sequence[Path]) -> None:
     say_configurations(folder, shards)
 
 
+def say_inner_classes(folder: Path, parents: Iterable[tuple[str, ...]]) -> None:
+    """Say which folders are the classes, if images of all lie in folders of the same names.
+
+    So lie the folds, or the domains, of one set of classes.
+
+    Args:
+        folder: the data set.
+        parents: of each image the folders from its class to where it lies; none = no class.
+    """
+    inner: dict[str, set[str]] = {}
+    for parts in filter(None, parents):
+        inner.setdefault(parts[0], set()).add(parts[-1] if len(parts) > 1 else "")
+    first, *others = inner.values() or [set[str]()]
+    if others and len(first) > 1 and "" not in first and all(each == first for each in others):
+        say_once(
+            f"classes of {folder} are its folders {listed(inner)}, and each holds {listed(first)}; "
+            "if the latter are the classes, give --data one of the former"
+        )
+
+
 def say_configurations(folder: Path, files: Iterable[Path]) -> None:
     """Say that files of a repository of the Hugging Face hub are several sets, as its card says."""
     card = folder / "README.md"

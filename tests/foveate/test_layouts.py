@@ -304,3 +304,26 @@ def test_a_stream_in_the_form_of_another_library_is_read_as_it_is() -> None:
     for each in formed:
         assert np.array_equal(each.images, plain.images)
         assert torch.equal(each.labels, plain.labels)
+
+
+@pytest.mark.parametrize(
+    ("classes", "said"),
+    [
+        (("fold0/cat", "fold0/dog", "fold1/cat", "fold1/dog"), "['cat', 'dog']"),
+        (("a/images/cat", "a/images/dog", "b/images/cat", "b/images/dog"), "['cat', 'dog']"),
+        (("a/cat", "a/dog", "b/cat", "b/fir"), None),
+        (("a/x", "b/x"), None),
+        (("a", "b"), None),
+    ],
+)
+def test_classes_that_hold_folders_of_the_same_names_are_told(
+    classes: tuple[str, ...], said: str | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The outer folders may be folds or domains, and no classes."""
+    for number, name in enumerate(classes):
+        (tmp_path / name).mkdir(parents=True)
+        for own in range(9):
+            numbered(9 * number + own).save(tmp_path / name / f"{own}.png")
+    load_data(str(tmp_path), "train", image_size=6)
+    line = capsys.readouterr().err
+    assert (f"and each holds {said}; if the latter are the classes" in line) == (said is not None)
