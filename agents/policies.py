@@ -52,8 +52,11 @@ def may_draw(agent: Agent) -> bool:
 class ScoringAgent(Agent, Protocol):
     """An agent that chooses the fixation of the highest score, and tells the scores."""
 
-    def scores(self, episode: Episode) -> Float[Tensor, "B K"]:
-        """Return the score of each candidate; of those that show nothing new it does not count."""
+    def scores(self, episode: Episode) -> Float[Tensor, "B A"]:
+        """Return the score of each fixation; of those that show nothing new it does not count.
+
+        An episode that draws ``num_candidates`` after each fixation leads to scores of these alone.
+        """
         ...
 
 

@@ -116,7 +116,7 @@ def decode(
 
     Args:
         run: its model has a masked stream and a palette.
-        passes: numbers of forward passes.
+        passes: numbers of forward passes, one or more.
         num_images: images generated for each distance, two or more.
         repeats: times that each is generated, with other noise, two or more.
         one_by_one: whether to decode one patch per pass as well.
@@ -126,10 +126,12 @@ def decode(
         seed: of all noise.
 
     Raises:
-        ValueError: a model is of another kind, or has fewer patches than passes.
+        ValueError: a model is of another kind, or has fewer patches than passes, or there are none.
     """
     model = run.model
-    check_decodable(run, max(*passes, search_passes if search else 1))
+    if not passes:
+        raise ValueError("there must be at least one number of passes")
+    check_decodable(run, max((*passes, search_passes) if search else passes))
     if against is not None:
         check_comparable(against, run)
     schedules = {f"parallel, {each} passes": DecodingSchedule.cosine(each) for each in passes}

@@ -71,7 +71,7 @@ def draw(
         say_without_policy([run])
     usual = DRAWN_OF_ONES_OWN if image else DRAWN
     shown, names = shown_images(run, image, max(heatmap_limit, *(index or usual)) + 1)
-    index = index or usual[: len(shown)]
+    index = usual[: len(shown)] if index is None else index
     check_index(index, len(shown), "there are pictures" if image else "the test split holds")
     every = torch.arange(min(heatmap_limit, len(shown)))
     images = shown.batch(torch.cat([torch.tensor(index), every]), device=torch.device(run.device))
@@ -146,6 +146,8 @@ def shown_images(
 
 def check_index(index: tuple[int, ...], number: int, there: str) -> None:
     """Raise ValueError unless there are images of these numbers; ``there`` says where."""
+    if not index or min(index) < 0:
+        raise ValueError("index takes one or more test image numbers from 0")
     if max(index) >= number:
         raise ValueError(f"image {max(index)} of --index does not exist: {there} 0..{number - 1}")
 

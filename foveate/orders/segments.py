@@ -142,7 +142,7 @@ class Fixations:
         # Steps without gaps; fixations whose first patches tie are opened together.
         later = F.pad((first.diff(dim=1) > 0).cumsum(1), (1, 0))
         step = torch.empty_like(place).scatter_(1, place, later)
-        return step[:, send(self._fixation_of, rank.device)]
+        return step[:, send(self.fixation_of, rank.device)]
 
     def reversed(
         self, rank: Int[Tensor, "B N"], generator: torch.Generator | None
@@ -155,8 +155,8 @@ class Fixations:
         return self.merged(ranked(-rank, generator))
 
     @cached_property
-    def _fixation_of(self) -> Int[Tensor, " N"]:
-        """The fixation that each patch is in."""
+    def fixation_of(self) -> Int[Tensor, " N"]:
+        """The fixation that each patch is in, on the CPU; every patch must be in one."""
         patches = self.patches.cpu()
         fixation = torch.arange(len(self)).unsqueeze(1).expand_as(patches)
         inside = patches >= 0

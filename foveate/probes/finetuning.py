@@ -41,7 +41,8 @@ class FineTuneConfig:
     layer_decay: float = 0.65
     """Learning rate of each encoder block over that of the next one."""
     weight_decay: float = 0.05
-    """Of the encoder's matrices."""
+    """Of all matrices that learn: the encoder's, the head's, and beside the model's own loss the
+    decoder's."""
     batch_size: int = 64
     """Images per step."""
     attention: Attention = "full"

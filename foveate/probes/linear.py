@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 MOST_SIMILARITIES = 2**27
 """Of images to one another that are held at once: half a GB."""
+TEMPERATURE = 0.07
+"""Of the votes of neighbors, by their similarity."""
 REGULARIZATION = (1e-3, 1e-2, 1e-1, 1.0)
 """Inverse strengths C that the linear probe chooses from."""
 
@@ -230,7 +232,7 @@ def knn_probe(
     test_y: Int[np.ndarray, " K"],
     *,
     neighbors: int = 20,
-    temperature: float = 0.07,
+    temperature: float = TEMPERATURE,
 ) -> Accuracy:
     """:func:`knn_probes` of one k."""
     return knn_probes(
@@ -245,7 +247,7 @@ def knn_probes(
     test_y: Int[np.ndarray, " K"],
     *,
     neighbors: Sequence[int] = (20, 10),
-    temperature: float = 0.07,
+    temperature: float = TEMPERATURE,
 ) -> dict[int, Accuracy]:
     """Vote of the k nearest neighbors by cosine, each with weight exp(similarity / temperature).
 
@@ -264,13 +266,14 @@ def knn_classes(
     test_x: Float[np.ndarray, "K D"],
     *,
     neighbors: Sequence[int] = (20, 10),
-    temperature: float = 0.07,
+    temperature: float = TEMPERATURE,
 ) -> dict[int, Int[np.ndarray, " K"]]:
     """Classify by a vote of the k nearest neighbors, for every k in ``neighbors``.
 
     By hand, since scikit-learn's brute-force search on cosine is slower than one matrix product.
 
-    Reference: Wu et al. 2018 (arXiv 1805.01978), Sec. 3.4; temperature and k as in SemAIM.
+    Reference: Wu et al. 2018 (arXiv 1805.01978), Sec. 3.4; temperature and k as in SemAIM. Differs:
+    features are less their mean over the training images, so that what all share does not count.
 
     Raises:
         ValueError: k does not lie in 1..M, a feature is not finite, or labels are not integers,

@@ -110,3 +110,9 @@ def test_pictures_are_brought_to_what_a_model_reads(tmp_path: Path) -> None:
             read_pictures([tmp_path / path], (3, 4, 8))
     with pytest.raises(ValueError, match="the model reads 2 channels"):
         read_pictures([tmp_path], (2, 4, 8))
+
+
+@pytest.mark.parametrize("index", [(), (0, -1)])
+def test_numbers_of_no_image_are_refused(run: Run, tmp_path: Path, index: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="one or more test image numbers from 0"):
+        draw(run, index=index, out=tmp_path / "out")

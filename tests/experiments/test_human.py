@@ -42,6 +42,7 @@ from experiments.evaluation.human.scores import (
     ScoringOracle,
     Viewed,
     cell_grid,
+    cells_opened,
     forced_scores_of,
     image_scores,
     order_scores,
@@ -51,6 +52,7 @@ from experiments.runs import Run
 from foveate.human.cells import CellPaths, Steps, middles_of
 from foveate.human.densities import uniform
 from foveate.human.reading import read_scanpaths
+from foveate.orders.segments import Fixations
 from tests.image_files import write_parquet
 
 CELLS = 16
@@ -525,3 +527,11 @@ def test_the_command_has_the_defaults_of_the_function() -> None:
 def test_the_uniform_density_knows_what_was_viewed() -> None:
     steps = cells([[1, 6, 11]], [0], may_return=False).steps
     np.testing.assert_allclose(uniform(steps).max(1), [1 / 16, 1 / 15, 1 / 14])
+
+
+def test_a_fixation_whose_first_patch_was_seen_opens_its_cell() -> None:
+    """What has been seen of a square is padding, wherever it lies in it."""
+    squares = Fixations.squares((4, 4), 2)
+    opened = torch.tensor([[0, 1, 4, 5], [-1, -1, 6, -1], [-1, -1, -1, -1], [-1, 11, -1, 15]])
+    assert cells_opened(opened, squares).tolist() == [0, 1, -1, 3]
+    assert cells_opened(torch.tensor([7, -1]), Fixations.squares((4, 4), 1)).tolist() == [7, -1]

@@ -309,6 +309,9 @@ def test_orders_and_recipes_are_compared_at_equal_compute(
     assert done.returncode == 0, done.stderr
     result = json.loads((tmp_path / f"{rows[0][2:]}.json").read_text())
     assert tuple(result["orders"]) == rows[1:]
+    answered = tmp_path / f"{rows[-1]}_0" / "probe_orders.json"
+    stale = {**json.loads(answered.read_text()), "linear": 0.123, "asked_model": "others"}
+    answered.write_text(json.dumps(stale))  # As of a run that was trained anew since.
     one_row = [*options[: -len(rows) + 1], rows[-1]]
     again = call("orders", "--out", tmp_path, "--seeds", "0", "1", *one_row)
     assert again.returncode == 0, again.stderr

@@ -139,7 +139,7 @@ class Comparison(RunResult):
         caption = (
             f"{self.dataset}: {self._scans()}, error over the error "
             "before the first fixation;\narea = mean over fixations 1..T; differences paired over "
-            "images, 95% bootstrap interval"
+            "images, 95% interval"
         )
         entropy = self.diagnostics.fixation_entropy_nats
         notes = [

@@ -225,7 +225,8 @@ def sampled_paths(
 def contrast_ranks(images: Num[Tensor, "M C H W"], grid: Grid) -> Float64[np.ndarray, "M N"]:
     """Return the rank of each cell by the standard deviation of its gray values, 0 to 1.
 
-    Equal ones share the mean of their ranks.
+    Equal ones share the mean of their ranks. Where cells do not divide the image, neighbors share
+    pixels, as in torch's adaptive pooling.
     """
     # Gray values of bytes are whole thirds: their differences would else be lost in rounding.
     gray = images.double().mean(1, keepdim=True)

@@ -26,7 +26,7 @@ from experiments.evaluation.scanpaths import (
     split_rows,
 )
 from experiments.runs import Run
-from foveate.devices import device_of
+from foveate.devices import device_of, send
 from foveate.human.cells import CellPaths, Steps
 from foveate.model.scanning import bytes_per_row
 from foveate.orders import Ordering
@@ -166,12 +166,12 @@ def _scores(agent: Agent, episode: Episode, generator: torch.Generator) -> Tenso
 
 
 def cells_opened(patches: Int[Tensor, "..."], fixations: Fixations) -> Int[Tensor, "..."]:
-    """Return the cell of what each row opens, by its first patch; -1 where it opens none."""
-    first = patches if patches.ndim == 1 else patches[:, 0]
-    cell_of = torch.empty(fixations.num_patches, dtype=torch.long)
-    for cell, opened in enumerate(fixations.patches.cpu()):
-        cell_of[opened[opened >= 0]] = cell
-    known = cell_of.to(first.device)[first.clamp_min(0)]
+    """Return the cell of what each row opens, by its first new patch; -1 where it opens none."""
+    opened = patches.reshape(len(patches), -1)
+    # What has been seen of a segment is padding, be it at its beginning.
+    place = (opened >= 0).int().argmax(1, keepdim=True)
+    first = opened.gather(1, place).squeeze(1)
+    known = send(fixations.fixation_of, first.device)[first.clamp_min(0)]
     return torch.where(first >= 0, known, -1)
 
 

@@ -120,10 +120,11 @@ def measured(counted: CountedRun, probe_train: int, probe_test: int) -> OrderRun
     questions = Questions.of(train, test, list(PROBES), seed=0)
     train, test = questions.train, questions.test
     asked_images = digest((train.images, train.labels, test.images, test.labels))
+    asked_model = digest(run.model.state_dict().values())
     path = run.directory / "probe_orders.json"
     if path.is_file():
         stored = TypeAdapter(OrderRun).validate_python(read_json(path))
-        if stored.asked_images == asked_images:
+        if (stored.asked_images, stored.asked_model) == (asked_images, asked_model):
             return stored
     full, causal = (probe_best_layer(run, each, train, test) for each in ("full", "causal"))
     manifest, num_images = read_manifest(run.directory), images_learned(run.config)
@@ -149,6 +150,7 @@ def measured(counted: CountedRun, probe_train: int, probe_test: int) -> OrderRun
         probe_train=len(train),
         probe_test=len(test),
         asked_images=asked_images,
+        asked_model=asked_model,
         probe_commit=git_commit(),
     )
     write_json(path, asdict(result))

@@ -51,6 +51,8 @@ class OrderRun:
     """Test images that were asked about."""
     asked_images: str | None = None
     """Digest of both."""
+    asked_model: str | None = None
+    """Digest of the weights that were asked; None = an older answer, which does not say."""
     probe_commit: str | None = None
     """Of the probing."""
 
