@@ -132,7 +132,7 @@ class GridResult(Result):
         own = [each for each in contrasts if each.against != self.baseline]
         if not contrasts:
             row = rows[0]
-            value = with_interval(row.value.mean, row.value.ci95)
+            value = with_interval(row.value.mean, row.interval)
             return [f"{measure}: {row.cell} {value}; nothing to set it against."]
         lines = [f"{measure}, same parts: {self._said(own, stage)}."] if own else []
         lines += [f"{measure}: {self._said(plain, stage)}."] if plain else []
@@ -232,7 +232,7 @@ class GridResult(Result):
             each, mine = row.minus_baseline, row.minus_own_baseline
             name = marked(row.cell, self.baseline)
             seeds_alone = "" if each is None else signed(each.mean, each.ci95_seeds, 3)
-            value = with_interval(row.value.mean, row.value.ci95)
+            value = with_interval(row.value.mean, row.interval)
             less = "" if each is None else str(each)
             same_parts = "" if mine is None else f"{mine} ({row.own_baseline})"
             extra = (same_parts,) if own else ()

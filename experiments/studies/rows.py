@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
+from experiments.evaluation.intervals import Interval, crossed_interval, of_shares
 from experiments.evaluation.knowing.rows import Difference, MeanOverSeeds
 from experiments.studies.answers import Answers, is_error
 
@@ -70,10 +71,18 @@ class CellRow:
     """Paired over seeds and images; None = it is the baseline's, or that lacks the measure."""
     seeds: tuple[int, ...]
     """That are done."""
+    value_ci95: Interval | None = None
+    """Of the value, over seeds and images at once; None = of one seed, of one number a run, or of
+    an older result, which has it over seeds alone."""
     own_baseline: str | None = None
     """Cell with the same parts; None = it has none besides the grid's baseline."""
     minus_own_baseline: Difference | None = None
     """As ``minus_baseline``."""
+
+    @property
+    def interval(self) -> Interval | None:
+        """The interval of the value to judge by."""
+        return self.value_ci95 or self.value.ci95
 
     def contrasts(self, baseline: str) -> tuple[Contrast, ...]:
         """Return the differences from the grid's baseline, and from the cell's own.
@@ -122,8 +131,11 @@ def rows_of(
             if not seeds:
                 continue
             mine = (own or {}).get(cell)
-            values = stacked([each[seed].values[measure] for seed in seeds])
+            same = len({each[seed].facts.asked_images for seed in seeds}) == 1
+            runs = [each[seed].values[measure] for seed in seeds]
+            values = stacked(runs, same_images=same)
             in_unit = values.min() >= 0 and values.max() <= 1 and not is_error(measure)
+            interval = crossed_interval(values)
             rows.append(
                 CellRow(
                     cell=cell,
@@ -131,6 +143,7 @@ def rows_of(
                     value=MeanOverSeeds.of_correct(values) if in_unit else MeanOverSeeds.of(values),
                     minus_baseline=minus(cell, against, measure),
                     seeds=seeds,
+                    value_ci95=of_shares(interval) if in_unit else interval,
                     own_baseline=mine,
                     minus_own_baseline=minus(cell, mine, measure),
                 )

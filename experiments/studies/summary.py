@@ -7,7 +7,7 @@ from statistics import fmean
 from experiments.studies.result import GridResult, said_teraflops
 from experiments.studies.rows import CellRow
 from experiments.studies.stage import Stage
-from experiments.tables import Table, marked
+from experiments.tables import Table, marked, with_interval
 
 BESIDE = ("linear, full", "k-NN, full")
 """Measures that the table shows beside the one that decides, of those that were measured."""
@@ -53,4 +53,6 @@ def value_and_difference(row: CellRow | None, baseline: str) -> tuple[str, str]:
         return "-", ""
     contrasts = row.contrasts(baseline)
     said = f"{contrasts[-1].difference} ({contrasts[-1].against})" if contrasts else ""
-    return f"{row.value.mean:.3f}", said
+    interval = row.value_ci95
+    mean = row.value.mean
+    return f"{mean:.3f}" if interval is None else with_interval(mean, interval), said

@@ -20,6 +20,7 @@ from study_facts import FACTS
 
 from experiments.benchmarks.timing import count_flops
 from experiments.evaluation.equal_compute import flops_per_step, flops_to_begin
+from experiments.evaluation.intervals import crossed_interval
 from experiments.evaluation.knowing.measure import areas_of
 from experiments.evaluation.knowing.rows import Difference
 from experiments.run_folder import write_manifest
@@ -866,6 +867,30 @@ def test_as_many_other_images_are_not_paired() -> None:
     assert over("two").per_seed == pytest.approx((0.1, 0.1))
     assert (over("two").ci95, over("two").ci95_images) == (None, None)
     assert over("two").interval == over("two").ci95_seeds
+
+
+def test_a_value_has_an_interval_over_seeds_and_images_that_all_its_runs_share() -> None:
+    """Of a measure that is a difference already it is what its sign is judged by."""
+    values = np.array([[0.1, 0.4, 0.9, 0.6], [0.2, 0.5, 0.8, 0.7]])
+
+    def rows(second: str, shift: float = 0.0) -> CellRow:
+        of_seed = {
+            seed: replace(
+                answers(a=list(values[seed] + shift)), facts=replace(FACTS, asked_images=own)
+            )
+            for seed, own in enumerate(("one", second))
+        }
+        return rows_of({"base": of_seed}, "base")[0]
+
+    crossed = crossed_interval(values)
+    assert crossed is not None
+    assert crossed[1] > 1
+    assert rows("one").interval == pytest.approx((max(crossed[0], 0.0), 1.0))
+    below = rows("one", -1.0)
+    assert below.value_ci95 == below.interval == pytest.approx((crossed[0] - 1, crossed[1] - 1))
+    apart = rows("two", -1.0)
+    assert apart.value_ci95 is None
+    assert apart.interval == apart.value.ci95
 
 
 def test_images_are_the_same_in_the_same_order_alone() -> None:

@@ -652,6 +652,9 @@ def test_a_stage_has_a_table_of_one_row_a_cell() -> None:
     )
     table = summary_of(replace(GRID, ideas={"random": "alone", "policy": "learned"}), whole)
     assert table.columns[2:4] == ("linear, full", "linear, full: minus its baseline")
+    crossed = replace(whole, rows=(replace(row, value_ci95=(0.125, 0.5)), *stage.rows))
+    rows = summary_of(replace(GRID, ideas={"random": "alone", "policy": "learned"}), crossed).rows
+    assert rows[1][2] == "0.250 [0.125, 0.500]"
     assert table.rows == (
         ("**random**", "alone", "0.500", "", "2.5", "8", "1.0"),
         ("policy", "learned", "0.250", "-0.250 [-0.500, +0.000] (random)", "2.5", "8", "1.0"),
