@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -120,6 +121,8 @@ class RecognitionAsking:
         """
         model, after = self.run.model, self.after
         judges = self.shared_judges() if shared else None
+        number = len(self.train) + len(self.test)
+        print(f"probing fixations: first the policy scans {number} images", file=sys.stderr)
         policy = makers.policy(self.train, self.test)
         parts = (len(CONTROLS) * controls + len(makers.asked) * len(self.probers)) * len(after)
         parts += 1 + bool(model.config.periphery)
