@@ -40,8 +40,11 @@ def check_form(
     render_mode: object,
 ) -> None:
     """Raise ValueError unless a batch of environments can be of this form."""
-    for name, number in (("num_envs", num_envs), ("max_episode_steps", max_episode_steps)):
-        if number is not None and not (is_whole(number) and number >= 1):
+    least = {"num_envs": num_envs}
+    if max_episode_steps is not None:
+        least["max_episode_steps"] = max_episode_steps
+    for name, number in least.items():
+        if not (is_whole(number) and number >= 1):
             raise ValueError(f"{name} must be at least 1, a whole number, got {told(number)}")
     check_choice("obs", obs, ALL_OBSERVERS)
     check_choice("action", action, ("patch", "gaze"))

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from foveate.choices import told
+from foveate.finite import is_whole
 from foveate.orders.ranks import first_repeat
 
 WHOLE = (torch.int64, torch.int32, torch.int16, torch.int8)
@@ -20,10 +21,14 @@ WHOLE = (torch.int64, torch.int32, torch.int16, torch.int8)
 
 def check_numbers(budget: int, num_fixations: int, num_candidates: int | None) -> None:
     """Raise ValueError unless an episode can be of these numbers."""
-    if num_candidates is not None and num_candidates < 1:
-        raise ValueError(f"there must be at least 1 candidate, got {num_candidates}")
-    if not 1 <= budget <= num_fixations:
-        raise ValueError(f"budget must lie in 1..{num_fixations} fixations, got {budget}")
+    if num_candidates is not None and not (is_whole(num_candidates) and num_candidates >= 1):
+        raise ValueError(
+            f"num_candidates must be at least 1, a whole number, got {told(num_candidates)}"
+        )
+    if not (is_whole(budget) and 1 <= budget <= num_fixations):
+        raise ValueError(
+            f"budget must lie in 1..{num_fixations} fixations, a whole number, got {told(budget)}"
+        )
 
 
 def raise_spent(row: int, budget: int) -> NoReturn:

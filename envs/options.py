@@ -16,6 +16,7 @@ OF_OTHERS = {
     "autoreset": f"a single environment waits for reset(); a batch takes autoreset: {BATCH}",
     "autoreset_mode": f"autoreset says it, of a batch: {BATCH}; batches of gymnasium's own take "
     "vectorization_mode='sync' and vector_kwargs={'autoreset_mode': ...}",
+    "output": f"a single environment gives NumPy; a batch takes output: {BATCH}",
     "num_envs": f"a single environment is one; for more: {BATCH}",
     "vectorization_mode": "gymnasium.make_vec takes it, gymnasium.make does not",
     "vector_kwargs": "gymnasium.make_vec takes it, with vectorization_mode 'sync' or 'async'",

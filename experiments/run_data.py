@@ -28,7 +28,9 @@ def check_data(
         ValueError: the data changed, or the manifest is damaged.
     """
     if now is not None and not read_manifest(directory):
-        unknown = "which images it was trained on is unknown, since its manifest.json is gone"
+        unknown = (
+            "which images it was trained on is unknown, since its manifest.json is gone or empty"
+        )
         print(f"warning: {directory}: {unknown}", file=sys.stderr)
         return [unknown]
     before = learned_from(directory)

@@ -20,7 +20,7 @@ from experiments.training.locating import is_place, located
 from experiments.training.run_options import SYNTHETIC, TAKING_RUNS, Changeable
 from experiments.training.typed import typed
 from foveate.checkpoint import checkpoints_in
-from foveate.files import replacing
+from foveate.files import check_may_be_folder, replacing
 
 MANIFEST = "manifest.json"
 LISTS = ("commits", "data_changes", "changes", "source_changes")
@@ -196,8 +196,7 @@ def check_folder(config: TrainConfig) -> None:
     """
     out = config.run.out
     if not config.run.resume:
-        if out.exists() and not out.is_dir():
-            raise ValueError(f"{out} is a file; choose a folder with --out")
+        check_may_be_folder(out)
         if checkpoints_in(out):
             goes_on = "continue it with --resume or " * (out / "config.json").is_file()
             raise ValueError(f"{out} holds a run already; {goes_on}choose another --out")

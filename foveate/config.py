@@ -259,8 +259,8 @@ class ModelConfig(Parts):
             raise ValueError("visible_decoder and predict_first=False need queries='own'")
         if self.queries == "unseen" and (self.ranks != "any" or self.lateral != "none"):
             raise ValueError(
-                "queries='unseen' needs a causal stream and a decoder without lateral attention; "
-                "use queries='own'"
+                "queries='unseen', the default, needs a causal stream and a decoder "
+                "(decoder_depth above 0) without lateral attention; use queries='own'"
             )
         if self.stream == "masked" and self.decoder_depth > 0:
             raise ValueError("a masked stream predicts in place: decoder_depth must be 0")

@@ -33,6 +33,13 @@ def place_of(path: str | Path) -> Path:
     return real if same else Path(os.path.abspath(given))
 
 
+def check_may_be_folder(path: Path) -> None:
+    """Raise ValueError if a file, or a link to nothing, is where a folder is to be."""
+    if os.path.lexists(path) and not path.is_dir():
+        what = "a file" if path.exists() else "a link to nothing"
+        raise ValueError(f"{path} is {what}; choose a folder with --out")
+
+
 def unwritable(path: Path, reason: OSError) -> ValueError:
     """Return what is raised where a file cannot take the place of what was there."""
     return ValueError(

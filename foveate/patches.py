@@ -63,3 +63,15 @@ def unpatchify(
     rows, cols = grid
     tiles = patches.reshape(-1, rows, cols, size, size, patches.shape[-1] // size**2)
     return tiles.permute(0, 5, 1, 3, 2, 4).flatten(4).flatten(2, 3)
+
+
+def check_images(images: Tensor, shape: tuple[int, int, int], dtype: torch.dtype) -> None:
+    """Raise ValueError unless a model of these channels, height, width and type reads images."""
+    if tuple(images.shape[1:]) != shape:
+        raise ValueError(f"the model takes images of shape {shape}, got {tuple(images.shape[1:])}")
+    if not images.is_floating_point():
+        raise ValueError(f"the model takes floats in [0, 1], got {images.dtype}; divide by 255")
+    if images.dtype == torch.float64 != dtype:
+        raise ValueError(
+            f"the model is of {dtype}, got images of torch.float64; give images.float()"
+        )

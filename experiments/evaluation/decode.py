@@ -129,9 +129,7 @@ def decode(
         ValueError: a model is of another kind, or has fewer patches than passes, or there are none.
     """
     model = run.model
-    if not passes:
-        raise ValueError("there must be at least one number of passes")
-    check_decodable(run, max((*passes, search_passes) if search else passes))
+    check_decodable(run, (*passes, search_passes) if search else passes)
     if against is not None:
         check_comparable(against, run)
     schedules = {f"parallel, {each} passes": DecodingSchedule.cosine(each) for each in passes}
@@ -228,16 +226,18 @@ def measured(
     return results
 
 
-def check_decodable(run: Run, most_passes: int) -> None:
+def check_decodable(run: Run, passes: tuple[int, ...]) -> None:
     """Raise ValueError unless a model decodes a palette from a masked stream, in so many passes."""
+    if not passes or min(passes) < 1:
+        raise ValueError("there must be one number of passes or more, and each at least 1")
     parts, num_patches = run.model.config, run.model.num_patches
     if parts.stream != "masked" or parts.target != "colors":
         raise ValueError(
             f"the model in {run.directory} decodes no palette from a masked stream; "
             "train one with: python -m experiments.train autonat"
         )
-    if most_passes > num_patches:
-        raise ValueError(f"{num_patches} patches take at most as many passes, got {most_passes}")
+    if max(passes) > num_patches:
+        raise ValueError(f"{num_patches} patches take at most as many passes, got {max(passes)}")
 
 
 def check_comparable(other: Run, run: Run) -> None:

@@ -19,6 +19,7 @@ from experiments.tables import written_whole
 from foveate.data import ImageSet
 from foveate.data.pictures import read_pictures
 from foveate.drawing import fixation_heatmaps, scanpath_animation, scanpath_sheet
+from foveate.files import check_may_be_folder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,9 +114,10 @@ def made(folder: Path) -> Path:
     """Make a folder if it is missing, and check that it can be written into.
 
     Raises:
-        ValueError: it cannot.
+        ValueError: it cannot, or a file lies there.
         OSError: it cannot be made.
     """
+    check_may_be_folder(folder)
     folder.mkdir(parents=True, exist_ok=True)
     check_writable(folder)
     return folder

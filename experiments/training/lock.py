@@ -15,6 +15,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from foveate.files import check_may_be_folder
+
 LOCK = "run.lock"
 """Name of the file in a run folder that its writer holds locked, while it writes."""
 POLL_S = 0.05
@@ -48,8 +50,7 @@ def locked(directory: Path) -> Iterator[None]:
         Held: another process holds it, or this one does.
         ValueError: nothing can be written there.
     """
-    if directory.exists() and not directory.is_dir():
-        raise ValueError(f"{directory} is a file; choose a folder with --out")
+    check_may_be_folder(directory)
     own = Path(os.path.realpath(directory))  # Which does not mind a link to itself.
     if own in _OURS:
         raise Held(f"{directory} is being written by this process; choose another --out")

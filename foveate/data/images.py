@@ -126,7 +126,8 @@ def _tensor(given: object, what: str) -> Tensor:
         return torch.from_numpy(np.require(given, native, ["C", "W"]))
     if isinstance(given, Tensor):
         return given.detach()
-    raise ValueError(f"{what} must be a tensor or an array of numbers, got {type(given).__name__}")
+    kind = f"an array of {given.dtype}" if isinstance(given, np.ndarray) else type(given).__name__
+    raise ValueError(f"{what} must be a tensor or an array of numbers, got {kind}")
 
 
 def check_limit(limit: object) -> None:

@@ -72,7 +72,7 @@ def table_rows(
         splits = table[columns.split].to_pylist() if columns.split else [default] * len(table)
         rows = zip(table[columns.image], numbers, written, splits, strict=True)
         for row, (image, number, sentences, split) in enumerate(rows):
-            cell, place, own = image.as_py(), f"row {row} of {file}", split_name(str(split))
+            cell, place, own = image.as_py(), f"row {row} of {file}", split_name(split)
             encoded.setdefault(own, []).append(image_in(cell, file.parent, place))
             names.setdefault(own, []).append(name_in(cell))
             where.setdefault(own, []).append(place)

@@ -196,7 +196,7 @@ def _stored_splits(file: Path, column: str | None, default: str) -> Iterator[lis
         for number in range(opened.num_row_groups):
             if column:
                 table = _read_group(opened, number, [column])
-                yield [split_name(str(own)) for own in table[column].to_pylist()]
+                yield [split_name(own) for own in table[column].to_pylist()]
             else:
                 yield [default] * opened.metadata.row_group(number).num_rows
 

@@ -48,10 +48,9 @@ class PieceSource(ABC):
         """Name of each label; None where nobody listed them."""
         return None
 
-    @property
-    def advice(self) -> str:
-        """What to do where a worker's share has no images."""
-        return "remove empty ones or use fewer workers"
+    def advice(self, *, shared: bool) -> str:
+        """Say what to do where there are no images, be it in one worker's share alone."""
+        return "remove empty ones or use fewer workers" if shared else "give some that hold any"
 
     def digests(self) -> dict[str, str]:
         """Return in short what is read: the pieces and, where it is known, their content."""

@@ -97,9 +97,12 @@ def check_none_is_empty(
             )
 
 
-def split_name(name: str) -> str:
-    """Return train, val or test for their other usual names, any other name in lower case."""
-    lowered = name.strip().lower()
+def split_name(name: object) -> str:
+    """Return train, val or test for their other usual names, any other name in lower case.
+
+    Of a row that names none, None, it is empty.
+    """
+    lowered = "" if name is None else str(name).strip().lower()
     return _SPLIT_ALIASES.get(lowered, lowered)
 
 
@@ -144,10 +147,8 @@ def choose_rows(
         )
         others = set()
     for other in sorted(others):
-        say_once(
-            f"left out of {name}: {num_rows[other]} rows of split {other!r}; "
-            f"known are {KNOWN_SPLITS}"
-        )
+        what = f"of split {other!r}" if other else "that name no split"
+        say_once(f"left out of {name}: {num_rows[other]} rows {what}; known are {KNOWN_SPLITS}")
     if not held_out:
         return source, np.arange(num_rows[source])
     if num_rows[source] <= len(held_out):

@@ -33,14 +33,14 @@ class TarSource(PieceSource):
     """Key of ``.json`` with captions; None = what is usual."""
     kind: ClassVar[str] = "tar files"
 
-    @property
-    def advice(self) -> str:
-        """What to do where a worker's share has no images."""
+    def advice(self, *, shared: bool) -> str:
+        """Say what to do where there are no images, be it in one worker's share alone."""
         if not self.held_out:
-            return super().advice
+            return super().advice(shared=shared)
+        fewer = "use fewer workers, " if shared else ""
         return (
-            f"no sample in it falls into {self.split} by its name; give more samples, use fewer "
-            f"workers, or store {self.split} in files of its own"
+            f"no sample that is read falls into {self.split} by its name; give more samples, "
+            f"{fewer}or store {self.split} in files of its own"
         )
 
     def read(self, piece: int, row: int) -> Iterator[Sample]:

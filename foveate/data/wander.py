@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Int64, Shaped, UInt8
 from torch import Tensor
 
+from foveate.choices import told
 from foveate.data.images import ImageSet
 from foveate.devices import send
 
@@ -31,8 +32,10 @@ def canvas_size(
         ValueError: factor is not above 1 and finite, the canvas leaves no room to wander in one
             direction, or patch_size does not divide one of its sides.
     """
-    if not 1 < factor < math.inf:
-        raise ValueError(f"wander must be above 1 and finite, such as 1.5, got {factor:g}")
+    if not (isinstance(factor, int | float) and 1 < factor < math.inf):
+        raise ValueError(f"wander must be above 1 and finite, such as 1.5, got {told(factor)}")
+    if patch_size < 1:
+        raise ValueError(f"patch_size must be at least 1, got {patch_size}")
     height, width = image_size
 
     def canvas_of(scale: int | float) -> tuple[int, int]:

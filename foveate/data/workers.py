@@ -249,9 +249,11 @@ class LaneReader:
                 # Before the next block is read, not after.
                 block.clear()
             if at["block"] == 0:
+                shared = self.num_lanes > 1
+                what = f"{len(self.source.names)} {self.source.kind}"
                 raise ValueError(
-                    f"a worker's share of {len(self.source.names)} {self.source.kind} holds no "
-                    f"images; {self.source.advice}"
+                    (f"a worker's share of {what} holds" if shared else f"{what} hold")
+                    + f" no images; {self.source.advice(shared=shared)}"
                 )
             at = Position(epoch=at["epoch"] + 1, piece=0, row=0, block=0, taken=0)
 

@@ -26,7 +26,7 @@ from foveate.model.attention import (
 )
 from foveate.model.flex import takes_flex
 from foveate.orders import check_rank, rank_to_order
-from foveate.patches import patchify, unpatchify
+from foveate.patches import check_images, patchify, unpatchify
 from foveate.targets import Colors, make_target, move_palette
 
 
@@ -115,11 +115,8 @@ class PatchEncoder(nn.Module):
 
     def normalize(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
         """Scale images in [0, 1] to the units that the model reads and predicts."""
-        shape, wanted = tuple(images.shape[1:]), (self.config.in_chans, *self.config.image_size)
-        if shape != wanted:
-            raise ValueError(f"the model takes images of shape {wanted}, got {shape}")
-        if not images.is_floating_point():
-            raise ValueError(f"the model takes floats in [0, 1], got {images.dtype}; divide by 255")
+        shape = (self.config.in_chans, *self.config.image_size)
+        check_images(images, shape, next(self.encoder.parameters()).dtype)
         return self.target.pixel_scale.normalize(images)
 
     def denormalize(self, patches: Float[Tensor, "*B P"]) -> Float[Tensor, "*B P"]:

@@ -138,6 +138,8 @@ class AnyOrderPredictor(PatchEncoder):
         """Refuse what is no rank of the images; who states the ties vouches for the values."""
         if ties is None or rank.shape[1:] != (self.num_patches,):
             check_rank(rank, self.num_patches)
+        if not len(images):
+            raise ValueError("the model takes one image or more, got none")
         if len(rank) != len(images):
             raise ValueError(
                 f"rank must have a row for each of {len(images)} images, got {len(rank)}; "

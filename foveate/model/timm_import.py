@@ -30,6 +30,8 @@ class TimmWeights:
     """Attention heads; None = a file of weights alone does not say."""
     units: tuple[Tensor, Tensor] | None = None
     """Mean and deviation, per channel, that it normalizes images in [0, 1] by; None likewise."""
+    grid: tuple[int, int] | None = None
+    """Rows and columns of patches; None likewise."""
 
 
 def read_timm(source: Path) -> TimmWeights:
@@ -62,7 +64,8 @@ def read_timm(source: Path) -> TimmWeights:
     )
     num_heads = int(vit.blocks[0].attn.num_heads)  # type: ignore[union-attr, arg-type]
     known = _of_an_encoder(vit.state_dict()) if weights is None else weights
-    return TimmWeights(known, num_heads, (mean, deviation))
+    rows, cols = vit.patch_embed.grid_size
+    return TimmWeights(known, num_heads, (mean, deviation), (rows, cols))
 
 
 def _per_channel(values: Float[Tensor, " N"], channels: int) -> Float[Tensor, " C"]:
@@ -110,6 +113,12 @@ def start_from_timm(model: PatchEncoder, found: TimmWeights, source: str) -> Non
         raise ValueError(
             f"{source} cannot be the start of this model: it has {found.num_heads} attention "
             f"heads, not {config.num_heads}; {FITTING}"
+        )
+    if found.grid not in (None, model.grid):
+        (rows, cols), (own_rows, own_cols) = found.grid, model.grid
+        raise ValueError(
+            f"{source} cannot be the start of this model: it has {rows} x {cols} patches, not "
+            f"{own_rows} x {own_cols}; {FITTING}"
         )
     registers = weights.pop("reg_token", torch.empty(1, 0, config.embed_dim)).shape[1]
     if registers != config.periphery**2:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import get_args
 
@@ -18,6 +18,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from foveate.choices import blaming, lookup, told
+from foveate.finite import is_whole
 from foveate.orders.paths import PATHS, Grid
 from foveate.orders.random import RANDOM, RANDOM_SUBSETS, Draw, random_ordering
 from foveate.orders.ranks import (
@@ -133,6 +134,11 @@ ORDERINGS: dict[str, Builder] = {
 """Builders by name, called with grid and options. Add your own: ``ORDERINGS["mine"] = build``."""
 
 
+def is_row_count(number: object) -> bool:
+    """Whether there may be so many rows, or columns."""
+    return is_whole(number) and number >= 1
+
+
 def ordering(name: str, grid: Grid, **options: int | float) -> Ordering:
     """Build an order by name for a grid of (rows, columns).
 
@@ -145,6 +151,8 @@ def ordering(name: str, grid: Grid, **options: int | float) -> Ordering:
     Raises:
         ValueError: unknown name, or an option that the order does not take.
     """
+    if not isinstance(grid, Sequence) or len(grid) != 2 or not all(map(is_row_count, grid)):
+        raise ValueError(f"a grid is rows and columns of patches, 1 or more, got {told(grid)}")
     build = lookup("order", name, {**ORDERINGS, **SUBSETS})
     checked = checked_options(name, build, grid, options)
     # Often the order itself is given, which takes images.

@@ -232,12 +232,9 @@ def knn_probe(
     test_y: Int[np.ndarray, " K"],
     *,
     neighbors: int = 20,
-    temperature: float = TEMPERATURE,
 ) -> Accuracy:
     """:func:`knn_probes` of one k."""
-    return knn_probes(
-        train_x, train_y, test_x, test_y, neighbors=(neighbors,), temperature=temperature
-    )[neighbors]
+    return knn_probes(train_x, train_y, test_x, test_y, neighbors=(neighbors,))[neighbors]
 
 
 def knn_probes(
@@ -247,16 +244,15 @@ def knn_probes(
     test_y: Int[np.ndarray, " K"],
     *,
     neighbors: Sequence[int] = (20, 10),
-    temperature: float = TEMPERATURE,
 ) -> dict[int, Accuracy]:
-    """Vote of the k nearest neighbors by cosine, each with weight exp(similarity / temperature).
+    """Vote of the k nearest neighbors by cosine, each with weight exp(similarity / TEMPERATURE).
 
     Raises:
         ValueError: k does not lie in 1..M, a feature is not finite, or labels are not integers,
             one for each image.
     """
     check_labels(test_x, test_y, "test")
-    classes = knn_classes(train_x, train_y, test_x, neighbors=neighbors, temperature=temperature)
+    classes = knn_classes(train_x, train_y, test_x, neighbors=neighbors)
     return {k: Accuracy(*score(each, np.asarray(test_y))) for k, each in classes.items()}
 
 
@@ -266,14 +262,13 @@ def knn_classes(
     test_x: Float[np.ndarray, "K D"],
     *,
     neighbors: Sequence[int] = (20, 10),
-    temperature: float = TEMPERATURE,
 ) -> dict[int, Int[np.ndarray, " K"]]:
     """Classify by a vote of the k nearest neighbors, for every k in ``neighbors``.
 
     By hand, since scikit-learn's brute-force search on cosine is slower than one matrix product.
 
     Reference: Wu et al. 2018 (arXiv 1805.01978), Sec. 3.4; temperature and k as in SemAIM. Differs:
-    features are less their mean over the training images, so that what all share does not count.
+    features are less their mean over the training images.
 
     Raises:
         ValueError: k does not lie in 1..M, a feature is not finite, or labels are not integers,
@@ -296,6 +291,6 @@ def knn_classes(
         nearest, index = similarity.topk(max(neighbors), dim=1)
         for k, classes in predicted.items():
             votes = torch.zeros(len(part), int(labels.max()) + 1, dtype=nearest.dtype)
-            votes.scatter_add_(1, labels[index[:, :k]], (nearest[:, :k] / temperature).exp())
+            votes.scatter_add_(1, labels[index[:, :k]], (nearest[:, :k] / TEMPERATURE).exp())
             classes.append(votes.argmax(1))
     return {k: torch.cat(classes).numpy() for k, classes in predicted.items()}

@@ -189,7 +189,7 @@ def test_a_fixation_must_be_a_candidate(model: AnyOrderTransformer, images: Tens
     other = [min({*range(12)} - set(row)) for row in episode.candidates.tolist()]
     with pytest.raises(ValueError, match="must be one of the candidates"):
         episode.step(torch.tensor(other))
-    with pytest.raises(ValueError, match="at least 1 candidate"):
+    with pytest.raises(ValueError, match="num_candidates must be at least 1"):
         Episode(model, images, budget=2, num_candidates=0)
 
 

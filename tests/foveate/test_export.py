@@ -304,6 +304,7 @@ def test_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         ({"depth": 3}, r"no blocks\.2\.norm1\.weight"),
         ({"num_heads": 4}, "2 attention heads, not 4"),
         ({"periphery": 1}, "0 register tokens, the model has a periphery of 1"),
+        ({"image_size": (16, 4)}, "3 x 4 patches, not 8 x 2"),
     ):
         config = replace(made().config, **changed)
         with pytest.raises(ValueError, match=complaint):

@@ -306,6 +306,16 @@ def test_a_stream_in_the_form_of_another_library_is_read_as_it_is() -> None:
         assert torch.equal(each.labels, plain.labels)
 
 
+def test_rows_that_name_no_split_are_told_as_such(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = [numbered(number) for number in range(40)]
+    splits = [None if number < 3 else "train" for number in range(40)]
+    write_parquet(tmp_path / "set.parquet", images, split=splits)
+    assert 0 not in numbers(load_data(str(tmp_path / "set.parquet"), "train", image_size=6))
+    assert "3 rows that name no split; known are train" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("classes", "said"),
     [

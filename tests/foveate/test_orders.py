@@ -6,12 +6,13 @@ import inspect
 import math
 from collections.abc import Callable
 from itertools import pairwise
-from typing import Optional
+from typing import Any, Optional
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from unchecked import unchecked
 
 from foveate.orders import (
     ORDERINGS,
@@ -323,3 +324,33 @@ def test_options_that_count_are_whole_however_a_builder_says_so(
     annotation: object, is_whole: bool
 ) -> None:
     assert counts(annotation) == is_whole
+
+
+@pytest.mark.parametrize("grid", [8, (0, 3), (4,), (2, 2.0), "44"])
+def test_what_is_no_grid_is_refused(grid: Any) -> None:
+    wrong = pytest.raises(ValueError, match="rows and columns of patches, 1 or more")
+    with unchecked(), wrong:
+        ordering("raster", grid)
+
+
+@pytest.mark.parametrize(
+    ("row", "fits"),
+    [
+        ([0, 2, 1, 1], True),
+        ([1, 1, 1, 2], True),
+        ([0, 2, 3, 1], True),
+        ([0, 2, 2, 3], False),
+        ([2, 3, 4, 5], False),
+        ([0, 10**12, 1, 2], False),
+    ],
+)
+def test_a_rank_leaves_no_step_out(row: list[int], fits: bool) -> None:
+    """Else each step of a gap would weigh, and cost, as much as others."""
+    rank = torch.tensor([[0, 1, 2, 3], row])
+    if fits:
+        check_rank(rank, 4)
+        return
+    with pytest.raises(ValueError, match="leave none out, row 1 does not"):
+        check_rank(rank, 4)
+    made = torch.unique(torch.tensor(row), return_inverse=True)[1]
+    check_rank(made.expand(2, -1), 4)

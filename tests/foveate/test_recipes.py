@@ -207,11 +207,15 @@ def test_mistakes_are_named() -> None:
         object.__setattr__(row, part, "nonsense")  # The tests' type checks would refuse replace().
         with pytest.raises(ValueError, match=f"unknown {part} 'nonsense'; did you mean"):
             row.__post_init__()
-    with pytest.raises(ValueError, match="uint8; divide by 255"):
-        # Without the tests' own type checks, which would complain first.
-        inspect.unwrap(AnyOrderTransformer.normalize)(
-            build("saim"), torch.zeros(1, 1, 8, 8, dtype=torch.uint8)
-        )
+    for images, complaint in (
+        (torch.zeros(1, 1, 8, 8, dtype=torch.uint8), "uint8; divide by 255"),
+        (torch.zeros(1, 1, 8, 8, dtype=torch.float64), r"of torch\.float32, .* images\.float\(\)"),
+    ):
+        with pytest.raises(ValueError, match=complaint):
+            # Without the tests' own type checks, which would complain first.
+            inspect.unwrap(AnyOrderTransformer.normalize)(build("saim"), images)
+    with pytest.raises(ValueError, match="one image or more, got none"):
+        build("saim")(torch.zeros(0, 1, 8, 8), torch.zeros(0, 16, dtype=torch.int64))
     with pytest.raises(ValueError, match="did you mean 'saim'"):
         recipe("sam")
     with pytest.raises(ValueError, match="unknown order 'rastr'; did you mean 'raster'"):
