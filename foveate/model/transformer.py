@@ -21,7 +21,7 @@ from foveate.model.asking import AskingPredictor, Emphasis
 from foveate.model.decoder import Prediction
 from foveate.model.encoder import take
 from foveate.orders import order_to_rank
-from foveate.orders.ranks import as_segments
+from foveate.orders.ranks import as_segments, check_steps
 from foveate.targets import Features
 
 
@@ -134,6 +134,8 @@ class AnyOrderTransformer(AskingPredictor):
                 loss = loss + self.loss(turn.seen, targets, rank < rank.amax(1, keepdim=True))
             return loss
         self._check_rank(images, rank, ties)
+        if ties is None:
+            check_steps(rank)
         prediction, positions, weights = self.predict_unseen(
             images, rank, ties, last_rank, num_steps, generator, emphasis
         )

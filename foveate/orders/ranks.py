@@ -27,11 +27,7 @@ class Ordering(Protocol):
 
 
 def check_rank(rank: Shaped[Tensor, "..."], num_patches: int) -> None:
-    """Raise ValueError unless rank holds a step from 0 on for each of N patches, without a gap.
-
-    Every step of a gap would count as one that shows nothing, and cost as much as others. The first
-    step alone may show nothing, as where a subset to be seen is empty.
-    """
+    """Raise ValueError unless rank holds a step from 0 on for each of N patches."""
     if not isinstance(rank, Tensor):
         raise ValueError(f"rank must be a tensor of int64, got {told(rank)}")
     if rank.ndim != 2 or rank.shape[1] != num_patches:
@@ -40,6 +36,14 @@ def check_rank(rank: Shaped[Tensor, "..."], num_patches: int) -> None:
         raise ValueError(f"rank must be int64, got {rank.dtype}")
     if bool((rank < 0).any()):
         raise ValueError(f"rank must not be negative; row {int((rank < 0).any(1).nonzero()[0])} is")
+
+
+def check_steps(rank: Int[Tensor, "B N"]) -> None:
+    """Raise ValueError if an order that is to be learned leaves a step out.
+
+    In a loss each step of a gap would weigh, and cost, as much as others. The first step alone may
+    show nothing, as where a subset to be seen is empty.
+    """
     ascending = rank.sort(dim=1).values
     gaps = (ascending[:, 0] > 1) | (ascending.diff(dim=1) > 1).any(1)
     if bool(gaps.any()):
