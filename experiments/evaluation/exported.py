@@ -13,7 +13,7 @@ from timm.data.config import resolve_model_data_config
 from torch import Tensor
 
 from experiments.evaluation.intervals import mean_interval
-from experiments.evaluation.probe.questions import Questions, nothing_answers
+from experiments.evaluation.questions import Questions, nothing_answers
 from experiments.runs import Run
 from experiments.tables import plural, signed
 from foveate.data import ImageSet

@@ -10,9 +10,9 @@ from experiments.evaluation.compare.evaluate import compare, draw_comparison
 from experiments.evaluation.compare.result import Comparison
 from experiments.evaluation.draw import draw
 from experiments.evaluation.probe.evaluate import probe
-from experiments.evaluation.probe.questions import NoLabels
+from experiments.evaluation.probe.picture import draw_fixations
 from experiments.evaluation.probe.result import ProbeResult
-from experiments.evaluation.recognition.picture import draw_fixations
+from experiments.evaluation.questions import NoLabels
 from experiments.evaluation.run_result import RunResult
 from experiments.runs import load_run
 from experiments.tables import written_whole

@@ -9,8 +9,7 @@ from functools import partial
 import numpy as np
 
 from experiments.evaluation.compare.evaluate import compare
-from experiments.evaluation.probe.questions import Questions, unanswerable
-from experiments.evaluation.probe.result import COLUMNS, NEIGHBORS
+from experiments.evaluation.questions import COLUMNS, NEIGHBORS, Questions, unanswerable
 from experiments.evaluation.recognition.evaluate import recognize
 from experiments.evaluation.recognition.paths import curves_of
 from experiments.evaluation.recognition.probes import balanced_share

@@ -1,5 +1,6 @@
 """Probes: what frozen features, or fine-tuned weights, know of the images."""
 
+from foveate.probes.effective_rank import lidar, rank_me, views_of
 from foveate.probes.features import (
     Attention,
     States,
@@ -27,7 +28,6 @@ from foveate.probes.linear import (
     score,
     wilson_interval,
 )
-from foveate.probes.ranks import lidar, rank_me, views_of
 
 __all__ = [
     "REGULARIZATION",

@@ -22,7 +22,7 @@ from experiments.evaluation.compare.result import Comparison
 from experiments.evaluation.draw import draw
 from experiments.evaluation.intervals import gap_interval, half_width, mean_interval
 from experiments.evaluation.probe.evaluate import probe
-from experiments.evaluation.probe.questions import NoLabels, Questions
+from experiments.evaluation.questions import NoLabels, Questions
 from experiments.evaluation.report import present
 from experiments.runs import Run, load_run
 from experiments.tables import read_object, set_aside, write_json, written_whole

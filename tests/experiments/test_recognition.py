@@ -15,9 +15,9 @@ from torch import Tensor
 from experiments import runs
 from experiments.evaluation.probe.evaluate import probe
 from experiments.evaluation.probe.options import ProbeOptions
-from experiments.evaluation.probe.questions import NoLabels
 from experiments.evaluation.probe.result import ProbeResult
 from experiments.evaluation.probe.views import Probing
+from experiments.evaluation.questions import NoLabels
 from experiments.evaluation.recognition.asking import RecognitionAsking
 from experiments.evaluation.recognition.evaluate import Answered, recognize
 from experiments.evaluation.recognition.paths import PathMakers, Scanpaths, scan_of

@@ -11,8 +11,8 @@ import torch
 
 import envs
 from experiments import runs
+from experiments.evaluation.probe import tuning as recognition_tuning
 from experiments.evaluation.probe.result import ProbeResult
-from experiments.evaluation.recognition import tuning as recognition_tuning
 from experiments.probe import ProbeConfig, main
 from experiments.runs import Run
 from experiments.training import batches, recognition

@@ -12,8 +12,8 @@ from experiments.evaluation.kept import Kept
 from experiments.evaluation.knowing.plan import KnowingQuestions
 from experiments.evaluation.knowing.question import images_of, subject_of, validation_of
 from experiments.evaluation.knowing.rows import Condition
-from experiments.evaluation.probe.questions import Questions
 from experiments.evaluation.progress import progress
+from experiments.evaluation.questions import Questions
 from experiments.evaluation.recognition.paths import PathMakers
 from experiments.runs import Run
 from foveate.choices import sources_of

@@ -1,4 +1,5 @@
 """Which order makes the best representation, at equal operations.
 
-``plan`` says what each row trains. ``evaluate`` has what ``experiments.orders`` calls.
+``plan`` says what each row trains, and ``counted`` for how long. ``evaluate`` has what
+``experiments.orders`` calls.
 """

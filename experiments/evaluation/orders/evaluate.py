@@ -10,10 +10,11 @@ from pathlib import Path
 import torch
 from pydantic import TypeAdapter
 
-from experiments.evaluation.equal_compute import CountedRun, at_equal_compute, saved_mb
+from experiments.evaluation.equal_compute import saved_mb
+from experiments.evaluation.orders.counted import CountedRun, at_equal_compute
 from experiments.evaluation.orders.plan import plan_row
 from experiments.evaluation.orders.result import OrderRow, OrderRun, OrdersResult
-from experiments.evaluation.probe.questions import Questions
+from experiments.evaluation.questions import Questions
 from experiments.finished_run import finished_run
 from experiments.run_folder import git_commit, of_kind, read_manifest
 from experiments.runs import Run

@@ -1,5 +1,5 @@
 """What frozen features of a run, or its fine-tuned weights, know of the classes.
 
-``questions`` says what the images can be asked, ``views`` what of the model is probed. ``evaluate``
-has what ``experiments.probe`` calls.
+``views`` says what of the model is probed, and ``tuning`` fine-tunes copies by fixations.
+``picture`` draws recognition. ``evaluate`` has what ``experiments.probe`` calls.
 """

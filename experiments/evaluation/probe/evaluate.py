@@ -8,10 +8,11 @@ from typing import Any
 import torch
 
 from experiments.evaluation.probe.options import Pooling, Probe, ProbeOptions
-from experiments.evaluation.probe.questions import Questions, nothing_answers
-from experiments.evaluation.probe.result import COLUMNS, TITLES, ProbeResult, best_of
+from experiments.evaluation.probe.result import ProbeResult, best_of
+from experiments.evaluation.probe.tuning import TUNED_ORDERS, tune_by_fixations
 from experiments.evaluation.probe.views import POOLINGS, Probing, Row, Variant, tuning
 from experiments.evaluation.progress import Progress
+from experiments.evaluation.questions import COLUMNS, TITLES, Questions, nothing_answers
 from experiments.evaluation.recognition.evaluate import recognizable, recognize
 from experiments.evaluation.recognition.options import (
     ORDERS,
@@ -19,7 +20,6 @@ from experiments.evaluation.recognition.options import (
     ReadOut,
 )
 from experiments.evaluation.recognition.paths import check_others
-from experiments.evaluation.recognition.tuning import TUNED_ORDERS, tune_by_fixations
 from experiments.run_folder import git_commit
 from experiments.runs import Run
 from foveate.data import ImageSet

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
+from experiments.evaluation.questions import COLUMNS, TITLES
 from experiments.evaluation.recognition.result import (
     ByFixations,
     Recognized,
@@ -19,18 +20,6 @@ from foveate.probes.attentive import MAX_TOKEN_BYTES
 from foveate.probes.finetuning import FineTuneConfig
 from foveate.probes.heads import HeadAccuracy
 
-COLUMNS = {
-    "linear": "linear",
-    "sgd": "SGD",
-    "attentive": "attentive",
-    "knn": "k-NN",
-    "knn_10": "10-NN",
-}
-"""Probes of frozen features in the order of the table, and its names for them."""
-TITLES = {**COLUMNS, "finetune": "fine-tuning", "fixations": "recognition after fixations"}
-"""All probes, and what notes call them."""
-NEIGHBORS = {"knn": 20, "knn_10": 10}
-"""k of the probes by neighbors."""
 Best = dict[str, str | float]
 """``layer`` is the name of the best features; under the probe's name stands their accuracy."""
 

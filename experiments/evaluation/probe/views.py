@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from experiments.evaluation.probe.options import Pooling, ProbeOptions
-from experiments.evaluation.probe.result import NEIGHBORS, FineTuned
+from experiments.evaluation.probe.result import FineTuned
 from experiments.evaluation.progress import progress
+from experiments.evaluation.questions import NEIGHBORS
 from experiments.runs import Run
 from foveate.data import ImageSet
 from foveate.model import AnyOrderTransformer

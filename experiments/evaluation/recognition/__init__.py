@@ -1,8 +1,8 @@
 """How well one run's model knows an image from what has been seen of it.
 
-``paths`` are the scanpaths, ``probes`` the read-outs, ``asking`` trains and asks them; ``tuning``
-fine-tunes copies instead. ``evaluate`` has ``recognize``, which ``experiments.probe --fixations``
-calls. Docs name it ``experiments.evaluation.recognition.recognize``, which stays.
+``paths`` are the scanpaths, ``probes`` the read-outs, ``asking`` trains and asks them. ``evaluate``
+has ``recognize``, which ``experiments.probe --fixations`` calls. Docs name it
+``experiments.evaluation.recognition.recognize``, which stays.
 """
 
 from foveate.lazy import importing

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Int
 
 from experiments.evaluation.intervals import mean_interval
-from experiments.evaluation.probe.questions import Questions
+from experiments.evaluation.questions import Questions
 from experiments.evaluation.recognition.asking import (
     CONTROLS,
     REFERENCES,

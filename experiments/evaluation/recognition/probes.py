@@ -14,8 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from experiments.evaluation.probe.questions import unanswerable
-from experiments.evaluation.probe.result import NEIGHBORS
+from experiments.evaluation.questions import NEIGHBORS, unanswerable
 from experiments.evaluation.recognition.options import VectorProbe
 from foveate.data import ImageSet
 from foveate.probes import (

@@ -9,11 +9,22 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from experiments.evaluation.probe.result import NEIGHBORS, TITLES
 from experiments.tables import plural
 from foveate.data import ImageSet
 from foveate.probes import hold_out
 
+COLUMNS = {
+    "linear": "linear",
+    "sgd": "SGD",
+    "attentive": "attentive",
+    "knn": "k-NN",
+    "knn_10": "10-NN",
+}
+"""Probes of frozen features in the order of the table, and its names for them."""
+TITLES = {**COLUMNS, "finetune": "fine-tuning", "fixations": "recognition after fixations"}
+"""All probes, and what notes call them."""
+NEIGHBORS = {"knn": 20, "knn_10": 10}
+"""k of the probes by neighbors."""
 MOST_NAMED = 5
 """Classes that a note names before it leaves off."""
 
