@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 
 from envs.length import DEFAULT_BUDGET
 from envs.probing import folder_of
-from foveate.checkpoint import PRETRAINED, checkpoints_in
+from foveate.checkpoint import MANIFEST, PRETRAINED, checkpoints_in
 from foveate.data import ImageSet
 from foveate.data.columns import SPLIT_COLUMN
 from foveate.data.decoding import ImageSize
@@ -34,8 +33,8 @@ class TrainedWith:
     split_column: str | None = SPLIT_COLUMN
     wander: float | None = None
     """Images lie on a gray canvas so many times as high and wide; None = they fill what is seen."""
-    splits: Mapping[str, Fingerprint] | None = None
-    """What the splits of the images were known by; None = it is not known."""
+    folder: Path | None = None
+    """Of the run; None = there is none."""
 
     def images(self) -> str:
         """Name the images that the run learned from; without a run, scenes.
@@ -66,18 +65,18 @@ class TrainedWith:
         learned, given = (expanded(each).resolve() for each in (self.data, data))
         return given == learned
 
-    def warn_of_changes(self, data: object, images: ImageSet) -> None:
-        """Warn if the data have the name of those that the run learned from, and changed since.
+    def warn_of_changes(self, images: ImageSet) -> None:
+        """Warn if the images of the training, which these are, changed since.
 
         What is held out may then be what the model learned from.
         """
-        now = images.fingerprints
         # Of a stream the shards are known, of images in memory the images.
-        if self.splits is None or now is None or self.stream or not self.named_as(data):
+        if self.folder is None or self.stream or images.fingerprints is None:
             return
-        if changed := changes(self.splits, now):
+        before = splits_of_run(self.folder)
+        if before is not None and (changed := changes(before, images.fingerprints)):
             warnings.warn(
-                f"{data} changed since the model learned from it: {'; '.join(changed)}",
+                f"{self.data} changed since the model learned from it: {'; '.join(changed)}",
                 stacklevel=2,
             )
 
@@ -100,12 +99,12 @@ def config_of_run(model: str | Path | AnyOrderTransformer) -> TrainedWith:
         raise ValueError(f"{path} is no readable config of a run ({reason})") from reason
     sides = known.get("image_size")
     known["image_size"] = tuple(sides) if isinstance(sides, list) else sides
-    return TrainedWith(**{**known, "splits": splits_of_run(folder)})
+    return TrainedWith(**{**known, "folder": folder})
 
 
 def splits_of_run(folder: Path) -> dict[str, Fingerprint] | None:
     """Read what the images of a run were known by; None = it does not say."""
-    path = folder / "manifest.json"
+    path = folder / MANIFEST
     try:
         recorded = json.loads(path.read_text()).get("splits") if path.is_file() else None
         return None if recorded is None else fingerprints_from(recorded)

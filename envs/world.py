@@ -71,11 +71,13 @@ class World:
         check_effects(data, split, image_size)
         image_size = trained.image_size if image_size is None else image_size
         pays_words = isinstance(reward, str) and reward in REWARDS_OF_WORDS
-        column = trained.caption_column if pays_words else None
+        is_own = trained.named_as(data)
+        column = trained.caption_column if pays_words or is_own else None
         columns = trained.columns_of(data)
         root = Path(trained.data_root)
         images = load(data, split, image_size, limit, root=root, caption_column=column, **columns)
-        trained.warn_of_changes(data, images)
+        if is_own:
+            trained.warn_of_changes(images)
         if trained.wander is not None and images.image_shape[1:] != loaded.config.image_size:
             images = wandered(images, trained.wander, loaded.config.patch_size)
         size = trained.fixation_size if fixation_size is None else fixation_size

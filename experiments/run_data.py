@@ -8,7 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from experiments.run_folder import MANIFEST, read_manifest
+from experiments.run_folder import read_manifest
+from foveate.checkpoint import MANIFEST
 from foveate.data.splits import Fingerprint, changes, fingerprints_from
 
 

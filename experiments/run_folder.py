@@ -19,10 +19,9 @@ from experiments.training.config import TrainConfig
 from experiments.training.locating import is_place, located
 from experiments.training.run_options import SYNTHETIC, TAKING_RUNS, Changeable
 from experiments.training.typed import typed
-from foveate.checkpoint import checkpoints_in
+from foveate.checkpoint import MANIFEST, checkpoints_in
 from foveate.files import check_may_be_folder, replacing
 
-MANIFEST = "manifest.json"
 LISTS = ("commits", "data_changes", "changes", "source_changes")
 """What a manifest has lists of."""
 FORMER = {"micro_batches": 1, "doubt": 0.0}

@@ -31,6 +31,8 @@ from foveate.tensors import read_outline, read_state, write_state
 
 CHECKPOINT = "checkpoint.safetensors"
 """Name of the newest checkpoint in a run folder."""
+MANIFEST = "manifest.json"
+"""What a run's result depends on beside its config, in its folder."""
 OLD_CHECKPOINT = "checkpoint.pt"
 """Name of the only checkpoint in run folders of version 0.1."""
 ASSETS = Path(__file__).parent / "assets"

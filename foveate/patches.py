@@ -65,13 +65,16 @@ def unpatchify(
     return tiles.permute(0, 5, 1, 3, 2, 4).flatten(4).flatten(2, 3)
 
 
-def check_images(images: Tensor, shape: tuple[int, int, int], dtype: torch.dtype) -> None:
-    """Raise ValueError unless a model of these channels, height, width and type reads images."""
+def check_readable(images: Tensor, shape: tuple[int, int, int], dtype: torch.dtype) -> None:
+    """Raise ValueError unless images are floats of these channels, height and width.
+
+    Those of twice the precision of the model's ``dtype`` are refused, too.
+    """
     if tuple(images.shape[1:]) != shape:
         raise ValueError(f"the model takes images of shape {shape}, got {tuple(images.shape[1:])}")
     if not images.is_floating_point():
         raise ValueError(f"the model takes floats in [0, 1], got {images.dtype}; divide by 255")
     if images.dtype == torch.float64 != dtype:
         raise ValueError(
-            f"the model is of {dtype}, got images of torch.float64; give images.float()"
+            f"the model is of {dtype}, got images of torch.float64; give images.to({dtype})"
         )

@@ -129,7 +129,7 @@ def decode(
         ValueError: a model is of another kind, or has fewer patches than passes, or there are none.
     """
     model = run.model
-    check_decodable(run, (*passes, search_passes) if search else passes)
+    check_decodable(run, (*passes, search_passes) if search and passes else passes)
     if against is not None:
         check_comparable(against, run)
     schedules = {f"parallel, {each} passes": DecodingSchedule.cosine(each) for each in passes}

@@ -47,7 +47,7 @@ def stage_of(
     Raises:
         ValueError: runs learned from different images of one name.
     """
-    check_same_images([job.config for job in jobs])
+    check_learned_alike([job.config for job in jobs])
     absent = {each.job.config.run.out for each in missing}
     answers: dict[str, dict[int, Answers]] = {job.cell: {} for job in jobs}
     for job in jobs:
@@ -67,7 +67,7 @@ def stage_of(
     )
 
 
-def check_same_images(configs: Sequence[TrainConfig]) -> None:
+def check_learned_alike(configs: Sequence[TrainConfig]) -> None:
     """Raise ValueError if the images changed between the trainings of a stage.
 
     Cells may name different data. Of what is not known, as of a run that has not begun, nothing

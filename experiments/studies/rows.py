@@ -72,8 +72,8 @@ class CellRow:
     seeds: tuple[int, ...]
     """That are done."""
     value_ci95: Interval | None = None
-    """Of the value, over seeds and images at once; None = of one seed, of one number a run, or of
-    an older result, which has it over seeds alone."""
+    """Of the value, over seeds and images at once; None = of one seed, of one number a run, of runs
+    that were asked about other images, or of an older result, which has it over seeds alone."""
     own_baseline: str | None = None
     """Cell with the same parts; None = it has none besides the grid's baseline."""
     minus_own_baseline: Difference | None = None
@@ -134,7 +134,8 @@ def rows_of(
             same = len({each[seed].facts.asked_images for seed in seeds}) == 1
             runs = [each[seed].values[measure] for seed in seeds]
             values = stacked(runs, same_images=same)
-            in_unit = values.min() >= 0 and values.max() <= 1 and not is_error(measure)
+            every = np.concatenate(runs)
+            in_unit = every.min() >= 0 and every.max() <= 1 and not is_error(measure)
             interval = crossed_interval(values)
             rows.append(
                 CellRow(

@@ -15,7 +15,7 @@ from experiments.run_folder import git_commit
 from experiments.studies.answers import read_pictures
 from experiments.studies.cell import check_left_to_the_study
 from experiments.studies.cluster import Cluster, start_on
-from experiments.studies.deciding import choose, stage_of
+from experiments.studies.deciding import check_learned_alike, choose, stage_of
 from experiments.studies.grid import Cell, Grid, Split
 from experiments.studies.job import Job, training_of
 from experiments.studies.loading import load_grid
@@ -104,6 +104,7 @@ class Carrying:
     def carry_out(self, grid: Grid, jobs: Sequence[Job], title: str) -> Stage:
         """Carry out the jobs of a stage, as far as time allows, and gather what they answer."""
         print(f"{title}: {plural(len(jobs), 'run')}", flush=True)
+        check_learned_alike([job.config for job in jobs])
         missing = run_jobs(jobs, self.start, workers=self.workers, stop_at=self.stop_at)
         return stage_of(title, jobs, missing, grid.against, grid.own_baselines)
 

@@ -47,7 +47,8 @@ def summary_of(result: GridResult, stage: Stage) -> Table:
 def value_and_difference(row: CellRow | None, baseline: str) -> tuple[str, str]:
     """Write a measure of a cell, and how far it is from its baseline, which is named.
 
-    A dash stands for what could not be measured.
+    A dash stands for what could not be measured. The interval is over seeds and images, as the
+    caption says; where there is none of these, the mean stands alone.
     """
     if row is None:
         return "-", ""

@@ -5,9 +5,10 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from experiments.run_folder import MANIFEST, read_config, read_manifest, write_config, write_own
+from experiments.run_folder import read_config, read_manifest, write_config, write_own
 from experiments.training.config import TrainConfig
 from experiments.training.locating import located
+from foveate.checkpoint import MANIFEST
 from foveate.choices import sources_of
 
 

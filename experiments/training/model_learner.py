@@ -24,6 +24,7 @@ from foveate.model.teachers import Teacher
 from foveate.model.tracks import NOTHING
 from foveate.optim import CosineDecay, set_rate
 from foveate.orders import check_rank, may_tie, rank_to_order, ranked, tie_prefix
+from foveate.orders.ranks import check_steps
 from foveate.orders.segments import Fixations
 from foveate.orders.semantic import model_ordering
 from foveate.palette import fit_palette
@@ -71,6 +72,8 @@ class ModelLearner:
             )
             rank = self.order(images, generator=torch.Generator().manual_seed(config.run.seed))
             check_rank(rank, model.num_patches)
+            if model.config.queries == "unseen":
+                check_steps(rank)
             if model.config.queries == "own" and not config.run.shard:
                 model.predict_in_turn(images, rank)
 

@@ -250,10 +250,10 @@ class LaneReader:
                 block.clear()
             if at["block"] == 0:
                 shared = self.num_lanes > 1
-                what = f"{len(self.source.names)} {self.source.kind}"
+                share = "a worker's share of " if shared else ""
                 raise ValueError(
-                    (f"a worker's share of {what} holds" if shared else f"{what} hold")
-                    + f" no images; {self.source.advice(shared=shared)}"
+                    f"no images in {share}{len(self.source.names)} {self.source.kind}; "
+                    f"{self.source.advice(shared=shared)}"
                 )
             at = Position(epoch=at["epoch"] + 1, piece=0, row=0, block=0, taken=0)
 

@@ -178,7 +178,7 @@ def _rows_of(
     splits = table[columns.split].to_pylist() if stated else [named] * len(table)
     stored: dict[str, list[int]] = {}
     for row, name in enumerate(splits):
-        stored.setdefault(split_name(str(name)), []).append(row)
+        stored.setdefault(split_name(name), []).append(row)
 
     def key_of(cell: object) -> str | bytes:
         return name_in(cell) or content_of(image_in(cell, file.parent, str(file)))

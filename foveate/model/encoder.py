@@ -26,7 +26,7 @@ from foveate.model.attention import (
 )
 from foveate.model.flex import takes_flex
 from foveate.orders import check_rank, rank_to_order
-from foveate.patches import check_images, patchify, unpatchify
+from foveate.patches import check_readable, patchify, unpatchify
 from foveate.targets import Colors, make_target, move_palette
 
 
@@ -116,7 +116,7 @@ class PatchEncoder(nn.Module):
     def normalize(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
         """Scale images in [0, 1] to the units that the model reads and predicts."""
         shape = (self.config.in_chans, *self.config.image_size)
-        check_images(images, shape, next(self.encoder.parameters()).dtype)
+        check_readable(images, shape, next(self.encoder.parameters()).dtype)
         return self.target.pixel_scale.normalize(images)
 
     def denormalize(self, patches: Float[Tensor, "*B P"]) -> Float[Tensor, "*B P"]:

@@ -95,8 +95,9 @@ class AnyOrderTransformer(AskingPredictor):
             words_read: what later words read instead, -1 = nothing, in R = K tracks or in one.
 
         Raises:
-            ValueError: rank has another shape than (B, N) or negative entries, or the config's
-                parts do not take this order or emphasis, or need features or words.
+            ValueError: there are no images, rank has another shape than (B, N), negative entries
+                or, where ``ties`` says nothing, a gap; or the config's parts do not take this order
+                or emphasis, or need features or words.
         """
         config = self.config
         check_words(config, words, anchors, word_steps, words_read)

@@ -25,7 +25,6 @@ from foveate.orders.ranks import (
     Ordering,
     check_order,
     check_rank,
-    check_steps,
     fixed_ordering,
     mean_rank_order,
     order_to_rank,
@@ -103,7 +102,6 @@ class OwnOrdering:
             )
         with blaming("order", self.name):
             check_rank(rank, self.num_patches)
-            check_steps(rank)
         return rank
 
 

@@ -516,23 +516,31 @@ def test_an_environment_of_a_run_warns_of_images_that_changed_since(
     for name in ("own", "other"):
         write_parquet(tmp_path / f"{name}.parquet", [numbered(n, size=(8, 8)) for n in range(40)])
     own, other = (str(tmp_path / f"{name}.parquet") for name in ("own", "other"))
+    told = [f"image {number}" for number in range(40)]
+    write_parquet(Path(own), [numbered(n, size=(8, 8)) for n in range(40)], about=told)
     run = tmp_path / "run"
     run.mkdir()
     rebuilt = AnyOrderTransformer(replace(model.config, image_size=(8, 8), in_chans=1))
     save_model(rebuilt, run / CHECKPOINT)
-    said = {"data": own, "budget": 3, "image_size": 8}
+    said = {"data": own, "budget": 3, "image_size": 8, "caption_column": "about"}
     (run / "config.json").write_text(json.dumps(said))
-    prints = load_data(own, image_size=8).fingerprints
+    prints = load_data(own, image_size=8, caption_column="about").fingerprints
     assert prints is not None
     splits = {name: asdict(each) for name, each in prints.items()}
     (run / "manifest.json").write_text(json.dumps({"splits": splits}))
-    envs.ImageScanEnv(model=run)
-    write_parquet(Path(own), [numbered(n, size=(8, 8)) for n in range(1, 40)])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        envs.ImageScanEnv(model=run)
+    write_parquet(Path(own), [numbered(n, size=(8, 8)) for n in range(1, 40)], about=told[1:])
     with pytest.warns(UserWarning, match="own.parquet changed since the model learned from it"):
         envs.ImageScanEnv(model=run)
-    envs.ImageScanEnv(model=run, data=other)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        envs.ImageScanEnv(model=run, data=other)
     (run / "config.json").write_text(json.dumps({**said, "stream": True}))
     envs.ImageScanEnv(model=run, data=own)
+    (run / "config.json").write_text(json.dumps(said))
     (run / "manifest.json").write_text(json.dumps({"splits": [1]}))
+    envs.ImageScanEnv(model=run, data=other)
     with pytest.raises(ValueError, match=r"manifest\.json is no readable manifest of a run"):
         envs.ImageScanEnv(model=run, data=own)

@@ -112,6 +112,14 @@ def test_pictures_are_brought_to_what_a_model_reads(tmp_path: Path) -> None:
         read_pictures([tmp_path], (2, 4, 8))
 
 
+def test_a_file_or_a_link_to_nothing_is_no_folder_of_drawings(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    for name, what in (("file", "a file"), ("link", "a link to nothing")):
+        with pytest.raises(ValueError, match=f"{name} is {what}; choose a folder with --out"):
+            draw(run, out=tmp_path / name)
+
+
 @pytest.mark.parametrize("index", [(), (0, -1)])
 def test_numbers_of_no_image_are_refused(run: Run, tmp_path: Path, index: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="one or more test image numbers from 0"):

@@ -888,6 +888,11 @@ def test_a_value_has_an_interval_over_seeds_and_images_that_all_its_runs_share()
     assert rows("one").interval == pytest.approx((max(crossed[0], 0.0), 1.0))
     below = rows("one", -1.0)
     assert below.value_ci95 == below.interval == pytest.approx((crossed[0] - 1, crossed[1] - 1))
+    signed = replace(answers(a=[-0.5, 0.75]), facts=replace(FACTS, asked_images="one"))
+    other = replace(answers(a=[-0.25, 0.75]), facts=replace(FACTS, asked_images="two"))
+    found = rows_of({"base": {0: signed, 1: other}}, "base")[0].interval
+    assert found is not None
+    assert found[0] < 0, "a share lies within 0..1, and these are none"
     apart = rows("two", -1.0)
     assert apart.value_ci95 is None
     assert apart.interval == apart.value.ci95

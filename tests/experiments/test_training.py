@@ -19,7 +19,7 @@ from PIL import Image
 from agents.baselines import scan_with
 from experiments.finished_run import finished_run
 from experiments.metrics_file import read_metrics
-from experiments.run_folder import MANIFEST, read_config, read_manifest, write_config
+from experiments.run_folder import read_config, read_manifest, write_config
 from experiments.runs import load_run
 from experiments.training.config import TrainConfig
 from experiments.training.distributed import Processes
@@ -28,7 +28,7 @@ from experiments.training.model_learner import model_rate
 from experiments.training.policy_learner import entropy_bonus, policy_rate
 from experiments.training.presets import PRESETS
 from experiments.training.trainer import Trainer
-from foveate.checkpoint import CHECKPOINT, checkpoints_in, load_model, read_checkpoint
+from foveate.checkpoint import CHECKPOINT, MANIFEST, checkpoints_in, load_model, read_checkpoint
 from foveate.data import load_data
 
 SMOKE = PRESETS["smoke"][1].replace(report=False, threads=1)

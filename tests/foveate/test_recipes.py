@@ -209,7 +209,7 @@ def test_mistakes_are_named() -> None:
             row.__post_init__()
     for images, complaint in (
         (torch.zeros(1, 1, 8, 8, dtype=torch.uint8), "uint8; divide by 255"),
-        (torch.zeros(1, 1, 8, 8, dtype=torch.float64), r"of torch\.float32, .* images\.float\(\)"),
+        (torch.zeros(1, 1, 8, 8, dtype=torch.float64), r"of torch\.float32, .* images\.to\(torch"),
     ):
         with pytest.raises(ValueError, match=complaint):
             # Without the tests' own type checks, which would complain first.

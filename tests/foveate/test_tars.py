@@ -284,7 +284,7 @@ def test_tar_samples_are_held_out_by_name(shard: Path) -> None:
     assert [int(next(resumed).images[0, 0, 0, 0]) for _ in range(5)] == expected
     assert not set(batches) & set(expected)
     write_tar(shard, [("000.png", encoded(numbered(0)))])
-    wrong = r"no images; no sample that is read falls into (val|train).*own"
+    wrong = r"no images in 1 tar files; no sample that is read falls into (val|train).*own"
     with pytest.raises(ValueError, match=wrong):
         [epoch(shard, split=split, split_column=None) for split in ("val", "train")]
 

@@ -95,6 +95,11 @@ def test_a_canvas_that_does_not_fit_names_one_that_does(
     canvas_size(size, float(other), patch_size)
 
 
+def test_a_canvas_is_of_patches() -> None:
+    with pytest.raises(ValueError, match="patch_size must be at least 1, got 0"):
+        canvas_size((32, 32), 1.5, 0)
+
+
 @pytest.mark.parametrize("factor", [1, 0.5, -2, float("nan"), float("inf")])
 def test_a_canvas_is_larger_than_the_image(factor: float) -> None:
     with pytest.raises(ValueError, match="wander must be above 1 and finite"):
