@@ -285,6 +285,7 @@ def test_gradients_are_means_over_the_whole_batch(monkeypatch: pytest.MonkeyPatc
     )
 
 
+@pytest.mark.slow
 def test_one_processs_run_goes_on_as_it_began(alone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "3")
     config = read_config(alone).replace(resume=True, micro_batches=None)
