@@ -13,8 +13,10 @@ def expanded(path: str | Path) -> Path:
     """Return a path with its ``~`` replaced by a home.
 
     Raises:
-        ValueError: there is no such home.
+        ValueError: there is no such home, or the text is empty, which Python takes for ``.``.
     """
+    if path == "":
+        raise ValueError("a path is an empty text; the working directory is .")
     try:
         return Path(path).expanduser()
     except RuntimeError as error:

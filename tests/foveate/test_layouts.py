@@ -12,6 +12,7 @@ import pytest
 import torch
 from image_files import encoded, numbered, numbers, write_parquet, write_tar
 
+from foveate.checkpoint import load_model
 from foveate.data import ImageSet, load_data
 from foveate.data.first_images import first_images
 from foveate.data.streaming import ImageStream
@@ -337,3 +338,12 @@ def test_classes_that_hold_folders_of_the_same_names_are_told(
     load_data(str(tmp_path), "train", image_size=6)
     line = capsys.readouterr().err
     assert (f"and each holds {said}; if the latter are the classes" in line) == (said is not None)
+
+
+def test_an_empty_text_is_no_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python takes it for the working directory, with all that lies there."""
+    monkeypatch.chdir(tmp_path)
+    numbered(0).save(tmp_path / "0.png")
+    for load in (lambda: load_data("", "train"), lambda: load_model("")):
+        with pytest.raises(ValueError, match=r"an empty text; the working directory is \."):
+            load()
