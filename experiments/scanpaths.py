@@ -19,7 +19,7 @@ from typing import Annotated
 import tyro
 
 from experiments.cli import main_with_options
-from experiments.evaluation.options import EvaluationOptions
+from experiments.evaluation.options import EvaluationOptions, check_image_numbers
 from foveate.sizes import check_at_least
 
 
@@ -41,8 +41,8 @@ class ScanpathConfig(EvaluationOptions):
     """Folder of the drawings; None = the run's."""
 
     def __post_init__(self) -> None:
-        if self.index is not None and (not self.index or min(self.index) < 0):
-            raise ValueError("index takes one or more test image numbers from 0")
+        if self.index is not None:
+            check_image_numbers(self.index)
         if self.image and (self.data is not None or self.data_changed_ok):
             raise ValueError("data and data_changed_ok have no effect with --image; leave them out")
         check_at_least(self, 1, "heatmap_limit")

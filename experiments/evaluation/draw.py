@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from experiments.evaluation.options import check_image_numbers
 from experiments.evaluation.recognition.paths import scan_of
 from experiments.evaluation.run_result import RunResult
 from experiments.run_folder import check_writable, git_commit
@@ -148,8 +149,7 @@ def shown_images(
 
 def check_index(index: tuple[int, ...], number: int, there: str) -> None:
     """Raise ValueError unless there are images of these numbers; ``there`` says where."""
-    if not index or min(index) < 0:
-        raise ValueError("index takes one or more test image numbers from 0")
+    check_image_numbers(index)
     if max(index) >= number:
         raise ValueError(f"image {max(index)} of --index does not exist: {there} 0..{number - 1}")
 

@@ -35,6 +35,12 @@ def check_seeds(seeds: Sequence[int]) -> None:
         )
 
 
+def check_image_numbers(index: Sequence[int]) -> None:
+    """Raise ValueError unless these can be numbers of one image or more."""
+    if not index or min(index) < 0:
+        raise ValueError("index takes one or more test image numbers from 0")
+
+
 def check_memory(memory: float) -> None:
     """Raise ValueError unless so many GB (10^9 bytes) can bound what is computed at once."""
     if not LEAST_MEMORY <= memory < math.inf:

@@ -131,10 +131,9 @@ def rows_of(
             if not seeds:
                 continue
             mine = (own or {}).get(cell)
-            same = len({each[seed].facts.asked_images for seed in seeds}) == 1
-            runs = [each[seed].values[measure] for seed in seeds]
-            values = stacked(runs, same_images=same)
-            every = np.concatenate(runs)
+            runs = [each[seed] for seed in seeds]
+            values = stacked(measure, runs)
+            every = np.concatenate([run.values[measure] for run in runs])
             in_unit = every.min() >= 0 and every.max() <= 1 and not is_error(measure)
             interval = crossed_interval(values)
             rows.append(
@@ -186,15 +185,13 @@ def difference(measure: str, cell: BySeed, baseline: BySeed) -> Difference | Non
     if not seeds:
         return None
     runs = [run[seed] for seed in seeds for run in (cell, baseline)]
-    same = len({run.facts.asked_images for run in runs}) == 1
-    values = stacked([run.values[measure] for run in runs], same_images=same)
+    values = stacked(measure, runs)
     return Difference.of(values[::2] - values[1::2])
 
 
-def stacked(
-    runs: Sequence[Float[np.ndarray, " I"]], *, same_images: bool = True
-) -> Float[np.ndarray, "S J"]:
+def stacked(measure: str, runs: Sequence[Answers]) -> Float[np.ndarray, "S J"]:
     """Stack the values of runs on the same images; the means alone if the images differ."""
-    if not same_images or len({len(run) for run in runs}) > 1:
-        return np.array([[run.mean()] for run in runs])
-    return np.stack(runs).astype(float)
+    values = [run.values[measure] for run in runs]
+    if len({(run.facts.asked_images, len(run.values[measure])) for run in runs}) > 1:
+        return np.array([[each.mean()] for each in values])
+    return np.stack(values).astype(float)

@@ -151,7 +151,7 @@ def hub_source(
             labels that are neither numbers nor of named classes.
     """
     datasets = _import_datasets()
-    own = split_name(str(dataset.split))
+    own = split_name(dataset.split)
     if own in SPLITS and own != split:
         raise ValueError(f"{name} is a {own} split, not {split}; give that one's")
     if not dataset.features:
