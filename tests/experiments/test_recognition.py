@@ -13,10 +13,12 @@ from telling import TELLING, telling_set
 from torch import Tensor
 
 from experiments import runs
+from experiments.evaluation.compare import contenders
 from experiments.evaluation.probe.evaluate import probe
 from experiments.evaluation.probe.options import ProbeOptions
 from experiments.evaluation.probe.result import ProbeResult
 from experiments.evaluation.probe.views import Probing
+from experiments.evaluation.progress import unheard
 from experiments.evaluation.questions import NoLabels
 from experiments.evaluation.recognition.asking import RecognitionAsking
 from experiments.evaluation.recognition.evaluate import Answered, recognize
@@ -316,6 +318,21 @@ def test_each_order_scans_its_own_way(run: Run) -> None:
         assert sorted(after.tolist()) == sorted(before.tolist())
         assert (after != before).any(1).all(), "no image keeps its own path"
     assert len(found["best_fixed"].train.unique(dim=0)) == 1
+
+
+def test_a_random_order_draws_the_same_paths_whatever_it_scanned_before(run: Run) -> None:
+    test, few, more = run.split("test", 4), run.split("train", 2), run.split("train", 6)
+    makers = PathMakers.of(run, ("random",))
+    found = [
+        makers.paths("random", train, test, makers.policy(train, test)).test
+        for train in (few, more, more)
+    ]
+    compared = contenders.measure(
+        *(run, contenders.Scanners.of(run.model, ("random",), ()), test.images, few.images),
+        **{"judge": run.model, "oracle_limit": 1, "memory": 10**9, "advance": unheard},
+    )
+    for path in found:
+        assert torch.equal(path, compared.order["random"])
 
 
 @pytest.mark.parametrize(

@@ -167,8 +167,13 @@ def scan_of(run: Run, name: str) -> Scan:
             scanned_in_chunks(agent, model, images, budget, fixations=fixations).order
         )
     order = scan_ordering(name, model)
-    generator = torch.Generator().manual_seed(run.seed)
-    return lambda images: ordered_in_chunks(order, model, images, budget, generator, fixations)
+
+    def scan(images: Num[Tensor, "M C H W"]) -> Int[Tensor, "M T *S"]:
+        # Drawn anew from the seed: the same images have the same paths in every comparison.
+        generator = torch.Generator().manual_seed(run.seed)
+        return ordered_in_chunks(order, model, images, budget, generator, fixations)
+
+    return scan
 
 
 def is_agent(name: str) -> bool:
