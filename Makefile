@@ -3,7 +3,11 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test check torture wheel docs
+# A GPU as a whole: does it compute what a processor does, how fast, and the teaching grid in minutes (the same command goes on).
+DATA ?= cifar10
+MINUTES ?= 8
+
+.PHONY: demo test check torture wheel docs gpu
 demo: $(READY)
 	$(BIN)/python -m experiments.train demo
 
@@ -22,6 +26,11 @@ torture: $(READY)
 
 wheel: $(READY)
 	$(BIN)/python -m tests.wheel_beside
+
+gpu: $(READY)
+	$(BIN)/python -m experiments.bench device --minutes $(MINUTES)
+	$(BIN)/python -m experiments.bench seeds
+	$(BIN)/python -m experiments.study teaching_eight --device cuda --workers 12 --teraflops 400 --minutes $(MINUTES) --page --options data $(DATA)
 
 docs: $(READY)
 	$(BIN)/python -m mkdocs build --strict

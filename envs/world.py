@@ -138,7 +138,7 @@ class World:
         """Return all captions of images by number, if the reward is for them."""
         if self.texts is None:
             return None
-        return self.texts.of_images(index).to(device_of(self.model))
+        return send(self.texts.of_images(index), device_of(self.model))
 
     def episode(
         self,

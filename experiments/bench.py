@@ -38,6 +38,7 @@ USED_BY = {
     "profile": ("env",),
     "device": ("device", "seeds"),
     "minutes": ("device",),
+    "only": ("device",),
     "seeds": ("seeds",),
 }
 """Benchmarks that an option is for."""
@@ -67,6 +68,8 @@ class BenchConfig:
     """Torch device (device, seeds)."""
     minutes: float = 3.0
     """For all of it: correctness comes first and whole, then what of the speed fits (device)."""
+    only: Literal["checks", "speed"] | None = None
+    """One of the two parts alone; None = both (device)."""
     seeds: int = 4
     """Models that are trained at once (seeds)."""
     profile: int = 0
@@ -105,7 +108,8 @@ class BenchConfig:
     def arguments(self) -> dict[str, object]:
         """Arguments of the benchmark's function."""
         own = [name for name, users in USED_BY.items() if self.what in users]
-        return {name: getattr(self, name) for name in (*own, "repeats")}
+        kept = {"out": self.path} if self.what == "device" else {}
+        return {name: getattr(self, name) for name in (*own, "repeats")} | kept
 
     @property
     def path(self) -> Path:

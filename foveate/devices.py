@@ -15,6 +15,13 @@ def device_of(module: nn.Module) -> torch.device:
     return next(module.parameters()).device
 
 
+def name_of_device(device: torch.device | str) -> str:
+    """Return what a GPU of this machine is called, or of another device how torch writes it."""
+    place = torch.device(device)
+    is_here = place.type == "cuda" and torch.cuda.is_available()
+    return torch.cuda.get_device_name(place) if is_here else str(place)
+
+
 def send(values: Shaped[Tensor, "..."], device: torch.device | str) -> Shaped[Tensor, "..."]:
     """Return values on a device; the host goes on before a GPU has them.
 
@@ -26,5 +33,6 @@ def send(values: Shaped[Tensor, "..."], device: torch.device | str) -> Shaped[Te
     if not values.is_cpu:
         return values.to(place)
     if place.type == "cuda":
-        values = values.pin_memory()
+        # Pinned memory has the same strides, which one of many readers cannot write.
+        values = values.contiguous().pin_memory()
     return values.to(place, non_blocking=True)

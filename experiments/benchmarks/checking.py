@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
 from torch import Tensor
 
-PASS, FAIL, SKIPPED, MEASURED = "PASS", "FAIL", "skipped", "measured"
+PASS, FAIL, SKIPPED, MEASURED, BROKE = "PASS", "FAIL", "skipped", "measured", "broke"
 COLUMNS = ("line", "verdict", "found", "allowed")
 Row: TypeAlias = tuple[str, str, str, str]
 """One cell for each of COLUMNS."""
@@ -43,7 +44,8 @@ def distance(measured: Tensor, expected: Tensor) -> float:
 
 
 def first_line(reason: Exception) -> str:
-    """Return the kind of an error, and its first line."""
+    """Return the kind of an error, and its first line; where it comes from goes to stderr."""
+    traceback.print_exception(reason)
     return f"{type(reason).__name__}: {str(reason).strip().partition(chr(10))[0]}"
 
 

@@ -117,15 +117,17 @@ def compare_stream(device: str, folder: Path) -> Mapping[str, Compared]:
     }
 
 
-def write_shards(folder: Path) -> dict[str, object]:
-    """Write parquet shards of scenes, and return the options that stream them."""
+def write_shards(folder: Path, data: str = "scenes") -> dict[str, object]:
+    """Write parquet shards of 256 scenes, and return the options that stream them."""
     folder.mkdir()
     encoded = []
-    for pixels in load_data("scenes", "train", limit=256).images.squeeze(1).numpy():
+    scenes = load_data(data, "train", limit=256).images
+    for pixels in scenes.movedim(1, -1).squeeze(-1).numpy():
         file = io.BytesIO()
         Image.fromarray(pixels).save(file, format="PNG")
         encoded.append({"bytes": file.getvalue(), "path": None})
     for number, first in enumerate(range(0, 256, 64)):
         table = pa.table({"image": encoded[first : first + 64]})
         pyarrow.parquet.write_table(table, folder / f"train-{number}.parquet", row_group_size=16)
-    return {"data": str(folder), "limit": None, "stream": True, "image_size": 32, "channels": 1}
+    read = {"stream": True, "image_size": scenes.shape[-1], "channels": scenes.shape[1]}
+    return {"data": str(folder), "limit": None, **read}

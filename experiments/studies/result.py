@@ -68,6 +68,8 @@ class GridResult(Result):
     scans: dict[str, list[Picture]] = field(default_factory=dict)
     """Scans of a few test images, of the cells that have some."""
     threads: int
+    device: str = "cpu"
+    """Of all runs; of a GPU its name."""
     commit: str
 
     @property
@@ -257,7 +259,8 @@ class GridResult(Result):
         """Return what the runs of each cell took, mean over seeds."""
         needing = any(self.needs.get(cell) for cell in stage.facts)
         every = (facts.commit for each in stage.facts.values() for facts in each)
-        asked = dict.fromkeys(f"`{short_commit(commit)}`" for commit in every)
+        commits = ", ".join(dict.fromkeys(f"`{short_commit(commit)}`" for commit in every))
+        on = "" if self.device == "cpu" else f" on {self.device}"
         rows = []
         for cell, each in stage.facts.items():
             first = each[0]
@@ -281,7 +284,7 @@ class GridResult(Result):
             ),
             tuple(rows),
             f"{stage.title}; operations of the training, in 10^12, rollouts included.",
-            (f"{plural(self.threads, 'CPU thread')} a run, asked at commit {', '.join(asked)}.",),
+            (f"{plural(self.threads, 'CPU thread')} a run{on}, asked at commit {commits}.",),
         )
 
 

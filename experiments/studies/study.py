@@ -28,6 +28,7 @@ from experiments.training.locating import located
 from experiments.training.typed import typed_text
 from foveate.checkpoint import check_device
 from foveate.choices import blaming, lookup
+from foveate.devices import name_of_device
 
 StageName = Literal["screen", "final"]
 
@@ -219,6 +220,7 @@ def carry_out(grid: Grid, carrying: Carrying) -> Study:
         verdict_seeds=grid.verdict_seeds,
         scans={cell: scans for cell, folder in first.items() if (scans := read_pictures(folder))},
         threads=carrying.threads or torch.get_num_threads(),
+        device=name_of_device(carrying.device),
         commit=git_commit(),
     )
     whole = stage is not None and not stage.waiting and not stage.failed

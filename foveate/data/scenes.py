@@ -28,6 +28,8 @@ _FINE_FROM_PX = 65
 """Side from which scenes are cut from the photographs as they are: smaller ones would not fit into
 all parts of them."""
 _VAL_PER_CLASS = 50
+_AT_ONCE_BYTES = 2**26
+"""Of pixels that are composed at once, in float32."""
 # Chosen by eye on a contact sheet: the background stays darker and flatter than any object.
 _BACKGROUND_STD = 0.05
 _BACKGROUND_LEVEL = (0.10, 0.32)
@@ -106,19 +108,26 @@ def compose_scenes(
     turns = np.concatenate([_take_turns(labels, rng) for _ in range(-(-num_scenes // len(labels)))])
     turns = turns[:num_scenes]
     corner_px = rng.integers(0, size_px - object_px, (num_scenes, 2), endpoint=True)
-    scenes = _backgrounds(split, num_scenes, size_px, rng, in_color)
+    backgrounds = Backgrounds.drawn(split, num_scenes, size_px, rng, in_color)
     tints = _tints(num_scenes, rng) if in_color else np.ones((num_scenes, 1), np.float32)
     value, opacity = _resized(objects, object_px)
     offsets = np.arange(object_px)
-    rows = (corner_px[:, :1] + offsets)[:, :, None]
-    columns = (corner_px[:, 1:] + offsets)[:, None, :]
-    scene = np.arange(num_scenes)[:, None, None]
-    for channel in range(scenes.shape[1]):
-        behind = scenes[scene, channel, rows, columns]
-        front = value[turns] * tints[:, channel, None, None]
-        scenes[scene, channel, rows, columns] = behind * (1 - opacity[turns]) + front
+    images = np.empty((num_scenes, tints.shape[1], size_px, size_px), np.uint8)
+    at_once = max(1, _AT_ONCE_BYTES // (4 * images[0].size))
+    for first in range(0, num_scenes, at_once):
+        these = slice(first, first + at_once)
+        scenes = backgrounds.crops(these)
+        rows = (corner_px[these, :1] + offsets)[:, :, None]
+        columns = (corner_px[these, 1:] + offsets)[:, None, :]
+        scene = np.arange(len(scenes))[:, None, None]
+        front, clear = value[turns[these]], 1 - opacity[turns[these]]
+        for channel, tint in enumerate(tints[these].T):
+            behind = scenes[scene, channel, rows, columns]
+            tinted = front * tint[:, None, None]
+            scenes[scene, channel, rows, columns] = behind * clear + tinted
+        images[these] = np.rint(scenes * 255).clip(0, 255)
     return Scenes(
-        images=torch.from_numpy(np.rint(scenes * 255).clip(0, 255).astype(np.uint8)),
+        images=torch.from_numpy(images),
         labels=torch.from_numpy(labels[turns]),
         corner_px=torch.from_numpy(corner_px),
         class_names=class_names,
@@ -202,38 +211,64 @@ def _regions(split: str, in_color: bool) -> list[np.ndarray]:
     return regions
 
 
-def _backgrounds(
-    split: str, num_scenes: int, size_px: int, rng: np.random.Generator, in_color: bool
-) -> np.ndarray:
-    """Return random calm crops of the split's photo regions in [0, 1], (M, C, size_px, size_px)."""
-    levels, regions = [], _regions(split, in_color)
-    for region in regions:
-        for shrink in _SHRINKS if size_px < _FINE_FROM_PX else (1,):
-            rows, columns = (length // shrink for length in region.shape[:2])
-            tiles = region[: rows * shrink, : columns * shrink].reshape(
-                rows, shrink, columns, shrink, -1
+@dataclass(frozen=True)
+class Backgrounds:
+    """Random calm crops of photo regions, drawn at once and cut when they are asked for."""
+
+    levels: list[np.ndarray]
+    """Photo regions in [0, 1], (H, W, C), as they are or shrunk."""
+    size_px: int
+    chosen: np.ndarray
+    """Level of each crop, (M,)."""
+    place: np.ndarray
+    """Row and column as shares of those that the level has, (M, 2)."""
+    mirrored: np.ndarray
+    """Whether left and right change places, (M,)."""
+
+    @classmethod
+    def drawn(
+        cls, split: str, num_scenes: int, size_px: int, rng: np.random.Generator, in_color: bool
+    ) -> Backgrounds:
+        """Draw crops of a split's photo regions.
+
+        Raises:
+            ValueError: the size does not fit into any.
+        """
+        levels, regions = [], _regions(split, in_color)
+        for region in regions:
+            for shrink in _SHRINKS if size_px < _FINE_FROM_PX else (1,):
+                rows, columns = (length // shrink for length in region.shape[:2])
+                tiles = region[: rows * shrink, : columns * shrink].reshape(
+                    rows, shrink, columns, shrink, -1
+                )
+                if min(rows, columns) >= size_px:
+                    levels.append(tiles.mean(axis=(1, 3)))
+        if not levels:
+            raise ValueError(
+                f"size_px {size_px} exceeds the photo regions of the {split} split; choose "
+                f"{max(min(region.shape[:2]) for region in regions)} or less"
             )
-            if min(rows, columns) >= size_px:
-                levels.append(tiles.mean(axis=(1, 3)))
-    if not levels:
-        raise ValueError(
-            f"size_px {size_px} exceeds the photo regions of the {split} split; choose "
-            f"{max(min(region.shape[:2]) for region in regions)} or less"
-        )
-    chosen = rng.integers(len(levels), size=num_scenes)
-    place = rng.random((num_scenes, 2))
-    crops = np.empty((num_scenes, regions[0].shape[2], size_px, size_px), np.float32)
-    for number, level in enumerate(levels):
-        here = chosen == number
-        windows = np.lib.stride_tricks.sliding_window_view(level, (size_px, size_px), axis=(0, 1))
-        top, left = (place[here] * windows.shape[:2]).astype(np.int64).T
-        crops[here] = windows[top, left]
-    mirrored = rng.random(num_scenes) < 0.5
-    crops[mirrored] = crops[mirrored, ..., ::-1]
-    mean = crops.mean(axis=(1, 2, 3), keepdims=True)
-    std = crops.mean(axis=1, keepdims=True).std(axis=(2, 3), keepdims=True)
-    # Contrast is only ever reduced: a plain sky must not become amplified noise.
-    gain = np.minimum(1, _BACKGROUND_STD / np.maximum(std, 1e-6))
-    dark, bright = _BACKGROUND_LEVEL
-    calm: np.ndarray = dark + (bright - dark) * mean + gain * (crops - mean)
-    return calm
+        chosen = rng.integers(len(levels), size=num_scenes)
+        place = rng.random((num_scenes, 2))
+        return cls(levels, size_px, chosen, place, rng.random(num_scenes) < 0.5)
+
+    def crops(self, which: slice) -> np.ndarray:
+        """Return crops in [0, 1], (M, C, size_px, size_px)."""
+        chosen, place, size_px = self.chosen[which], self.place[which], self.size_px
+        crops = np.empty((len(chosen), self.levels[0].shape[2], size_px, size_px), np.float32)
+        for number, level in enumerate(self.levels):
+            here = chosen == number
+            windows = np.lib.stride_tricks.sliding_window_view(
+                level, (size_px, size_px), axis=(0, 1)
+            )
+            top, left = (place[here] * windows.shape[:2]).astype(np.int64).T
+            crops[here] = windows[top, left]
+        mirrored = self.mirrored[which]
+        crops[mirrored] = crops[mirrored, ..., ::-1]
+        mean = crops.mean(axis=(1, 2, 3), keepdims=True)
+        std = crops.mean(axis=1, keepdims=True).std(axis=(2, 3), keepdims=True)
+        # Contrast is only ever reduced: a plain sky must not become amplified noise.
+        gain = np.minimum(1, _BACKGROUND_STD / np.maximum(std, 1e-6))
+        dark, bright = _BACKGROUND_LEVEL
+        calm: np.ndarray = dark + (bright - dark) * mean + gain * (crops - mean)
+        return calm

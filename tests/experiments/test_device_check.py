@@ -12,11 +12,19 @@ from typing import Any
 
 import pytest
 import torch
+from looks import looks
 from torch._C._autograd import DeviceType
 
 from experiments import bench
 from experiments.bench import BenchConfig
-from experiments.benchmarks import agreement, device_runs, graphs
+from experiments.benchmarks import (
+    agreement,
+    device,
+    device_measures,
+    device_runs,
+    device_speed,
+    graphs,
+)
 from experiments.benchmarks.agreement import (
     compare_flex,
     compare_outputs,
@@ -24,17 +32,40 @@ from experiments.benchmarks.agreement import (
     compare_scans,
     compare_tied,
 )
-from experiments.benchmarks.checking import FAIL, PASS, SKIPPED, Compared, NotPossible, judged
+from experiments.benchmarks.checking import (
+    BROKE,
+    FAIL,
+    MEASURED,
+    PASS,
+    SKIPPED,
+    Compared,
+    NotPossible,
+    judged,
+)
 from experiments.benchmarks.device import bench_device
-from experiments.benchmarks.device_speed import MeasuredSpeed, Measurement, measured_rows, own_times
+from experiments.benchmarks.device_measures import MeasuredSpeed, measure_step, own_times
+from experiments.benchmarks.device_speed import (
+    SIZES,
+    WITH_GOAL,
+    Measurement,
+    measured_rows,
+    measurements,
+    step_config,
+)
 from experiments.benchmarks.graphs import compare_graphs
+from experiments.benchmarks.timing import BenchResult
 from experiments.benchmarks.waiting import (
+    ALLOWED_WAITS,
     RefuseWaiting,
     environment_step,
     never_waits,
+    refusing_to_wait,
     scan,
     training_step,
+    waiting_trainer,
 )
+from experiments.training.policy_learner import GroupRelativeLearner
+from experiments.training.presets import PRESETS
 from foveate.devices import send
 from foveate.model.cache import KeyValueCache
 from foveate.recipes import RECIPES
@@ -70,6 +101,9 @@ def test_what_raises_is_a_line_that_fails() -> None:
 def test_what_does_not_fit_is_skipped_and_what_breaks_stops_no_other(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
+    def fills() -> MeasuredSpeed:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
     def breaks() -> MeasuredSpeed:
         raise RuntimeError("out of memory\nat all")
 
@@ -81,20 +115,59 @@ def test_what_does_not_fit_is_skipped_and_what_breaks_stops_no_other(
         yield Measurement("large", breaks, 0)
         yield Measurement("odd", lambda: MeasuredSpeed("", {"never": 1 / 0}), 0)
         yield Measurement("lacking", lacks, 0)
+        yield Measurement("filling", fills, 0)
         yield Measurement("short", lambda: MeasuredSpeed("1 image/s", {"speed": 1.0}, "2"), 0)
 
-    rows, numbers = measured_rows(todo(), time.monotonic() + 10)
+    found = list(measured_rows(todo(), time.monotonic() + 10))
+    rows = [row for row, _ in found]
     assert rows[0][:2] == ("long", SKIPPED)
     assert rows[0][2].startswith("takes about 1000 s, ")
-    assert rows[1] == ("large", SKIPPED, "RuntimeError: out of memory", "")
-    assert rows[2] == ("odd", SKIPPED, "ZeroDivisionError: division by zero", "")
+    assert rows[1] == ("large", BROKE, "RuntimeError: out of memory", "")
+    assert rows[2] == ("odd", BROKE, "ZeroDivisionError: division by zero", "")
     assert rows[3] == ("lacking", SKIPPED, "no compiler", "")
-    assert rows[4] == ("short", "measured", "1 image/s", "2")
-    assert numbers == {"speed": 1.0}
-    # Who ends the command early has what it found.
-    assert capsys.readouterr().out.splitlines()[1:] == [
-        "  ".join(filter(None, r)) for r in rows[1:]
-    ]
+    assert rows[4] == ("filling", SKIPPED, "needs more memory than the device has", "")
+    assert rows[5] == ("short", "measured", "1 image/s", "2")
+    assert [numbers for _, numbers in found] == [{}] * 5 + [{"speed": 1.0}]
+    assert "in breaks" in capsys.readouterr().err, "where an error comes from"
+
+
+def test_everything_that_is_measured_can_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At tiny sizes, on the processor; graphs are CUDA's alone, and nothing is compiled."""
+    tiny = {"embed_dim": 16, "num_heads": 1, "depth": 1, "image_size": 16, "patch_size": 8}
+    sizes = {name: (recipe, {**own, **tiny}) for name, (recipe, own) in SIZES.items()}
+    monkeypatch.setattr(device_speed, "SIZES", sizes)
+    monkeypatch.setattr(device_speed, "ROWS", (1, 2))
+    monkeypatch.setattr(device_speed, "SCANNED", (1,))
+    monkeypatch.setattr(device_measures, "PEAK_SIDE_CPU", 64)
+    title, preset = PRESETS["cifar10"]
+    smaller = {"cifar10": (title, preset.replace(embed_dim=16, depth=1, num_heads=1))}
+    monkeypatch.setattr(device_measures, "PRESETS", PRESETS | smaller)
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self: None)
+    found = {
+        row[0]: (row, numbers)
+        for row, numbers in measured_rows(measurements("cpu", tmp_path, 1), math.inf)
+    }
+    not_here = {"scans as CUDA graphs, 1 images"}
+    assert {name for name, (row, _) in found.items() if row[1] != MEASURED} == not_here
+    assert all(found[name][0][1] == SKIPPED for name in not_here)
+    for name in SIZES:
+        for line in (f"training step, {name}, fp32", f"training step, {name}, fp32, compiled"):
+            assert "of the peak" in found[line][0][2]
+    row, numbers = found[f"training step, {WITH_GOAL}, fp32"]
+    assert numbers["share_of_peak_vit_b_16"] > 0
+    assert row[3] == "at least 40%"
+    assert found["joint step, fp32"][1]["joint_over_random_step_here"] > 0
+    assert found["environment, 2 rows"][1]["env_steps_per_s_2_rows"] > 0
+
+
+def test_a_step_without_a_peak_or_a_compiler_is_skipped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = step_config("mae, 32 px, patch 4", "cpu", tmp_path, "fp32")
+    with pytest.raises(NotPossible, match="the peak was not measured"):
+        measure_step(config, 1, {}, False, "")
 
 
 def test_of_a_gpu_kernels_alone_are_counted() -> None:
@@ -207,6 +280,46 @@ def test_the_host_never_waits(step: Any, device: str) -> None:
     assert passes(never_waits(step, device))
 
 
+@pytest.mark.parametrize("what", list(ALLOWED_WAITS))
+def test_an_iteration_looks_no_more_often_than_is_said(
+    what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = waiting_trainer(what, "cpu", tmp_path)
+    # Optimizers count their steps on the processor, wherever the weights are.
+    optimizers = [*trainer.model_learner.optimizers]
+    if isinstance(learner := trainer.policy_learner, GroupRelativeLearner):
+        optimizers.append(learner.optimizer)
+    for each in optimizers:
+        monkeypatch.setattr(each, "step", lambda: None)
+    with looks() as counted:
+        trainer.step()
+    assert 1 < counted.looks <= ALLOWED_WAITS[what]
+
+
+def test_numbers_made_on_a_device_are_refused() -> None:
+    there = torch.ones(3, device="meta")
+    with refusing_to_wait("meta"):
+        for wait in (
+            lambda: torch.tensor([1.0], device="meta"),
+            lambda: torch.as_tensor(1.0, device="meta"),
+            lambda: there.new_tensor([1.0]),
+        ):
+            with pytest.raises(RuntimeError, match="makes the host wait"):
+                wait()
+        assert torch.tensor([1.0]).is_cpu
+        assert there.new_zeros(2).is_meta
+
+
+def test_what_many_read_can_be_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pinned memory takes the strides of what is pinned, and one place cannot be written twice."""
+    pinned: list[torch.Tensor] = []
+    monkeypatch.setattr(torch.Tensor, "is_cpu", True, raising=False)
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: pinned.append(self) or self)
+    monkeypatch.setattr(torch.Tensor, "to", lambda self, *_, **__: self)
+    send(torch.ones(1).expand(3), "cuda")
+    assert pinned[0].stride() == (1,)
+
+
 def test_who_waits_is_refused() -> None:
     there = torch.ones(3, device="meta")
     with RefuseWaiting():
@@ -235,7 +348,7 @@ def test_who_waits_is_refused() -> None:
 # --- the command
 
 
-def only(*names: str) -> Any:
+def some_checks(*names: str) -> Any:
     """Return a stand-in for all checks, of which some fail."""
     lines = {
         "good": lambda: {"": Compared(0, 1)},
@@ -248,16 +361,24 @@ def only(*names: str) -> Any:
 def test_the_command_fails_where_a_line_does(
     fails: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module, names in (("agreement", ["good", *["bad"] * fails]), ("waiting", []), ("run", [])):
-        monkeypatch.setattr(f"experiments.benchmarks.device.{module}_checks", only(*names))
+    monkeypatch.setattr(device, "checks_of", some_checks("good", *["bad"] * fails))
     out = tmp_path / "bench.json"
     config = BenchConfig(what="device", device="cpu", minutes=0, repeats=1, out=out)
+    written: list[int] = []
+    plain = BenchResult.write
+
+    def write(self: BenchResult, path: Path) -> None:
+        plain(self, path)
+        written.append(len(json.loads(path.read_text())["rows"]))
+
+    monkeypatch.setattr(BenchResult, "write", write)
     if fails:
         with pytest.raises(SystemExit) as ended:
             bench.main(config)
         assert ended.value.code == 1
     else:
         bench.main(config)
+    assert written == [*range(1, written[-1] + 1), written[-1]], "anew after every line"
     result = json.loads(out.read_text())
     assert result["failed"] == ["bad"] * fails
     assert (result["checks_passed"], result["checks_failed"]) == (1, int(fails))
@@ -280,6 +401,21 @@ def test_the_processor_does_what_the_processor_does(monkeypatch: pytest.MonkeyPa
         assert rows[f"{line}: last loss"][:2] == (PASS, "0")
     assert rows["training step, ViT-B/16, fp32"][0] == SKIPPED
     assert len(rows) == len(result.rows)
+
+
+@pytest.mark.parametrize(("only", "verdict"), [("checks", PASS), ("speed", SKIPPED)])
+def test_one_of_the_two_parts_can_be_asked_alone(
+    only: Any, verdict: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(device, "checks_of", some_checks("good"))
+    result = bench_device(device="cpu", minutes=0, only=only, repeats=1)
+    assert {row[1] for row in result.rows} == {verdict}
+
+
+def test_one_gpu_of_several_is_chosen_before_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device, "check_device", lambda _: None)
+    with pytest.raises(ValueError, match="take --device cuda, and CUDA_VISIBLE_DEVICES=1 for"):
+        bench_device(device="cuda:1")
 
 
 def test_a_device_that_is_not_there_is_refused() -> None:
