@@ -77,6 +77,12 @@ class KnowingConfig:
     finetune_epochs: int = 0
     """A copy of the model is fine-tuned by fixations as well, for every order, by so many passes
     over the training images; 0 = frozen features alone."""
+    controls: bool = False
+    """What the policy's path tells without a part of it as well, as experiments.probe asks: the
+    places alone, their pixels without the model, and a model that has not learned."""
+    label_shares: tuple[float, ...] = (1.0,)
+    """Shares of the training labels that the probes have, such as 0.01 0.1 1; all are always among
+    them."""
 
     def __post_init__(self) -> None:
         check_seeds(self.seeds)
@@ -98,6 +104,8 @@ class KnowingConfig:
             test_limit=self.test_limit,
             area_limit=self.area_limit,
             finetune_epochs=self.finetune_epochs,
+            controls=self.controls,
+            label_shares=self.label_shares,
         )
         asked.check(budget)
         return asked
@@ -120,7 +128,7 @@ def read_arguments(arguments: Sequence[str]) -> KnowingCommand:
         SystemExit: another mistake, or ``--help``, as by tyro.
     """
     own, others = split_options(
-        arguments, {"no_teaching", *(each.name for each in fields(KnowingConfig))}
+        arguments, {"no_teaching", "no_controls", *(each.name for each in fields(KnowingConfig))}
     )
     if {"-h", "--help"} & {*arguments}:
         own = ["--help"]

@@ -22,7 +22,15 @@ from experiments.studies.learners import StudyResult
 from experiments.studies.page import page_of
 from experiments.studies.result import GridResult
 from experiments.studies.summary import summary_of
-from experiments.tables import Result, Table, marked, plural, read_json, read_object
+from experiments.tables import (
+    Result,
+    Table,
+    marked,
+    plural,
+    read_json,
+    read_object,
+    with_interval,
+)
 
 ROOT = Path(__file__).parents[1]
 RECORDS = ROOT / "experiments" / "records"
@@ -121,7 +129,7 @@ def short_table(folder: Path) -> Table:
             f" The oracle scans only the first {orders['oracle'].images} images. Its area here is "
             "that of the policy plus the mean difference between the two on those images."
         )
-    known = recognized_after(folder, result.budget)
+    known, asked = recognized_after(folder, result.budget)
     columns: tuple[str, ...] = (
         "order",
         "what it fixates",
@@ -129,7 +137,10 @@ def short_table(folder: Path) -> Table:
     )
     if known:
         columns += (f"recognized after {result.budget} fixations",)
-        note += " Recognized: test images whose class an attentive probe of what was seen names."
+        note += (
+            f" Recognized: of {asked} test images those whose class an attentive probe of what was "
+            "seen names, with 95% intervals over images."
+        )
     rows = []
     for name, gloss in GLOSSES.items():
         if name in orders:
@@ -139,13 +150,21 @@ def short_table(folder: Path) -> Table:
     return Table(columns, tuple(rows), notes=(note,))
 
 
-def recognized_after(folder: Path, budget: int) -> dict[str, str]:
-    """Return the attentive accuracy after all fixations by order; none if it was not measured."""
+def recognized_after(folder: Path, budget: int) -> tuple[dict[str, str], int]:
+    """Return attentive accuracies after all fixations by order, and the number of test images.
+
+    There are none if they were not measured.
+    """
     if not (folder / "probe.json").is_file():
-        return {}
-    orders = ProbeResult.read(folder / "probe.json").fixations or {}
-    last = {name: row[budget].attentive for name, row in orders.items() if budget in row}
-    return {name: f"{known:.3f}" for name, known in last.items() if known is not None}
+        return {}, 0
+    result = ProbeResult.read(folder / "probe.json")
+    last = {name: row[budget] for name, row in (result.fixations or {}).items() if budget in row}
+    known = {
+        name: with_interval(cell.attentive, cell.attentive_ci95)
+        for name, cell in last.items()
+        if cell.attentive is not None
+    }
+    return known, result.test_images
 
 
 def summary_table(folders: dict[str, Path]) -> Table:

@@ -17,22 +17,16 @@ from jaxtyping import Int64, UInt8
 from torch import Tensor
 
 from foveate.choices import check_choice
+from foveate.data.backgrounds import Backgrounds
 
 SPLITS = ("train", "val", "test")
 NUM_SCENES = {"train": 12_000, "val": 2_000, "test": 2_000}
 """Default number of scenes per split."""
 
-_PHOTOS = ("astronaut", "brick", "camera", "chelsea", "coffee", "grass", "gravel", "rocket")
-_SHRINKS = (2, 3)
-_FINE_FROM_PX = 65
-"""Side from which scenes are cut from the photographs as they are: smaller ones would not fit into
-all parts of them."""
 _VAL_PER_CLASS = 50
 _AT_ONCE_BYTES = 2**26
 """Of pixels that are composed at once, in float32."""
-# Chosen by eye on a contact sheet: the background stays darker and flatter than any object.
-_BACKGROUND_STD = 0.05
-_BACKGROUND_LEVEL = (0.10, 0.32)
+# Chosen by eye on a contact sheet, beside the levels of backgrounds.
 _OBJECT_LEVEL = (0.40, 1.0)
 _OPAQUE_FROM = 0.12
 _SATURATION = 0.6
@@ -111,20 +105,13 @@ def compose_scenes(
     backgrounds = Backgrounds.drawn(split, num_scenes, size_px, rng, in_color)
     tints = _tints(num_scenes, rng) if in_color else np.ones((num_scenes, 1), np.float32)
     value, opacity = _resized(objects, object_px)
-    offsets = np.arange(object_px)
     images = np.empty((num_scenes, tints.shape[1], size_px, size_px), np.uint8)
     at_once = max(1, _AT_ONCE_BYTES // (4 * images[0].size))
     for first in range(0, num_scenes, at_once):
         these = slice(first, first + at_once)
         scenes = backgrounds.crops(these)
-        rows = (corner_px[these, :1] + offsets)[:, :, None]
-        columns = (corner_px[these, 1:] + offsets)[:, None, :]
-        scene = np.arange(len(scenes))[:, None, None]
-        front, clear = value[turns[these]], 1 - opacity[turns[these]]
-        for channel, tint in enumerate(tints[these].T):
-            behind = scenes[scene, channel, rows, columns]
-            tinted = front * tint[:, None, None]
-            scenes[scene, channel, rows, columns] = behind * clear + tinted
+        which = turns[these]
+        _put_in_front(scenes, value[which], opacity[which], tints[these], corner_px[these])
         images[these] = np.rint(scenes * 255).clip(0, 255)
     return Scenes(
         images=torch.from_numpy(images),
@@ -133,6 +120,24 @@ def compose_scenes(
         class_names=class_names,
         object_px=object_px,
     )
+
+
+def _put_in_front(
+    scenes: np.ndarray,
+    value: np.ndarray,
+    opacity: np.ndarray,
+    tints: np.ndarray,
+    corner_px: np.ndarray,
+) -> None:
+    """Put an object of its own, (M, S, S), into each scene, (M, C, H, W), in place."""
+    offsets = np.arange(value.shape[1])
+    rows = (corner_px[:, :1] + offsets)[:, :, None]
+    columns = (corner_px[:, 1:] + offsets)[:, None, :]
+    scene = np.arange(len(scenes))[:, None, None]
+    for channel, tint in enumerate(tints.T):
+        behind = scenes[scene, channel, rows, columns]
+        front = value * tint[:, None, None]
+        scenes[scene, channel, rows, columns] = behind * (1 - opacity) + front
 
 
 def _objects(split: str) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
@@ -186,89 +191,3 @@ def _resized(objects: np.ndarray, object_px: int) -> tuple[np.ndarray, np.ndarra
     mode = "area" if object_px <= objects.shape[1] else "bilinear"
     resized = torch.nn.functional.interpolate(layers, size=object_px, mode=mode).numpy()
     return resized[:, 0], resized[:, 1]
-
-
-def _regions(split: str, in_color: bool) -> list[np.ndarray]:
-    """Return the split's part of each photo, (H, W, C): left train, upper right val, lower test."""
-    # scikit-image takes a second to import, which a cached data set need not wait for.
-    from skimage import color, data
-
-    regions = []
-    for name in _PHOTOS:
-        photo = getattr(data, name)()
-        if in_color:
-            toned = (photo if photo.ndim == 3 else photo[..., None].repeat(3, axis=2)) / 255
-        else:
-            toned = (color.rgb2gray(photo) if photo.ndim == 3 else photo / 255)[..., None]
-        height, width, _ = toned.shape
-        middle, right = height // 2, width * 3 // 4
-        parts = {
-            "train": toned[:, :right],
-            "val": toned[:middle, right:],
-            "test": toned[middle:, right:],
-        }
-        regions.append(parts[split].astype(np.float32))
-    return regions
-
-
-@dataclass(frozen=True)
-class Backgrounds:
-    """Random calm crops of photo regions, drawn at once and cut when they are asked for."""
-
-    levels: list[np.ndarray]
-    """Photo regions in [0, 1], (H, W, C), as they are or shrunk."""
-    size_px: int
-    chosen: np.ndarray
-    """Level of each crop, (M,)."""
-    place: np.ndarray
-    """Row and column as shares of those that the level has, (M, 2)."""
-    mirrored: np.ndarray
-    """Whether left and right change places, (M,)."""
-
-    @classmethod
-    def drawn(
-        cls, split: str, num_scenes: int, size_px: int, rng: np.random.Generator, in_color: bool
-    ) -> Backgrounds:
-        """Draw crops of a split's photo regions.
-
-        Raises:
-            ValueError: the size does not fit into any.
-        """
-        levels, regions = [], _regions(split, in_color)
-        for region in regions:
-            for shrink in _SHRINKS if size_px < _FINE_FROM_PX else (1,):
-                rows, columns = (length // shrink for length in region.shape[:2])
-                tiles = region[: rows * shrink, : columns * shrink].reshape(
-                    rows, shrink, columns, shrink, -1
-                )
-                if min(rows, columns) >= size_px:
-                    levels.append(tiles.mean(axis=(1, 3)))
-        if not levels:
-            raise ValueError(
-                f"size_px {size_px} exceeds the photo regions of the {split} split; choose "
-                f"{max(min(region.shape[:2]) for region in regions)} or less"
-            )
-        chosen = rng.integers(len(levels), size=num_scenes)
-        place = rng.random((num_scenes, 2))
-        return cls(levels, size_px, chosen, place, rng.random(num_scenes) < 0.5)
-
-    def crops(self, which: slice) -> np.ndarray:
-        """Return crops in [0, 1], (M, C, size_px, size_px)."""
-        chosen, place, size_px = self.chosen[which], self.place[which], self.size_px
-        crops = np.empty((len(chosen), self.levels[0].shape[2], size_px, size_px), np.float32)
-        for number, level in enumerate(self.levels):
-            here = chosen == number
-            windows = np.lib.stride_tricks.sliding_window_view(
-                level, (size_px, size_px), axis=(0, 1)
-            )
-            top, left = (place[here] * windows.shape[:2]).astype(np.int64).T
-            crops[here] = windows[top, left]
-        mirrored = self.mirrored[which]
-        crops[mirrored] = crops[mirrored, ..., ::-1]
-        mean = crops.mean(axis=(1, 2, 3), keepdims=True)
-        std = crops.mean(axis=1, keepdims=True).std(axis=(2, 3), keepdims=True)
-        # Contrast is only ever reduced: a plain sky must not become amplified noise.
-        gain = np.minimum(1, _BACKGROUND_STD / np.maximum(std, 1e-6))
-        dark, bright = _BACKGROUND_LEVEL
-        calm: np.ndarray = dark + (bright - dark) * mean + gain * (crops - mean)
-        return calm

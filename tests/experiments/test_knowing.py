@@ -26,7 +26,7 @@ from experiments.evaluation.knowing.rows import (
     taught_rows,
 )
 from experiments.evaluation.knowing.tuned import FINE_TUNED
-from experiments.evaluation.recognition.asking import REFERENCES
+from experiments.evaluation.recognition.asking import REFERENCES, Answered
 from experiments.evaluation.recognition.evaluate import recognize
 from experiments.evaluation.recognition.paths import PathMakers, scan_of
 from experiments.knowing import KnowingConfig, main, read_arguments
@@ -466,6 +466,38 @@ def seeing_alone(out: Path) -> str:
         f"--seeds 3 --no-teaching --out {out} --fixations 1 4 --read-outs seen "
         "--train-limit 100 --test-limit 50 --area-limit 20 --orders policy random"
     )
+
+
+def test_controls_and_fewer_labels_stand_in_tables_of_their_own(tmp_path: Path) -> None:
+    own = "--controls --label-shares 0.5 --train-limit 200"
+    main(read_arguments(f"{seeing_alone(tmp_path)} {own}".split()))
+    result = KnowingResult.read(tmp_path / "knowing.json")
+    whole = ("seen, linear", "seen, knn")
+    assert {*result.read_outs} == {*whole, *(f"{name}, 0.5 of the labels" for name in whole)}
+    assert {*result.rows("policy", whole[0])} == {"policy", "random"}
+    known = {(row.order, row.read_out): row for row in result.known if row.after == 4}
+    assert known["untrained_encoder", whole[0]].policy_minus is not None
+    assert known["path_only", "path, linear"].policy_minus is None
+    table = result.controls()
+    names = {row[0]: row[1:] for row in table.rows}
+    assert {"path_only, path, linear", "untrained_encoder, seen, knn"} <= {*names}
+    assert names["distinct_pixels, pixels, linear"][-1] == ""
+    assert names["untrained_encoder, seen, linear"][-1] == str(
+        known["untrained_encoder", whole[0]].policy_minus
+    )
+    assert table in result.tables()
+    (run,) = [load_run(tmp_path / "policy_3")]
+    asked = read_arguments(seeing_alone(tmp_path).split()).asked
+    usual = recognize(
+        run,
+        **{name: getattr(asked, name) for name in ("orders", "after", "read_outs")},
+        controls=False,
+        **{"train_limit": 200, "test_limit": 50},
+    )
+    right = usual.correct[Answered("policy", 4, "seen", "linear")]
+    assert known["policy", whole[0]].accuracy.per_seed == (right.mean(),), "with all labels as ever"
+    with pytest.raises(ValueError, match="label_shares must lie above 0"):
+        read_arguments(f"{seeing_alone(tmp_path)} --label-shares 0".split())
 
 
 def test_one_probe_of_random_fixations_can_judge_all_orders(tmp_path: Path) -> None:

@@ -335,6 +335,13 @@ def test_a_random_order_draws_the_same_paths_whatever_it_scanned_before(run: Run
         assert torch.equal(path, compared.order["random"])
 
 
+def test_no_path_of_chance_tells_a_test_image_from_the_training_image_beside_it(run: Run) -> None:
+    both = run.split("test", 40)
+    makers = PathMakers.of(run, ("random",))
+    found = makers.paths("random", both, both, makers.policy(both, both))
+    assert (found.train != found.test).any(1).float().mean() > 0.9
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

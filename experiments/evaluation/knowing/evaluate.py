@@ -54,6 +54,7 @@ def study_knowing(
     few = [load_split(common, each, 2) for each in ("train", "test")]
     check_others(asked.orders, *few)
     try_own(asked.orders, common, few[0])
+    teaching_questions = replace(asked, orders=(POLICY, RANDOM), controls=False)
     runs: dict[str, list[RunKnowledge]] = {POLICY: []}
     if teaching:
         runs[RANDOM] = []
@@ -66,7 +67,7 @@ def study_knowing(
         random = finished_run(plan.teaching.random)
         crossed = finished_run(plan.teaching.random_then_policy)
         check_same_model(random, crossed)
-        runs[RANDOM].append(measured(crossed, replace(asked, orders=(POLICY, RANDOM))))
+        runs[RANDOM].append(measured(crossed, teaching_questions))
     return result_of(runs, run, asked, seeds)
 
 

@@ -15,6 +15,7 @@ from experiments.evaluation.knowing.plan import KnowingQuestions
 from experiments.evaluation.knowing.question import question_of
 from experiments.evaluation.knowing.rows import RunKnowledge
 from experiments.evaluation.knowing.tuned import fine_tuned
+from experiments.evaluation.recognition.asking import Answered
 from experiments.evaluation.recognition.evaluate import recognize
 from experiments.evaluation.recognition.paths import curves_of
 from experiments.evaluation.recognition.result import titled
@@ -58,7 +59,8 @@ def ask(run: Run, asked: KnowingQuestions) -> RunKnowledge:
         after=asked.after,
         read_outs=asked.read_outs,
         probe=asked.fixations_probe,
-        controls=False,
+        controls=asked.controls,
+        label_shares=asked.label_shares,
         train_limit=asked.train_limit,
         test_limit=asked.test_limit,
     )
@@ -68,7 +70,7 @@ def ask(run: Run, asked: KnowingQuestions) -> RunKnowledge:
     areas, costs = areas_of(run, asked.orders, "test", asked.area_limit)
     return RunKnowledge(
         correct={
-            (each.order, each.after, titled(each.read_out, each.probe)): right
+            (each.order, each.after, read_out_of(each)): right
             for each, right in known.correct.items()
         },
         areas=areas,
@@ -77,6 +79,12 @@ def ask(run: Run, asked: KnowingQuestions) -> RunKnowledge:
         notes=known.notes,
         commit=git_commit(),
     )
+
+
+def read_out_of(asked: Answered) -> str:
+    """Name features and their probe, and the share of the labels that it had, unless all."""
+    share = "" if asked.label_share == 1 else f", {asked.label_share:.3g} of the labels"
+    return titled(asked.read_out, asked.probe) + share
 
 
 def areas_of(

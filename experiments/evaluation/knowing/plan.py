@@ -9,7 +9,11 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from experiments.evaluation.recognition.options import FixationsProbe, ReadOut
+from experiments.evaluation.recognition.options import (
+    FixationsProbe,
+    ReadOut,
+    check_label_shares,
+)
 from experiments.training.config import TrainConfig
 from foveate.sizes import check_at_least
 
@@ -98,6 +102,10 @@ class KnowingQuestions:
     """Probes trained for each order and number of fixations, or once on random fixations."""
     finetune_epochs: int = 0
     """Passes over the training images by which a copy of the model is fine-tuned; 0 = none is."""
+    controls: bool = False
+    """Whether the policy's model is asked as well what its path tells without a part of it."""
+    label_shares: tuple[float, ...] = (1.0,)
+    """Shares of the training labels; all are always among them."""
 
     def check(self, budget: int) -> None:
         """Raise ValueError unless runs of this budget can be asked so."""
@@ -116,6 +124,7 @@ class KnowingQuestions:
         if min(self.train_limit, self.area_limit, tested) < 2:
             raise ValueError("train_limit, test_limit and area_limit must be at least 2 images")
         check_at_least(self, 0, "finetune_epochs")
+        check_label_shares(self.label_shares)
 
 
 def check_joint(common: TrainConfig, *, teaching: bool) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 from experiments.evaluation.knowing.plan import POLICY, RANDOM
-from experiments.evaluation.knowing.rows import Area, Difference, KnownRow, Taught
-from experiments.evaluation.recognition.asking import REFERENCES
+from experiments.evaluation.knowing.rows import Area, KnownRow, Taught
+from experiments.evaluation.knowing.wording import accuracy, in_words, lead_of
+from experiments.evaluation.recognition.asking import CONTROLS, REFERENCES
 from experiments.evaluation.run_result import RunResult, scans
 from experiments.tables import Table, plural, short_commit, signed, with_interval
 
@@ -57,12 +57,12 @@ class KnowingResult(RunResult):
     @property
     def read_outs(self) -> tuple[str, ...]:
         """Features and their probes, as measured."""
-        return tuple(dict.fromkeys(row.read_out for row in self.known))
+        return tuple(dict.fromkeys(row.read_out for row in self.known if row.order == POLICY))
 
     @property
     def fixations(self) -> tuple[int, ...]:
         """Numbers of fixations after which was asked."""
-        return tuple(sorted({row.after for row in self.known if row.order not in REFERENCES}))
+        return tuple(sorted({row.after for row in self.known if row.order == POLICY}))
 
     def references(self, model: str, read_out: str) -> dict[str, KnownRow]:
         """Return what a model knows of all patches, and of the periphery alone if it has one."""
@@ -77,7 +77,7 @@ class KnowingResult(RunResult):
         rows: dict[str, dict[int, KnownRow]] = {}
         for row in self.known:
             asked = (row.model, row.read_out) == (model, read_out)
-            if asked and row.order not in REFERENCES:
+            if asked and row.order not in (*REFERENCES, *CONTROLS):
                 rows.setdefault(row.order, {})[row.after] = row
         last = self.fixations[-1]
         return dict(sorted(rows.items(), key=lambda item: -item[1][last].accuracy.mean))
@@ -145,19 +145,20 @@ class KnowingResult(RunResult):
             for table in (self._accuracies(name), self._differences(name))
         ]
         crossed = [self.two_by_two()] if self.taught else []
+        controls = [table] if (table := self.controls()).rows else []
         errors = [self._errors(self.areas, "area under the error curve")]
         if self.paid:
             errors.append(
                 self._errors(self.paid, f"area + {self.saccade_cost:g} x path length / fixations")
             )
-        return [self.summary(), *by_read_out, *crossed, *errors]
+        return [self.summary(), *by_read_out, *controls, *crossed, *errors]
 
     def _caption(self) -> str:
         warmup, iterations = self.iterations
         sight = f"periphery {self.periphery}" if self.periphery else "blind"
         epochs = self.options.get("finetune_epochs", 0)
         shared = self.options.get("fixations_probe") == "shared"
-        once = ", trained once on random fixations" if shared else ""
+        once = ", trained once on random fixations (all_patches: on all)" if shared else ""
         tuned = f", {plural(epochs, 'epoch')} of fine-tuning" if epochs else ""
         return (
             f"{self.data}, {sight}, "
@@ -211,6 +212,29 @@ class KnowingResult(RunResult):
             rows=tuple(lines),
         )
 
+    def controls(self) -> Table:
+        """Return what the policy's path tells without a part of what its features have."""
+        found: dict[tuple[str, str], dict[int, KnownRow]] = {}
+        for row in self.known:
+            if row.order in CONTROLS:
+                found.setdefault((row.order, row.read_out), {})[row.after] = row
+        last = self.fixations[-1]
+        return Table(
+            columns=(
+                "the policy's path without a part",
+                *(f"after {after}" for after in self.fixations),
+                f"policy minus, after {last}",
+            ),
+            rows=tuple(
+                (
+                    f"{control}, {read_out}",
+                    *(accuracy(row[after]) for after in self.fixations),
+                    lead_of(row[last]),
+                )
+                for (control, read_out), row in found.items()
+            ),
+        )
+
     def two_by_two(self) -> Table:
         """Return accuracies of both models after random fixations and their own policy's."""
         last = self.fixations[-1]
@@ -262,33 +286,3 @@ class KnowingResult(RunResult):
             caption=f"Error of the reconstruction on {self.area_images} test images; lower is "
             "better.",
         )
-
-
-def accuracy(row: KnownRow) -> str:
-    """Write an accuracy with its interval over seeds."""
-    return with_interval(row.accuracy.mean, row.accuracy.ci95)
-
-
-def lead_of(reference: KnownRow | None) -> str:
-    """Write the policy's lead over a reference; fine-tuning has none."""
-    return "" if reference is None else str(reference.policy_minus)
-
-
-def in_words(
-    differences: Mapping[str, Difference | None], words: tuple[str, str], than: str, good: int = 1
-) -> str:
-    """Say what differences mean, one ``word than names`` for each outcome there is.
-
-    Args:
-        differences: by the name of what was set against; None is passed over.
-        words: for a difference that is good, and for one that is bad.
-        than: what stands between a word and the names.
-        good: sign of a difference that is good.
-    """
-    signs = {name: each.sign * good for name, each in differences.items() if each is not None}
-    outcomes = {1: words[0], 0: f"NOT {words[0]}", -1: words[1].upper()}
-    named = {
-        word: ", ".join(name for name, sign in signs.items() if sign == outcome)
-        for outcome, word in outcomes.items()
-    }
-    return "; ".join(f"{word} {than} {names}" for word, names in named.items() if names)

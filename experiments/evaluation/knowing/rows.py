@@ -94,15 +94,15 @@ class KnownRow:
     model: str
     """What the model learned from: random scans, or also the policy's."""
     order: str
-    """Of the fixations; or one of REFERENCES."""
+    """Of the fixations; or one of REFERENCES or CONTROLS."""
     after: int
     """Fixations."""
     read_out: str
     """Features, and their probe."""
     accuracy: MeanOverSeeds
     policy_minus: Difference | None
-    """The policy's accuracy on the same model minus this one; None = it is the policy's. Of
-    REFERENCES it is that after the last fixation."""
+    """The policy's accuracy on the same model minus this one; None = it is the policy's, or the
+    policy has no such read-out. Of REFERENCES it is that after the last fixation."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,6 +164,7 @@ def known_rows(runs: Mapping[str, Sequence[RunKnowledge]]) -> tuple[KnownRow, ..
         last = max(after for order, after, _ in correct if order == POLICY)
         for (order, after, read_out), values in correct.items():
             counterpart = last if order in REFERENCES else after
+            policy = correct.get((POLICY, counterpart, read_out))
             rows.append(
                 KnownRow(
                     model=model,
@@ -171,7 +172,7 @@ def known_rows(runs: Mapping[str, Sequence[RunKnowledge]]) -> tuple[KnownRow, ..
                     after=after,
                     read_out=read_out,
                     accuracy=MeanOverSeeds.of_correct(values),
-                    policy_minus=lead(correct[POLICY, counterpart, read_out], values, order),
+                    policy_minus=None if policy is None else lead(policy, values, order),
                 )
             )
     return tuple(rows)

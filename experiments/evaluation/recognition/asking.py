@@ -15,7 +15,7 @@ from torch import Tensor
 
 from experiments.evaluation.progress import Advance, Progress
 from experiments.evaluation.recognition.options import ReadOut, VectorProbe
-from experiments.evaluation.recognition.paths import PathMakers, Scanpaths, scan_of
+from experiments.evaluation.recognition.paths import OF_TRAINING, PathMakers, Scanpaths, scan_of
 from experiments.evaluation.recognition.probes import (
     Answer,
     Prober,
@@ -220,8 +220,7 @@ class RecognitionAsking:
 
     def shared_judges(self) -> dict[float, dict[ReadBy, Answer]]:
         """Train probes once: on random fixations, each image after a random one of the numbers."""
-        scan = scan_of(self.run, "random")
-        order = scan(self.train.images)
+        order = scan_of(self.run, "random", OF_TRAINING)(self.train.images)
         train = self.views(self.run.model, self.train, order, self.after)
         draw = torch.Generator().manual_seed(self.seed)
         entry = torch.randint(len(self.after), (len(self.train),), generator=draw)

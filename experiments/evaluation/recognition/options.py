@@ -61,9 +61,14 @@ class FixationsOptions:
             if getattr(self, name) == ():
                 raise ValueError(f"{name} needs at least one choice")
         check_read_outs(self.read_outs or ())
-        for share in self.label_shares:
-            if not 0 < share <= 1:
-                raise ValueError(f"label_shares must lie above 0 and up to 1, got {share}")
+        check_label_shares(self.label_shares)
         for name in (each.name for each in fields(FixationsOptions)):
             if not self.fixations and getattr(self, name) != getattr(type(self), name):
                 raise ValueError(f"{name} has no effect without fixations; add --fixations 1 2 4")
+
+
+def check_label_shares(shares: tuple[float, ...]) -> None:
+    """Raise ValueError unless these are shares of the training labels."""
+    for share in shares:
+        if not 0 < share <= 1:
+            raise ValueError(f"label_shares must lie above 0 and up to 1, got {share}")

@@ -34,6 +34,10 @@ from foveate.orders import ORDERINGS, SUBSETS
 from foveate.orders.semantic import SEMANTIC
 
 Scan = Callable[[Num[Tensor, "M C H W"]], Int[Tensor, "M T *S"]]
+OF_TRAINING = 2**31
+"""What is added to the seed of orders that are drawn for training images. Where both splits list
+their classes in some order, a path that train and test images share would tell something of them.
+"""
 BY_THEMSELVES = (*AGENTS, NEAR, *ORDERINGS, *SEMANTIC)
 """Agents and orders that need none of them."""
 
@@ -55,6 +59,8 @@ class PathMakers:
 
     run: Run
     scans: dict[str, Scan]
+    training: dict[str, Scan]
+    """Of training images, whose random paths are others."""
     asked: tuple[str, ...]
 
     @classmethod
@@ -67,7 +73,10 @@ class PathMakers:
         """
         check_orders(names)
         alone = ["policy", *(name for name in names if name not in OF_THE_POLICY)]
-        return cls(run, {name: scan_of(run, name) for name in alone}, tuple(dict.fromkeys(names)))
+        scans, training = (
+            {name: scan_of(run, name, added) for name in alone} for added in (0, OF_TRAINING)
+        )
+        return cls(run, scans, training, tuple(dict.fromkeys(names)))
 
     def policy(self, train: ImageSet, test: ImageSet) -> Scanpaths:
         """Let the policy scan both splits."""
@@ -105,7 +114,7 @@ class PathMakers:
         return best_fixed(looked_at, run.model.num_patches, run.budget, run.fixations)
 
     def _scan(self, name: str, train: ImageSet, test: ImageSet) -> Scanpaths:
-        return Scanpaths(*(self.scans[name](each.images) for each in (train, test)))
+        return Scanpaths(self.training[name](train.images), self.scans[name](test.images))
 
 
 def curves_of(
@@ -152,8 +161,13 @@ def check_others(names: Iterable[str], *splits: ImageSet) -> None:
         )
 
 
-def scan_of(run: Run, name: str) -> Scan:
+def scan_of(run: Run, name: str, added: int = 0) -> Scan:
     """Return what scans images: the policy, an agent or an order.
+
+    Args:
+        run: the model, the policy and the seed.
+        name: who scans.
+        added: to the seed of an order that is drawn.
 
     Raises:
         ValueError: there is no such agent or order.
@@ -170,7 +184,7 @@ def scan_of(run: Run, name: str) -> Scan:
 
     def scan(images: Num[Tensor, "M C H W"]) -> Int[Tensor, "M T *S"]:
         # Drawn anew from the seed: the same images have the same paths in every comparison.
-        generator = torch.Generator().manual_seed(run.seed)
+        generator = torch.Generator().manual_seed(run.seed + added)
         return ordered_in_chunks(order, model, images, budget, generator, fixations)
 
     return scan

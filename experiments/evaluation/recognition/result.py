@@ -121,10 +121,10 @@ def fixation_tables(
     for share in dict.fromkeys(share for row in label_shares.values() for share in row):
         fewer = {name: row[share] for name, row in label_shares.items() if share in row}
         caption = captions.get(share, f"asked for: {100 * float(share):.3g}% of the labels")
-        first = read_outs_of(fewer)[0]
         tables += [
-            table_of(first, probe, fewer, {}, {}, caption)
-            for probe in shown_probes(first, fewer, probes)
+            table_of(name, probe, fewer, {}, {}, caption)
+            for name in read_outs_of(fewer)
+            for probe in shown_probes(name, fewer, probes)
         ]
     return tables
 
