@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from experiments.pages import RECORDS, render
+from experiments.training.command_line import read_words
 from experiments.training.presets import PRESETS
 
 ROOT = Path(__file__).parent.parent
@@ -113,6 +114,16 @@ def test_sentences_are_short(document: Path) -> None:
 def test_the_commands_named_exist(document: Path) -> None:
     for script in set(re.findall(r"python -m experiments\.(\w+)", document.read_text())):
         assert (ROOT / "experiments" / f"{script}.py").exists(), script
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
+def test_the_trainings_shown_are_possible(document: Path) -> None:
+    """Options that later versions refuse are noticed; where a line lets you choose is passed by."""
+    for line in document.read_text().splitlines():
+        if found := re.match(r"\s*(?:torchrun|python).* -m experiments\.train (.*)", line):
+            words = found[1].partition(" #")[0].replace('"', "").split()
+            if not {"PRESET", "..."} & {*words}:
+                read_words(tuple(words))
 
 
 def test_the_presets_are_named() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from experiments.metrics_file import trim_metrics
@@ -84,6 +85,19 @@ def end_of(config: TrainConfig) -> int:
     return min(config.total_iterations, config.run.stop_after or config.total_iterations)
 
 
+def start_seconds(config: TrainConfig) -> float | None:
+    """Return how long the run that this one starts from was trained, with those before it.
+
+    None = it starts from random weights, or what it starts from does not say.
+    """
+    start = config.model.start_from
+    if start is None or not Path(start).is_dir():
+        return None
+    manifest = read_manifest(Path(start))
+    own: float | None = manifest.get("train_seconds")
+    return None if own is None else own + (manifest.get("start_seconds") or 0.0)
+
+
 def record_run(trainer: Trainer, record: dict[str, Any], seconds: float) -> None:
     """Complete the manifest by what the end of a run knows."""
     config = trainer.config
@@ -94,6 +108,7 @@ def record_run(trainer: Trainer, record: dict[str, Any], seconds: float) -> None
             "saved": True,
             "iterations": trainer.iteration,
             "train_seconds": round(seconds, 3),
+            "start_seconds": start_seconds(config),
             "peak_memory_mb": peak_memory_mb(config.run.device),
         },
     )

@@ -162,7 +162,8 @@ def captions_in(images: ImageSet) -> tuple[tuple[str, ...], ...]:
     if images.captions is None:
         raise ValueError(
             f"{images.name} has no captions: give a table with a column of text or lists of text "
-            f"named {' or '.join(CAPTION_COLUMNS)}, or name it by --caption-column{found}"
+            f"named {' or '.join(CAPTION_COLUMNS)}, or name it by --caption-column, in Python "
+            f"by caption_column of load_data{found}"
         )
     if not any(normalized(text) for own in images.captions for text in own):
         raise ValueError(

@@ -18,6 +18,7 @@ from PIL import Image
 
 from envs.episode import Episode
 from envs.vector import ImageScanVectorEnv
+from experiments.evaluation.caption.asking import CaptionAsking
 from experiments.evaluation.caption.evaluate import CaptionExample, caption
 from experiments.evaluation.caption.likelihood import (
     bits_per_word,
@@ -26,8 +27,15 @@ from experiments.evaluation.caption.likelihood import (
 )
 from experiments.evaluation.caption.picture import draw_captions, lines_of
 from experiments.evaluation.caption.result import CaptionResult, Written
-from experiments.evaluation.caption.retrieval import Scores, estimated, ranks_of_right, scores
+from experiments.evaluation.caption.retrieval import (
+    Scores,
+    chances,
+    estimated,
+    ranks_of_right,
+    scores,
+)
 from experiments.evaluation.equal_compute import short_trainer
+from experiments.run_folder import read_manifest
 from experiments.runs import load_run
 from experiments.studies.transfer import imagenette
 from experiments.training.batches import TrainingImages
@@ -144,6 +152,29 @@ def test_what_is_retrieved_by_hand() -> None:
     assert of_caption.tolist() == [1, 1, 1]
 
 
+def test_the_chance_of_a_recall_by_hand(texts: ImageTexts) -> None:
+    """Three captions: two of the first image, one of the second; ten are all of them."""
+    of_image, of_caption = chances(texts.among(2))
+    assert of_image == pytest.approx({1: (2 / 3 + 1 / 3) / 2, 5: 1, 10: 1})
+    assert of_caption == pytest.approx({1: 1 / 2, 5: 1, 10: 1})
+
+
+def test_pairs_are_ranked_by_what_the_image_adds(config: TrainConfig) -> None:
+    """The right answers are those whose likelihood rises most over that of text alone."""
+    train(config.replace(iterations=0))
+    asking = CaptionAsking.of(load_run(config.run.out), 8)
+    patches = asking.run.model.num_patches
+    path = torch.arange(patches).expand(len(asking.test), -1)
+    told = asking.told({"policy": path}, (0,), len(asking.test), 0, 0)
+    every = torch.ones(len(asking.test), len(asking.texts.tokens), dtype=torch.bool)
+    added = asking.own(path, NOTHING) - asking.pairs(path, patches, every)
+    ranks = ranks_of_right(Scores(added, added, added.numel()), asking.texts.owner)
+    assert told.retrieved is not None
+    assert told.retrieved.image_to_text[1].tolist() == (ranks[0] < 1).double().tolist()
+    own = [hits.double().mean() for hits in (ranks[1] < 5).split(asking.texts.count.tolist())]
+    assert told.retrieved.text_to_image[5].tolist() == pytest.approx([float(each) for each in own])
+
+
 def test_few_pairs_tell_the_scores_of_all_where_these_have_few_dimensions() -> None:
     """What is then asked about in full is what the best answers are among."""
     generator = torch.Generator().manual_seed(0)
@@ -238,6 +269,8 @@ def test_a_run_learns_captions_resumes_and_is_asked(config: TrainConfig, tmp_pat
     assert CaptionResult.read(tmp_path / "caption.json") == result
     assert json.loads((tmp_path / "caption.json").read_text())["kind"] == "caption"
     assert "no image, text alone" in result.to_text()
+    assert "After 0 fixations the thumbnail alone is seen." in result.to_text()
+    assert (result.periphery, result.without_policy, result.start_seconds) == (1, None, None)
     draw_captions(examples, tmp_path / "caption.png")
     with Image.open(tmp_path / "caption.png") as drawn:
         assert drawn.width > 300
@@ -368,6 +401,22 @@ def test_captions_can_be_learned_by_a_model_that_learned_of_images_alone(
     start = {name: each.clone() for name, each in first.model.state_dict().items()}
     then = Trainer(config.replace(start_from=str(tmp_path / "images")), Processes.started("cpu"))
     torch.testing.assert_close(then.model.state_dict(), start, rtol=0, atol=0)
+
+
+def test_the_time_of_what_a_run_starts_from_is_told(config: TrainConfig, tmp_path: Path) -> None:
+    train(config.replace(iterations=0, out=tmp_path / "first"))
+    for start, out in (("first", "second"), ("second", "third")):
+        train(
+            config.replace(iterations=0, start_from=str(tmp_path / start), out=tmp_path / out),
+        )
+    first, second, third = (read_manifest(tmp_path / n) for n in ("first", "second", "third"))
+    assert first["start_seconds"] is None
+    assert second["start_seconds"] == first["train_seconds"]
+    assert third["start_seconds"] == first["train_seconds"] + second["train_seconds"]
+    result, _ = caption(load_run(tmp_path / "third"), fixations=(0,), orders=(), examples=0)
+    assert result.start_seconds == third["start_seconds"]
+    assert "of what it starts from" in result.to_text()
+    assert "No policy has learned in third" in result.to_text()
 
 
 def test_a_policy_is_not_paid_by_words_that_are_not_learned(config: TrainConfig) -> None:

@@ -31,6 +31,8 @@ def build(name: str, **changes: object) -> AnyOrderTransformer:
     torch.manual_seed(0)
     row = recipe(name)
     sizes = {"image_size": (8, 8), "patch_size": 2, "embed_dim": 16, "num_heads": 2}
+    if row.captions:
+        changes = {"vocabulary": tuple("abcde"), "max_words": 4, **changes}
     config = row.model_config(
         depth=4,
         feature_dim=6 if row.target == "features" else None,

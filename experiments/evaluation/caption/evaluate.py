@@ -24,7 +24,7 @@ from experiments.evaluation.caption.retrieval import chances
 from experiments.evaluation.recognition.paths import PathMakers
 from experiments.evaluation.scanpaths import pixels_of
 from experiments.evaluation.seeds import runs_of, several
-from experiments.run_folder import git_commit
+from experiments.run_folder import git_commit, read_manifest
 from experiments.runs import Run
 from foveate.data import ImageSet
 from foveate.data.subwords import normalized
@@ -145,13 +145,17 @@ def paths_of(makers: PathMakers, test: ImageSet, seed: int) -> dict[str, Int[Ten
 def facts_of(asking: Sequence[CaptionAsking]) -> dict[str, Any]:
     """Fields of a CaptionResult that are the runs', the captions' and the code's."""
     first, runs = asking[0], [each.run for each in asking]
-    taken = [run.train_seconds for run in runs]
-    seconds = [each for each in taken if each is not None]
+    without = [why for run in runs if (why := run.without_policy) is not None]
     return {
         "captions": len(first.texts.tokens),
         "without_captions": first.without,
         "test_images": len(first.test),
-        "train_seconds": statistics.fmean(seconds) if len(seconds) == len(runs) else None,
+        "train_seconds": mean_of_known([run.train_seconds for run in runs]),
+        "start_seconds": mean_of_known(
+            [read_manifest(run.directory).get("start_seconds") for run in runs]
+        ),
+        "periphery": first.run.model.config.periphery,
+        "without_policy": "; ".join(without) or None,
         "data": first.run.dataset(first.test),
         "seed": first.run.seed if len(runs) == 1 else None,
         "seeds": tuple(run.seed for run in runs),
@@ -160,6 +164,12 @@ def facts_of(asking: Sequence[CaptionAsking]) -> dict[str, Any]:
         "commit": git_commit(),
         "iteration": first.run.iteration,
     }
+
+
+def mean_of_known(values: Sequence[float | None]) -> float | None:
+    """Return the mean; None = a value is missing."""
+    known = [each for each in values if each is not None]
+    return statistics.fmean(known) if len(known) == len(values) else None
 
 
 def write(

@@ -64,6 +64,13 @@ class CaptionResult(RunResult):
     test_images: int
     train_seconds: float | None
     """Of the training; of several runs the mean."""
+    start_seconds: float | None = None
+    """Of the training of the runs that these start from, the mean; None = there is none, or it is
+    not known."""
+    periphery: int = 0
+    """Side of the always-visible thumbnail, patches."""
+    without_policy: str | None = None
+    """Why ``policy`` has learned nothing; None = it has."""
     data: str
     seed: int | None
     """Of the training of a single run."""
@@ -102,13 +109,19 @@ class CaptionResult(RunResult):
             rows,
             f"Bits per word, {self.data}, {self.test_images} test images, {self.captions} "
             f"captions, {self.num_patches} patches, {self._whose}trained for "
-            f"{minutes(self.train_seconds)}, commit `{short_commit(self.commit)}`.",
+            f"{self._time}, commit `{short_commit(self.commit)}`.",
             (
                 "Less is better known. In brackets: minus the policy's, 95% interval over "
                 f"{self._sampled}.",
                 *self._notes(),
             ),
         )
+
+    @property
+    def _time(self) -> str:
+        before = self.start_seconds
+        after = "" if before is None else f" after the {minutes(before)} of what it starts from"
+        return minutes(self.train_seconds) + after
 
     @property
     def _whose(self) -> str:
@@ -123,6 +136,10 @@ class CaptionResult(RunResult):
 
     def _notes(self) -> list[str]:
         notes = []
+        if self.without_policy is not None:
+            notes.append(f"{self.without_policy[0].upper()}{self.without_policy[1:]}.")
+        if self.periphery and 0 in self.orders["policy"]:
+            notes.append("After 0 fixations the thumbnail alone is seen.")
         if self.without_captions:
             notes.append(f"{self.without_captions} test images have no caption, and are left out.")
         if self.cut:
@@ -185,7 +202,8 @@ class CaptionResult(RunResult):
         return (
             f"A model was asked about {share:.0%} of the pairs: a first pass estimated the "
             "others, and only the best of each image and caption by it were asked about in full. "
-            "A right answer that was not among these is a miss.",
+            "Answers that are not among these count for none, be they right or wrong: recall may "
+            "come out too low or too high.",
         )
 
     def _seeds(self) -> Table:
