@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -99,6 +100,8 @@ class BenchConfig:
                     f"{name} has no effect on the benchmark {self.what!r}; leave it out"
                 )
         check_at_least(self, 0, "minutes", "profile")
+        if self.only == "checks" and self.minutes != type(self).minutes:
+            raise ValueError("minutes has no effect on only checks, which are made whole")
         if self.path.is_dir():
             raise ValueError(f"out must be a file, {self.path} is a folder")
         if self.what == "data" and self.data is None:
@@ -108,8 +111,7 @@ class BenchConfig:
     def arguments(self) -> dict[str, object]:
         """Arguments of the benchmark's function."""
         own = [name for name, users in USED_BY.items() if self.what in users]
-        kept = {"out": self.path} if self.what == "device" else {}
-        return {name: getattr(self, name) for name in (*own, "repeats")} | kept
+        return {name: getattr(self, name) for name in (*own, "repeats")}
 
     @property
     def path(self) -> Path:
@@ -131,6 +133,9 @@ def main(config: BenchConfig) -> None:
     from experiments.tables import Result
     from experiments.training.build import set_threads
 
+    def keep(result: Result) -> None:
+        result.write(config.path)
+
     benchmarks: dict[str, Callable[..., Result]] = {
         "train": bench_train,
         "rollout": bench_rollout,
@@ -138,7 +143,7 @@ def main(config: BenchConfig) -> None:
         "decode": bench_decode,
         "scale": bench_scale,
         "data": bench_data,
-        "device": bench_device,
+        "device": partial(bench_device, keep=keep),
         "seeds": bench_seeds,
     }
     set_threads(config.threads)

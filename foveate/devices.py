@@ -26,8 +26,8 @@ def send(values: Shaped[Tensor, "..."], device: torch.device | str) -> Shaped[Te
     """Return values on a device; the host goes on before a GPU has them.
 
     From memory that is not pinned, a copy makes the host wait for all that the GPU has to do.
-    torch keeps the pinned memory until the copy is done. In the other direction, from a device to
-    the processor, the host must wait, and does.
+    torch keeps the pinned memory until the copy is done; a GPU has them contiguous. In the other
+    direction, from a device to the processor, the host must wait, and does.
     """
     place = torch.device(device)
     if not values.is_cpu:

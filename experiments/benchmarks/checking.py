@@ -43,8 +43,8 @@ def distance(measured: Tensor, expected: Tensor) -> float:
     return float((one - other).norm() / other.norm().clamp_min(1e-12))
 
 
-def first_line(reason: Exception) -> str:
-    """Return the kind of an error, and its first line; where it comes from goes to stderr."""
+def told_error(reason: Exception) -> str:
+    """Print where an error comes from, to stderr; return its kind and its first line."""
     traceback.print_exception(reason)
     return f"{type(reason).__name__}: {str(reason).strip().partition(chr(10))[0]}"
 
@@ -62,7 +62,7 @@ def judged(name: str, check: Check) -> list[Row]:
         return [(name, SKIPPED, str(reason), "")]
     except Exception as reason:
         # Whatever fails, the other checks say what works.
-        return [(name, FAIL, first_line(reason), "")]
+        return [(name, FAIL, told_error(reason), "")]
     return [
         (
             f"{name}: {what}" if what else name,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -23,6 +24,7 @@ from experiments.benchmarks.checking import (
     FAIL,
     MEASURED,
     PASS,
+    SKIPPED,
     Check,
     Row,
     judged,
@@ -47,8 +49,8 @@ def bench_device(
     device: str = "cuda",
     minutes: float = 3.0,
     only: Only | None = None,
-    out: Path | None = None,
     repeats: int = 5,
+    keep: Callable[[BenchResult], object] = lambda _: None,
 ) -> BenchResult:
     """Run all checks on a device, then measure its speed. A line that fails or breaks says so.
 
@@ -57,8 +59,8 @@ def bench_device(
         minutes: for all; correctness is never cut short, and what of the speed does not fit is
             skipped.
         only: one of the two parts; None = both.
-        out: file that is written anew after every line; None = none is.
         repeats: times that every step is measured.
+        keep: given what was found so far, after every line.
 
     Raises:
         ValueError: torch cannot use the device, or it is one of several by its number.
@@ -69,19 +71,18 @@ def bench_device(
         number = device.removeprefix("cuda:")
         raise ValueError(f"take --device cuda, and CUDA_VISIBLE_DEVICES={number} for that GPU")
     deadline = time.monotonic() + 60 * minutes
-    found = Found(device, repeats)
+    found = Found(device, repeats, git_commit())
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         if only != "speed":
             for what, check in checks_of(device, folder).items():
                 for line in judged(what, check):
-                    found.add(line, {}, out)
-            found.numbers["peak_memory_mb"] = peak_memory_mb(device)
+                    keep(found.add(line, {"peak_memory_mb": peak_memory_mb(device)}))
         if only != "checks":
             # Each of which counts its memory anew.
             for line, numbers in measured_rows(measurements(device, folder, repeats), deadline):
-                found.add(line, numbers, out)
-    return found.result()
+                keep(found.add(line, numbers))
+    return found.result(is_whole=True)
 
 
 def checks_of(device: str, folder: Path) -> dict[str, Check]:
@@ -100,37 +101,38 @@ class Found:
 
     device: str
     repeats: int
+    commit: str
     rows: list[Row] = field(default_factory=list)
     numbers: dict[str, float | None] = field(default_factory=dict)
 
-    def add(self, row: Row, numbers: dict[str, float], out: Path | None) -> None:
-        """Print and keep a line and its numbers."""
+    def add(self, row: Row, numbers: Mapping[str, float | None]) -> BenchResult:
+        """Print and keep a line and its numbers, and return what there is now."""
         say(row)
         self.rows.append(row)
         self.numbers.update(numbers)
-        if out is not None:
-            self.result().write(out)
+        return self.result(is_whole=False)
 
-    def result(self) -> BenchResult:
-        """Return it as a result."""
+    def result(self, *, is_whole: bool) -> BenchResult:
+        """Return it as a result, which says if lines may still come."""
         counts = Counter(row[1] for row in self.rows)
         where = name_of_device(self.device)
-        told = ", ".join(
-            f"{counts[verdict]} {what}"
-            for verdict, what in ((PASS, "passed"), (FAIL, "failed"), (MEASURED, "measured"))
-        )
+        words = {PASS: "passed", FAIL: "failed", MEASURED: "measured"}
+        words |= {BROKE: "broke", SKIPPED: "skipped"}
+        told = ", ".join(f"{counts[verdict]} {word}" for verdict, word in words.items())
+        cut = "" if is_whole else "; NOT whole, it goes on or was cut off"
         return BenchResult(
             what="device",
-            caption=f"Checks on {where}, torch {torch.__version__}: {told}",
+            caption=f"Checks on {where}, torch {torch.__version__}: {told}{cut}",
             columns=COLUMNS,
             rows=tuple(self.rows),
             numbers={
                 **self.numbers,
                 "checks_passed": counts[PASS],
                 "checks_failed": counts[FAIL],
+                "measurements_broken": counts[BROKE],
             },
             failed=tuple(row[0] for row in self.rows if row[1] in (FAIL, BROKE)),
             threads=torch.get_num_threads(),
             repeats=self.repeats,
-            commit=git_commit(),
+            commit=self.commit,
         )

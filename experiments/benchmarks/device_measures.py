@@ -16,6 +16,7 @@ from torch.profiler import ProfilerActivity, profile
 
 import envs
 from experiments.benchmarks.checking import NotPossible
+from experiments.benchmarks.device_runs import write_shards
 from experiments.benchmarks.graphs import seconds_of_scans
 from experiments.benchmarks.rollout import RANDOM_ORDERS, STEPS_EACH, cycle, rollout_plans
 from experiments.benchmarks.timing import DTYPES, alternate, awaited, count_flops
@@ -29,6 +30,8 @@ PEAK_SIDE_GPU, PEAK_SIDE_CPU = 8192, 1024
 """Sides of the matrices whose product is taken as the peak."""
 PEAK_REPEATS = 6
 """Products of which the fastest counts."""
+IMAGES = "images"
+"""Folder of the images that training steps read."""
 ITEMS = 5
 """Largest items of the profile."""
 
@@ -72,7 +75,7 @@ def measure_step(
     on_gpu = device.startswith("cuda")
     if precision not in peaks:
         raise NotPossible("the peak was not measured")
-    trainer = Trainer(config, Processes.started(device))
+    trainer = trainer_of(config)
     trainer.step()
     operations = count_flops(trainer.step)
     if compiled:
@@ -102,8 +105,19 @@ def measure_step(
     return MeasuredSpeed(said, {key: share} if goal else {}, goal)
 
 
+def trainer_of(config: TrainConfig) -> Trainer:
+    """Return a trainer, and write its images if they are not there.
+
+    They are resized from small ones: to compose large scenes takes a minute.
+    """
+    folder = Path(config.data.data)
+    if not folder.exists():
+        write_shards(folder, "scenes_rgb")
+    return Trainer(config, Processes.started(config.run.device))
+
+
 def measure_joint(device: str, folder: Path, repeats: int, precision: str) -> MeasuredSpeed:
-    """Measure a joint step over one on random orders, at the cifar10 preset's own settings."""
+    """Measure a joint step over one on random orders, of the cifar10 preset in a precision."""
     base = PRESETS["cifar10"][1].replace(
         data="scenes",
         limit=256,
@@ -162,8 +176,7 @@ def measure_profile(config: TrainConfig) -> MeasuredSpeed:
     Raises:
         NotPossible: the profiler sees nothing of the device, as where it has no permission.
     """
-    device = config.run.device
-    trainer = Trainer(config, Processes.started(device))
+    device, trainer = config.run.device, trainer_of(config)
     step = awaited(trainer.step, device)
     step()
     on_gpu = device.startswith("cuda")

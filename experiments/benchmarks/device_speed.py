@@ -17,9 +17,10 @@ from experiments.benchmarks.checking import (
     SKIPPED,
     NotPossible,
     Row,
-    first_line,
+    told_error,
 )
 from experiments.benchmarks.device_measures import (
+    IMAGES,
     MeasuredSpeed,
     measure_environment,
     measure_graph,
@@ -28,7 +29,6 @@ from experiments.benchmarks.device_measures import (
     measure_profile,
     measure_step,
 )
-from experiments.benchmarks.device_runs import write_shards
 from experiments.training.config import TrainConfig
 from experiments.training.presets import PRESETS
 
@@ -47,7 +47,7 @@ VIT_B: dict[str, Any] = {
     "num_targets": 1,
     "model_optimizer": "adamw",
 }
-"""The step that docs/scale.md extrapolates from: about as many queries as patches, and AdamW."""
+"""The step that docs/scale.md extrapolates from: a query for each patch but the last, and AdamW."""
 SMALL: dict[str, Any] = {"embed_dim": 192, "num_heads": 3, "depth": 12}
 WITH_GOAL = "ViT-B/16"
 SIZES: dict[str, tuple[str, dict[str, Any]]] = {
@@ -94,13 +94,13 @@ def measured_rows(
             yield (each.name, SKIPPED, "needs more memory than the device has", ""), {}
         except Exception as reason:
             # Whatever breaks, what was found so far is told.
-            yield (each.name, BROKE, first_line(reason), ""), {}
+            yield (each.name, BROKE, told_error(reason), ""), {}
         else:
             yield (each.name, MEASURED, found.said, found.goal), found.numbers
 
 
 def measurements(device: str, folder: Path, repeats: int) -> Iterator[Measurement]:
-    """Return what is measured: what has a goal before what has none, compilers last."""
+    """Return what is measured: goals before what has none, but for what a compiler makes, last."""
     on_gpu = device.startswith("cuda")
     precision = "bf16" if on_gpu else "fp32"
     peaks: dict[str, float] = {}
@@ -144,12 +144,8 @@ def step_config(name: str, device: str, folder: Path, precision: str) -> TrainCo
         batch_size = 128 if is_large else 256
     else:
         batch_size = 2 if is_large else 4
-    images = folder / "images"
-    if not images.exists():
-        # Resized from small ones: to compose large scenes takes a minute.
-        write_shards(images, "scenes_rgb")
     options: dict[str, object] = {
-        "data": str(images),
+        "data": str(folder / IMAGES),
         "limit": 256,
         "periphery": 0,
         "prefix_share": 0.0,

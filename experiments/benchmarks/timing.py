@@ -135,7 +135,7 @@ class BenchResult(Result):
     curves: Mapping[str, tuple[float | None, ...]] = field(default_factory=dict)
     """Series that stand behind a number, by name."""
     failed: tuple[str, ...] = ()
-    """Lines that are checks, and failed; the command then ends with exit code 1."""
+    """Checks that failed and measurements that broke; the command then ends with exit code 1."""
     threads: int
     repeats: int
     commit: str

@@ -90,8 +90,9 @@ class RefuseNumbers(TorchFunctionMode):
             RuntimeError: it does.
         """
         made = func(*args, **(kwargs or {}))
-        copies = func in (torch.tensor, torch.as_tensor, torch.asarray, Tensor.new_tensor)
-        given = args[1] if func is Tensor.new_tensor else next(iter(args), None)
+        makers = (torch.tensor, torch.as_tensor, torch.asarray, torch.scalar_tensor)
+        copies = func in (*makers, Tensor.new_tensor)
+        given = next(iter(args[func is Tensor.new_tensor :]), None)
         if copies and not made.is_cpu and not isinstance(given, Tensor):
             raise RuntimeError(f"{func.__name__} makes the host wait for the device")
         return made

@@ -69,7 +69,7 @@ class GridResult(Result):
     """Scans of a few test images, of the cells that have some."""
     threads: int
     device: str = "cpu"
-    """Of all runs; of a GPU its name."""
+    """Of the runs of the last call; of a GPU its name."""
     commit: str
 
     @property

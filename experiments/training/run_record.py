@@ -57,6 +57,7 @@ def open_folder(
             *(f"after iteration {at}: {each}" for each in changed),
         ],
         "changes": before.get("changes", []),
+        "start_seconds": before.get("start_seconds", start_seconds(config)),
         "sources": sources_of(own_parts(config)),
         "source_changes": [
             *before.get("source_changes", []),
@@ -93,9 +94,14 @@ def start_seconds(config: TrainConfig) -> float | None:
     start = config.model.start_from
     if start is None or not Path(start).is_dir():
         return None
-    manifest = read_manifest(Path(start))
+    try:
+        manifest = read_manifest(Path(start))
+        began = read_config(Path(start)).model.start_from
+    except ValueError:
+        return None  # Weights may come without them, or with damaged ones.
     own: float | None = manifest.get("train_seconds")
-    return None if own is None else own + (manifest.get("start_seconds") or 0.0)
+    before: float | None = 0.0 if began is None else manifest.get("start_seconds")
+    return None if own is None or before is None else own + before
 
 
 def record_run(trainer: Trainer, record: dict[str, Any], seconds: float) -> None:
@@ -108,7 +114,6 @@ def record_run(trainer: Trainer, record: dict[str, Any], seconds: float) -> None
             "saved": True,
             "iterations": trainer.iteration,
             "train_seconds": round(seconds, 3),
-            "start_seconds": start_seconds(config),
             "peak_memory_mb": peak_memory_mb(config.run.device),
         },
     )

@@ -39,7 +39,7 @@ class Backgrounds:
         Raises:
             ValueError: the size does not fit into any.
         """
-        levels, regions = [], _regions(split, in_color)
+        levels, regions = [], regions_of(split, in_color)
         for region in regions:
             for shrink in _SHRINKS if size_px < _FINE_FROM_PX else (1,):
                 rows, columns = (length // shrink for length in region.shape[:2])
@@ -58,7 +58,7 @@ class Backgrounds:
         return cls(levels, size_px, chosen, place, rng.random(num_scenes) < 0.5)
 
     def crops(self, which: slice) -> np.ndarray:
-        """Return crops in [0, 1], (M, C, size_px, size_px)."""
+        """Return some of the crops in [0, 1], (length of the slice, C, size_px, size_px)."""
         chosen, place, size_px = self.chosen[which], self.place[which], self.size_px
         crops = np.empty((len(chosen), self.levels[0].shape[2], size_px, size_px), np.float32)
         for number, level in enumerate(self.levels):
@@ -79,7 +79,7 @@ class Backgrounds:
         return calm
 
 
-def _regions(split: str, in_color: bool) -> list[np.ndarray]:
+def regions_of(split: str, in_color: bool) -> list[np.ndarray]:
     """Return the split's part of each photo, (H, W, C): left train, upper right val, lower test."""
     # scikit-image takes a second to import, which a cached data set need not wait for.
     from skimage import color, data

@@ -26,7 +26,7 @@ NUM_SCENES = {"train": 12_000, "val": 2_000, "test": 2_000}
 _VAL_PER_CLASS = 50
 _AT_ONCE_BYTES = 2**26
 """Of pixels that are composed at once, in float32."""
-# Chosen by eye on a contact sheet, beside the levels of backgrounds.
+# Chosen by eye on a contact sheet, beside the levels in ``backgrounds``: these stay below.
 _OBJECT_LEVEL = (0.40, 1.0)
 _OPAQUE_FROM = 0.12
 _SATURATION = 0.6
@@ -129,7 +129,10 @@ def _put_in_front(
     tints: np.ndarray,
     corner_px: np.ndarray,
 ) -> None:
-    """Put an object of its own, (M, S, S), into each scene, (M, C, H, W), in place."""
+    """Put an object of its own, (M, S, S), into each scene, (M, C, H, W), in place.
+
+    Tints are (M, C), and corners (M, 2): row and column of the object's first pixel.
+    """
     offsets = np.arange(value.shape[1])
     rows = (corner_px[:, :1] + offsets)[:, :, None]
     columns = (corner_px[:, 1:] + offsets)[:, None, :]

@@ -240,14 +240,15 @@ def test_without_oracles_there_is_no_gap(run: Run, capsys: pytest.CaptureFixture
     write_json(run.directory / "manifest.json", {"train_seconds": 1, "threads": 1})
     assert "oracle" not in short_table(run.directory).to_markdown()
     assert short_table(run.directory).columns[-1].startswith("area")
-    known = {"policy": {run.budget: Recognized(attentive=0.625)}, "other": {1: Recognized()}}
+    cell = Recognized(attentive=0.625, attentive_ci95=(0.5, 0.75))
+    known = {"policy": {run.budget: cell}, "other": {1: Recognized()}}
     probed = ProbeResult(
         fixations=known, commit="", dataset="", train_images=9, test_images=9, pooling="", seed=0
     )
     probed.write(run.directory / "probe.json")
     table = short_table(run.directory)
     assert table.columns[-1] == f"recognized after {run.budget} fixations"
-    assert {row[0]: row[-1] for row in table.rows}["**policy**"] == "0.625"
+    assert {row[0]: row[-1] for row in table.rows}["**policy**"] == "0.625 [0.500, 0.750]"
     assert {row[0]: row[-1] for row in table.rows}["random"] == "-"
     assert area_of(read, "raster") == pytest.approx(read.orders["raster"].auc)
     by_16 = compare(run, orders=("oracle_16",), limit=6, oracle_limit=4)

@@ -14,6 +14,7 @@ import pytest
 import torch
 from looks import looks
 from torch._C._autograd import DeviceType
+from torch._inductor.exc import InductorError, InvalidCxxCompiler
 
 from experiments import bench
 from experiments.bench import BenchConfig
@@ -165,9 +166,25 @@ def test_everything_that_is_measured_can_be(
 def test_a_step_without_a_peak_or_a_compiler_is_skipped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = step_config("mae, 32 px, patch 4", "cpu", tmp_path, "fp32")
+    config = step_config("mae, 32 px, patch 4", "cpu", tmp_path, "fp32").replace(
+        embed_dim=16, num_heads=1, depth=1
+    )
     with pytest.raises(NotPossible, match="the peak was not measured"):
         measure_step(config, 1, {}, False, "")
+    for inner, told in (
+        (InvalidCxxCompiler(), pytest.raises(NotPossible, match=r"needs a C\+\+ compiler")),
+        (AssertionError("a bug"), pytest.raises(InductorError, match="a bug")),
+    ):
+
+        def breaks(self: torch.nn.Module, inner: Exception = inner) -> None:
+            def forward(*_: object, **__: object) -> None:
+                raise InductorError(inner, None)
+
+            monkeypatch.setattr(self, "forward", forward)
+
+        monkeypatch.setattr(torch.nn.Module, "compile", breaks)
+        with told:
+            measure_step(config, 1, {"fp32": 1.0}, True, "")
 
 
 def test_of_a_gpu_kernels_alone_are_counted() -> None:
@@ -302,7 +319,10 @@ def test_numbers_made_on_a_device_are_refused() -> None:
         for wait in (
             lambda: torch.tensor([1.0], device="meta"),
             lambda: torch.as_tensor(1.0, device="meta"),
+            lambda: torch.asarray([1.0], device="meta"),
+            lambda: torch.scalar_tensor(1.0, device="meta"),
             lambda: there.new_tensor([1.0]),
+            lambda: there.new_tensor(data=[1.0]),
         ):
             with pytest.raises(RuntimeError, match="makes the host wait"):
                 wait()

@@ -11,7 +11,7 @@ import torch
 from image_files import NAMES, numbered, numbers, write_parquet
 from torch import Tensor
 
-from foveate.data import ImageSet, augment, load_data, rows, scenes
+from foveate.data import ImageSet, augment, backgrounds, load_data, rows, scenes
 from foveate.data import loading as data_module
 from foveate.data.scenes import compose_scenes
 
@@ -67,9 +67,9 @@ def test_scene_splits_share_neither_objects_nor_photo_regions():
     assert [len(unique) for unique in objects] == [4500, 500, 1000]
     assert len(set.union(*objects)) == 6000
     sizes = np.array(
-        [[part.size for part in scenes._regions(split, False)] for split in scenes.SPLITS]
+        [[part.size for part in backgrounds.regions_of(split, False)] for split in scenes.SPLITS]
     )
-    whole = [getattr(skimage.data, photo)().shape[:2] for photo in scenes._PHOTOS]
+    whole = [getattr(skimage.data, photo)().shape[:2] for photo in backgrounds._PHOTOS]
     assert sizes.sum(axis=0).tolist() == [height * width for height, width in whole]
 
 

@@ -134,12 +134,14 @@ def test_every_recipe_lowers_its_loss(name: str) -> None:
     row = recipe(name)
     images = torch.rand(8, 1, 8, 8, generator=torch.Generator().manual_seed(1))
     features = torch.randn(8, 16, 6) if row.target == "features" else None
+    words = {"words": torch.randint(5, (8, 1, 4))} if row.captions else {}
     order = model_ordering(row.order, model, **row.order_options)
     optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=3e-3)
     losses = []
     for _ in range(40):
         rank = order(images, generator=torch.Generator().manual_seed(2))
-        loss = model(images, rank, features=features, generator=torch.Generator().manual_seed(3))
+        generator = torch.Generator().manual_seed(3)
+        loss = model(images, rank, features=features, generator=generator, **words)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

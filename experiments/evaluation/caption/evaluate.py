@@ -155,7 +155,7 @@ def facts_of(asking: Sequence[CaptionAsking]) -> dict[str, Any]:
             [read_manifest(run.directory).get("start_seconds") for run in runs]
         ),
         "periphery": first.run.model.config.periphery,
-        "without_policy": "; ".join(without) or None,
+        "without_policy": without[0] if without else None,
         "data": first.run.dataset(first.test),
         "seed": first.run.seed if len(runs) == 1 else None,
         "seeds": tuple(run.seed for run in runs),

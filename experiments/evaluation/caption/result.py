@@ -50,8 +50,8 @@ class CaptionResult(RunResult):
     retrieval_images: int
     retrieval_captions: int
     retrieval_pairs: int | None = None
-    """Pairs that a model was asked about, of several runs the mean; if not all, only candidates
-    chosen from estimates could be found. None = all, in results of older versions."""
+    """Pairs that a model was asked about, of several runs the mean; if not all, a right answer that
+    is no candidate is a miss, and a wrong one harms none. None = all, in older results."""
     written: tuple[Written, ...]
     """By the first run."""
     captions: int
@@ -67,10 +67,10 @@ class CaptionResult(RunResult):
     start_seconds: float | None = None
     """Of the training of the runs that these start from, the mean; None = there is none, or it is
     not known."""
-    periphery: int = 0
-    """Side of the always-visible thumbnail, patches."""
+    periphery: int | None = None
+    """Side of the always-visible thumbnail, patches; None = an older result, which does not say."""
     without_policy: str | None = None
-    """Why ``policy`` has learned nothing; None = it has."""
+    """Why ``policy`` has learned nothing in a run, or several; None = it has in all."""
     data: str
     seed: int | None
     """Of the training of a single run."""
@@ -202,8 +202,8 @@ class CaptionResult(RunResult):
         return (
             f"A model was asked about {share:.0%} of the pairs: a first pass estimated the "
             "others, and only the best of each image and caption by it were asked about in full. "
-            "Answers that are not among these count for none, be they right or wrong: recall may "
-            "come out too low or too high.",
+            "A right answer that is not among these is a miss, and a wrong one that is not among "
+            "them does no harm: recall may come out too low or too high.",
         )
 
     def _seeds(self) -> Table:

@@ -76,14 +76,20 @@ def ask(run: Run, asked: KnowingQuestions) -> RunKnowledge:
         areas=areas,
         paid={order: areas[order] + cost for order, cost in costs.items()},
         train_images=known.train_images,
-        notes=known.notes,
+        notes={
+            **known.notes,
+            **{
+                f"{share} of the labels": f"{number} of {known.train_images} training images"
+                for share, number in known.label_images.items()
+            },
+        },
         commit=git_commit(),
     )
 
 
 def read_out_of(asked: Answered) -> str:
     """Name features and their probe, and the share of the labels that it had, unless all."""
-    share = "" if asked.label_share == 1 else f", {asked.label_share:.3g} of the labels"
+    share = "" if asked.label_share == 1 else f", {asked.label_share} of the labels"
     return titled(asked.read_out, asked.probe) + share
 
 

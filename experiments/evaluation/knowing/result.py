@@ -158,7 +158,8 @@ class KnowingResult(RunResult):
         sight = f"periphery {self.periphery}" if self.periphery else "blind"
         epochs = self.options.get("finetune_epochs", 0)
         shared = self.options.get("fixations_probe") == "shared"
-        once = ", trained once on random fixations (all_patches: on all)" if shared else ""
+        once = ", trained once on random fixations (of references and controls: on these)"
+        once = once if shared else ""
         tuned = f", {plural(epochs, 'epoch')} of fine-tuning" if epochs else ""
         return (
             f"{self.data}, {sight}, "
@@ -219,6 +220,8 @@ class KnowingResult(RunResult):
             if row.order in CONTROLS:
                 found.setdefault((row.order, row.read_out), {})[row.after] = row
         last = self.fixations[-1]
+        # The policy is judged by another probe then.
+        shared = self.options.get("fixations_probe") == "shared"
         return Table(
             columns=(
                 "the policy's path without a part",
@@ -229,7 +232,7 @@ class KnowingResult(RunResult):
                 (
                     f"{control}, {read_out}",
                     *(accuracy(row[after]) for after in self.fixations),
-                    lead_of(row[last]),
+                    "" if shared else lead_of(row[last]),
                 )
                 for (control, read_out), row in found.items()
             ),

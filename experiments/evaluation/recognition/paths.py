@@ -35,9 +35,9 @@ from foveate.orders.semantic import SEMANTIC
 
 Scan = Callable[[Num[Tensor, "M C H W"]], Int[Tensor, "M T *S"]]
 OF_TRAINING = 2**31
-"""What is added to the seed of orders that are drawn for training images. Where both splits list
-their classes in some order, a path that train and test images share would tell something of them.
-"""
+"""Random orders of training images are drawn from the seed plus this, so that the i-th training and
+test images have different paths: where both splits list their classes in some order, the same path
+would tell something of them."""
 BY_THEMSELVES = (*AGENTS, NEAR, *ORDERINGS, *SEMANTIC)
 """Agents and orders that need none of them."""
 
@@ -60,7 +60,7 @@ class PathMakers:
     run: Run
     scans: dict[str, Scan]
     training: dict[str, Scan]
-    """Of training images, whose random paths are others."""
+    """Of training images; what is no random order scans them as it does others."""
     asked: tuple[str, ...]
 
     @classmethod
@@ -73,9 +73,11 @@ class PathMakers:
         """
         check_orders(names)
         alone = ["policy", *(name for name in names if name not in OF_THE_POLICY)]
-        scans, training = (
-            {name: scan_of(run, name, added) for name in alone} for added in (0, OF_TRAINING)
-        )
+        scans = {name: scan_of(run, name) for name in alone}
+        training = {
+            name: scan if name == "policy" or is_agent(name) else scan_of(run, name, OF_TRAINING)
+            for name, scan in scans.items()
+        }
         return cls(run, scans, training, tuple(dict.fromkeys(names)))
 
     def policy(self, train: ImageSet, test: ImageSet) -> Scanpaths:
@@ -161,13 +163,13 @@ def check_others(names: Iterable[str], *splits: ImageSet) -> None:
         )
 
 
-def scan_of(run: Run, name: str, added: int = 0) -> Scan:
+def scan_of(run: Run, name: str, seed_offset: int = 0) -> Scan:
     """Return what scans images: the policy, an agent or an order.
 
     Args:
         run: the model, the policy and the seed.
         name: who scans.
-        added: to the seed of an order that is drawn.
+        seed_offset: what is added to the run's seed, from which a random order is drawn.
 
     Raises:
         ValueError: there is no such agent or order.
@@ -184,7 +186,7 @@ def scan_of(run: Run, name: str, added: int = 0) -> Scan:
 
     def scan(images: Num[Tensor, "M C H W"]) -> Int[Tensor, "M T *S"]:
         # Drawn anew from the seed: the same images have the same paths in every comparison.
-        generator = torch.Generator().manual_seed(run.seed + added)
+        generator = torch.Generator().manual_seed(run.seed + seed_offset)
         return ordered_in_chunks(order, model, images, budget, generator, fixations)
 
     return scan
