@@ -57,7 +57,9 @@ def open_folder(
             *(f"after iteration {at}: {each}" for each in changed),
         ],
         "changes": before.get("changes", []),
-        "start_seconds": before.get("start_seconds", start_seconds(config)),
+        "start_seconds": (
+            before["start_seconds"] if "start_seconds" in before else start_seconds(config)
+        ),
         "sources": sources_of(own_parts(config)),
         "source_changes": [
             *before.get("source_changes", []),

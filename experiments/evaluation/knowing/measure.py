@@ -18,7 +18,7 @@ from experiments.evaluation.knowing.tuned import fine_tuned
 from experiments.evaluation.recognition.asking import Answered
 from experiments.evaluation.recognition.evaluate import recognize
 from experiments.evaluation.recognition.paths import curves_of
-from experiments.evaluation.recognition.result import titled
+from experiments.evaluation.recognition.result import of_the_labels, titled
 from experiments.run_folder import git_commit
 from experiments.runs import Run
 
@@ -79,7 +79,7 @@ def ask(run: Run, asked: KnowingQuestions) -> RunKnowledge:
         notes={
             **known.notes,
             **{
-                f"{share} of the labels": f"{number} of {known.train_images} training images"
+                f"{share} of the labels": of_the_labels(number, known.train_images, float(share))
                 for share, number in known.label_images.items()
             },
         },

@@ -153,13 +153,18 @@ class KnowingResult(RunResult):
             )
         return [self.summary(), *by_read_out, *controls, *crossed, *errors]
 
+    @property
+    def _is_shared(self) -> bool:
+        """Whether one probe, trained on random fixations, judges all orders."""
+        return self.options.get("fixations_probe") == "shared"
+
     def _caption(self) -> str:
         warmup, iterations = self.iterations
         sight = f"periphery {self.periphery}" if self.periphery else "blind"
         epochs = self.options.get("finetune_epochs", 0)
-        shared = self.options.get("fixations_probe") == "shared"
-        once = ", trained once on random fixations (of references and controls: on these)"
-        once = once if shared else ""
+        once = ""
+        if self._is_shared:
+            once = ", trained once on random fixations (of references and controls: on these)"
         tuned = f", {plural(epochs, 'epoch')} of fine-tuning" if epochs else ""
         return (
             f"{self.data}, {sight}, "
@@ -220,8 +225,6 @@ class KnowingResult(RunResult):
             if row.order in CONTROLS:
                 found.setdefault((row.order, row.read_out), {})[row.after] = row
         last = self.fixations[-1]
-        # The policy is judged by another probe then.
-        shared = self.options.get("fixations_probe") == "shared"
         return Table(
             columns=(
                 "the policy's path without a part",
@@ -232,7 +235,8 @@ class KnowingResult(RunResult):
                 (
                     f"{control}, {read_out}",
                     *(accuracy(row[after]) for after in self.fixations),
-                    "" if shared else lead_of(row[last]),
+                    # By a shared probe the policy is judged otherwise than its controls.
+                    "" if self._is_shared else lead_of(row[last]),
                 )
                 for (control, read_out), row in found.items()
             ),

@@ -220,7 +220,7 @@ class RecognitionAsking:
 
     def shared_judges(self) -> dict[float, dict[ReadBy, Answer]]:
         """Train probes once: on random fixations, each image after a random one of the numbers."""
-        order = scan_of(self.run, "random", OF_TRAINING)(self.train.images)
+        order = scan_of(self.run, "random")(self.train.images, OF_TRAINING)
         train = self.views(self.run.model, self.train, order, self.after)
         draw = torch.Generator().manual_seed(self.seed)
         entry = torch.randint(len(self.after), (len(self.train),), generator=draw)

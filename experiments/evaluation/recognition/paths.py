@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -33,13 +34,22 @@ from foveate.data import ImageSet
 from foveate.orders import ORDERINGS, SUBSETS
 from foveate.orders.semantic import SEMANTIC
 
-Scan = Callable[[Num[Tensor, "M C H W"]], Int[Tensor, "M T *S"]]
 OF_TRAINING = 2**31
 """Random orders of training images are drawn from the seed plus this, so that the i-th training and
 test images have different paths: where both splits list their classes in some order, the same path
 would tell something of them."""
 BY_THEMSELVES = (*AGENTS, NEAR, *ORDERINGS, *SEMANTIC)
 """Agents and orders that need none of them."""
+
+
+class PathMaker(Protocol):
+    """Scans images: a policy, an agent or an order."""
+
+    def __call__(
+        self, images: Num[Tensor, "M C H W"], seed_offset: int = 0
+    ) -> Int[Tensor, "M T *S"]:
+        """Return their scanpaths; random orders are drawn from the run's seed plus the offset."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -58,9 +68,7 @@ class PathMakers:
     """
 
     run: Run
-    scans: dict[str, Scan]
-    training: dict[str, Scan]
-    """Of training images; what is no random order scans them as it does others."""
+    scans: dict[str, PathMaker]
     asked: tuple[str, ...]
 
     @classmethod
@@ -73,12 +81,7 @@ class PathMakers:
         """
         check_orders(names)
         alone = ["policy", *(name for name in names if name not in OF_THE_POLICY)]
-        scans = {name: scan_of(run, name) for name in alone}
-        training = {
-            name: scan if name == "policy" or is_agent(name) else scan_of(run, name, OF_TRAINING)
-            for name, scan in scans.items()
-        }
-        return cls(run, scans, training, tuple(dict.fromkeys(names)))
+        return cls(run, {name: scan_of(run, name) for name in alone}, tuple(dict.fromkeys(names)))
 
     def policy(self, train: ImageSet, test: ImageSet) -> Scanpaths:
         """Let the policy scan both splits."""
@@ -116,7 +119,8 @@ class PathMakers:
         return best_fixed(looked_at, run.model.num_patches, run.budget, run.fixations)
 
     def _scan(self, name: str, train: ImageSet, test: ImageSet) -> Scanpaths:
-        return Scanpaths(self.training[name](train.images), self.scans[name](test.images))
+        scan = self.scans[name]
+        return Scanpaths(scan(train.images, OF_TRAINING), scan(test.images))
 
 
 def curves_of(
@@ -163,13 +167,8 @@ def check_others(names: Iterable[str], *splits: ImageSet) -> None:
         )
 
 
-def scan_of(run: Run, name: str, seed_offset: int = 0) -> Scan:
+def scan_of(run: Run, name: str) -> PathMaker:
     """Return what scans images: the policy, an agent or an order.
-
-    Args:
-        run: the model, the policy and the seed.
-        name: who scans.
-        seed_offset: what is added to the run's seed, from which a random order is drawn.
 
     Raises:
         ValueError: there is no such agent or order.
@@ -179,12 +178,12 @@ def scan_of(run: Run, name: str, seed_offset: int = 0) -> Scan:
         check_name("order", name, ("policy", *BY_THEMSELVES))
     if name == "policy" or is_agent(name):
         agent = run.agent if name == "policy" else make_agent(name, run.saccade_cost)
-        return lambda images: (
+        return lambda images, seed_offset=0: (
             scanned_in_chunks(agent, model, images, budget, fixations=fixations).order
         )
     order = scan_ordering(name, model)
 
-    def scan(images: Num[Tensor, "M C H W"]) -> Int[Tensor, "M T *S"]:
+    def scan(images: Num[Tensor, "M C H W"], seed_offset: int = 0) -> Int[Tensor, "M T *S"]:
         # Drawn anew from the seed: the same images have the same paths in every comparison.
         generator = torch.Generator().manual_seed(run.seed + seed_offset)
         return ordered_in_chunks(order, model, images, budget, generator, fixations)
